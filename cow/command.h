@@ -22,13 +22,6 @@ struct User {
 // Finds a user by name or number.  Errors: invalid_argument if there is no such user.
 Expected<User> find_user(const std::string& name);
 
-// Returns the environment of this process, with HOME, USER and LOGNAME of `user`.
-std::vector<std::string> environment_of(const User& user);
-
-// Changes the user of this process.  Safe in a forked child: it allocates nothing.  Returns 0 or an
-// errno.
-int become(const User& user) noexcept;
-
 // A command that starts in two steps, fork() and release(), so that it can be measured from its
 // first instruction.  Move-only.  Not thread-safe.  Only wait() may reap the child.
 class Command {

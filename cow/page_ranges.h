@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include <cowshed/cow/measurement.h>
+
 namespace cowshed::cow {
 
 // An address range [begin, end), aligned to pages.
@@ -11,6 +13,12 @@ struct PageRange {
   std::uint64_t end = 0;
   bool operator==(const PageRange&) const = default;
 };
+
+// Returns the pages that [address, address + bytes) overlaps.
+inline PageRange pages_around(std::uint64_t address, std::uint64_t bytes) {
+  return {address / kPageSize * kPageSize,
+          (address + bytes + kPageSize - 1) / kPageSize * kPageSize};
+}
 
 // A set of pages, as sorted ranges that neither overlap nor touch.  A value.
 class PageRanges {

@@ -46,17 +46,10 @@ enum class CopyClass : std::uint8_t { anonymous, file };
 struct CopySample {
   std::uint64_t process_id = 0;  // ProcessCounts::id
   int pid = 0;                   // as ProcessCounts::pid
-  int tid = 0;                   // likewise
   std::uint64_t execs = 0;       // of the process before the copy: tells its programs apart
-  std::uint64_t time_ns = 0;     // CLOCK_MONOTONIC
   std::uint64_t address = 0;     // of the write
   CopyClass copy_class = CopyClass::anonymous;
-  // The mapping at the fault; 0: unknown.
-  std::uint64_t mapping_begin = 0;
-  std::uint64_t mapping_end = 0;
-  // The frozen arena, as in ArenaCount.
-  std::uint64_t arena_inode = 0;
-  std::string arena;
+  std::string arena;      // name of the frozen arena, as in ArenaCount; empty: none
   bool user_mode = true;  // else the kernel wrote for the program
   // The number of the system call in which the kernel copied; nullopt: none, as in the delivery of
   // a signal.

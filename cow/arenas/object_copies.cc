@@ -7,21 +7,15 @@
 #include <cowshed/cow/arenas/object_copies.h>
 
 namespace cowshed::cow {
-
 namespace {
 
-PageRange pages_of(const PublishedObject& object) {
-  const std::uint64_t end = object.address + object.bytes;
-  return {object.address / kPageSize * kPageSize, (end + kPageSize - 1) / kPageSize * kPageSize};
-}
-
-// Pages that several of these share count once.
+// Returns how many of `pages` are in `copied`.  A page of several ranges counts once.
 std::uint64_t copied_of(std::vector<PageRange> pages, const PageRanges& copied) {
   std::sort(pages.begin(), pages.end(), [](const PageRange& one, const PageRange& other) {
     return std::tie(one.begin, one.end) < std::tie(other.begin, other.end);
   });
   std::uint64_t bytes = 0;
-  std::uint64_t counted = 0;  // up to there
+  std::uint64_t counted = 0;  // all pages below this address
   for (const PageRange& each : pages) {
     const PageRange rest{std::max(each.begin, counted), each.end};
     if (rest.begin >= rest.end) continue;
@@ -50,7 +44,7 @@ std::vector<ObjectCopies> copies_by_object(const PublishedLayout& layout,
         group = unnamed.try_emplace({mapping, object.type}, group).first->second;
       if (group == groups.size())
         groups.push_back({{object.name, object.type, object.arena, 0}, &copied, {}});
-      groups[group].pages.push_back(pages_of(object));
+      groups[group].pages.push_back(pages_around(object.address, object.bytes));
     }
   }
   std::vector<ObjectCopies> result;
@@ -69,19 +63,6 @@ std::optional<std::vector<ObjectCopies>> copies_by_object(const ProcFiles& proc,
   const auto layout = read_published_layout(proc, pid, mappings);
   if (!layout) return std::nullopt;
   return copies_by_object(*layout, arenas);
-}
-
-std::optional<std::vector<SentObjects>> sent_objects(const ProcFiles& proc, pid_t pid,
-                                                     const std::vector<Mapping>& mappings) {
-  auto published = read_published_transfers(proc, pid, mappings);
-  if (!published) return std::nullopt;
-  std::vector<SentObjects> result;
-  for (PublishedTransfer& each : *published) {
-    result.push_back({std::move(each.origin), std::move(each.name), std::move(each.type),
-                      std::string(to_string(each.kind)), each.sent.messages, each.sent.objects,
-                      each.sent.bytes});
-  }
-  return result;
 }
 
 }  // namespace cowshed::cow

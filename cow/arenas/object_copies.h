@@ -29,8 +29,4 @@ std::optional<std::vector<ObjectCopies>> copies_by_object(const ProcFiles& proc,
                                                           const std::vector<Mapping>& mappings,
                                                           const std::vector<CopiedArena>& arenas);
 
-// Returns the sent objects in the process's layout; nullopt: none.
-std::optional<std::vector<SentObjects>> sent_objects(const ProcFiles& proc, pid_t pid,
-                                                     const std::vector<Mapping>& mappings);
-
 }  // namespace cowshed::cow

@@ -9,46 +9,26 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/published_layout.h>
 #include <cowshed/base/try.h>
 #include <cowshed/cow/arenas/published_layout.h>
 
 namespace cowshed::cow {
 namespace {
 
-// More than any version writes; what a process may make us read is 2 times their product.
-constexpr std::uint32_t kMaxEntries = 1U << 17U;
-constexpr std::uint32_t kMaxEntryBytes = 1024;
+// The size of a table's entries, and their number.
+struct Limits {
+  std::uint64_t least_bytes = 0;
+  std::uint64_t most_bytes = 0;
+  std::uint64_t most_entries = 0;
+};
 
-constexpr std::uint32_t kMaxLaneBytes = 1U << 20U;
-constexpr std::uint32_t kMaxLanes = 1024;
+// More than any version writes.  A hostile process can make us read twice their product.
+template <class Entry>
+constexpr Limits kLimits = {sizeof(Entry), 1024, 1U << 17U};
 
 constexpr int kAttempts = 20;
 constexpr std::chrono::milliseconds kBetweenAttempts{1};
-
-struct Memory {
-  FileDescriptor file;
-  pid_t pid;
-  std::string path;
-
-  static Expected<Memory> open(const ProcFiles& proc, pid_t pid) {
-    TRY(auto file, proc.open(pid, "mem"));
-    return Memory{std::move(file), pid, proc.path(pid, "mem")};
-  }
-
-  Expected<void> read(std::uint64_t address, void* to, std::size_t size) const {
-    auto* next = static_cast<char*>(to);
-    while (size > 0) {
-      const ssize_t got = ::pread(file.get(), next, size, static_cast<off_t>(address));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return process_error(pid, path, errno);
-      if (got == 0) return process_error(pid, path, ESRCH);  // its memory is gone
-      next += got;
-      address += static_cast<std::uint64_t>(got);
-      size -= static_cast<std::size_t>(got);
-    }
-    return {};
-  }
-};
 
 template <std::size_t size>
 std::string text(const std::array<char, size>& field) {
@@ -57,39 +37,71 @@ std::string text(const std::array<char, size>& field) {
 
 class Reader {
  public:
-  Reader(const Memory& memory, pid_t pid, const Mapping& mapping)
-      : memory_(memory), pid_(pid), mapping_(mapping) {}
+  static Expected<Reader> open(const ProcFiles& proc, pid_t pid,
+                               const std::vector<Mapping>& mappings) {
+    const auto mapping = std::find_if(mappings.begin(), mappings.end(), [](const Mapping& each) {
+      return each.is_private && each.path == fmt::format("/memfd:{} (deleted)", layout::kMemfdName);
+    });
+    if (mapping == mappings.end()) {
+      return make_error(ErrorCode::not_published,
+                        fmt::format("PID {}: publishes no layout: it has created no arena", pid));
+    }
+    TRY(auto memory, proc.open(pid, "mem"));
+    return Reader(std::move(memory), proc.path(pid, "mem"), pid, *mapping);
+  }
 
-  // Nothing: the process changed it meanwhile.
+  // nullopt: the process changed its layout meanwhile.
   Expected<std::optional<PublishedLayout>> attempt() const {
     TRY(auto header, read_header());
     if (header.sequence % 2 != 0) return std::nullopt;
     auto result = read_tables(header);
     const auto after = read_header();
-    // Of what changed under our eyes, nothing is known, not even that it is wrong.
+    // If it has changed, what we read may be wrong without being malformed, or the reverse.
     if (after && after->sequence != header.sequence) return std::nullopt;
     if (!result) return tl::make_unexpected(std::move(result.error()));
     if (!after) return tl::make_unexpected(after.error());
     return std::move(*result);
   }
 
-  Expected<std::vector<PublishedTransfer>> transfers() const {
-    std::vector<PublishedTransfer> result;
+  Expected<std::vector<SentObjects>> sent_objects() const {
+    std::vector<SentObjects> result;
     TRY(const auto header, read_header());
     TRY_VOID(check(header));
     if (header.minor < 1 || header.transfers.count == 0) return result;
-    TRY_VOID(check_transfers(header));
+    TRY_VOID(check(header, header.transfers, kLimits<layout::Transfer>, "transfers"));
+    const std::uint64_t lane =
+        std::uint64_t{header.transfers.count} * sizeof(layout::TransferCount);
+    TRY_VOID(check(header, header.transfer_lanes, {lane, 1U << 20U, 1024}, "counts"));
     TRY(const auto rows, entries<layout::Transfer>(header.transfers));
     TRY(const auto sums, sums_of_lanes(header.transfer_lanes, rows.size()));
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (sums[i].messages == 0) continue;
       const layout::Transfer& row = rows[i];
-      result.push_back({text(row.origin), text(row.name), text(row.type), row.kind, sums[i]});
+      result.push_back({text(row.origin), text(row.name), text(row.type),
+                        std::string(to_string(row.kind)), sums[i].messages, sums[i].objects,
+                        sums[i].bytes});
     }
     return result;
   }
 
  private:
+  Reader(FileDescriptor memory, std::string path, pid_t pid, const Mapping& mapping)
+      : memory_(std::move(memory)), path_(std::move(path)), pid_(pid), mapping_(mapping) {}
+
+  Expected<void> read(std::uint64_t address, void* to, std::size_t size) const {
+    auto* next = static_cast<char*>(to);
+    while (size > 0) {
+      const ssize_t got = ::pread(memory_.get(), next, size, static_cast<off_t>(address));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return process_error(pid_, path_, errno);
+      if (got == 0) return process_error(pid_, path_, ESRCH);  // its memory is gone
+      next += got;
+      address += static_cast<std::uint64_t>(got);
+      size -= static_cast<std::size_t>(got);
+    }
+    return {};
+  }
+
   tl::unexpected<Error> malformed(std::string_view what) const {
     return make_error(
         ErrorCode::unsupported,
@@ -100,17 +112,18 @@ class Reader {
   Expected<layout::Header> read_header() const {
     layout::Header header;
     if (mapping_.bytes() < sizeof header) return malformed("shorter than its header");
-    TRY_VOID(memory_.read(mapping_.begin, &header, sizeof header));
+    TRY_VOID(read(mapping_.begin, &header, sizeof header));
     return header;
   }
 
   Expected<void> check(const layout::Header& header, const layout::Table& table,
-                       std::size_t least_entry, std::string_view name) const {
-    if (table.entry_bytes < least_entry || table.entry_bytes > kMaxEntryBytes) {
+                       const Limits& limits, std::string_view name) const {
+    if (table.entry_bytes < limits.least_bytes || table.entry_bytes > limits.most_bytes) {
       return malformed(
           fmt::format("entries of {} bytes in its table of {}", table.entry_bytes, name));
     }
-    if (table.count > kMaxEntries) return malformed(fmt::format("{} {}", table.count, name));
+    if (table.count > limits.most_entries)
+      return malformed(fmt::format("{} {}", table.count, name));
     if (table.offset > header.bytes ||
         table.count > (header.bytes - table.offset) / table.entry_bytes) {
       return malformed(fmt::format("its table of {} lies outside of it", name));
@@ -127,22 +140,8 @@ class Reader {
                                     pid_, header.major, header.minor, layout::kMajor));
     }
     if (header.bytes > mapping_.bytes()) return malformed("longer than its mapping");
-    auto good = check(header, header.arenas, sizeof(layout::Arena), "arenas");
-    return good ? check(header, header.objects, sizeof(layout::Object), "objects") : good;
-  }
-
-  Expected<void> check_transfers(const layout::Header& header) const {
-    if (auto good = check(header, header.transfers, sizeof(layout::Transfer), "transfers"); !good)
-      return good;
-    const layout::Table& lanes = header.transfer_lanes;
-    const std::uint64_t least =
-        std::uint64_t{header.transfers.count} * sizeof(layout::TransferCount);
-    if (lanes.entry_bytes < least || lanes.entry_bytes > kMaxLaneBytes || lanes.count > kMaxLanes ||
-        lanes.offset > header.bytes ||
-        lanes.count > (header.bytes - lanes.offset) / lanes.entry_bytes) {
-      return malformed("its table of counts lies outside of it or is too small");
-    }
-    return {};
+    TRY_VOID(check(header, header.arenas, kLimits<layout::Arena>, "arenas"));
+    return check(header, header.objects, kLimits<layout::Object>, "objects");
   }
 
   Expected<std::vector<layout::TransferCount>> sums_of_lanes(const layout::Table& lanes,
@@ -151,7 +150,7 @@ class Reader {
     std::vector<layout::TransferCount> lane(rows);
     for (std::uint32_t i = 0; i < lanes.count; ++i) {
       const std::uint64_t offset = lanes.offset + std::uint64_t{i} * lanes.entry_bytes;
-      TRY_VOID(memory_.read(mapping_.begin + offset, lane.data(), rows * sizeof lane[0]));
+      TRY_VOID(read(mapping_.begin + offset, lane.data(), rows * sizeof lane[0]));
       for (std::size_t row = 0; row < rows; ++row) {
         sums[row].messages += lane[row].messages;
         sums[row].objects += lane[row].objects;
@@ -161,11 +160,11 @@ class Reader {
     return sums;
   }
 
-  // The entries of a table that was checked, vacant ones among them.
+  // Returns all entries of a checked table, also vacant ones.
   template <class Entry>
   Expected<std::vector<Entry>> entries(const layout::Table& table) const {
     std::vector<char> bytes(std::size_t{table.count} * table.entry_bytes);
-    TRY_VOID(memory_.read(mapping_.begin + table.offset, bytes.data(), bytes.size()));
+    TRY_VOID(read(mapping_.begin + table.offset, bytes.data(), bytes.size()));
     std::vector<Entry> result(table.count);
     for (std::size_t i = 0; i < result.size(); ++i)
       std::memcpy(&result[i], bytes.data() + i * table.entry_bytes, sizeof(Entry));
@@ -193,29 +192,17 @@ class Reader {
     return result;
   }
 
-  const Memory& memory_;
+  FileDescriptor memory_;
+  std::string path_;
   pid_t pid_;
   const Mapping& mapping_;
 };
-
-Expected<const Mapping*> layout_mapping(pid_t pid, const std::vector<Mapping>& mappings) {
-  const auto mapping = std::find_if(mappings.begin(), mappings.end(), [](const Mapping& each) {
-    return each.is_private && each.path == fmt::format("/memfd:{} (deleted)", layout::kMemfdName);
-  });
-  if (mapping == mappings.end()) {
-    return make_error(ErrorCode::not_published,
-                      fmt::format("PID {}: publishes no layout: it has created no arena", pid));
-  }
-  return &*mapping;
-}
 
 }  // namespace
 
 Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid,
                                                 const std::vector<Mapping>& mappings) {
-  TRY(const auto mapping, layout_mapping(pid, mappings));
-  TRY(const auto memory, Memory::open(proc, pid));
-  const Reader reader(memory, pid, *mapping);
+  TRY(const auto reader, Reader::open(proc, pid, mappings));
   for (int i = 0; i < kAttempts; ++i) {
     TRY(auto result, reader.attempt());
     if (result) return std::move(*result);
@@ -226,11 +213,10 @@ Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid
             fmt::format("PID {}: its published layout keeps changing; try again", pid)});
 }
 
-Expected<std::vector<PublishedTransfer>> read_published_transfers(
-    const ProcFiles& proc, pid_t pid, const std::vector<Mapping>& mappings) {
-  TRY(const auto mapping, layout_mapping(pid, mappings));
-  TRY(const auto memory, Memory::open(proc, pid));
-  return Reader(memory, pid, *mapping).transfers();
+Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid,
+                                                     const std::vector<Mapping>& mappings) {
+  TRY(const auto reader, Reader::open(proc, pid, mappings));
+  return reader.sent_objects();
 }
 
 }  // namespace cowshed::cow

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
-#include <cowshed/base/published_layout.h>
+#include <cowshed/cow/measurement.h>
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/cow/published_object.h>
 
@@ -31,18 +31,9 @@ struct PublishedLayout {
 Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid,
                                                 const std::vector<Mapping>& mappings);
 
-// The objects of one type that a process has sent in one way, by one channel or launch.
-struct PublishedTransfer {
-  std::string origin;  // "channel" or "launch"
-  std::string name;
-  std::string type;
-  layout::TransferKind kind = {};
-  layout::TransferCount sent;
-};
-
 // Reads the objects that the process has sent, without waiting, because these counts only grow.
 // Empty if its library is older than these counts.  Errors: as above, without EAGAIN.
-Expected<std::vector<PublishedTransfer>> read_published_transfers(
-    const ProcFiles& proc, pid_t pid, const std::vector<Mapping>& mappings);
+Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid,
+                                                     const std::vector<Mapping>& mappings);
 
 }  // namespace cowshed::cow

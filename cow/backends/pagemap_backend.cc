@@ -361,7 +361,8 @@ void PagemapBackend::scan(Process& process) {
   auto objects = copies_by_object(proc_, copies.pid, *mappings, scan.copied_arenas);
   const bool knows_some = copies.objects && !copies.objects->empty();
   if (objects || !knows_some) copies.objects = std::move(objects);
-  if (auto sent = sent_objects(proc_, copies.pid, *mappings)) copies.transfers = std::move(sent);
+  if (auto sent = read_sent_objects(proc_, copies.pid, *mappings))
+    copies.transfers = std::move(*sent);
   if (const auto sampled = finished(scan.memory)) copies.memory = sampled;
 }
 

@@ -395,7 +395,8 @@ void TracepointBackend::scan(ProcessCopies& copies) {
     if (!pages && pages.error().code == ErrorCode::permission_denied) copies.unreadable = true;
   }
   if (!mappings) return;
-  if (auto sent = sent_objects(proc_, copies.pid, *mappings)) copies.transfers = std::move(sent);
+  if (auto sent = read_sent_objects(proc_, copies.pid, *mappings))
+    copies.transfers = std::move(*sent);
   if (memory) {
     copies.memory = memory;
     copies.unreadable = false;

@@ -9,13 +9,13 @@
 namespace cowshed::cow {
 namespace {
 
-// Of a site's samples that must agree, in tenths.
+// At least 9 of 10 samples of a site must agree.
 constexpr std::uint64_t kMost = 9;
 constexpr std::uint64_t kTenths = 10;
 constexpr std::uint64_t kBulkBytes = 1024;
-constexpr std::uint64_t kLeastNearPageBegin = 4;  // one in 8 is there by chance
+constexpr std::uint64_t kLeastNearPageBegin = 4;  // one of 8 samples is there by chance
 constexpr std::size_t kLeastReleaseSites = 3;
-// Frames that a helper of an allocator or collector may have put in between.
+// Functions in which to look for a name: helpers may lie between the named function and the store.
 constexpr std::size_t kInnermost = 3;
 
 bool most(std::uint64_t part, std::uint64_t all) { return part * kTenths >= all * kMost; }
@@ -43,8 +43,8 @@ std::string lower_case(std::string_view text) {
   return result;
 }
 
-// The word `part` between underscores, capitals or the ends: gc in _PyObject_GC_Del, PyGC_Collect,
-// gc_mark, not in getgcd.
+// Whether the name has the word gc, as in _PyObject_GC_Del, PyGC_Collect and gc_mark, but not in
+// getgcd.
 bool has_gc(std::string_view name) {
   for (std::size_t at = 0; at + 2 <= name.size(); ++at) {
     const std::string_view here = name.substr(at, 2);
@@ -58,7 +58,7 @@ bool has_gc(std::string_view name) {
   return false;
 }
 
-// Others than an interpreter may call anything gc: what a genome's bases are, say.
+// In other programs than interpreters, gc alone proves nothing: a genome has a GC content.
 bool is_collector(std::string_view function) {
   const std::string name = lower_case(function);
   return contains_any(name, {"garbage_collect", "mark_and_sweep"}) ||
@@ -94,7 +94,7 @@ bool is_dynamic_linker(std::string_view module) {
   return starts_with_any(base_name(module), {"ld-linux", "ld.so", "ld-musl", "ld-2"});
 }
 
-// Whether it holds for one of the first `most` functions that have a name.
+// Whether `is` holds for one of the innermost functions that have a name.
 bool any_inner(const StoreSite& site, bool (*is)(std::string_view), std::size_t most_functions) {
   for (const std::string& function : site.functions) {
     if (function.empty()) continue;
@@ -121,7 +121,7 @@ bool is_relocation(const StoreSite& site) {
          most(site.in_file, site.samples);
 }
 
-// Which has no other use for vectors in series than to copy and to fill.
+// The C library stores series of vectors only to copy and to fill.
 bool is_c_library(std::string_view module) {
   return starts_with_any(base_name(module), {"libc.so", "libc-2", "ld-musl"});
 }
@@ -172,19 +172,19 @@ bool is_shared_ptr(std::string_view function) {
   return contains_any(function, {"_Sp_counted_base", "std::__shared_count", "__shared_weak_count"});
 }
 
-// They change one word, the count.
+// Whether the function adds to one word, as the counts of std::shared_ptr do.
 bool is_counting_helper(std::string_view function) {
   return starts_with_any(function, {"__gnu_cxx::__exchange_and_add", "__gnu_cxx::__atomic_add"});
 }
 
-// Not the constructor: what a new object begins with is no change of a count.
+// Not the constructor, which only initialises the count.
 bool changes_shared_ptr_count(std::string_view function) {
   return is_shared_ptr(function) &&
          contains_any(function,
                       {"::_M_release", "::_M_add_ref", "::_M_weak_release", "::_M_weak_add_ref"});
 }
 
-// Of one thread libstdc++ stores what it has counted; weak_ptr::lock() exchanges it; the last owner
+// With one thread, libstdc++ stores the new count.  weak_ptr::lock() exchanges it.  The last owner
 // sets both counts to 0.
 bool is_shared_ptr_count(const StoreSite& site) {
   const StoreInstruction& store = site.store;
@@ -199,8 +199,7 @@ bool is_shared_ptr_count(const StoreSite& site) {
          innermost(site, changes_shared_ptr_count);
 }
 
-// Since CPython 3.12 a count that says "immortal" is not counted on: it is loaded, asked, and
-// stored.
+// Since CPython 3.12, immortal objects are not counted: the code loads, tests and stores the count.
 bool is_python_count(const StoreSite& site) {
   return site.store.kind == StoreKind::store && is_word(site.store) && !site.functions.empty() &&
          is_any_of(site.functions.front(), {"Py_INCREF", "Py_XINCREF", "Py_DECREF", "Py_XDECREF",
@@ -213,7 +212,7 @@ bool is_named_count(const StoreSite& site) {
 
 bool is_lock_or_flag(const StoreSite& site) {
   const StoreInstruction& store = site.store;
-  // Of 8 bytes it may be any value that is exchanged: a sum, a pointer.
+  // An exchanged word of 8 bytes may be anything, such as a sum or a pointer.
   return (store.kind == StoreKind::exchange && store.width <= 4) ||
          (store.kind == StoreKind::modify && (store.locked || store.changes_bit)) ||
          innermost(site, is_lock);
@@ -224,8 +223,8 @@ constexpr std::string_view kUnknown = "unknown";
 
 std::string_view name_of(const StoreSite& site, const ReleaseSites& release_sites) {
   if (site.system_call) return "system call";
-  if (site.store.kind == StoreKind::unknown) return kUnknown;
   if (is_stack(site)) return "stack";
+  if (site.store.kind == StoreKind::unknown) return kUnknown;
   if (is_relocation(site)) return "relocation";
   if (is_bulk(site, StoreKind::copy, is_copy)) return "bulk copy";
   if (is_bulk(site, StoreKind::fill, is_fill)) return "bulk fill";
@@ -250,11 +249,11 @@ std::string description(const StoreSite& site) {
   return text;
 }
 
-// One pointer in two is aligned by chance: of four, all are in one case of 16.
+// Half of all pointers are aligned by chance, so four are with a probability of 1 in 16.
 constexpr std::uint64_t kLeastReferenceCounts = 4;
 
-// What only goes down may be a stock of something: of who uses an object, the first write is that
-// it does.  Except where it is counted for many threads.
+// A counter that only goes down may be a stock: the first write of a reference count is a +1.
+// Locked counters are no stock, because they are counted by several threads.
 bool may_be_stock(const std::vector<const StoreSite*>& sites) {
   return std::none_of(sites.begin(), sites.end(), [](const StoreSite* site) {
     return site->store.amount == 1 || site->store.locked;
@@ -266,7 +265,7 @@ struct Group {
   std::vector<const StoreSite*> sites;
 };
 
-// Whether the counts of references may be something else, taken together.
+// Whether these sites together may be something else than reference counts.
 bool is_weak(const Group& group) {
   const bool any_named = std::any_of(group.sites.begin(), group.sites.end(),
                                      [](const StoreSite* site) { return is_named_count(*site); });

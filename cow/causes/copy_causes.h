@@ -19,30 +19,31 @@
 // A cause needs strong evidence; else it is "unknown".  For each site (all samples of one
 // instruction of one process) the first matching rule decides:
 //
-// "system call"          the kernel wrote for the program.
-// "stack"                push, call, or a store near the stack pointer.
-// "relocation"           the dynamic linker wrote a word to a private mapping of a file.
-// "bulk copy", "bulk fill"  rep movs or rep stos with at least 1 KiB left.  Or, if most samples are
-//                        at the beginning of a page, which a loop over memory crosses first: rep
-//                        movs or stos, a series of stores of one vector register, and vector stores
-//                        of memcpy and memset, by name or as a series in the C library.  Or a store
-//                        of memcpy or memset that bypasses the caches, as for megabytes, or has at
+// "system call"          The kernel wrote for the program.
+// "stack"                Push, call, or a store near the stack pointer.
+// "relocation"           The dynamic linker wrote a word to a private mapping of a file.
+// "bulk copy", "bulk fill"
+//                        rep movs or rep stos with at least 1 KiB left.  Or, if most samples are at
+//                        the beginning of a page, which a loop over memory crosses first: rep movs
+//                        or stos, a series of stores of one vector register, and vector stores of
+//                        memcpy and memset, by name or as a series in the C library.  Or a store of
+//                        memcpy or memset that bypasses the caches, as for megabytes, or has at
 //                        least 4 samples, most of them near the beginning of a page.  Or a store of
 //                        memcpy with most samples at the end of a page: it may run backwards.
 //                        (Elsewhere a series of two registers may be results of arithmetic.)
-// "garbage collector"    one of the 3 innermost named functions has a name such as gc.  Or, in the
+// "garbage collector"    One of the 3 innermost named functions has a name such as gc.  Or, in the
 //                        binary of an interpreter, a store to a field of a node and a step to the
 //                        next node, as a collector marks its lists.
-// "allocator free list"  the innermost named function is malloc, free or similar, and stores a
+// "allocator free list"  The innermost named function is malloc, free or similar, and stores a
 // word. "reference count"      +1 or -1 to a word of 4 or 8 bytes at a fixed displacement in an
 // object
 //                        that is aligned to 16 bytes, not in a loop over an array.  The binary must
 //                        also have at least 3 release sites for that displacement
 //                        (code_reader/refcount_scan.h): a plain counter is never compared with
 //                        zero.  With fewer than 4 such samples in a process the cause is unknown,
-//                        because the alignment may be chance.  Or the innermost named function
-//                        is one by which std::shared_ptr counts.  Or Py_INCREF or Py_DECREF stores
-//                        the word; since CPython 3.12 they load, test and store the count, so only
+//                        because the alignment may be chance.  Or the innermost named function is
+//                        one by which std::shared_ptr counts.  Or Py_INCREF or Py_DECREF stores the
+//                        word; since CPython 3.12 they load, test and store the count, so only
 //                        debug information shows them, as inlined functions.
 // "lock or flag word"    xchg, cmpxchg, an atomic or, and, bts...; the same without the lock on one
 //                        constant bit; a store in a function with the name of a lock.

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 #include <capstone/capstone.h>
+#include <initializer_list>
 #include <utility>
 
 #include <cowshed/cow/causes/store_decoder.h>
@@ -10,66 +11,29 @@ namespace {
 
 struct Row {
   StoreKind kind;
-  std::vector<unsigned> instructions;
+  std::initializer_list<unsigned> instructions;
 };
 
-// Every instruction that writes to memory as compilers and C libraries use them.  The memory is
-// the first operand, except for xchg (either), push, call (the stack) and the string
-// instructions ([rdi]).
-const std::array kRows = {
-    Row{StoreKind::store,
-        {X86_INS_MOV,      X86_INS_MOVABS,     X86_INS_MOVNTI,  X86_INS_MOVBE,   X86_INS_SETAE,
-         X86_INS_SETA,     X86_INS_SETBE,      X86_INS_SETB,    X86_INS_SETE,    X86_INS_SETGE,
-         X86_INS_SETG,     X86_INS_SETLE,      X86_INS_SETL,    X86_INS_SETNE,   X86_INS_SETNO,
-         X86_INS_SETNP,    X86_INS_SETNS,      X86_INS_SETO,    X86_INS_SETP,    X86_INS_SETS,
-         X86_INS_MOVD,     X86_INS_MOVQ,       X86_INS_MOVSS,   X86_INS_MOVSD,   X86_INS_MOVLPS,
-         X86_INS_MOVLPD,   X86_INS_MOVHPS,     X86_INS_MOVHPD,  X86_INS_MOVNTQ,  X86_INS_VMOVD,
-         X86_INS_VMOVQ,    X86_INS_VMOVSS,     X86_INS_VMOVSD,  X86_INS_VMOVLPS, X86_INS_VMOVLPD,
-         X86_INS_VMOVHPS,  X86_INS_VMOVHPD,    X86_INS_PEXTRB,  X86_INS_PEXTRW,  X86_INS_PEXTRD,
-         X86_INS_PEXTRQ,   X86_INS_EXTRACTPS,  X86_INS_VPEXTRB, X86_INS_VPEXTRW, X86_INS_VPEXTRD,
-         X86_INS_VPEXTRQ,  X86_INS_VEXTRACTPS, X86_INS_FST,     X86_INS_FSTP,    X86_INS_FIST,
-         X86_INS_FISTP,    X86_INS_FISTTP,     X86_INS_FNSTCW,  X86_INS_FNSTSW,  X86_INS_STMXCSR,
-         X86_INS_VSTMXCSR, X86_INS_STOSB,      X86_INS_STOSW,   X86_INS_STOSD,   X86_INS_STOSQ,
-         X86_INS_MOVSB,    X86_INS_MOVSW,      X86_INS_MOVSQ}},
-    Row{StoreKind::add, {X86_INS_ADD, X86_INS_SUB, X86_INS_INC, X86_INS_DEC, X86_INS_XADD}},
-    Row{StoreKind::modify,
-        {X86_INS_ADC, X86_INS_SBB, X86_INS_AND, X86_INS_OR, X86_INS_XOR, X86_INS_NOT, X86_INS_NEG,
-         X86_INS_SHL, X86_INS_SHR, X86_INS_SAR, X86_INS_ROL, X86_INS_ROR, X86_INS_RCL, X86_INS_RCR,
-         X86_INS_SHLD, X86_INS_SHRD, X86_INS_BTS, X86_INS_BTR, X86_INS_BTC}},
-    Row{StoreKind::exchange,
-        {X86_INS_XCHG, X86_INS_CMPXCHG, X86_INS_CMPXCHG8B, X86_INS_CMPXCHG16B}},
-    Row{StoreKind::vector,
-        {X86_INS_MOVUPS,       X86_INS_MOVUPD,       X86_INS_MOVAPS,     X86_INS_MOVAPD,
-         X86_INS_MOVDQU,       X86_INS_MOVDQA,       X86_INS_MOVNTDQ,    X86_INS_MOVNTPS,
-         X86_INS_MOVNTPD,      X86_INS_VMOVUPS,      X86_INS_VMOVUPD,    X86_INS_VMOVAPS,
-         X86_INS_VMOVAPD,      X86_INS_VMOVDQU,      X86_INS_VMOVDQA,    X86_INS_VMOVDQU8,
-         X86_INS_VMOVDQU16,    X86_INS_VMOVDQU32,    X86_INS_VMOVDQU64,  X86_INS_VMOVDQA32,
-         X86_INS_VMOVDQA64,    X86_INS_VMOVNTDQ,     X86_INS_VMOVNTPS,   X86_INS_VMOVNTPD,
-         X86_INS_VEXTRACTF128, X86_INS_VEXTRACTI128, X86_INS_VMASKMOVPS, X86_INS_VMASKMOVPD,
-         X86_INS_VPMASKMOVD,   X86_INS_VPMASKMOVQ}},
-    Row{StoreKind::push, {X86_INS_PUSH, X86_INS_PUSHFQ}},
-    Row{StoreKind::call, {X86_INS_CALL}},
-    Row{StoreKind::state,
-        {X86_INS_FXSAVE, X86_INS_FXSAVE64, X86_INS_XSAVE, X86_INS_XSAVE64, X86_INS_XSAVEC,
-         X86_INS_XSAVEC64, X86_INS_XSAVEOPT, X86_INS_XSAVEOPT64, X86_INS_FNSAVE, X86_INS_FNSTENV}},
+// The instructions that do more than to write to their memory operand, and those that only read it.
+// The memory is the first operand, except for xchg (either), push and call (the stack).
+constexpr Row kRows[] = {
+    {StoreKind::unknown, {X86_INS_CMP, X86_INS_TEST, X86_INS_BT}},
+    {StoreKind::add, {X86_INS_ADD, X86_INS_SUB, X86_INS_INC, X86_INS_DEC, X86_INS_XADD}},
+    {StoreKind::modify,
+     {X86_INS_ADC, X86_INS_SBB, X86_INS_AND, X86_INS_OR, X86_INS_XOR, X86_INS_NOT, X86_INS_NEG,
+      X86_INS_SHL, X86_INS_SHR, X86_INS_SAR, X86_INS_ROL, X86_INS_ROR, X86_INS_RCL, X86_INS_RCR,
+      X86_INS_SHLD, X86_INS_SHRD, X86_INS_BTS, X86_INS_BTR, X86_INS_BTC}},
+    {StoreKind::exchange, {X86_INS_XCHG, X86_INS_CMPXCHG, X86_INS_CMPXCHG8B, X86_INS_CMPXCHG16B}},
+    {StoreKind::push, {X86_INS_PUSH, X86_INS_PUSHFQ}},
+    {StoreKind::call, {X86_INS_CALL}},
 };
-
-// How the instruction of this number (capstone's x86_insn) writes to memory, if its operands are
-// such that it does: `vector` where its width may also make it part of a fill or a copy, `store`
-// for the string instructions, which a prefix repeats.  `unknown`: not in the table.
-StoreKind store_kind_of(unsigned id) {
-  for (const auto& [kind, instructions] : kRows)
-    if (std::find(instructions.begin(), instructions.end(), id) != instructions.end()) return kind;
-  return StoreKind::unknown;
-}
 
 constexpr unsigned kVectorWidth = 16;  // the least
-// What a repeated instruction or a saved state may touch from its first byte in one step: the
-// processor moves strings by up to a cache line.
+// What a repeated instruction may touch from its first byte in one step: the processor moves
+// strings by up to a cache line.
 constexpr unsigned kLine = 64;
-constexpr unsigned kLargestState = 16 * 1024;  // of xsave, with tiles
 
-// Position in StoreRegisters of a general register of any width; nullopt for all others.
+// Returns the index in StoreRegisters of a general register, whatever its width; else nullopt.
 std::optional<std::size_t> position(x86_reg reg) {
   static constexpr x86_reg kNames[][4] = {
       {X86_REG_RAX, X86_REG_EAX, X86_REG_AX, X86_REG_AL},
@@ -107,7 +71,7 @@ std::int64_t signed_value(std::uint64_t value, unsigned width) {
   return static_cast<std::int64_t>(value << unused) >> unused;
 }
 
-// Where an operand lies; nullopt where the registers at hand do not say.
+// Returns the address of an operand; nullopt: the registers do not tell it.
 std::optional<std::uint64_t> operand_address(const cs_insn& instruction, const x86_op_mem& memory,
                                              const StoreRegisters& registers) {
   if (memory.segment == X86_REG_FS || memory.segment == X86_REG_GS) return std::nullopt;
@@ -136,46 +100,26 @@ const cs_x86_op* written_operand(const cs_insn& instruction) {
   return nullptr;
 }
 
-bool is_string_instruction(const cs_insn& instruction) {
-  switch (instruction.id) {
-    case X86_INS_STOSB:
-    case X86_INS_STOSW:
-    case X86_INS_STOSD:
-    case X86_INS_STOSQ:
-    case X86_INS_MOVSB:
-    case X86_INS_MOVSW:
-    case X86_INS_MOVSQ: return true;
-    case X86_INS_MOVSD: {  // also the name of a store of a vector register's low half
-      const cs_x86& detail = instruction.detail->x86;
-      return detail.op_count == 2 && detail.operands[0].type == X86_OP_MEM &&
-             detail.operands[1].type == X86_OP_MEM;
-    }
-    default: return false;
-  }
-}
-
 bool is_stos(unsigned id) {
   return id == X86_INS_STOSB || id == X86_INS_STOSW || id == X86_INS_STOSD || id == X86_INS_STOSQ;
 }
 
-unsigned register_width(x86_reg reg) {
-  if (reg >= X86_REG_ZMM0 && reg <= X86_REG_ZMM31) return 64;
-  if (reg >= X86_REG_YMM0 && reg <= X86_REG_YMM31) return 32;
-  if (reg >= X86_REG_XMM0 && reg <= X86_REG_XMM31) return 16;
-  return 0;
+// No other store has two operands in memory.
+bool is_movs(const cs_insn& instruction) {
+  const cs_x86& detail = instruction.detail->x86;
+  return detail.op_count == 2 && detail.operands[0].type == X86_OP_MEM &&
+         detail.operands[1].type == X86_OP_MEM;
 }
 
-// The bytes of the one register that a whole-register vector store writes.
-unsigned vector_width(const cs_insn& instruction) {
-  const cs_x86& detail = instruction.detail->x86;
-  switch (instruction.id) {
-    case X86_INS_VEXTRACTF128:
-    case X86_INS_VEXTRACTI128: return kVectorWidth;
-    default: break;
-  }
-  for (std::size_t i = detail.op_count; i-- > 0;)
-    if (detail.operands[i].type == X86_OP_REG) return register_width(detail.operands[i].reg);
-  return 0;
+// How the instruction writes to memory; `unknown` if its operands say that it does not.  The fault
+// has shown that it writes, so what is not in the table is a store.
+StoreKind store_kind_of(const cs_insn& instruction) {
+  const unsigned id = instruction.id;
+  for (const auto& [kind, instructions] : kRows)
+    if (std::find(instructions.begin(), instructions.end(), id) != instructions.end()) return kind;
+  const cs_x86_op* operand = written_operand(instruction);
+  if (operand == nullptr) return StoreKind::unknown;
+  return operand->size < kVectorWidth ? StoreKind::store : StoreKind::vector;
 }
 
 std::optional<std::int64_t> added(const cs_insn& instruction, const StoreRegisters& registers) {
@@ -191,7 +135,7 @@ std::optional<std::int64_t> added(const cs_insn& instruction, const StoreRegiste
   if (source.type == X86_OP_IMM) {
     amount = signed_value(static_cast<std::uint64_t>(source.imm), detail.operands[0].size);
   } else if (source.type == X86_OP_REG) {
-    const auto reg = position(source.reg);  // ah to dh are not there
+    const auto reg = position(source.reg);  // nullopt for ah to dh
     if (reg) amount = signed_value(registers[*reg], source.size);
   }
   if (amount && instruction.id == X86_INS_SUB)
@@ -203,13 +147,13 @@ bool agrees(std::optional<std::uint64_t> begin, std::uint64_t width, std::uint64
   return !begin || address - *begin < width;
 }
 
-// Owns what cs_disasm_iter writes into.
+// Owns the memory that cs_disasm_iter() writes to.
 class Instruction {
  public:
   explicit Instruction(csh handle)
       : instruction_(cs_malloc(handle), [](cs_insn* owned) { cs_free(owned, 1); }) {}
 
-  // Takes it from the front of `code`.
+  // Decodes the first instruction of `code`, and removes it from there.
   bool next(csh handle, std::span<const std::uint8_t>& code) {
     const std::uint8_t* bytes = code.data();
     std::size_t left = code.size();
@@ -225,21 +169,22 @@ class Instruction {
   std::unique_ptr<cs_insn, void (*)(cs_insn*)> instruction_;
 };
 
-// Whether `second` goes on where `first` ended: nullopt if not, else whether with the same
-// register.
-std::optional<bool> stores_same_again(const cs_insn& first, const cs_insn& second, unsigned width) {
-  if (store_kind_of(second.id) != StoreKind::vector || vector_width(second) != width)
-    return std::nullopt;
+// Whether two vector stores to adjacent memory store the same register; nullopt: they are not
+// adjacent.
+std::optional<bool> stores_same_again(const cs_insn& first, const cs_insn& second) {
   const cs_x86& one = first.detail->x86;
   const cs_x86& two = second.detail->x86;
-  if (one.op_count != 2 || two.op_count != 2 || two.operands[0].type != X86_OP_MEM)
+  const std::uint8_t width = one.operands[0].size;
+  if (store_kind_of(second) != StoreKind::vector || two.operands[0].size != width ||
+      one.op_count != 2 || two.op_count != 2) {
     return std::nullopt;
+  }
   const x86_op_mem& here = one.operands[0].mem;
   const x86_op_mem& there = two.operands[0].mem;
   const std::int64_t distance = there.disp - here.disp;
   const bool adjacent = here.base == there.base && here.index == there.index &&
                         here.scale == there.scale && here.segment == there.segment &&
-                        (distance == width || distance == -static_cast<std::int64_t>(width));
+                        (distance == width || distance == -width);
   if (!adjacent) return std::nullopt;
   return one.operands[1].reg == two.operands[1].reg;
 }
@@ -309,7 +254,7 @@ bool is_jump(const cs_insn& instruction) {
   });
 }
 
-// What follows a store to a field of what `base` points to, up to the next jump.
+// Examines the instructions from a store to a field of *base up to the next jump.
 void look_ahead(csh handle, std::span<const std::uint8_t> code, x86_reg base,
                 StoreInstruction& store) {
   Instruction next(handle);
@@ -320,7 +265,8 @@ void look_ahead(csh handle, std::span<const std::uint8_t> code, x86_reg base,
   }
 }
 
-// After an atomic -1: je or jne, or, where xadd has fetched what was there before, cmp 1 or sub 1.
+// Whether the code tests for zero after an atomic -1: by je or jne; after xadd, which fetches the
+// old value, by cmp 1 or sub 1.
 bool asks_for_zero(csh handle, std::span<const std::uint8_t> code, const cs_insn& instruction) {
   Instruction next(handle);
   if (!next.next(handle, code)) return false;
@@ -355,7 +301,7 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
   if (!instruction.next(*capstone_, code)) return result;
   result.text = std::string(instruction->mnemonic) + (instruction->op_str[0] != '\0' ? " " : "") +
                 instruction->op_str;
-  const StoreKind kind = store_kind_of(instruction->id);
+  const StoreKind kind = store_kind_of(*instruction);
   if (kind == StoreKind::unknown) return result;
   const cs_x86& detail = instruction->detail->x86;
   const cs_x86_op* operand = written_operand(*instruction);
@@ -364,15 +310,15 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
     const bool is_word = detail.prefix[2] == X86_PREFIX_OPSIZE;
     const unsigned width = kind == StoreKind::push && is_word ? 2 : 8;
     if (!agrees(registers[kRsp] - width, width, address)) return result;
-    // Where it goes to is told from where the instruction is, which we were not.
+    // The text would have a wrong target, because we decode as if the instruction was at address 0.
     if (kind == StoreKind::call && is_constant(detail, 0)) result.text = instruction->mnemonic;
     result.kind = kind;
     result.width = width;
     return result;
   }
-  if (!operand) return result;  // a load, or between registers
+  if (!operand) return result;  // a load, or only registers
 
-  if (is_string_instruction(*instruction)) {
+  if (is_stos(instruction->id) || is_movs(*instruction)) {
     const bool repeated =
         detail.prefix[0] == X86_PREFIX_REP || detail.prefix[0] == X86_PREFIX_REPNE;
     if (!agrees(registers[kRdi], repeated ? kLine : operand->size, address)) return result;
@@ -384,24 +330,11 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
     return result;
   }
 
-  unsigned width = instruction->id == X86_INS_FNSTSW ? 2 : operand->size;
-  if (kind == StoreKind::vector) width = vector_width(*instruction);
-  auto begin = operand_address(*instruction, operand->mem, registers);
-  // A bit's number in a register reaches beyond the operand (SDM, "BTS").
-  const bool is_bit = instruction->id == X86_INS_BTS || instruction->id == X86_INS_BTR ||
-                      instruction->id == X86_INS_BTC;
-  if (begin && is_bit && detail.operands[1].type == X86_OP_REG) {
-    if (const auto number = position(detail.operands[1].reg)) {
-      const std::int64_t bit = signed_value(registers[*number], width);
-      *begin += static_cast<std::uint64_t>((bit >> (width == 8   ? 6
-                                                    : width == 4 ? 5
-                                                                 : 4)) *
-                                           static_cast<std::int64_t>(width));
-    }
-  }
-  if (!agrees(begin, kind == StoreKind::state ? kLargestState : width, address)) return result;
+  const unsigned width = operand->size;
+  if (!agrees(operand_address(*instruction, operand->mem, registers), width, address))
+    return result;
   result.kind = kind;
-  result.width = kind == StoreKind::state ? 0 : width;
+  result.width = width;
   result.locked = detail.prefix[0] == X86_PREFIX_LOCK || instruction->id == X86_INS_XCHG;
   result.changes_bit = kind == StoreKind::modify && changes_bit(*instruction, width);
   result.streams = streams(instruction->id);
@@ -412,7 +345,7 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
   } else if (kind == StoreKind::vector) {
     Instruction next(*capstone_);
     if (next.next(*capstone_, code)) {
-      const auto same = stores_same_again(*instruction, *next, width);
+      const auto same = stores_same_again(*instruction, *next);
       if (same) result.kind = *same ? StoreKind::fill : StoreKind::copy;
     }
   }

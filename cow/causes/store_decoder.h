@@ -15,8 +15,8 @@
 namespace cowshed::cow {
 
 enum class StoreKind : std::uint8_t {
-  unknown,   // not an instruction of the table, or one that does not write where the fault was
-  store,     // writes up to 8 bytes, whatever was there: mov, setcc, stos without rep, fstp
+  unknown,   // not decoded, or it does not write where the fault was
+  store,     // writes less than 16 bytes, whatever was there: mov, setcc, stos without rep, fstp
   add,       // add, sub, inc, dec, xadd: `amount` says by how much
   modify,    // reads and writes otherwise: or, and, xor, shifts, bts, adc
   exchange,  // xchg, cmpxchg, cmpxchg8b, cmpxchg16b
@@ -25,30 +25,29 @@ enum class StoreKind : std::uint8_t {
   copy,      // rep movs, or two vector stores of two registers to adjacent memory
   push,      // onto the stack
   call,      // the return address
-  state,     // fxsave, xsave, fnsave, fnstenv
 };
 
 using StoreRegisters = std::array<std::uint64_t, kRegisters>;  // by Register
 
 struct StoreInstruction {
   StoreKind kind = StoreKind::unknown;
-  unsigned width = 0;  // bytes that one store writes; 0: not known
-  // Of `add`: what is added, negative where it is subtracted.
+  unsigned width = 0;  // bytes that one store writes; 0: unknown
+  // For `add`: the added number, negative if it is subtracted.
   std::optional<std::int64_t> amount;
-  // Of `fill` and `copy` by a repeated instruction: bytes that are still to be written.
+  // For a repeated `fill` or `copy`: the bytes that it has not written yet.
   std::optional<std::uint64_t> remaining;
-  // Where the operand is a field of what one general register points to: its distance from there.
+  // If the operand is a field at a constant distance from one register: that distance.
   std::optional<std::int64_t> displacement;
-  // Sets, clears or flips one bit, always the same: bts, or 8, and ~8.  Not and ~7 and the like,
-  // which round down to a multiple, and ~1 among them.
+  // Sets, clears or flips one bit, always the same: bts, or 8, and ~8.  Masks such as and ~7, which
+  // round down to a multiple, do not count, and neither does and ~1.
   bool changes_bit = false;
-  bool streams = false;  // past the caches: movntdq, movntps, movntpd
-  // What the next few instructions do, as far as they were given:
-  bool releases = false;    // of an atomic -1: ask whether that left zero
-  bool walks_list = false;  // load that register from where it points to: the next node
-  bool advances = false;    // add a constant to it: the next element
+  bool streams = false;  // bypasses the caches: movntdq, movntps, movntpd
+  // What the next few instructions do, as far as they are given:
+  bool releases = false;    // after an atomic -1: check whether zero is left
+  bool walks_list = false;  // load that register from the memory that it points to: the next node
+  bool advances = false;    // add a constant to that register: the next element
   bool locked = false;      // an atomic read-modify-write; xchg with memory always is
-  std::string text;  // as a disassembler writes it, in Intel's syntax; empty: cannot be decoded
+  std::string text;         // disassembled, in Intel's syntax; empty: cannot be decoded
 };
 
 // Copies share a capstone handle; not thread-safe.
@@ -57,15 +56,15 @@ class StoreDecoder {
   // Errors: unsupported, when capstone cannot disassemble x86-64.
   static Expected<StoreDecoder> open();
 
-  // `code` begins with the faulting instruction.  The next few tell a vector store from the
-  // beginning of a fill or copy, and a count of references from any other, so give some 16 bytes
-  // where there are.  `address` is
-  // that of the fault: the first byte that could not be written, which is not the store's first
-  // where the store crosses a page.  The address that the operands give has to agree with it, else
-  // the kind is unknown; operands relative to fs or gs give none and are believed.
+  // Decodes the faulting instruction, with which `code` begins.  Give some 16 bytes if you can: the
+  // next few instructions tell a vector store from the beginning of a fill or copy, and a reference
+  // count from other counters.  `address` is the address of the fault: the first byte that could
+  // not be written.  (It is not the store's first byte if the store crosses a page.)  The kind is
+  // unknown if the operands give another address.  Operands relative to fs or gs give none, and are
+  // believed.
   //
-  // What capstone 4 says of an operand's access is not used: it calls movups, movntdq, cmpxchg16b,
-  // fstp and other stores reads, and push and call have no operand for what they write.
+  // It does not use capstone's access flags: capstone 4 calls movups, movntdq, cmpxchg16b, fstp and
+  // other stores reads.
   StoreInstruction decode(std::span<const std::uint8_t> code, const StoreRegisters& registers,
                           std::uint64_t address) const;
 

@@ -9,13 +9,13 @@ namespace cowshed::cow {
 namespace {
 
 constexpr std::uint64_t kObjectAlignment = 16;
-// What a function may write below the stack pointer, and a frame that is still near above it.
+// A function may write 128 bytes below the stack pointer.  Frames are near up to 64 KiB above it.
 constexpr std::uint64_t kRedZone = 128;
 constexpr std::uint64_t kNearFrames = 64 << 10;
-// How far into a page memcpy may first write of a block that begins before the page, or in malloc's
-// first block of it: it stores the last vectors of a block, or the aligned ones, before the others.
+// memcpy may store the last or the aligned vectors of a block first.  So its first write to a page
+// may be this far from the page's beginning.
 constexpr std::uint64_t kBlockBegin = 512;
-constexpr std::uint64_t kStringStep = 64;  // what a repeated instruction moves at once
+constexpr std::uint64_t kStringStep = 64;  // bytes that a repeated instruction moves at once
 
 std::string system_call_text(const std::optional<std::uint64_t>& number) {
   if (!number) return {};
@@ -92,7 +92,7 @@ std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id, Symboliz
   if (found == processes_.end()) return {};
   std::vector<StoreSite> sites;
   sites.reserve(found->second.size());
-  std::map<std::string, const Binary*> binaries;  // of the sites, by module
+  std::map<std::string, const Binary*> binaries;  // by module
   for (const auto& [key, tallied] : found->second) {
     StoreSite& site = sites.emplace_back(tallied);
     for (const CodeAddress& address : key.code) {

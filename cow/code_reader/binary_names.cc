@@ -42,7 +42,7 @@ int call_line(Dwarf_Die& inlined) {
   return static_cast<int>(line);
 }
 
-// clang has its own headers by way of "/../".
+// Removes "/../", which the paths of clang's own headers have.
 std::string file_name(const char* name) {
   return name == nullptr ? std::string() : std::filesystem::path(name).lexically_normal().string();
 }
@@ -77,8 +77,9 @@ bool find_child(Dwarf_Die parent, std::uint64_t address, std::initializer_list<i
   return false;
 }
 
-// The function at `address` and what is inlined there, outermost first.  dwarf_getscopes() does not
-// look into namespaces (libdw/dwarf_getscopes.c), where clang has its functions.
+// Returns the function at `address` and the functions that are inlined there, outermost first.
+// dwarf_getscopes() does not look into namespaces (libdw/dwarf_getscopes.c), where clang puts
+// functions.
 std::vector<Dwarf_Die> scopes_at(Dwarf_Die unit, std::uint64_t address) {
   std::vector<Dwarf_Die> functions;
   Dwarf_Die scope;
@@ -99,7 +100,7 @@ BinaryNames::BinaryNames(const DwflBinary& binary) : dwfl_(::dwfl_begin(dwfl_cal
   if (!dwfl_ || binary.elf == nullptr) return;
   const CodeReader::Extent extent = binary.elf->extent();
   ::dwfl_report_begin(dwfl_.get());
-  // Where it is linked to lie, so that addresses need no correction.
+  // At its link-time addresses, so that addresses need no correction.
   module_ = report_binary(*dwfl_, binary, extent.begin, extent.end);
   ::dwfl_report_end(dwfl_.get(), nullptr, nullptr);
   if (module_ != nullptr) shared_.emplace(module_);
@@ -145,7 +146,7 @@ std::vector<Frame> BinaryNames::from_dwarf(std::uint64_t address) {
     next.file = call_file(*unit, function);
     next.line = call_line(function);
   }
-  // No function there, such as in hand-written assembly: a line, perhaps.
+  // There is no function, as in hand-written assembly, but perhaps a line.
   frames.push_back(std::move(next));
   return frames;
 }
@@ -155,7 +156,7 @@ std::string BinaryNames::from_symbol_table(std::uint64_t address) {
   GElf_Sym symbol;
   const char* name =
       ::dwfl_module_addrinfo(module_, address, &offset, &symbol, nullptr, nullptr, nullptr);
-  // In a stripped binary the symbol before may be anything.
+  // In a stripped binary, the nearest symbol below the address may be unrelated.
   if (name == nullptr || (symbol.st_size != 0 && offset >= symbol.st_size)) return {};
   return demangled(name);
 }

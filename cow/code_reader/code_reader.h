@@ -26,6 +26,8 @@ class CodeReader {
   using LayoutId = std::uint32_t;
 
   static constexpr std::size_t kMostFrames = 128;
+  // The path of the vDSO, the kernel's code in every process, which is no file.
+  static constexpr const char* kVdso = "[vdso]";
 
   // Returns a descriptor of a file of the binary, which the reader closes; -1: none.
   using FileOf =
@@ -56,9 +58,8 @@ class CodeReader {
   CodeReader& operator=(const CodeReader&) = delete;
   virtual ~CodeReader() = default;
 
-  // Return the extent of a binary; nullopt: it cannot be read.
+  // Returns the extent of a binary; nullopt: it cannot be read.
   virtual std::optional<Extent> add_binary(BinaryId binary, const std::string& path) = 0;
-  virtual std::optional<Extent> add_vdso(BinaryId binary) = 0;
 
   // Adds a layout: the mapped binaries of a process, by address.
   virtual void add_layout(LayoutId layout, const std::vector<Module>& modules) = 0;

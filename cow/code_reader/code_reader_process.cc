@@ -15,8 +15,8 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kMostTime{30'000};        // of one question
-constexpr milliseconds kMostTimeOfOne{30'000};   // of all of a binary
-constexpr milliseconds kMostTimeOfAll{300'000};  // of those questions that take long
+constexpr milliseconds kMostTimeOfOne{30'000};   // of all long questions about one binary
+constexpr milliseconds kMostTimeOfAll{300'000};  // of all long questions
 constexpr milliseconds kMostAsleep{5'000};
 constexpr milliseconds kMostCpuTime{10'000};
 constexpr milliseconds kLong{50};
@@ -27,7 +27,6 @@ constexpr std::size_t kMostModules = 2000;
 
 enum class Question : std::uint8_t {
   add_binary,
-  add_vdso,
   add_layout,
   remove_layout,
   walk,
@@ -41,7 +40,7 @@ enum class Reply : std::uint8_t { answer, wants_file };
 
 std::string_view shortened(std::string_view text) { return text.substr(0, kLongestText); }
 
-// --- In the process.
+// --- In the child process.
 
 // Asks for a file, and waits for it.
 FileDescriptor file_from(const HelperSocket& socket, CodeReader::BinaryId binary, FileKind kind,
@@ -54,16 +53,12 @@ FileDescriptor file_from(const HelperSocket& socket, CodeReader::BinaryId binary
   return std::move(reply->file);
 }
 
-void write_extent(WireWriter& to, const std::optional<CodeReader::Extent>& extent) {
-  to.number(extent.value_or(CodeReader::Extent{}));
-}
-
 void write_walk(WireWriter& to, const CodeReader::Walk& walk) {
   to.number(std::uint8_t{walk.truncated}).number(static_cast<std::uint32_t>(walk.locations.size()));
   for (const CodeReader::Location& each : walk.locations) to.number(each);
 }
 
-// The innermost that fit.
+// Writes as many frames as fit, from the innermost.
 void write_frames(WireWriter& to, const std::vector<Frame>& frames) {
   WireWriter fitting;
   std::uint32_t number = 0;
@@ -103,8 +98,9 @@ void answer(CodeReader& reader, WireReader from, WireWriter& to) {
   const auto question = from.number<Question>();
   const auto id = from.number<std::uint32_t>();
   switch (question) {
-    case Question::add_binary: return write_extent(to, reader.add_binary(id, from.text()));
-    case Question::add_vdso: return write_extent(to, reader.add_vdso(id));
+    case Question::add_binary:
+      to.number(reader.add_binary(id, from.text()).value_or(CodeReader::Extent{}));
+      return;
     case Question::add_layout: return reader.add_layout(id, read_modules(from));
     case Question::remove_layout: return reader.remove_layout(id);
     case Question::walk: return write_walk(to, reader.walk(id, read_sample(from)));
@@ -117,7 +113,7 @@ void answer(CodeReader& reader, WireReader from, WireWriter& to) {
   }
 }
 
-// Itself, should nobody be left to kill it.
+// Sets timers that end this process, in case its parent is gone.
 void end_after(milliseconds cpu_time, milliseconds time) {
   const itimerval timer{{0, 0}, {time.count() / 1000, 0}};
   const itimerval cpu_timer{{0, 0}, {cpu_time.count() / 1000, 0}};
@@ -141,9 +137,9 @@ void serve(const HelperSocket& socket, std::atomic<CodeReader::BinaryId>& at_wor
   }
 }
 
-// --- Here.
+// --- In cowtop.
 
-// A text that a terminal, a report or a browser may show.
+// Makes a text safe to show on a terminal, in a report or in a browser.
 std::string without_controls(std::string text) {
   std::replace_if(
       text.begin(), text.end(), [](unsigned char each) { return each < ' ' || each == 0x7f; }, '?');
@@ -158,26 +154,22 @@ WireWriter question(Question which, std::uint32_t id) {
 
 }  // namespace
 
-struct CodeReaderProcess::Page {
-  std::atomic<BinaryId> at_work_on{0};
-};
-
 CodeReaderProcess::CodeReaderProcess(FileOf file_of) : file_of_(std::move(file_of)) {
-  void* shared =
-      ::mmap(nullptr, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  page_ = shared == MAP_FAILED ? nullptr : new (shared) Page;
+  void* shared = ::mmap(nullptr, sizeof *at_work_on_, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  at_work_on_ = shared == MAP_FAILED ? nullptr : new (shared) std::atomic<BinaryId>(0);
 }
 
 CodeReaderProcess::~CodeReaderProcess() {
-  if (page_ != nullptr) ::munmap(page_, sizeof(Page));
+  if (at_work_on_ != nullptr) ::munmap(at_work_on_, sizeof *at_work_on_);
 }
 
 bool CodeReaderProcess::start() {
   if (process_) return true;
-  if (page_ == nullptr || has_given_up()) return false;
-  process_ = HelperProcess::start(
-      "cowtop-code", HelperProcess::Rights::none,
-      [this](const HelperSocket& socket) { serve(socket, page_->at_work_on); });
+  if (at_work_on_ == nullptr || has_given_up()) return false;
+  process_ =
+      HelperProcess::start("cowtop-code", HelperProcess::Rights::none,
+                           [this](const HelperSocket& socket) { serve(socket, *at_work_on_); });
   return process_ != nullptr;
 }
 
@@ -210,10 +202,10 @@ std::optional<std::string> CodeReaderProcess::reply_to(const WireWriter& request
 
 std::optional<std::string> CodeReaderProcess::ask(const WireWriter& request, BinaryId binary) {
   if (!start()) return std::nullopt;
-  page_->at_work_on = binary;
+  *at_work_on_ = binary;
   const auto begin = Clock::now();
   auto reply = reply_to(request, binary);
-  const BinaryId worked_on = binary != 0 ? binary : page_->at_work_on.load();
+  const BinaryId worked_on = binary != 0 ? binary : at_work_on_->load();
   if (!reply) end(worked_on);
   const auto took = std::chrono::duration_cast<milliseconds>(Clock::now() - begin);
   if (took > kLong) took_long(worked_on, took);
@@ -227,38 +219,33 @@ void CodeReaderProcess::took_long(BinaryId binary, milliseconds time) {
   known->second.took += time;
   if (known->second.took < kMostTimeOfOne) return;
   set_aside_.insert(binary);
-  told_layouts_.clear();  // those without it follow
+  told_layouts_.clear();  // to be told again, without the binary
 }
 
 bool CodeReaderProcess::has_given_up() const {
   return deaths_ >= kMostDeaths || took_ >= kMostTimeOfAll;
 }
 
-std::optional<CodeReader::Extent> CodeReaderProcess::extent(
-    const std::optional<std::string>& reply) const {
+std::optional<CodeReader::Extent> CodeReaderProcess::tell_binary(BinaryId binary) {
+  WireWriter request = question(Question::add_binary, binary);
+  request.text(binaries_[binary].path);
+  const auto reply = ask(request, binary);
   if (!reply) return std::nullopt;
+  told_binaries_.insert(binary);
   const auto extent = WireReader(*reply).number<Extent>();
   if (extent.begin >= extent.end) return std::nullopt;
   return extent;
 }
 
-std::optional<CodeReader::Extent> CodeReaderProcess::tell_binary(BinaryId binary) {
-  const Known& known = binaries_[binary];
-  WireWriter request = question(known.is_vdso ? Question::add_vdso : Question::add_binary, binary);
-  request.text(known.path);
-  const auto reply = ask(request, binary);
-  if (reply) told_binaries_.insert(binary);
-  return extent(reply);
+bool CodeReaderProcess::is_told(BinaryId binary) {
+  if (set_aside_.contains(binary)) return false;
+  if (!told_binaries_.contains(binary)) tell_binary(binary);
+  return told_binaries_.contains(binary) && !set_aside_.contains(binary);
 }
 
 std::optional<CodeReader::Extent> CodeReaderProcess::add_binary(BinaryId binary,
                                                                 const std::string& path) {
   binaries_[binary] = {path};
-  return tell_binary(binary);
-}
-
-std::optional<CodeReader::Extent> CodeReaderProcess::add_vdso(BinaryId binary) {
-  binaries_[binary] = {"[vdso]", true};
   return tell_binary(binary);
 }
 
@@ -273,15 +260,12 @@ void CodeReaderProcess::remove_layout(LayoutId layout) {
   if (told_layouts_.erase(layout) != 0) ask(question(Question::remove_layout, layout), 0);
 }
 
-// A layout with those binaries that are not set aside.
+// Leaves out the binaries that are set aside.
 bool CodeReaderProcess::tell_layout(LayoutId layout) {
   std::vector<Module> modules;
-  for (const Module& module : layouts_[layout]) {
-    if (set_aside_.contains(module.binary)) continue;
-    if (!told_binaries_.contains(module.binary)) tell_binary(module.binary);
-    if (!set_aside_.contains(module.binary)) modules.push_back(module);
-  }
-  // One of them may have killed it.
+  for (const Module& module : layouts_[layout])
+    if (is_told(module.binary)) modules.push_back(module);
+  // A later binary may have killed the process that knew the earlier ones.
   const bool all_told = std::all_of(modules.begin(), modules.end(), [this](const Module& module) {
     return told_binaries_.contains(module.binary);
   });
@@ -313,11 +297,9 @@ CodeReader::Walk CodeReaderProcess::walk(LayoutId layout, const CopySample& samp
 
 std::vector<Frame> CodeReaderProcess::frames(BinaryId binary, std::uint64_t address) {
   std::vector<Frame> frames;
-  if (!set_aside_.contains(binary) && !told_binaries_.contains(binary)) tell_binary(binary);
-  const bool is_known = told_binaries_.contains(binary) && !set_aside_.contains(binary);
   WireWriter request = question(Question::frames, binary);
   request.number(address);
-  if (const auto reply = is_known ? ask(request, binary) : std::nullopt) {
+  if (const auto reply = is_told(binary) ? ask(request, binary) : std::nullopt) {
     WireReader wire(*reply);
     const auto number = std::min<std::size_t>(wire.number<std::uint32_t>(), kMostFrames);
     const std::string bytes = wire.text();
@@ -349,8 +331,7 @@ void CodeReaderProcess::forget_names(BinaryId binary) {
 
 std::map<CounterField, std::size_t> CodeReaderProcess::release_sites(BinaryId binary) {
   std::map<CounterField, std::size_t> sites;
-  if (set_aside_.contains(binary)) return sites;
-  if (!told_binaries_.contains(binary)) tell_binary(binary);
+  if (!is_told(binary)) return sites;
   const auto reply = ask(question(Question::release_sites, binary), binary);
   if (!reply) return sites;
   WireReader wire(*reply);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <map>
@@ -25,7 +26,6 @@ class CodeReaderProcess : public CodeReader {
   ~CodeReaderProcess() override;
 
   std::optional<Extent> add_binary(BinaryId binary, const std::string& path) override;
-  std::optional<Extent> add_vdso(BinaryId binary) override;
   void add_layout(LayoutId layout, const std::vector<Module>& modules) override;
   void remove_layout(LayoutId layout) override;
   Walk walk(LayoutId layout, const CopySample& sample) override;
@@ -43,23 +43,22 @@ class CodeReaderProcess : public CodeReader {
 
   struct Known {
     std::string path;
-    bool is_vdso = false;
     std::chrono::milliseconds took{0};
   };
-  struct Page;  // shared with the process
 
   // Returns the reply; nullopt: none.
   std::optional<std::string> ask(const WireWriter& request, BinaryId binary);
   std::optional<std::string> reply_to(const WireWriter& request, BinaryId binary);
-  std::optional<Extent> extent(const std::optional<std::string>& reply) const;
   std::optional<Extent> tell_binary(BinaryId binary);
+  // Whether the process can be asked about the binary, after it was told of it.
+  bool is_told(BinaryId binary);
   bool tell_layout(LayoutId layout);
   bool start();
   void end(BinaryId at_work_on);
   void took_long(BinaryId binary, std::chrono::milliseconds time);
 
   FileOf file_of_;
-  Page* page_;
+  std::atomic<BinaryId>* at_work_on_;  // shared with the process
   std::unique_ptr<HelperProcess> process_;
   std::map<BinaryId, Known> binaries_;
   std::map<LayoutId, std::vector<Module>> layouts_;

@@ -27,7 +27,7 @@ std::string build_id_of(Elf* elf) {
   return build_id_text(bytes, size);
 }
 
-// As .gnu_debuglink has it.
+// The checksum of .gnu_debuglink.
 std::uint32_t crc_of(std::string_view bytes) {
   constexpr std::uint32_t kPolynomial = 0xedb88320;
   static const auto table = [] {
@@ -45,7 +45,7 @@ std::uint32_t crc_of(std::string_view bytes) {
   return ~crc;
 }
 
-// By its build id; where the binary has none, by the checksum of the whole file.
+// Compares the build IDs; if the binary has none, the checksum of the whole file.
 bool is_debug_file_of(int fd, const std::string& build_id, std::uint32_t crc) {
   Elf* elf = ::elf_begin(fd, ELF_C_READ_MMAP, nullptr);
   if (elf == nullptr) return false;
@@ -65,13 +65,14 @@ int find_reported_elf(Dwfl_Module* /*module*/, void** userdata, const char* /*na
                       Dwarf_Addr /*base*/, char** file_name, Elf** elf) {
   const auto* binary = static_cast<const DwflBinary*>(*userdata);
   if (binary != nullptr && binary->elf != nullptr) {
-    *elf = ::elf_begin(-1, ELF_C_READ, binary->elf->elf());  // one reference more
+    *elf = ::elf_begin(-1, ELF_C_READ, binary->elf->elf());  // adds a reference
     *file_name = ::strdup(binary->elf->path().c_str());
   }
   return -1;  // no descriptor
 }
 
-// Not dwfl_standard_find_debuginfo(): it opens whatever a .gnu_debuglink names, and asks servers.
+// In place of dwfl_standard_find_debuginfo(), which opens any file that a .gnu_debuglink names, and
+// asks servers.
 int find_debug_file(Dwfl_Module* /*module*/, void** userdata, const char* /*module_name*/,
                     Dwarf_Addr /*base*/, const char* file_name, const char* debuglink,
                     GElf_Word debuglink_crc, char** /*debug_file_name*/) {
@@ -99,7 +100,7 @@ Dwfl_Module* report_binary(Dwfl& dwfl, const DwflBinary& binary, std::uint64_t b
   void** userdata = nullptr;
   if (module != nullptr && ::dwfl_module_info(module, &userdata, nullptr, nullptr, nullptr, nullptr,
                                               nullptr, nullptr) != nullptr) {
-    *userdata = const_cast<DwflBinary*>(&binary);  // libdwfl's interface; only read
+    *userdata = const_cast<DwflBinary*>(&binary);  // libdwfl only stores it
   }
   return module;
 }

@@ -9,11 +9,6 @@
 #include <cowshed/cow/code_reader/elf_binary.h>
 
 namespace cowshed::cow {
-namespace {
-
-constexpr const char* kVdso = "[vdso]";
-
-}  // namespace
 
 ElfBinary::ElfBinary(std::string path, Elf* elf) : path_(std::move(path)), elf_(elf, ::elf_end) {}
 
@@ -49,8 +44,9 @@ std::optional<ElfBinary> ElfBinary::vdso() {
   if (image == nullptr) return std::nullopt;
   GElf_Ehdr header;
   std::memcpy(&header, image, sizeof header);
-  ElfBinary binary(kVdso, ::elf_memory(image, header.e_shoff + std::size_t{header.e_shnum} *
-                                                                   header.e_shentsize));
+  ElfBinary binary(
+      CodeReader::kVdso,
+      ::elf_memory(image, header.e_shoff + std::size_t{header.e_shnum} * header.e_shentsize));
   if (!binary.read_extent()) return std::nullopt;
   return binary;
 }
@@ -63,7 +59,7 @@ std::map<CounterField, std::size_t> ElfBinary::release_sites() const {
 }
 
 void ElfBinary::release_pages() const {
-  if (path_ == kVdso) return;  // it is no file
+  if (path_ == CodeReader::kVdso) return;
   std::size_t bytes = 0;
   char* image = ::elf_rawfile(elf_.get(), &bytes);
   if (image != nullptr) ::madvise(image, bytes, MADV_DONTNEED);

@@ -15,7 +15,7 @@ class ElfBinary {
  public:
   // Returns nullopt if the file cannot be loaded.
   static std::optional<ElfBinary> open(const std::string& path, int fd);
-  // Returns the vDSO, the kernel's code in every process.
+  // Returns the vDSO (CodeReader::kVdso).
   static std::optional<ElfBinary> vdso();
 
   const std::string& path() const { return path_; }

@@ -7,26 +7,18 @@ namespace cowshed::cow {
 LocalCodeReader::LocalCodeReader(FileOf file_of, StackWalker::AtWorkOn at_work_on)
     : file_of_(std::move(file_of)), at_work_on_(std::move(at_work_on)) {}
 
-std::optional<CodeReader::Extent> LocalCodeReader::add(BinaryId binary,
-                                                       std::optional<ElfBinary> elf) {
+std::optional<CodeReader::Extent> LocalCodeReader::add_binary(BinaryId binary,
+                                                              const std::string& path) {
+  at_work_on_(binary);
   Known& known = binaries_[binary];
-  known.elf = std::move(elf);
+  if (path == kVdso) known.elf = ElfBinary::vdso();
+  else if (const FileDescriptor file = file_of_(binary, FileKind::itself, {}))
+    known.elf = ElfBinary::open(path, file.get());
   const ElfBinary* open = known.elf ? &*known.elf : nullptr;
   known.unwound = {binary, open, nullptr};
   known.named = {binary, open, &file_of_};
   if (open == nullptr) return std::nullopt;
   return open->extent();
-}
-
-std::optional<CodeReader::Extent> LocalCodeReader::add_binary(BinaryId binary,
-                                                              const std::string& path) {
-  at_work_on_(binary);
-  const FileDescriptor file = file_of_(binary, FileKind::itself, {});
-  return add(binary, file ? ElfBinary::open(path, file.get()) : std::nullopt);
-}
-
-std::optional<CodeReader::Extent> LocalCodeReader::add_vdso(BinaryId binary) {
-  return add(binary, ElfBinary::vdso());
 }
 
 void LocalCodeReader::add_layout(LayoutId layout, const std::vector<Module>& modules) {

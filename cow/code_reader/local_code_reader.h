@@ -16,11 +16,10 @@ namespace cowshed::cow {
 // A CodeReader that does its work here.
 class LocalCodeReader : public CodeReader {
  public:
-  // `at_work_on`: as StackWalker's, of whatever is read.
+  // `at_work_on` is called before a binary is read.
   explicit LocalCodeReader(FileOf file_of, StackWalker::AtWorkOn at_work_on = [](BinaryId) {});
 
   std::optional<Extent> add_binary(BinaryId binary, const std::string& path) override;
-  std::optional<Extent> add_vdso(BinaryId binary) override;
   void add_layout(LayoutId layout, const std::vector<Module>& modules) override;
   void remove_layout(LayoutId layout) override { layouts_.erase(layout); }
   Walk walk(LayoutId layout, const CopySample& sample) override;
@@ -32,11 +31,9 @@ class LocalCodeReader : public CodeReader {
  private:
   struct Known {
     std::optional<ElfBinary> elf;
-    DwflBinary unwound;  // debug information that some file has is not worth opening for its frames
+    DwflBinary unwound;  // opens no file of debug information, which is not worth it for frames
     DwflBinary named;
   };
-
-  std::optional<Extent> add(BinaryId binary, std::optional<ElfBinary> elf);
 
   FileOf file_of_;
   StackWalker::AtWorkOn at_work_on_;

@@ -9,8 +9,8 @@ namespace {
 using Code = std::span<const std::uint8_t>;
 
 constexpr std::uint8_t kRexW = 0x08;
-constexpr std::uint8_t kGroup1Imm8 = 0x83;  // add and sub among them
-constexpr std::uint8_t kGroup5 = 0xff;      // dec among them
+constexpr std::uint8_t kGroup1Imm8 = 0x83;  // a group of opcodes with add and sub
+constexpr std::uint8_t kGroup5 = 0xff;      // a group with dec
 constexpr std::uint8_t kTwoBytes = 0x0f;
 constexpr std::uint8_t kXadd = 0xc1;
 constexpr unsigned kAdd = 0;
@@ -20,11 +20,11 @@ constexpr unsigned kStackPointer = 4;  // as r/m: a SIB byte follows
 
 struct Operand {
   std::int64_t displacement = 0;
-  unsigned extension = 0;  // of the opcode, or the other register
+  unsigned extension = 0;  // selects the opcode in its group, or the other register
   std::size_t length = 0;
 };
 
-// A ModRM byte of a register and a displacement.
+// Decodes a ModRM byte that is a register with a displacement.
 std::optional<Operand> field_operand(Code code) {
   if (code.size() < 3) return std::nullopt;
   const unsigned mode = code[0] >> 6U;
@@ -61,7 +61,7 @@ bool is_jump_on_zero(Code code) {
   return code[0] == kTwoBytes && (code[1] | 1U) == (kNearEqual | 1U);
 }
 
-// Of what was there before 1 was taken off: cmp 1, or sub 1, for what is left.
+// Whether the code compares the old value with 1: by cmp 1, or by sub 1.
 bool is_compare_with_one(Code code) {
   if (!code.empty() && (code[0] & 0xf0U) == 0x40U) code = code.subspan(1);
   constexpr unsigned kCompareRegister = 0xf8;
@@ -103,7 +103,7 @@ std::map<CounterField, std::size_t> release_sites(Code code) {
     if (byte != kGroup1Imm8 && byte != kGroup5 && byte != kTwoBytes) continue;
     const std::uint8_t before = i > 0 ? code[i - 1] : 0;
     const bool is_wide = (before & 0xf0U) == 0x40U && (before & kRexW) != 0;
-    // Without a prefix it is the end of a call and the beginning of a mov too often.
+    // Without a prefix, these bytes are too often the end of a call and the beginning of a mov.
     constexpr std::uint8_t kLock = 0xf0;
     if (byte == kGroup5 && !is_wide && before != kLock) continue;
     if (const auto field = release_at(code.subspan(i), is_wide ? 8 : 4)) ++sites[*field];

@@ -6,7 +6,7 @@
 namespace cowshed::cow {
 namespace {
 
-constexpr pid_t kThread = 1;  // any: a sample has one
+constexpr pid_t kThread = 1;  // any number: a sample has one thread
 
 }  // namespace
 
@@ -14,8 +14,8 @@ struct StackWalker::State {
   StackWalker* walker = nullptr;
   AtWorkOn at_work_on;
   const CopySample* sample = nullptr;
-  std::uint64_t misses =
-      0;  // reads beyond the copy: libdwfl ends then as at a thread's first frame
+  // Reads beyond the copied stack.  libdwfl then ends the walk as if at a thread's first frame.
+  std::uint64_t misses = 0;
   std::vector<std::uint64_t> callers;
 };
 

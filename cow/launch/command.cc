@@ -29,6 +29,17 @@ struct Failure {
   int error = 0;
 };
 
+// Returns 0 or an errno.  Allocates nothing, because it runs in a forked child.
+int become(const User& user) noexcept {
+  // The groups first: only root may change them.
+  if (::setgroups(user.groups.size(), user.groups.data()) != 0 ||
+      ::setresgid(user.gid, user.gid, user.gid) != 0 ||
+      ::setresuid(user.uid, user.uid, user.uid) != 0) {
+    return errno;
+  }
+  return 0;
+}
+
 struct Child {
   char* const* arguments;
   char* const* environment;
@@ -36,7 +47,7 @@ struct Child {
 
   [[noreturn]] void run(int go_fd, int error_fd) const {
     char go = 0;
-    // End of file: the owner is gone without a release().
+    // End of file: the owner ended without a release().
     if (TEMP_FAILURE_RETRY(::read(go_fd, &go, 1)) != 1) ::_exit(EXIT_FAILURE);
     Failure failure{Failure::Of::become_user, user == nullptr ? 0 : become(*user)};
     if (failure.error == 0) {
@@ -56,13 +67,28 @@ bool make_pipe(FileDescriptor& to_read, FileDescriptor& to_write) {
   return true;
 }
 
-// As execvp takes them; they point into `words`.
+// Returns pointers into `words`, for execvpe().
 std::vector<char*> pointers_to(const std::vector<std::string>& words) {
   std::vector<char*> pointers;
   pointers.reserve(words.size() + 1);
   for (const std::string& word : words) pointers.push_back(const_cast<char*>(word.c_str()));
   pointers.push_back(nullptr);
   return pointers;
+}
+
+// Returns the environment of this process, with HOME, USER and LOGNAME of `user`.
+std::vector<std::string> environment_of(const User& user) {
+  const std::array<std::string, 3> set = {"HOME=" + user.home, "USER=" + user.name,
+                                          "LOGNAME=" + user.name};
+  const auto is_set = [&](std::string_view variable) {
+    return std::any_of(set.begin(), set.end(), [&](const std::string& each) {
+      return variable.starts_with(each.substr(0, each.find('=') + 1));
+    });
+  };
+  std::vector<std::string> result(set.begin(), set.end());
+  for (char** each = environ; *each != nullptr; ++each)
+    if (!is_set(*each)) result.emplace_back(*each);
+  return result;
 }
 
 tl::unexpected<Error> no_pidfd(const std::string& name, int error) {
@@ -90,30 +116,6 @@ Expected<User> find_user(const std::string& name) {
     user.groups.resize(static_cast<std::size_t>(count));
   user.groups.resize(static_cast<std::size_t>(count));
   return user;
-}
-
-std::vector<std::string> environment_of(const User& user) {
-  const std::array<std::string, 3> set = {"HOME=" + user.home, "USER=" + user.name,
-                                          "LOGNAME=" + user.name};
-  const auto is_set = [&](std::string_view variable) {
-    return std::any_of(set.begin(), set.end(), [&](const std::string& each) {
-      return variable.starts_with(each.substr(0, each.find('=') + 1));
-    });
-  };
-  std::vector<std::string> result(set.begin(), set.end());
-  for (char** each = environ; *each != nullptr; ++each)
-    if (!is_set(*each)) result.emplace_back(*each);
-  return result;
-}
-
-int become(const User& user) noexcept {
-  // In this order: who is no longer root may change no groups.
-  if (::setgroups(user.groups.size(), user.groups.data()) != 0 ||
-      ::setresgid(user.gid, user.gid, user.gid) != 0 ||
-      ::setresuid(user.uid, user.uid, user.uid) != 0) {
-    return errno;
-  }
-  return 0;
 }
 
 Expected<Command> Command::fork(const std::vector<std::string>& arguments,
@@ -152,7 +154,7 @@ Command::~Command() {
 
 Expected<void> Command::release() {
   if (!go_) return make_error(ErrorCode::invalid_argument, name_ + ": already released");
-  // A child that was killed meanwhile must not kill us: the pipe has no reader then.
+  // If the child was killed, the pipe has no reader, and SIGPIPE must not kill this process.
   sigset_t pipe_signal;
   sigset_t old_mask;
   ::sigemptyset(&pipe_signal);

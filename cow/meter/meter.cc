@@ -18,14 +18,14 @@
 namespace cowshed::cow {
 namespace {
 
-// A process that may share pages with the one that is measured.
+// A process that may share pages with the measured process.
 struct Other {
   pid_t pid = 0;
   ProcStat stat;
   FileDescriptor pagemap;
 };
 
-// Parts of a mapping that were there before as parts of the same.
+// Returns the parts of a mapping that belonged to the same mapping before.
 PageRanges lasting_part(const Mapping& now, const std::vector<Mapping>& before) {
   PageRanges result;
   for (const Mapping& each : before) {
@@ -76,7 +76,7 @@ void Meter::Region::find_others(const ProcStat& self) {
   const auto add = [&](pid_t other) {
     auto stat = proc.stat(other);
     if (!stat || !stat->has_memory()) return;
-    // Another image shares nothing, whatever it has at the same addresses.  (0: not permitted.)
+    // A process that has executed another program shares nothing.  (0: not permitted to know.)
     if (stat->start_stack != 0 && stat->start_stack != self.start_stack) return;
     if (shares_memory(pid, other)) return;
     auto file = proc.open(other, "pagemap");
@@ -98,7 +98,7 @@ std::uint64_t Meter::Region::faults() const {
   return stat ? stat->minor_faults : 0;
 }
 
-// Once more, as late as can be: what is done for the measurement itself is not to count.
+// As late as possible, so that faults of the measurement itself do not count.
 void Meter::Region::note_faults() {
   own_faults = faults();
   for (Other& other : others)
@@ -128,7 +128,7 @@ PageRanges Meter::Region::which_others_have(const PageRanges& pages) const {
       here.append({begin, end});
     };
     for (const PageRange& range : pages.ranges()) {
-      // Of one that has ended: nothing.
+      // Finds nothing if the process has ended.
       visit_anonymous_pages(other.pagemap.get(), range.begin, range.end, std::ref(add));
     }
     result = unite(result, here);
@@ -230,8 +230,8 @@ Expected<Meter> Meter::begin(pid_t pid) {
   }
   auto region = std::make_unique<Region>(pid, std::move(maps), std::move(pagemap));
   region->find_others(stat);
-  // A rehearsal, so that what is written to in this process is written to before: the stack, the
-  // addresses of library functions.  And the memory for the scans is there.
+  // A rehearsal: afterwards this process has written to the pages that a scan writes to, such as
+  // the stack and the addresses of library functions, and has the memory for the scans.
   for (PageSnapshot* snapshot : {&region->before, &region->after})
     TRY_VOID(region->scan(*snapshot));
   region->note_faults();

@@ -8,11 +8,6 @@
 namespace cowshed::cow {
 namespace {
 
-PageRange pages_of(std::uint64_t address, std::uint64_t bytes) {
-  return {address / kPageSize * kPageSize,
-          (address + bytes + kPageSize - 1) / kPageSize * kPageSize};
-}
-
 std::string size_text(std::uint64_t bytes) {
   constexpr std::uint64_t kKiB = 1024;
   constexpr std::uint64_t kMiB = kKiB * kKiB;
@@ -60,14 +55,14 @@ std::uint64_t MeterResult::at_most_bytes() const {
 std::uint64_t MeterResult::bytes_of(const PublishedObject& object) const {
   std::uint64_t total = 0;
   for (const CopiedMapping& mapping : mappings)
-    total += mapping.pages.bytes_within(pages_of(object.address, object.bytes));
+    total += mapping.pages.bytes_within(pages_around(object.address, object.bytes));
   return total;
 }
 
 MeterResult MeterResult::within(const void* address, std::size_t bytes) const {
   const auto begin = reinterpret_cast<std::uintptr_t>(address);
   PageRanges place_pages;
-  if (bytes > 0) place_pages.append(pages_of(begin, bytes));
+  if (bytes > 0) place_pages.append(pages_around(begin, bytes));
   MeterResult result = *this;
   result.region = fmt::format("{} at {:#x}", size_text(bytes), begin);
   result.left_alone = intersect(left_alone, place_pages);

@@ -27,7 +27,7 @@ class MappedMemory : public std::pmr::memory_resource {
   bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
 };
 
-// No function's static: its lock may be held by another thread at a fork.
+// Not a static variable of a function: another thread may hold its lock during a fork.
 constinit MappedMemory mapped_memory;
 
 }  // namespace
@@ -63,11 +63,11 @@ int PageSnapshot::take(int maps, int pagemap) {
     rest.remove_prefix(std::min(rest.find('\n'), rest.size() - 1) + 1);
     if (lowest == 0) lowest = line.begin;
     if (!line.can_be_copied()) continue;
-    // By reference: std::function would have no room for more without malloc.
+    // By reference, because std::function would allocate memory for a copy.
     const int error = visit_anonymous_pages(pagemap, line.begin, line.end, std::ref(add));
     if (error != 0) return error;
   }
-  // A scan finds nothing in memory that is gone, and says nothing of it.
+  // A scan of memory that is gone finds nothing and reports no error.
   std::uint64_t entry = 0;
   const auto offset = static_cast<off_t>(lowest / kPageSize * sizeof entry);
   return ::pread(pagemap, &entry, sizeof entry, offset) == sizeof entry ? 0 : ESRCH;

@@ -73,7 +73,7 @@ bool AddressSpaces::read(Known& known, std::uint64_t now_ns) {
   return true;
 }
 
-// Of what was read of `parent`, the first after the fork and the last before it.
+// The child gets the first address space of `parent` after the fork, and the last before it.
 void AddressSpaces::inherit(Known& child, const Known& parent, std::uint64_t fork_ns) {
   const auto after = std::find_if(parent.read.begin(), parent.read.end(),
                                   [&](const auto& read) { return read.first >= fork_ns; });
@@ -95,7 +95,7 @@ void AddressSpaces::update(const ProcessCounts& process, std::uint64_t now_ns) {
     known.image_ns = now_ns;
     if (!known.own_image) {
       Known& from = parent->second;
-      // What it mapped before the fork.
+      // It may have mapped more before the fork.
       if (from.alive && from.read_ns < process.start_ns) read(from, now_ns);
       inherit(known, from, process.start_ns);
     }

@@ -72,8 +72,9 @@ class AddressSpaces {
     std::uint64_t read_ns = 0;   // 0: not read
     DutyCycle reads{kReadsFactor, kBetweenReadsNs};
     std::shared_ptr<AddressSpace> space;
-    // Where a child is seen late, its parent may have given back what it shared with it: what was
-    // read of it last before the fork.  So a parent's last few are kept, with when they were read.
+    // The parent's last address space before the fork.  If a child is seen late, its parent may
+    // have unmapped memory that the child still has.  So `read` keeps a parent's last address
+    // spaces, with the times when they were read.
     std::shared_ptr<AddressSpace> space_before;
     std::vector<std::pair<std::uint64_t, std::shared_ptr<AddressSpace>>> read;
   };
@@ -93,7 +94,8 @@ class AddressSpaces {
   std::uint64_t last_forgotten_ = 0;      // the greatest of such ids
   std::uint64_t kept_up_ns_ = 0;
   std::map<std::string, std::weak_ptr<StackUnwinder>> unwinders_;  // by layout of the code
-  // Of a thousand workers most have the same, and each time that it is read.  By a hash of it.
+  // By a hash of the mappings.  Most of a thousand workers have equal mappings, whenever they are
+  // read.
   std::unordered_multimap<std::size_t, std::weak_ptr<AddressSpace>> spaces_;
 };
 

@@ -37,7 +37,7 @@ void CopyProfiler::add(std::vector<CopySample> samples) {
   }
 }
 
-// Of what waits; returns the others.
+// Attributes the waiting samples for which `is_known` holds; returns the others.
 template <class IsKnown>
 std::vector<CopySample> CopyProfiler::attribute_if(IsKnown is_known,
                                                    const std::function<void()>& meanwhile) {
@@ -50,7 +50,7 @@ std::vector<CopySample> CopyProfiler::attribute_if(IsKnown is_known,
     }
     attribute_one(sample);
     if (++attributed % kAttributedAtATime != 0) continue;
-    // A program may map what it copies and be gone before we are through.
+    // A program may map memory, copy it and end while this loop runs.
     spaces_.keep_up(monotonic_ns());
     meanwhile();
   }

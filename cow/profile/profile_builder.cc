@@ -14,10 +14,10 @@ namespace cowshed::cow {
 namespace {
 
 constexpr std::uint64_t kBlockBytes = 2 << 20;
-constexpr std::uint64_t kAboutEqually = 2;  // times
+constexpr std::uint64_t kAboutEqually = 2;  // factor between densities
 constexpr std::uint64_t kFewSamples = 16;   // of a process
 
-// Libraries that are never a site: a site is the line that called them.
+// Libraries in which no site lies: the site is the line that called them.
 bool is_runtime_library(std::string_view path) {
   const std::string_view file = base_name(path);
   constexpr std::array<std::string_view, 8> kPrefixes = {"libc.so",     "libc-2",   "libstdc++.so",
@@ -32,7 +32,7 @@ void keep_most(std::vector<T>& items, std::size_t most) {
   if (items.size() > most) items.resize(most);
 }
 
-// Not by samples: where some were lost, one stands for more copies in one process than in another.
+// Not by samples: after losses, a sample stands for more copies in one process than in another.
 template <class T>
 void sort_by_copies(std::vector<T>& items) {
   std::stable_sort(items.begin(), items.end(), [](const T& a, const T& b) {
@@ -40,7 +40,7 @@ void sort_by_copies(std::vector<T>& items) {
   });
 }
 
-// Without what tells two instructions of one line, or of one function without lines, apart.
+// Makes equal all instructions of one line, or of one function without lines.
 Frame without_address(Frame frame) {
   if (!frame.function.empty()) frame.address = 0;
   return frame;
@@ -48,8 +48,8 @@ Frame without_address(Frame frame) {
 
 std::uint64_t rounded(double copies) { return static_cast<std::uint64_t>(std::llround(copies)); }
 
-// Whether the page, of anonymous memory right behind the file's mapping `last`, is one that the
-// file's program headers load.  What mmap() put there later is the kernel's same mapping.
+// Whether the page is .bss: the program headers of the file that `last` maps load it.  It is in
+// anonymous memory behind `last`.  Memory that mmap() puts there later becomes the same mapping.
 bool is_bss(const AddressSpace& space, const Mapping* last, const CopySample& sample,
             BinaryCache& binaries) {
   const Mapping* first = last;
@@ -58,7 +58,7 @@ bool is_bss(const AddressSpace& space, const Mapping* last, const CopySample& sa
   return sample.address - first->begin < binary->end - binary->begin / kPageSize * kPageSize;
 }
 
-// As MappingCopies::name has it.
+// Returns MappingCopies::name.
 std::string mapping_name(const AddressSpace& space, const CopySample& sample,
                          BinaryCache& binaries) {
   if (!sample.arena.empty()) return "arena " + sample.arena;
@@ -77,7 +77,7 @@ std::string mapping_name(const AddressSpace& space, const CopySample& sample,
   return "anonymous";
 }
 
-// FoldedStack::folded.  A callers' frame that is not named by a symbol is named by its file.
+// Returns FoldedStack::folded.  A frame without a symbol is named by its file.
 std::string fold(const std::vector<Frame>& stack, bool truncated) {
   std::string text = truncated ? "[callers not seen]" : "";
   for (auto frame = stack.rbegin(); frame != stack.rend(); ++frame) {
@@ -114,7 +114,7 @@ const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& sp
     stack.writer = sample.system_call ? static_cast<std::int64_t>(*sample.system_call) : kKernel;
   const AddressSpace* space = spaces.at(sample);
   if (space == nullptr) {
-    stack.code.addresses.emplace_back();  // it means nothing elsewhere, and there may be very many
+    stack.code.addresses.emplace_back();  // one for all unknown addresses, which may be very many
     stack.code.truncated = true;
   } else {
     stack.code = space->unwinder->unwind(sample);
@@ -141,7 +141,7 @@ const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& sp
   return counted->first.code;
 }
 
-// To its innermost frame, else to nothing.
+// Shortens a new stack to its innermost frame; if that is new, too, to no frame.
 void ProfileBuilder::shorten_new(Stack& stack, const Tally& tally) const {
   if (tally.stacks.contains(stack)) return;
   stack.code.truncated = true;
@@ -149,7 +149,7 @@ void ProfileBuilder::shorten_new(Stack& stack, const Tally& tally) const {
   if (!tally.stacks.contains(stack)) stack.code.addresses = {CodeAddress{}};
 }
 
-// An address that means nothing in another process would keep the sums apart for ever.
+// Drops addresses without a binary: they differ in each process, so the sums would only grow.
 void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
   const auto from = tallies_.extract(process_id);
   if (from.empty()) return;
@@ -170,13 +170,10 @@ void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
 
 void ProfileBuilder::look_up(const std::vector<Weighted>& tallies, Symbolizer& symbols) {
   std::set<CodeAddress> addresses;
-  for (const auto& [tally, copies_per_sample] : tallies) {
-    for (const auto& [stack, samples] : tally->stacks) {
-      for (const CodeAddress& code : stack.code.addresses)
-        if (symbols.needs_look_up(code)) addresses.insert(code);
-    }
-  }
-  symbols.look_up(addresses);
+  for (const auto& [tally, copies_per_sample] : tallies)
+    for (const auto& [stack, samples] : tally->stacks)
+      addresses.insert(stack.code.addresses.begin(), stack.code.addresses.end());
+  symbols.look_up(std::move(addresses));
 }
 
 std::vector<Frame> ProfileBuilder::frames(const Stack& stack, Symbolizer& symbols) {
@@ -297,7 +294,7 @@ std::vector<FoldedStack> ProfileBuilder::folded(const Weighted& weighted, Symbol
     found[fold(frames(stack, symbols), stack.code.truncated)] += samples;
   const auto all = static_cast<long double>(weighted.tally->samples);
   const auto copies = std::round(weighted.copies_per_sample * all);
-  // Each begins where the one before it ended, so that nothing is lost in rounding.
+  // Rounds the running sum, not each stack, so that the copies add up to the exact number.
   std::vector<FoldedStack> result;
   result.reserve(found.size());
   std::uint64_t samples_before = 0;
@@ -331,8 +328,8 @@ SampledCopies ProfileBuilder::of(std::uint64_t process_id, const Copies& copies,
 SampledCopies ProfileBuilder::of_all(const Copies& copies, Symbolizer& symbols,
                                      std::size_t most) const {
   SampledCopies result;
-  // Of processes with few samples each, all together say how much one stands for: those without any
-  // have copied, too.
+  // Processes with few samples or none are estimated together: each of their samples stands for the
+  // same number of their copies.
   std::uint64_t few_samples = 0;
   std::uint64_t few_copies = 0;
   const auto has_few = [this](std::uint64_t id) {

@@ -15,7 +15,7 @@
 namespace cowshed::cow {
 namespace {
 
-// Without opening it: a device or a FIFO would notice.
+// Finds a file without opening it, because a device or a FIFO would notice.
 FileDescriptor locate(int folder, const std::string& path, std::uint64_t resolve, int flags = 0) {
   open_how how{};
   how.flags = static_cast<std::uint64_t>(O_PATH | O_CLOEXEC | flags);
@@ -30,7 +30,7 @@ FileDescriptor locate_folder(const std::string& path) {
   return locate(AT_FDCWD, path, 0, O_DIRECTORY);
 }
 
-// A sparse file of some KiB would take as much memory as it has bytes.
+// A sparse file that takes some KiB on disk can take gigabytes of memory.
 bool is_sparse(const struct stat& file) {
   constexpr std::int64_t kSmallBytes = 16 << 20;
   constexpr std::int64_t kDiskBlockBytes = 512;
@@ -39,8 +39,8 @@ bool is_sparse(const struct stat& file) {
          file.st_size / kBestCompression > file.st_blocks * kDiskBlockBytes;
 }
 
-// Of a regular file, the same one whatever its name is by now.  What the kernel makes up, such as
-// /proc/kmsg, has no size.
+// Opens exactly the located file, even if its name is another file's now.  Refuses all but regular
+// files.  Files that the kernel makes up, such as /proc/kmsg, have no size.
 FileDescriptor open_located(const FileDescriptor& located) {
   struct stat file{};
   if (!located || ::fstat(located.get(), &file) != 0 || !S_ISREG(file.st_mode) ||
@@ -51,7 +51,8 @@ FileDescriptor open_located(const FileDescriptor& located) {
                                O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
 }
 
-// stat() of an overlay or of btrfs has other numbers than /proc/PID/maps; so this maps it, too.
+// On overlayfs and btrfs, stat() returns other numbers than /proc/PID/maps.  So this also maps the
+// file, and compares the numbers of its own mapping.
 bool is_mapped_as(int fd, const Mapping& mapping) {
   struct stat file{};
   if (::fstat(fd, &file) != 0) return false;
@@ -73,7 +74,7 @@ FileDescriptor open_if_mapped_as(const Mapping& mapping, const FileDescriptor& l
   return file && is_mapped_as(file.get(), mapping) ? std::move(file) : FileDescriptor();
 }
 
-// Where the process sees its files; "/" once it has ended.
+// Returns the root folder of the process; "/" after its end.
 FileDescriptor root_of(const ProcFiles& proc, pid_t pid) {
   FileDescriptor root = locate_folder(proc.path(pid, "root"));
   return root ? std::move(root) : locate_folder("/");
@@ -137,7 +138,7 @@ FileDescriptor open_perf_map(const ProcFiles& proc, const FileRequest& request) 
              RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, O_NOFOLLOW);
   struct stat file{};
   if (!map || ::fstat(map.get(), &file) != 0) return {};
-  // Anybody can put a file there for a PID to come.
+  // Any user can put a file there for a future PID.
   const bool is_believed =
       file.st_uid == 0 || file.st_uid == ::geteuid() || file.st_uid == request.owner;
   return is_believed ? open_located(map) : FileDescriptor();

@@ -48,7 +48,7 @@ bool is_end_asked_for() {
                      [&](int signal) { return ::sigismember(&pending, signal) == 1; });
 }
 
-// The socket becomes descriptor 0, the only one.
+// Makes the socket descriptor 0, and closes all others.
 void keep_only(int socket) {
   ::dup2(socket, 0);
   ::syscall(SYS_close_range, 1U, ~0U, 0U);
@@ -82,7 +82,7 @@ constexpr std::array kAllowed = {
     SYS_gettid,       SYS_sched_yield, SYS_getrandom, SYS_rt_sigprocmask, SYS_rt_sigreturn,
     SYS_rt_sigaction, SYS_sigaltstack, SYS_exit,      SYS_exit_group,     SYS_fcntl,
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    SYS_pipe2,        SYS_write,  // by which a sanitizer finds whether memory can be read
+    SYS_pipe2,        SYS_write,  // a sanitizer tests by them whether memory is readable
 #endif
 };
 

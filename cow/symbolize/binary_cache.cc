@@ -56,19 +56,6 @@ const Binary* BinaryCache::open(const Mapping& mapping, pid_t pid) {
   return &binary;
 }
 
-const Binary* BinaryCache::vdso() {
-  if (vdso_ != nullptr) return vdso_;
-  Binary& binary = add();
-  vdso_ = &binary;
-  binary.path = "[vdso]";
-  if (const auto extent = reader_.add_vdso(binary.id)) {
-    binary.is_readable = true;
-    binary.begin = extent->begin;
-    binary.end = extent->end;
-  }
-  return vdso_;
-}
-
 const Binary* BinaryCache::perf_map(std::uint64_t process_id, pid_t pid, uid_t owner) {
   const auto known = perf_maps_.find(process_id);
   const std::uint64_t now = monotonic_ns();

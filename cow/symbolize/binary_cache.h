@@ -36,13 +36,10 @@ class BinaryCache {
   BinaryCache(const BinaryCache&) = delete;
   BinaryCache& operator=(const BinaryCache&) = delete;
 
-  // Returns the file of `mapping` in process `pid`, by device and inode.  Finds it by
-  // /proc/PID/map_files, or by its path in the root of the process or in ours.  Never null; lives
-  // as long as the cache.
+  // Returns the file of `mapping` in process `pid`, by device and inode, or the vDSO.  Finds a file
+  // by /proc/PID/map_files, or by its path in the root of the process or in ours.  Never null;
+  // lives as long as the cache.
   const Binary* open(const Mapping& mapping, pid_t pid);
-
-  // Returns the vDSO, the kernel's code in every process.
-  const Binary* vdso();
 
   // Returns the perf map of a process that `owner` runs; null: none yet.  `process_id` is that of
   // the probe.
@@ -73,7 +70,6 @@ class BinaryCache {
   std::map<std::tuple<std::string, dev_t, std::uint64_t>, const Binary*> files_;
   std::map<std::uint64_t, PerfMapFile> perf_maps_;  // by process
   std::map<CodeReader::BinaryId, FileDescriptor> perf_map_files_;
-  const Binary* vdso_ = nullptr;
   const Binary* generated_ = nullptr;
 };
 

@@ -11,12 +11,11 @@ namespace {
 
 constexpr std::size_t kMostKnown = 4000;
 
-bool is_file(const Mapping& mapping) { return mapping.inode != 0 && mapping.path.starts_with('/'); }
-
-bool is_vdso(const Mapping& mapping) { return mapping.path == "[vdso]"; }
-
-// Of code or, read-only, of what the linker put around it.
-bool belongs_to_code(const Mapping& mapping) { return is_file(mapping) || is_vdso(mapping); }
+// Code, or the read-only data that the linker put around it.
+bool belongs_to_code(const Mapping& mapping) {
+  const bool is_file = mapping.inode != 0 && mapping.path.starts_with('/');
+  return is_file || mapping.path == CodeReader::kVdso;
+}
 
 }  // namespace
 
@@ -30,7 +29,7 @@ StackUnwinder::StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Bi
 
 StackUnwinder::~StackUnwinder() { reader_->remove_layout(layout_); }
 
-// A file's mappings follow one another, with nothing or its .bss between.
+// The mappings of a file are neighbours in the list.
 std::vector<CodeReader::Module> StackUnwinder::modules_of(const std::vector<Mapping>& mappings,
                                                           pid_t pid, BinaryCache& binaries) {
   std::vector<CodeReader::Module> modules;
@@ -50,7 +49,7 @@ std::vector<CodeReader::Module> StackUnwinder::modules_of(const std::vector<Mapp
       end = at->end;
     }
     if (code == mappings.end()) continue;
-    const Binary* binary = is_vdso(*first) ? binaries.vdso() : binaries.open(*code, pid);
+    const Binary* binary = binaries.open(*code, pid);
     if (!binary->is_readable && first->is_memory()) continue;  // generated code
     modules.push_back({binary->id, first->begin, end});
     binaries_[binary->id] = binary;
@@ -76,22 +75,15 @@ const StackUnwinder::Code* StackUnwinder::code_at(std::uint64_t word) const {
   return after != code_.begin() && word < std::prev(after)->end ? &*std::prev(after) : nullptr;
 }
 
-bool StackUnwinder::is_code(std::uint64_t word) const { return code_at(word) != nullptr; }
-
-bool StackUnwinder::is_of_file(std::uint64_t pc) const {
-  const Code* code = code_at(pc);
-  return code != nullptr && code->of_file;
-}
-
-// All that decides how a stack is unwound: where it was, and which words in the registers and on
-// the stack point to code or, counted from its top, into the stack.
+// A hash of everything that decides how a stack is unwound: its place, and the words in the
+// registers and on the stack that point to code or into the stack (counted from its top).
 std::size_t StackUnwinder::fingerprint(const CopySample& sample) const {
   const std::uint64_t top = sample[Register::rsp];
   std::string text;
   const auto add = [&](std::uint64_t key, std::uint64_t word) {
     const std::uint64_t depth = word - top;
     const bool in_stack = depth < sample.stack.size();
-    if (!in_stack && !is_code(word)) return;
+    if (!in_stack && code_at(word) == nullptr) return;
     const std::uint64_t value = in_stack ? depth : word;
     text.append(reinterpret_cast<const char*>(&key), sizeof key);
     text.append(reinterpret_cast<const char*>(&value), sizeof value);
@@ -108,8 +100,9 @@ std::size_t StackUnwinder::fingerprint(const CopySample& sample) const {
 
 CodeAddress StackUnwinder::known_address(const CodeReader::Location& location) const {
   const auto binary = binaries_.find(location.binary);
-  // libdwfl gives what lies in a gap to the module before it: generated code, say.
-  if (binary == binaries_.end() || !is_of_file(location.pc)) return {nullptr, location.pc};
+  const Code* code = code_at(location.pc);
+  // libdwfl assigns the gap behind a module, which may have generated code, to the module.
+  if (binary == binaries_.end() || code == nullptr || !code->of_file) return {nullptr, location.pc};
   return {binary->second, location.address};
 }
 

@@ -56,8 +56,6 @@ class StackUnwinder {
   std::vector<CodeReader::Module> modules_of(const std::vector<Mapping>& mappings, pid_t pid,
                                              BinaryCache& binaries);
   const Code* code_at(std::uint64_t word) const;
-  bool is_code(std::uint64_t word) const;
-  bool is_of_file(std::uint64_t pc) const;
   std::size_t fingerprint(const CopySample& sample) const;
   CodeAddress known_address(const CodeReader::Location& location) const;
   CodeStack walk(const CopySample& sample);

@@ -13,7 +13,7 @@ void Symbolizer::add(const CodeAddress& code) {
   } else {
     Frame& frame = frames.emplace_back();
     frame.function = binary.reader->generated_function(binary.id, code.address);
-    // One name for all: the addresses are no functions, and there may be very many.
+    // One name for all addresses: they are not functions, and there may be very many.
     if (frame.function.empty()) frame.function = "generated code";
   }
   for (Frame& frame : frames) {
@@ -44,11 +44,10 @@ Frames Symbolizer::shared(std::vector<Frame> frames) {
   return *shared_.emplace(std::move(frames)).first;
 }
 
-bool Symbolizer::needs_look_up(const CodeAddress& code) const {
-  return code.binary != nullptr && !code.binary->is_generated && !known_.contains(code);
-}
-
-void Symbolizer::look_up(const std::set<CodeAddress>& addresses) {
+void Symbolizer::look_up(std::set<CodeAddress> addresses) {
+  std::erase_if(addresses, [this](const CodeAddress& code) {
+    return code.binary == nullptr || code.binary->is_generated || known_.contains(code);
+  });
   for (auto code = addresses.begin(); code != addresses.end();) {
     const Binary* binary = code->binary;
     for (; code != addresses.end() && code->binary == binary; ++code) add(*code);

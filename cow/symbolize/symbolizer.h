@@ -28,9 +28,7 @@ class Symbolizer {
 
   // Looks up all these addresses at once, so that frames() is fast.  Debug information may take
   // tens of MB, so only one binary's is open at a time, and none afterwards.
-  void look_up(const std::set<CodeAddress>& addresses);
-  // Whether look_up() would help.
-  bool needs_look_up(const CodeAddress& code) const;
+  void look_up(std::set<CodeAddress> addresses);
 
  private:
   void add(const CodeAddress& code);

@@ -13,7 +13,7 @@ struct SystemCall {
 };
 
 constexpr SystemCall kSystemCalls[] = {
-// Made by CMake from <asm/unistd_64.h>: a line "{17, "pread64"}," each.
+// CMake makes it from <asm/unistd_64.h>: lines such as {17, "pread64"},
 #include "system_call_list.inc"
 };
 

@@ -100,20 +100,13 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   sample->process_id = process ? process->id : 0;
   sample->pid = process ? process->pid : 0;
   sample->execs = process ? process->execs : 0;
-  sample->tid = namespace_pid(task);
-  sample->time_ns = bpf_ktime_get_ns();
   sample->address = thread->address;
   sample->fault_class = fault->fault_class;
   sample->user_mode = fault->mode == PENDING_USER;
   sample->system_call = sample->user_mode ? ~0ULL : entry->orig_ax;
-  sample->mapping_start = fault->traits & MAPPING_FOUND ? thread->mapping.start : 0;
-  sample->mapping_end = fault->traits & MAPPING_FOUND ? thread->mapping.end : 0;
-  sample->arena_inode = 0;
   sample->arena[0] = 0;
-  if (fault->traits & MAPPING_ARENA) {
-    sample->arena_inode = thread->arena.inode;
+  if (fault->traits & MAPPING_ARENA)
     __builtin_memcpy(sample->arena, thread->arena.name, sizeof sample->arena);
-  }
   read_registers(sample->registers, entry);
   sample->instruction_bytes = 0;
   if (sample->user_mode) read_instruction(sample, entry->ip);
@@ -149,7 +142,7 @@ static long sample_one(__u32 page, struct thread_state** thread) {
   return 0;
 }
 
-/* Of a huge page. */
+/* For a fault that copies a huge page. */
 static __always_inline void sample_copies(struct thread_state* thread, __u32 pages) {
   if (sample_period)
     bpf_loop(pages < MOST_SAMPLES_OF_FAULT ? pages : MOST_SAMPLES_OF_FAULT, sample_one, &thread, 0);

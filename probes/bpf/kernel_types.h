@@ -104,13 +104,11 @@ struct maple_tree {
 
 /* lib/maple_tree.c; the slot counts are taken from the offsets. */
 struct maple_range_64 {
-  void* parent;
   unsigned long pivot[15];
   void* slot[16];
 };
 
 struct maple_arange_64 {
-  void* parent;
   unsigned long pivot[9];
   void* slot[10];
 };
@@ -174,7 +172,6 @@ struct vm_area_struct {
 
 struct upid {
   int nr;
-  void* ns;
 };
 
 struct pid {

@@ -6,9 +6,9 @@
 /* The records of processes and threads: they are created at a fork, and a thread's counters are
  * added to its process when it ends. */
 
-/* PIDs are those of the loader's PID namespace; 0 if the task has none there. */
-static __always_inline __u32 namespace_pid(struct task_struct* task) {
-  struct pid* pid = BPF_CORE_READ(task, thread_pid);
+/* The PID of the task's process in the loader's PID namespace; 0 if it has none there. */
+static __always_inline __u32 namespace_tgid(struct task_struct* task) {
+  struct pid* pid = BPF_CORE_READ(task, group_leader, thread_pid);
   __u32 number = 0;
   if (pid && BPF_CORE_READ(pid, level) >= pid_level) {
     void* numbers = (void*)pid + bpf_core_field_offset(struct pid, numbers);
@@ -16,10 +16,6 @@ static __always_inline __u32 namespace_pid(struct task_struct* task) {
     bpf_probe_read_kernel(&number, sizeof number, upid + bpf_core_field_offset(struct upid, nr));
   }
   return number;
-}
-
-static __always_inline __u32 namespace_tgid(struct task_struct* task) {
-  return namespace_pid(BPF_CORE_READ(task, group_leader));
 }
 
 static __always_inline void fill_key(struct cowshed_key* key, struct task_struct* task) {
@@ -143,7 +139,7 @@ static long add_arena(__u32 index, struct arena_sum* sum) {
   return 0;
 }
 
-/* Of what the running process has frozen. */
+/* The bytes of the frozen arenas of the running process. */
 static __always_inline __u64 frozen_arena_bytes(void) {
   struct layout_start start;
   if (bpf_probe_read_user(&start, sizeof start, (void*)LAYOUT_PLACE)) return 0;

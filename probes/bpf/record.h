@@ -107,21 +107,15 @@ struct cowshed_arena {
 /* One copy, and the state of its thread.  Only stack_bytes of `stack` are sent. */
 struct cowshed_sample {
   __u64 process_id;
-  __u64 time_ns;
   __u64 address;
-  __u64 mapping_start; /* 0: unknown */
-  __u64 mapping_end;
-  __u64 arena_inode; /* as in cowshed_arena_key, 0: no arena */
   __u64 system_call; /* its number; ~0: none */
   __u64 registers[COWSHED_REGISTERS];
-  __u32 tid; /* in the loader's PID namespace */
-  __u32 pid;
+  __u32 pid;   /* in the loader's PID namespace */
   __u32 execs; /* of the process before the copy */
   __u32 fault_class;
   __u32 user_mode;
   __u32 instruction_bytes;
   __u32 stack_bytes;
-  __u32 unused;
   __u8 instruction[COWSHED_INSTRUCTION_BYTES];
   char arena[COWSHED_ARENA_NAME_BYTES];
   __u8 stack[COWSHED_STACK_BYTES + COWSHED_PAGE_BYTES]; /* room to read page by page */

@@ -18,13 +18,13 @@
 #include <cowshed/probes/loader/libbpf_log.h>
 #include <cowshed/probes/loader/online_cpus.h>
 
-// The skeleton names the types of record.h.
+// The skeleton needs the types of record.h.
 #include <cow.skel.h>
 
 namespace cowshed {
 namespace {
 
-constexpr std::size_t kMostDescriptors = 48;  // that the programs, maps and links take
+constexpr std::size_t kMostDescriptors = 48;  // of programs, maps and links
 
 std::size_t open_descriptors(std::size_t limit) {
   std::error_code failed;
@@ -53,7 +53,7 @@ tl::unexpected<Error> refused(std::string_view step, int error, const LibbpfLog&
             std::string(step) + ": " + (reason.empty() ? std::strerror(number) : reason.c_str())});
 }
 
-// Runs an iterator once: reading is what makes it run.  `output` receives what it wrote.
+// Runs an iterator once, by reading from it, and appends its output to `output`.
 Expected<void> run_iterator(const bpf_link* link, std::vector<char>& output) {
   const int fd = bpf_iter_create(bpf_link__fd(link));
   if (fd < 0) return system_error("bpf_iter_create", -fd);
@@ -78,8 +78,8 @@ void run_once(int program, const void* context, std::size_t size) {
   bpf_prog_test_run_opts(program, &options);
 }
 
-// Lets a program find the direct map, through which the others read page tables.  If it is not
-// found (another memory layout), they count the faults that they are unsure of.
+// Lets a program find the direct map, through which the others read page tables.  Without it (in
+// another memory layout) they count the faults whose class is unsure.
 void find_direct_map(int program) {
   constexpr std::size_t kWords = 4;  // TOKEN_WORDS of page_table.bpf.h
   struct Token {
@@ -160,7 +160,7 @@ std::uint64_t Programs::arenas_added() const {
   return __atomic_load_n(&state_->skeleton->bss->arenas_added, __ATOMIC_ACQUIRE);
 }
 std::optional<std::uint64_t> Programs::record_changes() const {
-  // In this order: there are never more done than begun.
+  // In this order, because the number of changes done is never greater than that of changes begun.
   const std::uint64_t done =
       __atomic_load_n(&state_->skeleton->bss->record_changes_done, __ATOMIC_ACQUIRE);
   const std::uint64_t begun =

@@ -10,7 +10,7 @@ namespace cowshed {
 namespace {
 
 void read_gfp_bits(const btf& kernel, const btf_type& type, BtfConstants& constants) {
-  const struct btf_enum* members = btf_enum(&type);  // a function and a struct
+  const struct btf_enum* members = btf_enum(&type);  // btf_enum is a function, too
   const auto name = [&](int i) {
     return std::string_view(btf__name_by_offset(&kernel, members[i].name_off));
   };
@@ -37,8 +37,8 @@ void read_percpu_distance(const btf& kernel, const btf_type& section, BtfConstan
   if (events && runqueues) constants.vm_events_from_runqueue = *events - *runqueues;
 }
 
-// The event is there where the kernel has huge pages, and `cfs_rq` leads to its count, see
-// split_count() of huge_split.bpf.h.
+// The event exists if the kernel has huge pages.  `cfs_rq` leads to its count (split_count() of
+// huge_split.bpf.h).
 bool finds_splits(const btf& kernel, const BtfConstants& constants) {
   const std::int32_t events = btf__find_by_name_kind(&kernel, "vm_event_item", BTF_KIND_ENUM);
   const std::int32_t entity = btf__find_by_name_kind(&kernel, "sched_entity", BTF_KIND_STRUCT);

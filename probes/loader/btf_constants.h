@@ -14,15 +14,15 @@ struct BtfConstants {
   std::uint32_t gfp_zero = 0x100;
   std::uint32_t gfp_write = 0x1000;
   std::uint32_t gfp_noretry = 0x10000;
-  // Bytes from the per-CPU variable `runqueues` to `vm_event_states`; 0: not known.
+  // Bytes from the per-CPU variable `runqueues` to `vm_event_states`; 0: unknown.
   std::int64_t vm_events_from_runqueue = 0;
-  // Whether splits of huge pages can be counted, if there are any.
+  // Whether splits of huge pages can be counted.
   bool counts_splits = false;
-  // Whether it has the tracepoints of khugepaged and MADV_COLLAPSE.
+  // Whether the kernel has the tracepoints of khugepaged and MADV_COLLAPSE.
   bool has_collapse_events = false;
 };
 
-// Of the running kernel; the defaults where its BTF cannot be read.
+// Reads them from the running kernel; returns the defaults if it cannot read its BTF.
 BtfConstants read_btf_constants();
 BtfConstants read_btf_constants(const btf& kernel);
 

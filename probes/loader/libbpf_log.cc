@@ -1,6 +1,7 @@
 #include <bpf/libbpf.h>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <mutex>
 #include <sstream>
 
@@ -9,7 +10,7 @@
 namespace cowshed {
 namespace {
 
-std::mutex callback_mutex;  // held while ours is installed
+std::mutex callback_mutex;  // held while our callback is installed
 libbpf_print_fn_t previous_callback = nullptr;
 thread_local std::string* collected = nullptr;
 
@@ -17,16 +18,10 @@ int collect(libbpf_print_level level, const char* format, va_list arguments) {
   if (collected == nullptr)
     return previous_callback == nullptr ? 0 : previous_callback(level, format, arguments);
   if (level == LIBBPF_DEBUG) return 0;
-  va_list again;
-  va_copy(again, arguments);
-  const int length = std::vsnprintf(nullptr, 0, format, arguments);
-  if (length > 0) {
-    std::string line(static_cast<std::size_t>(length) + 1, '\0');
-    std::vsnprintf(line.data(), line.size(), format, again);
-    line.pop_back();
-    *collected += line;
-  }
-  va_end(again);
+  char* line = nullptr;
+  if (::vasprintf(&line, format, arguments) < 0) return 0;
+  *collected += line;
+  std::free(line);
   return 0;
 }
 

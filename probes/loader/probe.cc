@@ -1,6 +1,7 @@
 #include <string>
 #include <utility>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/base/try.h>
 #include <cowshed/probes/loader/bpf_programs.h>
 #include <cowshed/probes/loader/kernel_records.h>
@@ -29,11 +30,11 @@ struct Probe::State {
   RunStats stats;
 };
 
-// How many processes that adds.
+// Returns the number of newly tracked processes.
 Expected<int> Probe::State::adopt(cowshed_adopt_mode mode) {
   int processes = 0;
-  // What an untracked process forks while the iterator runs may be behind it: the next round finds
-  // it.  What a tracked one forks is tracked at once, so this ends.
+  // An untracked process may fork a child that the iterator has already passed: the next round
+  // finds it.  Children of tracked processes are tracked at once, so this ends.
   for (int round = 0; round < kMostAdoptionRounds; ++round) {
     TRY(const auto adopted, programs.adopt(mode));
     processes += static_cast<int>(adopted.processes);

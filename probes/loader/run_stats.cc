@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <bpf/bpf.h>
-#include <chrono>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/probes/loader/run_stats.h>
 
 namespace cowshed {
@@ -33,7 +33,7 @@ void RunStats::end_window(std::span<const int> programs) {
   time_ = 0;
   runs_ = 0;
   for (const int program : programs) {
-    // The kernel counts runs only while it times them: these are totals over all windows.
+    // The kernel counts runs only while it times them, so these are totals over all windows.
     const bpf_prog_info info = info_of(program);
     time_ += info.run_time_ns;
     runs_ += info.run_cnt;
@@ -49,11 +49,6 @@ std::uint64_t missed_runs(std::span<const int> programs) {
   std::uint64_t missed = 0;
   for (const int program : programs) missed += info_of(program).recursion_misses;
   return missed;
-}
-
-std::uint64_t monotonic_ns() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return static_cast<std::uint64_t>(std::chrono::nanoseconds(now).count());
 }
 
 }  // namespace cowshed

@@ -31,6 +31,4 @@ class RunStats {
 // Returns the runs that BPF refused because the program was already running on that CPU.
 std::uint64_t missed_runs(std::span<const int> programs);
 
-std::uint64_t monotonic_ns();
-
 }  // namespace cowshed

@@ -19,15 +19,10 @@ CopySample described(const cowshed_sample& from) {
   CopySample sample;
   sample.process_id = from.process_id;
   sample.pid = static_cast<int>(from.pid);
-  sample.tid = static_cast<int>(from.tid);
   sample.execs = from.execs;
-  sample.time_ns = from.time_ns;
   sample.address = from.address;
   sample.copy_class =
       from.fault_class == COWSHED_COPIED_FILE ? CopyClass::file : CopyClass::anonymous;
-  sample.mapping_begin = from.mapping_start;
-  sample.mapping_end = from.mapping_end;
-  sample.arena_inode = from.arena_inode;
   sample.arena.assign(from.arena, strnlen(from.arena, sizeof from.arena));
   sample.user_mode = from.user_mode != 0;
   if (from.system_call != UINT64_MAX) sample.system_call = from.system_call;
@@ -37,7 +32,8 @@ CopySample described(const cowshed_sample& from) {
   return sample;
 }
 
-// One buffer's: libbpf's loop would go on for as long as somebody copies faster than we take.
+// Ends libbpf's loop after one buffer: else it would run as long as new samples arrive faster than
+// we take them.
 constexpr int kEnough = -ENOBUFS;
 
 }  // namespace
@@ -48,7 +44,7 @@ int SampleReader::receive(void* to, void* data, std::size_t bytes) {
   std::memcpy(&record, data, std::min(bytes, kWithoutStack));
   CopySample& sample = arrived->samples.emplace_back(described(record));
   const auto* begin = static_cast<const std::uint8_t*>(data);
-  // The ring rounds sizes up.
+  // The ring buffer rounds `bytes` up.
   const std::size_t end = kWithoutStack + record.stack_bytes;
   if (end <= bytes) sample.stack.assign(begin + kWithoutStack, begin + end);
   arrived->bytes += bytes + BPF_RINGBUF_HDR_SZ;

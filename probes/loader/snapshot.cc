@@ -123,7 +123,7 @@ Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
   ByProcess<View> views;
   bool complete = false;
   for (int attempt = 0; attempt < kMostAttempts && !complete; ++attempt) {
-    // A process that is new since then fits while none of its threads has ended.
+    // A process that is not in `before` yet fits if none of its threads has ended.
     const auto before = look_up(*programs_, records_);
     TRY(auto live, read_live_threads(*programs_));
     TRY_VOID(read_records());
@@ -136,7 +136,7 @@ Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
     }
   }
   if (!complete) {
-    // Threads came and went faster than we read: an older view of such a process is whole.
+    // Threads end faster than we read.  Such a process keeps its last consistent view.
     for (const auto& [key, view] : last_) views.emplace(key, view);
   }
   return views;

@@ -37,11 +37,11 @@ class SnapshotReader {
 
   const Programs* programs_;
   std::int64_t offset_ns_ = monotonic_offset_ns();
-  ByProcess<View> last_;  // of the live ones
-  // All that the maps held when they had been added so many.
+  ByProcess<View> last_;  // of the live processes
+  // The content of the maps, and the number of entries ever added to them at that time.
   ByProcess<cowshed_process> records_;
   std::uint64_t records_added_ = 0;
-  std::optional<std::uint64_t> records_as_of_;  // so many changes; nullopt: they may be older
+  std::optional<std::uint64_t> records_as_of_;  // number of changes then; nullopt: unknown
   ByProcess<std::vector<ArenaCount>> arenas_;
   std::uint64_t arenas_added_ = 0;
   std::uint64_t ended_events_ = 0;

@@ -27,7 +27,7 @@ std::uint64_t effective_capabilities(const std::filesystem::path& root) {
   return 0;
 }
 
-// Which has fewer users than there are (user_namespaces(7)).
+// A user namespace maps only some of the user IDs (user_namespaces(7)).
 bool is_in_user_namespace() {
   std::ifstream map("/proc/self/uid_map");
   std::uint64_t inside = 0;
@@ -73,7 +73,7 @@ Expected<void> probe_support(const std::filesystem::path& root) {
 
 Expected<void> bpf_call_support() {
   bpf_attr map{};
-  // Of this type a map takes CAP_BPF whatever kernel.unprivileged_bpf_disabled says.
+  // This type of map needs CAP_BPF, whatever kernel.unprivileged_bpf_disabled is.
   map.map_type = BPF_MAP_TYPE_LRU_HASH;
   map.key_size = sizeof(std::uint32_t);
   map.value_size = sizeof(std::uint32_t);
@@ -85,7 +85,7 @@ Expected<void> bpf_call_support() {
   }
   if (errno == ENOSYS)
     return make_error(ErrorCode::unsupported, "cannot count with eBPF: this kernel has no bpf(2)");
-  if (errno != EPERM && errno != EACCES) return {};  // loading says better what it is
+  if (errno != EPERM && errno != EACCES) return {};  // loading will report it better
   const int error = errno;
   return tl::make_unexpected(Error{
       ErrorCode::permission_denied, error,

@@ -66,19 +66,15 @@ TEST_F(Samples, WithPeriod1EveryCopyIsASample) {
   for (int i = 0; i < 1000; ++i) {
     const CopySample& sample = *(at + i);
     EXPECT_EQ(sample.address, at->address + static_cast<std::uint64_t>(i) * kPageBytes);
-    EXPECT_LE(sample.mapping_begin, sample.address);
-    EXPECT_GT(sample.mapping_end, sample.address);
     EXPECT_EQ(sample[Register::rip], (*at)[Register::rip]);
     EXPECT_EQ(sample[Register::rsp], (*at)[Register::rsp]);
     EXPECT_EQ(sample.pid, all.subject.measured.pid);
-    EXPECT_EQ(sample.tid, sample.pid);
     EXPECT_EQ(sample.execs, 0U);
     EXPECT_TRUE(sample.user_mode);
     EXPECT_FALSE(sample.system_call);
     EXPECT_EQ(sample.copy_class, CopyClass::anonymous);
     EXPECT_EQ(sample.instruction_bytes, 16U);
     EXPECT_EQ(sample.instruction[0], 0xc6) << "movb $1, (...)";
-    EXPECT_GT(sample.time_ns, all.subject.measured.start_ns);
     EXPECT_FALSE(sample.stack.empty());
   }
 }
@@ -122,10 +118,8 @@ TEST_F(Samples, AKernelModeCopyNamesItsSystemCall) {
 TEST_F(Samples, ACopyOfAnArenaNamesIt) {
   const SampledRun all = run({.period = 1}, "arena_copied", 300);
   EXPECT_EQ(std::count_if(all.samples.begin(), all.samples.end(),
-                          [&](const CopySample& sample) {
-                            return sample.arena == "truth" &&
-                                   sample.arena_inode == all.subject.measured.arenas[0].inode &&
-                                   sample.copy_class == CopyClass::file;
+                          [](const CopySample& sample) {
+                            return sample.arena == "truth" && sample.copy_class == CopyClass::file;
                           }),
             300);
 }

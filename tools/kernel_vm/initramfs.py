@@ -43,7 +43,7 @@ class Initramfs:
     def add_folder(self, name):
         for place in [*reversed(Path(name).parents), Path(name)]:
             if place != Path("."):
-                # What everybody may write to on a real machine is so here.
+                # Everybody may write to these, as on a real machine.
                 mode = 0o1777 if str(place).endswith("tmp") else 0o755
                 self.entries.setdefault(str(place), (stat.S_IFDIR | mode, b""))
 
@@ -124,7 +124,7 @@ def write_entry(archive, number, name, mode, content):
 
 def libraries(program):
     """What the dynamic linker would load for it."""
-    # Of a static program, ldd says so and fails.
+    # For a static program, ldd says so and fails.
     listed = subprocess.run(["ldd", program], text=True, check=False, capture_output=True).stdout
     missing = re.search(r"(\S+) => not found", listed)
     if missing:

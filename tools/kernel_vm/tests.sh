@@ -4,7 +4,7 @@
 build=$1
 . "$(dirname "$0")/run.sh"
 
-# What samples sees too little in a guest that waits for a CPU: no other guest runs beside it.
+# The sampled backend sees too little in a guest that waits for a CPU, so it runs without the other.
 if [ "${2:-}" = alone ]; then
   uname -r
   run cow/cow_test '*/pagemap'

@@ -1,3 +1,4 @@
+#include <cowshed/base/published_layout.h>
 #include <cowshed/cow/arenas/object_copies.h>
 #include <cowshed/cow/arenas/published_layout.h>
 #include <cowshed/cow/proc/pagemap.h>
@@ -40,8 +41,8 @@ class FakeLayout : public ::testing::Test {
   Expected<PublishedLayout> read(std::size_t mapped = kBytes) const {
     return read_published_layout(ProcFiles(root_.path()), 9, write(mapped));
   }
-  Expected<std::vector<PublishedTransfer>> read_transfers(std::size_t mapped = kBytes) const {
-    return read_published_transfers(ProcFiles(root_.path()), 9, write(mapped));
+  Expected<std::vector<SentObjects>> read_sent() const {
+    return read_sent_objects(ProcFiles(root_.path()), 9, write(kBytes));
   }
 
   // Writes it, and says where it is.
@@ -135,19 +136,19 @@ TEST_F(FakeLayout, WhatIsMalformedIsRefusedWithAReason) {
       {"an object without end", [&] { object_.bytes = UINT64_MAX; }},
       {"an arena ends before it begins", [&] { arena_.end = arena_.begin - 1; }},
   };
-  constexpr const char* kCounts = "table of counts lies outside of it or is too small";
   const std::pair<const char*, Damage> of_transfers[] = {
       {"table of transfers lies outside", [&] { header_.transfers.count = 1000; }},
-      {kCounts, [&] { header_.transfer_lanes.count = 1000; }},
-      {kCounts, [&] { header_.transfer_lanes.offset = UINT64_MAX; }},
-      {kCounts, [&] { header_.transfer_lanes.count = UINT32_MAX; }},
-      {kCounts, [&] { header_.transfer_lanes.entry_bytes = 1U << 31U; }},
-      {kCounts, [&] { header_.transfers.count = 2; }},
+      {"table of counts lies outside", [&] { header_.transfer_lanes.count = 1000; }},
+      {"table of counts lies outside", [&] { header_.transfer_lanes.offset = UINT64_MAX; }},
+      {"4294967295 counts", [&] { header_.transfer_lanes.count = UINT32_MAX; }},
+      {"entries of 2147483648 bytes in its table of counts",
+       [&] { header_.transfer_lanes.entry_bytes = 1U << 31U; }},
+      {"bytes in its table of counts", [&] { header_.transfers.count = 2; }},
   };
   const auto expect_refused = [&](const char* why, const Damage& damage, bool in_transfers) {
     const auto good = std::tuple(header_, arena_, object_);
     damage();
-    const Error error = in_transfers ? failure_of(read_transfers()) : failure_of(read());
+    const Error error = in_transfers ? failure_of(read_sent()) : failure_of(read());
     EXPECT_EQ(error.code, ErrorCode::unsupported) << why;
     EXPECT_THAT(error.message, AllOf(HasSubstr("PID 9: "), HasSubstr(why)));
     std::tie(header_, arena_, object_) = good;
@@ -171,29 +172,21 @@ TEST_F(FakeLayout, AWriterThatDoesNotFinish) {
 
 TEST_F(FakeLayout, WhatWasSentIsTheSumOfAllLanes) {
   add_transfers();
-  const std::vector<PublishedTransfer> result = read_transfers().value();
-  ASSERT_EQ(result.size(), 1U);
-  const PublishedTransfer& sent = result.front();
-  EXPECT_EQ(sent.origin, "channel");
-  EXPECT_EQ(sent.name, "jobs");
-  EXPECT_EQ(sent.type, "Job");
-  EXPECT_EQ(sent.kind, layout::TransferKind::moved);
-  EXPECT_EQ(sent.sent.messages, 11U);
-  EXPECT_EQ(sent.sent.objects, 22U);
-  EXPECT_EQ(sent.sent.bytes, 330U);
+  const SentObjects sent = {"channel", "jobs", "Job", "moved", 11, 22, 330};
+  EXPECT_EQ(read_sent().value(), std::vector{sent});
   EXPECT_TRUE(read()) << "the rest is as before";
 }
 
 TEST_F(FakeLayout, WhatWasNeverSentIsLeftOut) {
   add_transfers();
   lanes_ = {};
-  EXPECT_TRUE(read_transfers().value().empty());
+  EXPECT_TRUE(read_sent().value().empty());
 }
 
 TEST_F(FakeLayout, AnOlderLibraryCountsNoTransfers) {
   add_transfers();
   header_.minor = 0;
-  EXPECT_TRUE(read_transfers().value().empty());
+  EXPECT_TRUE(read_sent().value().empty());
 }
 
 // By object, of an arena of which these bytes were copied.

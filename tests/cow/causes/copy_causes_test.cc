@@ -296,6 +296,11 @@ TEST(Pattern, AnInstructionThatCouldNotBeReadIsUnknownWhateverItsFunction) {
     site.functions = {"free"};
   };
   EXPECT_EQ(name_after(unread), "unknown");
+  const auto near_stack = [](StoreSite& site) {
+    site.store = {};
+    site.near_stack_pointer = kSamples;
+  };
+  EXPECT_EQ(name_after(near_stack), "stack") << "the address says it";
 }
 
 TEST(Pattern, SharesAddUpAndTheEvidenceNamesTheTopSite) {

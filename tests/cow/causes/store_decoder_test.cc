@@ -17,7 +17,7 @@ store 1: stosb = aa | movsb = a4
 store 2: movw $1,(%rdi) = 66 c7 07 01 00 | pextrw $1,%xmm0,(%rdi) = 66 0f 3a 15 07 01
 store 2: vpextrw $1,%xmm0,(%rdi) = c4 e3 79 15 07 01 | fists (%rdi) = df 17
 store 2: fistps (%rdi) = df 1f | fisttps (%rdi) = df 0f | fnstcw (%rdi) = d9 3f
-store 2: fnstsw (%rdi) = dd 3f | stosw = 66 ab | movsw = 66 a5
+store 2: stosw = 66 ab | movsw = 66 a5
 store 4: movl $1,(%rdi) = c7 07 01 00 00 00 | movntil %eax,(%rdi) = 0f c3 07
 store 4: movd %xmm0,(%rdi) = 66 0f 7e 07 | movd %mm0,(%rdi) = 0f 7e 07
 store 4: movss %xmm0,(%rdi) = f3 0f 11 07 | vmovd %xmm0,(%rdi) = c5 f9 7e 07
@@ -59,7 +59,7 @@ modify 4: lock btsl $3,(%rdi) = f0 0f ba 2f 03 | btrl $3,(%rdi) = 0f ba 37 03
 modify 4: btcl $3,(%rdi) = 0f ba 3f 03
 modify 8: sbbq %rax,(%rdi) = 48 19 07 | lock orq $1,(%rdi) = f0 48 83 0f 01
 modify 8: notq (%rdi) = 48 f7 17 | shrq $3,(%rdi) = 48 c1 2f 03 | rorq %cl,(%rdi) = 48 d3 0f
-modify 8: shldq $3,%rax,(%rdi) = 48 0f a4 07 03 | btsq %rbp,(%rdi) = 48 0f ab 2f
+modify 8: shldq $3,%rax,(%rdi) = 48 0f a4 07 03
 modify 1: orb $1,(%rdi) = 80 0f 01
 exchange 4: xchgl %eax,(%rdi) = 87 07 | cmpxchgl %edx,(%rdi) = 0f b1 17
 exchange 4: lock cmpxchgl %edx,(%rdi) = f0 0f b1 17
@@ -105,17 +105,12 @@ fill 16: movups %xmm0,(%rdi); movups %xmm0,-0x10(%rdi) = 0f 11 07 0f 11 47 f0
 push 8: pushq %rax = 50 | pushq $1 = 6a 01 | pushq (%rsi) = ff 36 | pushfq = 9c
 push 2: pushw %ax = 66 50
 call 8: call .+5 = e8 00 00 00 00 | call *%rax = ff d0 | call *(%rsi) = ff 16
-state 0: fxsave (%rdi) = 0f ae 07 | fxsave64 (%rdi) = 48 0f ae 07 | xsave (%rdi) = 0f ae 27
-state 0: xsave64 (%rdi) = 48 0f ae 27 | xsavec (%rdi) = 0f c7 27 | xsavec64 (%rdi) = 48 0f c7 27
-state 0: xsaveopt (%rdi) = 0f ae 37 | xsaveopt64 (%rdi) = 48 0f ae 37 | fnsave (%rdi) = dd 37
-state 0: fnstenv (%rdi) = d9 37
 )";
 
 const std::map<std::string, StoreKind> kKinds = {
-    {"store", StoreKind::store},      {"add", StoreKind::add},   {"modify", StoreKind::modify},
-    {"vector", StoreKind::vector},    {"fill", StoreKind::fill}, {"copy", StoreKind::copy},
-    {"push", StoreKind::push},        {"call", StoreKind::call}, {"state", StoreKind::state},
-    {"exchange", StoreKind::exchange}};
+    {"store", StoreKind::store},   {"add", StoreKind::add},   {"modify", StoreKind::modify},
+    {"vector", StoreKind::vector}, {"fill", StoreKind::fill}, {"copy", StoreKind::copy},
+    {"push", StoreKind::push},     {"call", StoreKind::call}, {"exchange", StoreKind::exchange}};
 
 struct Row {
   std::string assembly;
@@ -166,7 +161,6 @@ constexpr std::size_t kRdx = 1;
 constexpr std::size_t kRcx = 2;
 constexpr std::size_t kRbx = 3;
 constexpr std::size_t kRdi = 5;
-constexpr std::size_t kRbp = 6;
 constexpr std::size_t kRsp = 7;
 constexpr std::size_t kRip = 16;
 
@@ -229,7 +223,6 @@ class Processor {
     values[kRcx] = 16;
     values[kRbx] = 1;
     values[kRdi] = target();
-    values[kRbp] = 130;  // a bit's number
     values[kRsp] = target() + 64;
     values[kRip] = reinterpret_cast<std::uintptr_t>(code_);
     return values;

@@ -15,7 +15,7 @@ namespace {
 constexpr double kMostBytes = 0x1p60;
 constexpr double kMostPercent = 1'000'000;
 
-// A decimal number without a sign or an exponent, cut off from `text`.
+// Removes a decimal number without a sign or an exponent from the front of `text`.
 std::optional<double> take_number(std::string_view& text) {
   if (text.empty() || text[0] < '0' || text[0] > '9') return std::nullopt;
   double number = 0;

@@ -30,7 +30,7 @@ std::uint64_t part_of(double ratio, std::uint64_t bytes) {
   return static_cast<std::uint64_t>(std::floor(std::min(part, kMost)));
 }
 
-// What a process has used of a limit, or why that is not known.
+// How much of a limit a process has used, or why that is unknown.
 struct Used {
   std::optional<std::uint64_t> bytes;
   std::uint64_t of_bytes = 0;
@@ -57,15 +57,15 @@ constexpr std::uint64_t kLeastShared = 1 << 20;
 Used copied_of_shared(const ProcessCopies& process) {
   if (!process.shared_at_fork_bytes) return not_known("what it shared at its fork is not known");
   const std::uint64_t shared = *process.shared_at_fork_bytes;
-  // Of a shell's own children, say: their stacks and libraries' data alone are half of it.
+  // Small processes, such as a shell's children, copy half of it for stacks and libraries.
   if (shared < kLeastShared) return not_known("it shared less than 1 MiB at its fork");
-  // An exec ends the sharing: what is copied after it is the new program's own.
+  // An exec ends the sharing: later copies are of the new program.
   const auto pages = process.execs == 0 ? process.copied_pages() : process.copied_pages_before_exec;
   if (!pages) {
     return not_known(process.execs == 0 ? why_no_copies(process)
                                         : "what it copied before its exec is not known");
   }
-  // A page that is shared anew by a further fork is copied again.
+  // A further fork shares a page again, and then it is copied again.
   return used(std::min(*pages * kPageSize, shared), shared);
 }
 
@@ -85,7 +85,7 @@ Used copied_of_object(const ProcessCopies& process, const std::string& name) {
   return used(0);
 }
 
-// The largest of each kind, by kind, and none that is a fraction of the largest.
+// Returns the 3 largest of each kind, without those below a 20th of the largest.
 std::vector<Culprit> largest(std::vector<Culprit> culprits) {
   constexpr std::size_t kMost = 3;
   constexpr std::uint64_t kLeastPart = 20;
@@ -120,7 +120,7 @@ void count_objects(std::map<std::string, std::uint64_t>& pages_by_name,
 
 void add_sampled(std::vector<Culprit>& list, const std::optional<cow::SampledCopies>& sampled) {
   if (!sampled) return;
-  // What wrote itself and what called the kernel, or a library, to write may be the same line.
+  // Sites may differ only in the functions that their line called.
   std::map<std::tuple<std::string, std::string, int>, std::uint64_t> sites;
   for (const cow::CodeSite& site : sampled->sites) {
     if (site.frames.empty()) continue;
@@ -197,7 +197,7 @@ class Judge {
   }
 
  private:
-  // What is held to which limit.
+  // A limit, and the processes that it applies to.
   struct Rule {
     Limit limit;
     std::string object;

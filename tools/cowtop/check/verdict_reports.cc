@@ -28,7 +28,7 @@ std::string percent_text(std::uint64_t bytes, std::uint64_t of_bytes) {
   return percent(static_cast<double>(bytes) / std::max(static_cast<double>(of_bytes), 1.0));
 }
 
-// Two sizes that can be told apart where they differ.
+// Returns both sizes as texts that differ if the sizes differ.
 std::pair<std::string, std::string> size_texts(std::uint64_t limit, std::uint64_t used) {
   std::pair texts = {size_text(limit), size_text(used)};
   if (texts.first == texts.second && limit != used)
@@ -47,7 +47,7 @@ std::string culprit_text(const Culprit& culprit) {
   return {};
 }
 
-// How much of its limit is used.
+// Returns the used part of the limit; -1: unknown.
 double use(const Held& held) {
   if (!held.used_bytes) return -1;
   return static_cast<double>(*held.used_bytes) /
@@ -67,7 +67,7 @@ std::string percent_escaped(std::string_view text, std::string_view special) {
 std::string message(std::string_view text) { return percent_escaped(printable(text), "%"); }
 std::string property(std::string_view text) { return percent_escaped(text, "%\r\n:,"); }
 
-// As the compiler was called in a build folder inside the repository: "../../src/a.cc".
+// Removes the "../../" of a path that is relative to a build folder inside the repository.
 std::string_view in_repository(std::string_view file) {
   while (file.starts_with("../")) file.remove_prefix(3);
   return file;
@@ -102,7 +102,7 @@ Json json_of(const Held& held) {
   return object;
 }
 
-// What XML has no way to write is replaced: control characters, and U+FFFE and U+FFFF.
+// Replaces the characters that XML cannot contain: control characters, U+FFFE and U+FFFF.
 std::string xml_text(const std::string& any) {
   std::string text = printable(any);
   for (const std::string not_a_character : {"\xef\xbf\xbe", "\xef\xbf\xbf"}) {
@@ -242,7 +242,7 @@ std::string within_line(const Verdict& verdict) {
 }
 
 std::string verdict_annotations(const Verdict& verdict, Severity severity) {
-  // GitHub shows no more than 10 of a step.
+  // GitHub shows at most 10 annotations of a step.
   constexpr std::size_t kMost = 10;
   const char* command = severity == Severity::error ? "error" : "warning";
   std::string text;

@@ -18,7 +18,7 @@ Expected<std::uint64_t> count_by(cow::BackendChoice backend) {
 
 Diagnosis diagnosis_of(cow::BackendChoice backend) {
   Diagnosis diagnosis{backend, count_by(backend)};
-  // On a busy machine the sampled backend may look too late, or too early and not again.
+  // On a busy machine the sampled backend may sample at the wrong time.
   const int more_tries = backend == cow::BackendChoice::pagemap ? 2 : 0;
   for (int i = 0; i < more_tries && !diagnosis.works(); ++i) diagnosis.counted = count_by(backend);
   return diagnosis;

@@ -18,15 +18,15 @@ namespace {
 constexpr std::size_t kSharedPages = 1000;
 constexpr useconds_t kLingerUs = 500'000;
 
-// All that a child does, so that two differ by nothing but `pages`.
+// Runs a child.  Two children differ only in `pages`.
 [[noreturn]] void be_child(volatile char* memory, std::size_t pages) {
   for (std::size_t i = 0; i < pages; ++i) memory[i * cow::kPageSize] = 2;
   ::usleep(kLingerUs);
   ::_exit(0);
 }
 
-// In the parent returns when the child has ended: so of their stack and of their C library's data,
-// too, the child is the one that copies.
+// Returns in the parent after the child's end.  So the child, and not the parent, copies their
+// stack and their C library's data.
 long fork_and_stand_still() { return ::syscall(SYS_clone, CLONE_VFORK | SIGCHLD, 0, 0, 0, 0); }
 
 std::optional<std::uint64_t> copies_of(const cow::Measurement& measurement, std::size_t child) {
@@ -52,7 +52,7 @@ void be_ground_truth() {
 }
 
 Expected<std::uint64_t> measure_ground_truth(cow::Backend& backend) {
-  ::signal(SIGCHLD, SIG_DFL);  // where it is ignored, nobody can wait for a child
+  ::signal(SIGCHLD, SIG_DFL);  // if it is ignored, wait() does not work
   auto command = cow::Command::fork({"/proc/self/exe", "doctor", kGroundTruthWord});
   if (!command) return tl::make_unexpected(command.error());
   TRY_VOID(backend.track_command(command->pid()));

@@ -9,7 +9,7 @@ namespace {
 
 constexpr unsigned kNameBits = 32;
 
-// With those of all that is below each.
+// Returns the pages of each node, with those of all nodes below it.
 std::vector<std::uint64_t> totals_of(const std::vector<CopyTree::Node>& nodes) {
   std::vector<std::uint64_t> totals;
   totals.reserve(nodes.size());
@@ -18,7 +18,7 @@ std::vector<std::uint64_t> totals_of(const std::vector<CopyTree::Node>& nodes) {
   return totals;
 }
 
-// At most `most` of them are larger.
+// Returns a limit that at most `most` of the totals exceed.
 std::uint64_t limit_of(std::vector<std::uint64_t> totals, std::size_t most) {
   const auto at = totals.begin() + static_cast<std::ptrdiff_t>(most);
   std::nth_element(totals.begin(), at, totals.end(), std::greater<>());

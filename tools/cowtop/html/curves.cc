@@ -41,7 +41,7 @@ Curves::Moment Curves::moment_of(const cow::Measurement& measurement) {
 void Curves::add(const Json& document) {
   if (added_++ % stride_ != 0) return;
   const auto measurement = measurement_of(document);
-  if (!measurement) return;  // whoever reads the last document says so
+  if (!measurement) return;  // the reader of the last document reports the error
   moments_.push_back(moment_of(*measurement));
   const auto is_too_much = [this] {
     return moments_.size() > kMostMoments ||
@@ -55,7 +55,7 @@ void Curves::add(const Json& document) {
   }
 }
 
-// Of one that the last moment has.
+// `process` must be in the last moment.
 Json Curves::curve(const std::vector<Moment>& moments, const Id& process) {
   std::size_t begin = 0;
   while (moments[begin].find(process) == nullptr) ++begin;
@@ -73,7 +73,7 @@ Json Curves::curve(const std::vector<Moment>& moments, const Id& process) {
 Json Curves::json(const cow::Measurement& end, const std::vector<std::size_t>& processes) const {
   std::vector<Moment> moments = moments_;
   Moment last = moment_of(end);
-  // The last document itself, perhaps.
+  // It may be the last document itself.
   if (!moments.empty() && moments.back().at_s >= last.at_s) moments.pop_back();
   moments.push_back(std::move(last));
   Json at = Json::array();

@@ -18,7 +18,7 @@ constexpr std::size_t kMostDetailed = 2000;       // processes with curves and s
 constexpr std::size_t kMostNodes = 50'000;        // of the tree of stacks
 constexpr std::size_t kMostNodesOfAll = 200'000;  // of the stacks of single processes together
 
-// Those that copied most, in their order.
+// Returns the processes with the most copies, in order of start.
 std::vector<std::size_t> detailed_processes(const cow::Measurement& measurement) {
   const auto& processes = measurement.processes;
   std::vector<std::size_t> result(processes.size());
@@ -35,10 +35,11 @@ std::vector<std::size_t> detailed_processes(const cow::Measurement& measurement)
   return result;
 }
 
-// What one process copied, by the node that its stack ends at.
+// The copies of one process, by the last node of the stack.
 using PagesByNode = std::unordered_map<std::uint32_t, std::uint64_t>;
 
-// The most first, as node, pages, node, pages; what is left over belongs to node 0.
+// Returns [node, pages, node, pages, ...], most pages first.  Node 0 has the pages of all further
+// nodes.
 Json flat(const PagesByNode& pages, std::size_t most) {
   std::vector<std::pair<std::uint32_t, std::uint64_t>> sorted(pages.begin(), pages.end());
   std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
@@ -105,7 +106,7 @@ Json sites_of(const cow::Measurement& measurement) {
   return sites;
 }
 
-// Of what the page shows in another form, or not at all.
+// Removes data that the page has in another form, or does not show.
 void leave_out(cow::Measurement& measurement, const std::vector<std::size_t>& detailed) {
   if (measurement.sampled) measurement.sampled->sites.clear();
   std::vector<bool> is_detailed(measurement.processes.size());
@@ -131,8 +132,8 @@ std::string html_page(std::string_view json) {
   page.reserve(page_begin().size() + json.size() + json.size() / 8 + page_end().size());
   page += page_begin();
   for (const char c : json) {
-    // Only in strings, and there the same; "</script" would end the data, and "<!--" more than
-    // that.
+    // JSON has '<' only in strings, where this means the same.  "</script" would end the data, and
+    // "<!--" could hide the rest of the page.
     if (c == '<') page += "\\u003c";
     else page += c;
   }

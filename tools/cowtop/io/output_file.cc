@@ -198,7 +198,7 @@ Expected<void> OutputFile::append(std::string_view bytes) {
 Expected<void> OutputFile::write_report(std::string_view text) {
   clear();
   auto written = append(text);
-  // Where append() could not remove what it wrote, it is no use to say so.
+  // A reader would take a part for the whole.
   if (!written && cut(0)) written.error().message += "; it is left empty";
   return written;
 }

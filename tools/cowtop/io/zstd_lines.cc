@@ -9,9 +9,9 @@
 namespace cowshed::cowtop {
 namespace {
 
-// What a damaged or a hostile file can make us take.
+// Limits the memory that a damaged or hostile file can make us take.
 constexpr int kMostWindowLog = 23;
-constexpr int kWindowLog = 19;  // of ours: a context of 1 MB, and not 3
+constexpr int kWindowLog = 19;  // for writing: a context takes 1 MB, not 3
 constexpr std::size_t kMostLine = 256 << 20;
 
 }  // namespace
@@ -29,7 +29,7 @@ void ZstdLineEncoder::compress(std::string_view part, bool is_last) {
     ZSTD_outBuffer out{chunk.data(), chunk.size(), 0};
     const std::size_t left =
         ZSTD_compressStream2(context_.get(), &out, &in, is_last ? ZSTD_e_end : ZSTD_e_continue);
-    if (ZSTD_isError(left) != 0) throw std::bad_alloc();  // nothing else can go wrong
+    if (ZSTD_isError(left) != 0) throw std::bad_alloc();  // no other error is possible
     frame_.append(chunk.data(), out.pos);
     is_done = is_last ? left == 0 : in.pos == in.size;
   }
@@ -61,7 +61,7 @@ ZstdLineReader::ZstdLineReader(InputFile file)
   ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax, kMostWindowLog);
 }
 
-// Whether there is input.
+// Returns whether there is input.
 Expected<bool> ZstdLineReader::fill() {
   if (begin_ < end_) return true;
   TRY(end_, file_.read(input_.data(), input_.size()));
@@ -93,7 +93,7 @@ Expected<std::optional<std::string>> ZstdLineReader::next() {
     if (line.size() > kMostLine) damage_ = "is damaged (a line of more than 256 MiB)";
     if (left == 0) {
       if (damage_.empty() && !line.empty()) return std::optional(std::move(line));
-      within = false;  // a frame of nothing
+      within = false;  // an empty frame
     }
   }
   return std::optional<std::string>();

@@ -21,7 +21,6 @@ Layout layout_of(Size size, int header_rows, PaneSize pane, const View& view) {
   constexpr int kLeastForBoth = 16;
   Layout layout;
   layout.size = size;
-  layout.header_rows = header_rows;
   layout.heading_row = header_rows;
   const int body = size.rows - header_rows - 1;  // all between the header and the status
   if (pane == PaneSize::half && body < kLeastForBoth) pane = PaneSize::all;
@@ -30,7 +29,7 @@ Layout layout_of(Size size, int header_rows, PaneSize pane, const View& view) {
   layout.pane_row = size.rows - 1 - layout.pane_rows;
   layout.table_rows = std::max(body - layout.pane_rows - 1, 0);
 
-  // The command is always there, and with it as many of the others as there is room for.
+  // Always shows the command, and as many other columns as fit.
   const int most = size.columns - info(Column::command).width;
   int begin = 1;  // beside the mark of the selected row
   for (const ColumnInfo& each : kColumns) {

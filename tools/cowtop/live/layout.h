@@ -22,7 +22,6 @@ struct PlacedColumn {
 // pane, the status line.
 struct Layout {
   Size size;
-  int header_rows = 0;
   int heading_row = 0;
   int table_rows = 0;
   int pane_row = 0;   // its title

@@ -38,7 +38,6 @@ LiveView::LiveView(const MeasureOptions& options, std::unique_ptr<Terminal> term
     : streams_(std::move(streams)),
       terminal_(std::move(terminal)),
       has_command_(!options.selection) {
-  state_.source().title = "cowtop";
   state_.source().message = "getting ready to measure";
   own_cpu_.share();
   draw();
@@ -58,7 +57,7 @@ void LiveView::sampled(const cow::Backend& backend) {
     return;
   }
   const auto now = std::chrono::steady_clock::now();
-  // Who pauses before there is anything to see sees the first of it.
+  // A view that is paused from the beginning still shows the first measurement.
   if ((state_.is_paused() && !state_.is_loading()) || now < next_) {
     if (lacks_code()) {
       state_.use_code(backend.measurement(code_to_show()));

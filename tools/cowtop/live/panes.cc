@@ -20,7 +20,7 @@ std::vector<std::string> lines_of(const std::string& text) {
 std::vector<std::string> wrapped(const std::vector<std::string>& lines, int columns) {
   std::vector<std::string> result;
   for (const std::string& line : lines) {
-    if (line.starts_with(' ')) {  // it is laid out
+    if (line.starts_with(' ')) {  // a line with a layout of its own
       result.push_back(line);
       continue;
     }

@@ -76,7 +76,7 @@ class Screen {
     return column == Column::command || column == Column::curve ? Align::left : Align::right;
   }
 
-  // With the space that follows.
+  // Draws the cell and the space behind it.
   void put_cell(int row, const PlacedColumn& column, std::string_view text, Style style,
                 Style space) {
     surface_.put(row, column.begin,

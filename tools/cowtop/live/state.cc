@@ -120,7 +120,7 @@ std::vector<ProcessId> State::running_on_screen() const {
 }
 
 std::vector<std::string> State::header_parts() const {
-  std::vector<std::string> parts = {source_.title};
+  std::vector<std::string> parts = {"cowtop"};
   if (is_loading_) return parts;
   const cow::Measurement& measurement = model_.measurement;
   parts.push_back(fmt::format("{}, {}", printable(measurement.backend),
@@ -259,7 +259,7 @@ bool State::press_in_columns(const Key& key) {
   } else {
     return false;
   }
-  // It stays on the pane.
+  // Scrolls so that the chosen column is visible.
   const int rows = std::max(layout().pane_rows - 1, 1);
   const int chosen = static_cast<int>(chosen_column_);
   pane_scroll_ = std::clamp(pane_scroll_, std::max(chosen - rows + 1, 0), chosen);

@@ -13,9 +13,8 @@ namespace cowshed::cowtop::live {
 // The pane below the table, or in its place.
 enum class Pane : std::uint8_t { none, details, columns, output, help };
 
-// Text of the view about the source of its measurements.
+// What the view shows of cowtop itself and of the command.
 struct Source {
-  std::string title;              // "cowtop"
   std::optional<double> own_cpu;  // cowtop's own share of a CPU
   std::string message;            // in the status line
   std::string output;             // the last part of the command's output

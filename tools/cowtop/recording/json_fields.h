@@ -77,7 +77,7 @@ Json or_null(const std::optional<T>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
-// Fields that are computed from others: a report has them, a recording does not.
+// Whether to write fields that are computed from others.  Reports have them, recordings do not.
 enum class Derived : std::uint8_t { with, without };
 
 template <class T>
@@ -166,8 +166,8 @@ void read_integer(const Json& json, const std::string& path, T& value) {
 template <class T>
 void read_struct(const Json& json, const std::string& path, T& value);
 
-// Converts nothing: throws JsonFieldError for a number in place of a text, or one that does not
-// fit.
+// Does not convert between types: throws JsonFieldError, for example for a number in place of a
+// text, or for a number that does not fit.
 template <class T>
 void read_json(const Json& json, const std::string& path, T& value) {
   if constexpr (IsOptional<T>::value) {
@@ -204,7 +204,7 @@ void read_json(const Json& json, const std::string& path, T& value) {
   }
 }
 
-// A field that is absent leaves `value` as it was: an older version did not write it.
+// Leaves `value` unchanged if the field is absent, because an older version did not write it.
 template <class T>
 void read_field(const Json& object, const std::string& path, const char* name, T& value) {
   if (!object.is_object()) throw_not(path, "an object");

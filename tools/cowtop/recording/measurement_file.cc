@@ -64,7 +64,7 @@ Expected<MeasurementFile> read_measurement(const std::string& path) {
   TRY(auto file, InputFile::open(path));
   TRY(const auto begin, file.peek(kZstdMagic.size()));
   if (begin == kZstdMagic) return read_recording(std::move(file));
-  // A device, or a pipe of something else, may never end.
+  // Do not read on: a device or another program's pipe may never end.
   const auto first = begin.find_first_not_of(" \t\r\n");
   if (first != std::string_view::npos && begin[first] != '{') return neither(path);
   return read_report(std::move(file));

@@ -16,7 +16,7 @@ using std::chrono::steady_clock;
 
 constexpr auto kInterval = std::chrono::seconds(1);
 constexpr auto kLongestInterval = std::chrono::seconds(2);
-constexpr int kLeastPause = 399;  // times as long as an append took
+constexpr int kLeastPause = 399;  // times the duration of an append
 
 RecordingHeader header_of(const MeasureOptions& options) {
   RecordingHeader header;
@@ -35,7 +35,8 @@ RecordingHeader header_of(const MeasureOptions& options) {
   return header;
 }
 
-// Compressed at once: of thousands of operations that takes a hundredth of the memory.
+// A line with a JSON Patch.  It compresses each operation at once: with thousands of operations
+// this takes a hundredth of the memory.
 class PatchLine {
  public:
   explicit PatchLine(ZstdLineEncoder& encoder) : encoder_(encoder) { encoder_.add("{\"patch\":["); }
@@ -59,7 +60,7 @@ class PatchLine {
   bool is_first_ = true;
 };
 
-// Those of `before` that are still listed, in the same order.
+// Adds the removal of processes that are not in `measurement` any more.  Returns the others.
 std::vector<const cow::ProcessCopies*> remove_merged(PatchLine& patch,
                                                      const std::vector<cow::ProcessCopies>& before,
                                                      const cow::Measurement& measurement) {

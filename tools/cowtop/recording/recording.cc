@@ -34,10 +34,10 @@ bool is_header(const Json& line) {
          schema->get_ref<const std::string&>().starts_with(kSchemaOfAnyVersion);
 }
 
-// What copies a value takes a stack in proportion.
+// Copying a deeper value could overflow the stack.
 constexpr std::size_t kMostDepth = 32;
 
-// About how many bytes of memory JSON and what is made of it take; its depth.
+// The depth of a JSON text, and about how much memory its values will take.
 struct Size {
   std::size_t weight = 0;
   std::size_t depth = 0;
@@ -146,7 +146,7 @@ Json Recording::parse(const std::string& line) {
 void Recording::patch(const Json& operations) {
   for (const Json& each : operations) {
     const auto& operation = each.at("op").get_ref<const std::string&>();
-    // A copy or a move could make much out of little.
+    // A few copy or move operations could make a huge document.
     if (operation != "add" && operation != "replace" && operation != "remove")
       throw JsonFieldError("'" + operation + "' in a patch");
     const auto& path = each.at("path").get_ref<const std::string&>();
@@ -155,21 +155,21 @@ void Recording::patch(const Json& operations) {
   }
   is_torn_ = true;
   state_.patch_inplace(operations);
-  // Much of it may have been replaced since it was weighed.
+  // Parts that were weighed may have been replaced since.
   if (weight_ > lines_.most()) weight_ = size_of(state_.dump()).weight;
   if (weight_ > lines_.most()) throw_too_large();
   is_torn_ = false;
 }
 
-// False, as next() at the end.
+// Returns false, which next() returns at the end.
 Expected<bool> Recording::look_behind_the_end() {
   TRY(const auto line, lines_.next());
   if (!line && lines_.damage().empty()) return false;
   problem_ = "goes on behind its end with what is no recording of cowtop's";
   try {
     if (line && is_header(parse(*line))) problem_ = kAnotherFollows;
-  } catch (const Json::exception&) {  // it is none
-  } catch (const JsonFieldError&) {   // nor is this
+  } catch (const Json::exception&) {  // no JSON
+  } catch (const JsonFieldError&) {   // too large or too deep
   }
   return false;
 }

@@ -31,11 +31,11 @@ namespace http = boost::beast::http;
 using boost::system::error_code;
 using Tcp = asio::ip::tcp;
 
-// Connections that have a descriptor here; the others wait in the kernel.
+// Accepted connections, each with a descriptor.  The others wait in the kernel.
 constexpr int kMostConnections = 64;
 constexpr int kMostWaiting = 128;
 constexpr std::uint64_t kMostRequestBytes = 4096;
-constexpr auto kTimeout = std::chrono::seconds(2);  // of a connection, from its begin to its end
+constexpr auto kTimeout = std::chrono::seconds(2);  // of a whole connection
 constexpr auto kAfterRefused = std::chrono::milliseconds(100);
 
 constexpr const char* kPage = R"(<!DOCTYPE html>
@@ -78,7 +78,7 @@ Response answer_to(const Request& request, const Metrics& metrics) {
   return response;
 }
 
-// What could not be read is no request; nullopt: nobody is there to be told.
+// Returns the answer to an unreadable request; nullopt: the client is gone.
 std::optional<Response> answer_to(const error_code& unreadable) {
   Response response;
   if (unreadable == http::error::body_limit) {
@@ -96,7 +96,7 @@ std::optional<Response> answer_to(const error_code& unreadable) {
 
 bool is_port(int number) { return number >= 0 && number <= 65535; }
 
-// Of a name, an IPv4 or, in brackets, an IPv6 address.
+// Whether it can be a name, an IPv4 address or, in brackets, an IPv6 address.
 bool is_host(std::string_view text, bool in_brackets) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [&](char each) {
     const bool is_word = (each >= '0' && each <= '9') || (each >= 'a' && each <= 'z') ||
@@ -135,7 +135,7 @@ bool is_loopback(const ListenAddress& address) {
   return address.host == "localhost" || address.host == "::1" || address.host.starts_with("127.");
 }
 
-// All but publish() and metrics() in the thread that runs the context.
+// Everything but publish() and metrics() runs in the thread of the context.
 struct MetricsServer::State {
   class Connection;
 
@@ -157,7 +157,7 @@ struct MetricsServer::State {
   void accept();
 };
 
-// One request: who waits for another one's would keep a descriptor.
+// Serves one request: a client that waits before its next request would keep a descriptor.
 class MetricsServer::State::Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(State& state, Tcp::socket socket) : state_(state), stream_(std::move(socket)) {
@@ -172,7 +172,7 @@ class MetricsServer::State::Connection : public std::enable_shared_from_this<Con
 
   void serve() {
     parser_.body_limit(kMostRequestBytes);
-    stream_.expires_after(kTimeout);  // of all that follows together
+    stream_.expires_after(kTimeout);  // for all that follows
     http::async_read(stream_, buffer_, parser_,
                      [self = shared_from_this()](const error_code& error, std::size_t /*bytes*/) {
                        self->answer(error);
@@ -214,7 +214,7 @@ void MetricsServer::State::accept() {
       std::make_shared<Connection>(*this, std::move(socket))->serve();
       accept();
     } else if (acceptor.is_open()) {
-      // It would fail again at once, where there are no descriptors, say.
+      // It would fail again at once, for example if there are no descriptors left.
       pause.expires_after(kAfterRefused);
       pause.async_wait([this](const error_code& /*error*/) { accept(); });
     }
@@ -230,7 +230,7 @@ error_code MetricsServer::State::listen(const addrinfo& where) {
   error_code ignored;
   acceptor.close(ignored);
   acceptor.open(endpoint.protocol(), error);
-  // Not SO_REUSEPORT: two would share a port, and each get half of the requests.
+  // Not SO_REUSEPORT, with which two servers would share a port and its requests.
   if (!error) acceptor.set_option(asio::socket_base::reuse_address(true), error);
   if (!error && where.ai_family == AF_INET6) acceptor.set_option(asio::ip::v6_only(false), ignored);
   if (!error) acceptor.bind(endpoint, error);
@@ -275,7 +275,7 @@ void MetricsServer::start() {
 
 void MetricsServer::stop() {
   if (!state_->thread.joinable()) return;
-  // Without it nothing new begins, and run() returns with the last connection.
+  // Accepts no more connections, so run() returns after the last one.
   asio::post(state_->context, [state = state_.get()] {
     error_code ignored;
     state->acceptor.close(ignored);

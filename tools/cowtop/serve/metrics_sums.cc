@@ -14,7 +14,7 @@ namespace {
 constexpr const char* kOther = "other";
 constexpr std::uint64_t kSecondNs = 1'000'000'000;
 constexpr std::uint64_t kUnusedNs = 3600 * kSecondNs;
-// Runtimes of containers move a process when it has started.
+// Container runtimes move a process to its cgroup after its start.
 constexpr std::uint64_t kBetweenCgroupsNs = 30 * kSecondNs;
 
 std::uint64_t grow(std::uint64_t& known, std::uint64_t now) {
@@ -75,7 +75,7 @@ void MetricsSums::look_up_cgroup(const cow::ProcessCopies& process, Known& known
       known.cgroup = std::move(cgroup);
   }
   if (!known.cgroup.empty()) return;
-  // It was gone before we looked.
+  // It ended before its cgroup was read: its parent's is the best guess.
   constexpr auto kLatest = std::numeric_limits<std::uint64_t>::max();
   auto parent = known_.upper_bound({process.ppid, kLatest});
   if (parent == known_.begin()) return;
@@ -108,7 +108,8 @@ void MetricsSums::add(const cow::ProcessCopies& process, std::uint64_t now_ns) {
     }
   }
   if (!process.objects) return;
-  std::map<std::pair<std::string, std::string>, std::uint64_t> objects;  // several without a name
+  // The copied pages by arena and name.  Objects without a name are added up.
+  std::map<std::pair<std::string, std::string>, std::uint64_t> objects;
   for (const cow::ObjectCopies& object : *process.objects)
     objects[{object.arena, object.name}] += object.copied_pages;
   for (const auto& [object, pages] : objects) {

@@ -28,7 +28,7 @@ class Writer {
  public:
   explicit Writer(MetricsFormat format) : format_(format) {}
 
-  // `unit`: what the name ends with, or empty.
+  // `unit` is the last word of the name, or empty.
   void counter(const char* name, const char* unit, const char* help) {
     const bool is_open = format_ == MetricsFormat::openmetrics;
     begin(is_open ? name : name + std::string("_total"), "counter", unit, help);
@@ -107,7 +107,7 @@ void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands)
   each([](const CommandMetrics& command) { return command.private_bytes; });
 }
 
-// Of one media range's parameters, "version=1.0.0; q=0.5".
+// Returns the q of parameters such as "version=1.0.0; q=0.5".
 double quality(std::string_view parameters) {
   const auto found = parameters.find("q=");
   if (found == std::string_view::npos) return 1;

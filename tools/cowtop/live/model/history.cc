@@ -17,7 +17,6 @@ std::optional<double> still_shared(const cow::ProcessCopies& process) {
 }
 
 void History::add(const cow::Measurement& measurement) {
-  if (measurement.taken_ns < taken_ns_) processes_.clear();
   taken_ns_ = measurement.taken_ns;
   const auto duration_ns = static_cast<std::uint64_t>(measurement.duration_s * kNsASecond);
   begin_ns_ = taken_ns_ - std::min(duration_ns, taken_ns_);
@@ -38,7 +37,7 @@ void History::add(const cow::Measurement& measurement) {
 }
 
 std::optional<double> History::copied_per_second(const cow::ProcessCopies& process) const {
-  // What was added up was copied before.
+  // The copies of a sum were made before.
   if (process.processes > 1) return std::nullopt;
   const auto found = processes_.find(process.id());
   if (found == processes_.end() || !found->second.points.back().copied_bytes) return std::nullopt;

@@ -21,7 +21,7 @@ class History {
  public:
   static constexpr std::size_t kPoints = 10;
 
-  // Adds a measurement.  One that is older than the last clears the history.
+  // Adds a measurement, which must not be older than the last.
   void add(const cow::Measurement& measurement);
 
   // Returns the rate between the last two measurements, for a new process since its start. nullopt:

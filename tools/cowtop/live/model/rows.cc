@@ -80,7 +80,7 @@ class RowMaker {
     });
   }
 
-  // How many of its descendants would be shown.
+  // Returns the number of descendants that would be shown.
   std::size_t shown_below(std::size_t process) {
     std::size_t result = 0;
     std::vector<std::size_t> left = {process};
@@ -96,7 +96,7 @@ class RowMaker {
     return result;
   }
 
-  // Trees may be as deep as there are processes: no recursion.
+  // Without recursion, because a tree may be as deep as there are processes.
   void add_tree() {
     struct Pending {
       std::size_t process;
@@ -120,7 +120,7 @@ class RowMaker {
       pending.pop_back();
       const ProcessId id = processes_[next.process].id();
       result_.rows.push_back({next.process, id, next.branches, 0});
-      // What a filter has found is shown.
+      // A filter shows its matches in collapsed trees, too.
       if (view_.collapsed.contains(id) && view_.filter.empty())
         result_.rows.back().folded = shown_below(next.process);
       else push(children_[next.process], next.branches, false);

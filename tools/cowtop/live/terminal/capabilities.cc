@@ -1,6 +1,6 @@
 #include <unistd.h>
 
-// Both define names that others use: nothing else is included here.
+// Both define macros with common names, so nothing else is included here.
 #include <curses.h>
 #include <term.h>
 
@@ -10,7 +10,7 @@ namespace cowshed::cowtop::live {
 
 std::string capability(const char* name) {
   const char* text = ::tigetstr(name);
-  // -1: what it names is no sequence.
+  // -1: the name is not that of a sequence.
   return text == nullptr || text == reinterpret_cast<char*>(-1) ? "" : text;
 }
 

@@ -13,7 +13,7 @@
 namespace cowshed::cowtop::live {
 namespace {
 
-// On a disk where there is one: a server may write for days.
+// On a disk if possible, because a server may write for days.
 FileDescriptor nameless_file() {
   const int flags = O_RDWR | O_APPEND | O_CLOEXEC;
   FileDescriptor file(::open(P_tmpdir, O_TMPFILE | O_EXCL | flags, 0600));

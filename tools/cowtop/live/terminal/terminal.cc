@@ -1,4 +1,4 @@
-#define NCURSES_NOMACROS  // they would take names of ours
+#define NCURSES_NOMACROS  // its macros have common names
 
 #include <algorithm>
 #include <cerrno>
@@ -24,14 +24,14 @@ namespace {
 constexpr short kTitlePair = 1;
 constexpr short kChangingPair = 2;
 constexpr int kEscapeDelayMs = 25;
-// The most rows, and the most columns.  curses needs 84 bytes for each character, and crashes when
-// it gets no memory.
+// The limit of rows, and of columns.  curses needs 84 bytes for each character, and crashes without
+// memory.
 constexpr unsigned short kMost = 1000;
 
-// Standard input once more, or the terminal that we belong to where that is somebody else's (sudo):
-// one that curses can never be made to wait for, as it would after an event of the mouse that is
-// not asked for, or half a key.  For the shell, which has the same open file, the first still is.
-// Where we may open neither (su -c), what we have.
+// Opens the terminal again, so that it can be non-blocking for us alone: the shell has the same
+// open file as our standard input.  A blocking curses would wait after half a key, or after an
+// unwanted mouse event.  Under sudo, standard input may be another user's, so this tries /dev/tty,
+// too.  If neither can be opened (su -c), it returns a copy of standard input.
 int open_input() {
   for (const char* path : {"/proc/self/fd/0", "/dev/tty"}) {
     const int fd = ::open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
@@ -149,7 +149,7 @@ Terminal::Terminal(std::unique_ptr<Handles> handles) : handles_(std::move(handle
   mousemask(BUTTON1_PRESSED | BUTTON4_PRESSED | BUTTON5_PRESSED, nullptr);
   mouseinterval(0);
   const char* no_color = std::getenv("NO_COLOR");
-  // Two colours that are legible on light and on dark, and differ for the colour-blind.
+  // Two colours that are legible on light and dark, and that the colour-blind can distinguish.
   if ((no_color == nullptr || *no_color == 0) && has_colors() && start_color() == OK &&
       use_default_colors() == OK) {
     has_colors_ = true;

@@ -14,7 +14,7 @@
 namespace cowshed::cowtop::live::terminal_guard {
 namespace {
 
-// All others end the process, if nobody handles them (signal(7)).
+// Without a handler, all other signals end the process (signal(7)).
 constexpr std::array kEvents = {SIGTSTP, SIGCONT, SIGWINCH};
 constexpr std::array kLeft = {SIGCHLD, SIGURG, SIGTTIN, SIGTTOU, SIGKILL, SIGSTOP};
 
@@ -42,7 +42,7 @@ static_assert(std::atomic<bool>::is_always_lock_free);
 alignas(16) std::array<char, 65536> handler_stack;
 
 void restore_terminal() {
-  // A child that has not executed its program yet has the handlers, too.
+  // A child inherits the handlers until its exec.
   if (::getpid() != saved.owner) return;
   ::tcsetattr(saved.fd, TCSANOW, &saved.settings);
   const char* next = saved.sequence.data();
@@ -51,7 +51,7 @@ void restore_terminal() {
     const ssize_t written = ::write(saved.fd, next, static_cast<std::size_t>(end - next));
     if (written > 0) next += written;
     if (written >= 0 || errno == EINTR) continue;
-    // Its output may have been stopped, or be slow.
+    // The terminal may be stopped or slow.
     pollfd room{saved.fd, POLLOUT, 0};
     if (errno != EAGAIN || ::poll(&room, 1, kPatienceMs) <= 0) return;
   }
@@ -77,7 +77,7 @@ void handle(int signal, struct sigaction& before) {
   const bool is_event = contains(kEvents, signal);
   struct sigaction action{};
   action.sa_handler = is_event ? on_event : on_end;
-  ::sigfillset(&action.sa_mask);  // SIGTTOU would stop what restores the terminal
+  ::sigfillset(&action.sa_mask);  // SIGTTOU would stop the handler
   action.sa_flags = SA_ONSTACK | (is_event ? SA_RESTART : 0);
   ::sigaction(signal, &action, nullptr);
 }
