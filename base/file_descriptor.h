@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cerrno>
 #include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
@@ -39,10 +40,10 @@ class FileDescriptor {
   int fd_ = -1;
 };
 
-// Returns whether poll() now finds one of the events, an error or a hang-up.  Does not wait.
-inline bool is_ready(int fd, short events = POLLIN) {
-  pollfd now = {fd, events, 0};
-  return poll(&now, 1, 0) > 0;
+// Returns whether poll() finds one of the events, an error or a hang-up within `timeout` ms.
+inline bool is_ready(int fd, short events = POLLIN, int timeout = 0) {
+  pollfd waiting = {fd, events, 0};
+  return TEMP_FAILURE_RETRY(poll(&waiting, 1, timeout)) > 0;
 }
 
 }  // namespace cowshed

@@ -30,9 +30,8 @@ inline std::uint64_t hash_bytes(const void* bytes, std::size_t size, std::uint64
 
 // Returns a hash of a type's mangled name (std::type_info), size and alignment.  It is the same in
 // every program with the same definition, and never 0.
-constexpr std::uint64_t hash_type(std::string_view name, std::size_t size, std::size_t alignment) {
-  std::uint64_t hash = kHashOfNothing;
-  for (const char c : name) hash = mix_hash(hash, static_cast<unsigned char>(c));
+inline std::uint64_t hash_type(std::string_view name, std::size_t size, std::size_t alignment) {
+  const std::uint64_t hash = hash_bytes(name.data(), name.size(), kHashOfNothing);
   return mix_hash(mix_hash(hash, size), alignment) | 1U;
 }
 

@@ -161,7 +161,6 @@ class Arena {
   auto work(Function function) const -> decltype(function());
   template <class Function>
   Expected<void> change(Function function);
-  tl::unexpected<Error> too_many(std::size_t count, std::size_t size) const;
 
   ArenaCore* core_;                    // null when moved from
   internal::ArenaResource* resource_;  // the core's, or resource_of_no_arena()
@@ -186,10 +185,11 @@ Expected<T*> Arena::make(Args&&... args) {
 
 template <class T>
 Expected<std::span<T>> Arena::make_array(std::size_t count) {
-  if (count > static_cast<std::size_t>(-1) / sizeof(T)) return too_many(count, sizeof(T));
-  std::pmr::polymorphic_allocator<T> allocator(resource());
+  constexpr std::size_t kMost = static_cast<std::size_t>(-1);  // more than any arena has
+  const std::size_t bytes = count > kMost / sizeof(T) ? kMost : count * sizeof(T);
+  std::pmr::polymorphic_allocator<> allocator(resource());
   try {
-    T* first = allocator.allocate(count);
+    T* first = static_cast<T*>(allocator.allocate_bytes(bytes, alignof(T)));
     std::size_t made = 0;
     try {
       for (; made < count; ++made)
@@ -197,7 +197,7 @@ Expected<std::span<T>> Arena::make_array(std::size_t count) {
       return std::span<T>(first, count);
     } catch (...) {
       std::destroy_n(first, made);
-      allocator.deallocate(first, count);
+      allocator.deallocate_bytes(first, bytes, alignof(T));
       throw;
     }
   } catch (const ArenaBadAlloc& failure) {

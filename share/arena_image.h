@@ -18,10 +18,9 @@
 // * If the file is truncated while it is mapped, reading the lost part raises SIGBUS.  save_image()
 //   replaces the file as a whole, so readers of the old file are safe.  Copy files with rename(2).
 // * open_image() checks the header and not the payload.  Compare copies by sha256sum.
-// * The page cache usually has 4 KiB pages, and the disk is slow.  First reads raise more page
-// faults
-//   and may wait.  prefault() reads the whole file.  ArenaStats counts no huge pages of a file, and
-//   collapse() makes none.
+// * The page cache usually has 4 KiB pages, and the disk is slow.  So first reads raise more page
+//   faults and may wait.  prefault() reads the whole file.  ArenaStats counts no huge pages of a
+//   file, and collapse() makes none.
 // fork() costs the same as with an arena in memory.  A lenient arena's private pages have 4 KiB.
 //
 // Pointers to code are wrong in another program, and in the same one at other addresses (ASLR); see

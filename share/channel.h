@@ -25,9 +25,8 @@
 //   jobs.close();                                  // receivers see it after the messages
 //
 // Guarantees, for every type of message:
-// * A message can be received as soon as `send` returns.  It needs no thread, lives in shared
-// memory
-//   and outlives its sender.  A sender's exit never waits for a receiver.
+// * A message can be received as soon as `send` returns.  It needs no thread.  It lies in shared
+//   memory and outlives its sender.  A sender's exit never waits for a receiver.
 // * Messages are received in the order in which they were sent.
 // * If SIGKILL ends a process at any instruction, the others keep working.  A message is received
 //   exactly once, unless its receiver dies while it holds the message; stats() then names it.  A

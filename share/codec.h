@@ -167,11 +167,7 @@ struct Codec<T> {
 template <>
 struct Codec<bool> {
   static void encode(Encoder& to, bool value) { to.put_bytes(&value, 1); }
-  static bool decode(Decoder& from) {
-    unsigned char value = 0;
-    from.take_bytes(&value, 1);
-    return value != 0;
-  }
+  static bool decode(Decoder& from) { return from.take<unsigned char>() != 0; }
 };
 
 template <internal::Container C>
@@ -200,23 +196,15 @@ struct Codec<C> {
   }
 };
 
-template <Codable First, Codable Second>
-struct Codec<std::pair<First, Second>> {
-  static void encode(Encoder& to, const std::pair<First, Second>& pair) {
-    to.put(pair.first).put(pair.second);
-  }
-  static std::pair<First, Second> decode(Decoder& from) {
-    return std::pair<First, Second>{from.take<First>(), from.take<Second>()};  // in this order
-  }
-};
-
-template <Codable... Ts>
-struct Codec<std::tuple<Ts...>> {
-  static void encode(Encoder& to, const std::tuple<Ts...>& tuple) {
+// Pairs and tuples.
+template <template <class...> class Tuple, Codable... Ts>
+  requires(requires { std::tuple_size<Tuple<Ts...>>::value; })
+struct Codec<Tuple<Ts...>> {
+  static void encode(Encoder& to, const Tuple<Ts...>& tuple) {
     std::apply([&](const Ts&... values) { (to.put(values), ...); }, tuple);
   }
-  static std::tuple<Ts...> decode(Decoder& from) {
-    return std::tuple<Ts...>{from.take<Ts>()...};  // braces: in this order
+  static Tuple<Ts...> decode(Decoder& from) {
+    return Tuple<Ts...>{from.take<Ts>()...};  // braces: in this order
   }
 };
 

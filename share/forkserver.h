@@ -52,7 +52,7 @@ class ForkServer {
   template <auto warm_up, class... Args>
   static Expected<ForkServer> start(const ForkServerOptions& options, Args&&... args) {
     using Registered = internal::Registered<warm_up>;
-    internal::check_sendable<typename Registered::Parts, std::remove_cvref_t<Args>...>();
+    internal::check_all_sendable<typename Registered::Parts, std::remove_cvref_t<Args>...>();
     if (auto checked = internal::check_arguments(args...); !checked)
       return tl::make_unexpected(std::move(checked.error()));
     return start_server(options, &Registered::entry(), [&](Encoder& to) {

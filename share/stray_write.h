@@ -14,7 +14,7 @@ struct StrayWrite {
   std::array<char, 64> arena;   // its name, ended by '\0'
   std::uintptr_t address;       // of the first byte that could not be written
   std::size_t arena_offset;     // of `address` in the arena
-  std::uintptr_t instruction;   // the program counter; 0 on other processors than x86-64
+  std::uintptr_t instruction;   // the program counter
   std::array<char, 64> object;  // the name of the published object that has `address`, or ""
   std::size_t object_offset;    // of `address` in that object
 };

@@ -275,7 +275,7 @@ template <auto function, class... Args>
 auto start(const WorkersOptions& options, Args&&... args) {
   using Registered = internal::Registered<function>;
   using Parts = typename Registered::Parts;
-  internal::check_sendable<Parts, std::remove_cvref_t<Args>...>();
+  internal::check_all_sendable<Parts, std::remove_cvref_t<Args>...>();
   internal::WorkerTask task;
   task.function = &Registered::entry();
   task.arguments = [&](Encoder& to) {

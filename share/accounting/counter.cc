@@ -93,7 +93,7 @@ void show_lane(std::uint32_t lane) noexcept {
   std::uint32_t used = used_lanes.load();
   while (used <= lane && !used_lanes.compare_exchange_weak(used, lane + 1)) {
   }
-  layout::show_transfer_lanes(used_lanes.load());
+  layout::show_count(&layout::Header::transfer_lanes, used_lanes.load());
 }
 
 std::uint32_t row_of(const layout::Transfer& what) {
@@ -108,7 +108,7 @@ std::uint32_t row_of(const layout::Transfer& what) {
   if (found != end || rows == kMaxTransfers) return std::min(row, kMaxTransfers - 1);
   if (rows < kMaxTransfers - 1) *found = what;
   else layout::set_text(found->name, "(others)");
-  layout::show_transfers(++rows);
+  layout::show_count(&layout::Header::transfers, ++rows);
   return row;
 }
 

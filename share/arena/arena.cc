@@ -100,13 +100,6 @@ tl::unexpected<Error> internal::refusal_of(const ArenaBadAlloc& failure) {
   return tl::make_unexpected(failure.error());
 }
 
-tl::unexpected<Error> Arena::too_many(std::size_t count, std::size_t size) const {
-  return make_error(ErrorCode::capacity_exceeded, "arena '" + std::string(name()) +
-                                                      "': an array of " + std::to_string(count) +
-                                                      " times " + std::to_string(size) +
-                                                      " bytes is more than there are addresses");
-}
-
 bool Arena::contains(const void* address) const noexcept {
   return core_ != nullptr && core_->contains(address);
 }

@@ -107,7 +107,6 @@ class ArenaCore final {
   // Thread-safe.  `resource` may be that of an arena that used this core before.
   void* allocate_slowly(const internal::ArenaResource& resource, std::size_t size,
                         std::size_t alignment);
-  void deallocate_slowly(const internal::ArenaResource& resource, void* block) noexcept;
   void deallocate_unsized(void* block) noexcept;
   BlockInArena look_up(const void* block) noexcept;
   ArenaStats stats();
@@ -177,8 +176,6 @@ class ArenaCore final {
   static void* provide_extent(jemalloc::ExtentHooks* hooks, void* address, std::size_t size,
                               std::size_t alignment, bool* zero, bool* commit, unsigned arena);
   bool give_range_to_jemalloc(const ArenaMapping& mapping);
-  void* allocate_uncached(const internal::ArenaResource& resource, std::size_t size,
-                          std::size_t alignment);
   void coalesce();
   template <class WhenOpen, class WhenFrozen>
   void visit_block(const void* block, WhenOpen open, WhenFrozen frozen) noexcept;

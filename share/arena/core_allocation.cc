@@ -94,11 +94,6 @@ void* ArenaCore::allocate_slowly(const internal::ArenaResource& resource, std::s
   const bool known = internal::last_arena.key == key();
   if (&resource == this->resource() && !abandoned() && !known && find_thread_cache())
     return this->resource()->allocate(size, alignment);
-  return allocate_uncached(resource, size, alignment);
-}
-
-void* ArenaCore::allocate_uncached(const internal::ArenaResource& resource, std::size_t size,
-                                   std::size_t alignment) {
   const std::lock_guard lock(mutex_);  // waits while the arena is paused
   if (&resource != this->resource() || abandoned()) {
     throw ArenaBadAlloc({ErrorCode::invalid_argument, 0,
@@ -127,12 +122,9 @@ void ArenaCore::coalesce() {
 }
 
 void internal::ArenaResource::deallocate_slowly(void* block) noexcept {
-  if (core_ != nullptr) core_->deallocate_slowly(*this, block);
-}
-
-void ArenaCore::deallocate_slowly(const internal::ArenaResource& resource, void* block) noexcept {
-  if (&resource == this->resource() && contains(block))  // else its arena was destroyed
-    deallocate_unsized(block);
+  // Else there is no arena any more.
+  if (core_ != nullptr && core_->resource() == this && core_->contains(block))
+    core_->deallocate_unsized(block);
 }
 
 // Calls open(flags of jemalloc) if the block is in the open part, else frozen().  The arena cannot

@@ -11,8 +11,10 @@
 #include <cowshed/base/pagemap.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/generation.h>
+#include <cowshed/share/os/mapped_memory.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/os/memory_limits.h>
+#include <cowshed/share/os/sync.h>
 
 namespace cowshed {
 namespace {
@@ -37,57 +39,24 @@ bool replace(std::uintptr_t begin, std::size_t size, int protection, int flags, 
                  static_cast<long>(offset)) != -1;
 }
 
-tl::unexpected<Error> seal_error(int error, const std::string& who) {
-  return system_error(error == EBUSY ? who +
-                                           ": cannot be sealed while somebody else maps it for "
-                                           "writing or has I/O on it; end that, then freeze() again"
-                                     : who + ": sealing",
-                      error);
-}
-
-// A 2 MiB aligned range of addresses, for mapping parts of a memfd while they are written.
-class Window {
- public:
-  explicit Window(std::size_t size) : size_(size) {
-    void* got = mmap(nullptr, size + kHugePage, PROT_NONE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    error_ = got == MAP_FAILED ? errno : 0;
-    mapped_ = reinterpret_cast<std::uintptr_t>(got);
-  }
-  ~Window() {
-    if (error_ == 0) munmap(reinterpret_cast<void*>(mapped_), size_ + kHugePage);
-  }
-  Window(const Window&) = delete;
-  Window& operator=(const Window&) = delete;
-
-  int error() const { return error_; }
-  std::uintptr_t begin() const { return (mapped_ + kHugePage - 1) & ~(kHugePage - 1); }
-  void* address() const { return reinterpret_cast<void*>(begin()); }
-
- private:
-  std::size_t size_;
-  std::uintptr_t mapped_ = 0;
-  int error_ = 0;
-};
-
 // Copies one run.  Returns 0, or the errno of the call that failed.
-int copy_step(const ArenaMapping& mapping, const Run& run, bool huge_pages, const Window& window,
-              std::vector<Run>& small, int& refusal) {
+int copy_step(const ArenaMapping& mapping, const Run& run, bool huge_pages, std::vector<Run>& small,
+              int& refusal) {
   const std::size_t size = run.end - run.begin;
-  if (!replace(window.begin(), size, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, run.begin))
-    return errno;
+  const internal::MappedMemory copies(internal::map_shared(mapping.fd, run.begin, size), {size});
+  if (copies == nullptr) return errno;
   std::vector<Run> left = {{0, size}};
   if (huge_pages) {
     for (std::size_t offset = run.begin; offset < run.end; offset += kHugePage)
       if (!allocate_pages(mapping.fd, offset, 1)) return errno;
-    left = collapse_runs(window.begin(), left, nullptr, refusal);
+    left = collapse_runs(reinterpret_cast<std::uintptr_t>(copies.get()), left, nullptr, refusal);
   }
   for (const Run& part : left) {
     const Run copy = {run.begin + part.begin, run.begin + part.end};
     if (!allocate_pages(mapping.fd, copy.begin, copy.end - copy.begin)) return errno;
     append(small, copy);
   }
-  std::memcpy(window.address(), reinterpret_cast<const void*>(mapping.begin + run.begin), size);
+  std::memcpy(copies.get(), reinterpret_cast<const void*>(mapping.begin + run.begin), size);
   return 0;
 }
 
@@ -201,14 +170,11 @@ Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& ru
                                                     std::to_string(total) +
                                                     " bytes that were written to; raise its limit");
   }
-  const Window window(kCollapseStep);
-  if (window.error() != 0)
-    return system_error(who + ": mapping the new generation", window.error());
   std::size_t done = 0;
   for (const Run& run : runs) {
     for (std::size_t offset = run.begin; offset < run.end; offset += kCollapseStep) {
       const Run step = {offset, std::min(offset + kCollapseStep, run.end)};
-      if (const int failed = copy_step(mapping, step, huge_pages, window, small, error))
+      if (const int failed = copy_step(mapping, step, huge_pages, small, error))
         return system_error(who + ": copying what was written to", failed);
       done += step.end - step.begin;
       if (progress) progress(done, total);
@@ -246,7 +212,14 @@ Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
   if (ftruncate(mapping.fd, static_cast<off_t>(used)) != 0)
     return undo(system_error(who + ": cutting off the unused rest", errno));
   cut = true;
-  if (!seal(mapping.fd)) return undo(seal_error(errno, who));
+  if (!seal(mapping.fd)) {
+    const int error = errno;
+    const char* why = error == EBUSY
+                          ? ": cannot be sealed while somebody else maps it for writing or has I/O "
+                            "on it; end that, then freeze() again"
+                          : ": sealing";
+    return undo(system_error(who + why, error));
+  }
   return {};
 }
 

@@ -37,7 +37,7 @@ void leave_scopes_of_thread() noexcept;
 
 // Held while libc allocates what it keeps for ever, and during a fork, so that no child inherits
 // that half done.
-std::mutex& first_use_of_libc();
+extern constinit std::mutex first_use_of_libc;
 
 // Allocates the stream's buffer now, not at its first use.
 void make_buffer(FILE* stream) noexcept;

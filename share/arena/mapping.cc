@@ -14,9 +14,11 @@
 namespace cowshed {
 namespace {
 
-struct Range {
+// One line of /proc/self/maps.
+struct MapsEntry {
   std::uintptr_t begin;
   std::uintptr_t end;
+  std::string name;
 };
 
 std::string hex(std::uintptr_t value) {
@@ -39,6 +41,22 @@ int map_at(int fd, std::uintptr_t address, std::size_t size) {
   return EEXIST;
 }
 
+// Returns {} if the file cannot be read.
+std::vector<MapsEntry> read_maps() {
+  std::vector<MapsEntry> result;
+  std::ifstream file("/proc/self/maps");
+  for (std::string line; std::getline(file, line);) {
+    MapsEntry entry{};
+    int name_at = 0;
+    if (std::sscanf(line.c_str(), "%zx-%zx %*s %*s %*s %*s %n", &entry.begin, &entry.end,
+                    &name_at) == 2) {
+      entry.name = line.substr(static_cast<std::size_t>(name_at));
+      result.push_back(std::move(entry));
+    }
+  }
+  return result;
+}
+
 const MapsEntry* first_overlap(const std::vector<MapsEntry>& maps, std::uintptr_t begin,
                                std::uintptr_t end) {
   const auto found = std::find_if(maps.begin(), maps.end(), [=](const MapsEntry& entry) {
@@ -47,11 +65,11 @@ const MapsEntry* first_overlap(const std::vector<MapsEntry>& maps, std::uintptr_
   return found == maps.end() ? nullptr : &*found;
 }
 
-tl::unexpected<Error> refusal(Range range, int error, const std::string& who,
-                              const std::string& advice) {
-  const std::string where = who + ": " + hex(range.begin) + "-" + hex(range.end);
+tl::unexpected<Error> refusal(std::uintptr_t begin, std::uintptr_t end, int error,
+                              const std::string& who, const std::string& advice) {
+  const std::string where = who + ": " + hex(begin) + "-" + hex(end);
   const auto maps = read_maps();
-  if (const MapsEntry* taken = first_overlap(maps, range.begin, range.end)) {
+  if (const MapsEntry* taken = first_overlap(maps, begin, end)) {
     const std::string what = taken->name.empty() ? "anonymous memory" : taken->name;
     return make_error(ErrorCode::address_taken, where + " is taken: " + what + " is mapped at " +
                                                     hex(taken->begin) + "-" + hex(taken->end) +
@@ -60,17 +78,7 @@ tl::unexpected<Error> refusal(Range range, int error, const std::string& who,
   return system_error(where + " cannot be mapped", error);
 }
 
-Expected<std::uintptr_t> place_at(int fd, std::size_t size, const ArenaOptions& options) {
-  const int error = map_at(fd, options.address, size);
-  if (error == 0) {
-    addresses::hold(options.address, size, Holder::this_process);
-    return options.address;
-  }
-  return refusal({options.address, options.address + size}, error, "arena '" + options.name + "'",
-                 "choose another .address");
-}
-
-Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOptions& options) {
+Expected<std::uintptr_t> map_anywhere(int fd, std::size_t size, const std::string& who) {
   constexpr int kMostRounds = 2;  // the search may begin anywhere
   int error = ENOMEM;
   std::vector<MapsEntry> maps;
@@ -95,8 +103,7 @@ Expected<std::uintptr_t> place_anywhere(int fd, std::size_t size, const ArenaOpt
       addresses::skip(range, start, size, taken->end);
     }
   }
-  return system_error("arena '" + options.name + "': no place for " + std::to_string(size) +
-                          " bytes of address space",
+  return system_error(who + ": no place for " + std::to_string(size) + " bytes of address space",
                       error);
 }
 
@@ -110,45 +117,46 @@ Expected<FileDescriptor> open_memfd(const std::string& name, std::size_t size) {
 }
 
 Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
+  const std::string who = "arena '" + options.name + "'";
+  const auto refuse = [](const std::string& why) {
+    return make_error(ErrorCode::invalid_argument, why);
+  };
   const bool printable = std::all_of(options.name.begin(), options.name.end(), [](char c) {
     return std::isprint(static_cast<unsigned char>(c)) != 0;
   });
-  if (options.name.empty() || options.name.size() > 63 || !printable) {
-    return make_error(ErrorCode::invalid_argument,
-                      "an arena's .name has 1 to 63 printable characters");
-  }
+  if (options.name.empty() || options.name.size() > 63 || !printable)
+    return refuse("an arena's .name has 1 to 63 printable characters");
   constexpr std::size_t kMost = std::size_t{1} << 45U;
-  if (options.capacity == 0 || options.capacity > kMost) {
-    return make_error(ErrorCode::invalid_argument,
-                      "arena '" + options.name + "': .capacity is 1 byte to 32 TiB");
-  }
-  if (options.address % kHugePage != 0) {
-    return make_error(ErrorCode::invalid_argument,
-                      "arena '" + options.name + "': .address is a multiple of 2 MiB");
-  }
+  if (options.capacity == 0 || options.capacity > kMost)
+    return refuse(who + ": .capacity is 1 byte to 32 TiB");
+  if (options.address % kHugePage != 0) return refuse(who + ": .address is a multiple of 2 MiB");
   const std::size_t size = (options.capacity + kHugePage - 1) & ~(kHugePage - 1);
   constexpr std::uintptr_t kEnd = 0x7ffffffff000;  // of addresses with 4-level page tables
   if (options.address > kEnd - size) {
-    return make_error(ErrorCode::invalid_argument,
-                      "arena '" + options.name + "': .address " + hex(options.address) +
-                          " with a capacity of " + std::to_string(size) + " bytes ends after " +
-                          hex(kEnd) + ", where a process's addresses end; choose a lower one");
+    return refuse(who + ": .address " + hex(options.address) + " with a capacity of " +
+                  std::to_string(size) + " bytes ends after " + hex(kEnd) +
+                  ", where a process's addresses end; choose a lower one");
   }
   TRY(FileDescriptor fd, open_memfd(options.name, size));
-  TRY(const std::uintptr_t place, options.address != 0 ? place_at(fd.get(), size, options)
-                                                       : place_anywhere(fd.get(), size, options));
+  std::uintptr_t place = options.address;
+  if (place == 0) {
+    TRY(place, map_anywhere(fd.get(), size, who));
+  } else {
+    TRY_VOID(
+        map_range(fd.get(), place, size, Holder::this_process, who, "choose another .address"));
+  }
   if (madvise(reinterpret_cast<void*>(place), size, MADV_DONTFORK) != 0) {
-    auto error = system_error("arena '" + options.name + "': MADV_DONTFORK", errno);
+    auto error = system_error(who + ": MADV_DONTFORK", errno);
     unmap_arena(place, size);
     return error;
   }
   return ArenaMapping{fd.release(), place, size};
 }
 
-Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, Holder holder,
-                             const std::string& who, const std::string& advice) {
-  const int error = map_at(-1, begin, size);
-  if (error != 0) return refusal({begin, begin + size}, error, who, advice);
+Expected<void> map_range(int fd, std::uintptr_t begin, std::size_t size, Holder holder,
+                         const std::string& who, const std::string& advice) {
+  if (const int error = map_at(fd, begin, size))
+    return refusal(begin, begin + size, error, who, advice);
   addresses::hold(begin, size, holder);
   return {};
 }
@@ -156,21 +164,6 @@ Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, Holder hold
 void unmap_arena(std::uintptr_t begin, std::size_t size, bool known_elsewhere) {
   munmap(reinterpret_cast<void*>(begin), size);
   addresses::leave(begin, size, known_elsewhere);
-}
-
-std::vector<MapsEntry> read_maps() {
-  std::vector<MapsEntry> result;
-  std::ifstream file("/proc/self/maps");
-  for (std::string line; std::getline(file, line);) {
-    MapsEntry entry{};
-    int name_at = 0;
-    if (std::sscanf(line.c_str(), "%zx-%zx %*s %*s %*s %zu %n", &entry.begin, &entry.end,
-                    &entry.inode, &name_at) == 3) {
-      entry.name = line.substr(static_cast<std::size_t>(name_at));
-      result.push_back(std::move(entry));
-    }
-  }
-  return result;
 }
 
 }  // namespace cowshed

@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include <cowshed/base/file_descriptor.h>
 #include <cowshed/share/arena/options.h>
@@ -27,24 +26,14 @@ Expected<FileDescriptor> open_memfd(const std::string& name, std::size_t size);
 // children do not inherit the mapping.  Thread-safe.
 Expected<ArenaMapping> map_new_arena(const ArenaOptions& options);
 
-// Reserves the range of an arena that comes from elsewhere, inaccessible and without memory.  `who`
-// begins the message, `advice` ends it.  Errors: address_taken (the message says by what),
-// system_call.  Thread-safe.
-Expected<void> reserve_range(std::uintptr_t begin, std::size_t size, Holder holder,
-                             const std::string& who, const std::string& advice);
+// Maps the file at the given range, shared and writable.  If `fd` is -1, reserves the range,
+// inaccessible and without memory.  `who` begins the message, `advice` ends it.  Errors:
+// address_taken (the message says by what), system_call.  Thread-safe.
+Expected<void> map_range(int fd, std::uintptr_t begin, std::size_t size, Holder holder,
+                         const std::string& who, const std::string& advice);
 
 // Unmaps the range.  Its addresses are the next to be used again, unless other processes may have
 // the arena.  That saves memory: jemalloc keeps 2 MiB of records for each GiB that it ever saw.
 void unmap_arena(std::uintptr_t begin, std::size_t size, bool known_elsewhere = false);
-
-// One line of /proc/self/maps.
-struct MapsEntry {
-  std::uintptr_t begin;
-  std::uintptr_t end;
-  std::uint64_t inode;
-  std::string name;
-};
-
-std::vector<MapsEntry> read_maps();  // empty if the file cannot be read
 
 }  // namespace cowshed

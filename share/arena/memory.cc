@@ -26,18 +26,16 @@ constexpr int kMostFailures = 8;
 Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first, bool huge_pages,
                                  const std::string& name) {
   const std::size_t count = mapping.size / kHugePage;
-  records_size_ = count * (kWordsPerRange * sizeof *pages_ + sizeof *ranges_);
-  void* records = mmap(nullptr, records_size_, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (records == MAP_FAILED)
-    return system_error("arena '" + name + "': mapping its records", errno);
-  if (madvise(records, records_size_, MADV_DONTFORK) != 0) {
-    auto error = system_error("arena '" + name + "': MADV_DONTFORK", errno);
-    munmap(records, records_size_);
-    return error;
-  }
+  const std::size_t bytes = count * (kWordsPerRange * sizeof *pages_ + sizeof *ranges_);
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return system_error("arena '" + name + "': mapping its records", errno);
+  internal::MappedMemory records(memory, {bytes});
+  if (madvise(memory, bytes, MADV_DONTFORK) != 0)
+    return system_error("arena '" + name + "': MADV_DONTFORK", errno);
+  records_ = std::move(records);
   // Zeros are valid atomics, and writing to all of them would take memory for all of the range.
-  pages_ = static_cast<std::atomic<std::uint64_t>*>(records);
+  pages_ = static_cast<std::atomic<std::uint64_t>*>(memory);
   ranges_ = reinterpret_cast<std::atomic<Backing>*>(pages_ + count * kWordsPerRange);
   mapping_ = mapping;
   first_ = first / kHugePage;
@@ -54,13 +52,12 @@ Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first,
 }
 
 void ArenaMemory::close() {
-  if (ranges_ != nullptr) munmap(pages_, records_size_);
+  records_.reset();
   forget();
 }
 
 void ArenaMemory::forget() {
-  ranges_ = nullptr;
-  pages_ = nullptr;
+  (void)records_.release();
   growing_.emplace();  // a thread of the parent may have held the old one
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <cowshed/share/arena/mapping.h>
+#include <cowshed/share/os/mapped_memory.h>
 #include <cowshed/share/os/memory_limits.h>
 #include <cowshed/share/os/runs.h>
 
@@ -65,9 +66,9 @@ class ArenaMemory {
   std::atomic<int> error_ = 0;        // errno of its last failure
   std::atomic<bool> purged_ = false;  // pages to be committed may have old contents
   MemoryLimits limits_;
+  internal::MappedMemory records_;  // has ranges_ and pages_
   std::atomic<Backing>* ranges_ = nullptr;
   std::atomic<std::uint64_t>* pages_ = nullptr;  // one bit per page: whether it is committed
-  std::size_t records_size_ = 0;
   std::optional<std::mutex> growing_;
   std::size_t taken_ranges_ = 0;
   std::atomic<std::size_t> used_ = 0;

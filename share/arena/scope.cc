@@ -93,7 +93,7 @@ std::atomic<bool> libc_used = false;
 // Makes libc allocate now what it keeps for ever.
 void use_libc_once() {
   if (libc_used.load(std::memory_order_acquire)) return;
-  const std::lock_guard lock(first_use_of_libc());
+  const std::lock_guard lock(first_use_of_libc);
   if (libc_used.load(std::memory_order_relaxed)) return;
   const OutsideScope outside;
   make_buffer(stdin);
@@ -104,10 +104,7 @@ void use_libc_once() {
 
 }  // namespace
 
-std::mutex& first_use_of_libc() {
-  COWSHED_FORK_STATE static constinit std::mutex mutex;
-  return mutex;
-}
+COWSHED_FORK_STATE constinit std::mutex first_use_of_libc;
 
 void widen_hull(std::uintptr_t begin, std::uintptr_t end) {
   std::uintptr_t known = arena_hull.begin.load();

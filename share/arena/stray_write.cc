@@ -27,34 +27,14 @@ std::atomic<bool> installed = false;
 struct sigaction previous = {};  // written once, before the handler can run
 
 bool is_store(const ucontext_t& context) {
-#if defined(__x86_64__)
   constexpr unsigned long long kWrite = 2;  // of the page fault's error code
   return (static_cast<unsigned long long>(context.uc_mcontext.gregs[REG_ERR]) & kWrite) != 0;
-#else
-  (void)context;
-  return true;
-#endif
-}
-
-std::uintptr_t instruction_of(const ucontext_t& context) {
-#if defined(__x86_64__)
-  return static_cast<std::uintptr_t>(context.uc_mcontext.gregs[REG_RIP]);
-#else
-  (void)context;
-  return 0;
-#endif
-}
-
-void copy_name(std::array<char, 64>& to, const char* from) {
-  std::size_t i = 0;
-  for (; from != nullptr && from[i] != '\0' && i + 1 < to.size(); ++i) to[i] = from[i];
-  to[i] = '\0';
 }
 
 void report(const siginfo_t& info, const ucontext_t& context) {
   if (info.si_code != SEGV_ACCERR || !is_store(context)) return;
   const ArenaCore* arena = find_arena(info.si_addr);
-  StrayWrite write;
+  StrayWrite write{};
   write.address = reinterpret_cast<std::uintptr_t>(info.si_addr);
   // Also in a thawed arena, whose open part begins behind the frozen one.
   if (arena == nullptr || arena->generation() == 0 || arena->mode() != FreezeMode::strict ||
@@ -62,11 +42,12 @@ void report(const siginfo_t& info, const ucontext_t& context) {
     return;
   }
   write.arena_offset = write.address - arena->begin();
-  copy_name(write.arena, arena->name());
-  write.instruction = instruction_of(context);
-  const layout::Object* object = layout::object_at(write.address);
-  copy_name(write.object, object == nullptr ? nullptr : object->name.data());
-  write.object_offset = object == nullptr ? 0 : write.address - object->address;
+  layout::set_text(write.arena, arena->name());
+  write.instruction = static_cast<std::uintptr_t>(context.uc_mcontext.gregs[REG_RIP]);
+  if (const layout::Object* object = layout::object_at(write.address)) {
+    write.object = object->name;
+    write.object_offset = write.address - object->address;
+  }
   if (StrayWrite* copy = sink.load(); copy != nullptr && sink_owner == getpid()) {
     *copy = write;
     sink_done.load()();
@@ -123,10 +104,9 @@ void set_stray_write_callback(StrayWriteCallback function, void* context) {
 std::string to_string(const StrayWrite& write) {
   char address[32];
   std::snprintf(address, sizeof address, "0x%zx", write.address);
-  std::string text =
-      "wrote to frozen arena '" + std::string(write.arena.data()) + "' at " + address;
+  std::string text = "wrote to frozen arena '" + layout::text_of(write.arena) + "' at " + address;
   if (write.object[0] != '\0') {
-    text += " (object '" + std::string(write.object.data()) + "' + " +
+    text += " (object '" + layout::text_of(write.object) + "' + " +
             std::to_string(write.object_offset) + ")";
   }
   return text;

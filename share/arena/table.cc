@@ -44,7 +44,7 @@ layout::ArenaState shown_state(ArenaState state) {
 
 // Also leaves the thread's ArenaScope, so that nothing in the child allocates from its arena.
 void before_fork() {
-  first_use_of_libc().lock();
+  first_use_of_libc.lock();
   table_mutex.lock();
   scope_of_forking_thread = suspend_scope();
   for_each_core([](ArenaCore& core) {
@@ -56,7 +56,7 @@ void before_fork() {
 void unlock_all() {
   for_each_core([](ArenaCore& core) { core.mutex().unlock(); });
   table_mutex.unlock();
-  first_use_of_libc().unlock();
+  first_use_of_libc.unlock();
 }
 
 void after_fork_in_parent() {

@@ -1,12 +1,12 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <fcntl.h>
 #include <string>
 #include <sys/mman.h>
 
 #include <cowshed/share/channel/segment.h>
 #include <cowshed/share/os/huge_pages.h>
+#include <cowshed/share/os/memfd.h>
 #include <cowshed/share/os/memory_limits.h>
 #include <cowshed/share/os/sync.h>
 
@@ -126,17 +126,15 @@ Expected<void> ChannelSegment::back(const Block& block, std::uint64_t pages) {
   for (std::uint64_t done = 0; done < bytes;) {
     const std::uint64_t piece = std::min(bytes - done, kPiece);
     huge = huge && take_huge_pages(block, begin + done, begin + done + piece);
-    if (fallocate(descriptors_.segment, 0, static_cast<off_t>(offset + begin + done),
-                  static_cast<off_t>(piece)) == 0) {
-      done += piece;
-    } else if (const int reason = errno; reason == ENOSPC || reason == ENOMEM) {
+    if (!allocate_pages(descriptors_.segment, offset + begin + done, piece)) {
+      const int reason = errno;
+      if (reason != ENOSPC && reason != ENOMEM) return system_error(": fallocate", reason);
       return error(
           ErrorCode::out_of_memory,
           ": the kernel has no " + std::to_string(bytes) + " bytes more; send less at a time",
           reason);
-    } else if (reason != EINTR) {
-      return system_error(": fallocate", reason);
     }
+    done += piece;
   }
   backed.store(static_cast<std::uint32_t>(pages), std::memory_order_relaxed);
   return {};
@@ -163,12 +161,8 @@ bool ChannelSegment::take_huge_pages(const Block& block, std::uint64_t begin,
   const std::uint64_t first = round_up(begin, kHuge);
   const std::uint64_t last = end / kHuge * kHuge;
   if (first >= last) return true;
-  for (std::uint64_t at = first; at < last; at += kHuge) {  // the kernel collapses no empty range
-    if (fallocate(descriptors_.segment, 0, static_cast<off_t>(block_offset(block.index) + at),
-                  kPage) != 0) {
-      return false;
-    }
-  }
+  for (std::uint64_t at = first; at < last; at += kHuge)  // the kernel collapses no empty range
+    if (!allocate_pages(descriptors_.segment, block_offset(block.index) + at, kPage)) return false;
   return collapse_range(reinterpret_cast<std::uintptr_t>(block.data + first), last - first) == 0;
 }
 

@@ -46,10 +46,8 @@ struct ByteChannel::Outgoing {
 
 ByteChannel::ByteChannel(std::shared_ptr<ChannelSegment> segment)
     : segment_(std::move(segment)),
-      copied_(
-          TransferCounter("channel", segment_->options().name).row("bytes", TransferKind::value)),
-      moved_(
-          TransferCounter("channel", segment_->options().name).row("bytes", TransferKind::moved)) {}
+      copied_(segment_->row("bytes", TransferKind::value)),
+      moved_(segment_->row("bytes", TransferKind::moved)) {}
 
 Expected<Bytes> ByteChannel::loan(std::size_t size, const Wait& wait) {
   Bytes bytes;

@@ -10,7 +10,6 @@
 #include <utility>
 
 #include <cowshed/base/error.h>
-#include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/channel/bytes.h>
 #include <cowshed/share/channel/options.h>
 #include <cowshed/share/channel/segment.h>
@@ -68,8 +67,7 @@ class ObjectChannel : public ByteChannel {
  public:
   explicit ObjectChannel(std::shared_ptr<ChannelSegment> segment)
       : ByteChannel(std::move(segment)),
-        row_(TransferCounter("channel", this->segment().options().name)
-                 .row(type_name<T>(), TransferKind::value)) {}
+        row_(this->segment().row(type_name<T>(), TransferKind::value)) {}
 
   static MessageType message_type() { return ByteChannel::message_type<T>(); }
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/share/channel/segment.h>
 #include <cowshed/share/os/sync.h>
 
@@ -39,7 +40,7 @@ bool ChannelSegment::is_stopped(std::uint64_t holder) const {
 void ChannelSegment::sweep_if_due() {
   constexpr std::uint64_t kInterval = 4'000'000;  // ns
   std::uint64_t last = control_->seldom.swept.load(std::memory_order_relaxed);
-  const std::uint64_t now = nanoseconds_now();
+  const std::uint64_t now = monotonic_ns();
   if (now - last >= kInterval && control_->seldom.swept.compare_exchange_strong(last, now)) sweep();
 }
 

@@ -69,15 +69,7 @@ AllStates::~AllStates() {
 
 // Held over a fork.  Otherwise a child could inherit the open file of a party that is about to
 // attach, and would keep the kernel's lock when that party is dead.
-std::mutex& opening() {
-  COWSHED_FORK_STATE static constinit std::mutex mutex;
-  return mutex;
-}
-void guard_forks() {
-  static constexpr fork_handlers::Handlers kHandlers = {
-      [] { opening().lock(); }, [] { opening().unlock(); }, [] { opening().unlock(); }};
-  fork_handlers::enter(fork_handlers::Rank::channels, kHandlers);
-}
+COWSHED_FORK_STATE constinit std::mutex opening;
 
 std::uint64_t pid_namespace() {
   struct stat status{};
@@ -165,8 +157,8 @@ Expected<void> ChannelSegment::attach() {
 }
 
 Expected<void> ChannelSegment::claim_index() {
-  guard_forks();
-  const std::lock_guard guard(opening());
+  const std::lock_guard guard(
+      fork_handlers::held_over_forks<fork_handlers::Rank::channels, opening>());
   const std::string path = "/proc/self/fd/" + std::to_string(descriptors_.segment);
   const FileDescriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (!file) return system_error(": open " + path, errno);

@@ -47,7 +47,7 @@ tl::unexpected<Error> bad(const std::string& why) {
 Expected<Constants> read_constants(int file) {
   struct stat status{};
   if (fstat(file, &status) != 0) return system_error("a channel's descriptor", errno);
-  if (const int seals = fcntl(file, F_GET_SEALS); seals < 0 || (seals & kSeals) != kSeals) {
+  if (!has_seals(file, kSeals)) {
     return make_error(ErrorCode::foreign_descriptor,
                       "descriptor " + std::to_string(file) +
                           " is not a channel's: no memfd that is sealed against a change of size");
@@ -136,11 +136,10 @@ Expected<FileDescriptor> make_file(const Constants& constants, const std::string
       make_memfd("cowshed-channel:" + layout::text_of(constants.name), Sealable::yes);
   if (!file) return system_error(who, errno);
   TRY_VOID(set_file_size(file.get(), plan.bytes, who));
-  const long failed =
-      TEMP_FAILURE_RETRY(fallocate(file.get(), 0, 0, static_cast<off_t>(plan.reserved)));
-  if (const int reason = errno; failed != 0 && (reason == ENOSPC || reason == ENOMEM))
+  const bool allocated = allocate_pages(file.get(), 0, plan.reserved);
+  if (const int reason = errno; !allocated && (reason == ENOSPC || reason == ENOMEM))
     return no_memory(who, plan.reserved, reason);
-  if (failed != 0 || pwrite(file.get(), &constants, sizeof constants, 0) != sizeof constants ||
+  if (!allocated || pwrite(file.get(), &constants, sizeof constants, 0) != sizeof constants ||
       fcntl(file.get(), F_ADD_SEALS, kSeals | F_SEAL_SEAL) != 0) {
     return system_error(who + ": its memory", errno);
   }
@@ -183,8 +182,6 @@ Expected<std::shared_ptr<ChannelSegment>> open_segment(const ChannelDescriptors&
   fcntl(descriptors.event, F_SETFD, FD_CLOEXEC);
   return make_segment(descriptors, constants);
 }
-
-void Unmap::operator()(void* memory) const { munmap(memory, bytes); }
 
 ChannelSegment::ChannelSegment(const ChannelDescriptors& descriptors, const Constants& constants,
                                MappedMemory base, MappedMemory membership)

@@ -10,8 +10,10 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/base/type_id.h>
+#include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/channel/layout.h>
 #include <cowshed/share/channel/options.h>
+#include <cowshed/share/os/mapped_memory.h>
 
 // The room share/channel: channels, without the public interface (share/channel.h).  It may use
 // base, share/os, share/jemalloc, share/process, share/accounting, share/registry and share/wire.
@@ -59,13 +61,6 @@ extern constinit ThreadStates no_states;
 // makes the access one load.
 [[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadStates* cached_states;
 
-// Memory that is unmapped with its owner.
-struct Unmap {
-  std::uint64_t bytes;
-  void operator()(void* memory) const;
-};
-using MappedMemory = std::unique_ptr<void, Unmap>;
-
 class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
  public:
   using Constants = channel_layout::Constants;
@@ -112,6 +107,10 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   // Completes close() for a process that began it and may have died.  Returns closed().
   bool finish_closing();
   Expected<int> poll_descriptor();
+  // Counts messages that are sent, for transfer_report().
+  TransferRow row(std::string_view type, TransferKind kind) const {
+    return TransferCounter("channel", options_.name).row(type, kind);
+  }
   ChannelStats stats();
 
   // membership.cc

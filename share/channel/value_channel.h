@@ -12,7 +12,6 @@
 #include <utility>
 
 #include <cowshed/base/error.h>
-#include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/channel/commit.h>
 #include <cowshed/share/channel/options.h>
 #include <cowshed/share/channel/segment.h>
@@ -49,8 +48,7 @@ class ValueChannel {
  public:
   explicit ValueChannel(std::shared_ptr<ChannelSegment> segment)
       : segment_(std::move(segment)),
-        row_(TransferCounter("channel", segment_->options().name)
-                 .row(type_name<typename Counted<T>::Type>(), Counted<T>::kKind)) {}
+        row_(segment_->row(type_name<typename Counted<T>::Type>(), Counted<T>::kKind)) {}
 
   static MessageType message_type() {
     // The mangled name is the same in every program.

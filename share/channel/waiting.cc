@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <climits>
-#include <ctime>
 #include <memory>
 #include <string>
 #include <sys/syscall.h>
+#include <thread>
 #include <unistd.h>
 
 #include <cowshed/base/file_descriptor.h>
@@ -126,8 +126,7 @@ Expected<void> Waiting::wait_for_sender_to_leave() {
       break;
     }
     TRY_VOID(check_holder(holder));
-    const timespec time = {0, kPollSleep.count()};
-    nanosleep(&time, nullptr);
+    std::this_thread::sleep_for(kPollSleep);
   }
   return {};
 }

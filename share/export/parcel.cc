@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <mutex>
-#include <stdexcept>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <system_error>
@@ -69,13 +68,6 @@ class Packer {
   format::Contents contents_;
 };
 
-tl::unexpected<Error> packing_error(const std::exception& failure) {
-  const auto* refused = dynamic_cast<const std::system_error*>(&failure);
-  return tl::make_unexpected(Error{ErrorCode::system_call,
-                                   refused == nullptr ? 0 : refused->code().value(),
-                                   std::string("a parcel of arenas: ") + failure.what()});
-}
-
 tl::unexpected<Error> damaged(const std::exception& failure) {
   return make_error(ErrorCode::bad_message, std::string("arenas as received: ") + failure.what());
 }
@@ -114,8 +106,8 @@ Files take_files(Decoder& from, const Description& arena) {
   return files;
 }
 
-// An error if an arena of this process has these addresses.  If it is one that this process did not
-// inherit, it makes way: the parcel may have the same arena.
+// Fails if an arena of this process has these addresses.  An arena that this process did not
+// inherit gives them up, because the parcel may have the same arena.
 Expected<void> make_way(const Description& arena, const std::string& who) {
   for (ArenaCore* core : all_cores()) {
     const std::lock_guard lock(core->mutex());
@@ -133,8 +125,8 @@ Expected<void> make_way(const Description& arena, const std::string& who) {
 
 Expected<void> map_arena(const Description& arena, Holder holder, const std::string& who) {
   TRY_VOID(make_way(arena, who));
-  TRY_VOID(reserve_range(arena.begin, arena.capacity, holder, who,
-                         "unmap it, or have the arena in another process"));
+  TRY_VOID(map_range(-1, arena.begin, arena.capacity, holder, who,
+                     "unmap it, or have the arena in another process"));
   const int protection = arena.mode == FreezeMode::strict ? PROT_READ : PROT_READ | PROT_WRITE;
   for (const auto& [run, fd, payload] : arena.segments) {
     if (mmap(reinterpret_cast<void*>(arena.begin + run.begin), run.end - run.begin, protection,
@@ -155,7 +147,7 @@ bool is_same_file(int a, int b) {
          of_a.st_dev == of_b.st_dev;
 }
 
-// That it is mapped here already, from the same files.
+// Whether the arena is mapped here already, from the same files.
 bool is_here(const Arena& arena, const Description& wanted, const Files& files) {
   ArenaCore& core = *ArenaAccess::core_of(arena);
   const std::lock_guard lock(core.mutex());
@@ -170,6 +162,12 @@ bool is_here(const Arena& arena, const Description& wanted, const Files& files) 
 }
 
 }  // namespace
+
+tl::unexpected<Error> packing_error(const std::runtime_error& failure) {
+  const auto* refused = dynamic_cast<const std::system_error*>(&failure);
+  return make_error(ErrorCode::system_call, std::string("a parcel of arenas: ") + failure.what(),
+                    refused == nullptr ? 0 : refused->code().value());
+}
 
 Expected<internal::Content> pack_arenas() {
   const OutsideScope outside;
@@ -278,10 +276,10 @@ Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names, std::v
   return arenas;
 }
 
-Expected<std::vector<Arena>> adopt_arenas(internal::Content content) {
+Expected<std::vector<Arena>> adopt_arenas(internal::Content content, std::vector<Arena> had) {
   try {
     Decoder from(std::move(content));
-    return adopt_arenas(from);
+    return adopt_arenas(from, KeepNames::yes, std::move(had));
   } catch (const std::runtime_error& failure) {
     return damaged(failure);
   }
@@ -290,13 +288,8 @@ Expected<std::vector<Arena>> adopt_arenas(internal::Content content) {
 Expected<void> adopt_for_ever(internal::Content content) {
   // Never destroyed, because the kernel frees everything when the process ends.
   static auto& adopted = *new std::vector<Arena>;
-  try {
-    Decoder from(std::move(content));
-    TRY(adopted, adopt_arenas(from, KeepNames::yes, std::move(adopted)));
-    return {};
-  } catch (const std::runtime_error& failure) {
-    return damaged(failure);
-  }
+  TRY(adopted, adopt_arenas(std::move(content), std::move(adopted)));
+  return {};
 }
 
 }  // namespace cowshed

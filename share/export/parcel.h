@@ -1,5 +1,6 @@
 #pragma once
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,9 @@ Expected<internal::Content> pack_arenas();
 // Packs one arena.  Errors: arena_not_frozen, not_inherited, system_call.
 Expected<void> pack_arena(const Arena& arena, Encoder& to);
 
+// The error for an exception of an Encoder.
+tl::unexpected<Error> packing_error(const std::runtime_error& failure);
+
 // Whether the receiver publishes the objects under their names.
 enum class KeepNames : bool { no, yes };
 
@@ -44,9 +48,9 @@ enum class KeepNames : bool { no, yes };
 //
 // `had` are arenas of earlier parcels.  Those that this parcel has too stay mapped, with what was
 // written to them and published in them here.  The others are destroyed.
-Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names = KeepNames::yes,
+Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names,
                                           std::vector<Arena> had = {});
-Expected<std::vector<Arena>> adopt_arenas(internal::Content content);
+Expected<std::vector<Arena>> adopt_arenas(internal::Content content, std::vector<Arena> had = {});
 
 // Adopts arenas and keeps them until the process ends or the next call replaces them.  Not
 // thread-safe.

@@ -1,7 +1,6 @@
 #include <cerrno>
 #include <stdexcept>
 #include <sys/socket.h>
-#include <system_error>
 #include <utility>
 
 #include <cowshed/base/try.h>
@@ -32,8 +31,8 @@ Expected<void> send_arena(int socket, const Arena& arena) {
   TRY_VOID(pack_arena(arena, to));
   try {
     return launch::send_message(socket, launch::MessageKind::adopt, {}, to.finish());
-  } catch (const std::system_error& refused) {
-    return system_error("sending an arena", refused.code().value());
+  } catch (const std::runtime_error& failure) {
+    return packing_error(failure);
   }
 }
 

@@ -22,15 +22,15 @@ int cowshed_je_mallctl(const char* name, void* old_value, std::size_t* old_size,
 std::size_t cowshed_je_nallocx(std::size_t size, int flags) noexcept;
 
 // Options of jemalloc; share/malloc/malloc.cc adds to them.
-// - One arena for records.  It uses huge pages beyond some MiB, because fork() copies the page
-// tables
-//   of ordinary memory.  (From the start they would cost each process 2 MiB.)
-// - A free extent of any size serves a small request.  Else extents add up in an arena that is
-// filled
-//   and emptied, because free memory does not decay there.
-// - Thread caches are trimmed less often than after each 64 KiB (tcache.c).  That would be every
-// few
-//   dozen blocks of a page, and two threads would wait for each other at the arena's bins.
+//
+// There is one arena for records.  Beyond some MiB it uses huge pages, because fork() copies the
+// page tables of ordinary memory.  From the start they would cost each process 2 MiB.
+//
+// A free extent of any size serves a small request.  Else extents would add up in an arena that is
+// filled and emptied, because free memory does not decay there.
+//
+// Thread caches are trimmed less often than after each 64 KiB (tcache.c).  That would be every few
+// dozen blocks of a page, and two threads would wait for each other at the arena's bins.
 extern const char* const cowshed_je_malloc_conf;
 const char* const cowshed_je_malloc_conf =
     "narenas:1,metadata_thp:auto,retain:true,background_thread:false,lg_extent_max_active_fit:48,"
@@ -81,16 +81,14 @@ namespace cowshed::jemalloc {
 namespace {
 
 // On the stack, because the thread's malloc may allocate from an arena here.
-class Key {
- public:
-  Key(const char* format, unsigned arena) {
-    std::snprintf(text_.data(), text_.size(), format, arena);
-  }
-  const char* get() const { return text_.data(); }
+using Key = std::array<char, 64>;
+Key key(const char* format, unsigned arena) {
+  Key text{};
+  std::snprintf(text.data(), text.size(), format, arena);
+  return text;
+}
 
- private:
-  std::array<char, 64> text_{};
-};
+int act(const char* key) { return cowshed_je_mallctl(key, nullptr, nullptr, nullptr, 0); }
 
 template <class T>
 int set(const char* key, T value) {
@@ -98,12 +96,22 @@ int set(const char* key, T value) {
 }
 
 template <class T>
-T get(const Key& key) {
-  T value{};
+int get(const char* key, T& value) {
   std::size_t size = sizeof value;
-  cowshed_je_mallctl(key.get(), &value, &size, nullptr, 0);
-  return value;
+  return cowshed_je_mallctl(key, &value, &size, nullptr, 0);
 }
+
+// Returns the map's entry of a page; null if there is no leaf.
+std::atomic<std::uintptr_t>* find_record(std::uintptr_t address, void* context) {
+  return static_cast<std::atomic<std::uintptr_t>*>(cowshed_je_je_rtree_leaf_elm_lookup_hard(
+      nullptr, cowshed_je_je_arena_emap_global, context, address, false, false));
+}
+
+// A thread's cache of leaves (rtree_ctx_t of rtree_tsd.h, 384 bytes).
+struct Context {
+  Context() { cowshed_je_je_rtree_ctx_data_init(bytes.data()); }
+  alignas(64) std::array<std::byte, 1024> bytes{};
+};
 
 }  // namespace
 
@@ -119,37 +127,28 @@ int create_arena(ExtentHooks* hooks, unsigned& arena) {
       cowshed_je_mallctl("experimental.arenas_create_ext", &arena, &size, &config, sizeof config);
   if (error == EAGAIN) error = ENOMEM;  // jemalloc means that
   // No memory is returned to the kernel by itself; it stays warm for the next allocation.
-  for (const char* key : {"arena.%u.dirty_decay_ms", "arena.%u.muzzy_decay_ms"})
-    if (error == 0) error = set(Key(key, arena).get(), ssize_t{-1});
+  for (const char* decay : {"arena.%u.dirty_decay_ms", "arena.%u.muzzy_decay_ms"})
+    if (error == 0) error = set(key(decay, arena).data(), ssize_t{-1});
   return error;
 }
 
-int destroy_arena(unsigned arena) {
-  return cowshed_je_mallctl(Key("arena.%u.destroy", arena).get(), nullptr, nullptr, nullptr, 0);
-}
+int destroy_arena(unsigned arena) { return act(key("arena.%u.destroy", arena).data()); }
+int purge_arena(unsigned arena) { return act(key("arena.%u.purge", arena).data()); }
 
-int purge_arena(unsigned arena) {
-  return cowshed_je_mallctl(Key("arena.%u.purge", arena).get(), nullptr, nullptr, nullptr, 0);
-}
-
-int create_cache(unsigned& cache) {
-  std::size_t size = sizeof cache;
-  return cowshed_je_mallctl("tcache.create", &cache, &size, nullptr, 0);
-}
-
+int create_cache(unsigned& cache) { return get("tcache.create", cache); }
 int flush_cache(unsigned cache) { return set("tcache.flush", cache); }
 int destroy_cache(unsigned cache) { return set("tcache.destroy", cache); }
 
 ArenaCounts count_arena(unsigned arena) {
   set("epoch", std::uint64_t{1});
-  ArenaCounts counts;
-  counts.live_bytes = get<std::size_t>(Key("stats.arenas.%u.small.allocated", arena)) +
-                      get<std::size_t>(Key("stats.arenas.%u.large.allocated", arena));
-  counts.live_blocks = get<std::uint64_t>(Key("stats.arenas.%u.small.nmalloc", arena)) +
-                       get<std::uint64_t>(Key("stats.arenas.%u.large.nmalloc", arena)) -
-                       get<std::uint64_t>(Key("stats.arenas.%u.small.ndalloc", arena)) -
-                       get<std::uint64_t>(Key("stats.arenas.%u.large.ndalloc", arena));
-  return counts;
+  const auto count = [&](const char* what) {
+    std::uint64_t value = 0;
+    get(key(what, arena).data(), value);
+    return value;
+  };
+  return {count("stats.arenas.%u.small.allocated") + count("stats.arenas.%u.large.allocated"),
+          count("stats.arenas.%u.small.nmalloc") + count("stats.arenas.%u.large.nmalloc") -
+              count("stats.arenas.%u.small.ndalloc") - count("stats.arenas.%u.large.ndalloc")};
 }
 
 bool has_block(const void* address) {
@@ -158,22 +157,6 @@ bool has_block(const void* address) {
   return cowshed_je_mallctl("arenas.lookup", &arena, &size, static_cast<void*>(&address),
                             sizeof address) == 0;
 }
-
-namespace {
-
-// Returns the map's entry of a page; null if there is no leaf.
-std::atomic<std::uintptr_t>* find_record(std::uintptr_t address, void* context) {
-  return static_cast<std::atomic<std::uintptr_t>*>(cowshed_je_je_rtree_leaf_elm_lookup_hard(
-      nullptr, cowshed_je_je_arena_emap_global, context, address, false, false));
-}
-
-// A thread's cache of leaves (rtree_ctx_t of rtree_tsd.h, 384 bytes).
-struct Context {
-  Context() { cowshed_je_je_rtree_ctx_data_init(bytes.data()); }
-  alignas(64) std::array<std::byte, 1024> bytes{};
-};
-
-}  // namespace
 
 bool has_extent(const void* begin) {
   Context context;
@@ -195,15 +178,8 @@ void forget_addresses(std::uintptr_t begin, std::uintptr_t end) {
   }
 }
 
-int thread_arena(unsigned& arena) {
-  std::size_t size = sizeof arena;
-  return cowshed_je_mallctl("thread.arena", &arena, &size, nullptr, 0);
-}
-
+int thread_arena(unsigned& arena) { return get("thread.arena", arena); }
 int set_thread_arena(unsigned arena) { return set("thread.arena", arena); }
-
-void flush_thread_cache() {
-  cowshed_je_mallctl("thread.tcache.flush", nullptr, nullptr, nullptr, 0);
-}
+void flush_thread_cache() { act("thread.tcache.flush"); }
 
 }  // namespace cowshed::jemalloc

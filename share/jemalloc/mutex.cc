@@ -1,11 +1,8 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
-#include <linux/futex.h>
 #include <new>
 #include <pthread.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 // The mutex of the private jemalloc.  ThreadSanitizer would watch libc's mutexes, and ends the
 // program when a thread holds more than 64, as jemalloc does during a fork.  It sees the atomics of
@@ -19,10 +16,6 @@ enum : std::uint32_t { kFree, kLocked, kContended };
 std::atomic<std::uint32_t>& word(pthread_mutex_t* mutex) {
   static_assert(sizeof(std::atomic<std::uint32_t>) <= sizeof(pthread_mutex_t));
   return *reinterpret_cast<std::atomic<std::uint32_t>*>(mutex);
-}
-
-void futex(std::atomic<std::uint32_t>& address, int operation, std::uint32_t value) {
-  syscall(SYS_futex, &address, operation | FUTEX_PRIVATE_FLAG, value, nullptr, nullptr, 0);
 }
 
 }  // namespace
@@ -43,13 +36,13 @@ int cowshed_je_mutex_trylock(pthread_mutex_t* mutex) {
 int cowshed_je_mutex_lock(pthread_mutex_t* mutex) {
   if (cowshed_je_mutex_trylock(mutex) == 0) return 0;
   while (word(mutex).exchange(kContended, std::memory_order_acquire) != kFree)
-    futex(word(mutex), FUTEX_WAIT, kContended);
+    word(mutex).wait(kContended, std::memory_order_relaxed);
   return 0;
 }
 
 int cowshed_je_mutex_unlock(pthread_mutex_t* mutex) {
   if (word(mutex).exchange(kFree, std::memory_order_release) == kContended)
-    futex(word(mutex), FUTEX_WAKE, 1);
+    word(mutex).notify_one();
   return 0;
 }
 }

@@ -1,5 +1,5 @@
-// Functions of the C library that keep what they allocate, and write to it later, if only at
-// exit(): what they allocate in an ArenaScope lies outside of it.  Part of cowshed::malloc.
+// Wraps functions of the C library that keep what they allocate, and write to it later, if only at
+// exit().  The wrappers make them allocate outside ArenaScopes.  Part of cowshed::malloc.
 #include <atomic>
 #include <clocale>
 #include <cstdio>
@@ -15,9 +15,9 @@ using namespace cowshed;
 
 namespace {
 
-// Calls the C library's own function of that name outside of scopes.  It is looked up at the first
-// call, by several threads where they call it at once.  Not in the initialisation of a static: a
-// child that is forked while another thread is there would wait for that thread for ever.
+// Calls the C library's own function of that name outside scopes.  The first call looks it up.
+// Several threads may do so at once: a static's initialisation would make them wait, and a child
+// that is forked meanwhile would wait for ever.
 template <auto kOurs, class... Arguments>
 auto outside(const char* name, Arguments... arguments) {
   static constinit std::atomic<void*> found = nullptr;
@@ -30,7 +30,7 @@ auto outside(const char* name, Arguments... arguments) {
   return reinterpret_cast<decltype(kOurs)>(function)(arguments...);
 }
 
-// For a stream may be opened outside, and first used in a scope.
+// Allocates the buffer now, because the stream may be first used in a scope.
 FILE* with_buffer(FILE* stream) {
   if (stream != nullptr) {
     const OutsideScope scope;
@@ -39,7 +39,8 @@ FILE* with_buffer(FILE* stream) {
   return stream;
 }
 
-// What the C library makes of the locale in use at the first wide character, and keeps with it.
+// Allocates the current locale's conversions now.  The C library would do so at the first wide
+// character, and keeps them with the locale.
 void make_conversions() {
   constexpr int kNotAscii = 0x80;
   (void)btowc(kNotAscii);
@@ -58,7 +59,7 @@ int __cxa_thread_atexit_impl(void (*function)(void*), void* object, void* librar
   return outside<&__cxa_thread_atexit_impl>("__cxa_thread_atexit_impl", function, object, library);
 }
 
-// libstdc++'s name for it.
+// libstdc++ calls newlocale() by this name.
 locale_t __newlocale(int categories, const char* name, locale_t base) noexcept {
   return newlocale(categories, name, base);
 }
@@ -77,7 +78,7 @@ int on_exit(void (*function)(int, void*), void* argument) noexcept {
   return outside<&on_exit>("on_exit", function, argument);
 }
 
-// Records of a thread stay with its stack, for another thread.
+// A thread's records stay with its stack, which a later thread uses again.
 int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*),
                    void* argument) noexcept {
   return outside<&pthread_create>("pthread_create", thread, attributes, start, argument);

@@ -1,7 +1,7 @@
-// cowshed::malloc: the program's malloc family, for ArenaScope.  Behind it is the private jemalloc
-// that arenas use, so that a scope only changes where a thread's malloc takes its memory: malloc
-// itself pays nothing.  A free looks at the address first: what is frozen is dropped, and no block
-// ever gets into a cache from which it would come back in the wrong place.
+// cowshed::malloc: the program's malloc family, for ArenaScope.  It calls the private jemalloc that
+// arenas use.  A scope only changes where a thread's malloc takes its memory, so malloc itself is
+// as fast as ever.  free() checks the address first: it drops frozen blocks, and puts no block into
+// a cache of the wrong arena.
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
@@ -31,7 +31,7 @@ inline Owner owner_of(const void* block) {
   return scope.end == 0 ? Owner::cached : Owner::heap_in_scope;
 }
 
-// What was freed of a full arena serves other sizes after it was put together again.
+// Joins the free blocks of a full arena, so that they serve other sizes.
 [[gnu::noinline]] bool make_room() {
   if (thread_scope.end == 0) return false;
   jemalloc::flush_thread_cache();
@@ -66,7 +66,7 @@ inline void* retried(Allocate allocate) {
 
 extern "C" {
 
-// No second try: to look at the result would cost every call 4 %.
+// Does not retry, because checking the result would cost every call 4 %.
 void* malloc(std::size_t size) noexcept { return cowshed_je_malloc(size); }
 
 void* calloc(std::size_t count, std::size_t size) noexcept {
@@ -108,10 +108,10 @@ void* valloc(std::size_t size) noexcept { return memalign(kPage, size); }
 
 void* pvalloc(std::size_t size) noexcept {
   const std::size_t whole = (size + kPage - 1) & ~(kPage - 1);
-  return memalign(kPage, whole < size ? size : whole);  // too much for anybody
+  return memalign(kPage, whole < size ? size : whole);  // an overflow: `size` fails
 }
 
-// 0 for a frozen block: nothing of it may be written to.
+// Returns 0 for a frozen block, because nobody may write to it.
 std::size_t malloc_usable_size(void* block) noexcept {
   if (owner_of(block) != Owner::arena) [[likely]]
     return cowshed_je_malloc_usable_size(block);
@@ -120,18 +120,18 @@ std::size_t malloc_usable_size(void* block) noexcept {
   return found.readable != 0 ? found.readable : cowshed_je_malloc_usable_size(block);
 }
 
-// As many arenas as jemalloc takes by default: it serves the whole program here.
+// jemalloc serves the whole program here, so it has its default number of arenas.
 extern const char* const cowshed_je_malloc_conf_2_conf_harder;
 const char* const cowshed_je_malloc_conf_2_conf_harder = "narenas:default";
 
-// Not the address of `malloc`: in a shared library that is whichever malloc comes first.
+// Not &malloc, which in a shared library is the first malloc that the dynamic linker finds.
 [[gnu::alias("malloc"), gnu::visibility("hidden"), gnu::malloc, gnu::alloc_size(1)]] void*
 cowshed_own_malloc(std::size_t size) noexcept;
 void* (*const cowshed_linked_malloc)(std::size_t) = &cowshed_own_malloc;
 }
 
-// C++'s operators too, for another library may have them, without malloc: a preloaded jemalloc.
-// Weak: a program may have its own.
+// C++'s operators, because another library, such as a preloaded jemalloc, may have some that do not
+// call malloc.  They are weak, because a program may have its own.
 namespace {
 
 void* new_block(std::size_t size, std::size_t alignment) {

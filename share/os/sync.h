@@ -33,7 +33,4 @@ void barrier_in_all_processes();
 // Returns whether the thread is stopped by a signal or a tracer.
 bool thread_is_stopped(std::uint32_t thread);
 
-// Returns CLOCK_MONOTONIC.
-std::uint64_t nanoseconds_now();
-
 }  // namespace cowshed::internal

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 
 // All of this library's fork handlers.  Nothing else calls pthread_atfork(3).
 //
@@ -31,5 +32,14 @@ struct Handlers {
 // with or without locks of other ranks held.  Waits until a fork in another thread has ended. Later
 // calls for the same rank do nothing.  Thread-safe.
 void enter(Rank rank, const Handlers& handlers) noexcept;
+
+// Returns the mutex, which every later fork() holds.  For a rank with no other lock.
+template <Rank rank, std::mutex& mutex>
+std::mutex& held_over_forks() noexcept {
+  static constexpr Handlers kHandlers = {[] { mutex.lock(); }, [] { mutex.unlock(); },
+                                         [] { mutex.unlock(); }};
+  enter(rank, kHandlers);
+  return mutex;
+}
 
 }  // namespace cowshed::fork_handlers

@@ -78,14 +78,9 @@ TransferTables& transfer_tables() {
   return image == nullptr ? unpublished_transfers : image->transfers;
 }
 
-void show_transfers(std::uint32_t transfers) {
+void show_count(Table Header::* table, std::uint32_t count) {
   if (image != nullptr)
-    std::atomic_ref(image->header.transfers.count).store(transfers, std::memory_order_release);
-}
-
-void show_transfer_lanes(std::uint32_t lanes) {
-  if (image != nullptr)
-    std::atomic_ref(image->header.transfer_lanes.count).store(lanes, std::memory_order_release);
+    std::atomic_ref((image->header.*table).count).store(count, std::memory_order_release);
 }
 
 std::uint64_t changes() noexcept { return change_count.load(std::memory_order_acquire); }

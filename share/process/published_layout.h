@@ -45,9 +45,9 @@ struct TransferTables {
 };
 TransferTables& transfer_tables();
 
-// Set the number of entries in use, after the entries are complete.  Both numbers only grow.
-void show_transfers(std::uint32_t transfers);
-void show_transfer_lanes(std::uint32_t lanes);
+// Sets the number of entries in use, of `transfers` or `transfer_lanes`, after the entries are
+// complete.  The number only grows.  Needs no mutex.
+void show_count(Table Header::* table, std::uint32_t count);
 
 // Stores as much of `text` as fits.
 template <std::size_t size>

@@ -49,7 +49,15 @@ std::uint32_t inode_of(const struct stat& status) {
   return static_cast<std::uint32_t>(status.st_ino);
 }
 
-Expected<void> start_locked() {
+}  // namespace
+
+std::mutex& mutex() {
+  return fork_handlers::held_over_forks<fork_handlers::Rank::process, process_mutex>();
+}
+
+Expected<void> start() {
+  const std::lock_guard lock(mutex());
+  layout::create();
   if (own.load() != nullptr) return {};
   constexpr char kName[] = "cowshed-tree";
   FileDescriptor memfd = make_memfd(kName, Sealable::yes);
@@ -68,23 +76,6 @@ Expected<void> start_locked() {
   memory->last_generation = word_of(kGeneration, 0);  // the rest stays zero and takes no memory
   take(memory, std::move(memfd));
   return {};
-}
-
-}  // namespace
-
-std::mutex& mutex() {
-  static constexpr auto kUnlock = [] { process_mutex.unlock(); };
-  static constexpr fork_handlers::Handlers kHandlers = {[] { process_mutex.lock(); }, kUnlock,
-                                                        kUnlock};
-  fork_handlers::enter(fork_handlers::Rank::process, kHandlers);
-  return process_mutex;
-}
-
-Expected<void> start() {
-  const std::lock_guard lock(mutex());
-  auto started = start_locked();
-  if (started) layout::create();
-  return started;
 }
 
 std::uint64_t id() { return own_id.load(); }

@@ -41,8 +41,6 @@ Content::Content(std::string bytes, FileDescriptor file, std::uint64_t file_byte
   }
 }
 
-void Content::Unmap::operator()(void* memory) const { munmap(memory, bytes); }
-
 void Content::append(const void* data, std::size_t size) {
   if (size == 0) return;  // `data` may be null
   const std::size_t most = file_ ? kFileBuffer : most_inline_;
@@ -79,7 +77,7 @@ std::span<const std::byte> Content::view() {
   if (mapped_ == nullptr) {
     void* mapped = mmap(nullptr, file_bytes_, PROT_READ, MAP_PRIVATE, file_.get(), 0);
     if (mapped == MAP_FAILED) fail("mapping a message");
-    mapped_ = {mapped, Unmap{file_bytes_}};
+    mapped_ = MappedMemory(mapped, {file_bytes_});
   }
   return {static_cast<const std::byte*>(mapped_.get()), file_bytes_};
 }

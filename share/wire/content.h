@@ -2,12 +2,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include <cowshed/base/file_descriptor.h>
+#include <cowshed/share/os/mapped_memory.h>
 
 // The room share/wire: values as bytes (share/codec.h), and messages over sockets (message.h).  It
 // may use base, share/os and share/arena.
@@ -48,11 +48,7 @@ class Content {
   std::string bytes_;
   FileDescriptor file_;
   std::uint64_t file_bytes_ = 0;
-  struct Unmap {
-    std::uint64_t bytes;
-    void operator()(void* memory) const;
-  };
-  std::unique_ptr<void, Unmap> mapped_;
+  MappedMemory mapped_;
   std::vector<FileDescriptor> descriptors_;
 };
 

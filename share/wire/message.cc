@@ -36,8 +36,9 @@ struct alignas(cmsghdr) ControlBuffer {
   std::array<char, CMSG_SPACE(kMostDescriptors * sizeof(int))> bytes;
 };
 
-Expected<void> send_packet(int socket, const Header& header, std::string_view bytes,
-                           std::span<const int> descriptors) {
+// Returns false with an errno.
+bool send_packet(int socket, const Header& header, std::string_view bytes,
+                 std::span<const int> descriptors, int flags) noexcept {
   std::array<iovec, 2> parts = {iovec{const_cast<Header*>(&header), sizeof header},
                                 iovec{const_cast<char*>(bytes.data()), bytes.size()}};
   msghdr message = {};
@@ -53,9 +54,7 @@ Expected<void> send_packet(int socket, const Header& header, std::string_view by
     rights->cmsg_len = CMSG_LEN(descriptors.size_bytes());
     std::memcpy(CMSG_DATA(rights), descriptors.data(), descriptors.size_bytes());
   }
-  if (TEMP_FAILURE_RETRY(sendmsg(socket, &message, MSG_NOSIGNAL)) < 0)
-    return system_error("sendmsg to a worker's socket", errno);
-  return {};
+  return TEMP_FAILURE_RETRY(sendmsg(socket, &message, flags | MSG_NOSIGNAL)) >= 0;
 }
 
 void take_descriptors(msghdr& message, std::vector<FileDescriptor>& to) {
@@ -140,7 +139,8 @@ Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_
     const auto now = left.first(std::min(left.size(), kMostDescriptors));
     header.inline_bytes = bytes.size();
     header.descriptors_to_come = static_cast<std::uint32_t>(left.size());
-    TRY_VOID(send_packet(socket, header, bytes, now));
+    if (!send_packet(socket, header, bytes, now, 0))
+      return system_error("sendmsg to a worker's socket", errno);
     left = left.subspan(now.size());
     if (left.empty()) return {};
     bytes = {};
@@ -155,12 +155,7 @@ void send_bytes(int socket, MessageKind kind, const void* data, std::size_t size
   Header header;
   header.kind = kind;
   header.inline_bytes = size;
-  std::array<iovec, 2> parts = {iovec{&header, sizeof header},
-                                iovec{const_cast<void*>(data), size}};
-  msghdr message = {};
-  message.msg_iov = parts.data();
-  message.msg_iovlen = parts.size();
-  (void)sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  (void)send_packet(socket, header, {static_cast<const char*>(data), size}, {}, MSG_DONTWAIT);
 }
 
 Expected<std::optional<Message>> receive_message(int socket, int flags, std::size_t most_inline) {

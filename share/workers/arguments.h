@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -66,9 +65,8 @@ std::uint64_t bytes_of(const std::span<const T>& array) {
 template <class Parameter, class Argument>
 void encode_argument(const ArgumentCounter& counter, Encoder& to, const Argument& argument) {
   using To = ArgumentOf<Parameter>;
-  to.put(To::template kPassing<Argument>);  // not counted, because it is not the user's
-  const std::uint64_t before = to.written();
-  To::encode_itself(to, argument);
+  const std::uint64_t before = to.written() + sizeof(Passing);  // which is not the user's
+  To::encode(to, argument);
   if constexpr (To::template kPassing<Argument> == Passing::reference)
     counter.add<typename To::T>(TransferKind::reference, bytes_of(*argument));
   else counter.add<typename To::T>(TransferKind::value, to.written() - before);
@@ -90,40 +88,40 @@ void count_inherited(const ArgumentCounter& counter, const Ref<T>& ref) {
   counter.add<T>(TransferKind::reference, bytes_of(*ref));
 }
 
-// Fails to compile if an argument cannot be sent to its parameter.
-template <class Parts, class... Args>
+// Fails to compile if the argument cannot be sent to the parameter.
+template <class Parameter, class Argument>
 constexpr void check_sendable() {
+  using To = std::remove_cvref_t<Parameter>;
+  if constexpr (IsRef<Argument>::value && !IsRef<To>::value) {
+    static_assert(IsRef<Argument>::kSpawnSafe,
+                  "this reference's type may hold pointers to code, which means nothing in a "
+                  "spawned worker: see spawn_safe.h; or start(options, function, ...), which is "
+                  "for fork alone");
+    static_assert(
+        std::is_same_v<typename IsRef<Argument>::Object, To> && ArgumentOf<Parameter>::kByReference,
+        "the parameter for a Ref<T> is a const T&");
+  } else {
+    static_assert(!std::is_same_v<To, Arena>,
+                  "a worker has every arena that is frozen at its start: pass a Ref to what is "
+                  "published in it");
+    static_assert(Codable<To>,
+                  "this argument cannot be sent: make it trivially copyable, a string or a "
+                  "container, specialise cowshed::Codec<T>, or pass a Ref to it");
+    static_assert(RefsSpawnSafe<To>::value,
+                  "a reference in this argument has a type that may hold pointers to code, which "
+                  "means nothing in a spawned worker: see spawn_safe.h; or start(options, "
+                  "function, ...), which is for fork alone");
+    static_assert(std::is_convertible_v<const Argument&, To>);
+  }
+}
+
+template <class Parts, class... Args>
+constexpr void check_all_sendable() {
   static_assert(Parts::kParameters == sizeof...(Args),
                 "as many arguments as the worker's function has parameters, but for its `const "
                 "Worker&`");
-  const auto check = []<std::size_t i, class Argument>(std::tuple<Argument>*,
-                                                       std::index_sequence<i>) {
-    using Parameter = typename Parts::template Parameter<i>;
-    if constexpr (IsRef<Argument>::value && !IsRef<std::remove_cvref_t<Parameter>>::value) {
-      using T = typename IsRef<Argument>::Object;
-      static_assert(IsRef<Argument>::kSpawnSafe,
-                    "this reference's type may hold pointers to code, which means nothing in a "
-                    "spawned worker: see spawn_safe.h; or start(options, function, ...), which is "
-                    "for fork alone");
-      static_assert(
-          std::is_same_v<T, std::remove_cvref_t<Parameter>> && ArgumentOf<Parameter>::kByReference,
-          "the parameter for a Ref<T> is a const T&");
-    } else {
-      static_assert(!std::is_same_v<std::remove_cvref_t<Parameter>, Arena>,
-                    "a worker has every arena that is frozen at its start: pass a Ref to what is "
-                    "published in it");
-      static_assert(Codable<std::remove_cvref_t<Parameter>>,
-                    "this argument cannot be sent: make it trivially copyable, a string or a "
-                    "container, specialise cowshed::Codec<T>, or pass a Ref to it");
-      static_assert(RefsSpawnSafe<std::remove_cvref_t<Parameter>>::value,
-                    "a reference in this argument has a type that may hold pointers to code, which "
-                    "means nothing in a spawned worker: see spawn_safe.h; or start(options, "
-                    "function, ...), which is for fork alone");
-      static_assert(std::is_convertible_v<const Argument&, std::remove_cvref_t<Parameter>>);
-    }
-  };
   [&]<std::size_t... i>(std::index_sequence<i...>) {
-    (check(static_cast<std::tuple<Args>*>(nullptr), std::index_sequence<i>()), ...);
+    (check_sendable<typename Parts::template Parameter<i>, Args>(), ...);
   }(std::index_sequence_for<Args...>());
 }
 

@@ -25,19 +25,6 @@ namespace {
 
 COWSHED_FORK_STATE std::mutex of_process_mutex;
 
-struct OfProcess {
-  std::shared_ptr<ForkServerProcess> server;
-  pid_t owner = 0;
-};
-OfProcess& get_of_process() {
-  static OfProcess own;
-  return own;
-}
-
-constexpr fork_handlers::Handlers kHandlers = {[] { of_process_mutex.lock(); },
-                                               [] { of_process_mutex.unlock(); },
-                                               [] { of_process_mutex.unlock(); }};
-
 }  // namespace
 
 Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::start(
@@ -80,9 +67,8 @@ Expected<void> ForkServerProcess::begin(const ForkServerOptions& options,
 }
 
 Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& options) const {
-  pollfd waiting = {socket_.get(), POLLIN, 0};
   const auto timeout = static_cast<int>(bounded(options.start_timeout).count());
-  if (TEMP_FAILURE_RETRY(poll(&waiting, 1, timeout)) == 0) {
+  if (!is_ready(socket_.get(), POLLIN, timeout)) {
     return make_error(ErrorCode::forkserver_ended,
                       "it had not warmed up after " +
                           std::to_string(options.start_timeout.count()) +
@@ -111,8 +97,7 @@ bool ForkServerProcess::ended() const { return is_ready(pidfd_.get()); }
 // kernel/exit.c).  Waits for the latter if the former has happened.
 bool ForkServerProcess::is_ending() const {
   constexpr int kPatience = 1000;  // ms
-  pollfd end = {pidfd_.get(), POLLIN, 0};
-  return TEMP_FAILURE_RETRY(poll(&end, 1, is_ready(socket_.get(), POLLHUP) ? kPatience : 0)) > 0;
+  return is_ready(pidfd_.get(), POLLIN, is_ready(socket_.get(), POLLHUP) ? kPatience : 0);
 }
 
 std::string ForkServerProcess::how_it_ended() const {
@@ -152,14 +137,13 @@ Expected<void> ForkServerProcess::send_new_arenas() {
 }
 
 Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::of_process() {
-  fork_handlers::enter(fork_handlers::Rank::forkserver, kHandlers);
-  const std::lock_guard lock(of_process_mutex);
-  OfProcess& own = get_of_process();
-  if (own.owner != getpid() || own.server->ended()) {
-    TRY(auto started, start({}, nullptr, nullptr));
-    own = {std::move(started), getpid()};
+  const std::lock_guard lock(
+      fork_handlers::held_over_forks<fork_handlers::Rank::forkserver, of_process_mutex>());
+  static std::shared_ptr<ForkServerProcess> own;
+  if (own == nullptr || own->owner_ != getpid() || own->ended()) {
+    TRY(own, start({}, nullptr, nullptr));
   }
-  return own.server;
+  return own;
 }
 
 // Returns whether something can be read; false: the forkserver has ended.
@@ -195,8 +179,8 @@ Expected<void> await_start(const Launch& launch, Child& child) {
   if (!is_answered()) {
     // The forkserver has ended.  A worker that it forked last is about to answer; if there is none,
     // the socket has no other end, and poll() returns at once.
-    pollfd worker = {child.socket.get(), POLLIN, 0};
-    TEMP_FAILURE_RETRY(poll(&worker, 1, static_cast<int>(launch.options.start_timeout.count())));
+    (void)is_ready(child.socket.get(), POLLIN,
+                   static_cast<int>(launch.options.start_timeout.count()));
     child.read_messages();
   }
   if (!is_answered()) {

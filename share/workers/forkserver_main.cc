@@ -1,6 +1,5 @@
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <optional>
 #include <poll.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/base/exception_text.h>
 #include <cowshed/share/export/parcel.h>
 #include <cowshed/share/workers/forkserver_client.h>
@@ -79,7 +79,7 @@ class Server {
   bool receive();
   void start_worker(Message message);
   void reap();
-  static void report_start(int socket, std::chrono::steady_clock::time_point before);
+  static void report_start(int socket, std::uint64_t before);
   static void refuse(int socket, const std::string& why) {
     send_text(socket, MessageKind::refused, why);
   }
@@ -128,7 +128,7 @@ void Server::start_worker(Message message) {
   }
   if (is_ready(socket.get(), 0)) return;  // hung up: the starter has given up, or ended
   flush_streams();
-  const auto before = std::chrono::steady_clock::now();
+  const std::uint64_t before = monotonic_ns();
   const pid_t pid = fork();
   if (pid == 0) {
     signals_.give_back();
@@ -147,14 +147,14 @@ void Server::start_worker(Message message) {
 
 // Runs in the worker.  If the server reported the start, and were killed before it did, nobody
 // would know of the worker.
-void Server::report_start(int socket, std::chrono::steady_clock::time_point before) {
+void Server::report_start(int socket, std::uint64_t before) {
   const FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
   if (!pidfd) {
     refuse(socket, system_error("pidfd_open", errno).value().message);
     _exit(1);
   }
-  const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - before;
-  (void)send_message(socket, MessageKind::started, {getpid(), took.count()}, {}, pidfd.get());
+  const auto took = static_cast<std::int64_t>(monotonic_ns() - before);
+  (void)send_message(socket, MessageKind::started, {getpid(), took}, {}, pidfd.get());
 }
 
 void Server::reap() {

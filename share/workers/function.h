@@ -91,10 +91,6 @@ class ArgumentOf {
   template <class Argument>
   static void encode(Encoder& to, const Argument& argument) {
     to.put(kPassing<Argument>);
-    encode_itself(to, argument);
-  }
-  template <class Argument>
-  static void encode_itself(Encoder& to, const Argument& argument) {
     if constexpr (kPassing<Argument> == Passing::reference || std::is_same_v<T, Argument>)
       to.put(argument);
     else to.put<T>(T(argument));

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -11,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/workers/launch.h>
 #include <cowshed/share/workers/worker_main.h>
@@ -19,14 +19,7 @@
 namespace cowshed::launch {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-std::uint64_t ns_since(Clock::time_point before) {
-  return static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - before).count());
-}
-
-// Kills the child if it cannot be had: nobody could wait for it.
+// On an error, kills the child, because nobody could wait for it.
 Expected<FileDescriptor> open_pidfd(pid_t pid) {
   FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));  // CLOEXEC by itself
   if (!pidfd) {
@@ -56,25 +49,13 @@ std::vector<char*> merge_environment(const std::vector<std::string>& added) {
   return all;
 }
 
-class FileActions {
- public:
-  FileActions() { posix_spawn_file_actions_init(&actions_); }
-  FileActions(const FileActions&) = delete;
-  FileActions& operator=(const FileActions&) = delete;
-  ~FileActions() { posix_spawn_file_actions_destroy(&actions_); }
-  posix_spawn_file_actions_t* get() { return &actions_; }
-
- private:
-  posix_spawn_file_actions_t actions_ = {};
-};
-
 }  // namespace
 
 Expected<Child> fork_worker(const Launch& launch, int rank) {
   TRY(auto sockets, make_socket_pair());
   flush_streams();
   const pid_t parent = getpid();
-  const auto before = Clock::now();
+  const std::uint64_t before = monotonic_ns();
   const pid_t pid = fork();
   if (pid == 0) {
     sockets.first = FileDescriptor();
@@ -85,7 +66,7 @@ Expected<Child> fork_worker(const Launch& launch, int rank) {
   Child worker;
   worker.exit.rank = rank;
   worker.exit.pid = pid;
-  worker.exit.start_ns = ns_since(before);
+  worker.exit.start_ns = monotonic_ns() - before;
   worker.socket = std::move(sockets.first);
   TRY(worker.pidfd, open_pidfd(pid));
   return worker;
@@ -97,32 +78,30 @@ Expected<Child> spawn_worker(const Launch& launch, int rank) {
   const int socket = sockets.first.get();
   TRY_VOID(send_message(socket, MessageKind::adopt, {}, launch.arenas));
   TRY_VOID(send_message(socket, MessageKind::job, {rank, options.count}, launch.job));
-  const auto before = Clock::now();
+  const std::uint64_t before = monotonic_ns();
   TRY(Child worker, spawn_process(options.program, sockets.second.get(), options.environment));
   worker.exit.rank = rank;
-  worker.exit.start_ns = ns_since(before);
+  worker.exit.start_ns = monotonic_ns() - before;
   worker.socket = std::move(sockets.first);
   return worker;
 }
 
 Expected<Child> spawn_process(const std::string& program, int socket,
                               const std::vector<std::string>& environment) {
-  FileActions actions;
-  if (const int error = posix_spawn_file_actions_adddup2(actions.get(), socket, kSocketNumber);
-      error != 0) {
-    return system_error("posix_spawn", error);
-  }
-  posix_spawn_file_actions_addclosefrom_np(actions.get(), kSocketNumber + 1);
   const std::string first = program.empty() ? program_name() : program;
   // Not this program's path: another file may have it by now.
   const char* file = program.empty() ? "/proc/self/exe" : program.c_str();
   std::array<char*, 3> arguments = {const_cast<char*>(first.c_str()),
                                     const_cast<char*>(kWorkerArgument), nullptr};
-  std::vector<char*> merged;
-  if (!environment.empty()) merged = merge_environment(environment);
+  const std::vector<char*> variables = merge_environment(environment);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  int error = posix_spawn_file_actions_adddup2(&actions, socket, kSocketNumber);
+  if (error == 0) error = posix_spawn_file_actions_addclosefrom_np(&actions, kSocketNumber + 1);
   pid_t pid = 0;
-  const int error = posix_spawn(&pid, file, actions.get(), nullptr, arguments.data(),
-                                merged.empty() ? environ : merged.data());
+  if (error == 0)
+    error = posix_spawn(&pid, file, &actions, nullptr, arguments.data(), variables.data());
+  posix_spawn_file_actions_destroy(&actions);
   if (error != 0)
     return system_error("posix_spawn of " + (program.empty() ? "this program" : program), error);
   Child child;

@@ -49,10 +49,6 @@ std::string too_large(const char* what, std::uint64_t bytes) {
          "can return an arena";
 }
 
-TransferRow row_of(const Channel<Bytes>& channel, std::string_view type) {
-  return TransferCounter("channel", channel.name()).row(type, TransferKind::value);
-}
-
 // The channel, and the parent, may learn of a death a little later.
 constexpr int kAttempts = 20;
 constexpr auto kBetweenAttempts = std::chrono::milliseconds(5);
@@ -66,7 +62,7 @@ bool is_for_now(const Error& error) {
 
 void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, std::string_view value_type,
                const MapCall& call) {
-  const TransferRow row = row_of(results, value_type);
+  const auto row = results.internals().segment().row(value_type, TransferKind::value);
   const auto send = [&](Content& value) {
     return results.internals().send(value.view(), {}, &row);
   };
@@ -99,7 +95,7 @@ Expected<MapQueue> MapQueue::create(const MapOptions& options, std::string_view 
   const std::string& name = options.workers.name;
   TRY(auto tasks, Channel<Bytes>::create({.name = name + " tasks", .slots = window}));
   TRY(auto results, Channel<Bytes>::create({.name = name + " results", .slots = window}));
-  const TransferRow sent = row_of(tasks, item_type);
+  const auto sent = tasks.internals().segment().row(item_type, TransferKind::value);
   return MapQueue(std::move(tasks), std::move(results), window, options.workers.restarts, sent);
 }
 

@@ -51,8 +51,8 @@ bool has_our_rights(const ucred& peer) {
   fcntl(kSocketNumber, F_SETFD, FD_CLOEXEC);
   if (!has_our_rights(parent)) {
     fail({ErrorCode::permission_denied, 0,
-          "this program is no worker of who has other rights than it: it is set-user-ID, "
-          "set-group-ID or has file capabilities; use Start::fork"});
+          "this program has other rights than its starter (set-user-ID, set-group-ID or file "
+          "capabilities), so it refuses to be a worker; use Start::fork"});
   }
   for (;;) {
     auto message = receive_message(kSocketNumber);

@@ -23,24 +23,29 @@ COWSHED_FORK_STATE int own_socket = -1;
 COWSHED_FORK_STATE pid_t own_pid = 0;
 StrayWrite stray_write;
 
-void watch_stray_writes() {
-  internal::set_stray_write_sink(&stray_write, []() noexcept {
-    if (getpid() == own_pid)
-      send_bytes(own_socket, MessageKind::stray_write, &stray_write, sizeof stray_write);
-  });
+void send_stray_write() noexcept {
+  if (getpid() == own_pid)
+    send_bytes(own_socket, MessageKind::stray_write, &stray_write, sizeof stray_write);
 }
 
 void send_failure(const std::string& text) {
   if (getpid() == own_pid) send_text(own_socket, MessageKind::failure, text);
 }
 
-// Returns the exit code.  A template, because a std::function may allocate for what it captures,
-// and each worker would copy a page of the heap.
-template <class Function>
-int run_body(const Function& body) {
+// Returns the exit code.  `signal_error`: why the kernel will not kill the worker with its parent.
+int run_body(const Worker& self, const WorkersOptions& options,
+             const internal::WorkerTask::Body& body, int signal_error) {
   try {
+    if (signal_error != 0) {
+      throw std::system_error(signal_error, std::generic_category(),
+                              "prctl(PR_SET_PDEATHSIG), for WorkersOptions::die_with_parent");
+    }
+    for (const std::string& variable : options.environment) {
+      const std::size_t equals = variable.find('=');
+      setenv(variable.substr(0, equals).c_str(), variable.substr(equals + 1).c_str(), 1);
+    }
     Encoder value;
-    const int code = body(value);
+    const int code = body(self, value);
     flush_streams();
     if (getpid() != own_pid) return code;  // in a process that the worker forked
     internal::give_back_hands();
@@ -81,19 +86,8 @@ void run_worker(const Worker& self, FileDescriptor socket, pid_t parent,
   }
   own_socket = socket.get();
   own_pid = getpid();
-  watch_stray_writes();
-  const int code = run_body([&](Encoder& value) {
-    if (signal_error != 0) {
-      throw std::system_error(signal_error, std::generic_category(),
-                              "prctl(PR_SET_PDEATHSIG), for WorkersOptions::die_with_parent");
-    }
-    for (const std::string& variable : options.environment) {
-      const std::size_t equals = variable.find('=');
-      setenv(variable.substr(0, equals).c_str(), variable.substr(equals + 1).c_str(), 1);
-    }
-    return body(self, value);
-  });
-  _exit(code);
+  internal::set_stray_write_sink(&stray_write, &send_stray_write);
+  _exit(run_body(self, options, body, signal_error));
 }
 
 void encode_job(Encoder& to, const WorkersOptions& options, const internal::WorkerTask& task) {

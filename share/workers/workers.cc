@@ -21,12 +21,11 @@ using launch::Launch;
 
 namespace {
 
-// What poll() is told to wait: at most 1,000 seconds at a time, -1 for ever.
+// What poll() is told to wait.
 int milliseconds_until(StartedWorkers::Clock::time_point deadline) {
-  if (deadline == StartedWorkers::Clock::time_point::max()) return -1;
   const auto now = StartedWorkers::Clock::now();
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(std::max(deadline, now) - now);
-  return static_cast<int>(std::min<std::int64_t>(left.count(), 1'000'000));
+  return static_cast<int>(launch::bounded(left).count());
 }
 
 }  // namespace

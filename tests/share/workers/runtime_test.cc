@@ -60,7 +60,7 @@ TEST(Runtime, AProgramWithMoreRightsThanItsCallerIsNoWorkerOfIt) {
       return std::string("not nobody");
     return end_of(start<other::scale>({.method = Start::spawn, .program = program}, 4)).error;
   });
-  EXPECT_THAT(found.said, HasSubstr("is no worker of who has other rights than it"));
+  EXPECT_THAT(found.said, HasSubstr("has other rights than its starter"));
 }
 
 TEST(Runtime, WithoutOneAProgramDoesNotSpawn) {
