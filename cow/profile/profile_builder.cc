@@ -170,9 +170,12 @@ void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
 
 void ProfileBuilder::look_up(const std::vector<Weighted>& tallies, Symbolizer& symbols) {
   std::set<CodeAddress> addresses;
-  for (const auto& [tally, copies_per_sample] : tallies)
-    for (const auto& [stack, samples] : tally->stacks)
-      addresses.insert(stack.code.addresses.begin(), stack.code.addresses.end());
+  for (const auto& [tally, copies_per_sample] : tallies) {
+    for (const auto& [stack, samples] : tally->stacks) {
+      const std::vector<CodeAddress>& code = stack.code.addresses;
+      addresses.insert(code.begin(), code.end());
+    }
+  }
   symbols.look_up(std::move(addresses));
 }
 
