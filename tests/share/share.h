@@ -19,10 +19,9 @@
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/share/workers.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/memory_map.h>
 #include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/test.h>
-
-#include "memory_map.h"
 
 namespace cowshed::test {
 

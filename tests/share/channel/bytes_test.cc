@@ -6,7 +6,7 @@ namespace cowshed {
 namespace {
 
 std::size_t own_status_kib(const std::string& key) {
-  return test::kib_of("/proc/self/status", key);
+  return test::figure_of("/proc/self/status", key);
 }
 
 std::uint64_t mapped_bytes_of(const std::string& channel) {

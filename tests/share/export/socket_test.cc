@@ -71,7 +71,9 @@ std::ptrdiff_t mappings() {
   });
 }
 
-std::size_t shared_resident_bytes() { return test::kib_of("/proc/self/status", "RssShmem") * 1024; }
+std::size_t shared_resident_bytes() {
+  return test::figure_of("/proc/self/status", "RssShmem") * 1024;
+}
 
 // A large object: the list of these is what a worker found.
 struct Block {

@@ -243,7 +243,7 @@ std::vector<std::string> list_descriptors() {
   return targets;
 }
 
-std::size_t huge_kib() { return test::kib_of("/proc/self/smaps_rollup", "AnonHugePages"); }
+std::size_t huge_kib() { return test::figure_of("/proc/self/smaps_rollup", "AnonHugePages"); }
 
 // An allocator's records in one would be 2 MiB for each of hundreds.
 TEST_P(Launch, AWorkerOfItsOwnBeginsWithoutHugePages) {
