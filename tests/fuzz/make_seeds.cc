@@ -34,10 +34,6 @@ T expect(Expected<T> value) {
   if constexpr (!std::is_void_v<T>) return std::move(*value);
 }
 
-void write(const fs::path& path, std::span<const char> bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<long>(bytes.size()));
-}
-
 // An image of that many arrays, and with that many 2 MiB ranges between them freed again.
 void make_image(const fs::path& path, int arrays, bool holes) {
   constexpr std::size_t kNumbers = 1U << 18U;  // 2 MiB
@@ -56,21 +52,21 @@ void make_image(const fs::path& path, int arrays, bool holes) {
   image_format::Header header;
   std::ifstream file(whole, std::ios::binary);
   file.read(reinterpret_cast<char*>(&header), sizeof(header));
-  std::vector<char> head(image_format::kPage + header.parcel_bytes);
+  std::string head(image_format::kPage + header.parcel_bytes, '\0');
   file.seekg(0);
   file.read(head.data(), static_cast<long>(head.size()));
   fs::remove(whole);
-  write(path, head);
+  test::write_file(path, head);
 }
 
 // The constants of a channel; what is to be changed in the rest is up to the fuzzer.
 void make_channel(const fs::path& path) {
   const auto channel =
       expect(Channel<Bytes>::create({.name = "fuzzed", .slots = 4, .memory = 1U << 20U}));
-  std::vector<char> constants(sizeof(channel_layout::Constants));
+  std::string constants(sizeof(channel_layout::Constants), '\0');
   const ssize_t got = pread(channel.descriptors().segment, constants.data(), constants.size(), 0);
   if (got != static_cast<ssize_t>(constants.size())) std::exit(EXIT_FAILURE);
-  write(path, constants);
+  test::write_file(path, constants);
 }
 
 // A recording, as recording_fuzzer.cc takes it, in both its forms.

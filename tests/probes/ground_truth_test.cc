@@ -4,10 +4,7 @@
 #include <wp_faults.skel.h>
 
 #include <cowshed/base/clock.h>
-#include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/setting.h>
-#include <cowshed/tests/support/taskstats.h>
-#include <cowshed/tests/support/test.h>
 
 #include "subject.h"
 #include "truths.h"
@@ -64,7 +61,7 @@ class KernelCount {
   const bpf_map* counts_;
 };
 
-class GroundTruth : public ::testing::Test {
+class GroundTruth : public WithProbe {
  protected:
   static void SetUpTestSuite() {
     if (cannot_probe().empty()) {
@@ -80,11 +77,6 @@ class GroundTruth : public ::testing::Test {
     wp_faults.reset();
     exceptions.reset();
     accounting.reset();
-  }
-
-  void SetUp() override {
-    if (const std::string reason = cannot_probe(); !reason.empty()) GTEST_SKIP() << reason;
-    probe_ = std::make_unique<Probe>(Probe::load().value());
   }
 
   SubjectRun run(const std::string& kind, long n) {
@@ -193,7 +185,6 @@ class GroundTruth : public ::testing::Test {
   }
 
   static constexpr std::int64_t kMostCopiedInstead = 32;
-  std::unique_ptr<Probe> probe_;
   static std::unique_ptr<Setting> accounting;
 
  private:

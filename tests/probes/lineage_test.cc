@@ -1,7 +1,6 @@
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/failure.h>
-#include <cowshed/tests/support/test.h>
 
 #include "subject.h"
 
@@ -12,17 +11,7 @@ namespace {
 
 using cow::test::PausedChild;
 
-class Lineage : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (const std::string reason = cannot_probe(); !reason.empty()) GTEST_SKIP() << reason;
-    probe_ = std::make_unique<Probe>(Probe::load().value());
-  }
-
-  SubjectRun run(const std::string& kind, long n) { return run_subject(*probe_, kind, n); }
-
-  std::unique_ptr<Probe> probe_;
-};
+using Lineage = WithProbe;
 
 TEST_F(Lineage, CopiesBeforeAnExecAreKeptApart) {
   const ProcessCounts idle = run("exec_between", 0).measured;

@@ -1,4 +1,3 @@
-#include <grp.h>
 #include <sys/mount.h>
 
 #include <cowshed/tests/support/child.h>
@@ -6,7 +5,6 @@
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/kernel_objects.h>
-#include <cowshed/tests/support/test.h>
 
 #include "subject.h"
 
@@ -36,12 +34,7 @@ std::string outcome_without(const std::vector<const char*>& folders) {
       .said;
 }
 
-class Loader : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (const std::string reason = cannot_probe(); !reason.empty()) GTEST_SKIP() << reason;
-  }
-};
+using Loader = NeedsProbes;
 
 TEST_F(Loader, NeedsNoTracefsNorDebugfsNorBpffs) {
   if (!test::can_have_private_mounts()) GTEST_SKIP() << "/ is no mount";
@@ -56,12 +49,10 @@ TEST_F(Loader, SaysThatBtfIsMissing) {
 }
 
 TEST_F(Loader, SaysWhichCapabilityIsMissing) {
-  const std::string outcome =
-      run_in_child([]() -> std::string {
-        if (setgroups(0, nullptr) != 0 || setgid(65534) != 0 || setuid(65534) != 0)
-          return "cannot become nobody";
-        return outcome_of_load();
-      }).said;
+  const std::string outcome = run_in_child([] {
+                                become_nobody();
+                                return outcome_of_load();
+                              }).said;
   EXPECT_THAT(outcome, AllOf(HasSubstr("permission_denied: "), HasSubstr("CAP_BPF and CAP_PERFMON"),
                              Not(HasSubstr("\n"))));
 }

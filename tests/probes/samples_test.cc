@@ -1,5 +1,3 @@
-#include <cowshed/tests/support/test.h>
-
 #include "subject.h"
 
 // Which copies are sampled, with what, and that nothing else changes by it.
@@ -15,12 +13,8 @@ struct SampledRun {
   SampleCounts counts;
 };
 
-class Samples : public ::testing::Test {
+class Samples : public NeedsProbes {
  protected:
-  void SetUp() override {
-    if (const std::string reason = cannot_probe(); !reason.empty()) GTEST_SKIP() << reason;
-  }
-
   static SampledRun run(const SamplingOptions& sampling, const std::string& kind, long n,
                         bool take_meanwhile = true) {
     Probe probe = Probe::load(sampling).value();

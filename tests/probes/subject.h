@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cowshed/probes/probe.h>
+#include <cowshed/tests/support/needs_probes.h>
 #include <cowshed/tests/support/taskstats.h>
-#include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
 
@@ -24,5 +24,17 @@ struct SubjectRun {
 // when the subject itself fails.
 SubjectRun run_subject(Probe& probe, const std::string& kind, long n,
                        const std::function<void(const Snapshot&)>& observe = {});
+
+// Its tests have a probe of their own.
+class WithProbe : public NeedsProbes {
+ protected:
+  void SetUp() override {
+    NeedsProbes::SetUp();
+    if (!IsSkipped()) probe_ = std::make_unique<Probe>(Probe::load().value());
+  }
+  SubjectRun run(const std::string& kind, long n) { return run_subject(*probe_, kind, n); }
+
+  std::unique_ptr<Probe> probe_;
+};
 
 }  // namespace cowshed::test

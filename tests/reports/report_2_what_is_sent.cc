@@ -1,37 +1,31 @@
 // The report: what exactly is pickled when I start a process, and how many objects and bytes?  Was
 // my read-only object quietly modified?
 
-#include <memory_resource>
-
-#include <cowshed/base/size_literals.h>
-#include <cowshed/share/arena.h>
-#include <cowshed/share/channel.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/share/transfer_report.h>
-#include <cowshed/share/workers.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/share/share.h>
 
 namespace cowshed {
 namespace {
 
 using Words = std::pmr::vector<std::pmr::string>;
 
-Words& make_words(Arena& arena) {
+// In an arena that is frozen then.
+Ref<Words> publish_words(Arena& arena) {
   auto* words = arena.make<Words>().value();
   for (int i = 0; i < 50'000; ++i) words->emplace_back(std::string(20, 'w') + std::to_string(i));
-  return *words;
+  const auto ref = publish("words", words).value();
+  EXPECT_TRUE(arena.freeze());
+  return ref;
 }
 
 TEST(WhatIsSent, WithCowshedOneCallSaysIt) {
-  auto arena = Arena::create({.name = "words", .capacity = 1_GiB}).value();
-  const auto ref = publish("words", static_cast<const Words*>(&make_words(arena))).value();
-  ASSERT_TRUE(arena.freeze());
+  Arena arena = make_arena("words", 1_GiB);
+  const auto ref = publish_words(arena);
   struct Query {
     int word;
     char text[60];
   };
-  auto queries = Channel<Query>::create({.name = "queries"}).value();
-  auto index = Channel<Ref<Words>>::create({.name = "index"}).value();
+  auto queries = make<Query>({.name = "queries"});
+  auto index = make<Ref<Words>>({.name = "index"});
   auto worker = start({.name = "search"}, [&] {
                   const auto words = index.receive().value();
                   int wrong = 0;
@@ -45,17 +39,10 @@ TEST(WhatIsSent, WithCowshedOneCallSaysIt) {
   for (int i = 0; i < 1000; ++i) ASSERT_TRUE(queries.send({i, {}}));
   queries.close();
   EXPECT_TRUE(worker.wait().value().at(0).ok());
-  const TransferReport report = transfer_report();
-  bool said_queries = false;
-  bool said_index = false;
-  for (const TransferSource& source : report.sources) {
-    const auto& value = source.by_value;
-    if (source.name == "queries")
-      said_queries = value.messages == 1000 && value.bytes == 1000 * sizeof(Query);
-    if (source.name == "index") said_index = value.bytes == 0 && source.by_reference.objects == 1;
-  }
-  EXPECT_TRUE(said_queries);
-  EXPECT_TRUE(said_index);
+  EXPECT_EQ(sent_by("queries").by_value.messages, 1000U);
+  EXPECT_EQ(sent_by("queries").by_value.bytes, 1000 * sizeof(Query));
+  EXPECT_EQ(sent_by("index").by_value.bytes, 0U);
+  EXPECT_EQ(sent_by("index").by_reference.objects, 1U);
 }
 
 std::vector<std::string> search(const std::vector<std::string>& rules, const int& least) {
@@ -74,31 +61,24 @@ TEST(WhatIsSent, WithCowshedTheSameStartByForkAndBySpawn) {
     const auto results = workers.wait().value();
     for (const auto& result : results) EXPECT_EQ(result.value, rules) << result.error;
   }
-  const TransferReport report = transfer_report();
-  const auto sent = [&](const std::string& origin, const std::string& name) -> TransferSource {
-    for (const TransferSource& source : report.sources)
-      if (source.origin == origin && source.name == name) return source;
-    return {};
-  };
   constexpr std::size_t kRules = 8 + 1000 * (8 + 6);  // a count, and each rule with its own
-  EXPECT_EQ(sent("launch", "by fork").by_value.bytes, 0U);
-  EXPECT_EQ(sent("launch", "by fork").inherited.objects, 4U);
-  EXPECT_GE(sent("launch", "by spawn").by_value.bytes, 2 * kRules);
-  EXPECT_LT(sent("launch", "by spawn").by_value.bytes, 2 * kRules + 100);
-  EXPECT_EQ(sent("launch", "by spawn").inherited.objects, 0U);
-  const auto spawned = sent("launch", "by spawn").types;
-  ASSERT_FALSE(spawned.empty());
-  EXPECT_EQ(spawned[0].type, "vector<string>");
+  const TransferSource forked = sent_by("by fork", "launch");
+  EXPECT_EQ(forked.by_value.bytes, 0U);
+  EXPECT_EQ(forked.inherited.objects, 4U);
+  const TransferSource spawned = sent_by("by spawn", "launch");
+  EXPECT_GE(spawned.by_value.bytes, 2 * kRules);
+  EXPECT_LT(spawned.by_value.bytes, 2 * kRules + 100);
+  EXPECT_EQ(spawned.inherited.objects, 0U);
+  EXPECT_EQ(spawned.types.at(0).type, "vector<string>");
   for (const char* name : {"by fork", "by spawn"}) {  // what came back, either way
-    EXPECT_EQ(sent("result", name).by_value.objects, 2U);
-    EXPECT_EQ(sent("result", name).by_value.bytes, 2 * kRules);
+    EXPECT_EQ(sent_by(name, "result").by_value.objects, 2U);
+    EXPECT_EQ(sent_by(name, "result").by_value.bytes, 2 * kRules);
   }
 }
 
 TEST(WhatIsSent, WithCowshedAWriteToWhatIsSharedIsNamed) {
-  auto arena = Arena::create({.name = "words", .capacity = 1_GiB}).value();
-  const auto ref = publish("words", static_cast<const Words*>(&make_words(arena))).value();
-  ASSERT_TRUE(arena.freeze());
+  Arena arena = make_arena("words", 1_GiB);
+  const auto ref = publish_words(arena);
   const auto read = [&](const Words& words) {
     std::size_t length = 0;
     for (const auto& word : words) length += word.size();
@@ -115,9 +95,3 @@ TEST(WhatIsSent, WithCowshedAWriteToWhatIsSharedIsNamed) {
 
 }  // namespace
 }  // namespace cowshed
-
-int main(int argc, char** argv) {
-  const cowshed::Runtime runtime(argc, argv);
-  testing::InitGoogleMock(&argc, argv);
-  return RUN_ALL_TESTS();
-}

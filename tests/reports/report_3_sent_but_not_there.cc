@@ -1,9 +1,7 @@
 // The report: queue.put(big) returns, then get(block=False) raises Empty although the item was put;
 // workers exit early, or never.
 
-#include <cowshed/share/channel.h>
-#include <cowshed/share/workers.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/share/share.h>
 
 namespace cowshed {
 namespace {
@@ -12,7 +10,7 @@ constexpr std::size_t kMessage = std::size_t{1} << 20U;
 constexpr int kMessages = 100;
 
 TEST(SentButNotThere, WithCowshedItIsThere) {
-  auto items = Channel<Bytes>::create({.name = "items", .memory = 64 * kMessage}).value();
+  auto items = make<Bytes>({.name = "items", .memory = 64 * kMessage});
   const std::vector<std::byte> message(kMessage);
   int there = 0;
   for (int i = 0; i < kMessages; ++i) {
@@ -24,8 +22,8 @@ TEST(SentButNotThere, WithCowshedItIsThere) {
 }
 
 TEST(SentButNotThere, WithCowshedOneCloseEndsAllWorkers) {
-  auto items = Channel<int>::create({.name = "items"}).value();
-  auto done = Channel<int>::create({.name = "done"}).value();
+  auto items = make<int>({.name = "items"});
+  auto done = make<int>({.name = "done"});
   const auto work = [&] {
     int count = 0;
     while (items.receive()) ++count;

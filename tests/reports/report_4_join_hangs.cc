@@ -1,8 +1,6 @@
 // The report: process.join() hangs for ever.
 
-#include <cowshed/share/channel.h>
-#include <cowshed/share/workers.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/share/share.h>
 
 namespace cowshed {
 namespace {
@@ -11,8 +9,7 @@ constexpr std::size_t kMessage = std::size_t{1} << 20U;
 constexpr std::uint64_t kMessages = 64;
 
 TEST(JoinHangs, WithCowshedTheChildIsGoneAndItsResultsAreThere) {
-  auto results =
-      Channel<Bytes>::create({.name = "results", .memory = 2 * kMessages * kMessage}).value();
+  auto results = make<Bytes>({.name = "results", .memory = 2 * kMessages * kMessage});
   const auto work = [&] {
     for (std::uint64_t i = 0; i < kMessages; ++i) {
       auto message = results.loan(kMessage).value();

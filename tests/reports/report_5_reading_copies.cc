@@ -1,13 +1,7 @@
 // The report: after fork the memory of each child grows although it "only reads".
 
-#include <memory_resource>
-
-#include <cowshed/base/size_literals.h>
-#include <cowshed/share/arena.h>
 #include <cowshed/share/immortal_ptr.h>
-#include <cowshed/share/registry.h>
-#include <cowshed/share/workers.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/share/share.h>
 
 namespace cowshed {
 namespace {
@@ -19,7 +13,7 @@ struct Word {
 using Words = std::pmr::vector<ImmortalPtr<const Word>>;
 
 TEST(ReadingCopies, WithCowshedNothingIsCopied) {
-  auto arena = Arena::create({.name = "words", .capacity = 1_GiB}).value();
+  Arena arena = make_arena("words", 1_GiB);
   auto* words = arena.make<Words>().value();
   std::vector<void*> late;
   for (int i = 0; i < 300'000; ++i) {
@@ -27,7 +21,7 @@ TEST(ReadingCopies, WithCowshedNothingIsCopied) {
     words->emplace_back(word);
     if (i % 10 == 0) late.push_back(arena.resource()->allocate(64));
   }
-  const auto ref = publish("words", static_cast<const Words*>(words)).value();
+  const auto ref = publish("words", words).value();
   ASSERT_TRUE(arena.freeze());
   const auto work = [&](const Words& shared) {
     std::size_t length = 0;

@@ -19,10 +19,9 @@
 #include <cowshed/share/transfer_report.h>
 #include <cowshed/share/workers.h>
 #include <cowshed/tests/support/child.h>
+#include <cowshed/tests/support/memory_map.h>
 #include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/test.h>
-
-#include "memory_map.h"
 
 namespace cowshed::test {
 
@@ -38,17 +37,24 @@ ErrorCode code_of(const Expected<T>& result) {
   return result ? ErrorCode{255} : result.error().code;
 }
 
-// For EXPECT_THAT: an error of this code, whose message has the text in it.
+// Of a text: that it is in there.  A matcher is itself.
+template <class Text>
+testing::Matcher<std::string> has(const Text& text) {
+  if constexpr (std::is_convertible_v<Text, std::string>) return testing::HasSubstr(text);
+  else return text;
+}
+
+// For EXPECT_THAT: an error of this code, whose message has the text in it, or matches.
 MATCHER_P2(Fails, code, text, "") {
   *result_listener << (arg ? "which is no error" : arg.error().message);
-  return code_of(arg) == code && arg.error().message.find(text) != std::string::npos;
+  return code_of(arg) == code && testing::Value(arg.error().message, has(text));
 }
 inline auto Fails(ErrorCode code) { return Fails(code, ""); }
-// One of this errno, whose message has the text in it.
+// One of this errno.
 MATCHER_P2(FailsBy, number, text, "") {
   *result_listener << (arg ? "which is no error" : arg.error().message);
   return !arg && arg.error().system_errno == number &&
-         arg.error().message.find(text) != std::string::npos;
+         testing::Value(arg.error().message, has(text));
 }
 inline auto FailsBy(int number) { return FailsBy(number, ""); }
 MATCHER(Succeeds, "") {

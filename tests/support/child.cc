@@ -1,4 +1,5 @@
 #include <exception>
+#include <grp.h>
 #include <sys/socket.h>
 
 #include <cowshed/tests/support/child.h>
@@ -20,6 +21,14 @@ ChildResult run_in_child(const std::function<std::string()>& body) {
   const int end = child.wait();
   (end < 0 ? result.signal : result.exit_code) = end < 0 ? -end : end;
   return result;
+}
+
+void become_nobody() {
+  constexpr uid_t kNobody = 65534;
+  if (setgroups(0, nullptr) != 0 || setresgid(kNobody, kNobody, kNobody) != 0 ||
+      setresuid(kNobody, kNobody, kNobody) != 0 || prctl(PR_SET_DUMPABLE, 1) != 0) {
+    throw std::runtime_error("cannot become nobody");
+  }
 }
 
 void Line::say(const std::string& text) const {

@@ -18,6 +18,10 @@ struct ChildResult {
 // Runs `body` in a child, and hands over the text that it returns.
 ChildResult run_in_child(const std::function<std::string()>& body);
 
+// This process stops being root for good.  What /proc shows of it is as if that user had started
+// it.  Throws std::runtime_error where it may not.
+void become_nobody();
+
 // One end of a line between a test and its child.
 class Line {
  public:

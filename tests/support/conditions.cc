@@ -1,8 +1,10 @@
+#include <linux/capability.h>
 #include <sys/mount.h>
 #include <sys/swap.h>
 #include <sys/utsname.h>
 
 #include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
@@ -17,11 +19,6 @@ constexpr const char* kCollapserPause =
     "/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs";
 constexpr const char* kReserved = "/proc/sys/vm/nr_overcommit_hugepages";
 constexpr const char* kFolios = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled";
-
-std::string text_of(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 void write_text(const std::string& path, const std::string& text) {
   std::ofstream file(path);
@@ -60,7 +57,7 @@ Conditions::Conditions(Needs needs, long n) {
       if (!kernel_maps_zero_page()) missing_ = "this kernel maps no page of zeros";
       [[fallthrough]];
     case Needs::huge_pages:
-      if (const std::string text = text_of(kHugePages);
+      if (const std::string text = contents_of(kHugePages);
           text.empty() || text.find("[never]") != std::string::npos) {
         missing_ = "transparent huge pages are off";
       } else {
@@ -180,7 +177,7 @@ void Conditions::limit_memory(std::size_t bytes) {
 }
 
 bool Conditions::limit_was_reached() const {
-  const std::string text = text_of(events_);
+  const std::string text = contents_of(events_);
   const std::size_t max = text.find("max ");
   return std::atol(text.c_str() + (max == std::string::npos ? 0 : max + 4)) > 0;
 }
@@ -215,14 +212,15 @@ bool kernel_maps_zero_page() {
   return maps_it;
 }
 
-bool has_sys_admin() {
-  constexpr unsigned kCapSysAdmin = 21;  // linux/capability.h
+bool has_capability(unsigned number) {
   std::ifstream status("/proc/self/status");
   std::uint64_t effective = 0;
   for (std::string word; status >> word;)
     if (word == "CapEff:") status >> std::hex >> effective;
-  return (effective >> kCapSysAdmin & 1) != 0;
+  return (effective >> number & 1) != 0;
 }
+
+bool has_sys_admin() { return has_capability(CAP_SYS_ADMIN); }
 
 bool can_have_private_mounts() {
   const pid_t child = ::fork();

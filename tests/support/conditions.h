@@ -37,7 +37,9 @@ class Conditions {
 
   // Why this machine cannot; empty where it can.
   const std::string& missing() const { return missing_; }
-  // Whether memory was short meanwhile, for Needs::memory_limit.
+  // For Needs::memory_limit: the cgroup that this process is in meanwhile, and whether memory was
+  // short there.
+  const std::string& cgroup() const { return cgroup_; }
   bool limit_was_reached() const;
 
  private:
@@ -51,8 +53,8 @@ class Conditions {
   std::string missing_;
   std::vector<std::unique_ptr<Setting>> settings_;
   std::string swap_file_;
-  std::string zram_;           // the number of our device
-  std::string cgroup_;         // of which this process is a member meanwhile
+  std::string zram_;  // the number of our device
+  std::string cgroup_;
   std::string cgroup_before_;  // of which it was
   std::string events_;         // that say how often the limit was met
 };
@@ -63,8 +65,9 @@ bool kernel_is_before(int major, int minor);
 // switch that off.  The read then allocates an ordinary page.
 bool kernel_maps_zero_page();
 
-// Whether this process has CAP_SYS_ADMIN, which page frames and namespaces take.  Root in a
-// container may have not.
+// Of a number of linux/capability.h.  Root in a container may lack some.
+bool has_capability(unsigned number);
+// Page frames and namespaces take it.
 bool has_sys_admin();
 
 // Whether a process can have mounts of its own that no other sees.  In a chroot whose / is no mount

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <stdexcept>
 #include <stdlib.h>  // NOLINT(modernize-deprecated-headers): mkdtemp(3)
 #include <string>
@@ -9,6 +10,15 @@
 #include <vector>
 
 namespace cowshed::test {
+
+// Empty where it cannot be read.
+inline std::string contents_of(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+inline void write_file(const std::filesystem::path& path, const std::string& contents) {
+  std::ofstream(path, std::ios::binary) << contents;
+}
 
 // A folder of the test's own, which goes with it.
 class Folder {
@@ -31,7 +41,7 @@ class Folder {
   // Makes the folders that it lies in, too.
   std::filesystem::path write(const std::filesystem::path& name, const std::string& text) const {
     std::filesystem::create_directories((path_ / name).parent_path());
-    std::ofstream(path_ / name, std::ios::binary) << text;
+    write_file(path_ / name, text);
     return path_ / name;
   }
   std::vector<std::string> names() const {

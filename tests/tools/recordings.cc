@@ -1,7 +1,3 @@
-#include <filesystem>
-#include <fstream>
-#include <iterator>
-
 #include <cowshed/tests/tools/recordings.h>
 
 namespace cowshed::cowtop {
@@ -71,15 +67,6 @@ cow::Measurement measurement_with(std::vector<cow::ProcessCopies> processes) {
   measurement.exact = true;
   measurement.processes = std::move(processes);
   return measurement;
-}
-
-std::string contents_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-void write_file(const std::string& path, const std::string& contents) {
-  std::ofstream(path, std::ios::binary) << contents;
 }
 
 }  // namespace cowshed::cowtop

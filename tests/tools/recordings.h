@@ -15,8 +15,7 @@ cow::ProcessCopies copier(pid_t pid, const std::string& comm, std::uint64_t page
 cow::Measurement measurement_with(std::vector<cow::ProcessCopies> processes);
 
 using TestFolder = test::Folder;
-
-std::string contents_of(const std::string& path);
-void write_file(const std::string& path, const std::string& contents);
+using test::contents_of;
+using test::write_file;
 
 }  // namespace cowshed::cowtop

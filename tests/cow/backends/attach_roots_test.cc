@@ -1,6 +1,5 @@
 #include <cowshed/cow/backends/attach_roots.h>
 #include <cowshed/tests/cow/proc/fake_proc.h>
-#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

@@ -1,18 +1,15 @@
 #include <cowshed/cow/open_backend.h>
-#include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/cow/process_tree.h>
 #include <cowshed/tests/cow/backends/measure_command.h>
 #include <cowshed/tests/cow/children.h>
-#include <cowshed/tests/support/child.h>
+#include <cowshed/tests/subjects/copiers.h>
 #include <cowshed/tests/support/failure.h>
-#include <cowshed/tests/support/subprocess.h>
-#include <cowshed/tests/support/test.h>
 
 // What holds for every backend, each against the same programs.
 namespace cowshed::cow {
 namespace {
 
-using cowshed::test::Subprocess;
+using cowshed::test::Copiers;
 
 constexpr std::array kBackends = {BackendChoice::tracepoint, BackendChoice::pagemap};
 
@@ -258,32 +255,6 @@ TEST(BackendChoices, AutomaticTakesTheBestOrSaysWhyNot) {
   EXPECT_EQ(automatic->notice.empty(), best.has_value());
 }
 
-// copy_subject with all its children, which end with it.
-class Tree {
- public:
-  explicit Tree(std::size_t count)
-      : root_({COPY_SUBJECT, "100", std::to_string(count), "10", "60000"}) {
-    constexpr auto kPause = std::chrono::milliseconds(10);
-    while (children_.size() < count) {
-      std::this_thread::sleep_for(kPause);
-      children_ = ProcFiles().children(root_.pid()).value();
-    }
-    std::sort(children_.begin(), children_.end());
-  }
-  Tree(const Tree&) = delete;
-  Tree& operator=(const Tree&) = delete;
-  ~Tree() {
-    for (const pid_t child : children_) ::kill(child, SIGKILL);
-  }
-
-  pid_t root() const { return root_.pid(); }
-  const std::vector<pid_t>& children() const { return children_; }
-
- private:
-  Subprocess root_;
-  std::vector<pid_t> children_;
-};
-
 class EachBackend : public ::testing::TestWithParam<BackendChoice> {
  protected:
   void SetUp() override {
@@ -317,13 +288,13 @@ INSTANTIATE_TEST_SUITE_P(Each, EachBackend, ::testing::ValuesIn(kBackends),
                          [](const auto& instance) { return name_of(instance.param); });
 
 TEST_P(EachBackend, EachIsARootOfItsOwn) {
-  const Tree first(2);
-  const Tree second(1);
-  const Attached attached = backend_->attach({second.root(), first.root()}).value();
+  const Copiers first(2);
+  const Copiers second(1);
+  const Attached attached = backend_->attach({second.pid(), first.pid()}).value();
   EXPECT_EQ(attached.processes, 5);
   EXPECT_THAT(attached.refused, SizeIs(0));
   ASSERT_TRUE(backend_->sample());
-  EXPECT_THAT(pids(Role::root), UnorderedElementsAre(first.root(), second.root()));
+  EXPECT_THAT(pids(Role::root), UnorderedElementsAre(first.pid(), second.pid()));
   EXPECT_THAT(pids(Role::child),
               UnorderedElementsAre(first.children()[0], first.children()[1], second.children()[0]));
   for (const pid_t pid : first.children()) EXPECT_TRUE(backend_->measures(pid));
@@ -331,33 +302,33 @@ TEST_P(EachBackend, EachIsARootOfItsOwn) {
 }
 
 TEST_P(EachBackend, OneThatDescendsFromAnotherIsNoRoot) {
-  const Tree tree(2);
+  const Copiers tree(2);
   const std::vector<pid_t>& children = tree.children();
-  const std::vector<pid_t> all = {children[0], tree.root(), children[0], children[1], tree.root()};
+  const std::vector<pid_t> all = {children[0], tree.pid(), children[0], children[1], tree.pid()};
   EXPECT_EQ(backend_->attach(all).value().processes, 3);
   EXPECT_EQ(backend_->attach(all).value().processes, 0) << "again";
   ASSERT_TRUE(backend_->sample());
   EXPECT_EQ(backend_->attach({children[0]}).value().processes, 0);
-  EXPECT_THAT(pids(Role::root), ElementsAre(tree.root()));
+  EXPECT_THAT(pids(Role::root), ElementsAre(tree.pid()));
   EXPECT_THAT(pids(Role::child), UnorderedElementsAre(children[0], children[1]));
 }
 
 TEST_P(EachBackend, MoreOfThemLater) {
-  const Tree tree(2);
+  const Copiers tree(2);
   const std::vector<pid_t>& children = tree.children();
   EXPECT_EQ(backend_->attach({children[0]}).value().processes, 1);
   ASSERT_TRUE(backend_->sample());
-  EXPECT_EQ(backend_->attach({tree.root()}).value().processes, 2);
+  EXPECT_EQ(backend_->attach({tree.pid()}).value().processes, 2);
   ASSERT_TRUE(backend_->sample());
-  EXPECT_THAT(pids(Role::root), UnorderedElementsAre(tree.root(), children[0]))
+  EXPECT_THAT(pids(Role::root), UnorderedElementsAre(tree.pid(), children[0]))
       << "it stays what it was";
   EXPECT_THAT(pids(Role::child), ElementsAre(children[1]));
 }
 
 TEST_P(EachBackend, OneThatHasEndedKeepsNobodyFromIt) {
-  const Tree tree(1);
+  const Copiers tree(1);
   const pid_t gone = ended();
-  const Attached attached = backend_->attach({gone, tree.root()}).value();
+  const Attached attached = backend_->attach({gone, tree.pid()}).value();
   EXPECT_EQ(attached.processes, 2);
   ASSERT_THAT(attached.refused, SizeIs(1));
   EXPECT_EQ(attached.refused[0].code, ErrorCode::no_such_process);
@@ -392,8 +363,8 @@ TEST_P(EachBackend, TheCallerIsNotMeasuredUnlessNamed) {
 }
 
 TEST_P(EachBackend, EndedProcessesAreTakenOnce) {
-  const Tree tree(3);
-  ASSERT_TRUE(backend_->attach({tree.root()}));
+  const Copiers tree(3);
+  ASSERT_TRUE(backend_->attach({tree.pid()}));
   ASSERT_TRUE(backend_->sample());
   EXPECT_THAT(backend_->take_ended(), SizeIs(0));
   ::kill(tree.children()[1], SIGKILL);
@@ -414,8 +385,8 @@ TEST_P(EachBackend, EndedProcessesAreTakenOnce) {
 TEST_P(EachBackend, ManyThatEndedBecomeFewAndTheirSumsStay) {
   constexpr std::size_t kChildren = 50;
   constexpr std::size_t kMost = 8;
-  const Tree tree(kChildren);
-  ASSERT_TRUE(backend_->attach({tree.root()}));
+  const Copiers tree(kChildren);
+  ASSERT_TRUE(backend_->attach({tree.pid()}));
   ASSERT_TRUE(backend_->sample());
   for (std::size_t i = 1; i < kChildren; ++i) ::kill(tree.children()[i], SIGKILL);
   const auto totals = [](const Measurement& measurement) {
@@ -440,13 +411,14 @@ TEST_P(EachBackend, ManyThatEndedBecomeFewAndTheirSumsStay) {
     return listed <= kMost + 2;
   });
   EXPECT_LE(listed, kMost + 2);
-  EXPECT_TRUE(backend_->measures(tree.root()));
+  EXPECT_TRUE(backend_->measures(tree.pid()));
   EXPECT_TRUE(backend_->measures(tree.children()[0]));
 }
 
 // Whose parents are taken before them, again and again.
 TEST_P(EachBackend, ALineOfForksIsTakenAsItEnds) {
-  Subprocess subject({"sh", "-c", "f() { [ $1 = 0 ] || { sleep 0.05; f $(($1-1)) & }; }; f 40"});
+  cowshed::test::Subprocess subject(
+      {"sh", "-c", "f() { [ $1 = 0 ] || { sleep 0.05; f $(($1-1)) & }; }; f 40"});
   ASSERT_TRUE(backend_->attach({subject.pid()}));
   std::size_t taken = 0;
   std::size_t most = 0;
@@ -464,13 +436,13 @@ TEST_P(EachBackend, ALineOfForksIsTakenAsItEnds) {
 }
 
 TEST_P(EachBackend, AThousandRoots) {
-  const Tree tree(1000);
+  const Copiers tree(1000);
   const std::vector<pid_t>& children = tree.children();
   EXPECT_EQ(backend_->attach(children).value().processes, 1000);
   ASSERT_TRUE(backend_->sample());
   EXPECT_THAT(pids(Role::root), SizeIs(1000));
   for (std::size_t i = 0; i < children.size(); i += 2) ::kill(children[i], SIGKILL);
-  EXPECT_EQ(backend_->attach({tree.root()}).value().refused.size(), 0U);
+  EXPECT_EQ(backend_->attach({tree.pid()}).value().refused.size(), 0U);
   ASSERT_TRUE(backend_->sample());
   EXPECT_THAT(pids(Role::root), SizeIs(1001));
   EXPECT_THAT(pids(Role::child), SizeIs(0));

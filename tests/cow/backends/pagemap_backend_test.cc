@@ -1,7 +1,6 @@
 #include <cowshed/cow/backends/pagemap_backend.h>
 #include <cowshed/tests/cow/backends/measure_command.h>
 #include <cowshed/tests/cow/children.h>
-#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

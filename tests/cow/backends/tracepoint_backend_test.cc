@@ -1,24 +1,17 @@
 #include <cowshed/cow/open_backend.h>
 #include <cowshed/tests/support/folder.h>
+#include <cowshed/tests/support/memory_map.h>
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {
 
-// What this process has called read(2) for, in all its threads.
-std::uint64_t reads_so_far() {
-  std::ifstream io("/proc/self/io");
-  for (std::string name; io >> name;) {
-    std::uint64_t count = 0;
-    io >> count;
-    if (name == "syscr:") return count;
-  }
-  return 0;
-}
+// Calls of read(2) by all threads of this process.
+std::size_t reads_so_far() { return cowshed::test::figure_of("/proc/self/io", "syscr"); }
 
 TEST(TracepointBackend, AParentIsLookedAtOnceForAllItsNewChildren) {
-  constexpr int kChildren = 500;
+  constexpr std::size_t kChildren = 500;
   auto opened = open_backend(BackendChoice::tracepoint);
   if (!opened) GTEST_SKIP() << "no tracepoints here: " << opened.error().message;
   const cowshed::test::Folder folder;
@@ -39,11 +32,11 @@ TEST(TracepointBackend, AParentIsLookedAtOnceForAllItsNewChildren) {
   ASSERT_TRUE(backend.attach({parent.pid()}));
   ASSERT_TRUE(backend.sample());
   fork_all("round 2");
-  const std::uint64_t before = reads_so_far();
+  const std::size_t before = reads_so_far();
   ASSERT_GT(before, 0U);
   ASSERT_TRUE(backend.sample());
-  EXPECT_LT(reads_so_far() - before, std::uint64_t{kChildren});
-  EXPECT_EQ(backend.measurement().processes.size(), std::size_t{kChildren} + 1);
+  EXPECT_LT(reads_so_far() - before, kChildren);
+  EXPECT_EQ(backend.measurement().processes.size(), kChildren + 1);
 }
 
 }  // namespace

@@ -96,8 +96,7 @@ TEST_F(CodeReaderProcessOf, ItsProcessHasNoRights) {
   ASSERT_EQ(children.size(), 1U);
   const ProcFiles proc;
   EXPECT_EQ(proc.status_number(children[0], "Uid"), ::geteuid() == 0 ? 65534U : ::geteuid());
-  std::ifstream status(proc.path(children[0], "status"));
-  EXPECT_THAT((std::string{std::istreambuf_iterator<char>(status), {}}),
+  EXPECT_THAT(cowshed::test::contents_of(proc.path(children[0], "status")),
               AllOf(HasSubstr("CapEff:\t0000000000000000"), HasSubstr("CapPrm:\t0000000000000000"),
                     HasSubstr("NoNewPrivs:\t1"), HasSubstr("Seccomp:\t2")));
   const auto descriptors = std::distance(fs::directory_iterator(proc.path(children[0], "fd")), {});

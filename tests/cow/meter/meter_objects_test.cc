@@ -5,8 +5,8 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/tests/cow/children.h>
+#include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
 
 struct alignas(4096) Page {
   std::array<char, 4096> bytes;
@@ -96,8 +96,8 @@ TEST_F(MeterObjects, AFailedExpectationSaysWhichObjectAndWhere) {
 // in which there may be a page of the stack, of either process.)
 TEST_F(MeterObjects, AFailureReadsAsTheDocumentationHasIt) {
   if (cowshed::test::kSanitized) GTEST_SKIP() << "shows a program without a sanitizer";
-  std::ifstream file(MEASURING_MD);
-  if (!file) GTEST_SKIP() << "runs without its sources";
+  const std::string page = cowshed::test::contents_of(MEASURING_MD);
+  if (page.empty()) GTEST_SKIP() << "runs without its sources";
   const auto* index = arena_.make<app::Index>().value();
   (void)publish("index", index).value();
   ASSERT_TRUE(arena_.freeze(FreezeMode::lenient));
@@ -107,7 +107,6 @@ TEST_F(MeterObjects, AFailureReadsAsTheDocumentationHasIt) {
   ASSERT_FALSE(::testing::ExplainMatchResult(AtMost(4_KiB), meter.copied(), &listener));
   const std::string said = shape_of(listener.str());
 
-  const std::string page((std::istreambuf_iterator<char>(file)), {});
   const std::size_t begin = page.find("KiB copied by PID");
   ASSERT_NE(begin, std::string::npos);
   std::istringstream lines(page.substr(begin, page.find("```", begin) - begin));

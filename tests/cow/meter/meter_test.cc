@@ -5,7 +5,6 @@
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/scale.h>
-#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

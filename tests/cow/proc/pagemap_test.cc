@@ -2,10 +2,8 @@
 
 #include <cowshed/cow/proc/pagemap.h>
 #include <cowshed/tests/cow/children.h>
-#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/refusals.h>
-#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

@@ -1,9 +1,7 @@
 #include <cowshed/cow/proc/pagemap.h>
-#include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/cow/proc/fake_proc.h>
 #include <cowshed/tests/support/failure.h>
-#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

@@ -3,7 +3,6 @@
 #include <cowshed/cow/profile/address_spaces.h>
 #include <cowshed/cow/profile/profile_builder.h>
 #include <cowshed/tests/cow/proc/fake_proc.h>
-#include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
 namespace {

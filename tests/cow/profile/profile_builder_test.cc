@@ -2,23 +2,16 @@
 
 #include <cowshed/cow/open_backend.h>
 #include <cowshed/cow/proc/pagemap.h>
-#include <cowshed/probes/support.h>
 #include <cowshed/tests/cow/backends/measure_command.h>
 #include <cowshed/tests/support/child.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/support/needs_probes.h>
 
 // Who copied, by the lines of programs whose copies are known.
 
 namespace cowshed::cow {
 namespace {
 
-class NeedsProbes : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (const auto supported = probe_support(); !supported)
-      GTEST_SKIP() << supported.error().message;
-  }
-};
+using cowshed::test::NeedsProbes;
 
 class CodeSitesOf : public NeedsProbes, public ::testing::WithParamInterface<const char*> {
  protected:

@@ -1,8 +1,8 @@
-#include <cctype>
 #include <malloc.h>
 
 #include <cowshed/cow/code_reader/local_code_reader.h>
 #include <cowshed/cow/symbolize/symbolizer.h>
+#include <cowshed/tests/support/memory_map.h>
 #include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
@@ -49,13 +49,10 @@ TEST(Symbolizer, SharedFramesThatNobodyHasAreForgotten) {
 
 // Of a file that this process maps, in KiB.
 std::size_t resident_of(const std::string& path) {
-  std::ifstream smaps("/proc/self/smaps");
   std::size_t sum = 0;
-  bool is_of_it = false;
-  for (std::string line; std::getline(smaps, line);)
-    if (std::isxdigit(static_cast<unsigned char>(line[0])) != 0 && line.find('-') < 17)
-      is_of_it = line.ends_with(path);
-    else if (is_of_it && line.starts_with("Rss:")) sum += std::stoul(line.substr(4));
+  for (const auto& [begin, end, permissions, inode, name] : cowshed::test::all_mappings())
+    if (name.ends_with(path))
+      sum += cowshed::test::smaps_kib("Rss", reinterpret_cast<const void*>(begin), end - begin);
   return sum;
 }
 

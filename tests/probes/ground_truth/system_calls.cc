@@ -1,7 +1,7 @@
-#include <linux/io_uring.h>
 #include <spawn.h>
 #include <sys/uio.h>
 
+#include "../../support/io_ring.h"
 #include "steps.h"
 
 namespace ground_truth {
@@ -137,52 +137,11 @@ KIND(populated) {
   });
 }
 
-// A ring that a thread of the kernel's serves, which belongs to the process.
-class Ring {
- public:
-  Ring() {
-    io_uring_params params = {};
-    params.flags = IORING_SETUP_SQPOLL;
-    params.sq_thread_idle = 1;
-    fd_ = static_cast<int>(syscall(SYS_io_uring_setup, 1, &params));
-    if (fd_ < 0) fail("io_uring_setup");
-    rings_ =
-        mapped(params.cq_off.cqes + params.cq_entries * sizeof(io_uring_cqe), IORING_OFF_SQ_RING);
-    entry_ = reinterpret_cast<io_uring_sqe*>(mapped(sizeof(io_uring_sqe), IORING_OFF_SQES));
-    submitted_ = at(params.sq_off.tail);
-    *at(params.sq_off.array) = 0;
-    seen_ = at(params.cq_off.head);
-  }
+// A thread of the kernel's serves it, which belongs to the process.
+struct Ring : cowshed::test::IoRing {
+  Ring() : IoRing(fail, IORING_SETUP_SQPOLL) {}
 
-  void read_byte(int file, char* to) {
-    *entry_ = {};
-    entry_->opcode = IORING_OP_READ;
-    entry_->fd = file;
-    entry_->addr = reinterpret_cast<std::uintptr_t>(to);
-    entry_->len = 1;
-    __atomic_store_n(submitted_, *submitted_ + 1, __ATOMIC_SEQ_CST);
-    if (syscall(SYS_io_uring_enter, fd_, 1, 1, IORING_ENTER_SQ_WAKEUP | IORING_ENTER_GETEVENTS,
-                nullptr, 0) < 0) {
-      fail("io_uring_enter");
-    }
-    __atomic_store_n(seen_, *seen_ + 1, __ATOMIC_SEQ_CST);
-  }
-
- private:
-  char* mapped(std::size_t size, off_t what) const {
-    void* found = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd_, what);
-    if (found == MAP_FAILED) fail("mmap of a ring");
-    return static_cast<char*>(found);
-  }
-  std::uint32_t* at(std::uint32_t offset) const {
-    return reinterpret_cast<std::uint32_t*>(rings_ + offset);
-  }
-
-  int fd_ = -1;
-  char* rings_ = nullptr;
-  io_uring_sqe* entry_ = nullptr;
-  std::uint32_t* submitted_ = nullptr;
-  std::uint32_t* seen_ = nullptr;
+  void read_byte(int file, char* to) { run(IORING_OP_READ, file, to, 1); }
 };
 
 KIND(ring_copied) {

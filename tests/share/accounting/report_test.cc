@@ -1,4 +1,3 @@
-#include <cowshed/share/transfer_report.h>
 #include <cowshed/tests/share/share.h>
 
 namespace cowshed {

@@ -16,11 +16,10 @@ struct WordIndex {
 };
 
 TEST(Arena, MembersOfWhatIsMadeLieInTheArena) {
-  const Arena arena = make_arena();
-  auto index = const_cast<Arena&>(arena).make<WordIndex>();
-  ASSERT_TRUE(index);
-  const auto [entry, added] = (*index)->words.emplace("a word that is too long to be inside", 1);
-  EXPECT_TRUE(arena.contains(*index));
+  Arena arena = make_arena();
+  auto* index = value_of(arena.make<WordIndex>());
+  const auto [entry, added] = index->words.emplace("a word that is too long to be inside", 1);
+  EXPECT_TRUE(arena.contains(index));
   EXPECT_TRUE(arena.contains(&*entry));
   EXPECT_TRUE(arena.contains(entry->first.data()));
   EXPECT_FALSE(arena.contains(&arena));
@@ -36,10 +35,9 @@ TEST(Arena, IsAMemfdOfItsName) {
 
 TEST(Arena, MayBeLargerThanTheMachine) {
   Arena arena = make_arena(256_GiB);
-  auto value = arena.make<int>(7);
-  ASSERT_TRUE(value);
+  const int* value = value_of(arena.make<int>(7));
   ASSERT_TRUE(arena.freeze());
-  EXPECT_EQ(**value, 7);
+  EXPECT_EQ(*value, 7);
   EXPECT_LE(arena.stats().used, 64_MiB);
 }
 
@@ -250,8 +248,7 @@ TEST(Arena, APlaceIsUsedAgain) {
 TEST(Arena, AForkWhileItIsOpenIsCaught) {
   Arena arena = make_arena();
   int* value = *arena.make<int>(7);
-  const auto ref = publish("value", value);
-  ASSERT_TRUE(ref) << ref.error().message;
+  const auto ref = value_of(publish("value", value));
   const auto before = arena.stats();
   const std::string why = "not frozen when this process was forked; freeze() it before the fork";
   const auto child = run_in_child([&] {
@@ -272,7 +269,7 @@ TEST(Arena, AForkWhileItIsOpenIsCaught) {
     expect("publish", publish("another", value));
     expect("publish without a name", publish(value));
     expect("find", find<int>("value"));
-    expect("get", ref->get());
+    expect("get", ref.get());
     expect("freeze", arena.freeze());
     expect("thaw", arena.thaw());
     expect("refreeze", arena.refreeze());
@@ -286,12 +283,12 @@ TEST(Arena, AForkWhileItIsOpenIsCaught) {
   EXPECT_EQ(child.said, "");
   EXPECT_EQ(child.exit_code, 0);
   EXPECT_EQ(*value, 7);
-  EXPECT_EQ(**ref, 7);
+  EXPECT_EQ(*ref, 7);
   EXPECT_EQ(arena.stats().live_allocations, before.live_allocations);
   EXPECT_EQ(arena.stats().dropped_frees, 0U);
   EXPECT_TRUE(arena.make<int>(8));
   ASSERT_TRUE(arena.freeze());
-  EXPECT_EQ(run_in_child([&] { return std::to_string(**ref); }).said, "7");
+  EXPECT_EQ(run_in_child([&] { return std::to_string(*ref); }).said, "7");
 }
 
 // Each thread gives up what it has of the one while that is being destroyed.

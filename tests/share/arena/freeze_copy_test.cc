@@ -288,9 +288,11 @@ TEST(FreezeCopy, AChildCopiesNoPageOfTheArena) {
       copies.insert(copies.end(), {node, node->parent, node->twin});
       length += node->name.size();
     }
-    const std::vector<std::shared_ptr<const FrozenNode>> shared(copies.begin(), copies.end());
+    std::vector<std::shared_ptr<const FrozenNode>> shared(copies.begin(), copies.end());
+    const std::size_t references = shared.size();
     copies.clear();
-    return std::to_string(length) + " bytes, " + std::to_string(shared.size()) + " references, " +
+    shared.clear();
+    return std::to_string(length) + " bytes, " + std::to_string(references) + " references, " +
            std::to_string(test::own_pages(arena.base(), arena.stats().used)) + " pages";
   });
   EXPECT_EQ(child.said, "1000000 bytes, 30000 references, 0 pages");

@@ -1,8 +1,6 @@
 #include <malloc.h>
 #include <pthread.h>
 
-#include <cowshed/share/arena_scope.h>
-
 #include "random_blocks.h"
 #include "scope_blocks.h"
 

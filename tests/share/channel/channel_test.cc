@@ -60,15 +60,15 @@ TEST(Channel, BatchesTakeWhatThereIs) {
 }
 
 TEST(Channel, OddSizesArriveInBatches) {
-  struct Odd {
+  struct OddSized {
     std::array<char, 13> text;
   };
-  auto channel = make<Odd>({.name = "jobs", .slots = 5});
-  std::vector<Odd> sent(5);
+  auto channel = make<OddSized>({.name = "jobs", .slots = 5});
+  std::vector<OddSized> sent(5);
   for (int round = 0; round < 3; ++round) {
     for (std::size_t i = 0; i < 3; ++i) sent[i].text.fill(static_cast<char>('a' + i));
     ASSERT_EQ(channel.send_batch(std::span(sent).first(3)).value(), 3);
-    std::vector<Odd> got(5);
+    std::vector<OddSized> got(5);
     ASSERT_EQ(channel.receive_batch(got).value(), 3);
     for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(got[i].text, sent[i].text);
   }
@@ -222,12 +222,11 @@ TEST(Channel, AnotherHandleThroughDescriptors) {
   const ChannelDescriptors copies = {fcntl(channel.descriptors().segment, F_DUPFD, 0),
                                      fcntl(channel.descriptors().event, F_DUPFD, 0)};
   {
-    auto other = Channel<Job>::from_descriptors(copies);
-    ASSERT_TRUE(other) << other.error().message;
+    auto other = value_of(Channel<Job>::from_descriptors(copies));
     EXPECT_NE(fcntl(copies.segment, F_GETFD) & FD_CLOEXEC, 0);
-    EXPECT_EQ(other->name(), "jobs");
-    EXPECT_EQ(other->options().slots, 5);
-    ASSERT_TRUE(other->send({7, {}}));
+    EXPECT_EQ(other.name(), "jobs");
+    EXPECT_EQ(other.options().slots, 5);
+    ASSERT_TRUE(other.send({7, {}}));
     EXPECT_EQ(channel.receive()->number, 7);
     EXPECT_EQ(channel.stats().processes, 2);
   }

@@ -75,9 +75,8 @@ TEST(ChannelProcesses, BatchesOfFourSendersReachFourReceiversOnceAndInOrder) {
 TEST(ChannelProcesses, AWorkerThatReturnsHasNothingInHand) {
   auto channel = make<std::uint64_t>();
   ASSERT_TRUE(channel.send(1));
-  auto workers = start({.count = 1}, [&] { (void)channel.receive().value(); });
-  ASSERT_TRUE(workers);
-  ASSERT_TRUE(workers->wait().value().at(0).ok());
+  auto workers = value_of(start({}, [&] { (void)channel.receive().value(); }));
+  ASSERT_TRUE(workers.wait().value().at(0).ok());
   const auto stats = channel.stats();
   EXPECT_EQ(stats.received, 1);
   EXPECT_TRUE(stats.lost.empty());
@@ -273,14 +272,11 @@ TEST(ChannelProcesses, TimedFormsNameAStoppedPeer) {
 }
 
 TEST(ChannelProcesses, ReferencesArriveAsWhatTheyReferTo) {
-  auto arena = Arena::create({.name = "words", .capacity = 16_MiB});
-  ASSERT_TRUE(arena);
-  const int* number = arena->make<int>(42).value();
-  const auto ref = publish(number);
-  ASSERT_TRUE(ref) << ref.error().message;
-  ASSERT_TRUE(arena->freeze());
+  ArenaOf<int> of;
+  *of.object = 42;
+  ASSERT_TRUE(of.arena.freeze());
   auto channel = make<Ref<int>>();
-  ASSERT_TRUE(channel.send(*ref));
+  ASSERT_TRUE(channel.send(of.ref));
   Child receiver([&] { return **channel.receive(); });
   EXPECT_EQ(receiver.wait(), 42);
 }

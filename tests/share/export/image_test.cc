@@ -118,37 +118,39 @@ class ImageBytes {
   int fd_;
 };
 
-TEST(Image, IsReadByAnotherProgram) {
-  const Folder folder;
-  const Sums sums = save_filled(folder / "image");
-  EXPECT_THAT(folder.names(), ElementsAre("image"));
-  const auto finished = test::run({IMAGE_READER, folder / "image"});
+class Image : public testing::Test {
+ protected:
+  const Folder folder_;
+  const fs::path image_ = folder_ / "image";
+};
+
+TEST_F(Image, IsReadByAnotherProgram) {
+  const Sums sums = save_filled(image_);
+  EXPECT_THAT(folder_.names(), ElementsAre("image"));
+  const auto finished = test::run({IMAGE_READER, image_});
   EXPECT_EQ(finished.exit_status(), 0) << finished.err;
   EXPECT_EQ(finished.out, "index " + std::to_string(sums.nodes) + " " + std::to_string(sums.words) +
                               " " + std::to_string(sums.table) + " " + std::to_string(sums.array) +
                               " not_spawn_safe wrong_type not_published 0\n");
 }
 
-TEST(Image, GivesPointersToCodeToTheSameProgramAtTheSameAddressesOnly) {
+TEST_F(Image, GivesPointersToCodeToTheSameProgramAtTheSameAddressesOnly) {
   if (test::kSanitized) GTEST_SKIP() << "sanitizers choose the addresses of a program";
   char randomised = '0';
   std::ifstream("/proc/sys/kernel/randomize_va_space") >> randomised;
   if (randomised != '2')
     GTEST_SKIP() << "addresses are not randomised here (kernel.randomize_va_space)";
-  const Folder folder;
-  const std::vector<std::string> find = {IMAGE_READER, "find", folder / "image"};
+  const std::vector<std::string> find = {IMAGE_READER, "find", image_};
   const auto fixed = [] { personality(ADDR_NO_RANDOMIZE); };
-  ASSERT_EQ(test::run({IMAGE_READER, "save", folder / "image"}, fixed).exit_status(), 0);
+  ASSERT_EQ(test::run({IMAGE_READER, "save", image_}, fixed).exit_status(), 0);
   EXPECT_EQ(test::run(find, fixed).out, "found\n");
   EXPECT_EQ(test::run(find).out, "not_spawn_safe\n");
 }
 
-TEST(Image, EndsWhoWritesToItOrReadsWhatWasCutOff) {
+TEST_F(Image, EndsWhoWritesToItOrReadsWhatWasCutOff) {
   if (test::kSanitized) GTEST_SKIP() << "the signals belong to the sanitizer";
-  const Folder folder;
-  save_filled(folder / "image");
-  const auto arena = open_image(folder / "image");
-  ASSERT_TRUE(arena);
+  save_filled(image_);
+  const Arena arena = value_of(open_image(image_));
   const auto nodes = find<Node>("nodes").value();
   const auto writes = run_in_child([&]() -> std::string {
     const_cast<Node&>(*nodes).value = 1;
@@ -156,32 +158,30 @@ TEST(Image, EndsWhoWritesToItOrReadsWhatWasCutOff) {
   });
   EXPECT_EQ(writes.signal, SIGSEGV);
   const auto reads = run_in_child([&] {
-    fs::resize_file(folder / "image", 4096);
+    fs::resize_file(image_, 4096);
     return std::to_string(nodes->value);
   });
   EXPECT_EQ(reads.signal, SIGBUS);
 }
 
-class ImageInMode : public testing::TestWithParam<FreezeMode> {};
+class ImageInMode : public Image, public testing::WithParamInterface<FreezeMode> {};
 COWSHED_EVERY_MODE(ImageInMode);
 
 TEST_P(ImageInMode, IsAFrozenArena) {
-  const Folder folder;
   ArenaStats before;
   std::byte* base = nullptr;
   {
     Arena arena = make_arena();
     fill(arena);
     ASSERT_TRUE(arena.freeze());
-    ASSERT_TRUE(save_image(arena, folder / "image"));
+    ASSERT_TRUE(save_image(arena, image_));
     before = arena.stats();
     base = arena.base();
   }
-  const auto arena = open_image(folder / "image", {.mode = GetParam()});
-  ASSERT_TRUE(arena) << arena.error().message;
-  EXPECT_EQ(arena->name(), "index");
-  EXPECT_EQ(arena->base(), base);
-  const ArenaStats stats = arena->stats();
+  const Arena arena = value_of(open_image(image_, {.mode = GetParam()}));
+  EXPECT_EQ(arena.name(), "index");
+  EXPECT_EQ(arena.base(), base);
+  const ArenaStats stats = arena.stats();
   EXPECT_EQ(stats.capacity, before.capacity);
   EXPECT_EQ(stats.used, before.used);
   EXPECT_EQ(stats.live_bytes, before.live_bytes);
@@ -193,62 +193,53 @@ TEST_P(ImageInMode, IsAFrozenArena) {
   EXPECT_TRUE(stats.frozen);
   EXPECT_EQ(stats.mode, GetParam());
   // Saved by this very program, at these addresses.
-  const auto pmr = find<PmrNumbers>("pmr");
-  ASSERT_TRUE(pmr) << pmr.error().message;
-  EXPECT_EQ((*pmr)->size(), 100U);
-  EXPECT_TRUE(arena->contains(&**pmr));
-  EXPECT_TRUE(arena->prefault());
-  EXPECT_EQ(arena->private_bytes().value(), 0U);
+  const auto pmr = value_of(find<PmrNumbers>("pmr"));
+  EXPECT_EQ(pmr->size(), 100U);
+  EXPECT_TRUE(arena.contains(&*pmr));
+  EXPECT_TRUE(arena.prefault());
+  EXPECT_EQ(arena.private_bytes().value(), 0U);
   // Found twice, it is the same array.
-  const auto array = find<std::span<const std::uint64_t>>("array");
-  ASSERT_TRUE(array);
-  EXPECT_EQ(*array, find<std::span<const std::uint64_t>>("array").value());
-  EXPECT_EQ((*array)->size(), 3000U);
+  const auto array = value_of(find<std::span<const std::uint64_t>>("array"));
+  EXPECT_EQ(array, find<std::span<const std::uint64_t>>("array").value());
+  EXPECT_EQ(array->size(), 3000U);
   const auto child = run_in_child([&] {
-    return std::to_string((**array)[2999] + arena->private_bytes().value()) + " " +
+    return std::to_string((*array)[2999] + arena.private_bytes().value()) + " " +
            std::to_string(sum_of(*find<Words>("words").value()));
   });
   EXPECT_EQ(child.said, "3004 " + std::to_string(sum_of(*find<Words>("words").value())));
 }
 
-TEST(Image, IsThawedAndSavedAgain) {
-  const Folder folder;
-  const Sums sums = save_filled(folder / "image");
+TEST_F(Image, IsThawedAndSavedAgain) {
+  const Sums sums = save_filled(image_);
   {
-    auto arena = open_image(folder / "image", {.mode = FreezeMode::lenient});
-    ASSERT_TRUE(arena);
+    Arena arena = value_of(open_image(image_, {.mode = FreezeMode::lenient}));
     const_cast<Node&>(*find<Node>("nodes").value()).value += 1000;
-    EXPECT_EQ(arena->private_bytes().value(), 4096U);
-    ASSERT_TRUE(arena->thaw());
-    EXPECT_THAT(save_image(*arena, folder / "thawed"), Fails(ErrorCode::arena_not_frozen));
-    ASSERT_TRUE(publish("more", arena->make<std::uint64_t>(77).value()));
-    ASSERT_THAT(arena->refreeze(), Succeeds());
-    EXPECT_EQ(arena->private_bytes().value(), 0U);
-    ASSERT_TRUE(save_image(*arena, folder / "image"));
+    EXPECT_EQ(arena.private_bytes().value(), 4096U);
+    ASSERT_TRUE(arena.thaw());
+    EXPECT_THAT(save_image(arena, folder_ / "thawed"), Fails(ErrorCode::arena_not_frozen));
+    ASSERT_TRUE(publish("more", arena.make<std::uint64_t>(77).value()));
+    ASSERT_THAT(arena.refreeze(), Succeeds());
+    EXPECT_EQ(arena.private_bytes().value(), 0U);
+    ASSERT_TRUE(save_image(arena, image_));
   }
-  const auto arena = open_image(folder / "image");
-  ASSERT_TRUE(arena);
-  EXPECT_EQ(arena->stats().generation, 2U);
+  const Arena arena = value_of(open_image(image_));
+  EXPECT_EQ(arena.stats().generation, 2U);
   EXPECT_EQ(*find<std::uint64_t>("more").value(), 77U);
   EXPECT_EQ(sum_of(&*find<Node>("nodes").value()), sums.nodes + 1000);
-  EXPECT_THAT(folder.names(), ElementsAre("image"));
+  EXPECT_THAT(folder_.names(), ElementsAre("image"));
 }
 
-TEST(Image, OfAnEmptyArena) {
-  const Folder folder;
+TEST_F(Image, OfAnEmptyArena) {
   {
     Arena arena = make_arena();
     ASSERT_TRUE(arena.freeze());
-    ASSERT_TRUE(save_image(arena, folder / "image"));
+    ASSERT_TRUE(save_image(arena, image_));
   }
-  const auto arena = open_image(folder / "image");
-  ASSERT_TRUE(arena) << arena.error().message;
-  EXPECT_EQ(arena->stats().used, 0U);
+  EXPECT_EQ(value_of(open_image(image_)).stats().used, 0U);
 }
 
 // 64 MiB given back, 64 MiB of zeros.
-TEST(Image, IsSparse) {
-  const Folder folder;
+TEST_F(Image, IsSparse) {
   std::vector<std::size_t> told;
   {
     Arena arena = make_arena(256_MiB);
@@ -257,19 +248,18 @@ TEST(Image, IsSparse) {
     ASSERT_TRUE(publish("zeros", zeros));
     arena.deallocate(freed, 64_MiB);
     ASSERT_TRUE(arena.freeze());
-    ASSERT_TRUE(save_image(arena, folder / "image", [&](std::size_t done, std::size_t total) {
+    ASSERT_TRUE(save_image(arena, image_, [&](std::size_t done, std::size_t total) {
       told.push_back(done);
       EXPECT_LE(done, total);
     }));
   }
   ASSERT_THAT(told, Not(IsEmpty()));
   struct stat status{};
-  ASSERT_EQ(stat((folder / "image").c_str(), &status), 0);
+  ASSERT_EQ(stat(image_.c_str(), &status), 0);
   EXPECT_EQ(told.back(), static_cast<std::size_t>(status.st_size) - 2_MiB);
   EXPECT_GE(told.back(), 64_MiB);
   EXPECT_LT(static_cast<std::size_t>(status.st_blocks) * 512, 1_MiB);
-  const auto arena = open_image(folder / "image");
-  ASSERT_TRUE(arena);
+  const Arena arena = value_of(open_image(image_));
   EXPECT_EQ((*find<std::span<const std::uint64_t>>("zeros"))->size(), 8_MiB);
 }
 
@@ -282,8 +272,7 @@ struct Cost {
 
   static Cost now() {
     Cost cost;
-    std::ifstream file("/proc/self/io");
-    const std::string text(std::istreambuf_iterator<char>(file), {});
+    const std::string text = test::contents_of("/proc/self/io");
     cost.own_bytes = static_cast<long>(text.size());
     std::istringstream io(text);
     std::string key;
@@ -312,11 +301,10 @@ Cost cost_of_opening(const fs::path& path) {
   return least;
 }
 
-TEST(Image, IsOpenedAtACostThatIsIndependentOfItsSize) {
-  const Folder folder;
-  save_filled(folder / "small");
-  save_filled(folder / "large");
-  const ImageBytes bytes(folder / "large");
+TEST_F(Image, IsOpenedAtACostThatIsIndependentOfItsSize) {
+  save_filled(folder_ / "small");
+  save_filled(folder_ / "large");
+  const ImageBytes bytes(folder_ / "large");
   // 256 GiB of zeros.
   bytes.forge([](auto& header, auto& arena) {
     arena.description.used = arena.description.capacity = 256_GiB;
@@ -324,86 +312,73 @@ TEST(Image, IsOpenedAtACostThatIsIndependentOfItsSize) {
     header.payload = 4_MiB;
   });
   bytes.resize(4_MiB + 256_GiB);
-  const Cost small = cost_of_opening(folder / "small");
-  const Cost large = cost_of_opening(folder / "large");
+  const Cost small = cost_of_opening(folder_ / "small");
+  const Cost large = cost_of_opening(folder_ / "large");
   if (small.read_calls == 0) GTEST_SKIP() << "this kernel does not account I/O (/proc/self/io)";
   EXPECT_EQ(small.read_bytes, large.read_bytes);
   EXPECT_EQ(small.read_calls, large.read_calls);
   EXPECT_LE(large.faults, small.faults + 4);
 }
 
-TEST(Image, ReplacesAFileAsAWhole) {
-  const Folder folder;
-  const Sums sums = save_filled(folder / "image");
-  const auto arena = open_image(folder / "image");
-  ASSERT_TRUE(arena);
+TEST_F(Image, ReplacesAFileAsAWhole) {
+  const Sums sums = save_filled(image_);
+  const Arena arena = value_of(open_image(image_));
   const mode_t before = umask(027);
   {
     // Another one, of other content, at the same path.
     Arena other = make_arena();
     ASSERT_TRUE(publish("other", other.make<int>(1).value()));
     ASSERT_TRUE(other.freeze());
-    fs::create_symlink("image", folder / "link");
-    EXPECT_THAT(open_image(folder / "link"), Fails(ErrorCode::address_taken)) << "it is read";
-    EXPECT_TRUE(save_image(other, folder / "image"));
-    EXPECT_TRUE(save_image(other, folder / "link"));
+    fs::create_symlink("image", folder_ / "link");
+    EXPECT_THAT(open_image(folder_ / "link"), Fails(ErrorCode::address_taken)) << "it is read";
+    EXPECT_TRUE(save_image(other, image_));
+    EXPECT_TRUE(save_image(other, folder_ / "link"));
   }
   umask(before);
   EXPECT_EQ(sum_of(&*find<Node>("nodes").value()), sums.nodes);
   EXPECT_EQ(sum_of(*find<Words>("words").value()), sums.words);
-  EXPECT_FALSE(fs::is_symlink(folder / "link"));
-  EXPECT_EQ(fs::status(folder / "image").permissions(), fs::perms(0640));
-  EXPECT_THAT(folder.names(), UnorderedElementsAre("image", "link"));
-  EXPECT_TRUE(open_image(folder / "image"));
+  EXPECT_FALSE(fs::is_symlink(folder_ / "link"));
+  EXPECT_EQ(fs::status(image_).permissions(), fs::perms(0640));
+  EXPECT_THAT(folder_.names(), UnorderedElementsAre("image", "link"));
+  EXPECT_TRUE(open_image(image_));
 }
 
-void become_nobody() {
-  if (geteuid() == 0 && (setegid(65534) != 0 || seteuid(65534) != 0))
-    throw std::runtime_error("cannot become nobody");
-}
-
-TEST(Image, ThatCannotBeReadOrWritten) {
-  const Folder folder;
-  save_filled(folder / "image");
-  fs::permissions(folder / "image", fs::perms::none);
-  fs::permissions(folder.path(), fs::perms(0755));
+TEST_F(Image, ThatCannotBeReadOrWritten) {
+  save_filled(image_);
+  fs::permissions(image_, fs::perms::none);
+  fs::permissions(folder_.path(), fs::perms(0755));
   Arena arena = make_arena();
   ASSERT_TRUE(arena.freeze());
   const auto child = run_in_child([&]() -> std::string {
-    become_nobody();
-    const int opened = open_image(folder / "image").error().system_errno;
+    if (geteuid() == 0) test::become_nobody();
+    const int opened = open_image(image_).error().system_errno;
     const int saved =
-        geteuid() == 65534 ? save_image(arena, folder / "new").error().system_errno : EACCES;
+        geteuid() == 65534 ? save_image(arena, folder_ / "new").error().system_errno : EACCES;
     return std::to_string(opened) + " " + std::to_string(saved);
   });
   EXPECT_EQ(child.said, std::to_string(EACCES) + " " + std::to_string(EACCES));
 }
 
-TEST(Image, LeavesNothingOnAFullDisk) {
-  const Folder folder;
-  if (mount("none", folder.path().c_str(), "tmpfs", 0, "size=4m") != 0)
+TEST_F(Image, LeavesNothingOnAFullDisk) {
+  if (mount("none", folder_.path().c_str(), "tmpfs", 0, "size=4m") != 0)
     GTEST_SKIP() << "a small file system cannot be mounted: " << std::strerror(errno);
   Arena arena = make_arena();
   const auto words = arena.make_array<std::uint64_t>(1_MiB).value();
   std::iota(words.begin(), words.end(), 1);
   ASSERT_TRUE(arena.freeze());
-  const auto saved = save_image(arena, folder / "image");
-  const auto names = folder.names();
-  umount(folder.path().c_str());
-  ASSERT_FALSE(saved);
-  EXPECT_THAT(saved, FailsBy(ENOSPC));
-  EXPECT_THAT(saved.error().message, HasSubstr("image cannot be written: No space left"));
+  const auto saved = save_image(arena, image_);
+  const auto names = folder_.names();
+  umount(folder_.path().c_str());
+  EXPECT_THAT(saved, FailsBy(ENOSPC, "image cannot be written: No space left"));
   EXPECT_THAT(names, IsEmpty());
 }
 
-TEST(Image, IsOpenedByOneOfManyThreads) {
-  const Folder folder;
-  save_filled(folder / "image");
+TEST_F(Image, IsOpenedByOneOfManyThreads) {
+  save_filled(image_);
   std::array<std::optional<Expected<Arena>>, 4> results;
   {
     std::vector<std::jthread> threads;
-    for (auto& result : results)
-      threads.emplace_back([&] { result.emplace(open_image(folder / "image")); });
+    for (auto& result : results) threads.emplace_back([&] { result.emplace(open_image(image_)); });
   }
   int opened = 0;
   for (const auto& result : results) {
@@ -414,89 +389,82 @@ TEST(Image, IsOpenedByOneOfManyThreads) {
   EXPECT_EQ(opened, 1);
 }
 
-TEST(Image, HasTheLongestNameThatThereIs) {
-  const Folder folder;
+TEST_F(Image, HasTheLongestNameThatThereIs) {
   const std::string name(NAME_MAX, 'n');
-  save_filled(folder / name);
-  EXPECT_THAT(folder.names(), ElementsAre(name));
+  save_filled(folder_ / name);
+  EXPECT_THAT(folder_.names(), ElementsAre(name));
 }
 
-TEST(Image, IsSavedInAFolderThatCannotBeSynced) {
-  const Folder folder;
+TEST_F(Image, IsSavedInAFolderThatCannotBeSynced) {
   Arena arena = make_arena();
   ASSERT_TRUE(arena.freeze());
-  if (geteuid() == 0) ASSERT_EQ(chown(folder.path().c_str(), 65534, 65534), 0);
-  fs::permissions(folder.path(), fs::perms::owner_write | fs::perms::owner_exec);
+  if (geteuid() == 0) ASSERT_EQ(chown(folder_.path().c_str(), 65534, 65534), 0);
+  fs::permissions(folder_.path(), fs::perms::owner_write | fs::perms::owner_exec);
   const auto child = run_in_child([&]() -> std::string {
-    become_nobody();
-    const auto saved = save_image(arena, folder / "image");
+    if (geteuid() == 0) test::become_nobody();
+    const auto saved = save_image(arena, image_);
     return saved ? "saved" : saved.error().message;
   });
-  fs::permissions(folder.path(), fs::perms::owner_all);
+  fs::permissions(folder_.path(), fs::perms::owner_all);
   EXPECT_EQ(child.said, "saved");
 }
 
 ErrorCode error_of(const fs::path& path) { return code_of(open_image(path)); }
 
-TEST(Image, RefusesEveryFlippedByteBeforeThePayload) {
-  const Folder folder;
-  save_filled(folder / "image");
-  const ImageBytes bytes(folder / "image");
+TEST_F(Image, RefusesEveryFlippedByteBeforeThePayload) {
+  save_filled(image_);
+  const ImageBytes bytes(image_);
   const std::uint64_t end = bytes.head().size();
   for (std::uint64_t offset = 0; offset < end; ++offset) {
     bytes.flip(offset);
-    ASSERT_THAT(error_of(folder / "image"),
-                testing::AnyOf(ErrorCode::bad_image, ErrorCode::unsupported))
+    ASSERT_THAT(error_of(image_), testing::AnyOf(ErrorCode::bad_image, ErrorCode::unsupported))
         << offset;
     bytes.flip(offset);
   }
-  EXPECT_TRUE(open_image(folder / "image"));
+  EXPECT_TRUE(open_image(image_));
 }
 
-TEST(Image, RefusesATruncatedFile) {
-  const Folder folder;
-  save_filled(folder / "image");
-  const auto header = ImageBytes(folder / "image").header();
-  const auto bytes = ImageBytes(folder / "image").head();
-  const std::uint64_t end = fs::file_size(folder / "image");
-  std::ofstream cut(folder / "cut", std::ios::binary);
-  const ImageBytes view(folder / "cut");
+TEST_F(Image, RefusesATruncatedFile) {
+  save_filled(image_);
+  const auto header = ImageBytes(image_).header();
+  const auto bytes = ImageBytes(image_).head();
+  const std::uint64_t end = fs::file_size(image_);
+  std::ofstream cut(folder_ / "cut", std::ios::binary);
+  const ImageBytes view(folder_ / "cut");
   for (std::size_t size = 0; size <= bytes.size(); ++size) {
     view.resize(size);
-    ASSERT_EQ(error_of(folder / "cut"), ErrorCode::bad_image) << size;
+    ASSERT_EQ(error_of(folder_ / "cut"), ErrorCode::bad_image) << size;
     if (size < bytes.size()) view.write(size, bytes[size]);
   }
   for (const std::uint64_t size :
        {header.payload, header.payload + 1, header.payload + 4096, end - 1}) {
     view.resize(size);
-    EXPECT_THAT(open_image(folder / "cut"), Fails(ErrorCode::bad_image, "is truncated")) << size;
+    EXPECT_THAT(open_image(folder_ / "cut"), Fails(ErrorCode::bad_image, "is truncated")) << size;
   }
   view.resize(end);
-  EXPECT_TRUE(open_image(folder / "cut"));
+  EXPECT_TRUE(open_image(folder_ / "cut"));
 }
 
-TEST(Image, RefusesWhatIsNotForThisProgram) {
-  const Folder folder;
-  save_filled(folder / "image");
-  const ImageBytes bytes(folder / "image");
+TEST_F(Image, RefusesWhatIsNotForThisProgram) {
+  save_filled(image_);
+  const ImageBytes bytes(image_);
   const auto right = bytes.header();
   auto wrong = right;  // its checksum is of no use where the rest is not understood
   wrong.magic[0] = 'X';
   bytes.write(0, wrong);
-  EXPECT_THAT(open_image(folder / "image"), Fails(ErrorCode::bad_image, "is not an image"));
+  EXPECT_THAT(open_image(image_), Fails(ErrorCode::bad_image, "is not an image"));
   wrong = right;
   wrong.version = 1;
   bytes.write(0, wrong);
-  EXPECT_THAT(open_image(folder / "image"), Fails(ErrorCode::unsupported, "version 1"));
+  EXPECT_THAT(open_image(image_), Fails(ErrorCode::unsupported, "version 1"));
   bytes.write(0, right);
-  EXPECT_TRUE(open_image(folder / "image"));
+  EXPECT_TRUE(open_image(image_));
 }
 
 // With a right checksum: made by another program, or to do harm.
-TEST(Image, RefusesWhatContradictsItself) {
-  const Folder folder;
-  save_filled(folder / "image");
-  const ImageBytes bytes(folder / "image");
+TEST_F(Image, RefusesWhatContradictsItself) {
+  save_filled(image_);
+  const ImageBytes bytes(image_);
   const auto right = bytes.head();
   constexpr std::uint64_t kHuge = ~std::uint64_t{0} - 2_MiB + 1;
   using Description = ArenaCore::Description;
@@ -550,61 +518,58 @@ TEST(Image, RefusesWhatContradictsItself) {
     all.emplace_back([&](auto&, auto& arena) { change(arena.objects.front()); });
   for (std::size_t i = 0; i < all.size(); ++i) {
     bytes.forge(all[i]);
-    EXPECT_EQ(error_of(folder / "image"), ErrorCode::bad_image) << "change " << i;
+    EXPECT_EQ(error_of(image_), ErrorCode::bad_image) << "change " << i;
     bytes.put(right);
   }
-  EXPECT_TRUE(open_image(folder / "image"));
+  EXPECT_TRUE(open_image(image_));
 }
 
-TEST(Image, RefusesAnAddressThatIsTaken) {
-  const Folder folder;
+TEST_F(Image, RefusesAnAddressThatIsTaken) {
   Arena arena = make_arena();
   fill(arena);
   ASSERT_TRUE(arena.freeze());
-  ASSERT_TRUE(save_image(arena, folder / "image"));
-  EXPECT_THAT(open_image(folder / "image", {.publish = false}),
+  ASSERT_TRUE(save_image(arena, image_));
+  EXPECT_THAT(open_image(image_, {.publish = false}),
               Fails(ErrorCode::address_taken, "has the addresses of arena 'index'"));
 }
 
-TEST(Image, RefusesANameInUse) {
-  const Folder folder;
-  save_filled(folder / "image");
-  Arena other = Arena::create({.name = "other",
-                               .capacity = 2_MiB,
-                               .address = ImageBytes(folder / "image").header().base + 1_GiB})
-                    .value();
+TEST_F(Image, RefusesANameInUse) {
+  save_filled(image_);
+  Arena other =
+      Arena::create(
+          {.name = "other", .capacity = 2_MiB, .address = ImageBytes(image_).header().base + 1_GiB})
+          .value();
   ASSERT_TRUE(publish("table", other.make<int>(1).value()));
-  EXPECT_THAT(open_image(folder / "image"),
+  EXPECT_THAT(open_image(image_),
               AllOf(Fails(ErrorCode::invalid_argument, "'table' is published already"),
                     Fails(ErrorCode::invalid_argument, "'other'")));
   EXPECT_THAT(find<Node>("nodes"), Fails(ErrorCode::not_published));
   EXPECT_EQ(published().size(), 1U);
-  const auto unpublished = open_image(folder / "image", {.publish = false});
+  const auto unpublished = open_image(image_, {.publish = false});
   EXPECT_TRUE(unpublished);
   EXPECT_EQ(published().size(), 1U);
 }
 
-TEST(Image, RefusesWhatIsNoFile) {
-  const Folder folder;
-  ASSERT_EQ(mkfifo((folder / "fifo").c_str(), 0600), 0);
-  fs::create_directory(folder / "folder");
-  fs::create_symlink("nothing", folder / "dangling");
-  std::ofstream(folder / "empty").flush();
-  std::ofstream(folder / "text") << "no image at all, but a text that is long enough";
-  EXPECT_EQ(error_of(folder / "fifo"), ErrorCode::invalid_argument);
-  EXPECT_EQ(error_of(folder / "folder"), ErrorCode::invalid_argument);
+TEST_F(Image, RefusesWhatIsNoFile) {
+  ASSERT_EQ(mkfifo((folder_ / "fifo").c_str(), 0600), 0);
+  fs::create_directory(folder_ / "folder");
+  fs::create_symlink("nothing", folder_ / "dangling");
+  std::ofstream(folder_ / "empty").flush();
+  std::ofstream(folder_ / "text") << "no image at all, but a text that is long enough";
+  EXPECT_EQ(error_of(folder_ / "fifo"), ErrorCode::invalid_argument);
+  EXPECT_EQ(error_of(folder_ / "folder"), ErrorCode::invalid_argument);
   EXPECT_EQ(error_of("/dev/null"), ErrorCode::invalid_argument);
-  EXPECT_EQ(error_of(folder / "empty"), ErrorCode::bad_image);
-  EXPECT_EQ(error_of(folder / "text"), ErrorCode::bad_image);
-  EXPECT_THAT(open_image(folder / "dangling"), FailsBy(ENOENT));
-  EXPECT_THAT(open_image(folder / "absent"), FailsBy(ENOENT));
+  EXPECT_EQ(error_of(folder_ / "empty"), ErrorCode::bad_image);
+  EXPECT_EQ(error_of(folder_ / "text"), ErrorCode::bad_image);
+  EXPECT_THAT(open_image(folder_ / "dangling"), FailsBy(ENOENT));
+  EXPECT_THAT(open_image(folder_ / "absent"), FailsBy(ENOENT));
 
   Arena arena = make_arena();
   ASSERT_TRUE(arena.freeze());
-  for (const fs::path& path : {folder / "fifo", folder / "folder", fs::path("/dev/null")})
+  for (const fs::path& path : {folder_ / "fifo", folder_ / "folder", fs::path("/dev/null")})
     EXPECT_THAT(save_image(arena, path), Fails(ErrorCode::invalid_argument)) << path;
-  EXPECT_THAT(save_image(arena, folder / "absent/image"), FailsBy(ENOENT));
-  EXPECT_EQ(folder.names().size(), 5U);
+  EXPECT_THAT(save_image(arena, folder_ / "absent/image"), FailsBy(ENOENT));
+  EXPECT_EQ(folder_.names().size(), 5U);
 }
 
 using testing::MatchesRegex;

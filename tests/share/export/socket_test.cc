@@ -71,7 +71,9 @@ std::ptrdiff_t mappings() {
   });
 }
 
-std::size_t shared_resident_bytes() { return test::kib_of("/proc/self/status", "RssShmem") * 1024; }
+std::size_t shared_resident_bytes() {
+  return test::figure_of("/proc/self/status", "RssShmem") * 1024;
+}
 
 // A large object: the list of these is what a worker found.
 struct Block {
@@ -442,17 +444,15 @@ TEST(ArenaTransfer, AWildWriteIntoTheTreesMemoryStopsNobody) {
   for (auto& unit : shared.next_unit) unit = ~0U;
   shared.last_generation = ~0ULL;
   Arena second = make_arena(64_MiB, "second");
-  const auto ref = publish("nodes", make_nodes(second, 10));
-  ASSERT_TRUE(ref) << ref.error().message;
+  const auto ref = value_of(publish("nodes", make_nodes(second, 10)));
   ASSERT_TRUE(second.freeze());
-  EXPECT_EQ(run_in_child([&] { return std::to_string(test::sum_of(&**ref)); }).said, "55");
+  EXPECT_EQ(run_in_child([&] { return std::to_string(test::sum_of(&*ref)); }).said, "55");
   Peer child([](int socket) {
     Arena own = make_arena(64_MiB, "own");
-    const auto ref = publish("childs", make_nodes(own, 3));
-    return ref && own.freeze() && send_arena(socket, own) && write_bytes(socket, *ref) ? 0 : 1;
+    const auto sent = publish("childs", make_nodes(own, 3));
+    return sent && own.freeze() && send_arena(socket, own) && write_bytes(socket, *sent) ? 0 : 1;
   });
-  const auto received = receive_arena(child.socket());
-  ASSERT_TRUE(received) << received.error().message;
+  const Arena received = value_of(receive_arena(child.socket()));
   EXPECT_EQ(test::sum_of(&*read_bytes<Ref<Node>>(child.socket())), 6U);
 }
 
@@ -604,17 +604,16 @@ TEST_F(Parcel, OfWhichAnyByteIsWrong) {
 }
 
 TEST(ReceiveArena, NeedsOneToBeSent) {
-  const auto error_of = [](const FileDescriptor& from) {
-    return receive_arena(from.get()).error();
-  };
   Sockets closed;
   closed.there = FileDescriptor();
-  EXPECT_EQ(error_of(closed.here).system_errno, EPIPE);
+  EXPECT_THAT(receive_arena(closed.here.get()), FailsBy(EPIPE));
   const Sockets sockets;
   ASSERT_TRUE(write_bytes(sockets.there.get(), std::array<char, 100>{}));
-  EXPECT_EQ(error_of(sockets.here).code, ErrorCode::bad_message);
-  EXPECT_EQ(error_of(Sockets(SOCK_STREAM | SOCK_NONBLOCK).here).system_errno, EAGAIN);
-  EXPECT_EQ(error_of(make_memfd("no socket", Sealable::no)).system_errno, ENOTSOCK);
+  EXPECT_THAT(receive_arena(sockets.here.get()), Fails(ErrorCode::bad_message));
+  const Sockets silent(SOCK_STREAM | SOCK_NONBLOCK);
+  EXPECT_THAT(receive_arena(silent.here.get()), FailsBy(EAGAIN));
+  const FileDescriptor memfd = make_memfd("no socket", Sealable::no);
+  EXPECT_THAT(receive_arena(memfd.get()), FailsBy(ENOTSOCK));
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
-#include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
@@ -12,6 +11,8 @@
 #include <sys/uio.h>
 
 #include <cowshed/tests/share/share.h>
+#include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/io_ring.h>
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25  // Linux 6.1
@@ -36,14 +37,6 @@ void* raw_mmap(void* address, std::size_t size, int protection, int flags, int f
 }
 
 namespace {
-
-bool has_capability(unsigned number) {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("CapEff:"))
-      return ((std::stoull(line.substr(7), nullptr, 16) >> number) & 1U) != 0;
-  return false;
-}
 
 // The victim allows everybody to trace it, which is all that Yama's scope 1 asks.
 bool may_trace_a_sibling() {
@@ -82,7 +75,7 @@ int need_descriptor(long result, const char* what) { return static_cast<int>(nee
 // What a line of the tables below works on.
 using On = const Target&;
 
-constexpr std::size_t kPayloadSize = 4096;
+constexpr std::uint32_t kPayloadSize = 4096;
 
 // A page of bytes that the arena has nowhere.
 const std::byte* payload() {
@@ -371,64 +364,19 @@ std::vector<Attack> attacks_on_the_file() {
   };
 }
 
-// One request at a time, without liburing.
-class Ring {
- public:
-  Ring() {
-    io_uring_params params = {};
-    fd_ = need_descriptor(syscall(SYS_io_uring_setup, 1, &params), "io_uring_setup");
-    submission_ =
-        map(params.sq_off.array + params.sq_entries * sizeof(std::uint32_t), IORING_OFF_SQ_RING);
-    completion_ =
-        map(params.cq_off.cqes + params.cq_entries * sizeof(io_uring_cqe), IORING_OFF_CQ_RING);
-    entry_ = reinterpret_cast<io_uring_sqe*>(map(sizeof(io_uring_sqe), IORING_OFF_SQES));
-    offsets_ = params;
-  }
+struct Ring : IoRing {
+  Ring() : IoRing([](const char* call) { need(-1, call); }) {}
 
   long register_words(const Target& target) const {
-    return syscall(SYS_io_uring_register, fd_, IORING_REGISTER_BUFFERS, words_of(target), 1);
+    return syscall(SYS_io_uring_register, fd(), IORING_REGISTER_BUFFERS, words_of(target), 1);
   }
-
-  // -1 and errno, or 0.
-  long run(unsigned char operation, int fd, const void* buffer, off_t offset) {
-    *entry_ = {};
-    entry_->opcode = operation;
-    entry_->fd = fd;
-    entry_->addr = reinterpret_cast<std::uintptr_t>(buffer);
-    entry_->len = kPayloadSize;
-    entry_->off = static_cast<std::uint64_t>(offset);
-    at(submission_, offsets_.sq_off.array) = 0;
-    at(submission_, offsets_.sq_off.tail) += 1;
-    need(syscall(SYS_io_uring_enter, fd_, 1, 1, IORING_ENTER_GETEVENTS, nullptr, 0),
-         "io_uring_enter");
-    const auto* done = reinterpret_cast<io_uring_cqe*>(completion_ + offsets_.cq_off.cqes);
-    return done->res < 0 ? (errno = -done->res, -1) : 0;
-  }
-
- private:
-  std::byte* map(std::size_t size, off_t what) const {
-    void* mapped =
-        raw_mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd_, what);
-    need(mapped == MAP_FAILED ? -1 : 0, "mapping an io_uring");
-    return static_cast<std::byte*>(mapped);
-  }
-
-  static std::atomic_ref<std::uint32_t> at(std::byte* ring, std::size_t offset) {
-    return std::atomic_ref(*reinterpret_cast<std::uint32_t*>(ring + offset));
-  }
-
-  int fd_ = -1;
-  std::byte* submission_ = nullptr;
-  std::byte* completion_ = nullptr;
-  io_uring_sqe* entry_ = nullptr;
-  io_uring_params offsets_ = {};
 };
 
 long read_fixed(const Target& target) {
   Ring ring;
   return ring.register_words(target) == -1
              ? -1
-             : ring.run(IORING_OP_READ_FIXED, payload_file(), target.address, 0);
+             : ring.run(IORING_OP_READ_FIXED, payload_file(), target.address, kPayloadSize);
 }
 
 // Past the page cache, straight from the disk.
@@ -484,10 +432,11 @@ std::vector<Attack> attacks_through_the_kernel() {
       {"getrandom into it", fault, [](On t) { return syscall(SYS_getrandom, t.address, 256, 0); },
        own},
       {"io_uring, read into it", fault,
-       [](On t) { return Ring().run(IORING_OP_READ, payload_file(), t.address, 0); }, own},
+       [](On t) { return Ring().run(IORING_OP_READ, payload_file(), t.address, kPayloadSize); },
+       own},
       {"io_uring, read into it as a registered buffer", fault, &read_fixed, own},
       {"io_uring, write to the descriptor", sealed,
-       [](On t) { return Ring().run(IORING_OP_WRITE, t.fd, payload(), t.offset); }},
+       [](On t) { return Ring().run(IORING_OP_WRITE, t.fd, payload(), kPayloadSize, t.offset); }},
       {"futex FUTEX_WAKE_OP on a word", fault,
        [](On t) {
          std::uint32_t own_word = 0;
@@ -557,7 +506,7 @@ std::function<long()> hold_for_a_later_write(const Target& target) {
   auto ring = std::make_shared<Ring>();
   need(ring->register_words(target), "registering a buffer");
   return [ring, to = target.address] {
-    return ring->run(IORING_OP_READ_FIXED, payload_file(), to, 0);
+    return ring->run(IORING_OP_READ_FIXED, payload_file(), to, kPayloadSize);
   };
 }
 

@@ -1,5 +1,3 @@
-#include <grp.h>
-
 #include <cowshed/tests/share/share.h>
 
 #include "attacks.h"
@@ -231,15 +229,6 @@ std::string try_all(State state) {
   return lines;
 }
 
-// Gives up root; what stays readable through /proc is as for a process started by that user.
-void become_nobody() {
-  constexpr uid_t kNobody = 65534;
-  if (setgroups(0, nullptr) != 0 || setresgid(kNobody, kNobody, kNobody) != 0 ||
-      setresuid(kNobody, kNobody, kNobody) != 0 || prctl(PR_SET_DUMPABLE, 1) != 0) {
-    throw std::runtime_error("cannot become nobody");
-  }
-}
-
 // The lines that have `text` in them.
 int count(const std::string& lines, std::string_view text) {
   std::istringstream stream(lines);
@@ -255,7 +244,7 @@ class HostileChild : public testing::TestWithParam<bool> {
   // another user and take a fault with it.
   static int run(State state) {
     const auto owner = run_in_child([&] {
-      if (GetParam()) become_nobody();
+      if (GetParam()) test::become_nobody();
       return try_all(state);
     });
     std::cout << owner.said;

@@ -1,4 +1,3 @@
-#include <exception>
 #include <string>
 #include <thread>
 
@@ -9,13 +8,9 @@
 // Null, or what fails.  Thread-safe where `name` differs.
 extern "C" const char* use_plugin(const char* name) {
   thread_local std::string failure;
-  try {
-    failure = use_cowshed(name);
-    std::string of_thread;
-    std::thread([&] { of_thread = use_cowshed(std::string(name) + "-thread"); }).join();
-    failure += of_thread;
-  } catch (const std::exception& exception) {
-    failure = exception.what();
-  }
+  failure = use_cowshed(name);
+  std::string of_thread;
+  std::thread([&] { of_thread = use_cowshed(std::string(name) + "-thread"); }).join();
+  failure += of_thread;
   return failure.empty() ? nullptr : failure.c_str();
 }

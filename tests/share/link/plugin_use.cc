@@ -23,37 +23,31 @@ std::size_t letters(const Words& words) {
 
 }  // namespace
 
-std::string use_cowshed(const std::string& name) {
-  auto arena = cowshed::Arena::create({.name = name, .capacity = 64_MiB});
-  if (!arena) return arena.error().message;
-  auto words = arena->make<Words>();
-  if (!words) return words.error().message;
+std::string use_cowshed(const std::string& name) try {
+  auto arena = cowshed::Arena::create({.name = name, .capacity = 64_MiB}).value();
+  Words* words = arena.make<Words>().value();
   for (int i = 0; i < 1000; ++i)
-    (*words)->emplace_back("a word that is too long to be a part of its string");
-  (*words)->resize(500);
-  const auto ref = cowshed::publish(name, *words);
-  if (!ref) return ref.error().message;
-  if (auto frozen = arena->freeze(); !frozen) return frozen.error().message;
+    words->emplace_back("a word that is too long to be a part of its string");
+  words->resize(500);
+  const auto ref = cowshed::publish(name, words).value();
+  if (auto frozen = arena.freeze(); !frozen) return frozen.error().message;
 
-  auto sums = cowshed::Channel<std::size_t>::create({.name = name, .slots = 4, .memory = 1_MiB});
-  if (!sums) return sums.error().message;
+  auto sums =
+      cowshed::Channel<std::size_t>::create({.name = name, .slots = 4, .memory = 1_MiB}).value();
   auto workers = cowshed::start(
-      {.count = 2, .threads = cowshed::Threads::allow},
-      [&](const Words& frozen) { (void)sums->send(letters(frozen)); }, *ref);
-  if (!workers) return workers.error().message;
-  const std::size_t expected = letters(**words);
+                     {.count = 2, .threads = cowshed::Threads::allow},
+                     [&](const Words& frozen) { (void)sums.send(letters(frozen)); }, ref)
+                     .value();
   for (int i = 0; i < 2; ++i)
-    if (sums->receive() != expected) return "a worker read something else";
-  const auto exits = workers->wait();
-  if (!exits) return exits.error().message;
-  for (const auto& exit : *exits)
+    if (sums.receive() != letters(*words)) return "a worker read something else";
+  for (const auto& exit : workers.wait().value())
     if (!exit.ok()) return "a worker: " + exit.error;
 
-  auto failing = cowshed::start({.threads = cowshed::Threads::allow},
-                                [] { throw std::out_of_range("of a worker"); });
-  if (!failing) return failing.error().message;
-  const auto failures = failing->wait();
-  if (!failures) return failures.error().message;
-  if (!failures->front().error.ends_with("): of a worker")) return failures->front().error;
-  return {};
+  auto failing = cowshed::start({.threads = cowshed::Threads::allow}, [] {
+                   throw std::out_of_range("of a worker");
+                 }).value();
+  const std::string failure = failing.wait().value().front().error;
+  return failure.ends_with("): of a worker") ? "" : failure;
+} catch (const std::exception& failure) {
+  return failure.what();
 }

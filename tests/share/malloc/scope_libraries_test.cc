@@ -5,7 +5,6 @@
 #include <malloc.h>
 #include <pthread.h>
 
-#include <cowshed/share/arena_scope.h>
 #include <cowshed/tests/share/arena/scope_blocks.h>
 
 // What lands in the arena of an ArenaScope besides the objects, and what does not.

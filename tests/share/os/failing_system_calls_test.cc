@@ -1,5 +1,3 @@
-
-
 #include <cowshed/tests/share/arena/filled_arena.h>
 
 #include "system_call_failures.h"

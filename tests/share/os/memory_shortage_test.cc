@@ -1,6 +1,6 @@
 #include <cowshed/tests/share/arena/filled_arena.h>
 #include <cowshed/tests/support/conditions.h>
-#include <cowshed/tests/support/setting.h>
+#include <cowshed/tests/support/folder.h>
 
 namespace cowshed {
 namespace {
@@ -8,14 +8,7 @@ namespace {
 using test::described;
 using test::FilledArena;
 
-std::string read_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
-
-std::size_t meminfo_kib(const std::string& key) { return test::kib_of("/proc/meminfo", key); }
+std::size_t meminfo_kib(const std::string& key) { return test::figure_of("/proc/meminfo", key); }
 
 TEST(MemoryShortage, OvercommitRefusedIsAnException) {
   const std::string mode = "/proc/sys/vm/overcommit_memory";
@@ -26,7 +19,7 @@ TEST(MemoryShortage, OvercommitRefusedIsAnException) {
                   std::to_string(meminfo_kib("Committed_AS") + 512_MiB / 1_KiB));
     strict.emplace(mode, "2");
   }
-  if (read_line(mode) != "2")
+  if (test::contents_of(mode) != "2\n")
     GTEST_SKIP() << "vm.overcommit_memory is not 2, and COWSHED_MAY_SET_SYSCTLS is not set";
   const std::size_t room = (meminfo_kib("CommitLimit") - meminfo_kib("Committed_AS")) * 1_KiB;
   const auto child = run_in_child([&]() -> std::string {
@@ -45,18 +38,6 @@ constexpr std::size_t kLimit = 256_MiB;
 constexpr std::size_t kLeast =
     test::kAddressSanitizer ? kLimit / 4 : kLimit / 10 * 8;  // shadow memory counts too
 
-// The cgroup that this process is in.
-std::string own_group() {
-  std::ifstream groups("/proc/self/cgroup");
-  std::string unified;
-  for (std::string line; std::getline(groups, line);) {
-    const std::string group = line.substr(line.find(':', line.find(':') + 1) + 1);
-    if (line.find(":memory:") != std::string::npos) return "/sys/fs/cgroup/memory" + group;
-    if (line.starts_with("0::")) unified = "/sys/fs/cgroup" + group;
-  }
-  return unified;
-}
-
 class MemoryShortageInAGroup : public testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
@@ -70,7 +51,7 @@ class MemoryShortageInAGroup : public testing::TestWithParam<bool> {
   static std::string in_group(const std::function<std::string()>& body) {
     const auto child = run_in_child([&] {
       const test::Conditions limit = limit_memory();
-      const std::string inner = own_group() + "/inner";
+      const std::string inner = limit.cgroup() + "/inner";
       if (GetParam()) mkdir(inner.c_str(), 0755);
       const auto member = run_in_child([&]() -> std::string {
         if (GetParam() && !(std::ofstream(inner + "/cgroup.procs") << 0 << std::flush))

@@ -175,15 +175,13 @@ TEST(Layout, TakesThreePagesAndAChildOfFrozenArenasWritesToNone) {
 }
 
 TEST(Layout, PublishingAgainAndAgainTakesNoMorePages) {
-  Arena arena = make_arena("arena");
-  const Index* index = *arena.make<Index>();
-  ASSERT_TRUE(publish("first", index));
+  const ArenaOf<Index> of;
   for (int i = 0; i < 1000; ++i) {
-    const auto ref = publish(index);
+    const auto ref = publish(of.object);
     ASSERT_TRUE(ref);
     ASSERT_TRUE(withdraw(*ref));
   }
-  EXPECT_NE(object_named("first"), nullptr);
+  EXPECT_NE(object_named("index"), nullptr);
   const layout::Header* header = own_layout();
   EXPECT_LE(header->objects.count, 16U);
   EXPECT_LE(test::own_pages(header, header->bytes), 3U);

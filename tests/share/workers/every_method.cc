@@ -1,8 +1,5 @@
 #include "every_method.h"
 
-#include <cowshed/share/workers.h>
-#include <cowshed/tests/share/share.h>
-
 namespace cowshed::test {
 
 void EveryMethod::TearDown() {

@@ -244,14 +244,13 @@ void leave() { _exit(4); }
 void hang() { run_for_ever(); }
 
 TEST_F(ForkServers, ABadWarmUpIsAnErrorOfStart) {
-  const auto expect = [](const Expected<ForkServer>& server, const char* message) {
-    ASSERT_FALSE(server);
-    EXPECT_THAT(server.error().message, HasSubstr(message));
-  };
-  expect(ForkServer::start<leave_a_thread>({}), "after the warm-up: this process has");
-  expect(ForkServer::start<throw_up>({.name = "index"}), "forkserver 'index': no corpus");
+  EXPECT_THAT(ForkServer::start<leave_a_thread>({}),
+              Fails(ErrorCode::invalid_argument, "after the warm-up: this process has"));
+  EXPECT_THAT(ForkServer::start<throw_up>({.name = "index"}),
+              Fails(ErrorCode::invalid_argument, "forkserver 'index': no corpus"));
   EXPECT_THAT(ForkServer::start<leave>({}), Fails(ErrorCode::forkserver_ended, "exited with 4"));
-  expect(ForkServer::start<hang>({.start_timeout = 50ms}), "had not warmed up after 50 ms");
+  EXPECT_THAT(ForkServer::start<hang>({.start_timeout = 50ms}),
+              Fails(ErrorCode::forkserver_ended, "had not warmed up after 50 ms"));
 }
 
 TEST_F(ForkServers, APatienceWithoutEndIsNone) {

@@ -20,32 +20,33 @@ void expect_written(const std::string& path, const std::string& kept_in) {
   EXPECT_EQ(contents_of(kept_in), "new");
 }
 
-TEST(OutputFile, KeepsWhatItHeldUntilItIsWritten) {
-  const TestFolder folder;
-  const std::string path = folder / "report";
-  write_file(path, "an older report, which is longer");
+class OutputFileTest : public ::testing::Test {
+ protected:
+  const TestFolder folder_;
+  std::string path_ = folder_ / "report";
+};
+
+TEST_F(OutputFileTest, KeepsWhatItHeldUntilItIsWritten) {
+  write_file(path_, "an older report, which is longer");
   {
-    auto file = OutputFile::open(path).value();
-    EXPECT_EQ(contents_of(path), "an older report, which is longer");
+    auto file = OutputFile::open(path_).value();
+    EXPECT_EQ(contents_of(path_), "an older report, which is longer");
     ASSERT_TRUE(file.write_report("new"));
   }
-  EXPECT_EQ(contents_of(path), "new");
+  EXPECT_EQ(contents_of(path_), "new");
 }
 
-TEST(OutputFile, AppendsAfterWhatItWrote) {
-  const TestFolder folder;
-  const std::string path = folder / "recording";
-  write_file(path, "older");
-  auto file = OutputFile::open(path).value();
+TEST_F(OutputFileTest, AppendsAfterWhatItWrote) {
+  write_file(path_, "older");
+  auto file = OutputFile::open(path_).value();
   file.clear();
   ASSERT_TRUE(file.append("one ") && file.append("two"));
-  EXPECT_EQ(contents_of(path), "one two");
+  EXPECT_EQ(contents_of(path_), "one two");
 }
 
-TEST(OutputFile, AFileIsForOneADeviceForAll) {
-  const TestFolder folder;
+TEST_F(OutputFileTest, AFileIsForOneADeviceForAll) {
   for (const bool is_device : {false, true}) {
-    const std::string path = is_device ? "/dev/null" : folder / "recording";
+    const std::string path = is_device ? "/dev/null" : folder_ / "recording";
     const auto one = OutputFile::open(path).value();
     const auto other = OutputFile::open(path).value();
     EXPECT_TRUE(one.lock());
@@ -55,35 +56,32 @@ TEST(OutputFile, AFileIsForOneADeviceForAll) {
   }
 }
 
-TEST(OutputFile, IsNoneOfTheOthersByWhateverName) {
-  const TestFolder folder;
-  const std::string path = folder / "report";
-  write_file(path, "older");
-  ASSERT_EQ(::symlink("report", (folder / "symlink").c_str()), 0);
-  ASSERT_EQ(::link(path.c_str(), (folder / "link").c_str()), 0);
+TEST_F(OutputFileTest, IsNoneOfTheOthersByWhateverName) {
+  write_file(path_, "older");
+  ASSERT_EQ(::symlink("report", (folder_ / "symlink").c_str()), 0);
+  ASSERT_EQ(::link(path_.c_str(), (folder_ / "link").c_str()), 0);
   for (const char* name : {"report", "symlink", "link"}) {
-    EXPECT_EQ(why_not(folder / name, {"", path}), (folder / name).string() +
-                                                      ": is the same file as " + path +
-                                                      ", which would be lost; name another file");
+    EXPECT_EQ(why_not(folder_ / name, {"", path_}), (folder_ / name).string() +
+                                                        ": is the same file as " + path_ +
+                                                        ", which would be lost; name another file");
   }
-  EXPECT_EQ(contents_of(path), "older");
-  EXPECT_TRUE(OutputFile::open("/dev/null", {"/dev/null", path})) << "nothing is lost";
+  EXPECT_EQ(contents_of(path_), "older");
+  EXPECT_TRUE(OutputFile::open("/dev/null", {"/dev/null", path_})) << "nothing is lost";
 }
 
-class InASharedFolder : public ::testing::Test {
+class InASharedFolder : public OutputFileTest {
  protected:
   void SetUp() override {
     ASSERT_EQ(::mkdir(shared_.c_str(), 0700), 0);
     ASSERT_EQ(::chmod(shared_.c_str(), 0777), 0);
     write_file(victim_, "untouched");
+    path_ = shared_ + "/report";
   }
   void make_theirs(const std::string& path) {
     ASSERT_EQ(::lchown(path.c_str(), kNobody, kNobody), 0);
   }
-  TestFolder folder_;
   std::string victim_ = folder_ / "victim";
   std::string shared_ = folder_ / "shared";
-  std::string path_ = shared_ + "/report";
 };
 
 TEST_F(InASharedFolder, NothingIsWrittenThatMayBeATrap) {
@@ -143,19 +141,17 @@ TEST_F(InASharedFolder, AFileOfTheirsInTheirFolderKeepsItsOwner) {
   EXPECT_EQ(status.st_uid, kNobody);
 }
 
-TEST(OutputFile, FollowsSymlinksOfOnesOwn) {
-  const TestFolder folder;
-  ASSERT_EQ(::mkdir((folder / "to").c_str(), 0755), 0);
-  ASSERT_EQ(::symlink("to/../to/", (folder / "link").c_str()), 0);
-  ASSERT_EQ(::symlink("report", (folder / "to/first").c_str()), 0);
-  ASSERT_EQ(::symlink((folder / "link/first").c_str(), (folder / "second").c_str()), 0);
-  expect_written(folder.path().string() + "/.//second", folder / "to/report");
+TEST_F(OutputFileTest, FollowsSymlinksOfOnesOwn) {
+  ASSERT_EQ(::mkdir((folder_ / "to").c_str(), 0755), 0);
+  ASSERT_EQ(::symlink("to/../to/", (folder_ / "link").c_str()), 0);
+  ASSERT_EQ(::symlink("report", (folder_ / "to/first").c_str()), 0);
+  ASSERT_EQ(::symlink((folder_ / "link/first").c_str(), (folder_ / "second").c_str()), 0);
+  expect_written(folder_.path().string() + "/.//second", folder_ / "to/report");
 }
 
-TEST(OutputFile, WhatCannotBeWritten) {
-  const TestFolder folder;
-  ASSERT_EQ(::symlink("loop", (folder / "loop").c_str()), 0);
-  write_file(folder / "file", "");
+TEST_F(OutputFileTest, WhatCannotBeWritten) {
+  ASSERT_EQ(::symlink("loop", (folder_ / "loop").c_str()), 0);
+  write_file(folder_ / "file", "");
   for (const auto& [name, why] : std::vector<std::pair<std::string, std::string>>{
            {"loop", "Too many levels of symbolic links"},
            {"loop/report", "Too many levels of symbolic links"},
@@ -164,13 +160,13 @@ TEST(OutputFile, WhatCannotBeWritten) {
            {"new/", "No such file or directory"},
            {"", "Is a directory"},
            {".", "Is a directory"}}) {
-    EXPECT_EQ(why_not(folder / name), "cannot write " + (folder / name).string() + ": " + why);
+    EXPECT_EQ(why_not(folder_ / name), "cannot write " + (folder_ / name).string() + ": " + why);
   }
   EXPECT_FALSE(OutputFile::open("/"));
   EXPECT_EQ(why_not("-"), "-: write /dev/stdout for standard output, ./- for a file of that name");
 }
 
-TEST(OutputFile, APipeByTheNameOfItsDescriptor) {
+TEST_F(OutputFileTest, APipeByTheNameOfItsDescriptor) {
   std::array<int, 2> ends;
   ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
   auto file = OutputFile::open("/dev/fd/" + std::to_string(ends[1])).value();
@@ -182,9 +178,8 @@ TEST(OutputFile, APipeByTheNameOfItsDescriptor) {
 }
 
 // What is more than it holds at once is waited for as well.
-TEST(OutputFile, TheReaderOfAFifoIsWaitedFor) {
-  const TestFolder folder;
-  const std::string path = folder / "fifo";
+TEST_F(OutputFileTest, TheReaderOfAFifoIsWaitedFor) {
+  const std::string path = folder_ / "fifo";
   ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
   const std::string text(1 << 20, 'x');
   auto read = std::async(std::launch::async, [&] {

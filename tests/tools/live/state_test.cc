@@ -212,11 +212,18 @@ TEST(LiveHistory, AnExecEndsTheSharing) {
   EXPECT_EQ(cell(Column::shared, worker, model), kUnknown);
 }
 
-TEST(LiveState, ATreeHasItsChildrenBelowTheirParents) {
-  EXPECT_THAT(pids(server_state(1)), ElementsAre(100, 103, 101, 104, 105, 102));
+// After a second.
+class LiveState : public ::testing::Test {
+ protected:
+  State state_ = server_state(1);
+};
+using LiveScreen = LiveState;
+
+TEST_F(LiveState, ATreeHasItsChildrenBelowTheirParents) {
+  EXPECT_THAT(pids(state_), ElementsAre(100, 103, 101, 104, 105, 102));
 }
 
-TEST(LiveState, EveryColumnSortsBothWays) {
+TEST_F(LiveState, EveryColumnSortsBothWays) {
   State state = server_state(2);
   cow::Measurement measurement = server_after(3);
   measurement.processes[4].shared_at_fork_bytes = 200 << 20;
@@ -256,7 +263,7 @@ TEST(LiveState, EveryColumnSortsBothWays) {
   }
 }
 
-TEST(LiveState, EndedProcessesAreShownForAWhileUnlessAllHaveEnded) {
+TEST_F(LiveState, EndedProcessesAreShownForAWhileUnlessAllHaveEnded) {
   EXPECT_THAT(pids(server_state(12)), ElementsAre(100, 103, 101, 104, 105, 102));
   State state = server_state(13);
   EXPECT_THAT(pids(state), ElementsAre(100, 101, 104, 105, 102)) << "104 has a child that lives";
@@ -266,80 +273,74 @@ TEST(LiveState, EndedProcessesAreShownForAWhileUnlessAllHaveEnded) {
   EXPECT_EQ(pids(server_state(21)).size(), 6U);
 }
 
-TEST(LiveState, TheSelectionFollowsItsProcess) {
-  State state = server_state(1);
-  press(state, "j");
-  EXPECT_EQ(selected(state), 103);
-  press(state, "r");
-  EXPECT_EQ(selected(state), 103);
-  state.update(server_after(20));
-  EXPECT_NE(selected(state), 103) << "it is shown no more";
-  press(state, "G");
-  press(state, "j");
-  EXPECT_EQ(state.selected(), state.rows().rows.size() - 1);
-  press(state, "gk");
-  EXPECT_EQ(selected(state), 100);
+TEST_F(LiveState, TheSelectionFollowsItsProcess) {
+  press(state_, "j");
+  EXPECT_EQ(selected(state_), 103);
+  press(state_, "r");
+  EXPECT_EQ(selected(state_), 103);
+  state_.update(server_after(20));
+  EXPECT_NE(selected(state_), 103) << "it is shown no more";
+  press(state_, "G");
+  press(state_, "j");
+  EXPECT_EQ(state_.selected(), state_.rows().rows.size() - 1);
+  press(state_, "gk");
+  EXPECT_EQ(selected(state_), 100);
 }
 
-TEST(LiveState, WhatIsCollapsedIsCounted) {
-  State state = server_state(1);
-  state.press({KeyKind::left});
-  EXPECT_THAT(pids(state), ElementsAre(100));
-  EXPECT_EQ(state.rows().rows[0].folded, 5U);
-  state.press({KeyKind::right});
-  EXPECT_EQ(pids(state).size(), 6U);
+TEST_F(LiveState, WhatIsCollapsedIsCounted) {
+  state_.press({KeyKind::left});
+  EXPECT_THAT(pids(state_), ElementsAre(100));
+  EXPECT_EQ(state_.rows().rows[0].folded, 5U);
+  state_.press({KeyKind::right});
+  EXPECT_EQ(pids(state_).size(), 6U);
 }
 
-TEST(LiveState, AFilterFindsWhatIsCollapsed) {
-  State state = server_state(1);
-  press(state, "jjx");
-  EXPECT_THAT(pids(state), ElementsAre(100, 103, 101, 102));
-  press(state, "fhelper");
-  EXPECT_THAT(pids(state), ElementsAre(100, 101, 104));
-  state.press({KeyKind::escape});
-  EXPECT_THAT(pids(state), ElementsAre(100, 103, 101, 102));
+TEST_F(LiveState, AFilterFindsWhatIsCollapsed) {
+  press(state_, "jjx");
+  EXPECT_THAT(pids(state_), ElementsAre(100, 103, 101, 102));
+  press(state_, "fhelper");
+  EXPECT_THAT(pids(state_), ElementsAre(100, 101, 104));
+  state_.press({KeyKind::escape});
+  EXPECT_THAT(pids(state_), ElementsAre(100, 103, 101, 102));
 }
 
-TEST(LiveState, EscapeBringsBackTheFilterThatWas) {
-  State state = server_state(1);
-  press(state, "fhelper");
-  EXPECT_THAT(pids(state), ElementsAre(100, 101, 104));
-  EXPECT_EQ(state.prompt(), "filter: helper");
-  state.press({KeyKind::escape});
-  EXPECT_FALSE(state.prompt());
-  EXPECT_EQ(pids(state).size(), 6U);
-  press(state, "G");
-  const pid_t before = selected(state);
-  press(state, "fhelper");
-  EXPECT_NE(selected(state), before);
-  state.press({KeyKind::escape});
-  EXPECT_EQ(selected(state), before);
+TEST_F(LiveState, EscapeBringsBackTheFilterThatWas) {
+  press(state_, "fhelper");
+  EXPECT_THAT(pids(state_), ElementsAre(100, 101, 104));
+  EXPECT_EQ(state_.prompt(), "filter: helper");
+  state_.press({KeyKind::escape});
+  EXPECT_FALSE(state_.prompt());
+  EXPECT_EQ(pids(state_).size(), 6U);
+  press(state_, "G");
+  const pid_t before = selected(state_);
+  press(state_, "fhelper");
+  EXPECT_NE(selected(state_), before);
+  state_.press({KeyKind::escape});
+  EXPECT_EQ(selected(state_), before);
 }
 
-TEST(LiveState, EscapeGoesBackToWhereTheSearchBegan) {
-  State state = server_state(1);
-  press(state, "/worker\nG");
-  const pid_t before = selected(state);
-  press(state, "/\x1b");
-  EXPECT_EQ(selected(state), before);
-  press(state, "/helper");
-  EXPECT_NE(selected(state), before);
-  state.press({KeyKind::escape});
-  EXPECT_EQ(selected(state), before);
-  press(state, "gn");
-  EXPECT_EQ(state.selected_process()->comm, "worker-3") << "the search is that of before";
+TEST_F(LiveState, EscapeGoesBackToWhereTheSearchBegan) {
+  press(state_, "/worker\nG");
+  const pid_t before = selected(state_);
+  press(state_, "/\x1b");
+  EXPECT_EQ(selected(state_), before);
+  press(state_, "/helper");
+  EXPECT_NE(selected(state_), before);
+  state_.press({KeyKind::escape});
+  EXPECT_EQ(selected(state_), before);
+  press(state_, "gn");
+  EXPECT_EQ(state_.selected_process()->comm, "worker-3") << "the search is that of before";
 }
 
-TEST(LiveState, EscapeEndsAFilterOnceNothingElseIsOpen) {
-  State state = server_state(1);
-  press(state, "fhelper\nh\x1b");
-  EXPECT_EQ(state.pane(), Pane::none);
-  EXPECT_EQ(pids(state).size(), 3U);
-  state.press({KeyKind::escape});
-  EXPECT_EQ(pids(state).size(), 6U);
+TEST_F(LiveState, EscapeEndsAFilterOnceNothingElseIsOpen) {
+  press(state_, "fhelper\nh\x1b");
+  EXPECT_EQ(state_.pane(), Pane::none);
+  EXPECT_EQ(pids(state_).size(), 3U);
+  state_.press({KeyKind::escape});
+  EXPECT_EQ(pids(state_).size(), 6U);
 }
 
-TEST(LiveState, ItHasNoRowsOfNothing) {
+TEST_F(LiveState, ItHasNoRowsOfNothing) {
   State state;
   state.resize({24, 80});
   state.update({});
@@ -352,26 +353,24 @@ TEST(LiveState, ItHasNoRowsOfNothing) {
   EXPECT_EQ(state.selected_process(), nullptr);
 }
 
-TEST(LiveState, TheMouseSelectsAndSorts) {
-  State state = server_state(1);
-  state.press({KeyKind::click, 0, 6, 30});
-  EXPECT_EQ(state.selected(), 2U);
-  state.press({KeyKind::wheel_down});
-  EXPECT_EQ(state.selected(), 5U);
-  state.press({KeyKind::click, 0, 3, 5});
-  EXPECT_EQ(state.view().sort, Column::pid);
-  EXPECT_FALSE(state.view().is_descending);
+TEST_F(LiveState, TheMouseSelectsAndSorts) {
+  state_.press({KeyKind::click, 0, 6, 30});
+  EXPECT_EQ(state_.selected(), 2U);
+  state_.press({KeyKind::wheel_down});
+  EXPECT_EQ(state_.selected(), 5U);
+  state_.press({KeyKind::click, 0, 3, 5});
+  EXPECT_EQ(state_.view().sort, Column::pid);
+  EXPECT_FALSE(state_.view().is_descending);
 }
 
-TEST(LiveState, FindsOneOfTwoThousandProcesses) {
-  State state = server_state(1);
-  state.update(workers(2000));
-  press(state, "G");
-  EXPECT_EQ(state.top() + static_cast<std::size_t>(state.layout().table_rows), 2001U);
-  press(state, "g}}{");
-  EXPECT_EQ(state.selected(), static_cast<std::size_t>(state.layout().table_rows - 1));
-  press(state, "/worker-777\n");
-  EXPECT_EQ(state.selected_process()->comm, "worker-777");
+TEST_F(LiveState, FindsOneOfTwoThousandProcesses) {
+  state_.update(workers(2000));
+  press(state_, "G");
+  EXPECT_EQ(state_.top() + static_cast<std::size_t>(state_.layout().table_rows), 2001U);
+  press(state_, "g}}{");
+  EXPECT_EQ(state_.selected(), static_cast<std::size_t>(state_.layout().table_rows - 1));
+  press(state_, "/worker-777\n");
+  EXPECT_EQ(state_.selected_process()->comm, "worker-777");
 }
 
 class TextSurface : public Surface {
@@ -427,39 +426,36 @@ void expect_screen(const std::string& found, const std::string& name) {
   EXPECT_EQ(found, contents_of(path)) << name;
 }
 
-TEST(LiveScreen, ShowsATree) {
-  State state = server_state(1);
-  expect_screen(drawn(state, {12, 80}), "first");
-  expect_screen(drawn(state, {12, 80}, false), "first_ascii");
-  expect_screen(drawn(state, {10, 40}), "40x10");
-  EXPECT_THAT(drawn(state, {2, 2}), HasSubstr("t"));
-  state.update(server_after(20));
-  press(state, "a");
-  expect_screen(drawn(state, {12, 80}), "ended_shown");
+TEST_F(LiveScreen, ShowsATree) {
+  expect_screen(drawn(state_, {12, 80}), "first");
+  expect_screen(drawn(state_, {12, 80}, false), "first_ascii");
+  expect_screen(drawn(state_, {10, 40}), "40x10");
+  EXPECT_THAT(drawn(state_, {2, 2}), HasSubstr("t"));
+  state_.update(server_after(20));
+  press(state_, "a");
+  expect_screen(drawn(state_, {12, 80}), "ended_shown");
 }
 
-TEST(LiveScreen, ShowsAllAboutAProcess) {
-  State state = server_state(1);
-  state.update(server_after(3));
-  press(state, "/worker-1\n\n");
-  expect_screen(drawn(state, {40, 100}), "details");
-  drawn(state, {20, 60});
-  press(state, "}");
-  expect_screen(drawn(state, {20, 60}), "details_scrolled");
+TEST_F(LiveScreen, ShowsAllAboutAProcess) {
+  state_.update(server_after(3));
+  press(state_, "/worker-1\n\n");
+  expect_screen(drawn(state_, {40, 100}), "details");
+  drawn(state_, {20, 60});
+  press(state_, "}");
+  expect_screen(drawn(state_, {20, 60}), "details_scrolled");
 }
 
-TEST(LiveScreen, ShowsHelp) {
-  State state = server_state(1);
-  press(state, "h");
-  expect_screen(drawn(state, {36, 100}), "help");
-  drawn(state, {12, 80});
-  press(state, "_{}}}}}}");
-  EXPECT_THAT(drawn(state, {12, 80}), HasSubstr("not known to the backend"));
-  press(state, "?");
-  EXPECT_THAT(drawn(state, {12, 80}), HasSubstr("worker-1"));
+TEST_F(LiveScreen, ShowsHelp) {
+  press(state_, "h");
+  expect_screen(drawn(state_, {36, 100}), "help");
+  drawn(state_, {12, 80});
+  press(state_, "_{}}}}}}");
+  EXPECT_THAT(drawn(state_, {12, 80}), HasSubstr("not known to the backend"));
+  press(state_, "?");
+  EXPECT_THAT(drawn(state_, {12, 80}), HasSubstr("worker-1"));
 }
 
-TEST(LiveScreen, ShowsTheColumnsThatAreChosen) {
+TEST_F(LiveScreen, ShowsTheColumnsThatAreChosen) {
   State state = server_state(2);
   drawn(state, {24, 80});
   press(state, "tro_ __jjk ");
@@ -468,21 +464,19 @@ TEST(LiveScreen, ShowsTheColumnsThatAreChosen) {
   EXPECT_THAT(drawn(state, {24, 80}), HasSubstr("PID   MiB/s  AT FORK CURVE         ZERO COMMAND"));
 }
 
-TEST(LiveScreen, ShowsWhatIsTyped) {
-  State state = server_state(1);
-  press(state, "fGRAND");
-  EXPECT_THAT(drawn(state, {12, 80}), HasSubstr("filter: GRAND_"));
-  press(state, "\b\b\b\b\bno such\n");
-  expect_screen(drawn(state, {12, 80}), "filter_nothing");
+TEST_F(LiveScreen, ShowsWhatIsTyped) {
+  press(state_, "fGRAND");
+  EXPECT_THAT(drawn(state_, {12, 80}), HasSubstr("filter: GRAND_"));
+  press(state_, "\b\b\b\b\bno such\n");
+  expect_screen(drawn(state_, {12, 80}), "filter_nothing");
 }
 
-TEST(LiveScreen, ShowsThatThereIsNothing) {
-  State state = server_state(1);
-  state.update(workers(0));
-  EXPECT_THAT(drawn(state, {12, 80}), HasSubstr("no processes yet"));
+TEST_F(LiveScreen, ShowsThatThereIsNothing) {
+  state_.update(workers(0));
+  EXPECT_THAT(drawn(state_, {12, 80}), HasSubstr("no processes yet"));
 }
 
-TEST(LiveScreen, StaysWithinEverySize) {
+TEST_F(LiveScreen, StaysWithinEverySize) {
   State state = server_state(3);
   for (const char* keys : {"", "h", "ho", "ol", "l\x1b", "f"}) {
     press(state, keys);

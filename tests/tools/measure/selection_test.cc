@@ -1,6 +1,5 @@
 #include <cowshed/tests/cow/proc/fake_proc.h>
 #include <cowshed/tests/support/failure.h>
-#include <cowshed/tests/support/test.h>
 #include <cowshed/tools/cowtop/measure/selection.h>
 
 namespace cowshed::cowtop {

@@ -1,24 +1,15 @@
 #include <nlohmann/json.hpp>
 
-#include <cowshed/tests/support/subprocess.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/subjects/copiers.h>
 #include <cowshed/tests/tools/recordings.h>
 
 namespace cowshed::cowtop {
 namespace {
 
+using test::Copiers;
 using test::Finished;
 using test::run;
 using test::Subprocess;
-
-// copy_subject and its child, which has copied 50 pages and stays.
-struct Copiers : Subprocess {
-  explicit Copiers(const std::string& program = COPY_SUBJECT)
-      : Subprocess({program, "100", "1", "50", "60000"}) {}
-  ~Copiers() { ::kill(child, SIGKILL); }
-
-  const pid_t child = std::stoi(read_until("\n").out);
-};
 
 std::vector<pid_t> pids_of(const std::string& report) {
   std::vector<pid_t> pids;
@@ -35,14 +26,14 @@ TEST(CowtopAttach, ByNameAlsoThoseThatStartLater) {
   const Finished none = run({COWTOP, "--comm", name});
   EXPECT_EQ(none.exit_status(), 125);
   EXPECT_THAT(none.err, HasSubstr("--comm " + name + ": there is no such process"));
-  Copiers first(program);
+  Copiers first(1, program);
   const pid_t root = first.pid();
   const std::string file = folder / "recording";
   Subprocess cowtop({COWTOP, "record", "-o", file, "--comm", "^" + name + "$"});
   ASSERT_THAT(cowtop.read_until("attached").err, HasSubstr("attached to 2 processes"));
-  ::kill(first.child, SIGTERM);
+  ::kill(first.children()[0], SIGTERM);
   first.finish();
-  const Copiers second(program);
+  const Copiers second(1, program);
   // Once a second; a recording says when.
   std::vector<pid_t> pids;
   constexpr int kMostTries = 300;
@@ -51,7 +42,8 @@ TEST(CowtopAttach, ByNameAlsoThoseThatStartLater) {
     const Finished report = run({COWTOP, "report", "--json", file});
     if (report.exit_status() == 0) pids = pids_of(report.out);
   }
-  EXPECT_THAT(pids, UnorderedElementsAre(root, first.child, second.pid(), second.child));
+  EXPECT_THAT(pids,
+              UnorderedElementsAre(root, first.children()[0], second.pid(), second.children()[0]));
   ::kill(cowtop.pid(), SIGINT);
   EXPECT_EQ(cowtop.finish().exit_status(), 0);
 }
@@ -68,14 +60,14 @@ TEST(CowtopAttach, ByCgroup) {
   {
     Copiers subject;
     EXPECT_THAT(run({COWTOP, "--cgroup", "/" + name}).err, HasSubstr("no process is in it"));
-    write_file(folder + "/below/cgroup.procs", std::to_string(subject.child));
+    write_file(folder + "/below/cgroup.procs", std::to_string(subject.children()[0]));
     for (const std::string& path : {"/" + name, folder}) {
       Subprocess cowtop({COWTOP, "--json", "--cgroup", path});
       ASSERT_THAT(cowtop.read_until("attached").err, HasSubstr("attached to 1 process by"));
       ::kill(cowtop.pid(), SIGINT);
-      EXPECT_THAT(pids_of(cowtop.finish().out), ElementsAre(subject.child));
+      EXPECT_THAT(pids_of(cowtop.finish().out), ElementsAre(subject.children()[0]));
     }
-    ::kill(subject.child, SIGKILL);
+    ::kill(subject.children()[0], SIGKILL);
     subject.finish();
   }
   ::rmdir((folder + "/below").c_str());

@@ -1,7 +1,7 @@
-#include <cowshed/probes/support.h>
+#include <cowshed/tests/subjects/copiers.h>
+#include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/kernel_objects.h>
-#include <cowshed/tests/support/subprocess.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/support/needs_probes.h>
 
 // Whatever ends cowtop: nothing of it stays in the kernel, and no setting was changed.
 namespace cowshed::cowtop {
@@ -16,25 +16,17 @@ std::string settings() {
   std::string text;
   for (const char* name : {"perf_event_paranoid", "unprivileged_bpf_disabled", "bpf_stats_enabled",
                            "kptr_restrict", "perf_event_max_stack", "yama/ptrace_scope"}) {
-    std::ifstream file(std::string("/proc/sys/kernel/") + name);
-    text += name + std::string(" ") + std::string(std::istreambuf_iterator<char>(file), {});
+    text += name + std::string(" ") + test::contents_of(std::string("/proc/sys/kernel/") + name);
   }
   return text;
 }
 
-class CowtopDetach : public ::testing::Test {
+class CowtopDetach : public test::NeedsProbes {
  protected:
-  void SetUp() override {
-    if (const auto supported = probe_support(); !supported)
-      GTEST_SKIP() << supported.error().message;
-    settings_ = settings();
-  }
-  void TearDown() override {
-    if (!IsSkipped()) EXPECT_EQ(settings(), settings_);
-  }
+  void TearDown() override { EXPECT_EQ(settings(), settings_); }
 
-  static std::vector<std::string> attach_to(const Subprocess& subject) {
-    return {COWTOP, "--sites", "--backend", "tracepoint", "-p", std::to_string(subject.pid())};
+  std::vector<std::string> attach_to_subject() const {
+    return {COWTOP, "--sites", "--backend", "tracepoint", "-p", std::to_string(subject_.pid())};
   }
   static KernelObjects objects_of(Subprocess& cowtop) {
     EXPECT_THAT(cowtop.read_until("attached").err, HasSubstr("attached to 2 processes"));
@@ -44,19 +36,18 @@ class CowtopDetach : public ::testing::Test {
     return objects;
   }
 
-  Subprocess subject_{{COPY_SUBJECT, "100", "1", "50", "60000"}};
-  pid_t child_ = std::stoi(subject_.read_until("\n").out);
+  test::Copiers subject_;
 
  private:
-  std::string settings_;
+  const std::string settings_ = settings();
 };
 
 TEST_F(CowtopDetach, OnSignalsAndWhenTheTreeHasEnded) {
   for (const int signal : {SIGINT, SIGTERM, SIGKILL, 0}) {
     SCOPED_TRACE(signal);
-    Subprocess cowtop(attach_to(subject_));
+    Subprocess cowtop(attach_to_subject());
     const KernelObjects objects = objects_of(cowtop);
-    if (signal == 0) ::kill(child_, SIGTERM);
+    if (signal == 0) ::kill(subject_.children()[0], SIGTERM);
     else ::kill(cowtop.pid(), signal);
     EXPECT_EQ(cowtop.finish().exit_status(), signal == SIGKILL ? -1 : 0);
     EXPECT_TRUE(test::are_gone(objects));
@@ -64,7 +55,7 @@ TEST_F(CowtopDetach, OnSignalsAndWhenTheTreeHasEnded) {
 }
 
 TEST_F(CowtopDetach, OnAFullDiskUnderItsReport) {
-  auto arguments = attach_to(subject_);
+  auto arguments = attach_to_subject();
   arguments.insert(arguments.begin() + 1, {"-o", "/dev/full"});
   Subprocess cowtop(arguments);
   const KernelObjects objects = objects_of(cowtop);

@@ -1,5 +1,4 @@
-#include "memory_map.h"
-
+#include <cowshed/tests/support/memory_map.h>
 #include <cowshed/tests/support/test.h>
 
 namespace cowshed::test {
@@ -73,7 +72,7 @@ std::size_t own_pages(const void* begin, std::size_t size) {
   return count;
 }
 
-std::size_t kib_of(const std::string& file, const std::string& key) {
+std::size_t figure_of(const std::string& file, const std::string& key) {
   std::ifstream lines(file);
   for (std::string line; std::getline(lines, line);)
     if (line.starts_with(key + ":")) return std::stoul(line.substr(key.size() + 1));

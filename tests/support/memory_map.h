@@ -34,8 +34,8 @@ inline std::size_t anonymous_kib(const void* begin, std::size_t size) {
 // The same by /proc/self/pagemap: pages present and not of a file (bit 61).
 std::size_t own_pages(const void* begin, std::size_t size);
 
-// The figure of a line "key: figure kB" of a file of /proc; 0 when there is none.
-std::size_t kib_of(const std::string& file, const std::string& key);
+// Of a line "key: figure" of a file of /proc, where memory is in KiB; 0 when there is none.
+std::size_t figure_of(const std::string& file, const std::string& key);
 
 // The descriptors that this process has open, and what they are of; the one of the folder is "".
 std::map<int, std::string> descriptors();
