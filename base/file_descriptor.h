@@ -40,10 +40,13 @@ class FileDescriptor {
   int fd_ = -1;
 };
 
+namespace internal {
+
 // Returns whether poll() finds one of the events, an error or a hang-up within `timeout` ms.
 inline bool is_ready(int fd, short events = POLLIN, int timeout = 0) {
   pollfd waiting = {fd, events, 0};
   return TEMP_FAILURE_RETRY(poll(&waiting, 1, timeout)) > 0;
 }
 
+}  // namespace internal
 }  // namespace cowshed

@@ -13,7 +13,7 @@
 #include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/pagemap.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 namespace {
 
 using Visitor = std::function<void(std::uint64_t, std::uint64_t)>;
@@ -304,4 +304,4 @@ int visit_different_pages(int pagemap, int other, std::uint64_t begin, std::uint
   });
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -5,7 +5,7 @@
 
 // Reads /proc/PID/pagemap: which pages a process has, and which it shares.  Needs no privilege for
 // one's own processes, and changes nothing in them.
-namespace cowshed {
+namespace cowshed::internal {
 
 // Which anonymous pages to visit.  In a private mapping of a file, these are the pages that the
 // process has written.
@@ -45,4 +45,4 @@ int visit_anonymous_pages(
 int visit_different_pages(int pagemap, int other, std::uint64_t begin, std::uint64_t end,
                           const std::function<void(std::uint64_t, std::uint64_t)>& visit);
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

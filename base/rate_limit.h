@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace cowshed {
+namespace cowshed::internal {
 
 // Limits a repeated task to a share of the time.  After each run it is not due for `factor` times
 // the duration of the run, and for at least `least_ns`.
@@ -50,4 +50,4 @@ class TokenBucket {
   std::uint64_t as_of_ns_ = 0;
 };
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

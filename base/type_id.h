@@ -17,6 +17,8 @@ constexpr std::string_view type_name() {
   return kSignature.substr(kBegin, kSignature.find_first_of(";]", kBegin) - kBegin);
 }
 
+namespace internal {
+
 // FNV-1a.
 constexpr std::uint64_t kHashOfNothing = 0xcbf29ce484222325;
 constexpr std::uint64_t mix_hash(std::uint64_t hash, std::uint64_t number) {
@@ -35,4 +37,5 @@ inline std::uint64_t hash_type(std::string_view name, std::size_t size, std::siz
   return mix_hash(mix_hash(hash, size), alignment) | 1U;
 }
 
+}  // namespace internal
 }  // namespace cowshed

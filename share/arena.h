@@ -20,11 +20,12 @@
 //   cowshed::start({.count = 8}, ...);      // workers.h
 namespace cowshed {
 
+namespace internal {
+class ArenaAccess;
 class ArenaCore;
 
-namespace internal {
 tl::unexpected<Error> refusal_of(const ArenaBadAlloc& failure);
-}
+}  // namespace internal
 
 // A handle that owns an arena.  Moving the handle moves no object.
 //
@@ -152,17 +153,17 @@ class Arena {
   std::byte* base() const noexcept;  // 2 MiB aligned
 
  private:
-  friend class ArenaAccess;
+  friend class internal::ArenaAccess;
   friend class ArenaScope;
   friend class UseArena;
-  explicit Arena(ArenaCore& core) noexcept;
+  explicit Arena(internal::ArenaCore& core) noexcept;
 
   template <class Function>
   auto work(Function function) const -> decltype(function());
   template <class Function>
   Expected<void> change(Function function);
 
-  ArenaCore* core_;                    // null when moved from
+  internal::ArenaCore* core_;          // null when moved from
   internal::ArenaResource* resource_;  // the core's, or resource_of_no_arena()
 };
 

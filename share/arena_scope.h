@@ -6,7 +6,9 @@
 
 namespace cowshed {
 
+namespace internal {
 struct EnteredScope;
+}
 
 // While it exists, all that this thread allocates lies in the arena: malloc() and operator new of
 // all code.  So an unchanged third-party loader can build its ordinary objects there.
@@ -52,9 +54,9 @@ class ArenaScope {
   ~ArenaScope();
 
  private:
-  explicit ArenaScope(EnteredScope* entered) : entered_(entered) {}
+  explicit ArenaScope(internal::EnteredScope* entered) : entered_(entered) {}
 
-  EnteredScope* entered_;
+  internal::EnteredScope* entered_;
 };
 
 }  // namespace cowshed

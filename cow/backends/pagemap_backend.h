@@ -88,7 +88,7 @@ class PagemapBackend : public Backend {
   std::uint64_t samples_ = 0;
   std::uint64_t sampling_ns_ = 0;
   std::uint64_t finding_ns_ = 0;  // the cost of the last search for processes
-  DutyCycle scans_;
+  internal::DutyCycle scans_;
 
   // Processes not seen.
   std::uint64_t missed_ = 0;

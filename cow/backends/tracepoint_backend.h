@@ -63,7 +63,7 @@ class TracepointBackend : public Backend {
     std::uint64_t object_pages = 0;       // copied pages of arenas when `objects` was read
     // The names of arenas by the addresses of their mappings; empty for a file that is no arena.
     std::map<std::uint64_t, std::string> arena_names;
-    DutyCycle scans{kScanCostFactor, kBetweenScansNs};
+    internal::DutyCycle scans{kScanCostFactor, kBetweenScansNs};
     std::uint64_t last_scan_ns = 0;
   };
   struct Process {
@@ -95,9 +95,9 @@ class TracepointBackend : public Backend {
   std::set<pid_t> alive_;
   std::vector<std::uint64_t> ended_;  // in the last snapshot
   std::uint64_t samples_ = 0;
-  DutyCycle scans_;
-  TokenBucket scan_budget_;
-  TokenBucket snapshot_budget_;
+  internal::DutyCycle scans_;
+  internal::TokenBucket scan_budget_;
+  internal::TokenBucket snapshot_budget_;
   std::uint64_t last_snapshot_cost_ns_ = 0;
   std::uint64_t usual_snapshot_cost_ns_ = 0;
   std::uint64_t lost_ = 0;

@@ -18,6 +18,8 @@
 namespace cowshed::cow {
 namespace {
 
+using internal::AnonymousPage;
+
 // A process that may share pages with the measured process.
 struct Other {
   pid_t pid = 0;
@@ -86,7 +88,7 @@ void Meter::Region::find_others(const ProcStat& self) {
   if (self.ppid != 0) add(self.ppid);
   if (const auto children = proc.children(pid))
     for (const pid_t child : *children) add(child);
-  if (!tells_zero_page()) {
+  if (!internal::tells_zero_page()) {
     unknown_at_begin.emplace_back(
         "which pages had been read and never written: before Linux 6.7, without CAP_SYS_ADMIN, "
         "they look shared");
@@ -129,7 +131,7 @@ PageRanges Meter::Region::which_others_have(const PageRanges& pages) const {
     };
     for (const PageRange& range : pages.ranges()) {
       // Finds nothing if the process has ended.
-      visit_anonymous_pages(other.pagemap.get(), range.begin, range.end, std::ref(add));
+      internal::visit_anonymous_pages(other.pagemap.get(), range.begin, range.end, std::ref(add));
     }
     result = unite(result, here);
   }

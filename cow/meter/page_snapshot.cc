@@ -53,7 +53,7 @@ int PageSnapshot::read_maps(int maps) {
 int PageSnapshot::take(int maps, int pagemap) {
   runs_.clear();
   if (const int error = read_maps(maps)) return error;
-  auto add = [this](std::uint64_t begin, std::uint64_t end, AnonymousPage kind) {
+  auto add = [this](std::uint64_t begin, std::uint64_t end, internal::AnonymousPage kind) {
     runs_.push_back({begin, end, kind});
   };
   Mapping line;
@@ -64,7 +64,7 @@ int PageSnapshot::take(int maps, int pagemap) {
     if (lowest == 0) lowest = line.begin;
     if (!line.can_be_copied()) continue;
     // By reference, because std::function would allocate memory for a copy.
-    const int error = visit_anonymous_pages(pagemap, line.begin, line.end, std::ref(add));
+    const int error = internal::visit_anonymous_pages(pagemap, line.begin, line.end, std::ref(add));
     if (error != 0) return error;
   }
   // A scan of memory that is gone finds nothing and reports no error.
@@ -73,7 +73,7 @@ int PageSnapshot::take(int maps, int pagemap) {
   return ::pread(pagemap, &entry, sizeof entry, offset) == sizeof entry ? 0 : ESRCH;
 }
 
-PageRanges PageSnapshot::pages(AnonymousPage kind) const {
+PageRanges PageSnapshot::pages(internal::AnonymousPage kind) const {
   PageRanges result;
   for (const Run& run : runs_)
     if (run.kind == kind) result.append({run.begin, run.end});

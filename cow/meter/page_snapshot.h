@@ -23,14 +23,14 @@ class PageSnapshot {
   int take(int maps, int pagemap);
 
   std::string_view maps() const { return {maps_.data(), maps_.size()}; }
-  PageRanges pages(AnonymousPage kind) const;
+  PageRanges pages(internal::AnonymousPage kind) const;
   PageRanges pages() const;  // of every kind
 
  private:
   struct Run {
     std::uint64_t begin;
     std::uint64_t end;
-    AnonymousPage kind;
+    internal::AnonymousPage kind;
   };
 
   int read_maps(int maps);

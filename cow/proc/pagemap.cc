@@ -5,6 +5,8 @@
 
 namespace cowshed::cow {
 
+using internal::AnonymousPage;
+
 Expected<PageMap> PageMap::open(const ProcFiles& proc, pid_t pid) {
   TRY(auto file, proc.open(pid, "pagemap"));
   return PageMap(std::move(file));
@@ -19,7 +21,7 @@ Expected<void> PageMap::check(int error) {
 Expected<PageRanges> PageMap::different_pages(const PageRanges& pages, const PageMap& other) {
   PageRanges result;
   for (const PageRange& range : pages.ranges()) {
-    const int error = visit_different_pages(
+    const int error = internal::visit_different_pages(
         file_.get(), other.file_.get(), range.begin, range.end,
         [&](std::uint64_t begin, std::uint64_t end) { result.append({begin, end}); });
     if (error == ESRCH) break;  // one of the two has ended
@@ -30,8 +32,8 @@ Expected<PageRanges> PageMap::different_pages(const PageRanges& pages, const Pag
 
 Expected<PageRanges> PageMap::anonymous_pages(const Mapping& mapping) {
   PageRanges result;
-  const int error = visit_anonymous_ranges(
-      file_.get(), mapping.begin, mapping.end, Anonymous::resident,
+  const int error = internal::visit_anonymous_ranges(
+      file_.get(), mapping.begin, mapping.end, internal::Anonymous::resident,
       [&](std::uint64_t begin, std::uint64_t end) { result.append({begin, end}); });
   TRY_VOID(check(error));
   return result;
@@ -39,12 +41,12 @@ Expected<PageRanges> PageMap::anonymous_pages(const Mapping& mapping) {
 
 Expected<AnonymousPages> PageMap::anonymous_pages_by_owner(const Mapping& mapping) {
   AnonymousPages result;
-  const int error =
-      visit_anonymous_pages(file_.get(), mapping.begin, mapping.end,
-                            [&result](std::uint64_t begin, std::uint64_t end, AnonymousPage kind) {
-                              if (kind == AnonymousPage::own) result.own.append({begin, end});
-                              if (kind == AnonymousPage::shared) result.shared.append({begin, end});
-                            });
+  const int error = internal::visit_anonymous_pages(
+      file_.get(), mapping.begin, mapping.end,
+      [&result](std::uint64_t begin, std::uint64_t end, AnonymousPage kind) {
+        if (kind == AnonymousPage::own) result.own.append({begin, end});
+        if (kind == AnonymousPage::shared) result.shared.append({begin, end});
+      });
   TRY_VOID(check(error));
   return result;
 }

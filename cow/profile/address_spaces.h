@@ -70,7 +70,7 @@ class AddressSpaces {
     std::uint64_t execs = 0;
     std::uint64_t image_ns = 0;  // when that was first seen
     std::uint64_t read_ns = 0;   // 0: not read
-    DutyCycle reads{kReadsFactor, kBetweenReadsNs};
+    internal::DutyCycle reads{kReadsFactor, kBetweenReadsNs};
     std::shared_ptr<AddressSpace> space;
     // The parent's last address space before the fork.  If a child is seen late, its parent may
     // have unmapped memory that the child still has.  So `read` keeps a parent's last address

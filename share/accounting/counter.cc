@@ -12,9 +12,9 @@
 #include <cowshed/share/process/published_layout.h>
 #include <cowshed/share/process/tree.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 
-constinit thread_local internal::ThreadLane internal::thread_lane;
+constinit thread_local ThreadLane thread_lane;
 
 namespace {
 
@@ -40,7 +40,7 @@ constinit thread_local bool lane_has_gone = false;
 
 // The child starts at 0, with one thread.
 void after_fork_in_child() {
-  internal::thread_lane = {};
+  thread_lane = {};
   taken_lanes = 0;
   auto& lanes = layout::transfer_tables().lanes;
   const std::uint32_t used = used_lanes.load();
@@ -69,7 +69,7 @@ layout::TransferTables& tables() {
 }
 
 LaneOwner::~LaneOwner() {
-  const auto lane = std::exchange(internal::thread_lane, {});
+  const auto lane = std::exchange(thread_lane, {});
   lane_has_gone = true;
   if (lane.counts != nullptr && !lane.shared) {
     const auto index = (lane.counts - tables().lanes[0].data()) / kMaxTransfers;
@@ -126,7 +126,7 @@ layout::TransferCount sum_of_lanes(layout::TransferTables& counted, std::uint32_
 
 }  // namespace
 
-internal::ThreadLane internal::take_thread_lane() noexcept {
+ThreadLane take_thread_lane() noexcept {
   auto& lanes = tables().lanes;
   lane_owner.exists = true;
   const std::uint32_t lane = take_lane();
@@ -135,8 +135,7 @@ internal::ThreadLane internal::take_thread_lane() noexcept {
   return thread_lane;
 }
 
-internal::TransferRow internal::TransferCounter::row(std::string_view type,
-                                                     TransferKind kind) const {
+TransferRow TransferCounter::row(std::string_view type, TransferKind kind) const {
   layout::Transfer what;
   what.kind = kind;
   layout::set_text(what.origin, origin_);
@@ -145,7 +144,7 @@ internal::TransferRow internal::TransferCounter::row(std::string_view type,
   return TransferRow(row_of(what));
 }
 
-std::vector<internal::CountedTransfer> internal::counted_transfers() {
+std::vector<CountedTransfer> counted_transfers() {
   auto& counted = tables();
   const std::lock_guard lock(rows_mutex);
   std::vector<CountedTransfer> result;
@@ -155,4 +154,4 @@ std::vector<internal::CountedTransfer> internal::counted_transfers() {
   return result;
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -8,7 +8,7 @@
 
 #include <cowshed/share/accounting/readable_type.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 namespace {
 
 // Template arguments that are defaults, or only name an allocator.
@@ -96,4 +96,4 @@ std::string readable_type(std::string_view compiler_name) {
   return rest.empty() && parsed ? *parsed : std::string(compiler_name);
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -3,7 +3,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena/core.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 
 // The private part of Arena, for this library.
 class ArenaAccess {
@@ -12,4 +12,4 @@ class ArenaAccess {
   static Arena arena_of(ArenaCore* core) { return Arena(*core); }
 };
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -17,7 +17,7 @@ UseArena::UseArena(const Arena& arena) : before_(std::exchange(used_arena, arena
 UseArena::~UseArena() { used_arena = before_; }
 
 void* internal::allocate_in_current_arena(std::size_t size, std::size_t alignment) {
-  internal::ArenaResource* resource = used_arena;
+  ArenaResource* resource = used_arena;
   if (resource == nullptr && thread_scope.core != nullptr) resource = thread_scope.core->resource();
   if (resource == nullptr) {
     throw ArenaBadAlloc({ErrorCode::invalid_argument, 0,

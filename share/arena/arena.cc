@@ -10,6 +10,8 @@
 // The handle of an arena: it locks the core, calls it, and publishes its new state.
 namespace cowshed {
 
+using namespace internal;
+
 Expected<Arena> Arena::create(const ArenaOptions& options) {
   TRY(ArenaCore* const core, take_vacant_core());
   std::unique_lock lock(core->mutex());
@@ -63,7 +65,7 @@ Expected<void> Arena::change(Function function) {
 
 Expected<void> Arena::freeze(const FreezeOptions& options) {
   if (options.mode == FreezeMode::strict) {
-    const int error = internal::install_stray_write_handler();
+    const int error = install_stray_write_handler();
     if (error != 0) return system_error("the SIGSEGV handler cannot be installed", error);
   }
   return change([&] { return core_->freeze(options); });
@@ -89,7 +91,7 @@ Expected<std::size_t> Arena::private_bytes() const {
   return work([&] { return core_->private_bytes(); });
 }
 
-tl::unexpected<Error> moved_from_error() {
+tl::unexpected<Error> internal::moved_from_error() {
   return make_error(ErrorCode::invalid_argument,
                     "this Arena was moved from: use the one that it was moved to");
 }

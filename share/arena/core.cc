@@ -14,7 +14,7 @@
 #include <cowshed/share/arena/mapping.h>
 
 // How an arena is opened, closed, paused and inherited, and its statistics.
-namespace cowshed {
+namespace cowshed::internal {
 namespace {
 
 int membarrier(int command) { return static_cast<int>(syscall(SYS_membarrier, command, 0, 0)); }
@@ -38,8 +38,8 @@ Expected<void> ArenaCore::register_membarrier(const std::string& name) {
 
 bool ArenaCore::prepare() {
   if (resource() == nullptr) {
-    void* record = jemalloc::allocate_record(sizeof(internal::ArenaResource));
-    resource_ = record == nullptr ? nullptr : new (record) internal::ArenaResource(this);
+    void* record = jemalloc::allocate_record(sizeof(ArenaResource));
+    resource_ = record == nullptr ? nullptr : new (record) ArenaResource(this);
   }
   return resource() != nullptr;
 }
@@ -296,4 +296,4 @@ ArenaStats ArenaCore::stats() {
   return result;
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -17,7 +17,7 @@
 #include <cowshed/share/arena/thread_cache.h>
 #include <cowshed/share/jemalloc/jemalloc.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 
 //   vacant ── open() ─▶ open ── freeze() ─▶ strict or lenient ── thaw() ─▶ open ── refreeze() ─▶
 //   ...
@@ -105,8 +105,7 @@ class ArenaCore final {
   void forget_range();       // of a not_inherited arena: another core gets its range
 
   // Thread-safe.  `resource` may be that of an arena that used this core before.
-  void* allocate_slowly(const internal::ArenaResource& resource, std::size_t size,
-                        std::size_t alignment);
+  void* allocate_slowly(const ArenaResource& resource, std::size_t size, std::size_t alignment);
   void deallocate_unsized(void* block) noexcept;
   BlockInArena look_up(const void* block) noexcept;
   ArenaStats stats();
@@ -125,7 +124,7 @@ class ArenaCore final {
   void release_cache(ThreadCache* cache);  // thread-safe; the thread has ended, or needs it no more
 
   std::mutex& mutex() { return mutex_; }
-  internal::ArenaResource* resource() const { return resource_.load(std::memory_order_acquire); }
+  ArenaResource* resource() const { return resource_.load(std::memory_order_acquire); }
   bool abandoned() const { return abandoned_.load(std::memory_order_acquire); }
   // Where jemalloc's part begins; end() if the arena is frozen.
   std::uintptr_t open_begin() const { return open_begin_.load(std::memory_order_relaxed); }
@@ -201,7 +200,7 @@ class ArenaCore final {
   std::atomic<std::uint64_t> key_ = 0;  // differs for each time that an arena is opened
   std::atomic<std::uintptr_t> begin_ = 0;
   std::atomic<std::uintptr_t> end_ = 0;
-  std::atomic<internal::ArenaResource*> resource_ = nullptr;
+  std::atomic<ArenaResource*> resource_ = nullptr;
   std::array<char, kNameSize> name_{};
   std::atomic<ArenaState> state_ = ArenaState::vacant;
   std::atomic<bool> abandoned_ = false;
@@ -234,4 +233,4 @@ class ArenaCore final {
 // The error of an Arena that was moved from.
 tl::unexpected<Error> moved_from_error();
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -10,7 +10,7 @@
 
 // What allocate() and deallocate() do if the fast path of arena/resource.h does not serve them; and
 // how jemalloc gets an arena's range.
-namespace cowshed {
+namespace cowshed::internal {
 
 // jemalloc's request for more addresses.  It gets them only in give_range_to_jemalloc().
 void* ArenaCore::provide_extent(jemalloc::ExtentHooks* hooks, void*, std::size_t size, std::size_t,
@@ -46,7 +46,7 @@ bool ArenaCore::give_range_to_jemalloc(const ArenaMapping& mapping) {
   return known;
 }
 
-internal::ArenaResource* internal::resource_of_no_arena() noexcept {
+ArenaResource* resource_of_no_arena() noexcept {
   // Not a function's static: its lock would stay locked in a child forked while a thread makes the
   // resource.  If two threads make one at once, one of them stays unused.
   static constinit std::atomic<ArenaResource*> known = nullptr;
@@ -56,7 +56,7 @@ internal::ArenaResource* internal::resource_of_no_arena() noexcept {
   return known.compare_exchange_strong(resource, made) ? made : resource;
 }
 
-void* internal::ArenaResource::allocate_in_jemalloc(std::size_t size, std::size_t alignment) {
+void* ArenaResource::allocate_in_jemalloc(std::size_t size, std::size_t alignment) {
   {
     const Busy busy;
     if (last_arena.key == allocate_key_.load(std::memory_order_acquire)) [[likely]] {
@@ -68,8 +68,8 @@ void* internal::ArenaResource::allocate_in_jemalloc(std::size_t size, std::size_
   return allocate_slowly(size, alignment);
 }
 
-void internal::ArenaResource::deallocate_in_jemalloc(void* block, std::size_t size,
-                                                     std::size_t alignment) noexcept {
+void ArenaResource::deallocate_in_jemalloc(void* block, std::size_t size,
+                                           std::size_t alignment) noexcept {
   {
     const Busy busy;
     if (last_arena.key == deallocate_key_.load(std::memory_order_acquire)) [[likely]] {
@@ -81,7 +81,7 @@ void internal::ArenaResource::deallocate_in_jemalloc(void* block, std::size_t si
   deallocate_slowly(block);
 }
 
-void* internal::ArenaResource::allocate_slowly(std::size_t size, std::size_t alignment) {
+void* ArenaResource::allocate_slowly(std::size_t size, std::size_t alignment) {
   if (core_ == nullptr) {
     throw ArenaBadAlloc({ErrorCode::invalid_argument, 0,
                          "this Arena was moved from: allocate from the one that it was moved to"});
@@ -89,9 +89,9 @@ void* internal::ArenaResource::allocate_slowly(std::size_t size, std::size_t ali
   return core_->allocate_slowly(*this, size, alignment);
 }
 
-void* ArenaCore::allocate_slowly(const internal::ArenaResource& resource, std::size_t size,
+void* ArenaCore::allocate_slowly(const ArenaResource& resource, std::size_t size,
                                  std::size_t alignment) {
-  const bool known = internal::last_arena.key == key();
+  const bool known = last_arena.key == key();
   if (&resource == this->resource() && !abandoned() && !known && find_thread_cache())
     return this->resource()->allocate(size, alignment);
   const std::lock_guard lock(mutex_);  // waits while the arena is paused
@@ -104,11 +104,10 @@ void* ArenaCore::allocate_slowly(const internal::ArenaResource& resource, std::s
     full_ = false;  // throw_refusal() reports what fails now, not what failed before
     memory_.forget_shortage();
     const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags |
-                      internal::alignment_flags(alignment);
+                      alignment_flags(alignment);
     for (const bool again : {false, true}) {
       if (again) coalesce();
-      if (void* block = cowshed_je_mallocx(internal::jemalloc_size(size, alignment), flags))
-        return block;
+      if (void* block = cowshed_je_mallocx(jemalloc_size(size, alignment), flags)) return block;
     }
   }
   throw_refusal(size, alignment);  // under the lock, because another thread may thaw the arena
@@ -121,7 +120,7 @@ void ArenaCore::coalesce() {
   if (paused) resume();
 }
 
-void internal::ArenaResource::deallocate_slowly(void* block) noexcept {
+void ArenaResource::deallocate_slowly(void* block) noexcept {
   // Else there is no arena any more.
   if (core_ != nullptr && core_->resource() == this && core_->contains(block))
     core_->deallocate_unsized(block);
@@ -132,12 +131,12 @@ void internal::ArenaResource::deallocate_slowly(void* block) noexcept {
 template <class WhenOpen, class WhenFrozen>
 void ArenaCore::visit_block(const void* block, WhenOpen open, WhenFrozen frozen) noexcept {
   const auto address = reinterpret_cast<std::uintptr_t>(block);
-  const bool known = internal::last_arena.key == key();
+  const bool known = last_arena.key == key();
   if (address >= open_begin() && (known || find_thread_cache())) {
-    const internal::Busy busy;
+    const Busy busy;
     // Checks again, because the block may have been frozen before this thread was busy.
-    if (resource()->allows(internal::last_arena.key) && address >= open_begin()) {
-      open(internal::last_arena.flags);
+    if (resource()->allows(last_arena.key) && address >= open_begin()) {
+      open(last_arena.flags);
       return;
     }
   }
@@ -177,7 +176,7 @@ void ArenaCore::throw_refusal(std::size_t size, std::size_t alignment) const {
                                " is frozen: nothing can be allocated from it any more; thaw() it, "
                                "or allocate before freeze()"});
   }
-  const std::size_t needed = jemalloc::size_class_above(internal::jemalloc_size(size, alignment));
+  const std::size_t needed = jemalloc::size_class_above(jemalloc_size(size, alignment));
   const std::size_t capacity = end() - begin();
   const std::size_t first = open_begin() - begin();
   // If the request fits into what was never used, it is jemalloc's records that lack memory.
@@ -203,4 +202,4 @@ void ArenaCore::throw_refusal(std::size_t size, std::size_t alignment) const {
                            " bytes allocated; create it with a larger .capacity"});
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -8,9 +8,9 @@
 
 // The caches that threads have of arenas.  A thread finds its cache by the arena's key.  A cache is
 // in two lists, the arena's and the thread's, and is freed with the thread.
-namespace cowshed {
+namespace cowshed::internal {
 
-constinit thread_local internal::LastArena internal::last_arena;
+constinit thread_local LastArena last_arena;
 
 namespace {
 
@@ -33,7 +33,7 @@ struct EndOfThread {
   ~EndOfThread() {
     leave_scopes_of_thread();
     thread_ends = true;
-    internal::last_arena.key = internal::kNoKey;
+    last_arena.key = kNoKey;
     if (caches_of_thread == &no_caches) return;
     for (ThreadCache*& head : *caches_of_thread) {
       while (ThreadCache* cache = head) {
@@ -63,9 +63,9 @@ bool ArenaCore::find_thread_cache() {
 }
 
 void ThreadCache::flush() {
-  for (unsigned size_class = 0; size_class < internal::FreeBlocks::kClasses; ++size_class)
+  for (unsigned size_class = 0; size_class < FreeBlocks::kClasses; ++size_class)
     while (void* block = free_blocks.take(size_class))
-      cowshed_je_sdallocx(block, internal::FreeBlocks::size_of(size_class), flags);
+      cowshed_je_sdallocx(block, FreeBlocks::size_of(size_class), flags);
   jemalloc::flush_cache(jemalloc_cache);
 }
 
@@ -105,8 +105,8 @@ bool ArenaCore::make_thread_cache() {
   }
   const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::cache_flags(number);
   ThreadCache*& head = first_of(key());
-  auto* cache = new (record)
-      ThreadCache{this, key(), number, flags, caches_, head, &internal::last_arena.busy};
+  auto* cache =
+      new (record) ThreadCache{this, key(), number, flags, caches_, head, &last_arena.busy};
   head = caches_ = cache;
   cache->use();
   return true;
@@ -128,4 +128,4 @@ void ArenaCore::release_cache(ThreadCache* cache) {
   jemalloc::deallocate_record(cache);
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -13,7 +13,7 @@
 #include <cowshed/share/os/memory_limits.h>
 
 // Freezing an arena, thawing it, freezing it again, and what can be done with its pages.
-namespace cowshed {
+namespace cowshed::internal {
 namespace {
 
 // Reports a step of a longer one: `before` bytes were done before it, `after` follow it.
@@ -201,4 +201,4 @@ Expected<std::size_t> ArenaCore::private_bytes() const {
   return count_private_bytes(begin(), frozen_bytes(), who());
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -16,7 +16,7 @@
 #include <cowshed/share/os/memory_limits.h>
 #include <cowshed/share/os/sync.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 namespace {
 
 // Each run is two mappings more, which every fork copies.
@@ -43,7 +43,7 @@ bool replace(std::uintptr_t begin, std::size_t size, int protection, int flags, 
 int copy_step(const ArenaMapping& mapping, const Run& run, bool huge_pages, std::vector<Run>& small,
               int& refusal) {
   const std::size_t size = run.end - run.begin;
-  const internal::MappedMemory copies(internal::map_shared(mapping.fd, run.begin, size), {size});
+  const MappedMemory copies(map_shared(mapping.fd, run.begin, size), {size});
   if (copies == nullptr) return errno;
   std::vector<Run> left = {{0, size}};
   if (huge_pages) {
@@ -260,4 +260,4 @@ Expected<std::size_t> count_private_bytes(std::uintptr_t begin, std::size_t size
   return bytes;
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -10,7 +10,7 @@
 
 // The generations of an arena.  Each freeze makes one: a sealed memfd with the pages that changed
 // since the last.  A frozen arena is mapped from the files of several generations.
-namespace cowshed {
+namespace cowshed::internal {
 
 // A run of a frozen arena, and the file that backs it.
 struct Segment {
@@ -84,4 +84,4 @@ Expected<std::vector<Run>> written_runs(std::uintptr_t begin, std::size_t size,
 Expected<std::size_t> count_private_bytes(std::uintptr_t begin, std::size_t size,
                                           const std::string& who);
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -9,7 +9,7 @@
 #include <cowshed/share/jemalloc/outside_scope.h>
 
 // What the program's malloc, share/malloc/, needs of arenas.
-namespace cowshed {
+namespace cowshed::internal {
 
 // A range that includes all arenas that ever existed, and little else.
 struct ArenaHull {
@@ -42,7 +42,7 @@ extern constinit std::mutex first_use_of_libc;
 // Allocates the stream's buffer now, not at its first use.
 void make_buffer(FILE* stream) noexcept;
 
-}  // namespace cowshed
+}  // namespace cowshed::internal
 
 // The address of the program's malloc if cowshed::malloc is linked, else null.
 extern "C" [[gnu::weak]] void* (*const cowshed_linked_malloc)(std::size_t);

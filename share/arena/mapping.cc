@@ -11,7 +11,7 @@
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/process/tree.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 namespace {
 
 // One line of /proc/self/maps.
@@ -142,8 +142,8 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
   if (place == 0) {
     TRY(place, map_anywhere(fd.get(), size, who));
   } else {
-    TRY_VOID(
-        map_range(fd.get(), place, size, Holder::this_process, who, "choose another .address"));
+    TRY_VOID(map_range(fd.get(), place, size, addresses::Holder::this_process, who,
+                       "choose another .address"));
   }
   if (madvise(reinterpret_cast<void*>(place), size, MADV_DONTFORK) != 0) {
     auto error = system_error(who + ": MADV_DONTFORK", errno);
@@ -153,7 +153,7 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
   return ArenaMapping{fd.release(), place, size};
 }
 
-Expected<void> map_range(int fd, std::uintptr_t begin, std::size_t size, Holder holder,
+Expected<void> map_range(int fd, std::uintptr_t begin, std::size_t size, addresses::Holder holder,
                          const std::string& who, const std::string& advice) {
   if (const int error = map_at(fd, begin, size))
     return refusal(begin, begin + size, error, who, advice);
@@ -166,4 +166,4 @@ void unmap_arena(std::uintptr_t begin, std::size_t size, bool known_elsewhere) {
   addresses::leave(begin, size, known_elsewhere);
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

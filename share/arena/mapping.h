@@ -10,7 +10,7 @@
 #include <cowshed/share/process/addresses.h>
 
 // An arena's file and its mapping at addresses of its own.
-namespace cowshed {
+namespace cowshed::internal {
 
 // A memfd and the shared, writable mapping of all of it.
 struct ArenaMapping {
@@ -29,11 +29,11 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options);
 // Maps the file at the given range, shared and writable.  If `fd` is -1, reserves the range,
 // inaccessible and without memory.  `who` begins the message, `advice` ends it.  Errors:
 // address_taken (the message says by what), system_call.  Thread-safe.
-Expected<void> map_range(int fd, std::uintptr_t begin, std::size_t size, Holder holder,
+Expected<void> map_range(int fd, std::uintptr_t begin, std::size_t size, addresses::Holder holder,
                          const std::string& who, const std::string& advice);
 
 // Unmaps the range.  Its addresses are the next to be used again, unless other processes may have
 // the arena.  That saves memory: jemalloc keeps 2 MiB of records for each GiB that it ever saw.
 void unmap_arena(std::uintptr_t begin, std::size_t size, bool known_elsewhere = false);
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -8,7 +8,7 @@
 #include <cowshed/share/os/huge_pages.h>
 #include <cowshed/share/os/memfd.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 namespace {
 
 constexpr std::size_t kPage = 4_KiB;
@@ -30,7 +30,7 @@ Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first,
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return system_error("arena '" + name + "': mapping its records", errno);
-  internal::MappedMemory records(memory, {bytes});
+  MappedMemory records(memory, {bytes});
   if (madvise(memory, bytes, MADV_DONTFORK) != 0)
     return system_error("arena '" + name + "': MADV_DONTFORK", errno);
   records_ = std::move(records);
@@ -197,4 +197,4 @@ void ArenaMemory::add_to(std::size_t& taken, std::vector<Run>& small_runs,
   huge_page_error = error_ != 0 ? error_.load() : huge_page_error;
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -12,7 +12,7 @@
 #include <cowshed/share/os/memory_limits.h>
 #include <cowshed/share/os/runs.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 
 // The memory of an arena's open part: pages of its memfd.  They are allocated before they are
 // handed out, so that a shortage is a failed allocation and not a later SIGBUS.  It tries 2 MiB
@@ -66,7 +66,7 @@ class ArenaMemory {
   std::atomic<int> error_ = 0;        // errno of its last failure
   std::atomic<bool> purged_ = false;  // pages to be committed may have old contents
   MemoryLimits limits_;
-  internal::MappedMemory records_;  // has ranges_ and pages_
+  MappedMemory records_;  // has ranges_ and pages_
   std::atomic<Backing>* ranges_ = nullptr;
   std::atomic<std::uint64_t>* pages_ = nullptr;  // one bit per page: whether it is committed
   std::optional<std::mutex> growing_;
@@ -75,4 +75,4 @@ class ArenaMemory {
   std::atomic<Shortage> shortage_ = Shortage::none;
 };
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -8,11 +8,9 @@
 #include <memory_resource>
 
 // The fast path of Arena::allocate() and deallocate(), inline.  Not for users.
-namespace cowshed {
-class ArenaCore;
-}
-
 namespace cowshed::internal {
+
+class ArenaCore;
 
 // Blocks of one arena that a thread has freed and will use again, one list per size class.  Costs a
 // few instructions; jemalloc's own thread cache costs some 5 ns by mallocx().

@@ -16,7 +16,7 @@
 #include <cowshed/share/os/fork_state.h>
 
 // ArenaScope, and what the program's malloc asks of arenas.
-namespace cowshed {
+namespace cowshed::internal {
 
 constinit ArenaHull arena_hull;
 
@@ -136,6 +136,16 @@ void make_buffer(FILE* stream) noexcept {
   }
 }
 
+void leave_scopes_of_thread() noexcept {
+  while (thread_scope.entered != nullptr) leave_innermost();
+}
+
+}  // namespace cowshed::internal
+
+namespace cowshed {
+
+using namespace internal;
+
 Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
   TRY_VOID(check_malloc(arena.name()));
   ArenaCore* core = arena.core_;
@@ -172,10 +182,6 @@ ArenaScope::~ArenaScope() {
     delete entered_;
   }
   leave_ended();
-}
-
-void leave_scopes_of_thread() noexcept {
-  while (thread_scope.entered != nullptr) leave_innermost();
 }
 
 }  // namespace cowshed

@@ -33,7 +33,7 @@ bool is_store(const ucontext_t& context) {
 
 void report(const siginfo_t& info, const ucontext_t& context) {
   if (info.si_code != SEGV_ACCERR || !is_store(context)) return;
-  const ArenaCore* arena = find_arena(info.si_addr);
+  const internal::ArenaCore* arena = internal::find_arena(info.si_addr);
   StrayWrite write{};
   write.address = reinterpret_cast<std::uintptr_t>(info.si_addr);
   // Also in a thawed arena, whose open part begins behind the frozen one.

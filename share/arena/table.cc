@@ -11,7 +11,7 @@
 #include <cowshed/share/process/published_layout.h>
 #include <cowshed/share/process/tree.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 namespace {
 
 struct Entry {
@@ -171,4 +171,4 @@ void show_arena(const ArenaCore& core) {
   show_arena_locked(core);
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

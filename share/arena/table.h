@@ -7,7 +7,7 @@
 #include <cowshed/share/arena/core.h>
 
 // The arenas of this process, as a table of cores; and the fork handlers that keep them usable.
-namespace cowshed {
+namespace cowshed::internal {
 
 // Returns a vacant core, which the caller opens or gives back.  Fails if there are
 // layout::kMaxArenas.
@@ -29,4 +29,4 @@ void show_arena(const ArenaCore& core);
 // Called before an arena is unmapped.  Set by the registry; null if there is none.
 inline constinit std::atomic<void (*)(const ArenaCore& arena)> arena_end_observer = nullptr;
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -5,7 +5,7 @@
 
 #include <cowshed/share/arena/resource.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 
 class ArenaCore;
 
@@ -18,16 +18,16 @@ struct ThreadCache {
   int flags;
   ThreadCache* next_of_arena;
   ThreadCache* next_of_thread;
-  std::atomic<bool>* busy;  // the thread's, see internal::LastArena
+  std::atomic<bool>* busy;  // the thread's, see LastArena
 
-  internal::FreeBlocks free_blocks{};
+  FreeBlocks free_blocks{};
 
   void use() {  // makes this the last arena of the calling thread
-    internal::last_arena.key = key;
-    internal::last_arena.free_blocks = &free_blocks;
-    internal::last_arena.flags = flags;
+    last_arena.key = key;
+    last_arena.free_blocks = &free_blocks;
+    last_arena.flags = flags;
   }
   void flush();  // gives all blocks back to jemalloc; no thread may use the cache meanwhile
 };
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

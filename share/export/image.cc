@@ -28,6 +28,9 @@
 #include <cowshed/share/wire/content.h>
 
 namespace cowshed {
+
+using namespace internal;
+
 namespace {
 
 using image_format::Header;
@@ -127,7 +130,7 @@ std::vector<std::byte> make_head(ArenaCore& core) {
   std::erase_if(objects, [](const auto& object) { return object.name.empty(); });
   Encoder to = Encoder::in_memory();
   parcel_format::write(to, contents);
-  internal::Content parcel = to.finish();
+  Content parcel = to.finish();
   std::vector<std::byte> head(kPage);
   head.insert(head.end(), parcel.view().begin(), parcel.view().end());
   Header header{.parcel_bytes = parcel.view().size(), .base = core.begin()};
@@ -243,7 +246,8 @@ Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions
   description.past.huge_page_error = 0;
   std::vector<FileDescriptor> files;
   files.push_back(std::move(image.file));
-  TRY(Arena arena, adopt_arena(std::move(description), std::move(files), Holder::this_process, who));
+  TRY(Arena arena,
+      adopt_arena(std::move(description), std::move(files), addresses::Holder::this_process, who));
   if (options.publish) {
     for (registry::Object& object : objects)
       object.generation = 0;  // it becomes a publication of this process

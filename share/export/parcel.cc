@@ -19,10 +19,11 @@
 #include <cowshed/share/registry/objects.h>
 #include <cowshed/share/stray_write.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 namespace {
 
 namespace format = parcel_format;
+using addresses::Holder;
 using Description = ArenaCore::Description;
 using Files = std::vector<FileDescriptor>;
 
@@ -169,7 +170,7 @@ tl::unexpected<Error> packing_error(const std::runtime_error& failure) {
                     refused == nullptr ? 0 : refused->code().value());
 }
 
-Expected<internal::Content> pack_arenas() {
+Expected<Content> pack_arenas() {
   const OutsideScope outside;
   TRY_VOID(process_tree::start());
   try {
@@ -206,7 +207,7 @@ Expected<void> pack_arena(const Arena& arena, Encoder& to) {
 Expected<Arena> adopt_arena(Description arena, Files files, Holder holder, const std::string& who) {
   for (Segment& segment : arena.segments)
     segment.fd = files[static_cast<std::size_t>(segment.fd)].get();
-  if (const int error = internal::install_stray_write_handler())
+  if (const int error = install_stray_write_handler())
     return system_error("the SIGSEGV handler cannot be installed", error);
   TRY(ArenaCore* core, take_vacant_core());
   if (auto mapped = map_arena(arena, holder, who); !mapped) {
@@ -276,7 +277,7 @@ Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names, std::v
   return arenas;
 }
 
-Expected<std::vector<Arena>> adopt_arenas(internal::Content content, std::vector<Arena> had) {
+Expected<std::vector<Arena>> adopt_arenas(Content content, std::vector<Arena> had) {
   try {
     Decoder from(std::move(content));
     return adopt_arenas(from, KeepNames::yes, std::move(had));
@@ -285,11 +286,11 @@ Expected<std::vector<Arena>> adopt_arenas(internal::Content content, std::vector
   }
 }
 
-Expected<void> adopt_for_ever(internal::Content content) {
+Expected<void> adopt_for_ever(Content content) {
   // Never destroyed, because the kernel frees everything when the process ends.
   static auto& adopted = *new std::vector<Arena>;
   TRY(adopted, adopt_arenas(std::move(content), std::move(adopted)));
   return {};
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -20,12 +20,12 @@
 //
 // Size and time grow with the number of arenas and objects, and not with their size.  All functions
 // are thread-safe, except for adopt_for_ever().
-namespace cowshed {
+namespace cowshed::internal {
 
 // Packs all frozen arenas of this process, and the last generation of each thawed arena.  Of arenas
 // that were never frozen it packs the list of objects, so that references to them fail with
 // not_inherited.  Private writes to lenient arenas are not packed.  Errors: system_call.
-Expected<internal::Content> pack_arenas();
+Expected<Content> pack_arenas();
 
 // Packs one arena.  Errors: arena_not_frozen, not_inherited, system_call.
 Expected<void> pack_arena(const Arena& arena, Encoder& to);
@@ -50,14 +50,14 @@ enum class KeepNames : bool { no, yes };
 // written to them and published in them here.  The others are destroyed.
 Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names,
                                           std::vector<Arena> had = {});
-Expected<std::vector<Arena>> adopt_arenas(internal::Content content, std::vector<Arena> had = {});
+Expected<std::vector<Arena>> adopt_arenas(Content content, std::vector<Arena> had = {});
 
 // Adopts arenas and keeps them until the process ends or the next call replaces them.  Not
 // thread-safe.
-Expected<void> adopt_for_ever(internal::Content content);
+Expected<void> adopt_for_ever(Content content);
 
 // Maps one arena.  Its segments' `fd` are indices into `files`.  `who` begins error messages.
 Expected<Arena> adopt_arena(ArenaCore::Description arena, std::vector<FileDescriptor> files,
-                            Holder holder, const std::string& who);
+                            addresses::Holder holder, const std::string& who);
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

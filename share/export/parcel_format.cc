@@ -9,6 +9,8 @@
 
 namespace cowshed {
 
+using namespace internal;
+
 // A descriptor's number means nothing in another process, and the struct has padding.
 template <>
 inline constexpr bool spawn_safe<Segment> = false;
@@ -148,7 +150,7 @@ void write(Encoder& to, const Contents& contents) { to.put(contents); }
 
 Contents read(Decoder& from) {
   auto contents = from.take<Contents>();
-  if (!is_right(contents)) internal::throw_damaged();
+  if (!is_right(contents)) throw_damaged();
   return contents;
 }
 

@@ -14,7 +14,8 @@ namespace cowshed::parcel_format {
 
 struct Contents {
   struct Arena {
-    ArenaCore::Description description;  // a segment's `fd` is an index into the arena's files
+    // A segment's `fd` is an index into the arena's files.
+    internal::ArenaCore::Description description;
     std::vector<registry::Object> objects;
   };
   // Objects in arenas that were not frozen and so are not in the parcel.

@@ -10,6 +10,9 @@
 #include <cowshed/share/wire/message.h>
 
 namespace cowshed {
+
+using namespace internal;
+
 namespace {
 
 Expected<Arena> only_one(Expected<std::vector<Arena>> arenas) {

@@ -3,7 +3,7 @@
 #include <cowshed/share/jemalloc/jemalloc.h>
 #include <cowshed/share/jemalloc/outside_scope.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 
 constinit thread_local ThreadScope thread_scope;
 
@@ -25,4 +25,4 @@ void resume_scope(const ThreadScope& scope) noexcept {
   }
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

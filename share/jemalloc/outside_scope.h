@@ -3,7 +3,7 @@
 #include <cstdint>
 
 // The jemalloc arena that a thread's malloc allocates from, which an ArenaScope changes.
-namespace cowshed {
+namespace cowshed::internal {
 
 class ArenaCore;
 struct EnteredScope;
@@ -42,4 +42,4 @@ class OutsideScope {
   ThreadScope scope_;
 };
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

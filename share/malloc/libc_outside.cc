@@ -11,7 +11,7 @@
 
 #include <cowshed/share/arena/malloc_route.h>
 
-using namespace cowshed;
+using namespace cowshed::internal;
 
 namespace {
 

@@ -13,6 +13,7 @@
 #include <cowshed/share/jemalloc/jemalloc.h>
 
 using namespace cowshed;
+using namespace internal;
 
 namespace {
 

@@ -5,7 +5,7 @@
 #include <cowshed/base/type_id.h>
 #include <cowshed/share/os/code_id.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 namespace {
 
 bool is_readable(const dl_phdr_info& module, const ElfW(Phdr) & part) {
@@ -44,4 +44,4 @@ std::uint64_t code_id() {
   return id;
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

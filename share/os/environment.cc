@@ -23,6 +23,9 @@
 #endif
 
 namespace cowshed {
+
+using namespace internal;
+
 namespace {
 
 constexpr const char* kNothing = "arenas, channels and workers cannot be made";
@@ -62,7 +65,7 @@ void Environment::check_memory() {
   check("fallocate(FALLOC_FL_PUNCH_HOLE)",
         fallocate(memfd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kPage), kNothing);
   if (has_size) check_mapping(memfd.get());
-  check("fcntl(F_OFD_SETLK)", internal::lock_byte(memfd.get(), 0) ? 0 : -1, kNoChannels);
+  check("fcntl(F_OFD_SETLK)", lock_byte(memfd.get(), 0) ? 0 : -1, kNoChannels);
   check("fcntl(F_ADD_SEALS)", seal(memfd.get()) ? 0 : -1, kNothing);
 
   void* page = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -98,7 +101,7 @@ void Environment::check_threads_and_waiting() {
   check("membarrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED)",
         syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0), kNoChannels);
   std::uint32_t word = 0;
-  check("futex(FUTEX_WAKE)", internal::futex_wake(&word, 1), kNothing);
+  check("futex(FUTEX_WAKE)", futex_wake(&word, 1), kNothing);
   check("eventfd", FileDescriptor(eventfd(0, EFD_CLOEXEC)), "channels have no descriptor to poll");
 }
 

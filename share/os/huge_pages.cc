@@ -8,7 +8,7 @@
 #define MADV_COLLAPSE 25  // Linux 6.1
 #endif
 
-namespace cowshed {
+namespace cowshed::internal {
 
 int collapse_range(std::uintptr_t begin, std::size_t size) noexcept {
   // EAGAIN: a page is busy.  That passes soon, or lasts as long as I/O on the page.
@@ -44,4 +44,4 @@ std::vector<Run> collapse_runs(std::uintptr_t begin, const std::vector<Run>& run
   return small;
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -9,7 +9,7 @@
 #include <cowshed/share/os/runs.h>
 
 // Huge pages, by MADV_COLLAPSE.
-namespace cowshed {
+namespace cowshed::internal {
 
 constexpr std::size_t kHugePage = 2_MiB;
 
@@ -26,4 +26,4 @@ std::vector<Run> collapse_runs(
     std::uintptr_t begin, const std::vector<Run>& runs,
     const std::function<void(std::size_t done, std::size_t total)>& progress, int& error);
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -12,7 +12,7 @@
 #define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3
 #endif
 
-namespace cowshed {
+namespace cowshed::internal {
 
 FileDescriptor make_memfd(const std::string& label, Sealable sealable) {
   const unsigned flags = MFD_CLOEXEC | (sealable == Sealable::yes ? MFD_ALLOW_SEALING : 0U);
@@ -68,4 +68,4 @@ bool has_seals(int fd, int seals) {
   return has >= 0 && (has & seals) == seals;
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

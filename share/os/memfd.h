@@ -9,7 +9,7 @@
 #include <cowshed/base/file_descriptor.h>
 
 // Files in memory (memfd_create(2)): making, sealing, sizing and writing them.
-namespace cowshed {
+namespace cowshed::internal {
 
 // With these seals, no process can change a memfd.
 constexpr int kSealed = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
@@ -38,4 +38,4 @@ bool allocate_pages(int fd, std::size_t offset, std::size_t size) noexcept;
 // Returns whether the file is a memfd with all of these seals.
 bool has_seals(int fd, int seals);
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -11,7 +11,7 @@
 #include <cowshed/base/file_descriptor.h>
 #include <cowshed/share/os/memory_limits.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 namespace {
 
 using Text = std::array<char, 8192>;
@@ -148,4 +148,4 @@ std::size_t available_memory() noexcept {
   return kilobytes == 0 ? MemoryLimits::kUnlimited : kilobytes * 1024;
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

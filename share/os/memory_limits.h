@@ -6,7 +6,7 @@
 #include <vector>
 
 // How much memory this process can still get.
-namespace cowshed {
+namespace cowshed::internal {
 
 // The memory cgroups, v1 or v2, that this process is charged to: its own and all above it.
 class MemoryLimits {
@@ -34,4 +34,4 @@ class MemoryLimits {
 // and kills processes that use it.  Unlimited if /proc does not tell.
 std::size_t available_memory() noexcept;
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -2,7 +2,7 @@
 
 #include <cowshed/share/os/runs.h>
 
-namespace cowshed {
+namespace cowshed::internal {
 
 void append(std::vector<Run>& runs, const Run& run, std::size_t gap) {
   if (!runs.empty() && run.begin <= runs.back().end + gap)
@@ -37,4 +37,4 @@ std::vector<Run> without(const std::vector<Run>& runs, const std::vector<Run>& h
   return result;
 }
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

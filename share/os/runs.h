@@ -4,7 +4,7 @@
 #include <vector>
 
 // Sets of an arena's 2 MiB ranges.
-namespace cowshed {
+namespace cowshed::internal {
 
 // Neighbouring ranges, as offsets from the arena's begin.
 struct Run {
@@ -24,4 +24,4 @@ std::size_t size_of(const std::vector<Run>& runs);
 // Returns the parts of `runs` that are not in `holes`; both are in order.
 std::vector<Run> without(const std::vector<Run>& runs, const std::vector<Run>& holes);
 
-}  // namespace cowshed
+}  // namespace cowshed::internal

@@ -17,6 +17,7 @@
 namespace cowshed::addresses {
 namespace {
 
+using internal::kHugePage;
 using process_tree::kRanges;
 using process_tree::kUnits;
 

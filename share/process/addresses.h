@@ -11,14 +11,12 @@
 // writing its PID into the tree's memory.  The unit is free when the process is dead or has left
 // it. The search goes round: a unit is used again only after 48 TiB of others, in case a process
 // still has an old arena there.
-namespace cowshed {
+namespace cowshed::addresses {
 
 enum class Holder : std::uint8_t {
   this_process,  // claims the units from now on
   sender,        // has claimed them, and lives as long as this process needs them
 };
-
-namespace addresses {
 
 // Claims `size` bytes in this one of process_tree::kRanges.  Returns their address; 0: none is
 // free.
@@ -34,5 +32,4 @@ void hold(std::uintptr_t begin, std::size_t size, Holder holder);
 // Notes that an arena was unmapped.  If no other process knows it, its addresses are used next.
 void leave(std::uintptr_t begin, std::size_t size, bool known_elsewhere);
 
-}  // namespace addresses
-}  // namespace cowshed
+}  // namespace cowshed::addresses

@@ -52,9 +52,9 @@ void put(Table& table, std::array<Entry, size>& entries, std::uint32_t index, co
 
 void create() {
   if (image != nullptr) return;
-  const FileDescriptor memfd = make_memfd(kMemfdName, Sealable::no);
+  const FileDescriptor memfd = internal::make_memfd(kMemfdName, internal::Sealable::no);
   void* memory = MAP_FAILED;
-  if (memfd && set_file_size(memfd.get(), sizeof(Image), kMemfdName)) {
+  if (memfd && internal::set_file_size(memfd.get(), sizeof(Image), kMemfdName)) {
     // Private, so that a child's changes stay its own, without a lock between processes.
     memory = mmap(reinterpret_cast<void*>(kPlace), sizeof(Image), PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_NORESERVE, memfd.get(), 0);

@@ -60,9 +60,9 @@ Expected<void> start() {
   layout::create();
   if (own.load() != nullptr) return {};
   constexpr char kName[] = "cowshed-tree";
-  FileDescriptor memfd = make_memfd(kName, Sealable::yes);
+  FileDescriptor memfd = internal::make_memfd(kName, internal::Sealable::yes);
   if (!memfd) return system_error("memfd_create of what a process tree shares", errno);
-  TRY_VOID(set_file_size(memfd.get(), sizeof(Shared), kName));
+  TRY_VOID(internal::set_file_size(memfd.get(), sizeof(Shared), kName));
   if (fcntl(memfd.get(), F_ADD_SEALS, kSeals) != 0)
     return system_error("fcntl(F_ADD_SEALS) of what a process tree shares", errno);
   struct stat status{};
@@ -119,8 +119,8 @@ std::uint32_t last_generation() {
 
 Expected<void> join(FileDescriptor memfd, std::uint64_t id, const std::string& who) {
   struct stat status{};
-  const bool is_one = has_seals(memfd.get(), kSeals) && fstat(memfd.get(), &status) == 0 &&
-                      status.st_size == sizeof(Shared) &&
+  const bool is_one = internal::has_seals(memfd.get(), kSeals) &&
+                      fstat(memfd.get(), &status) == 0 && status.st_size == sizeof(Shared) &&
                       inode_of(status) == static_cast<std::uint32_t>(id);
   if (!is_one) {
     return make_error(ErrorCode::foreign_descriptor,

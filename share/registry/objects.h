@@ -14,11 +14,11 @@
 //
 // This header is for the rest of share/: published objects on their way between processes.  All
 // functions are thread-safe.
-namespace cowshed {
-
+namespace cowshed::internal {
 class ArenaCore;
+}
 
-namespace registry {
+namespace cowshed::registry {
 
 // A published object, as one process describes it to another.
 struct Object {
@@ -43,13 +43,13 @@ Expected<void> join_tree(std::uint64_t id, FileDescriptor memfd, std::uint32_t l
                          const std::string& who);
 
 // All objects in the arena, including those that this process did not inherit.
-std::vector<Object> objects_in(const ArenaCore& arena);
+std::vector<Object> objects_in(const internal::ArenaCore& arena);
 
 // Enters objects that another process published in these arenas, all or none.  `advice` ends the
 // message if a name is in use.  Errors: invalid_argument (a name is in use, or the registry is
 // full).
 struct Publication {
-  const ArenaCore* arena;
+  const internal::ArenaCore* arena;
   std::vector<Object> objects;
 };
 Expected<void> publish_foreign(const std::vector<Publication>& publications,
@@ -57,11 +57,10 @@ Expected<void> publish_foreign(const std::vector<Publication>& publications,
 
 // For an arena that stays mapped: withdraws the objects of other processes in it that are not among
 // `objects`, and removes the objects that are published here already from `objects`.
-void keep_objects(const ArenaCore& arena, std::vector<Object>& objects);
+void keep_objects(const internal::ArenaCore& arena, std::vector<Object>& objects);
 
 // Enters objects that this process cannot have because their arena was not frozen.  References to
 // them then fail with not_inherited.
 void enter_lost(const std::string& arena, const std::vector<Object>& objects);
 
-}  // namespace registry
-}  // namespace cowshed
+}  // namespace cowshed::registry

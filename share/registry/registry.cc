@@ -20,12 +20,10 @@
 // function locks the tables once.
 namespace cowshed {
 
-namespace {
-
+using namespace internal;
 using namespace registry;
-using internal::kMaxPublished;
-using internal::RefBits;
-using internal::TypeInfo;
+
+namespace {
 
 // The tree's last publication when this process joined it.
 std::uint32_t joined_at = 0;

@@ -10,14 +10,11 @@
 
 namespace cowshed {
 
-std::array<internal::PublishedSlot, internal::kMaxPublished> internal::published_slots;
+using namespace internal;
+
+std::array<PublishedSlot, kMaxPublished> internal::published_slots;
 
 namespace registry {
-
-using internal::kMaxPublished;
-using internal::published_slots;
-using internal::RefBits;
-using internal::TypeInfo;
 
 std::uint32_t live_count = 0;
 std::array<std::uint32_t, kMaxPublished> newest{};
@@ -41,7 +38,7 @@ Tables& tables() {
 // Makes a record dead: no reference finds it, and the layout no longer shows it.
 void hide(Record& record) {
   if (!record.live) return;
-  internal::PublishedSlot& slot = published_slots[bits_of(record).slot];
+  PublishedSlot& slot = published_slots[bits_of(record).slot];
   if (record.rtti != nullptr && slot.stamp == stamp_of(bits_of(record), *record.rtti)) {
     slot.stamp.store(0, std::memory_order_release);
     slot.object.store(nullptr, std::memory_order_relaxed);
@@ -135,7 +132,7 @@ const void* fill_slot(Record& record, const TypeInfo& type) {
     if (record.object.array) type.make_span(record.span.data(), object, record.object.bytes);
   }
   if (record.object.array) object = record.span.data();
-  internal::PublishedSlot& slot = published_slots[bits_of(record).slot];
+  PublishedSlot& slot = published_slots[bits_of(record).slot];
   if (slot.stamp == 0) {
     slot.object.store(object, std::memory_order_relaxed);
     slot.stamp.store(stamp_of(bits_of(record), *record.rtti), std::memory_order_release);

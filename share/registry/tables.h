@@ -28,11 +28,11 @@
 namespace cowshed::registry {
 
 struct Record {
-  Object object;                         // `code` is 0 if the object is of this program
-  bool live = true;                      // false: this process did not inherit the object
-  const ArenaCore* arena = nullptr;      // null: the arena is not in this process
-  std::string lost_arena;                // the arena's name if it is not
-  std::uint32_t layout_index = 0;        // while live
+  Object object;                               // `code` is 0 if the object is of this program
+  bool live = true;                            // false: this process did not inherit the object
+  const internal::ArenaCore* arena = nullptr;  // null: the arena is not in this process
+  std::string lost_arena;                      // the arena's name if it is not
+  std::uint32_t layout_index = 0;              // while live
   const std::type_info* rtti = nullptr;  // null: of another process, and never used in this one
   alignas(std::span<const char>) std::array<std::byte, sizeof(std::span<const char>)> span{};
 };

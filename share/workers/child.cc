@@ -31,7 +31,7 @@ void Child::set_end(int code, int status) {
 void Child::read_messages() {
   for (;;) {
     if (spare) {
-      if (!is_ready(socket.get())) return;
+      if (!internal::is_ready(socket.get())) return;
       spare = FileDescriptor();
     }
     auto received = receive_message(socket.get(), MSG_DONTWAIT);

@@ -23,6 +23,8 @@ namespace cowshed {
 namespace launch {
 namespace {
 
+using internal::is_ready;
+
 COWSHED_FORK_STATE std::mutex of_process_mutex;
 
 }  // namespace
@@ -130,7 +132,7 @@ Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int so
 Expected<void> ForkServerProcess::send_new_arenas() {
   const std::uint64_t now = layout::changes();
   if (now == arenas_sent_) return {};
-  TRY(const auto arenas, pack_arenas());
+  TRY(const auto arenas, internal::pack_arenas());
   TRY_VOID(send_message(socket_.get(), MessageKind::adopt, {}, arenas));
   arenas_sent_ = now;
   return {};

@@ -110,7 +110,7 @@ bool Server::receive() {
   if (!message || !*message) return false;
   switch ((*message)->kind) {
     case MessageKind::adopt: {
-      const auto adopted = adopt_for_ever(std::move((*message)->content));
+      const auto adopted = internal::adopt_for_ever(std::move((*message)->content));
       failed_to_adopt_ = adopted ? "" : adopted.error().message;
       break;
     }
@@ -126,7 +126,7 @@ void Server::start_worker(Message message) {
     refuse(socket.get(), failed_to_adopt_);
     return;
   }
-  if (is_ready(socket.get(), 0)) return;  // hung up: the starter has given up, or ended
+  if (internal::is_ready(socket.get(), 0)) return;  // hung up: the starter has given up, or ended
   flush_streams();
   const std::uint64_t before = monotonic_ns();
   const pid_t pid = fork();

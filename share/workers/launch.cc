@@ -112,7 +112,7 @@ Expected<Child> spawn_process(const std::string& program, int socket,
 
 Expected<void> send_signal(pid_t pid, const FileDescriptor& pidfd, int signal) {
   if (syscall(SYS_pidfd_send_signal, pidfd.get(), signal, nullptr, 0) == 0 || errno == ESRCH ||
-      is_ready(pidfd.get())) {
+      internal::is_ready(pidfd.get())) {
     return {};
   }
   if (kill(pid, signal) == 0 || errno == ESRCH) return {};

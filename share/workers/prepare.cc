@@ -72,7 +72,7 @@ Expected<void> prepare(Launch& launch) {
                                                   internal::text_of(failure));
   }
   if (options.method == Start::spawn) {
-    TRY(launch.arenas, pack_arenas());
+    TRY(launch.arenas, internal::pack_arenas());
   } else if (options.server != nullptr) {
     launch.server = options.server->process();
   } else {

@@ -60,7 +60,7 @@ bool has_our_rights(const ucred& peer) {
     if (!*message) _exit(1);  // the parent has ended
     switch ((*message)->kind) {
       case MessageKind::adopt:
-        if (auto adopted = adopt_for_ever(std::move((*message)->content)); !adopted)
+        if (auto adopted = internal::adopt_for_ever(std::move((*message)->content)); !adopted)
           fail(adopted.error());
         continue;
       case MessageKind::serve: serve(*std::move(*message), FileDescriptor(kSocketNumber));

@@ -4,6 +4,9 @@
 namespace cowshed::cow {
 namespace {
 
+using internal::DutyCycle;
+using internal::TokenBucket;
+
 constexpr std::uint64_t kMsNs = 1'000'000;
 
 // Of looks that take so long each, in a minute of asking every millisecond.

@@ -14,6 +14,7 @@ using namespace cowshed;
 using fuzz::must;
 using image_format::Header;
 using image_format::kPage;
+using internal::kHugePage;
 using parcel_format::Contents;
 
 constexpr std::uint64_t kMostFile = std::uint64_t{1} << 42U;
@@ -29,7 +30,7 @@ void check_accepted(const Contents::Arena& arena) {
     must(offset <= description.used && object.bytes <= description.used - offset);
     must(object.name.size() < 64);
   }
-  for (const Run& hole : description.past.holes)
+  for (const internal::Run& hole : description.past.holes)
     must(hole.begin < hole.end && hole.end <= description.used);
 }
 

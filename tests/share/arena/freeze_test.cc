@@ -4,6 +4,9 @@
 #include <cowshed/tests/share/share.h>
 
 namespace cowshed {
+
+using namespace internal;
+
 namespace {
 
 const std::size_t kFill = test::little_or(64_MiB, 2_GiB);

@@ -3,6 +3,9 @@
 
 // Messages of bytes, by copy and moved.
 namespace cowshed {
+
+using namespace internal;
+
 namespace {
 
 std::size_t own_status_kib(const std::string& key) {

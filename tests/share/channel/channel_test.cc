@@ -20,7 +20,7 @@ TEST(Channel, ItsMemoryIsNotExecutable) {
   struct stat segment{};
   struct stat other{};
   ASSERT_EQ(fstat(channel.descriptors().segment, &segment), 0);
-  ASSERT_EQ(fstat(make_memfd("other", Sealable::yes).get(), &other), 0);
+  ASSERT_EQ(fstat(internal::make_memfd("other", internal::Sealable::yes).get(), &other), 0);
   EXPECT_EQ(segment.st_mode, other.st_mode);
 }
 

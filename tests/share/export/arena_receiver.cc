@@ -27,7 +27,7 @@ std::string outcome(const Ref<T>& ref) {
 
 int main() try {
   auto message = launch::receive_message(0).value();
-  const auto arenas = adopt_arenas(std::move(message.value().content)).value();
+  const auto arenas = internal::adopt_arenas(std::move(message.value().content)).value();
   const auto sent = test::read_bytes<test::Sent>(0);
   const auto nodes = sent.nodes.get().value();
   const auto words = sent.words.get().value();

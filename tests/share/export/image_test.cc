@@ -467,7 +467,7 @@ TEST_F(Image, RefusesWhatContradictsItself) {
   const ImageBytes bytes(image_);
   const auto right = bytes.head();
   constexpr std::uint64_t kHuge = ~std::uint64_t{0} - 2_MiB + 1;
-  using Description = ArenaCore::Description;
+  using Description = internal::ArenaCore::Description;
   const std::vector<std::function<void(Description&)>> changes = {
       [](auto& arena) { arena.begin = 0; },
       [](auto& arena) { arena.begin += 4096; },

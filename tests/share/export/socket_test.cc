@@ -13,6 +13,9 @@
 #include <cowshed/tests/support/subprocess.h>
 
 namespace cowshed {
+
+using namespace internal;
+
 namespace {
 
 using test::inode_at;
@@ -430,7 +433,7 @@ TEST(ArenaTransfer, AnAddressThatALivingProcessHasStaysIts) {
   const std::uint64_t before = holder;
   EXPECT_EQ(test::Child([&] {
               addresses::hold(reinterpret_cast<std::uintptr_t>(open.base()), 1_GiB,
-                              Holder::this_process);
+                              addresses::Holder::this_process);
               return 0;
             }).wait(),
             0);
@@ -462,7 +465,7 @@ TEST(ArenaTransfer, TwoPublicationsOfOneSlotAreBothGood) {
   Peer child([](int socket) {
     const auto parents = read_bytes<Ref<Node>>(socket);
     process_tree::shared().last_generation = process_tree::word_of(
-        process_tree::kGeneration, parents.bits().generation + internal::kMaxPublished - 1);
+        process_tree::kGeneration, parents.bits().generation + kMaxPublished - 1);
     Arena arena = make_arena(64_MiB, "result");
     const auto ref = publish("childs", make_nodes(arena, 10));
     return ref && arena.freeze() && send_arena(socket, arena) && write_bytes(socket, *ref) ? 0 : 1;
@@ -505,8 +508,7 @@ class Parcel : public testing::Test {
   FileDescriptor& file() { return parcel_.descriptors()[1]; }
   const std::string& bytes() const { return parcel_.inline_bytes(); }
   void set_bytes(std::string bytes) {
-    parcel_ =
-        internal::Content(std::move(bytes), FileDescriptor(), 0, std::move(parcel_.descriptors()));
+    parcel_ = Content(std::move(bytes), FileDescriptor(), 0, std::move(parcel_.descriptors()));
   }
 
   static parcel_format::Contents read(const std::string& bytes) {
@@ -523,7 +525,7 @@ class Parcel : public testing::Test {
   }
 
   std::optional<Arena> arena_ = make_arena();
-  internal::Content parcel_;
+  Content parcel_;
 };
 
 TEST_F(Parcel, IsGood) {
@@ -532,7 +534,7 @@ TEST_F(Parcel, IsGood) {
 }
 
 TEST_F(Parcel, HasNoBytesThatMayChange) {
-  EXPECT_THROW(internal::Content({}, memfd_with(100, F_SEAL_SHRINK), 100, {}), std::runtime_error);
+  EXPECT_THROW(Content({}, memfd_with(100, F_SEAL_SHRINK), 100, {}), std::runtime_error);
 }
 
 struct Damage {

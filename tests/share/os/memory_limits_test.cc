@@ -4,6 +4,9 @@
 #include <cowshed/tests/support/test.h>
 
 namespace cowshed {
+
+using namespace internal;
+
 namespace {
 
 // A machine's cgroups, and what a process's /proc says of them.

@@ -12,6 +12,9 @@ struct Hidden {};
 }  // namespace app
 
 namespace cowshed {
+
+using namespace internal;
+
 namespace {
 
 using Everything =
@@ -28,7 +31,7 @@ std::string encode(const Everything& all) {
 }
 
 Everything decode(std::string bytes) {
-  return Decoder(internal::Content(std::move(bytes), FileDescriptor(), 0, {})).take<Everything>();
+  return Decoder(Content(std::move(bytes), FileDescriptor(), 0, {})).take<Everything>();
 }
 
 TEST(Codec, GivesBackWhatWasPut) { EXPECT_EQ(decode(encode(everything)), everything); }
@@ -63,7 +66,7 @@ TEST(Codec, ManyBytesLieInASealedFile) {
   texts.emplace_back("last");
   Encoder to;
   to.put(texts).put(7);
-  internal::Content content = to.finish();
+  Content content = to.finish();
   EXPECT_TRUE(content.file());
   EXPECT_EQ(content.view().size(), content.file_bytes());
   Decoder from(std::move(content));

@@ -155,7 +155,7 @@ TEST_P(LaunchEnds, AProcessCanBePolledSignalledAndWaitedFor) {
   EXPECT_TRUE(said.read_byte() && said.read_byte());
   EXPECT_EQ(last.rank(), 1);
   EXPECT_EQ(kill(last.pid(), 0), 0);
-  EXPECT_FALSE(is_ready(last.pidfd()));
+  EXPECT_FALSE(internal::is_ready(last.pidfd()));
   EXPECT_THAT(last.wait_for(0ms), Fails(ErrorCode::timed_out, "these still run: 1 (pid "));
   ASSERT_TRUE(last.send_signal(SIGTERM));
   const auto exit = value_of(last.wait_for(60s));

@@ -59,7 +59,7 @@ class SelectedProcesses {
   std::string cgroup_;  // the folder
   std::regex comm_;
   std::map<pid_t, std::uint64_t> passed_over_;  // with the start: a PID is used again
-  DutyCycle searches_;
+  internal::DutyCycle searches_;
 };
 
 // Returns one line about the refused processes; empty: none.
