@@ -4,10 +4,10 @@
 Usage: arrows.py [ROOT]
 
 It also fails on a cycle of rooms or of modules, on a folder of more than 25 files, on an arrow that no
-include uses, and where the installed headers are not the public ones and all that they include.  A module
-is a header with the source of the same name.  A room whose description begins with "Public:" consists of
-public headers.  In the tops of NOTED, one file of each room has the comment "Room ROOM: PURPOSE.  May use
-ROOM, ROOM."
+include uses, where the installed headers are not the public ones and all that they include, and where
+another header of INTERNAL declares names in namespace cowshed itself.  A module is a header with the
+source of the same name.  A room whose description begins with "Public:" consists of public headers.  In
+the tops of NOTED, one file of each room has the comment "Room ROOM: PURPOSE.  May use ROOM, ROOM."
 """
 
 import pathlib
@@ -20,6 +20,7 @@ ROOM = re.compile(r'^\| `([\w/]+)` \|([^|]*)\|([^|]*)\|([^|]*)\|$', re.M)
 INSTALLED = re.compile(r'^ +HEADERS ([^)]*)\)', re.M)
 NOTE = re.compile(r'Room ([\w/]+): .*?May use ([\w/, ]+)\.')
 NOTED = {'cow', 'probes', 'tools'}
+INTERNAL = ('base/', 'share/')
 
 
 def names(cell):
@@ -124,6 +125,9 @@ def main():
                  if header.endswith('.h')}
     faults += [f'{file} is public or included by a public header, but not installed' for file in sorted(needed - installed)]
     faults += [f'{file} is installed, but no public header needs it' for file in sorted(installed - needed)]
+    faults += [f'{file} is not installed: its names belong in cowshed::internal' for file, text in files.items()
+               if file.startswith(INTERNAL) and file.endswith('.h') and file not in installed
+               and re.search(r'^namespace cowshed \{', text, re.M)]
     print('\n'.join(faults) or f'{len(files)} files in {len(arrows)} rooms: each include is an arrow')
     return 1 if faults else 0
 

@@ -60,5 +60,10 @@ echo '| `tools/a` | | `low` | a tool |' >>"$folder/docs/architecture.md"
 file tools/a/x.h low/x.h
 fails_for 'no file of tools/a says "Room tools/a: ...  May use low."'
 fresh
+echo '| `share/a` | | `low` | inside |' >>"$folder/docs/architecture.md"
+file share/a/x.h low/x.h
+echo 'namespace cowshed {' >>"$folder/share/a/x.h"
+fails_for 'share/a/x.h is not installed: its names belong in cowshed::internal'
+fresh
 for i in $(seq 26); do file "low/$i.h"; done
 fails_for 'low has 28 files; at most 25'
