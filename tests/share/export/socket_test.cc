@@ -399,7 +399,6 @@ TEST(ArenaTransfer, ANameInUseIsRefusedAndNothingStays) {
   const auto ref = publish("result", make_nodes(own, 1));
   Peer child([](int socket) {
     Arena arena = make_arena(64_MiB, "other");
-    (void)withdraw(*find<Node>("result"));
     return publish("first", make_nodes(arena, 1)) && publish("result", make_nodes(arena, 1)) &&
                    arena.freeze() && send_arena(socket, arena)
                ? 0
