@@ -11,6 +11,7 @@
 #include <cowshed/base/pagemap.h>
 #include <cowshed/base/try.h>
 #include <cowshed/cow/arenas/frozen_arenas.h>
+#include <cowshed/cow/arenas/published_layout.h>
 #include <cowshed/cow/meter.h>
 #include <cowshed/cow/meter/page_snapshot.h>
 #include <cowshed/cow/proc/proc_files.h>
