@@ -56,7 +56,8 @@ std::string for_reference_counts(Language language) {
 std::string for_collector(Language language) {
   switch (language) {
     case Language::python: return "call gc.collect() and gc.freeze() before the fork";
-    case Language::ruby: return "call GC.start, or since Ruby 3.3 Process.warmup, before the fork";
+    case Language::ruby:
+      return "call Process.warmup (since Ruby 3.3), or GC.compact, before the fork";
     case Language::ocaml:
       return "collect less in children: Gc.set with a space_overhead of 1000000; Gc.compact before "
              "the fork does not help";
@@ -129,7 +130,8 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
       result.push_back(
           {"free nothing in the child that was allocated before the fork", cause.bytes});
   }
-  if (auto text = for_missing_names(measurement, summary.copied_bytes); !text.empty())
+  const bool is_unknown = !summary.causes.empty() && summary.causes.front().name == "unknown";
+  if (auto text = for_missing_names(measurement, summary.copied_bytes); is_unknown && !text.empty())
     result.push_back({std::move(text), 0});
   const ProcessGroup* top = summary.groups.empty() ? nullptr : &summary.groups.front();
   if (top != nullptr && top->role == cow::Role::root && top->forks > 0 &&

@@ -130,7 +130,7 @@ std::string verdict(const Summary& summary) {
 }
 
 std::string reason_of(const cow::FailedAccess& failed) {
-  const std::string mapping = printable(failed.mapping);
+  const std::string mapping = failed.mapping.empty() ? "the mapping" : printable(failed.mapping);
   if (failed.reason == "not inherited") return "this memory was not inherited (MADV_DONTFORK)";
   if (failed.reason == "not mapped") return "nothing is mapped there";
   if (failed.reason == "read-only") return mapping + " is read-only";
@@ -372,7 +372,9 @@ std::string text_report(const cow::Measurement& measurement, TextForm form) {
   if (form.wide) return table_report(measurement);
   const Summary summary = summarize(measurement);
   std::string text;
-  text += lines_of(verdict(summary)) + crash_lines(summary);
+  const std::string crashes = crash_lines(summary);
+  text += summary.is_little() ? crashes + lines_of(verdict(summary))
+                              : lines_of(verdict(summary)) + crashes;
   const std::string memory = memory_text(measurement, summary);
   const std::string accuracy = accuracy_text(measurement);
   const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;

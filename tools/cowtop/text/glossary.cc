@@ -15,7 +15,8 @@ const std::vector<Term>& glossary() {
        "anonymous memory and its frozen arenas."},
       {"COPIED",
        "Memory that the kernel copied because the process wrote to a shared page.  Copies after "
-       "exec are excluded.  For the command itself: what it wrote while a child shared it.",
+       "exec are excluded, but in --wide.  For the command itself: what it wrote while a child "
+       "shared it.",
        true},
       {"STILL SHARED",
        "The part of SHARED that was not copied.  \"-\": not known, or the process copied some "
