@@ -165,9 +165,9 @@ class Cowtop {
 
   std::vector<std::string> command(pid_t pid, Use use) const {
     const std::string tree = std::to_string(pid);
-    if (use == Use::watch) return {cowtop_path(), "--json", "-p", tree};
+    if (use == Use::watch) return {cowtop_path(), "--json", "--no-sites", "-p", tree};
     std::vector<std::string> command{cowtop_path(), "record", "-o", file_.string(), "-p", tree};
-    if (use == Use::record_sites) command.emplace_back("--sites");
+    if (use == Use::record) command.emplace_back("--no-sites");
     return command;
   }
 
@@ -427,7 +427,7 @@ void measure(const Options& options, Report& report) {
       "the same, for 120 s; memory is the least of the last sixth, between two appends; growth is "
       "what that is more than at the half, by the hour; the goal is about the peak, or what an "
       "hour comes to");
-  report.setting("recorded sites", "the same with --sites, of 20 processes");
+  report.setting("recorded sites", "the same with samples, of 20 processes");
   report.setting("start", "the same as idle: from the start until it says that it is attached");
   if (const std::string reason = cannot_observe(); !reason.empty()) {
     report.setting("not measured", reason);

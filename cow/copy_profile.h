@@ -101,6 +101,18 @@ struct RangeCopies {
   bool operator==(const RangeCopies&) const = default;
 };
 
+// An access that the kernel answered with SIGSEGV or SIGBUS.
+struct FailedAccess {
+  std::uint64_t address = 0;
+  std::string mapping;  // as MappingCopies::name; empty: nothing is mapped there
+  // "not inherited": the parent has it, with MADV_DONTFORK.  "not mapped", "read-only", "no
+  // access", or "lacks a page", as beyond the end of a file; "unknown".
+  std::string reason;
+  Frames frames;  // as CodeSite::frames
+  Frames stack;
+  bool operator==(const FailedAccess&) const = default;
+};
+
 // A stack in the format of flamegraph.pl and speedscope: names from the outermost to the innermost,
 // separated by ';'.
 struct FoldedStack {
@@ -118,6 +130,7 @@ struct SampledCopies {
   std::vector<RangeCopies> ranges;  // by copies per byte; only for one process
   // All stacks: their copies add up to the process's exact number.  Only for one process.
   std::vector<FoldedStack> stacks;
+  std::vector<FailedAccess> failures;  // the first few; only for one process
   bool operator==(const SampledCopies&) const = default;
 };
 

@@ -159,6 +159,10 @@ struct ProcessCopies {
   std::uint64_t execs = 0;
   // The part of copied_pages before the last exec.  The sampled backend counts those that it saw.
   std::optional<std::uint64_t> copied_pages_before_exec;
+  // Pages that the parent copied while this process lived and shared its memory: those that it
+  // would not have copied without it, if it was the only child.  Sampled by the tracepoint backend;
+  // nullopt for a sum of several processes.
+  std::optional<std::uint64_t> parent_copied_pages;
   std::vector<ArenaCopies> arenas;
   // Every object of the arenas with copied pages, as of the last sample of the living process.
   // nullopt if there are copied pages but no sample.
@@ -208,6 +212,18 @@ struct Overhead {
   std::optional<double> ns_per_event;  // mean
 };
 
+// The memory of all measured processes together, by proportional set size (PSS): a page that n
+// processes map counts as 1/n in each, so that the sum is what the tree takes.  Sampled.
+struct TreeMemory {
+  std::uint64_t pss_bytes = 0;  // at the last sample
+  std::uint64_t peak_pss_bytes = 0;
+  // At the peak:
+  std::uint64_t page_table_bytes = 0;
+  std::uint64_t processes = 0;         // that were read
+  std::uint64_t unread_processes = 0;  // whose memory /proc refuses us
+  bool operator==(const TreeMemory&) const = default;
+};
+
 // The result of one run of a backend, over one or more process trees.
 struct Measurement {
   std::string backend;  // "tracepoint" or "pagemap"
@@ -220,6 +236,7 @@ struct Measurement {
   std::optional<std::uint64_t> unsure_faults;
   std::optional<ProcessesNotSeen> not_seen;  // nullopt: the kernel reports each process
   Overhead overhead;
+  std::optional<TreeMemory> memory;         // nullopt: none could be read
   std::optional<SamplingSummary> sampling;  // nullopt: copies were not sampled
   std::optional<SampledCopies> sampled;     // all processes together
   std::vector<ProcessCopies> processes;     // in order of start

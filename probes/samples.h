@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-// Samples of copies, with the state of the thread that copied.
+// Samples of copies, and of accesses that ended in a signal, with the state of the thread.
 namespace cowshed {
 
 struct SamplingOptions {
@@ -40,15 +40,27 @@ enum class Register : std::uint8_t {
 };
 inline constexpr std::size_t kRegisters = 17;
 
-enum class CopyClass : std::uint8_t { anonymous, file };
+// failed: no copy, but an access that the kernel answered with SIGSEGV or SIGBUS.  The first two of
+// each thread are sampled.
+enum class CopyClass : std::uint8_t { anonymous, file, failed };
+
+enum class AccessFailure : std::uint8_t {
+  none,
+  not_inherited,  // the parent has it, with MADV_DONTFORK
+  not_mapped,
+  not_permitted,
+  no_page,  // beyond the end of a file, say
+  other,
+};
 
 // One copy, and the thread at that moment.  A value.
 struct CopySample {
   std::uint64_t process_id = 0;  // ProcessCounts::id
   int pid = 0;                   // as ProcessCounts::pid
   std::uint64_t execs = 0;       // of the process before the copy: tells its programs apart
-  std::uint64_t address = 0;     // of the write
+  std::uint64_t address = 0;     // that was written, or not accessible
   CopyClass copy_class = CopyClass::anonymous;
+  AccessFailure failure = AccessFailure::none;
   std::string arena;      // name of the frozen arena, as in ArenaCount; empty: none
   bool user_mode = true;  // else the kernel wrote for the program
   // The number of the system call in which the kernel copied; nullopt: none, as in the delivery of

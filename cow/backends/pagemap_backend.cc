@@ -141,6 +141,10 @@ Expected<void> PagemapBackend::sample() {
   find_processes();
   finding_ns_ = thread_cpu_ns() - begin;
   scan_memory();
+  std::vector<pid_t> pids;
+  for (const auto& [pid, process] : alive_)
+    if (!process->copies.shares_memory) pids.push_back(pid);
+  memory_.sample(proc_, pids);
   sampling_ns_ += thread_cpu_ns() - begin;
   ++samples_;
   return {};
@@ -386,6 +390,7 @@ Measurement PagemapBackend::measurement(const CodeOf& /*code*/) const {
   Measurement result = begun_measurement();
   result.not_seen = not_seen();
   result.overhead.events = samples_;
+  result.memory = memory_.memory();
   if (samples_ > 0) {
     result.overhead.ns_per_event =
         static_cast<double>(sampling_ns_) / static_cast<double>(samples_);

@@ -8,6 +8,7 @@
 
 #include <cowshed/base/rate_limit.h>
 #include <cowshed/cow/backend.h>
+#include <cowshed/cow/backends/tree_memory.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc/pagemap.h>
 #include <cowshed/cow/proc/proc_files.h>
@@ -89,6 +90,7 @@ class PagemapBackend : public Backend {
   std::uint64_t sampling_ns_ = 0;
   std::uint64_t finding_ns_ = 0;  // the cost of the last search for processes
   internal::DutyCycle scans_;
+  TreeMemoryMeter memory_;
 
   // Processes not seen.
   std::uint64_t missed_ = 0;

@@ -136,6 +136,7 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
   if (sum.signal != more.signal) sum.signal.reset();
   if (!sum.not_measured) sum.not_measured = more.not_measured;
   sum.memory.reset();
+  sum.parent_copied_pages.reset();
   sum.unreadable = sum.unreadable || more.unreadable;
   sum.execs += more.execs;
   add(

@@ -200,6 +200,10 @@ Expected<void> TracepointBackend::sample() {
   snapshot_budget_.spend(monotonic_ns(), cost);
   usual_snapshot_cost_ns_ = std::min(cost, std::exchange(last_snapshot_cost_ns_, cost));
   scan_memory(snapshot);
+  std::vector<pid_t> pids;
+  for (const auto& [id, process] : processes_)
+    if (process.copies.alive && !process.copies.shares_memory) pids.push_back(process.copies.pid);
+  memory_.sample(proc_, pids);
   forget_the_ended(snapshot);
   return {};
 }
@@ -208,7 +212,10 @@ void TracepointBackend::add_snapshot(const Snapshot& snapshot) {
   alive_.clear();
   for (const ProcessCounts& counts : snapshot.processes) {
     Process& process = processes_[counts.id];
-    if (!process.live || process.live->counts != counts) update(process, counts);
+    const bool is_new = process.live == nullptr;
+    if (!is_new) process.live->copied_before = process.copies.copied_pages().value_or(0);
+    if (is_new || process.live->counts != counts) update(process, counts);
+    count_parents_copies(process, is_new);
     read_objects(process);
     if (counts.alive) alive_.insert(alive_.end(), counts.pid);
   }
@@ -231,6 +238,21 @@ void TracepointBackend::update(Process& process, const ProcessCounts& counts) {
   process.live->has_changed = true;
   if (is_new) inherit(process, counts);
   count_arenas(process);
+}
+
+// A snapshot may come some time after the child's start or end.  But with no child the parent
+// copies nothing, so what it copied in between is the child's.
+void TracepointBackend::count_parents_copies(Process& child, bool is_new) {
+  if (child.copies.role == Role::root || child.copies.execs > 0 || child.copies.shares_memory)
+    return;
+  const auto parent = processes_.find(child.live->counts.parent_id);
+  if (parent == processes_.end()) return;
+  const std::uint64_t copied = parent->second.copies.copied_pages().value_or(0);
+  if (is_new) {
+    child.live->parents_at_start =
+        parent->second.live ? parent->second.live->copied_before : copied;
+  }
+  child.copies.parent_copied_pages = copied - child.live->parents_at_start;
 }
 
 void TracepointBackend::inherit(Process& child, const ProcessCounts& counts) {
@@ -420,6 +442,7 @@ Measurement TracepointBackend::measurement(const CodeOf& code) const {
   result.lost_events = lost_;
   result.unsure_faults = unsure_faults_;
   result.overhead = overhead_;
+  result.memory = memory_.memory();
   result.sampling = sampling_;
   ProfileBuilder::Copies pages;
   if (profiler_)

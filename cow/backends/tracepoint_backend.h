@@ -15,6 +15,7 @@
 #include <cowshed/base/rate_limit.h>
 #include <cowshed/cow/arenas/object_copies.h>
 #include <cowshed/cow/backend.h>
+#include <cowshed/cow/backends/tree_memory.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/cow/profile/copy_profiler.h>
@@ -54,8 +55,10 @@ class TracepointBackend : public Backend {
 
   // The state of a process until one sample() after its end.
   struct Live {
-    ProcessCounts counts;     // as of the last sample()
-    bool has_changed = true;  // has counted something since the last scan
+    ProcessCounts counts;                // as of the last sample()
+    bool has_changed = true;             // has counted something since the last scan
+    std::uint64_t copied_before = 0;     // copied pages as of the sample() before the last
+    std::uint64_t parents_at_start = 0;  // copied pages of the parent
     std::uint64_t parent_id = 0;
     PageRanges inherited;                 // pages of frozen arenas that the parent had copied
     PageRanges for_children;              // such pages of its own, read in the sample()
@@ -77,6 +80,7 @@ class TracepointBackend : public Backend {
   void take_samples_meanwhile();
   void add_snapshot(const Snapshot& snapshot);
   void update(Process& process, const ProcessCounts& counts);
+  void count_parents_copies(Process& child, bool is_new);
   void inherit(Process& child, const ProcessCounts& counts);
   const PageRanges& pages_for_children(Process& parent);
   void read_arenas(Process& process);
@@ -103,6 +107,7 @@ class TracepointBackend : public Backend {
   std::uint64_t lost_ = 0;
   std::uint64_t unsure_faults_ = 0;
   Overhead overhead_;
+  TreeMemoryMeter memory_;
   std::optional<SamplingSummary> sampling_;
   std::unique_ptr<CopyProfiler> profiler_;  // null: copies are not sampled
   std::size_t taken_meanwhile_ = 0;         // samples of copies, since the last sample()

@@ -17,6 +17,8 @@ constexpr std::uint64_t kLeastNearPageBegin = 4;  // one of 8 samples is there b
 constexpr std::size_t kLeastReleaseSites = 3;
 // Functions in which to look for a name: helpers may lie between the named function and the store.
 constexpr std::size_t kInnermost = 3;
+// And what a collection may call before it writes.
+constexpr std::size_t kInCollection = 8;
 
 bool most(std::uint64_t part, std::uint64_t all) { return part * kTenths >= all * kMost; }
 
@@ -64,6 +66,14 @@ bool is_collector(std::string_view function) {
   return contains_any(name, {"garbage_collect", "mark_and_sweep"}) ||
          starts_with_any(function, {"GC_", "PyObject_GC_", "_PyObject_GC_", "PyGC_", "_PyGC_"}) ||
          (has_gc(function) && contains_any(name, {"mark", "sweep", "collect", "visit", "compact"}));
+}
+
+// The functions by which OCaml, Ruby and R begin a collection, or a part of one.
+bool is_collection(std::string_view function) {
+  return starts_with_any(
+      function, {"caml_major_collection", "caml_minor_collection", "caml_empty_minor_heap",
+                 "caml_finish_major_cycle", "caml_compact_heap", "caml_gc_", "gc_marks", "gc_sweep",
+                 "gc_start", "rb_gc_start", "garbage_collect", "R_gc", "RunGenCollect"});
 }
 
 bool is_allocator(std::string_view function) {
@@ -150,6 +160,7 @@ bool is_bulk(const StoreSite& site, StoreKind kind, bool (*is_named)(std::string
 
 bool is_garbage_collector(const StoreSite& site) {
   if (any_inner(site, is_collector, kInnermost)) return true;
+  if (any_inner(site, is_collection, kInCollection)) return true;
   return is_interpreter(site.module) &&
          (any_inner(site, has_gc, kInnermost) || (site.store.walks_list && site.store.width == 8));
 }

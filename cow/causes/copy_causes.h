@@ -31,12 +31,13 @@
 //                        least 4 samples, most of them near the beginning of a page.  Or a store of
 //                        memcpy with most samples at the end of a page: it may run backwards.
 //                        (Elsewhere a series of two registers may be results of arithmetic.)
-// "garbage collector"    One of the 3 innermost named functions has a name such as gc.  Or, in the
+// "garbage collector"    One of the 3 innermost named functions has a name such as gc, or one of
+//                        the first 8 begins a collection of OCaml, Ruby or R.  Or, in the
 //                        binary of an interpreter, a store to a field of a node and a step to the
 //                        next node, as a collector marks its lists.
 // "allocator free list"  The innermost named function is malloc, free or similar, and stores a
-// word. "reference count"      +1 or -1 to a word of 4 or 8 bytes at a fixed displacement in an
-// object
+//                        word.
+// "reference count"      +1 or -1 to a word of 4 or 8 bytes at a fixed displacement in an object
 //                        that is aligned to 16 bytes, not in a loop over an array.  The binary must
 //                        also have at least 3 release sites for that displacement
 //                        (code_reader/refcount_scan.h): a plain counter is never compared with

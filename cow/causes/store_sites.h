@@ -33,7 +33,7 @@ class StoreSites {
 
  private:
   // The storing instruction and its nearest callers.
-  static constexpr std::size_t kCallers = 6;
+  static constexpr std::size_t kCallers = 8;
   struct SiteKey {
     // nullopt: the program stored; else the system call, if any.
     std::optional<std::optional<std::uint64_t>> kernel;

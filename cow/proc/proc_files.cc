@@ -151,6 +151,18 @@ Expected<std::vector<Mapping>> ProcFiles::inherited_maps(pid_t pid) const {
   return mappings;
 }
 
+Expected<std::uint64_t> ProcFiles::pss_bytes(pid_t pid) const {
+  constexpr std::uint64_t kKiB = 1024;
+  constexpr std::string_view kField = "\nPss:";
+  const std::string file = path(pid, "smaps_rollup");
+  TRY(const auto text, read(pid, file));
+  const auto found = text.find(kField);
+  if (found == std::string::npos)
+    return make_error(ErrorCode::no_such_process, file + ": has no memory");
+  std::string_view rest = std::string_view(text).substr(found + kField.size());
+  return number<std::uint64_t>(next_word(rest)) * kKiB;
+}
+
 bool ProcFiles::is_ours(pid_t pid) const {
   struct stat status{};
   return ::stat(path(pid, "").c_str(), &status) == 0 && status.st_uid == ::geteuid();

@@ -65,6 +65,8 @@ class ProcFiles {
   Expected<std::vector<Mapping>> maps(pid_t pid) const;
   // The mappings whose memory a fork gives to the child: no MADV_DONTFORK, no MADV_WIPEONFORK.
   Expected<std::vector<Mapping>> inherited_maps(pid_t pid) const;
+  // Returns its proportional set size: a page that n processes map counts as 1/n.
+  Expected<std::uint64_t> pss_bytes(pid_t pid) const;
   // Opens /proc/PID/FILE for reading.
   Expected<FileDescriptor> open(pid_t pid, std::string_view file) const;
   // Returns the number in a line of /proc/PID/status; 0: none.

@@ -21,6 +21,10 @@ CopyProfiler::CopyProfiler(const ProcFiles& proc) : binaries_(proc), spaces_(pro
 
 void CopyProfiler::attribute_one(const CopySample& sample) {
   waiting_bytes_ -= bytes_of(sample);
+  if (sample.copy_class == CopyClass::failed) {
+    sites_.add_failure(sample, spaces_, binaries_);
+    return;
+  }
   const CodeStack& code = sites_.add(sample, spaces_, binaries_);
   if (stores_) stores_->add(sample, code);
 }

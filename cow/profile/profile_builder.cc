@@ -77,6 +77,20 @@ std::string mapping_name(const AddressSpace& space, const CopySample& sample,
   return "anonymous";
 }
 
+// FailedAccess::reason.
+std::string reason_of(AccessFailure failure, const Mapping* mapping) {
+  switch (failure) {
+    case AccessFailure::not_inherited: return "not inherited";
+    case AccessFailure::not_mapped: return "not mapped";
+    case AccessFailure::not_permitted:
+      return mapping != nullptr && mapping->readable ? "read-only" : "no access";
+    case AccessFailure::no_page: return "lacks a page";
+    case AccessFailure::none:
+    case AccessFailure::other: break;
+  }
+  return "unknown";
+}
+
 // Returns FoldedStack::folded.  A frame without a symbol is named by its file.
 std::string fold(const std::vector<Frame>& stack, bool truncated) {
   std::string text = truncated ? "[callers not seen]" : "";
@@ -105,27 +119,51 @@ std::vector<Frame> site_frames(const std::vector<Frame>& stack) {
 
 }  // namespace
 
+ProfileBuilder::Stack ProfileBuilder::stack_of(const CopySample& sample, const AddressSpace* space,
+                                               const AddressSpaces& spaces, BinaryCache& binaries) {
+  Stack stack;
+  if (!sample.user_mode)
+    stack.writer = sample.system_call ? static_cast<std::int64_t>(*sample.system_call) : kKernel;
+  if (space == nullptr) {
+    stack.code.addresses.emplace_back();  // one for all unknown addresses, which may be very many
+    stack.code.truncated = true;
+    return stack;
+  }
+  stack.code = space->unwinder->unwind(sample);
+  for (CodeAddress& each : stack.code.addresses) {
+    if (each.binary != nullptr) continue;
+    const Mapping* mapping = space->find(each.address);
+    if (mapping != nullptr && !mapping->is_memory()) continue;
+    if (const Binary* map = spaces.perf_map_of(sample)) each.binary = map;
+    else if (mapping != nullptr) each.binary = binaries.generated_code();
+  }
+  return stack;
+}
+
+void ProfileBuilder::add_failure(const CopySample& sample, AddressSpaces& spaces,
+                                 BinaryCache& binaries) {
+  constexpr std::size_t kMostFailures = 4;
+  std::vector<Failure>& failures = tallies_[sample.process_id].failures;
+  if (failures.size() == kMostFailures) return;
+  const AddressSpace* space = spaces.at(sample);
+  const Mapping* mapping = space == nullptr ? nullptr : space->find(sample.address);
+  FailedAccess access;
+  access.address = sample.address;
+  if (mapping != nullptr) {
+    const std::string_view arena = arena_name(*mapping);
+    access.mapping =
+        arena.empty() ? mapping_name(*space, sample, binaries) : fmt::format("arena {}", arena);
+  }
+  access.reason = reason_of(sample.failure, mapping);
+  failures.push_back({std::move(access), stack_of(sample, space, spaces, binaries)});
+}
+
 const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& spaces,
                                      BinaryCache& binaries) {
   Tally& tally = tallies_[sample.process_id];
   ++tally.samples;
-  Stack stack;
-  if (!sample.user_mode)
-    stack.writer = sample.system_call ? static_cast<std::int64_t>(*sample.system_call) : kKernel;
   const AddressSpace* space = spaces.at(sample);
-  if (space == nullptr) {
-    stack.code.addresses.emplace_back();  // one for all unknown addresses, which may be very many
-    stack.code.truncated = true;
-  } else {
-    stack.code = space->unwinder->unwind(sample);
-    for (CodeAddress& each : stack.code.addresses) {
-      if (each.binary != nullptr) continue;
-      const Mapping* mapping = space->find(each.address);
-      if (mapping != nullptr && !mapping->is_memory()) continue;
-      if (const Binary* map = spaces.perf_map_of(sample)) each.binary = map;
-      else if (mapping != nullptr) each.binary = binaries.generated_code();
-    }
-  }
+  Stack stack = stack_of(sample, space, spaces, binaries);
   if (addresses_ >= kMostAddresses) shorten_new(stack, tally);
   const auto [counted, is_new_stack] = tally.stacks.try_emplace(std::move(stack));
   if (is_new_stack) addresses_ += counted->first.code.addresses.size();
@@ -157,6 +195,8 @@ void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
   Tally before = std::exchange(sum, {});
   for (Tally* each : {&before, &from.mapped()}) {
     sum.samples += each->samples;
+    for (Failure& failure : each->failures)
+      if (sum.failures.empty()) sum.failures.push_back(std::move(failure));
     for (const auto& [stack, samples] : each->stacks) {
       Stack anywhere = stack;
       for (CodeAddress& address : anywhere.code.addresses)
@@ -201,7 +241,7 @@ ProfileBuilder::Weighted ProfileBuilder::weighted(std::uint64_t process_id, cons
                                                   const Copies& copies) {
   const auto copied = copies.find(process_id);
   const auto pages = copied == copies.end() ? 0.0 : static_cast<double>(copied->second);
-  return {&tally, pages / static_cast<double>(tally.samples)};
+  return {&tally, pages / static_cast<double>(std::max<std::uint64_t>(tally.samples, 1))};
 }
 
 std::vector<CodeSite> ProfileBuilder::sites(const std::vector<Weighted>& tallies,
@@ -314,6 +354,23 @@ std::vector<FoldedStack> ProfileBuilder::folded(const Weighted& weighted, Symbol
   return result;
 }
 
+std::vector<FailedAccess> ProfileBuilder::failures(const Tally& tally, Symbolizer& symbols) {
+  std::set<CodeAddress> addresses;
+  for (const Failure& failure : tally.failures) {
+    const std::vector<CodeAddress>& code = failure.stack.code.addresses;
+    addresses.insert(code.begin(), code.end());
+  }
+  symbols.look_up(std::move(addresses));
+  std::vector<FailedAccess> result;
+  for (const Failure& failure : tally.failures) {
+    FailedAccess& access = result.emplace_back(failure.access);
+    std::vector<Frame> all = frames(failure.stack, symbols);
+    access.frames = symbols.shared(site_frames(all));
+    access.stack = symbols.shared(std::move(all));
+  }
+  return result;
+}
+
 SampledCopies ProfileBuilder::of(std::uint64_t process_id, const Copies& copies,
                                  Symbolizer& symbols, std::size_t most) const {
   SampledCopies result;
@@ -325,6 +382,7 @@ SampledCopies ProfileBuilder::of(std::uint64_t process_id, const Copies& copies,
   result.mappings = mappings({one}, most);
   result.ranges = ranges(one, most);
   result.stacks = folded(one, symbols);
+  result.failures = failures(*one.tally, symbols);
   return result;
 }
 

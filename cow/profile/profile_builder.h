@@ -20,6 +20,9 @@ class ProfileBuilder {
   // Attributes a sample by the mappings of its process in `spaces`.  Returns its stack.
   const CodeStack& add(const CopySample& sample, AddressSpaces& spaces, BinaryCache& binaries);
 
+  // Attributes a sample of class `failed`.
+  void add_failure(const CopySample& sample, AddressSpaces& spaces, BinaryCache& binaries);
+
   // As CopyProfiler::merge().
   void merge(std::uint64_t process_id, std::uint64_t into);
 
@@ -49,10 +52,15 @@ class ProfileBuilder {
     // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
     auto operator<=>(const Block&) const = default;
   };
+  struct Failure {
+    FailedAccess access;  // without its stack
+    Stack stack;
+  };
   struct Tally {
     std::uint64_t samples = 0;
     std::map<Stack, std::uint64_t> stacks;
     std::map<Block, std::uint64_t> blocks;
+    std::vector<Failure> failures;
   };
 
   // The samples of one process, and the copies per sample.
@@ -61,6 +69,8 @@ class ProfileBuilder {
     double copies_per_sample;
   };
 
+  static Stack stack_of(const CopySample& sample, const AddressSpace* space,
+                        const AddressSpaces& spaces, BinaryCache& binaries);
   static Weighted weighted(std::uint64_t process_id, const Tally& tally, const Copies& copies);
   static void look_up(const std::vector<Weighted>& tallies, Symbolizer& symbols);
   static std::vector<Frame> frames(const Stack& stack, Symbolizer& symbols);
@@ -69,6 +79,7 @@ class ProfileBuilder {
   static std::vector<MappingCopies> mappings(const std::vector<Weighted>& tallies,
                                              std::size_t most);
   static std::vector<RangeCopies> ranges(const Weighted& weighted, std::size_t most);
+  static std::vector<FailedAccess> failures(const Tally& tally, Symbolizer& symbols);
   static std::vector<FoldedStack> folded(const Weighted& weighted, Symbolizer& symbols);
 
   // Limits of memory.

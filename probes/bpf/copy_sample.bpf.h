@@ -5,7 +5,8 @@
 
 /* Samples of copies: one in every `sample_period` copies of a thread, at a random position.  So
  * each copy has the same chance, and no loop runs in step with the sampling.  A sample has all that
- * user space needs to unwind the stack and to find names. */
+ * user space needs to unwind the stack and to find names.  An access that ends in a signal is a
+ * sample, too. */
 
 struct {
   __uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -102,6 +103,7 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   sample->execs = process ? process->execs : 0;
   sample->address = thread->address;
   sample->fault_class = fault->fault_class;
+  sample->failure = thread->failure;
   sample->user_mode = fault->mode == PENDING_USER;
   sample->system_call = sample->user_mode ? ~0ULL : entry->orig_ax;
   sample->arena[0] = 0;
@@ -133,6 +135,26 @@ static __noinline int take_sample(struct thread_state* thread) {
 /* Runs for each copy while its fault is pending. */
 static __always_inline void sample_copy(struct thread_state* thread) {
   if (sample_period && !thread->await_exec && is_its_turn(&thread->turn)) take_sample(thread);
+}
+
+/* Some programs, such as Java's, handle very many. */
+#define MOST_FAILURES_OF_THREAD 2
+
+static __always_inline int wants_failure(struct thread_state* thread) {
+  return sample_period && thread->failures < MOST_FAILURES_OF_THREAD;
+}
+
+static __always_inline void sample_failure(struct thread_state* thread, __u64 address,
+                                           __u32 failure) {
+  thread->failures++;
+  thread->failure = failure;
+  thread->address = address;
+  thread->pending.mode = PENDING_USER;
+  thread->pending.fault_class = COWSHED_FAILED;
+  thread->pending.traits = 0;
+  take_sample(thread);
+  thread->pending.mode = PENDING_NONE;
+  thread->failure = COWSHED_NO_FAILURE;
 }
 
 #define MOST_SAMPLES_OF_FAULT 512

@@ -228,27 +228,53 @@ int on_page_alloc(__u64* context) {
   return 0;
 }
 
-/* The kernel raises SIGSEGV or SIGBUS inside a fault that fails: the store hit a guard page, an
+/* How the kernel's siginfo begins: as siginfo_t does, which programs know. */
+struct signal_info {
+  int number;
+  int error;
+  int code; /* above 0: the kernel raises it */
+  int unused;
+  __u64 address;
+};
+
+static __noinline int is_kept_by_parent(struct thread_state* thread, __u64 address) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct mm_struct* mm = task->real_parent->mm;
+  struct vm_area_struct* vma = 0;
+  if (!mm || walk_tree(thread, mm, address, &vma) != WALK_FOUND) return 0;
+  return BPF_CORE_READ(vma, vm_mm) == mm && address >= BPF_CORE_READ(vma, vm_start) &&
+         address < BPF_CORE_READ(vma, vm_end) && BPF_CORE_READ(vma, vm_flags) & VM_DONTCOPY;
+}
+
+#define SEGV_MAPERR 1
+#define SEGV_ACCERR 2
+
+static __always_inline __u32 failure_of(struct thread_state* thread,
+                                        const struct signal_info* info) {
+  if (info->number == SIGBUS) return COWSHED_NO_PAGE;
+  if (info->code == SEGV_ACCERR) return COWSHED_NOT_PERMITTED;
+  if (info->code != SEGV_MAPERR) return COWSHED_OTHER_FAILURE;
+  return is_kept_by_parent(thread, info->address) ? COWSHED_NOT_INHERITED : COWSHED_NOT_MAPPED;
+}
+
+/* The kernel raises SIGSEGV or SIGBUS inside a fault that fails: the access hit a guard page, an
  * address beyond the end of a file, or no mapping. */
 SEC("tp_btf/signal_generate")
-int BPF_PROG(on_signal, int signal, struct kernel_siginfo* info, struct task_struct* task) {
+int BPF_PROG(on_signal, int signal, const void* info, struct task_struct* task) {
   if ((signal != SIGSEGV && signal != SIGBUS) || task != bpf_get_current_task_btf()) return 0;
   struct thread_state* thread = state_of(task);
-  int code = 0;
-  /* The code of a signal that the kernel raises is above 0. */
-  if (!thread || thread->pending.mode != PENDING_USER ||
-      bpf_probe_read_kernel(&code, sizeof code,
-                            (void*)info + bpf_core_field_offset(struct kernel_siginfo, si_code)) ||
-      code <= 0) {
-    return 0;
-  }
+  struct signal_info what;
+  if (!thread || bpf_probe_read_kernel(&what, sizeof what, info) || what.code <= 0) return 0;
   struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
-  if (entry->ip == thread->pending.ip && entry->orig_ax == ~0UL) {
-    begin_update(thread);
+  begin_update(thread);
+  if (thread->pending.mode == PENDING_USER && entry->ip == thread->pending.ip &&
+      entry->orig_ax == ~0UL) {
     thread->pending.fault_class = COWSHED_FAILED;
     end_fault(thread);
-    end_update(thread);
   }
+  if (thread->pending.mode == PENDING_NONE && wants_failure(thread))
+    sample_failure(thread, what.address, failure_of(thread, &what));
+  end_update(thread);
   return 0;
 }
 

@@ -25,6 +25,7 @@
 #define VM_SHARED 0x8
 #define VM_UFFD_MISSING 0x200
 #define VM_UFFD_WP 0x1000
+#define VM_DONTCOPY 0x20000 /* MADV_DONTFORK */
 #define VM_HUGETLB 0x400000
 
 #define TMPFS_MAGIC 0x01021994 /* include/uapi/linux/magic.h: tmpfs, memfd, shared anonymous */
@@ -245,10 +246,6 @@ struct task_struct {
   void* stack;
   struct vm_struct* stack_vm_area; /* with CONFIG_VMAP_STACK */
   struct thread_struct thread;
-};
-
-struct kernel_siginfo {
-  int si_code;
 };
 
 /* A per-CPU map keeps one per-CPU pointer an element. */

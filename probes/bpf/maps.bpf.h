@@ -86,6 +86,8 @@ struct thread_state {
   struct cowshed_key key;
   __u64 program; /* the address space of its program: compared, never dereferenced */
   struct sample_turn turn;
+  __u32 failures; /* that were sampled */
+  __u32 failure;  /* of the sample that is taken: enum cowshed_failure */
   struct fault_details details;
   struct mapped_arena arena;
   struct mapped_file file;

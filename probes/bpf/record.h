@@ -104,7 +104,18 @@ struct cowshed_arena {
 #define COWSHED_STACK_BYTES 16384    /* at most, of a sample */
 #define COWSHED_PAGE_BYTES 4096
 
-/* One copy, and the state of its thread.  Only stack_bytes of `stack` are sent. */
+/* Why an access ended in a signal. */
+enum cowshed_failure {
+  COWSHED_NO_FAILURE,
+  COWSHED_NOT_INHERITED, /* the parent has it, and keeps it from its children: MADV_DONTFORK */
+  COWSHED_NOT_MAPPED,
+  COWSHED_NOT_PERMITTED,
+  COWSHED_NO_PAGE, /* SIGBUS: beyond the end of a file, say */
+  COWSHED_OTHER_FAILURE,
+};
+
+/* One copy, or one access that ended in a signal, and the state of its thread.  Only stack_bytes of
+ * `stack` are sent. */
 struct cowshed_sample {
   __u64 process_id;
   __u64 address;
@@ -116,6 +127,8 @@ struct cowshed_sample {
   __u32 user_mode;
   __u32 instruction_bytes;
   __u32 stack_bytes;
+  __u32 failure; /* enum cowshed_failure */
+  __u32 unused;
   __u8 instruction[COWSHED_INSTRUCTION_BYTES];
   char arena[COWSHED_ARENA_NAME_BYTES];
   __u8 stack[COWSHED_STACK_BYTES + COWSHED_PAGE_BYTES]; /* room to read page by page */

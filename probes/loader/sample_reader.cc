@@ -15,14 +15,23 @@ namespace {
 constexpr std::size_t kWithoutStack = offsetof(cowshed_sample, stack);
 static_assert(kRegisters == COWSHED_REGISTERS);
 
+CopyClass class_of(__u32 fault_class) {
+  switch (fault_class) {
+    case COWSHED_COPIED_FILE: return CopyClass::file;
+    case COWSHED_FAILED: return CopyClass::failed;
+    default: return CopyClass::anonymous;
+  }
+}
+
 CopySample described(const cowshed_sample& from) {
   CopySample sample;
   sample.process_id = from.process_id;
   sample.pid = static_cast<int>(from.pid);
   sample.execs = from.execs;
   sample.address = from.address;
-  sample.copy_class =
-      from.fault_class == COWSHED_COPIED_FILE ? CopyClass::file : CopyClass::anonymous;
+  sample.copy_class = class_of(from.fault_class);
+  static_assert(static_cast<int>(AccessFailure::other) == COWSHED_OTHER_FAILURE);
+  sample.failure = static_cast<AccessFailure>(from.failure);
   sample.arena.assign(from.arena, strnlen(from.arena, sizeof from.arena));
   sample.user_mode = from.user_mode != 0;
   if (from.system_call != UINT64_MAX) sample.system_call = from.system_call;

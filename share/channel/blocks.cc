@@ -32,7 +32,7 @@ std::atomic<std::uint32_t>& backed_pages(std::byte* base, const Plan& plan, std:
 
 }  // namespace
 
-// "allocate" in docs/channel.md.
+// "allocate" in docs/explanation/channel-protocol.md.
 Expected<ChannelSegment::Block> ChannelSegment::allocate(std::uint64_t size) {
   const std::uint64_t pages = std::max<std::uint64_t>(round_up(size, kPage) / kPage, 1);
   const std::uint64_t mine = block_word(BlockState::owned, self(), pages);

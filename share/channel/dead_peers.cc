@@ -11,7 +11,7 @@
 // Finds parties whose process is dead, and recovers what they held: locks, hands, blocks.
 //
 // Any party may sweep at any time, and several may at once, without a lock.  "Sweep" in
-// docs/channel.md says why that is right.
+// docs/explanation/channel-protocol.md says why that is right.
 namespace cowshed::internal {
 
 using namespace channel_layout;

@@ -6,7 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
-// The structs of a channel's shared memory; docs/channel.md says how they are used.  Not for users.
+// The structs of a channel's shared memory; docs/explanation/channel-protocol.md says how they are
+// used.  Not for users.
 //
 // The file is: Constants, Control, the ring of slots, a Word for each block, the blocks.
 //

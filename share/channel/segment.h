@@ -27,7 +27,7 @@
 //   blocks.cc        memory for messages that do not fit into a slot
 //   waiting.cc       waking and polling; class Waiting has the sleeping side
 //
-// The comments name steps and locks as docs/channel.md does.
+// The comments name steps and locks as docs/explanation/channel-protocol.md does.
 namespace cowshed::internal {
 
 // The result of one attempt to send or to receive.

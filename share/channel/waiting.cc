@@ -12,7 +12,8 @@
 #include <cowshed/share/os/sync.h>
 
 // The busy side wakes by ChannelSegment's functions, at the end of this file.  The idle side sleeps
-// by class Waiting.  docs/channel.md explains their order under "Waiting" and "Memory order".
+// by class Waiting.  docs/explanation/channel-protocol.md explains their order under "Waiting" and
+// "Memory order".
 namespace cowshed::internal {
 
 using namespace channel_layout;

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <span>
 
-// The first page of an image file (share/arena_image.h).  docs/image_format.md has the whole
-// format.
+// The first page of an image file (share/arena_image.h).  docs/reference/image-format.md
+// has the whole format.
 namespace cowshed::image_format {
 
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'I', 'm', 'a', 'g', 'e'};

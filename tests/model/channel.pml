@@ -1,5 +1,5 @@
 /*
- * Model of docs/channel.md, whose names it uses, for spin, with every message out of
+ * Model of docs/explanation/channel-protocol.md, whose names it uses, for spin, with every message out of
  * line.  tests/model/CMakeLists.txt has the runs: which parties there are, what may happen to them,
  * and the bugs that must be found.
  *

@@ -198,8 +198,8 @@ class RealProgram : public ::testing::Test {
   // The arguments that start a command measured; finish() waits for its end.
   std::vector<std::string> cowtop(const std::vector<std::string>& command,
                                   const char* period) const {
-    std::vector<std::string> arguments = {COWTOP, "--json", "--sites",           "-c",
-                                          period, "-o",     file("report.json"), "--"};
+    std::vector<std::string> arguments = {COWTOP, "--json", "-c", period, "-o", file("report.json"),
+                                          "--"};
     arguments.insert(arguments.end(), command.begin(), command.end());
     return arguments;
   }

@@ -21,6 +21,8 @@ class HttpServerExample(unittest.TestCase):
         self.assertEqual(runs["before"]["answers"], runs["after"]["answers"])
         self.assertEqual(runs["after"]["requests"], 400)
         self.assertEqual([len(runs[run]["workers"]) for run in ("before", "after")], [2, 2])
+        self.assertGreater(runs["before"]["memory_bytes"], 1.5 * runs["after"]["memory_bytes"])
+        self.assertGreater(runs["before"]["peak_memory_bytes"], runs["after"]["peak_memory_bytes"])
         for before, after in zip(runs["before"]["workers"], runs["after"]["workers"]):
             self.assertEqual(before["arenas"], [])
             self.assertEqual([arena["name"] for arena in after["arenas"]], ["catalogue"])

@@ -47,6 +47,7 @@ cow::Measurement full_measurement() {
   measurement.unsure_faults = 3;
   measurement.not_seen = {1, 2};
   measurement.overhead = {1234, 56.5};
+  measurement.memory = {1 << 28, 1 << 29, 1 << 20, 2, 1};
   measurement.sampling = {64, 12, 10, 2};
   measurement.sampled = sampled;
   return measurement;

@@ -2,7 +2,7 @@
 """Runs the commands of docs/tutorial.md, one after the other, and compares what they say with what
 it says they do: COWTOP=.../cowtop DOCS=FOLDER python3 tutorial_test.py
 
-As nobody, but for what follows `sudo`.  Numbers may differ, and blanks; lines of "..." stand for any."""
+As nobody, but for what follows `sudo`.  Numbers, bars and blanks may differ; lines of "..." stand for any."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ import tempfile
 DOCS = pathlib.Path(os.environ["DOCS"])
 COWTOP = pathlib.Path(os.environ["COWTOP"])
 PORT = "8000"
-NUMBER = r"[-+~]?\d[\d.,]*"
+NUMBER = r"(?:[-+~]?\d[\d.,]*|[#.]{10})"  # or the bar of a row
 USER = pwd.getpwnam("nobody")
 # As sudo's: the command as root, with the names of who asked for it.
 SUDO = f"""#!/bin/sh

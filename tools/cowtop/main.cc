@@ -1,8 +1,11 @@
 // Room tools/cowtop: main().  May use tools/cowtop/commands, tools/cowtop/cli.
 
+#include <algorithm>
 #include <array>
 #include <exception>
 #include <fcntl.h>
+#include <fmt/ranges.h>
+#include <numeric>
 #include <string>
 #include <string_view>
 #include <unistd.h>
@@ -32,7 +35,36 @@ struct Subcommand {
 constexpr std::array kSubcommands = {
     Subcommand{"record", record_command}, Subcommand{"report", report_command},
     Subcommand{"diff", diff_command},     Subcommand{"check", check_command},
-    Subcommand{"doctor", doctor_command}, Subcommand{"serve", serve_command}};
+    Subcommand{"doctor", doctor_command}, Subcommand{"serve", serve_command},
+    Subcommand{"help", help_command}};
+
+// How many letters of `a` must be changed, added or left out to make `b` of it.
+std::size_t edits(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), 0);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t change = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({change, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+cowshed::Error no_such_subcommand(const std::vector<std::string>& words) {
+  constexpr std::size_t kTypingErrors = 2;
+  const auto& nearest = *std::min_element(
+      kSubcommands.begin(), kSubcommands.end(), [&](const auto& a, const auto& b) {
+        return edits(words[0], a.name) < edits(words[0], b.name);
+      });
+  std::string text = words[0] + ": no subcommand of cowtop";
+  if (edits(words[0], nearest.name) <= kTypingErrors)
+    text += fmt::format("; did you mean {}?", nearest.name);
+  else text += fmt::format("; to measure a command: cowtop -- {}", fmt::join(words, " "));
+  return {cowshed::ErrorCode::invalid_argument, 0, text + "  (see cowtop --help)"};
+}
 
 // A standard descriptor that is closed would be the next file that is opened, and what is meant for
 // it would be written there: a warning into the report.  The command has it closed as before.
@@ -50,6 +82,8 @@ cowshed::Expected<int> run_words(std::vector<std::string> words) {
     words.erase(words.begin());
     return each.run(std::move(words));
   }
+  if (!words.empty() && !words[0].starts_with('-'))
+    return tl::make_unexpected(no_such_subcommand(words));
   return top_command(std::move(words));
 }
 

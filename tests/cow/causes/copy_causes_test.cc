@@ -181,6 +181,18 @@ TEST(Pattern, APlainCounterIsNotAReferenceCount) {
     EXPECT_EQ(name_after(change, reference_count()), "unknown") << what;
 }
 
+TEST(Pattern, ACollectionOfOcamlRubyOrRIsToldByWhatBeganIt) {
+  const auto depth_7_of = [](const char* name) {
+    return name_in({"mark_stack_push", "f", "f", "f", "f", "f", "f", name, "main"});
+  };
+  for (const char* name : {"caml_major_collection_slice", "caml_empty_minor_heap", "gc_marks_rest",
+                           "rb_gc_start", "R_gc_internal"}) {
+    EXPECT_EQ(depth_7_of(name), "garbage collector") << name;
+  }
+  for (const char* name : {"caml_main", "rb_vm_exec", "R_ReplDLLdo1"})
+    EXPECT_EQ(depth_7_of(name), "unknown") << name;
+}
+
 TEST(Pattern, ACollectorIsToldByNameOrByTheWalkOfAnInterpretersList) {
   for (const char* name : {"gc_mark", "PyGC_Collect", "_PyObject_GC_Del", "rb_gc_mark", "GC_malloc",
                            "zend_gc_collect_cycles"}) {

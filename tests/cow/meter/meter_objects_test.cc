@@ -92,7 +92,7 @@ TEST_F(MeterObjects, AFailedExpectationSaysWhichObjectAndWhere) {
                           "publishes no object 'third'");
 }
 
-// Each line that docs/measuring.md shows, or begins, is said, in that order.  (The first has sums,
+// Each line of docs/how-to/test-with-meter.md is said, or begun, in order.  (The first has sums,
 // in which there may be a page of the stack, of either process.)
 TEST_F(MeterObjects, AFailureReadsAsTheDocumentationHasIt) {
   if (cowshed::test::kSanitized) GTEST_SKIP() << "shows a program without a sanitizer";

@@ -246,7 +246,7 @@ class ReportTest(HtmlTest):
 
     def test_a_site_has_the_name_and_the_share_that_the_text_gives_it(self):
         self.open_report("shell")
-        text = run(COWTOP, "report", self.recording("shell")).stdout
+        text = run(COWTOP, "report", "--wide", self.recording("shell")).stdout
         self.assertIn(" 50.0%       ~5016  _start (ld-linux-x86-64.so.2)\n", text)
         (site,) = self.rows("sites")
         self.assertEqual(site[:2], ["_start (ld-linux-x86-64.so.2)", "50.0%"])
@@ -302,7 +302,7 @@ class ReportTest(HtmlTest):
         self.assertEqual(rows["server 100"][1], "\u2013")
         self.assertIn("sampled", self.text("main .badge"))
         self.assertIn("at least 1", self.text("main"))
-        self.assertIn("--sites", self.text("#flame"))
+        self.assertIn("not sampled", self.text("#flame"))
 
     def test_of_a_recording_that_was_cut_short(self):
         whole = self.recording("pool").read_bytes()

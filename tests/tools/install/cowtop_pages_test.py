@@ -110,7 +110,7 @@ class BashTest(CompletionTest):
         self.assertEqual(self.offered("record", "-o", "rec"), ["recording"])
         self.assertIn(str(os.getpid()), self.offered("-p", ""))
         self.assertEqual(self.offered("-u", "nobod"), ["nobody"])
-        self.assertEqual(self.offered("--sites", "-c", ""), [])
+        self.assertEqual(self.offered("--all", "-c", ""), [])
 
     def test_offers_operands(self):
         self.assertEqual(self.offered("report", "rec"), ["recording"])
@@ -173,11 +173,11 @@ class ZshTest(CompletionTest):
 
     def test_offers_subcommands_first_alone(self):
         self.assertEqual(self.completed("cowtop recor"), "cowtop record ")
-        self.assertEqual(self.completed("cowtop --sites recor"), "cowtop --sites recor")
+        self.assertEqual(self.completed("cowtop --all recor"), "cowtop --all recor")
         self.assertEqual(self.completed("cowtop -- recor"), "cowtop -- recor")
 
     def test_leaves_what_belongs_to_the_command_to_its_own_completion(self):
-        for before in ("", "-- ", "--sites -- ", "record -o file -- ", "check --max-copied 0 "):
+        for before in ("", "-- ", "--all -- ", "record -o file -- ", "check --max-copied 0 "):
             with self.subTest(before=before):
                 line = f"cowtop {before}cat rec"
                 self.assertEqual(self.completed(line), line + "ording ")

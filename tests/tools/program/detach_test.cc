@@ -26,7 +26,7 @@ class CowtopDetach : public test::NeedsProbes {
   void TearDown() override { EXPECT_EQ(settings(), settings_); }
 
   std::vector<std::string> attach_to_subject() const {
-    return {COWTOP, "--sites", "--backend", "tracepoint", "-p", std::to_string(subject_.pid())};
+    return {COWTOP, "--backend", "tracepoint", "-p", std::to_string(subject_.pid())};
   }
   static KernelObjects objects_of(Subprocess& cowtop) {
     EXPECT_THAT(cowtop.read_until("attached").err, HasSubstr("attached to 2 processes"));

@@ -66,7 +66,7 @@ TEST_F(RecordedRun, AJobThatForksForEver) {
   const std::uint64_t pages = copied_pages_of(json);
   EXPECT_EQ(json["processes"][0]["tree_copied_pages"], pages);
   EXPECT_GT(pages, kForks);
-  const std::string table = report("");
+  const std::string table = report("--wide");
   EXPECT_THAT(table, HasSubstr("; " + std::to_string(kForks + 2) + " processes in"));
   if (kIsPlain)
     EXPECT_THAT(table, HasSubstr("of the processes that ended, which copied least, are summed"));

@@ -100,7 +100,7 @@ class SchemasTest(unittest.TestCase):
     def test_run(self):
         runs = [["--", *COPIES], ["--backend", "pagemap", "--", *COPIES],
                 ["--", *TRANSFERS], ["--backend", "pagemap", "--", *OBJECTS]]
-        exact = [["--sites", "-c", "5", "--", *SITES]]
+        exact = [["-c", "5", "--", *SITES]]
         for words in runs + (exact if IS_ROOT else []):
             with self.subTest(words=words):
                 self.check(self.measured("--json", *words), "cowshed.run-2")
@@ -133,7 +133,7 @@ class SchemasTest(unittest.TestCase):
 
     def test_recording(self):
         file = self.folder / "recording"
-        sites = ["--sites", "-c", "5"] if IS_ROOT else []
+        sites = ["-c", "5"] if IS_ROOT else []
         with subprocess.Popen([COWTOP, "record", "-o", str(file), *sites, "--", *COPIES[:-1],
                                "1500"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
             run.wait()
@@ -155,7 +155,7 @@ class SchemasTest(unittest.TestCase):
         self.cowtop("record", "-o", str(before), "--", *COPIES[:2], "2", "500")
         limits = ["--max-copied", "1MiB", "--max-ratio", "5%", "--baseline", str(before),
                   "--max-growth", "1%", "--object", "second=0"]
-        sites = ["--sites", "-c", "1"] if IS_ROOT else []
+        sites = ["-c", "1"] if IS_ROOT else []
         for words in (["--", *COPIES], ["--tree", "--", *COPIES], ["--", *OBJECTS],
                       [*sites, "--", *SITES], ["--backend", "pagemap", "--", *OBJECTS]):
             with self.subTest(words=words):

@@ -1,11 +1,13 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <fmt/ranges.h>
 #include <iostream>
 #include <utility>
 
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/cli/command_line.h>
+#include <cowshed/tools/cowtop/text/display_width.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -24,10 +26,11 @@ class UsageFormatter : public CLI::Formatter {
 }  // namespace
 
 CommandLine::CommandLine(const Text& text)
-    : name_(text.name), app_(std::make_unique<CLI::App>(text.description, text.name)) {
+    : name_(text.name), text_(text), app_(std::make_unique<CLI::App>(text.description, text.name)) {
   app_->formatter(std::make_shared<UsageFormatter>(text.usage));
   app_->footer(text.footer);
-  app_->set_version_flag("--version", version_text);
+  app_->set_help_flag("--help", "Print all help; -h prints one screen");
+  app_->set_version_flag("-V,--version", version_text);
 }
 
 CommandLine::~CommandLine() = default;
@@ -45,7 +48,26 @@ tl::unexpected<Error> CommandLine::wrong(const std::string& message) const {
   return make_error(ErrorCode::invalid_argument, message + " (see " + name_ + " --help)");
 }
 
+// Description, usage, examples, and the names of the options: one screen.
+std::string CommandLine::short_help() const {
+  constexpr int kColumns = 80;
+  std::string names;
+  for (const CLI::Option* option : app_->get_options()) {
+    if (option->get_lnames().empty()) continue;
+    names += fmt::format("{}--{}", names.empty() ? "" : ", ", option->get_lnames().front());
+  }
+  std::string text = fmt::format("{}\n\nUsage: {}\n\n{}\n\n", text_.description, text_.usage,
+                                 text_.footer.substr(0, text_.footer.find("\n\n")));
+  for (const std::string& line : live::wrap("Options: " + names, kColumns)) text += line + "\n";
+  return text + fmt::format("{} --help explains each.\n", name_);
+}
+
 Expected<std::optional<int>> CommandLine::parse(std::vector<std::string> words) {
+  if (std::find(words.begin(), words.end(), "-h") != words.end()) {
+    errno = 0;
+    if (std::cout << short_help() << std::flush) return 0;
+    return system_error("cannot write to standard output", errno);
+  }
   try {
     std::reverse(words.begin(), words.end());  // the order that CLI11 takes a vector in
     app_->parse(std::move(words));
@@ -69,16 +91,14 @@ Expected<std::optional<int>> CommandLine::parse_with_command(std::vector<std::st
     words.erase(separator, words.end());
     if (command_.empty()) return wrong("no command after --");
   }
-  // `cowtop make -j4` too: from the first word that is no option of ours, all is the command's.
-  app_->prefix_command();
+  app_->allow_extras();
   TRY(const auto status, parse(std::move(words)));
   if (status) return status;
-  std::vector<std::string> rest = app_->remaining();
+  const std::vector<std::string> rest = app_->remaining();
   if (rest.empty()) return std::nullopt;
   if (rest[0].size() > 1 && rest[0][0] == '-') return wrong(rest[0] + ": no such option");
-  if (!command_.empty()) return wrong(rest[0] + ": an argument before -- that is no option");
-  command_ = std::move(rest);
-  return std::nullopt;
+  return wrong(fmt::format("{}: a command comes after --, as in {} -- {}", rest[0], name_,
+                           fmt::join(rest, " ")));
 }
 
 }  // namespace cowshed::cowtop

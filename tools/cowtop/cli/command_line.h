@@ -24,7 +24,8 @@ std::string version_text();
 // For an option's check(): returns what is wrong with the name of a file, or an empty text.
 std::string wrong_file_name(const std::string& name);
 
-// The command line of cowtop or of one of its subcommands: GNU-style options, --help and --version.
+// The command line of cowtop or of one of its subcommands: GNU-style options, -h, --help and
+// --version.
 class CommandLine {
  public:
   struct Text {
@@ -44,7 +45,7 @@ class CommandLine {
 
   // Both parse the words.  They return an exit status after --help and --version, which they print.
   // Errors: invalid_argument.
-  // Here the command begins after --, or at the first word that is no option.
+  // Here the command begins after --.
   Expected<std::optional<int>> parse_with_command(std::vector<std::string> words);
   // Here words that are no options are operands of `app`.
   Expected<std::optional<int>> parse(std::vector<std::string> words);
@@ -61,7 +62,10 @@ class CommandLine {
   }
 
  private:
+  std::string short_help() const;
+
   std::string name_;
+  Text text_;
   std::unique_ptr<CLI::App> app_;
   std::vector<std::string> command_;
 };

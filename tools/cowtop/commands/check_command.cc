@@ -185,16 +185,12 @@ class PublishedNames : public Observer {
   steady_clock::time_point next_{};
 };
 
-void print(const Verdict& verdict, const Measured& measured) {
+void print(const Verdict& verdict) {
   for (const std::string& note : verdict.notes) complain(note);
   for (const std::string& line : over_lines(verdict)) complain("over budget: " + line);
   for (const std::string& why : verdict.not_measured) complain("not measured: " + why);
-  if (!verdict.is_over()) {
-    if (verdict.not_measured.empty()) complain("within budget: " + within_line(verdict));
-    return;
-  }
-  if (measured.measurement->exact && !measured.measurement->sampling)
-    complain("--sites says which code copied");
+  if (!verdict.is_over() && verdict.not_measured.empty())
+    complain("within budget: " + within_line(verdict));
 }
 
 // Where reports of a verdict go; opened before the command runs.
@@ -238,7 +234,7 @@ Expected<int> check(const CheckOptions& options) {
   if (measured.measurement) {
     verdict =
         verdict_on(*measured.measurement, options.budget, options.baseline, published.names());
-    print(verdict, measured);
+    print(verdict);
   } else {
     verdict.not_measured.emplace_back("all: cowtop could not measure it");
   }

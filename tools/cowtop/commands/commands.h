@@ -3,7 +3,7 @@
 // Room tools/cowtop/commands: one file for each subcommand, and one for none.  May use base,
 // cow/arenas, tools/cowtop/io, tools/cowtop/cli, tools/cowtop/measure, tools/cowtop/recording,
 // tools/cowtop/report, tools/cowtop/html, tools/cowtop/check, tools/cowtop/doctor,
-// tools/cowtop/serve, tools/cowtop/live.
+// tools/cowtop/serve, tools/cowtop/live, tools/cowtop/text.
 
 #include <string>
 #include <vector>
@@ -17,6 +17,7 @@ namespace cowshed::cowtop {
 Expected<int> check_command(std::vector<std::string> words);
 Expected<int> diff_command(std::vector<std::string> words);
 Expected<int> doctor_command(std::vector<std::string> words);
+Expected<int> help_command(std::vector<std::string> words);
 Expected<int> record_command(std::vector<std::string> words);
 Expected<int> report_command(std::vector<std::string> words);
 Expected<int> serve_command(std::vector<std::string> words);

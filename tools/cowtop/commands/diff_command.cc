@@ -20,8 +20,8 @@ constexpr const char* kDiffDescription =
 constexpr const char* kDiffUsage = "cowtop diff [OPTIONS] BEFORE AFTER";
 
 constexpr const char* kDiffFooter = R"(Examples:
-  cowtop record -o before.cowtop --sites -- ./server --workers 4
-  cowtop record -o after.cowtop --sites -- ./server --workers 4 --freeze
+  cowtop record -o before.cowtop -- ./server --workers 4
+  cowtop record -o after.cowtop -- ./server --workers 4 --freeze
   cowtop diff before.cowtop after.cowtop
   cowtop diff --json before.cowtop after.cowtop | jq .total
   cowtop diff before.cowtop after.cowtop --html change.html

@@ -22,8 +22,8 @@ constexpr const char* kRecordUsage =
     "       cowtop record -o FILE [OPTIONS] -p PID | --cgroup PATH | --comm REGEX";
 
 constexpr const char* kRecordFooter = R"(Examples:
-  cowtop record -o run.cowtop --sites -- ./server --workers 4
-  cowtop record -o run.cowtop --sites -p $(pidof -s redis-server)
+  cowtop record -o run.cowtop -- ./server --workers 4
+  cowtop record -o run.cowtop -p $(pidof -s redis-server)
                                      until Ctrl-C
   cowtop report run.cowtop           what it says, also while it is being written
   zstdcat run.cowtop | jq            what it holds

@@ -11,7 +11,7 @@
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
 #include <cowshed/tools/cowtop/recording/recording.h>
 #include <cowshed/tools/cowtop/report/folded_report.h>
-#include <cowshed/tools/cowtop/report/table_report.h>
+#include <cowshed/tools/cowtop/report/text_report.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -27,8 +27,8 @@ constexpr const char* kReportFooter = R"(Examples:
                                                 a flame graph of the pages copied
   cowtop report run.cowtop --html run.html      a page that holds all of it, to open in a browser
 
-Stacks are there if --sites was given to cowtop record; the pages of all together are as many as
-were copied.  Of a recording that was cut short, the report is of what can be read.
+Stacks are there unless cowtop record had --no-sites or the pagemap backend; together they have as
+many pages as were copied.  Of a recording that was cut short, the report is of what can be read.
 
 Exit status: 0; 125 if there is nothing to be read, or bad usage.)";
 
@@ -41,9 +41,12 @@ Expected<int> report_command(std::vector<std::string> words) {
   bool json = false;
   bool folded = false;
   std::string html;
+  TextForm form;
   line.app().add_option("FILE", path, "The recording")->required();
   line.app().add_flag("--json", json, "One JSON object (schema cowshed.run/2)");
   line.app().add_flag("--folded", folded, "One line for each stack, and the pages that it copied");
+  line.app().add_flag("--all", form.each_process, "Report each process in a row of its own");
+  line.app().add_flag("--wide", form.wide, "Report every count of every process");
   line.add_file("--html", html,
                 "Write one page for a browser to FILE: processes, curves, flame graph, causes,"
                 " search");
@@ -78,7 +81,7 @@ Expected<int> report_command(std::vector<std::string> words) {
                                  ? html_report(*measurement, recording.header(), curves, note)
                              : json   ? json_report(*measurement)
                              : folded ? folded_report(*measurement)
-                                      : table_report(*measurement)));
+                                      : text_report(*measurement, form)));
   return 0;
 }
 

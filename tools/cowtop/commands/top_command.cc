@@ -9,7 +9,7 @@
 #include <cowshed/tools/cowtop/live/live_view.h>
 #include <cowshed/tools/cowtop/measure/measure.h>
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
-#include <cowshed/tools/cowtop/report/table_report.h>
+#include <cowshed/tools/cowtop/report/text_report.h>
 
 namespace cowshed::cowtop {
 
@@ -26,8 +26,9 @@ Expected<int> top_command(std::vector<std::string> words) {
   const Measured measured = measure(options.measure, view.get());
   if (view) view->end(measured);
   if (!measured.measurement) return measured.exit_status;
-  const auto written = file.write_report(options.json ? json_report(*measured.measurement)
-                                                      : table_report(*measured.measurement));
+  const auto written =
+      file.write_report(options.json ? json_report(*measured.measurement)
+                                     : text_report(*measured.measurement, options.text));
   return written ? measured.exit_status : own_error_after(written.error(), measured.exit_status);
 }
 

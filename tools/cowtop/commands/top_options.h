@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <cowshed/tools/cowtop/measure/measure_options.h>
+#include <cowshed/tools/cowtop/report/text_report.h>
 
 namespace cowshed::cowtop {
 
@@ -12,7 +13,8 @@ namespace cowshed::cowtop {
 struct Options {
   MeasureOptions measure;
   bool json = false;
-  bool live = true;    // if there is a terminal
+  TextForm text;
+  bool live = false;   // if there is a terminal
   std::string output;  // empty: standard output
 };
 

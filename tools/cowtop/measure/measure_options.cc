@@ -21,24 +21,23 @@ MeasureArguments::MeasureArguments(CLI::App& app, Otherwise otherwise)
                            " sudo env \"PATH=$PATH\" cowtop.  What cowtop writes is its own all the"
                            " same")
                 ->type_name("USER");
-  app.add_flag("--sites", sites_,
-               "Also the code, the mappings and the address ranges that copied most, by sampling;"
-               " the counts of pages stay exact");
   count_ = app.add_option("-c,--count", period_,
-                          "With --sites: sample one copy in N of each thread (64), as perf record"
-                          " -c")
+                          "Sample one copy in N of each thread (64), as perf record -c: samples"
+                          " say which code copied, and why; counts stay exact")
                ->type_name("N")
                ->check(CLI::Range(1U, kMostPeriod).description(""));
+  app.add_flag("--no-sites", no_sites_, "Count pages alone, without samples")->excludes(count_);
 }
 
 Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> command) const {
   MeasureOptions options;
   options.command = std::move(command);
-  if (count_->count() > 0 && !sites_) return wrong("-c: only with --sites");
-  if (sites_) options.sampling.period = count_->count() == 0 ? kUsualPeriod : period_;
   TRY(options.backend, selected_.backend());
-  if (sites_ && options.backend == cow::BackendChoice::pagemap)
-    return wrong("--sites: the pagemap backend does not see who copies");
+  const bool can_sample = options.backend != cow::BackendChoice::pagemap;
+  if (count_->count() > 0 && !can_sample)
+    return wrong("-c: the pagemap backend does not see who copies");
+  if (can_sample && !no_sites_)
+    options.sampling.period = count_->count() == 0 ? kUsualPeriod : period_;
   TRY(options.selection, selected_.selection());
   if (options.selection && !options.command.empty())
     return wrong("give either " + options.selection->text() + " or a command, not both");

@@ -24,7 +24,7 @@ struct MeasureOptions {
   std::optional<Selection> selection;  // instead of `command`
   std::optional<cow::User> user;       // that the command runs as; nullopt: ours
   cow::BackendChoice backend = cow::BackendChoice::automatic;
-  SamplingOptions sampling;  // period 0: no code sites
+  SamplingOptions sampling;  // period 0: counts alone
   // Keeps every ended process, so memory grows without limit.
   bool keeps_each_process = false;
 };
@@ -46,7 +46,7 @@ class MeasureArguments {
   Otherwise otherwise_;
   SelectionArguments selected_;
   std::string user_;
-  bool sites_ = false;
+  bool no_sites_ = false;
   std::uint32_t period_ = 0;
   CLI::Option* run_as_;
   CLI::Option* count_;

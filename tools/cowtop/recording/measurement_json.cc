@@ -30,11 +30,14 @@ COWSHED_JSON_STRUCT(CodeSite, samples, estimated_copies, frames, stack, truncate
 COWSHED_JSON_STRUCT(MappingCopies, name, samples, estimated_copies)
 COWSHED_JSON_STRUCT(RangeCopies, begin, end, mapping, samples, estimated_copies)
 COWSHED_JSON_STRUCT(FoldedStack, folded, samples, estimated_copies)
+COWSHED_JSON_STRUCT(FailedAccess, address, mapping, reason, frames, stack)
 COWSHED_JSON_STRUCT(SamplingSummary, period, emitted, received, lost, unread)
 COWSHED_JSON_STRUCT(CopyPattern, pattern, share, samples, evidence)
 COWSHED_JSON_STRUCT(MemorySample, shared_bytes, private_bytes, sampled_ns)
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)
 COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)
+COWSHED_JSON_STRUCT(TreeMemory, pss_bytes, peak_pss_bytes, page_table_bytes, processes,
+                    unread_processes)
 
 // The fields of an optional `sampled` are fields of the struct itself, null without samples.
 template <class Struct>
@@ -54,6 +57,12 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   const auto is_sum = [](const Struct& process) { return process.processes != 1; };
   const auto has_objects = [](const Struct& process) { return process.objects.has_value(); };
   const auto has_transfers = [](const Struct& process) { return process.transfers.has_value(); };
+  const auto has_failures = [](const Struct& process) {
+    return process.sampled && !process.sampled->failures.empty();
+  };
+  const auto has_parents = [](const Struct& process) {
+    return process.parent_copied_pages.has_value();
+  };
   io.field_if(is_sum, "processes", &Struct::processes);
   COWSHED_JSON_FIELDS(pid, ppid, comm, role, alive, start_ns, end_ns, exit_status, signal,
                       shares_memory, not_measured, shared_at_fork_bytes)
@@ -64,9 +73,11 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
                       zero_filled_pages, huge_splits, collapsed_pages, write_notify_faults,
                       failed_faults, other_faults, memory, unreadable, execs,
                       copied_pages_before_exec, arenas, patterns)
+  io.field_if(has_parents, "parent_copied_pages", &Struct::parent_copied_pages);
   io.field_if(has_objects, "objects", &Struct::objects);
   io.derived_flag_if(has_objects, "objects_sampled");
   describe_sampled<Struct>(io, [](const Struct& /*process*/) { return true; });
+  io.field_if(has_failures, "failures", PartMember(&Struct::sampled, &SampledCopies::failures));
   io.field_if(has_transfers, "transfers", &Struct::transfers);
   io.derived_flag_if(has_transfers, "transfers_sampled");
 }
@@ -76,6 +87,8 @@ static void describe(auto& io, Type<Measurement> /*type*/) {
   using Struct = Measurement;
   COWSHED_JSON_FIELDS(backend, exact, duration_s, taken_ns, lost_events, unsure_faults, not_seen,
                       overhead, sampling)
+  io.field_if([](const Struct& measurement) { return measurement.memory.has_value(); }, "memory",
+              &Struct::memory);
   describe_sampled<Struct>(
       io, [](const Struct& measurement) { return measurement.sampled.has_value(); });
 }

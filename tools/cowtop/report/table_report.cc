@@ -88,13 +88,6 @@ std::string merged_line(const cow::Measurement& measurement) {
       merged, rows, rows == 1 ? "" : "s");
 }
 
-std::string not_measured_lines(const cow::Measurement& measurement) {
-  std::string text;
-  for (const cow::ProcessCopies& process : measurement.processes)
-    if (process.not_measured) text += "not measured: " + *process.not_measured + "\n";
-  return text;
-}
-
 // Of processes below the root that have children of their own.
 std::string tree_lines(const cow::Measurement& measurement) {
   std::string text;
@@ -134,17 +127,6 @@ std::string memory_lines(const cow::Measurement& measurement) {
   if (missed > 0) {
     text += fmt::format("{} process{} ended before {} memory was looked at\n", missed,
                         missed == 1 ? "" : "es", missed == 1 ? "its" : "their");
-  }
-  const auto unreadable =
-      std::count_if(measurement.processes.begin(), measurement.processes.end(),
-                    [](const cow::ProcessCopies& process) { return process.unreadable; });
-  if (unreadable > 0) {
-    text += fmt::format(
-        "the memory of {} process{} cannot be read: what {} still share{}, and of which objects "
-        "the "
-        "copies are, is not known; run as {} user or with CAP_SYS_PTRACE\n",
-        unreadable, unreadable == 1 ? "" : "es", unreadable == 1 ? "it" : "they",
-        unreadable == 1 ? "s" : "", unreadable == 1 ? "its" : "their");
   }
   return text;
 }
@@ -346,6 +328,26 @@ std::string pattern_lines(const cow::Measurement& measurement) {
 
 }  // namespace
 
+std::string lacking_lines(const cow::Measurement& measurement, std::size_t most) {
+  std::string text;
+  std::size_t not_measured = 0;
+  std::uint64_t unreadable = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    unreadable += process.unreadable ? 1 : 0;
+    if (!process.not_measured || ++not_measured > most) continue;
+    text += "not measured: " + *process.not_measured + "\n";
+  }
+  if (not_measured > most) text += fmt::format("not measured: {} more\n", not_measured - most);
+  if (unreadable > 0) {
+    text += fmt::format(
+        "the memory of {} process{} cannot be read: what {} still share{}, and of which objects "
+        "the copies are, is not known; run as {} user or with CAP_SYS_PTRACE\n",
+        unreadable, unreadable == 1 ? "" : "es", unreadable == 1 ? "it" : "they",
+        unreadable == 1 ? "s" : "", unreadable == 1 ? "its" : "their");
+  }
+  return text;
+}
+
 std::string table_report(const cow::Measurement& measurement) {
   const Row names = headings();
   std::vector<Row> rows;
@@ -369,10 +371,9 @@ std::string table_report(const cow::Measurement& measurement) {
   std::string text = heading(measurement) + add_row(names, "END");
   for (std::size_t i = 0; i < rows.size(); ++i)
     text += add_row(rows[i], ending(measurement.processes[i]));
-  text += merged_line(measurement) + not_seen_line(measurement) + not_measured_lines(measurement) +
-          tree_lines(measurement);
-  text += memory_lines(measurement) + arena_lines(measurement) + object_lines(measurement) +
-          transfer_lines(measurement);
+  text += merged_line(measurement) + not_seen_line(measurement) + tree_lines(measurement);
+  text += memory_lines(measurement) + lacking_lines(measurement) + arena_lines(measurement) +
+          object_lines(measurement) + transfer_lines(measurement);
   text += sampled_lines(measurement, "all processes") + pattern_lines(measurement);
   return text + fmt::format("total copied: {}\n", total_copied_text(measurement));
 }
@@ -383,9 +384,8 @@ std::string process_report(const cow::Measurement& measurement, const cow::Proce
   alone.sampling = measurement.sampling;
   alone.sampled = process.sampled;
   alone.processes = {process};
-  return not_measured_lines(alone) + memory_lines(alone) + arena_lines(alone) +
-         object_lines(alone) + transfer_lines(alone) + pattern_lines(alone) +
-         sampled_lines(alone, "this process");
+  return memory_lines(alone) + lacking_lines(alone) + arena_lines(alone) + object_lines(alone) +
+         transfer_lines(alone) + pattern_lines(alone) + sampled_lines(alone, "this process");
 }
 
 }  // namespace cowshed::cowtop

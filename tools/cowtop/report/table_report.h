@@ -3,6 +3,8 @@
 // Room tools/cowtop/report: reports as text: the table, folded stacks, the comparison.  May use
 // cow, tools/cowtop/text, tools/cowtop/analysis, tools/cowtop/recording.
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include <cowshed/cow/measurement.h>
@@ -12,6 +14,10 @@ namespace cowshed::cowtop {
 // Returns the report for people: a heading, one row per process in order of start, and a total.
 // Plain text without colour.  "-" is an unknown figure.
 std::string table_report(const cow::Measurement& measurement);
+
+// Returns what could not be measured or read, and what would help; of what was not measured the
+// first `most`.
+std::string lacking_lines(const cow::Measurement& measurement, std::size_t most = SIZE_MAX);
 
 // Returns the lines below the table for one process.
 std::string process_report(const cow::Measurement& measurement, const cow::ProcessCopies& process);

@@ -82,7 +82,8 @@ std::vector<std::string> wrap(std::string_view text, int columns) {
     std::size_t end = beginning(text, columns - static_cast<int>(indent.size())).size();
     const auto space = end < text.size() ? text.rfind(' ', end) : std::string_view::npos;
     if (space != std::string_view::npos && space > 0) end = space;
-    lines.push_back(indent + std::string(text.substr(0, end)));
+    const auto last = text.substr(0, end).find_last_not_of(' ');
+    lines.push_back(indent + std::string(text.substr(0, last + 1)));
     text.remove_prefix(end);
     while (!text.empty() && text[0] == ' ') text.remove_prefix(1);
     if (text.empty()) return lines;

@@ -135,7 +135,7 @@ function showFlame(report) {
   panel.append(path, element("div", { class: "scroll" }, canvas));
   panel.dataset.pages = graph.totals[0];
   if (!report.run.sampling) {
-    panel.append(element("p", { class: "hint" }, "Stacks were not sampled: cowtop record --sites does."));
+    panel.append(element("p", { class: "hint" }, "Stacks were not sampled."));
   } else if (graph.totals[0] === 0) {
     panel.append(element("p", { class: "empty" }, "Nothing was copied."));
   }

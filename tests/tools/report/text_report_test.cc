@@ -1,0 +1,179 @@
+#include <algorithm>
+#include <csignal>
+
+#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/report/text_report.h>
+#include <cowshed/tools/cowtop/text/display_width.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr std::uint64_t kPagesPerMiB = 256;
+
+cow::ProcessCopies root_of(const std::string& comm, std::uint64_t mib = 0) {
+  cow::ProcessCopies root = copier(1, comm, mib * kPagesPerMiB);
+  root.role = cow::Role::root;
+  root.execs = 1;
+  return root;
+}
+
+cow::ProcessCopies child_of(pid_t parent, pid_t pid, const std::string& comm,
+                            std::uint64_t shared_mib, std::uint64_t copied_mib) {
+  cow::ProcessCopies child = copier(pid, comm, copied_mib * kPagesPerMiB);
+  child.ppid = parent;
+  child.shared_at_fork_bytes = shared_mib << 20U;
+  return child;
+}
+
+cow::Measurement pool(int workers) {
+  std::vector<cow::ProcessCopies> processes = {root_of("server")};
+  for (int i = 0; i < workers; ++i) processes.push_back(child_of(1, 2 + i, "worker", 89, 76));
+  return measurement_with(processes);
+}
+
+std::string verdict_of(const std::vector<cow::ProcessCopies>& processes) {
+  return verdict_line(measurement_with(processes));
+}
+
+void expect_fits_on_a_screen(const std::string& report) {
+  EXPECT_LT(std::count(report.begin(), report.end(), '\n'), 24) << report;
+  std::istringstream lines(report);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(live::columns_of(line), 80) << line;
+}
+
+TEST(TextReport, AlikeWorkersAreOneRow) {
+  const std::string report = text_report(pool(4));
+  EXPECT_THAT(report, HasSubstr("4 worker processes each copied 76.0 of 89.0 MiB shared (85%): "
+                                "304.0 MiB in all.\n"));
+  EXPECT_THAT(report, HasSubstr("    4 x worker                      89.0 MiB  76.0 MiB each       "
+                                "15% #.........\n"));
+}
+
+TEST(TextReport, FitsOnAScreenHoweverManyProcessesThereAre) {
+  cow::Measurement measurement = pool(60);
+  for (int i = 0; i < 3000; ++i) {
+    cow::ProcessCopies compiler = child_of(1, 100 + i, "cc1plus" + std::to_string(i % 50), 9, 0);
+    compiler.execs = 1;
+    compiler.copied_pages_before_exec = 3;
+    measurement.processes.push_back(compiler);
+    measurement.processes.push_back(child_of(1, 5000 + i, "sh" + std::to_string(i % 40), 9, 1));
+  }
+  expect_fits_on_a_screen(text_report(measurement));
+}
+
+TEST(TextReport, TheWorkerThatCopiesMostComesFirst) {
+  cow::Measurement measurement = pool(2);
+  measurement.processes.push_back(child_of(1, 9, "greedy", 89, 88));
+  measurement.processes.push_back(child_of(1, 10, "greedy", 89, 80));
+  const std::string report = text_report(measurement);
+  EXPECT_LT(report.find("2 x greedy"), report.find("2 x worker"));
+  EXPECT_THAT(report, HasSubstr("2 greedy processes each copied 84.0 of 89.0 MiB shared"));
+}
+
+TEST(TextReport, AllHasARowForEachProcess) {
+  const std::string report = text_report(pool(3), {.each_process = true});
+  for (const char* row : {"    2 worker ", "    3 worker ", "    4 worker "})
+    EXPECT_THAT(report, HasSubstr(row));
+}
+
+TEST(TextReport, AParentThatCopiesIsNamed) {
+  EXPECT_EQ(verdict_of({root_of("redis-server", 32), child_of(1, 2, "redis-server", 290, 0)}),
+            "redis-server copied 32.0 MiB of the 290.0 MiB shared with its child.");
+}
+
+TEST(TextReport, EachSaveOfAParentHasARow) {
+  cow::ProcessCopies save = child_of(1, 2, "redis-server", 290, 0);
+  save.parent_copied_pages = 20 * kPagesPerMiB;
+  save.start_ns = 1'000'000'000;
+  save.end_ns = 3'300'000'000;
+  cow::ProcessCopies next = save;
+  next.pid = 3;
+  next.parent_copied_pages = 12 * kPagesPerMiB;
+  const auto report_of = [&](std::uint64_t copied) {
+    return text_report(measurement_with({root_of("redis-server", copied), save, next}));
+  };
+  EXPECT_THAT(report_of(32),
+              HasSubstr("  FORKS  child 2, 2.3 s: its parent copied 20.0 of 290.0 MiB (7%)\n"
+                        "         child 3, 2.3 s: its parent copied 12.0 of 290.0 MiB (4%)\n"));
+  EXPECT_THAT(report_of(25), Not(HasSubstr("FORKS"))) << "they lived at the same time";
+}
+
+TEST(TextReport, NoRatioIsAboveAHundredPercent) {
+  cow::ProcessCopies mold = child_of(1, 2, "mold", 16, 160);
+  std::vector<cow::ProcessCopies> processes = {root_of("root"), mold};
+  for (int i = 0; i < 10; ++i) processes.push_back(child_of(2, 3 + i, "mold", 16, 0));
+  EXPECT_EQ(verdict_of(processes),
+            "mold copied 160.0 MiB: some pages again after each of 10 forks.");
+}
+
+TEST(TextReport, WhatForksNothingSaysSo) {
+  EXPECT_EQ(verdict_of({root_of("true")}),
+            "true forked no process: it shares no memory, so none was copied.");
+}
+
+TEST(TextReport, ProgramsThatWereExecutedAreOutOfTheVerdict) {
+  cow::ProcessCopies compiler = child_of(1, 2, "cc1", 9, 50);
+  compiler.execs = 1;
+  compiler.copied_pages_before_exec = 3;
+  const std::string report = text_report(measurement_with({root_of("make"), compiler}));
+  EXPECT_THAT(report, HasSubstr("those that were forked ran"));
+  EXPECT_THAT(report, HasSubstr("  1 x cc1 "));
+}
+
+TEST(TextReport, LittleIsSaidToBeLittle) {
+  EXPECT_THAT(
+      verdict_of({root_of("server"), child_of(1, 2, "w", 890, 1), child_of(1, 3, "w", 890, 0)}),
+      HasSubstr("The sharing holds: 2 children share up to 890.0 MiB each"));
+}
+
+TEST(TextReport, ACrashIsSaidAndAnOrderlyEndIsNot) {
+  cow::ProcessCopies killed = child_of(1, 2, "worker", 8, 0);
+  killed.signal = SIGSEGV;
+  cow::ProcessCopies ended = child_of(1, 3, "worker", 8, 0);
+  ended.signal = SIGTERM;
+  const std::string report = text_report(measurement_with({root_of("server"), killed, ended}));
+  EXPECT_THAT(report, HasSubstr("worker (PID 2) was killed by SIGSEGV.\n"));
+  EXPECT_THAT(report, Not(HasSubstr("SIGTERM")));
+}
+
+TEST(TextReport, MemoryIsThatOfAll) {
+  cow::Measurement measurement = pool(4);
+  measurement.memory = {300ULL << 20U, 402ULL << 20U, 12ULL << 20U, 5, 0};
+  EXPECT_THAT(text_report(measurement),
+              HasSubstr("All 5 processes held up to 402.0 MiB at once (PSS), page tables 12.0."));
+  measurement.processes[0].alive = true;
+  EXPECT_THAT(text_report(measurement),
+              HasSubstr("All 5 processes hold 300.0 MiB (PSS; up to 402.0), page tables 12.0."));
+}
+
+TEST(TextReport, SaysWhatAndWhyAndWhatToDo) {
+  cow::Measurement measurement = pool(4);
+  for (cow::ProcessCopies& process : measurement.processes)
+    process.patterns = {{"reference count", 0.99, 99, ""}, {"stack", 0.01, 1, ""}};
+  measurement.processes[1].arenas = {{"index", 64 << 20, 0}};
+  cow::SampledCopies& sampled = measurement.sampled.emplace();
+  const cow::Frame frame{"list_subscript", "", 0, "/usr/bin/python3.11", 0, false};
+  sampled.sites = {{{frame}, {frame}, 99, 76 * kPagesPerMiB * 4, false}};
+  sampled.mappings = {{"[heap]", 99, 76 * kPagesPerMiB * 4}};
+  const std::string report = text_report(measurement);
+  for (const char* text :
+       {"WHAT      304.0 MiB 100%  [heap]", "0.0 MiB   0%  arena index (64.0 MiB, frozen)",
+        "99%  reference count: reads write to the object's header",
+        "CODE      304.0 MiB 100%  list_subscript", "gc.freeze() does not",
+        "(saves at most 301 MiB)"}) {
+    EXPECT_THAT(report, HasSubstr(text));
+  }
+  expect_fits_on_a_screen(report);
+}
+
+TEST(TextReport, WhereNothingIsKnownNothingIsClaimed) {
+  cow::ProcessCopies unknown = child_of(1, 2, "worker", 89, 0);
+  unknown.copied_anon_pages.reset();
+  cow::ProcessCopies root = root_of("server");
+  root.copied_anon_pages.reset();
+  EXPECT_EQ(verdict_of({root, unknown}), "The copies are not known.");
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

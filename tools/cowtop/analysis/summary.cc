@@ -1,0 +1,291 @@
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <map>
+#include <utility>
+
+#include <cowshed/cow/process_tree.h>
+#include <cowshed/tools/cowtop/analysis/summary.h>
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr std::uint64_t kLittle = 1 << 20;
+
+// Bytes that forks made the process copy.
+std::optional<std::uint64_t> copied_by_forks(const cow::ProcessCopies& process) {
+  if (process.shares_memory) return 0;
+  std::optional<std::uint64_t> pages = process.copied_pages();
+  if (process.role == cow::Role::root && process.execs > 0) {
+    pages = process.copied_anon_pages;
+    for (const cow::ArenaCopies& arena : process.arenas)
+      if (pages) *pages += arena.copied_pages;
+  } else if (process.execs > 0) {
+    pages = process.copied_pages_before_exec;
+  }
+  if (!pages) return std::nullopt;
+  return *pages * cow::kPageSize;
+}
+
+bool is_sharer(const cow::ProcessCopies& process) {
+  return process.role == cow::Role::child && !process.shares_memory && process.execs == 0;
+}
+
+// What a child still shared when it was last seen.
+std::optional<std::uint64_t> still_shared(const cow::ProcessCopies& process) {
+  const auto shared = shown_at_fork(process);
+  const auto copied = copied_by_forks(process);
+  if (!shared || !copied || *copied > *shared) return std::nullopt;
+  const std::uint64_t not_copied = *shared - *copied;
+  if (!process.memory || is_memory_stale(process)) return not_copied;
+  return std::min(not_copied, process.memory->shared_bytes);  // its parent may have copied
+}
+
+// Whether the process was not just asked to end, as a server asks its workers.
+bool has_crashed(const cow::ProcessCopies& process) {
+  constexpr std::array kRequests = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM};
+  if (!process.signal) return false;
+  return process.role == cow::Role::root ||
+         std::find(kRequests.begin(), kRequests.end(), *process.signal) == kRequests.end();
+}
+
+struct GroupKey {
+  cow::Role role;
+  std::string comm;
+  bool has_executed;
+  bool is_parent;
+  std::optional<int> crash;
+  bool has_failed;
+  std::size_t index;  // of the process, where each is a group; else 0
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
+  auto operator<=>(const GroupKey&) const = default;
+};
+
+GroupKey key_of(const cow::ProcessCopies& process, bool is_parent, std::size_t index) {
+  return {process.role,
+          process.comm,
+          process.execs > 0 && process.role == cow::Role::child,
+          is_parent,
+          has_crashed(process) ? process.signal : std::nullopt,
+          process.exit_status.value_or(0) != 0,
+          index};
+}
+
+void set_maximum(std::optional<std::uint64_t>& most, std::uint64_t value) {
+  most = std::max(most.value_or(0), value);
+}
+
+// The children of each that share its memory, and the most that it shared with one of them.
+struct Forks {
+  std::uint64_t count = 0;
+  std::optional<std::uint64_t> shared_bytes;
+};
+
+std::vector<Forks> forks_of(const std::vector<cow::ProcessCopies>& processes) {
+  std::vector<Forks> forks(processes.size());
+  const auto parents = cow::parents(processes);
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    if (!is_sharer(processes[i]) || parents[i] == i) continue;
+    Forks& parent = forks[parents[i]];
+    parent.count += processes[i].processes;
+    // A row that is the sum of several stands for its mean.
+    if (const auto shared = processes[i].shared_at_fork_bytes)
+      set_maximum(parent.shared_bytes, *shared / processes[i].processes);
+  }
+  return forks;
+}
+
+class GroupBuilder {
+ public:
+  explicit GroupBuilder(const GroupKey& key, pid_t pid) {
+    group_.comm = key.comm;
+    group_.role = key.role;
+    group_.has_executed = key.has_executed;
+    group_.is_parent = key.is_parent;
+    group_.crash = key.crash;
+    group_.pid = pid;
+  }
+
+  void add(const cow::ProcessCopies& process, const Forks& forks) {
+    if (!group_.failed && group_.crash && process.sampled && !process.sampled->failures.empty())
+      group_.failed = process.sampled->failures.back();
+    if (const int status = process.exit_status.value_or(0); status != 0) {
+      group_.least_status =
+          group_.most_status == 0 ? status : std::min(group_.least_status, status);
+      group_.most_status = std::max(group_.most_status, status);
+    }
+    group_.processes += process.processes;
+    group_.forks += forks.count;
+    if (const auto copied = copied_by_forks(process)) {
+      const std::uint64_t each = *copied / process.processes;
+      group_.least_copied = group_.copied_bytes ? std::min(group_.least_copied, each) : each;
+      group_.most_copied = std::max(group_.most_copied, each);
+      group_.copied_bytes = group_.copied_bytes.value_or(0) + *copied;
+    }
+    if (forks.shared_bytes) set_maximum(group_.shared_bytes, *forks.shared_bytes);
+    if (const auto shared = shown_at_fork(process)) {
+      set_maximum(group_.shared_bytes, *shared / process.processes);
+      if (const auto still = still_shared(process)) {
+        still_shared_ += *still;
+        shared_ += *shared;
+      }
+    }
+  }
+
+  ProcessGroup group() && {
+    if (shared_ > 0)
+      group_.still_shared = static_cast<double>(still_shared_) / static_cast<double>(shared_);
+    return std::move(group_);
+  }
+
+ private:
+  ProcessGroup group_;
+  std::uint64_t still_shared_ = 0;
+  std::uint64_t shared_ = 0;
+};
+
+std::vector<ProcessGroup> groups_of(const std::vector<cow::ProcessCopies>& processes,
+                                    bool each_process) {
+  std::map<GroupKey, GroupBuilder> builders;
+  const auto forks = forks_of(processes);
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    const GroupKey key = key_of(processes[i], forks[i].count > 0, each_process ? i : 0);
+    builders.try_emplace(key, key, processes[i].pid).first->second.add(processes[i], forks[i]);
+  }
+  std::vector<ProcessGroup> groups;
+  for (auto& [key, builder] : builders) groups.push_back(std::move(builder).group());
+  std::stable_sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) {
+    const auto rank = [](const ProcessGroup& group) {
+      return std::pair(!group.has_executed, group.copied_bytes.value_or(0));
+    };
+    return rank(a) > rank(b);
+  });
+  return groups;
+}
+
+std::vector<ParentCopies> parents_of(const cow::Measurement& measurement) {
+  constexpr double kNsPerSecond = 1e9;
+  std::vector<ParentCopies> parents;
+  for (const cow::ProcessCopies& child : measurement.processes) {
+    const std::uint64_t copied = child.parent_copied_pages.value_or(0) * cow::kPageSize;
+    if (copied < kLittle || !is_sharer(child)) continue;
+    const std::uint64_t end = child.end_ns.value_or(measurement.taken_ns);
+    parents.push_back({child.pid, static_cast<double>(end - child.start_ns) / kNsPerSecond, copied,
+                       child.shared_at_fork_bytes});
+  }
+  std::stable_sort(parents.begin(), parents.end(),
+                   [](const auto& a, const auto& b) { return a.copied_bytes > b.copied_bytes; });
+  return parents;
+}
+
+class Shares {
+ public:
+  Share& operator[](const std::string& name) {
+    const auto [entry, is_new] = index_.try_emplace(name, shares_.size());
+    if (is_new) shares_.push_back({name, 0, 0, ""});
+    return shares_[entry->second];
+  }
+  // The most first.
+  std::vector<Share> of(std::uint64_t all) && {
+    for (Share& share : shares_)
+      if (all > 0) share.of_all = static_cast<double>(share.bytes) / static_cast<double>(all);
+    std::stable_sort(shares_.begin(), shares_.end(),
+                     [](const Share& a, const Share& b) { return a.bytes > b.bytes; });
+    return std::move(shares_);
+  }
+
+ private:
+  std::map<std::string, std::size_t> index_;
+  std::vector<Share> shares_;
+};
+
+// Whose samples explain what forks made them copy: of a program that was executed, most are of its
+// own start.
+bool is_explained(const cow::ProcessCopies& process) {
+  return process.execs == 0 || process.role == cow::Role::root;
+}
+
+std::vector<const cow::SampledCopies*> explaining_samples(const cow::Measurement& measurement) {
+  const auto& processes = measurement.processes;
+  if (std::all_of(processes.begin(), processes.end(), is_explained))
+    return measurement.sampled ? std::vector{&*measurement.sampled}
+                               : std::vector<const cow::SampledCopies*>();
+  std::vector<const cow::SampledCopies*> samples;
+  for (const cow::ProcessCopies& process : processes)
+    if (is_explained(process) && process.sampled) samples.push_back(&*process.sampled);
+  return samples;
+}
+
+std::vector<Share> mappings_of(const cow::Measurement& measurement, std::uint64_t all) {
+  Shares shares;
+  for (const cow::SampledCopies* sampled : explaining_samples(measurement)) {
+    for (const cow::MappingCopies& mapping : sampled->mappings)
+      if (!mapping.name.starts_with("arena "))
+        shares[mapping.name].bytes += mapping.estimated_copies * cow::kPageSize;
+  }
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    for (const cow::ArenaCopies& arena : process.arenas) {
+      Share& share = shares["arena " + arena.name];
+      share.bytes += arena.copied_pages * cow::kPageSize;
+      if (arena.bytes) share.remark = mebibytes(arena.bytes) + " MiB, frozen";
+    }
+  }
+  return std::move(shares).of(all);
+}
+
+std::vector<Share> causes_of(const cow::Measurement& measurement) {
+  Shares shares;
+  std::uint64_t all = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    const std::uint64_t bytes = copied_by_forks(process).value_or(0);
+    if (!process.patterns || process.patterns->empty() || !is_explained(process)) continue;
+    all += bytes;
+    for (const cow::CopyPattern& pattern : *process.patterns)
+      shares[pattern.pattern].bytes +=
+          static_cast<std::uint64_t>(pattern.share * static_cast<double>(bytes));
+  }
+  return std::move(shares).of(all);
+}
+
+std::vector<Share> sites_of(const cow::Measurement& measurement, std::uint64_t all) {
+  Shares shares;
+  for (const cow::SampledCopies* sampled : explaining_samples(measurement))
+    for (const cow::CodeSite& site : sampled->sites)
+      shares[site_name(site)].bytes += site.estimated_copies * cow::kPageSize;
+  return std::move(shares).of(all);
+}
+
+}  // namespace
+
+bool ProcessGroup::is_alike() const {
+  return most_copied - least_copied <= std::max(most_copied / 10, kLittle);
+}
+
+bool Summary::is_little() const {
+  constexpr std::uint64_t kPart = 100;
+  return copied_bytes < std::max(kLittle, shared_bytes / kPart);
+}
+
+Summary summarize(const cow::Measurement& measurement, bool each_process) {
+  Summary summary;
+  summary.groups = groups_of(measurement.processes, each_process);
+  std::uint64_t explained_bytes = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    summary.processes += process.processes;
+    if (is_explained(process)) explained_bytes += process.copied_bytes().value_or(0);
+    if (!is_sharer(process)) continue;
+    summary.sharers += process.processes;
+    summary.shared_bytes += process.shared_at_fork_bytes.value_or(0);
+    summary.is_all_known = summary.is_all_known && copied_by_forks(process);
+  }
+  for (const ProcessGroup& group : summary.groups)
+    summary.copied_bytes += group.copied_bytes.value_or(0);
+  summary.parents = parents_of(measurement);
+  summary.mappings = mappings_of(measurement, explained_bytes);
+  summary.causes = causes_of(measurement);
+  summary.sites = sites_of(measurement, explained_bytes);
+  return summary;
+}
+
+}  // namespace cowshed::cowtop

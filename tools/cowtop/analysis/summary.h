@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <cowshed/cow/measurement.h>
+
+// The answer to "how much was copied, by whom, of what and why" of one measurement.
+namespace cowshed::cowtop {
+
+// Processes that a reader would call the same: of one role, name and end.
+struct ProcessGroup {
+  std::string comm;
+  cow::Role role = cow::Role::child;
+  bool has_executed = false;  // another program than the one that its parent forked
+  bool is_parent = false;     // of children that share its memory
+  std::optional<int> crash;   // the signal that ended it, if that is no request to end
+  // The least and the greatest exit status of those that failed; 0: they did not.
+  int least_status = 0;
+  int most_status = 0;
+  std::uint64_t processes = 0;
+  std::uint64_t forks = 0;                  // children that share its memory
+  pid_t pid = 0;                            // of the first
+  std::optional<cow::FailedAccess> failed;  // the access by which the first was killed
+  // Copies that forks caused.  Excluded: copies after an exec, and of a command what it copies of
+  // files, which comes from its own start.  nullopt: not known of any.
+  std::optional<std::uint64_t> copied_bytes;
+  std::uint64_t least_copied = 0;  // by one of them
+  std::uint64_t most_copied = 0;
+  // At the fork, the most that one of them shared; of a parent, that it shared with a child.
+  std::optional<std::uint64_t> shared_bytes;
+  // What they still shared when they were last seen, as a part of what they shared at their forks.
+  std::optional<double> still_shared;
+
+  bool is_alike() const;
+};
+
+struct Share {
+  std::string name;
+  std::uint64_t bytes = 0;  // copied
+  double of_all = 0;
+  std::string remark;
+};
+
+// What a parent copied while one child of its shared its memory: a database's save, say.
+struct ParentCopies {
+  pid_t child = 0;
+  double child_s = 0;  // how long it lived
+  std::uint64_t copied_bytes = 0;
+  std::optional<std::uint64_t> shared_bytes;  // at the fork
+};
+
+struct Summary {
+  std::vector<ProcessGroup> groups;  // the most copied first
+  std::uint64_t processes = 0;       // all
+  std::uint64_t sharers = 0;         // children that share memory with their parent
+  std::uint64_t copied_bytes = 0;    // of all groups
+  std::uint64_t shared_bytes = 0;    // sum over the sharers, at their forks
+  bool is_all_known = true;          // what the sharers copied
+  // Estimated where copies were sampled, the most first; frozen arenas with their exact counts.
+  std::vector<ParentCopies> parents;  // at least 1 MiB, the most first
+  std::vector<Share> mappings;
+  std::vector<Share> causes;
+  std::vector<Share> sites;
+
+  // Too little to care: less than 1 MiB, or 1 % of what is shared.
+  bool is_little() const;
+};
+
+// `each_process`: a group for each process.
+Summary summarize(const cow::Measurement& measurement, bool each_process = false);
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,58 @@
+#include <CLI/CLI.hpp>
+#include <fmt/ranges.h>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/cli/command_line.h>
+#include <cowshed/tools/cowtop/cli/complain.h>
+#include <cowshed/tools/cowtop/commands/commands.h>
+#include <cowshed/tools/cowtop/io/output_file.h>
+#include <cowshed/tools/cowtop/text/display_width.h>
+#include <cowshed/tools/cowtop/text/glossary.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kHelpDescription = "Explains a word of cowtop's reports.";
+constexpr const char* kHelpUsage = "cowtop help [WORD]";
+constexpr const char* kHelpFooter = R"(Examples:
+  cowtop help                  the words that there are
+  cowtop help still shared
+  cowtop help "reference count"
+
+Exit status: 0; 125 if there is no such word, or bad usage.)";
+
+std::string all_words() {
+  constexpr int kColumns = 80;
+  std::string words;
+  for (const Term& term : glossary()) words += (words.empty() ? "" : ", ") + std::string(term.word);
+  std::string text;
+  for (const std::string& line : live::wrap(words, kColumns)) text += line + "\n";
+  return text;
+}
+
+std::string paragraph(const Term& term) {
+  constexpr int kColumns = 78;
+  std::string text = std::string(term.word) + "\n";
+  for (const std::string& line : live::wrap(term.meaning, kColumns)) text += "  " + line + "\n";
+  return text;
+}
+
+}  // namespace
+
+Expected<int> help_command(std::vector<std::string> words) {
+  CommandLine line({"cowtop help", kHelpDescription, kHelpUsage, kHelpFooter});
+  std::vector<std::string> asked;
+  line.app().add_option("WORD", asked, "A word of a report");
+  TRY(const auto status, line.parse(std::move(words)));
+  if (status) return *status;
+  const std::string word = fmt::format("{}", fmt::join(asked, " "));
+  const Term* term = find_term(word);
+  if (!asked.empty() && term == nullptr)
+    return wrong(word + ": no word of the reports; cowtop help lists them");
+  TRY(auto file, OutputFile::open(""));
+  TRY_VOID(file.write_report(term == nullptr ? all_words() : paragraph(*term)));
+  return 0;
+}
+
+}  // namespace cowshed::cowtop

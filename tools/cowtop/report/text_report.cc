@@ -1,0 +1,390 @@
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <fmt/format.h>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include <cowshed/tools/cowtop/analysis/advice.h>
+#include <cowshed/tools/cowtop/analysis/summary.h>
+#include <cowshed/tools/cowtop/report/table_report.h>
+#include <cowshed/tools/cowtop/report/text_report.h>
+#include <cowshed/tools/cowtop/text/display_width.h>
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr int kColumns = 80;
+constexpr int kOneLine = 10000;
+constexpr std::size_t kMostGroups = 6;
+constexpr std::size_t kMostMappings = 3;
+constexpr std::size_t kMostCauses = 2;
+constexpr std::size_t kMostSites = 2;
+constexpr std::size_t kMostAdvice = 2;
+constexpr double kLeastShare = 0.05;
+
+std::string plural(std::uint64_t count, std::string_view one) {
+  return fmt::format("{} {}{}", count, one,
+                     count == 1                 ? ""
+                     : one.ends_with("process") ? "es"
+                                                : "s");
+}
+
+std::string whole_percent(double ratio) { return fmt::format("{:.0f}%", ratio * 100); }
+
+std::string signal_name(int signal) {
+  const char* name = ::sigabbrev_np(signal);
+  return name ? fmt::format("SIG{}", name) : fmt::format("signal {}", signal);
+}
+
+// A line break between a number and its unit misleads.
+constexpr const char* kNoBreak = "\u00a0";
+std::string mib(const std::optional<std::uint64_t>& bytes) {
+  return mebibytes(bytes) + kNoBreak + "MiB";
+}
+
+std::vector<std::string> wrapped(const std::string& text, int columns) {
+  std::vector<std::string> lines = live::wrap(text, columns);
+  for (std::string& line : lines)
+    for (auto at = line.find(kNoBreak); at != line.npos; at = line.find(kNoBreak, at))
+      line.replace(at, std::string_view(kNoBreak).size(), " ");
+  return lines;
+}
+
+std::string lines_of(const std::string& text) {
+  std::string result;
+  for (const std::string& line : wrapped(text, kColumns)) result += line + "\n";
+  return result;
+}
+
+std::string name_of(const ProcessGroup& group) { return printable(group.comm); }
+
+std::uint64_t mean_copied(const ProcessGroup& group) {
+  return group.copied_bytes.value_or(0) / std::max<std::uint64_t>(group.processes, 1);
+}
+
+// "76.1", or "3.0 to 76.1" of a group whose processes differ.
+std::string copied_each(const ProcessGroup& group) {
+  if (group.is_alike()) return mebibytes(mean_copied(group));
+  return fmt::format("{} to {}", mebibytes(group.least_copied), mebibytes(group.most_copied));
+}
+
+// A root's copies are all of pages that it shares with its children.
+std::string of_parent(const ProcessGroup& group) {
+  std::string text = group.processes == 1
+                         ? name_of(group)
+                         : fmt::format("{} {} processes each", group.processes, name_of(group));
+  text += fmt::format(" copied {}{}MiB", copied_each(group), kNoBreak);
+  if (mean_copied(group) <= group.shared_bytes.value_or(0)) {
+    return text + fmt::format(" of the {} shared with {}", mib(group.shared_bytes),
+                              group.forks == 1 ? "its child" : "children");
+  }
+  return text + fmt::format(": some pages again after each of {}", plural(group.forks, "fork"));
+}
+
+std::string of_children(const ProcessGroup& group) {
+  const bool is_one = group.processes == 1;
+  std::string text = is_one ? name_of(group)
+                            : fmt::format("{} {} processes each", group.processes, name_of(group));
+  text += fmt::format(" copied {}", copied_each(group));
+  const std::uint64_t shared = group.shared_bytes.value_or(0);
+  if (mean_copied(group) > shared) return text + kNoBreak + "MiB";
+  return text + fmt::format(" of {} shared ({})", mib(shared),
+                            whole_percent(static_cast<double>(mean_copied(group)) /
+                                          static_cast<double>(std::max<std::uint64_t>(shared, 1))));
+}
+
+std::string of_little(const Summary& summary) {
+  std::uint64_t shared = 0;
+  for (const ProcessGroup& group : summary.groups)
+    if (!group.has_executed) shared = std::max(shared, group.shared_bytes.value_or(0));
+  const std::string who =
+      summary.sharers == 1 ? "a child" : fmt::format("{} children", summary.sharers);
+  if (shared == 0) return fmt::format("Little was shared with {}, and copied.", who);
+  return fmt::format("The sharing holds: {} share{} up to {}{}, of which {} were copied{}.", who,
+                     summary.sharers == 1 ? "s" : "", mib(shared),
+                     summary.sharers == 1 ? "" : " each", mib(summary.copied_bytes),
+                     summary.sharers == 1 ? "" : " in all");
+}
+
+std::string of_no_sharer(const Summary& summary) {
+  if (summary.processes == 1) {
+    return fmt::format("{} forked no process: it shares no memory, so none was copied.",
+                       name_of(summary.groups.front()));
+  }
+  return "No process goes on with its parent's memory: those that were forked ran programs.";
+}
+
+std::string verdict(const Summary& summary) {
+  if (summary.groups.empty()) return "No process was measured.";
+  if (!summary.is_all_known && summary.copied_bytes == 0) return "The copies are not known.";
+  if (summary.is_little()) return summary.sharers == 0 ? of_no_sharer(summary) : of_little(summary);
+  const ProcessGroup& top = summary.groups.front();
+  std::string text = top.is_parent ? of_parent(top) : of_children(top);
+  constexpr std::uint64_t kPart = 50;
+  const bool is_all = summary.copied_bytes - *top.copied_bytes < summary.copied_bytes / kPart;
+  if (!is_all || top.processes > 1) text += fmt::format(": {} in all", mib(summary.copied_bytes));
+  return text + (summary.is_all_known ? "." : ", and what is not known (-).");
+}
+
+std::string reason_of(const cow::FailedAccess& failed) {
+  const std::string mapping = failed.mapping.empty() ? "the mapping" : printable(failed.mapping);
+  if (failed.reason == "not inherited") return "this memory was not inherited (MADV_DONTFORK)";
+  if (failed.reason == "not mapped") return "nothing is mapped there";
+  if (failed.reason == "read-only") return mapping + " is read-only";
+  if (failed.reason == "no access") return mapping + " may not be accessed";
+  if (failed.reason == "lacks a page") return mapping + " ends before it";
+  return "why is not known";
+}
+
+// Killed by what no server sends to its workers.
+std::string crash_lines(const Summary& summary) {
+  std::string text;
+  for (const ProcessGroup& group : summary.groups) {
+    if (!group.crash) continue;
+    std::string line = group.processes == 1
+                           ? fmt::format("{} (PID {}) was", name_of(group), group.pid)
+                           : fmt::format("{} {} processes were", group.processes, name_of(group));
+    line += " killed by " + signal_name(*group.crash);
+    if (group.failed) {
+      line += fmt::format(
+          " at 0x{:x}, in {}", group.failed->address,
+          group.failed->frames.empty() ? "??" : frame_text(group.failed->frames.back()));
+    }
+    text += lines_of(line + (group.failed ? ":" : "."));
+    if (group.failed) text += "    " + reason_of(*group.failed) + ".\n";
+  }
+  return text;
+}
+
+// "All 5 processes held up to 402.1 MiB at once (PSS)."
+std::string memory_text(const cow::Measurement& measurement, const Summary& summary) {
+  const std::string who = summary.processes == 1 ? "The process"
+                          : summary.processes == 2
+                              ? "Both processes"
+                              : fmt::format("All {} processes", summary.processes);
+  if (!measurement.memory) return who + " ended before the memory was read (PSS -).";
+  const cow::TreeMemory& memory = *measurement.memory;
+  const bool is_alive = std::any_of(measurement.processes.begin(), measurement.processes.end(),
+                                    [](const cow::ProcessCopies& each) { return each.alive; });
+  std::string text = who;
+  if (is_alive) {
+    text += fmt::format(" hold{} {} MiB (PSS; up to {})", summary.processes == 1 ? "s" : "",
+                        mebibytes(memory.pss_bytes), mebibytes(memory.peak_pss_bytes));
+  } else {
+    text += fmt::format(" held up to {} MiB{} (PSS)", mebibytes(memory.peak_pss_bytes),
+                        summary.processes == 1 ? "" : " at once");
+  }
+  constexpr std::uint64_t kWorthSaying = 100;  // a hundredth of the memory
+  if (memory.page_table_bytes * kWorthSaying > memory.peak_pss_bytes)
+    text += fmt::format(", page tables {}", mebibytes(memory.page_table_bytes));
+  if (memory.unread_processes > 0)
+    text += fmt::format(", without {} that may not be read", memory.unread_processes);
+  return text + ".";
+}
+
+std::string accuracy_text(const cow::Measurement& measurement) {
+  if (measurement.exact) {
+    const std::uint64_t lost = measurement.lost_events.value_or(0);
+    return lost == 0 ? "Exact (eBPF), 0 events lost."
+                     : fmt::format("{} events LOST (eBPF): counts are too low.", lost);
+  }
+  std::string text = "Sampled from /proc";
+  if (!measurement.not_seen) return text + ".";
+  const auto [at_least, at_most] = *measurement.not_seen;
+  if (at_least > 0) text += fmt::format(", at least {} ended unseen", plural(at_least, "process"));
+  else if (!at_most) text += ", others may have ended unseen";
+  else if (*at_most > 0)
+    text += fmt::format(", up to {} ended unseen", plural(*at_most, "process"));
+  return text + ".";
+}
+
+constexpr int kNameColumns = 30;
+
+std::string who(const ProcessGroup& group, bool each_process) {
+  std::string text = group.role == cow::Role::child ? "  " : "";
+  if (each_process) text += fmt::format("{} ", group.pid);
+  if (group.processes > 1) text += fmt::format("{} x ", group.processes);
+  text += name_of(group);
+  if (group.crash) text += " " + signal_name(*group.crash);
+  if (group.most_status != 0) text += fmt::format(" exit {}", group.least_status);
+  if (group.most_status > group.least_status) text += fmt::format(" to {}", group.most_status);
+  return text;
+}
+
+std::string bar(double part) {
+  constexpr int kCells = 10;
+  constexpr double kHalf = 0.5;
+  const int full = static_cast<int>(part * kCells + kHalf);
+  return std::string(static_cast<std::size_t>(full), '#') +
+         std::string(static_cast<std::size_t>(kCells - full), '.');
+}
+
+std::string row(std::string_view who, std::string_view shared, std::string_view copied,
+                std::string_view still) {
+  std::string line = fmt::format("  {} {:>11}  {:<18} {}", live::fit(who, kNameColumns, true),
+                                 shared, copied, still);
+  line.erase(line.find_last_not_of(' ') + 1);
+  return line + "\n";
+}
+
+std::string group_line(const ProcessGroup& group, bool each_process) {
+  std::string shared = group.shared_bytes ? mebibytes(group.shared_bytes) + " MiB" : "-";
+  std::string copied = group.copied_bytes ? copied_each(group) + " MiB" : "-";
+  if (group.processes > 1 && group.copied_bytes && group.is_alike()) copied += " each";
+  std::string still = "-";
+  if (group.still_shared)
+    still = fmt::format("{:>4} {}", whole_percent(*group.still_shared), bar(*group.still_shared));
+  if (group.has_executed) shared = "-", still = "ran a program";
+  return row(who(group, each_process), shared, copied, still);
+}
+
+// Those that executed programs, of whatever names, share nothing.
+std::string executed_line(const Summary& summary) {
+  std::uint64_t processes = 0;
+  std::string names;
+  for (const ProcessGroup& group : summary.groups) {
+    if (!group.has_executed) continue;
+    processes += group.processes;
+    const std::string name = name_of(group);
+    if (names.find(name) == std::string::npos) names += (names.empty() ? "" : ", ") + name;
+  }
+  if (processes == 0) return {};
+  return row(fmt::format("  {} x {}", processes, names), "-", "-",
+             processes == 1 ? "ran a program" : "ran programs");
+}
+
+std::string who_lines(const Summary& summary, bool each_process) {
+  std::string text = row("WHO", "SHARED", "COPIED", "STILL SHARED");
+  std::size_t shown = 0;
+  std::uint64_t left_processes = 0;
+  std::uint64_t left_bytes = 0;
+  for (const ProcessGroup& group : summary.groups) {
+    if (group.has_executed && !each_process) continue;
+    if (each_process || shown < kMostGroups) {
+      text += group_line(group, each_process);
+      ++shown;
+      continue;
+    }
+    left_processes += group.processes;
+    left_bytes += group.copied_bytes.value_or(0);
+  }
+  if (left_processes > 0)
+    text +=
+        row(fmt::format("  and {} more", left_processes), "", mebibytes(left_bytes) + " MiB", "");
+  return each_process ? text : text + executed_line(summary);
+}
+
+// Continued lines stand below the first one's text.
+std::string titled(std::string_view title, const std::string& text) {
+  constexpr int kTitleColumns = 9;
+  std::string result;
+  for (const std::string& line : wrapped(text, kColumns - kTitleColumns)) {
+    const auto begin = line.find_first_not_of(' ');
+    result += fmt::format("  {:<6} {}\n", result.empty() ? title : "",
+                          result.empty() ? line : line.substr(begin));
+  }
+  return result;
+}
+
+// A row for each save of a database, say.
+std::string parent_lines(const Summary& summary) {
+  constexpr std::size_t kMostParents = 3;
+  if (summary.groups.empty() || !summary.groups.front().is_parent) return {};
+  // Of children that lived at the same time nobody knows for which the parent copied.
+  std::uint64_t sum = 0;
+  for (const ParentCopies& each : summary.parents) sum += each.copied_bytes;
+  if (sum > summary.groups.front().copied_bytes.value_or(0)) return {};
+  std::string text;
+  std::size_t shown = 0;
+  for (const ParentCopies& each : summary.parents) {
+    const bool is_part = each.shared_bytes && each.copied_bytes <= *each.shared_bytes;
+    const std::string part =
+        is_part ? fmt::format(" of {} ({})", mib(each.shared_bytes),
+                              whole_percent(static_cast<double>(each.copied_bytes) /
+                                            static_cast<double>(*each.shared_bytes)))
+                : " MiB";
+    text += titled(text.empty() ? "FORKS" : "",
+                   fmt::format("child {}, {:.1f} s: its parent copied {}{}", each.child,
+                               each.child_s, mebibytes(each.copied_bytes), part));
+    if (++shown == kMostParents) break;
+  }
+  return text;
+}
+
+std::string share_lines(std::string_view title, const std::vector<Share>& shares, std::size_t most,
+                        const std::function<std::string(const Share&)>& name) {
+  constexpr int kNameWidth = kColumns - 28;
+  std::string text;
+  std::size_t shown = 0;
+  for (const Share& share : shares) {
+    if (shown == most || (share.of_all < kLeastShare && share.remark.empty())) continue;
+    std::string line =
+        fmt::format("  {:<6} {:>8} MiB {:>4}  {}", shown == 0 ? title : "", mebibytes(share.bytes),
+                    whole_percent(share.of_all), live::fit(name(share), kNameWidth, true));
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
+    ++shown;
+  }
+  return text;
+}
+
+std::string saving(std::uint64_t bytes) {
+  if (bytes == 0) return "";
+  return fmt::format(" (saves at most {:.0f}{}MiB)", static_cast<double>(bytes) / kMiB, kNoBreak);
+}
+
+std::string advice_lines(const std::vector<Advice>& advice) {
+  std::string text;
+  for (std::size_t i = 0; i < std::min(advice.size(), kMostAdvice); ++i)
+    text += titled(i == 0 ? "TRY" : "", advice[i].text + saving(advice[i].saves_bytes));
+  return text;
+}
+
+// What was copied, why, by which code, and what to do.
+std::string cause_lines(const cow::Measurement& measurement, const Summary& summary) {
+  if (summary.is_little()) return {};
+  return parent_lines(summary) +
+         share_lines("WHAT", summary.mappings, kMostMappings,
+                     [](const Share& share) {
+                       return printable(share.name) +
+                              (share.remark.empty() ? "" : " (" + share.remark + ")");
+                     }) +
+         share_lines("WHY", summary.causes, kMostCauses,
+                     [](const Share& share) {
+                       const std::string words = cause_in_words(share.name);
+                       return share.name + (words.empty() ? "" : ": " + words);
+                     }) +
+         share_lines("CODE", summary.sites, kMostSites,
+                     [](const Share& share) { return share.name; }) +
+         advice_lines(advise(measurement, summary));
+}
+
+}  // namespace
+
+std::string verdict_line(const cow::Measurement& measurement) {
+  return wrapped(verdict(summarize(measurement)), kOneLine).front();
+}
+
+std::string text_report(const cow::Measurement& measurement, TextForm form) {
+  if (form.wide) return table_report(measurement);
+  const Summary summary = summarize(measurement);
+  std::string text;
+  const std::string crashes = crash_lines(summary);
+  text += summary.is_little() ? crashes + lines_of(verdict(summary))
+                              : lines_of(verdict(summary)) + crashes;
+  const std::string memory = memory_text(measurement, summary);
+  const std::string accuracy = accuracy_text(measurement);
+  const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;
+  text += memory + (is_one_line ? "  " : "\n") + accuracy + "\n";
+  constexpr std::size_t kMostNotMeasured = 2;
+  text += lacking_lines(measurement, kMostNotMeasured) + "\n";
+  text +=
+      form.each_process ? who_lines(summarize(measurement, true), true) : who_lines(summary, false);
+  return text + "\n" + cause_lines(measurement, summary) +
+         titled("MORE", "cowtop help WORD explains a word; --wide has every count");
+}
+
+}  // namespace cowshed::cowtop

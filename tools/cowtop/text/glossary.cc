@@ -1,0 +1,86 @@
+#include <algorithm>
+
+#include <cowshed/tools/cowtop/text/display_width.h>
+#include <cowshed/tools/cowtop/text/glossary.h>
+
+namespace cowshed::cowtop {
+
+const std::vector<Term>& glossary() {
+  static const std::vector<Term> terms = {
+      {"WHO",
+       "The processes, alike ones in one row: same name, same parent or root, same end.  Indented: "
+       "forked by a measured process.  --all has a row for each."},
+      {"SHARED",
+       "Memory that the process shared with its parent when it was forked: the parent's resident "
+       "anonymous memory and its frozen arenas."},
+      {"COPIED",
+       "Memory that the kernel copied because the process wrote to a shared page.  Copies after "
+       "exec are excluded, but in --wide.  For the command itself: what it wrote while a child "
+       "shared it.",
+       true},
+      {"STILL SHARED",
+       "The part of SHARED that was not copied.  \"-\": not known, or the process copied some "
+       "pages "
+       "more than once."},
+      {"WHAT",
+       "The mappings that were copied: the heap, a library's data, a frozen arena.  "
+       "Estimated from samples; arenas exactly."},
+      {"WHY", "How the copied pages were first written to, as far as samples tell."},
+      {"CODE", "The innermost lines outside the C library that caused copies."},
+      {"TRY", "Remedies that the evidence supports, and how much memory each saves at most."},
+      {"PSS",
+       "Proportional set size: a page that n processes map counts as 1/n in each.  The sum over "
+       "processes is what they take together.  Read from /proc/PID/smaps_rollup while they run."},
+      {"PAGE TABLES",
+       "Memory of the kernel that maps the processes' memory.  Each process has its own."},
+      {"EXACT", "Every write fault was counted by eBPF in the kernel; 0 events lost."},
+      {"SAMPLED",
+       "Counted from /proc now and then.  Processes that end between two looks are missed, and a "
+       "page that is no longer shared may have been copied by parent or child."},
+      {"LOST", "Events for which the kernel had no memory: the counts are too low."},
+      {"AT FORK",
+       "What the process's parent had at the fork: resident anonymous memory, frozen arenas.  A "
+       "dash after an exec, which ends the sharing.",
+       true},
+      {"COPIED %", "COPIED as a share of AT FORK.", true},
+      {"ANON", "Pages copied in mappings without a file behind them: the heap, the stack.", true},
+      {"FILE", "Pages copied in private mappings of files: a library's data, an arena.", true},
+      {"REUSED", "Written to when nobody else used the page any more: nothing was copied.", true},
+      {"ZERO", "First written after a read had mapped the zero page: a new page, no copy.", true},
+      {"FIRST", "First touched by this process: a new page of zeros.  A huge page counts as 512.",
+       true},
+      {"SPLIT", "Huge pages of 2 MiB that a write broke into 4 KiB pages; one of these is copied.",
+       true},
+      {"NOTIFY", "First writes to a clean page of a shared file mapping: nothing was copied.",
+       true},
+      {"FAILED", "Writes that were not allowed: SIGSEGV, SIGBUS or EFAULT.", true},
+      {"OTHER", "Other writes: the page was in the page cache, or swapped out, say.", true},
+      {"END", "Exit status or signal, or whether the process still runs.", true},
+      {"reference count",
+       "Python, Perl, PHP and std::shared_ptr keep a count in each object.  Who takes a reference "
+       "writes to the object's page, although the program only reads."},
+      {"garbage collector",
+       "A collector marks objects in their headers, or moves them.  So each collection in a child "
+       "writes to pages that it shares."},
+      {"allocator free list",
+       "malloc and free keep lists in the blocks themselves.  A block that is freed in a child "
+       "writes to a shared page."},
+      {"lock or flag word", "A lock or flag that lies on a page with shared data was written."},
+      {"bulk copy", "memcpy or the like wrote over memory that was shared."},
+      {"bulk fill", "memset or the like wrote over memory that was shared."},
+      {"stack", "Calls write return addresses and variables to the stack: a few pages a process."},
+      {"relocation", "The dynamic linker resolved a symbol: a few pages of each library's data."},
+      {"system call", "The kernel wrote for the program: read(2) into a shared buffer, say."},
+      {"unknown", "The samples are no evidence for one of the other causes."},
+  };
+  return terms;
+}
+
+const Term* find_term(std::string_view word) {
+  const auto found = std::find_if(glossary().begin(), glossary().end(), [&](const Term& term) {
+    return term.word.size() == word.size() && live::contains(term.word, word);
+  });
+  return found == glossary().end() ? nullptr : &*found;
+}
+
+}  // namespace cowshed::cowtop
