@@ -26,7 +26,7 @@ std::optional<MemorySample> finished(MemorySample sample) {
 
 std::optional<MemorySample> sample_memory(const ProcFiles& proc, pid_t pid,
                                           const std::vector<Mapping>& mappings) {
-  auto pages = PageMap::open(proc, pid);
+  auto pages = ProcessPages::open(proc, pid);
   if (!pages) return std::nullopt;
   MemorySample sample;
   const auto frozen = frozen_arenas(proc, pid, mappings);

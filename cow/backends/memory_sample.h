@@ -6,8 +6,8 @@
 
 #include <cowshed/cow/arenas/frozen_arenas.h>
 #include <cowshed/cow/measurement.h>
-#include <cowshed/cow/proc/pagemap.h>
 #include <cowshed/cow/proc/proc_files.h>
+#include <cowshed/cow/proc/process_pages.h>
 
 namespace cowshed::cow {
 

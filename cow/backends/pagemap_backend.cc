@@ -248,7 +248,7 @@ const PagemapBackend::ParentPages& PagemapBackend::parent_pages(pid_t pid,
 PageRanges PagemapBackend::read_anonymous_pages(pid_t pid, std::uint64_t& arena_bytes) {
   PageRanges anonymous;
   const auto mappings = proc_.inherited_maps(pid);
-  auto pages = PageMap::open(proc_, pid);
+  auto pages = ProcessPages::open(proc_, pid);
   if (!mappings || !pages) return anonymous;
   for (const FrozenArena& arena : frozen_arenas(proc_, pid, *mappings))
     arena_bytes += arena.mapping->bytes();
@@ -304,13 +304,13 @@ std::vector<PagemapBackend::Process*> PagemapBackend::due_for_scan() const {
 
 // A pass through the mappings of one process.
 struct PagemapBackend::Scan {
-  PageMap& pages;
+  ProcessPages& pages;
   std::vector<FrozenArena> frozen;
   // The parent's anonymous pages at the fork, those that it still has, and its page map.  A page
   // that a process has alone because the parent is gone, or has dropped it, is not a copy.
   const PageRanges& inherited;
   PageRanges with_parent;
-  std::optional<PageMap> parent;
+  std::optional<ProcessPages> parent;
 
   std::uint64_t anon_pages = 0;  // copied
   std::uint64_t file_pages = 0;
@@ -345,8 +345,8 @@ struct PagemapBackend::Scan {
 void PagemapBackend::scan(Process& process) {
   ProcessCopies& copies = process.copies;
   const auto mappings = proc_.maps(copies.pid);
-  auto pages = mappings ? PageMap::open(proc_, copies.pid)
-                        : Expected<PageMap>(tl::make_unexpected(mappings.error()));
+  auto pages = mappings ? ProcessPages::open(proc_, copies.pid)
+                        : Expected<ProcessPages>(tl::make_unexpected(mappings.error()));
   if (!pages) {
     if (pages.error().code == ErrorCode::permission_denied)
       copies.not_measured = pages.error().message;
@@ -370,7 +370,7 @@ void PagemapBackend::scan(Process& process) {
   if (const auto sampled = finished(scan.memory)) copies.memory = sampled;
 }
 
-PagemapBackend::Scan PagemapBackend::begin_scan(const Process& process, PageMap& pages,
+PagemapBackend::Scan PagemapBackend::begin_scan(const Process& process, ProcessPages& pages,
                                                 const std::vector<Mapping>& mappings) {
   static const PageRanges nothing;
   Scan scan{pages,
@@ -382,7 +382,7 @@ PagemapBackend::Scan PagemapBackend::begin_scan(const Process& process, PageMap&
   if (parent == nullptr || !parent->copies.alive || scan.inherited.empty()) return scan;
   const auto now = parent_pages(parent->copies.pid, parent->activity).anonymous;
   scan.with_parent = now == process.inherited ? scan.inherited : intersect(scan.inherited, *now);
-  if (auto opened = PageMap::open(proc_, parent->copies.pid)) scan.parent = std::move(*opened);
+  if (auto opened = ProcessPages::open(proc_, parent->copies.pid)) scan.parent = std::move(*opened);
   return scan;
 }
 

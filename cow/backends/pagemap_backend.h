@@ -10,8 +10,8 @@
 #include <cowshed/cow/backend.h>
 #include <cowshed/cow/backends/tree_memory.h>
 #include <cowshed/cow/page_ranges.h>
-#include <cowshed/cow/proc/pagemap.h>
 #include <cowshed/cow/proc/proc_files.h>
+#include <cowshed/cow/proc/process_pages.h>
 
 namespace cowshed::cow {
 
@@ -73,7 +73,8 @@ class PagemapBackend : public Backend {
   void scan_memory();
   std::vector<Process*> due_for_scan() const;
   void scan(Process& process);
-  Scan begin_scan(const Process& process, PageMap& pages, const std::vector<Mapping>& mappings);
+  Scan begin_scan(const Process& process, ProcessPages& pages,
+                  const std::vector<Mapping>& mappings);
 
   // Results.
   bool is_counted_fork(const Process& process) const;

@@ -14,7 +14,7 @@
 #include <cowshed/cow/backends/memory_sample.h>
 #include <cowshed/cow/backends/process_rollup.h>
 #include <cowshed/cow/backends/tracepoint_backend.h>
-#include <cowshed/cow/proc/pagemap.h>
+#include <cowshed/cow/proc/process_pages.h>
 
 namespace cowshed::cow {
 namespace {
@@ -76,7 +76,7 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
 PageRanges private_arena_pages(const ProcFiles& proc, pid_t pid) {
   PageRanges result;
   const auto mappings = proc.maps(pid);
-  auto pages = PageMap::open(proc, pid);
+  auto pages = ProcessPages::open(proc, pid);
   if (!mappings || !pages) return result;
   for (const FrozenArena& arena : frozen_arenas(proc, pid, *mappings)) {
     const auto resident = pages->anonymous_pages(*arena.mapping);
@@ -347,16 +347,16 @@ void TracepointBackend::read_objects(Process& process) {
 // nullopt: its memory cannot be read.
 std::optional<std::vector<CopiedArena>> TracepointBackend::copied_arenas(
     const Process& process, const std::vector<Mapping>& mappings) {
-  auto pages = PageMap::open(proc_, process.copies.pid);
+  auto pages = ProcessPages::open(proc_, process.copies.pid);
   if (!pages) return std::nullopt;
   const PageRanges& inherited = process.live->inherited;
   PageRanges with_parent;
-  std::optional<PageMap> parent_pages;
+  std::optional<ProcessPages> parent_pages;
   const auto parent = processes_.find(process.live->parent_id);
   if (!inherited.empty() && parent != processes_.end() && parent->second.copies.alive) {
     const pid_t pid = parent->second.copies.pid;
     with_parent = private_arena_pages(proc_, pid);
-    if (auto opened = PageMap::open(proc_, pid)) parent_pages = std::move(*opened);
+    if (auto opened = ProcessPages::open(proc_, pid)) parent_pages = std::move(*opened);
   }
   std::vector<CopiedArena> arenas;
   for (const FrozenArena& arena : frozen_arenas(proc_, process.copies.pid, mappings)) {
@@ -413,7 +413,7 @@ void TracepointBackend::scan(ProcessCopies& copies) {
   const auto memory = mappings ? sample_memory(proc_, copies.pid, *mappings) : std::nullopt;
   if (!memory) {
     // With CAP_PERFMON some kernels permit the mappings but not the page map.
-    const auto pages = PageMap::open(proc_, copies.pid);
+    const auto pages = ProcessPages::open(proc_, copies.pid);
     if (!pages && pages.error().code == ErrorCode::permission_denied) copies.unreadable = true;
   }
   if (!mappings) return;

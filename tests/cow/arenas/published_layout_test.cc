@@ -1,7 +1,7 @@
 #include <cowshed/base/published_layout.h>
 #include <cowshed/cow/arenas/object_copies.h>
 #include <cowshed/cow/arenas/published_layout.h>
-#include <cowshed/cow/proc/pagemap.h>
+#include <cowshed/cow/proc/process_pages.h>
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/subprocess.h>
@@ -235,7 +235,7 @@ TEST(PublishedLayout, AProcessWithoutOne) {
 std::uint64_t layout_pages(pid_t pid, const std::vector<Mapping>& mappings) {
   for (const Mapping& mapping : mappings)
     if (mapping.path == kPath)
-      return PageMap::open(ProcFiles(), pid)->anonymous_pages(mapping)->bytes() / kPageSize;
+      return ProcessPages::open(ProcFiles(), pid)->anonymous_pages(mapping)->bytes() / kPageSize;
   return 0;
 }
 

@@ -1,4 +1,4 @@
-#include <cowshed/cow/proc/pagemap.h>
+#include <cowshed/cow/proc/process_pages.h>
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/cow/proc/fake_proc.h>
 #include <cowshed/tests/support/failure.h>

@@ -1,7 +1,7 @@
 #include <cmath>
 
 #include <cowshed/cow/open_backend.h>
-#include <cowshed/cow/proc/pagemap.h>
+#include <cowshed/cow/proc/process_pages.h>
 #include <cowshed/tests/cow/backends/measure_command.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/needs_probes.h>
@@ -326,7 +326,7 @@ TEST(ProfileBuilder, MeasuringCopiesNothing) {
   const auto exclusive_bytes = [&] {
     std::uint64_t bytes = 0;
     const auto mappings = proc.maps(child);
-    auto pages = PageMap::open(proc, child);
+    auto pages = ProcessPages::open(proc, child);
     EXPECT_TRUE(mappings && pages);
     for (const Mapping& mapping : *mappings)
       if (const auto all = pages->anonymous_pages_by_owner(mapping)) bytes += all->own.bytes();

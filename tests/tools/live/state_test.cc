@@ -3,8 +3,8 @@
 
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/live/drawing.h>
 #include <cowshed/tools/cowtop/live/panes.h>
-#include <cowshed/tools/cowtop/live/screen.h>
 #include <cowshed/tools/cowtop/live/state.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/figures.h>

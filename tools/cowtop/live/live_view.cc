@@ -5,9 +5,9 @@
 
 #include <cowshed/base/clock.h>
 #include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/live/drawing.h>
 #include <cowshed/tools/cowtop/live/live_view.h>
 #include <cowshed/tools/cowtop/live/panes.h>
-#include <cowshed/tools/cowtop/live/screen.h>
 #include <cowshed/tools/cowtop/measure/signals.h>
 
 namespace cowshed::cowtop::live {

@@ -1,6 +1,6 @@
 #pragma once
 
-// Room tools/cowtop/live: the live view: its state, its layout, and the drawing in screen.cc.  May
+// Room tools/cowtop/live: the live view: its state, its layout, and the drawing in drawing.cc.  May
 // use base, tools/cowtop/live/terminal, tools/cowtop/live/model, tools/cowtop/text,
 // tools/cowtop/measure, tools/cowtop/report.
 

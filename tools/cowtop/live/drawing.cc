@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <fmt/format.h>
 
+#include <cowshed/tools/cowtop/live/drawing.h>
 #include <cowshed/tools/cowtop/live/panes.h>
-#include <cowshed/tools/cowtop/live/screen.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 

@@ -17,12 +17,12 @@ struct AnonymousPages {
   PageRanges shared;  // by others, too
 };
 
-// Reads /proc/PID/pagemap, without privilege for processes of the same user.  Reading changes
-// nothing in the process.  Move-only, owns a descriptor.  Not thread-safe.  Errors: those of
-// ProcFiles.
-class PageMap {
+// The pages of one process, from /proc/PID/pagemap, read without privilege for processes of the
+// same user.  Reading changes nothing in the process.  Move-only, owns a descriptor.  Not
+// thread-safe.  Errors: those of ProcFiles.
+class ProcessPages {
  public:
-  static Expected<PageMap> open(const ProcFiles& proc, pid_t pid);
+  static Expected<ProcessPages> open(const ProcFiles& proc, pid_t pid);
 
   // Returns the resident anonymous pages of `mapping`.  base/pagemap.h states the cost and an
   // exception.
@@ -38,18 +38,18 @@ class PageMap {
   // children share since; that needs CAP_SYS_ADMIN and reads each such page's entry.
   Expected<PageRanges> copied_pages(const Mapping& mapping, const AnonymousPages& here,
                                     const PageRanges& inherited, const PageRanges& with_parent,
-                                    const PageMap* parent);
+                                    const ProcessPages* parent);
 
   // Whether the process has called exec or ended since open().  Then every read is empty.
   bool is_gone() const { return gone_; }
 
  private:
-  explicit PageMap(FileDescriptor file) : file_(std::move(file)) {}
+  explicit ProcessPages(FileDescriptor file) : file_(std::move(file)) {}
   Expected<void> check(int error);
   Expected<PageRanges> copied_file_pages(const PageRanges& resident, const PageRanges& inherited,
                                          const PageRanges& in_both, const PageRanges& exclusive,
-                                         const PageMap* parent);
-  Expected<PageRanges> different_pages(const PageRanges& pages, const PageMap& other);
+                                         const ProcessPages* parent);
+  Expected<PageRanges> different_pages(const PageRanges& pages, const ProcessPages& other);
 
   FileDescriptor file_;
   bool gone_ = false;

@@ -1,6 +1,6 @@
 #include <sys/ioctl.h>
 
-#include <cowshed/cow/proc/pagemap.h>
+#include <cowshed/cow/proc/process_pages.h>
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/refusals.h>
@@ -10,16 +10,16 @@ namespace {
 
 constexpr std::size_t kPage = 4096;
 
-class PageMapTest : public ::testing::Test {
+class ProcessPagesTest : public ::testing::Test {
  protected:
   static constexpr std::size_t kPages = 64;
 
-  PageMapTest() {
+  ProcessPagesTest() {
     memory_ = static_cast<char*>(::mmap(nullptr, kPages * kPage, PROT_READ | PROT_WRITE,
                                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     ::madvise(memory_, kPages * kPage, MADV_NOHUGEPAGE);
   }
-  ~PageMapTest() override { ::munmap(memory_, kPages * kPage); }
+  ~ProcessPagesTest() override { ::munmap(memory_, kPages * kPage); }
 
   std::uint64_t address(std::size_t page) const {
     return reinterpret_cast<std::uintptr_t>(memory_) + page * kPage;
@@ -34,11 +34,11 @@ class PageMapTest : public ::testing::Test {
   char* memory_;
 };
 
-TEST_F(PageMapTest, FindsWrittenPagesButNotZeroPagesNorHoles) {
+TEST_F(ProcessPagesTest, FindsWrittenPagesButNotZeroPagesNorHoles) {
   for (const std::size_t page : {3U, 4U, 9U}) memory_[page * kPage] = 1;
   volatile char sink = memory_[20 * kPage];  // the shared zero page
   (void)sink;
-  PageMap pages = PageMap::open(ProcFiles(), ::getpid()).value();
+  ProcessPages pages = ProcessPages::open(ProcFiles(), ::getpid()).value();
   PageRanges filled;
   filled.append({address(3), address(5)});
   filled.append({address(9), address(10)});
@@ -47,20 +47,20 @@ TEST_F(PageMapTest, FindsWrittenPagesButNotZeroPagesNorHoles) {
   EXPECT_EQ(pages.anonymous_pages_by_owner(mapping())->own.bytes(), filled.bytes());
 }
 
-TEST_F(PageMapTest, SharedWithAChildIsNotItsOwnUntilOneOfThemWrites) {
+TEST_F(ProcessPagesTest, SharedWithAChildIsNotItsOwnUntilOneOfThemWrites) {
   std::memset(memory_, 1, kPages * kPage);
   test::PausedChild child([&] {
     for (std::size_t page = 0; page < 10; ++page) memory_[page * kPage] = 2;
   });
   child.work();
-  PageMap pages = PageMap::open(ProcFiles(), child.pid()).value();
+  ProcessPages pages = ProcessPages::open(ProcFiles(), child.pid()).value();
   const auto found = pages.anonymous_pages_by_owner(mapping()).value();
   EXPECT_EQ(found.own.bytes(), 10 * kPage);
   EXPECT_EQ(found.shared.bytes(), (kPages - 10) * kPage);
 }
 
 // The child's own copies are its own also while a grandchild shares them.
-TEST_F(PageMapTest, ACopyThatAGrandchildSharesIsTheChilds) {
+TEST_F(ProcessPagesTest, ACopyThatAGrandchildSharesIsTheChilds) {
   if (!cowshed::test::has_sys_admin())
     GTEST_SKIP() << "needs CAP_SYS_ADMIN, to see which page is where";
   std::memset(memory_, 1, 10 * kPage);
@@ -76,8 +76,8 @@ TEST_F(PageMapTest, ACopyThatAGrandchildSharesIsTheChilds) {
     }
   });
   child.work();
-  PageMap own = PageMap::open(ProcFiles(), ::getpid()).value();
-  PageMap childs = PageMap::open(ProcFiles(), child.pid()).value();
+  ProcessPages own = ProcessPages::open(ProcFiles(), ::getpid()).value();
+  ProcessPages childs = ProcessPages::open(ProcFiles(), child.pid()).value();
   const auto inherited = own.anonymous_pages(file).value();
   ASSERT_EQ(inherited.bytes(), 10 * kPage);
   const auto here = childs.anonymous_pages_by_owner(file).value();
@@ -86,7 +86,7 @@ TEST_F(PageMapTest, ACopyThatAGrandchildSharesIsTheChilds) {
             (std::vector<PageRange>{{address(0), address(4)}}));
 }
 
-TEST_F(PageMapTest, WithAndWithoutScansTheAnswerIsTheSame) {
+TEST_F(ProcessPagesTest, WithAndWithoutScansTheAnswerIsTheSame) {
   if (!cowshed::test::has_sys_admin())
     GTEST_SKIP() << "needs CAP_SYS_ADMIN, to tell the zero page without a scan";
   for (const std::size_t page : {0U, 1U, 2U, 5U, 8U, 9U, 20U, 21U, 40U, 63U})
@@ -108,7 +108,7 @@ TEST_F(PageMapTest, WithAndWithoutScansTheAnswerIsTheSame) {
   child.work();
   const auto ranges_of = [&](pid_t pid) {
     std::ostringstream text;
-    auto pages = PageMap::open(ProcFiles(), pid);
+    auto pages = ProcessPages::open(ProcFiles(), pid);
     Mapping mappings[] = {mapping(), mapping()};
     mappings[1].begin = reinterpret_cast<std::uintptr_t>(huge);
     mappings[1].end = mappings[1].begin + 3 * kHuge;
@@ -136,11 +136,11 @@ TEST_F(PageMapTest, WithAndWithoutScansTheAnswerIsTheSame) {
   ::munmap(huge, 3 * kHuge);
 }
 
-TEST_F(PageMapTest, AnEndedProcessHasNothing) {
+TEST_F(ProcessPagesTest, AnEndedProcessHasNothing) {
   const cowshed::test::Child child([] { return 0; });
   siginfo_t info;
   ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child.pid()), &info, WEXITED | WNOWAIT), 0);
-  auto pages = PageMap::open(ProcFiles(), child.pid());
+  auto pages = ProcessPages::open(ProcFiles(), child.pid());
   if (pages) {
     EXPECT_TRUE(pages->anonymous_pages(mapping()).value().empty());
     EXPECT_TRUE(pages->is_gone());

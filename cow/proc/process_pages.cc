@@ -1,24 +1,25 @@
 #include <cerrno>
 
 #include <cowshed/base/try.h>
-#include <cowshed/cow/proc/pagemap.h>
+#include <cowshed/cow/proc/process_pages.h>
 
 namespace cowshed::cow {
 
 using internal::AnonymousPage;
 
-Expected<PageMap> PageMap::open(const ProcFiles& proc, pid_t pid) {
+Expected<ProcessPages> ProcessPages::open(const ProcFiles& proc, pid_t pid) {
   TRY(auto file, proc.open(pid, "pagemap"));
-  return PageMap(std::move(file));
+  return ProcessPages(std::move(file));
 }
 
-Expected<void> PageMap::check(int error) {
+Expected<void> ProcessPages::check(int error) {
   if (error == ESRCH) gone_ = true;
   else if (error != 0) return system_error("read pagemap", error);
   return {};
 }
 
-Expected<PageRanges> PageMap::different_pages(const PageRanges& pages, const PageMap& other) {
+Expected<PageRanges> ProcessPages::different_pages(const PageRanges& pages,
+                                                   const ProcessPages& other) {
   PageRanges result;
   for (const PageRange& range : pages.ranges()) {
     const int error = internal::visit_different_pages(
@@ -30,7 +31,7 @@ Expected<PageRanges> PageMap::different_pages(const PageRanges& pages, const Pag
   return result;
 }
 
-Expected<PageRanges> PageMap::anonymous_pages(const Mapping& mapping) {
+Expected<PageRanges> ProcessPages::anonymous_pages(const Mapping& mapping) {
   PageRanges result;
   const int error = internal::visit_anonymous_ranges(
       file_.get(), mapping.begin, mapping.end, internal::Anonymous::resident,
@@ -39,7 +40,7 @@ Expected<PageRanges> PageMap::anonymous_pages(const Mapping& mapping) {
   return result;
 }
 
-Expected<AnonymousPages> PageMap::anonymous_pages_by_owner(const Mapping& mapping) {
+Expected<AnonymousPages> ProcessPages::anonymous_pages_by_owner(const Mapping& mapping) {
   AnonymousPages result;
   const int error = internal::visit_anonymous_pages(
       file_.get(), mapping.begin, mapping.end,
@@ -51,20 +52,21 @@ Expected<AnonymousPages> PageMap::anonymous_pages_by_owner(const Mapping& mappin
   return result;
 }
 
-Expected<PageRanges> PageMap::copied_pages(const Mapping& mapping, const AnonymousPages& here,
-                                           const PageRanges& inherited,
-                                           const PageRanges& with_parent, const PageMap* parent) {
+Expected<PageRanges> ProcessPages::copied_pages(const Mapping& mapping, const AnonymousPages& here,
+                                                const PageRanges& inherited,
+                                                const PageRanges& with_parent,
+                                                const ProcessPages* parent) {
   if (!mapping.has_file()) return intersect(intersect(here.own, inherited), with_parent);
   const PageRanges resident = unite(here.own, here.shared);
   const PageRanges in_both = intersect(intersect(resident, inherited), with_parent);
   return copied_file_pages(resident, inherited, in_both, intersect(here.own, in_both), parent);
 }
 
-Expected<PageRanges> PageMap::copied_file_pages(const PageRanges& resident,
-                                                const PageRanges& inherited,
-                                                const PageRanges& in_both,
-                                                const PageRanges& exclusive,
-                                                const PageMap* parent) {
+Expected<PageRanges> ProcessPages::copied_file_pages(const PageRanges& resident,
+                                                     const PageRanges& inherited,
+                                                     const PageRanges& in_both,
+                                                     const PageRanges& exclusive,
+                                                     const ProcessPages* parent) {
   PageRanges still_inherited = subtract(intersect(resident, inherited), exclusive);
   if (parent != nullptr) {
     auto different = different_pages(subtract(in_both, exclusive), *parent);
@@ -79,7 +81,7 @@ Expected<ProcStat> stat_of_readable(const ProcFiles& proc, pid_t pid) {
   auto stat = proc.stat(pid);
   if (!stat) return stat;
   if (!stat->has_memory()) return tl::make_unexpected(no_memory_error(pid, *stat));
-  TRY_VOID(PageMap::open(proc, pid));
+  TRY_VOID(ProcessPages::open(proc, pid));
   return stat;
 }
 
