@@ -36,7 +36,7 @@ void Child::read_messages() {
     }
     auto received = receive_message(socket.get(), MSG_DONTWAIT);
     if (!received || !*received) {
-      unread = received ? unread : received.error().message;
+      receive_error = received ? receive_error : received.error().message;
       return;
     }
     Message& message = **received;
@@ -85,7 +85,7 @@ std::string describe_end(const Launch& launch, const Child& child, bool must_ret
   if (child.stray_write) return worker + " died: " + to_string(*child.stray_write);
   if (child.failure) return worker + ": " + *child.failure;
   if (exit.signal != 0) return worker + describe_signal(launch, exit.signal);
-  if (!child.unread.empty()) return worker + ": " + child.unread;
+  if (!child.receive_error.empty()) return worker + ": " + child.receive_error;
   if (options.method == Start::forkserver && !child.reported && !child.value)
     return worker + " ended, nobody knows how: its forkserver " + launch.server->how_it_ended();
   if (options.method == Start::spawn && !child.begun)

@@ -25,16 +25,16 @@ namespace {
 
 using internal::is_ready;
 
-COWSHED_FORK_STATE std::mutex of_process_mutex;
+COWSHED_FORK_STATE std::mutex default_server_mutex;
 
 }  // namespace
 
 Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::start(
     const ForkServerOptions& options, const internal::WorkerFunction* warm_up,
-    const Arguments& arguments) {
+    const Arguments& put_arguments) {
   auto server = std::make_shared<ForkServerProcess>();
   server->name_ = "forkserver '" + options.name + "': ";
-  TRY_VOID(server->begin(options, warm_up, arguments).map_error([&](Error error) {
+  TRY_VOID(server->begin(options, warm_up, put_arguments).map_error([&](Error error) {
     error.message = server->name_ + error.message;
     return error;
   }));
@@ -43,24 +43,26 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::start(
 
 Expected<void> ForkServerProcess::begin(const ForkServerOptions& options,
                                         const internal::WorkerFunction* warm_up,
-                                        const Arguments& arguments) {
+                                        const Arguments& put_arguments) {
   if (program_name() == nullptr) return no_runtime_error();
   TRY(auto sockets, make_socket_pair());
   socket_ = std::move(sockets.first);
-  internal::Content job;
+  internal::Content warm_up_call;
   try {
     Encoder to;
     to.put(getpid()).put(warm_up != nullptr);
     if (warm_up != nullptr) {
       put_function(to, *warm_up);
-      arguments(to);
+      put_arguments(to);
     }
-    job = to.finish();
-  } catch (const std::exception& failure) {
+    warm_up_call = to.finish();
+  } catch (const std::exception& failure) {  // of an argument's own encoding, say
     return make_error(ErrorCode::system_call, internal::text_of(failure));
   }
+  // Both wait in the socket: the process that reads them is started next.  They are small, because
+  // descriptors carry what is not.
   TRY_VOID(send_new_arenas());
-  TRY_VOID(send_message(socket_.get(), MessageKind::serve, {}, job));
+  TRY_VOID(send_message(socket_.get(), MessageKind::serve, {}, warm_up_call));
   TRY(Child spawned, spawn_process("", sockets.second.get(), options.environment));
   pid_ = spawned.exit.pid;
   pidfd_ = std::move(spawned.pidfd);
@@ -81,7 +83,7 @@ Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& opti
     return make_error(ErrorCode::forkserver_ended,
                       "it ended before it had warmed up: " + how_it_ended());
   }
-  if (message->kind != MessageKind::begun)
+  if (message->kind != MessageKind::begun)  // the warm-up failed, and this says why
     return make_error(ErrorCode::invalid_argument, message->content.inline_bytes());
   return {};
 }
@@ -95,8 +97,8 @@ ForkServerProcess::~ForkServerProcess() {
 
 bool ForkServerProcess::ended() const { return is_ready(pidfd_.get()); }
 
-// The kernel closes a process's files before its pidfd says that it has ended (do_exit() in
-// kernel/exit.c).  Waits for the latter if the former has happened.
+// A process that ends closes its socket shortly before its pidfd says that it has ended (do_exit()
+// in kernel/exit.c).  If the socket is closed, the pidfd has a second to follow.
 bool ForkServerProcess::is_ending() const {
   constexpr int kPatience = 1000;  // ms
   return is_ready(pidfd_.get(), POLLIN, is_ready(socket_.get(), POLLHUP) ? kPatience : 0);
@@ -130,17 +132,18 @@ Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int so
 }
 
 Expected<void> ForkServerProcess::send_new_arenas() {
-  const std::uint64_t now = layout::changes();
-  if (now == arenas_sent_) return {};
+  // Read before they are packed: an arena that comes meanwhile is sent twice, not never.
+  const std::uint64_t version = layout::changes();
+  if (version == arenas_sent_) return {};
   TRY(const auto arenas, internal::pack_arenas());
   TRY_VOID(send_message(socket_.get(), MessageKind::adopt, {}, arenas));
-  arenas_sent_ = now;
+  arenas_sent_ = version;
   return {};
 }
 
 Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::of_process() {
   const std::lock_guard lock(
-      fork_handlers::held_over_forks<fork_handlers::Rank::forkserver, of_process_mutex>());
+      fork_handlers::held_over_forks<fork_handlers::Rank::forkserver, default_server_mutex>());
   static std::shared_ptr<ForkServerProcess> own;
   if (own == nullptr || own->owner_ != getpid() || own->ended()) {
     TRY(own, start({}, nullptr, nullptr));
@@ -148,18 +151,17 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::of_process() {
   return own;
 }
 
-// Returns whether something can be read; false: the forkserver has ended.
-bool ForkServerProcess::wait_readable(int socket) const {
+void ForkServerProcess::wait_for_message_or_end(int socket) const {
   std::array<pollfd, 2> waiting = {pollfd{socket, POLLIN, 0}, pollfd{pidfd_.get(), POLLIN, 0}};
   TEMP_FAILURE_RETRY(poll(waiting.data(), waiting.size(), -1));
-  return is_ready(socket);
 }
 
 template <class Condition>
 void ForkServerProcess::read_messages_until(Condition is_done, Child& child) const {
-  for (bool alive = true; alive && !is_done();) {
-    alive = wait_readable(child.socket.get()) && !ended();
-    child.read_messages();
+  for (bool had_ended = false; !had_ended && !is_done();) {
+    wait_for_message_or_end(child.socket.get());
+    had_ended = ended();
+    child.read_messages();  // after that look: all that it sent before its end is here
   }
 }
 
@@ -167,9 +169,9 @@ Expected<Child> request_worker(const Launch& launch, int rank) {
   TRY(auto sockets, make_socket_pair());
   Child worker;
   worker.exit.rank = rank;
+  // Keeps a descriptor number free for the worker's pidfd, without which nobody could end it.
   worker.spare = FileDescriptor(fcntl(sockets.first.get(), F_DUPFD_CLOEXEC, 0));
-  if (!worker.spare)  // without a pidfd nobody could end the worker
-    return system_error("a worker's pidfd", errno);
+  if (!worker.spare) return system_error("a worker's pidfd", errno);
   worker.socket = std::move(sockets.first);
   TRY_VOID(launch.server->request(launch, rank, sockets.second.get()));
   return worker;
@@ -192,9 +194,9 @@ Expected<void> await_start(const Launch& launch, Child& child) {
   if (child.refused)
     return make_error(ErrorCode::system_call, "the forkserver says: " + *child.refused);
   if (!child.running()) {
-    return make_error(ErrorCode::system_call, child.unread.empty()
+    return make_error(ErrorCode::system_call, child.receive_error.empty()
                                                   ? "the worker was killed before it began"
-                                                  : child.unread);
+                                                  : child.receive_error);
   }
   return {};
 }

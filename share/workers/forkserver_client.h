@@ -21,7 +21,7 @@ class ForkServerProcess {
   // Starts a forkserver and waits until it has warmed up.  `warm_up` may be null.
   static Expected<std::shared_ptr<ForkServerProcess>> start(const ForkServerOptions& options,
                                                             const internal::WorkerFunction* warm_up,
-                                                            const Arguments& arguments);
+                                                            const Arguments& put_arguments);
   // Returns the process's own forkserver; starts one if there is none or it has ended.
   static Expected<std::shared_ptr<ForkServerProcess>> of_process();
 
@@ -44,10 +44,10 @@ class ForkServerProcess {
 
  private:
   Expected<void> begin(const ForkServerOptions& options, const internal::WorkerFunction* warm_up,
-                       const Arguments& arguments);
+                       const Arguments& put_arguments);
   Expected<void> wait_until_ready(const ForkServerOptions& options) const;
   Expected<void> send_new_arenas();  // unless it has them all
-  bool wait_readable(int socket) const;
+  void wait_for_message_or_end(int socket) const;
   bool is_ending() const;
 
   std::string name_;

@@ -63,7 +63,7 @@ struct Child {
   std::optional<StrayWrite> stray_write;
   std::optional<std::string> failure;  // an exception's text
   std::optional<internal::Content> value;
-  std::string unread;  // why a message could not be received
+  std::string receive_error;  // why a message could not be received
 
   bool timed_out = false;  // killed, because it had not begun in time
 
