@@ -6,7 +6,7 @@ set(entries malloc calloc realloc free memalign aligned_alloc posix_memalign mal
     mallocx dallocx sdallocx mallctl)
 set(kept malloc_conf malloc_conf_2_conf_harder malloc_message
     je_arena_emap_global je_rtree_ctx_data_init je_rtree_leaf_elm_lookup_hard
-    je_opt_cache_oblivious)
+    je_opt_cache_oblivious je_extent_alloc_mmap)
 
 function(run)
   execute_process(COMMAND ${ARGN} WORKING_DIRECTORY ${work} RESULT_VARIABLE status
@@ -28,6 +28,9 @@ list(FILTER objects EXCLUDE REGEX jemalloc_cpp)
 # The map from addresses to records gets memory of ours, which can be taken away: see
 # jemalloc::forget_addresses().
 run(${OBJCOPY} --redefine-sym je_base_alloc=${prefix}address_map_memory rtree.pic.o)
+foreach(object base ehooks)
+  run(${OBJCOPY} --redefine-sym je_extent_alloc_mmap=${prefix}map_memory ${object}.pic.o)
+endforeach()
 # An option that it does not read from its configuration: share/jemalloc/jemalloc.cc says.
 run(${OBJCOPY} --weaken-symbol=je_opt_cache_oblivious jemalloc.pic.o)
 run(${LD} -r -o all.o ${objects})

@@ -187,12 +187,8 @@ Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {
 Expected<void> ArenaCore::prefault() const {
   TRY_VOID(expect_frozen());
   // A read of a hole would allocate memory for it.
-  for (const Run& run : without({{0, frozen_bytes()}}, past_.holes)) {
-    if (madvise(reinterpret_cast<void*>(begin() + run.begin), run.end - run.begin,
-                MADV_POPULATE_READ) != 0) {
-      return system_error(who() + ": MADV_POPULATE_READ", errno);
-    }
-  }
+  for (const Run& run : without({{0, frozen_bytes()}}, past_.holes))
+    TRY_VOID(populate(begin() + run.begin, run.end - run.begin, who()));
   return {};
 }
 

@@ -160,6 +160,12 @@ void unmap_generation(const ArenaMapping& mapping, std::size_t first) {
   close(mapping.fd);
 }
 
+Expected<void> populate(std::uintptr_t begin, std::size_t size, const std::string& who) {
+  if (madvise(reinterpret_cast<void*>(begin), size, MADV_POPULATE_READ) == 0) return {};
+  return system_error(
+      who + ": its pages cannot be read (EFAULT: is the file system of its image full?)", errno);
+}
+
 Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& runs, bool huge_pages,
                          const std::string& who, const Progress& progress, std::vector<Run>& small,
                          int& error) {
@@ -174,6 +180,7 @@ Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& ru
   for (const Run& run : runs) {
     for (std::size_t offset = run.begin; offset < run.end; offset += kCollapseStep) {
       const Run step = {offset, std::min(offset + kCollapseStep, run.end)};
+      TRY_VOID(populate(mapping.begin + step.begin, step.end - step.begin, who));
       if (const int failed = copy_step(mapping, step, huge_pages, small, error))
         return system_error(who + ": copying what was written to", failed);
       done += step.end - step.begin;

@@ -57,6 +57,10 @@ Expected<ArenaMapping> map_generation(const std::string& name, std::uintptr_t be
 // Makes [first, size) inaccessible again and closes the memfd.
 void unmap_generation(const ArenaMapping& mapping, std::size_t first);
 
+// Maps these pages for reading.  Errors: system_call where reading one would raise SIGBUS, because
+// the image that backs it was cut short, or is on a full tmpfs, which has no page for a hole.
+Expected<void> populate(std::uintptr_t begin, std::size_t size, const std::string& who);
+
 // Copies these runs of the arena, all below the generation's `first`, into the memfd.  Uses 2 MiB
 // pages if `huge_pages` and where the kernel has them.  Appends runs that are in 4 KiB pages to
 // `small`, and stores the errno of the last refusal in `error`.

@@ -111,6 +111,7 @@ Expected<void> write_payload(const ArenaCore& core, int fd, std::uint64_t payloa
   for (const Run& run : without({{0, core.used()}}, core.past().holes)) {
     for (std::size_t at = run.begin; at < run.end; at += kCollapseStep) {
       const std::size_t end = std::min(at + kCollapseStep, run.end);
+      TRY_VOID(populate(core.begin() + at, end - at, who));
       const ByteSpan bytes(reinterpret_cast<const std::byte*>(core.begin() + at), end - at);
       if (const int error = write_pages(fd, bytes, payload + at)) return write_error(who, error);
       if (progress && end < core.used()) progress(end, core.used());

@@ -7,10 +7,14 @@
 #include <sys/types.h>
 
 #include <cowshed/share/jemalloc/jemalloc.h>
+#include <cowshed/share/os/huge_pages.h>
+
+using cowshed::internal::keep_in_small_pages;
 
 namespace {
 
 constexpr std::size_t kLeafSize = 2U << 20U;
+constexpr std::size_t kRootSize = 2U << 20U;
 constexpr std::size_t kAddressesPerLeaf = 1U << 30U;
 
 }  // namespace
@@ -49,6 +53,16 @@ void* cowshed_je_je_rtree_leaf_elm_lookup_hard(void* thread, void* map, void* co
                                                std::uintptr_t address, bool must_exist,
                                                bool create);
 
+void* cowshed_je_je_extent_alloc_mmap(void* address, std::size_t size, std::size_t alignment,
+                                      bool* zero, bool* commit);
+void* cowshed_je_map_memory(void* address, std::size_t size, std::size_t alignment, bool* zero,
+                            bool* commit) {
+  static std::atomic<int> blocks = 0;
+  void* got = cowshed_je_je_extent_alloc_mmap(address, size, alignment, zero, commit);
+  if (got != nullptr && blocks++ < 4) keep_in_small_pages(got, size);
+  return got;
+}
+
 void* cowshed_je_address_map_memory(void*, void*, std::size_t size, std::size_t) {
   const auto map = [](std::size_t bytes) {
     void* got = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -57,16 +71,19 @@ void* cowshed_je_address_map_memory(void*, void*, std::size_t size, std::size_t)
   const auto unmap = [](std::uintptr_t begin, std::uintptr_t end) {
     if (begin < end) munmap(reinterpret_cast<void*>(begin), end - begin);
   };
+  keep_in_small_pages(cowshed_je_je_arena_emap_global, kRootSize);
   std::uintptr_t got = map(size);
-  if (got % kLeafSize == 0)  // below the last one, or none
-    return reinterpret_cast<void*>(got);
-  unmap(got, got + size);
-  got = map(size + kLeafSize);
-  if (got == 0) return nullptr;
-  const std::uintptr_t aligned = (got + kLeafSize - 1) & ~(kLeafSize - 1);
-  unmap(got, aligned);
-  unmap(aligned + size, got + size + kLeafSize);
-  return reinterpret_cast<void*>(aligned);
+  if (got % kLeafSize != 0) {  // else it is below the last one, or none
+    unmap(got, got + size);
+    got = map(size + kLeafSize);
+    if (got == 0) return nullptr;
+    const std::uintptr_t aligned = (got + kLeafSize - 1) & ~(kLeafSize - 1);
+    unmap(got, aligned);
+    unmap(aligned + size, got + size + kLeafSize);
+    got = aligned;
+  }
+  if (got != 0) keep_in_small_pages(reinterpret_cast<void*>(got), size);
+  return reinterpret_cast<void*>(got);
 }
 
 char* cowshed_je_no_environment(const char*) { return nullptr; }
@@ -174,6 +191,7 @@ void forget_addresses(std::uintptr_t begin, std::uintptr_t end) {
     if (leaf != nullptr) {
       (void)mmap(leaf, kLeafSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
                  -1, 0);
+      keep_in_small_pages(leaf, kLeafSize);
     }
   }
 }

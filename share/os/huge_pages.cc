@@ -44,4 +44,10 @@ std::vector<Run> collapse_runs(std::uintptr_t begin, const std::vector<Run>& run
   return small;
 }
 
+void keep_in_small_pages(void* memory, std::size_t size) noexcept {
+  const auto begin = (reinterpret_cast<std::uintptr_t>(memory) + kPage - 1) / kPage * kPage;
+  const auto end = (reinterpret_cast<std::uintptr_t>(memory) + size) / kPage * kPage;
+  (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_NOHUGEPAGE);
+}
+
 }  // namespace cowshed::internal

@@ -8,7 +8,7 @@
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/os/runs.h>
 
-// Huge pages, by MADV_COLLAPSE.
+// Huge pages, by MADV_COLLAPSE, and their absence.
 namespace cowshed::internal {
 
 constexpr std::size_t kHugePage = 2_MiB;
@@ -25,5 +25,9 @@ int collapse_range(std::uintptr_t begin, std::size_t size) noexcept;
 std::vector<Run> collapse_runs(
     std::uintptr_t begin, const std::vector<Run>& runs,
     const std::function<void(std::size_t done, std::size_t total)>& progress, int& error);
+
+// For what most processes need little of: where the kernel always gives huge pages, the first write
+// would take 2 MiB.
+void keep_in_small_pages(void* memory, std::size_t size) noexcept;
 
 }  // namespace cowshed::internal

@@ -3,6 +3,7 @@
 
 #include <cowshed/share/arena/table.h>
 #include <cowshed/share/jemalloc/outside_scope.h>
+#include <cowshed/share/os/huge_pages.h>
 #include <cowshed/share/process/fork_handlers.h>
 #include <cowshed/share/process/published_layout.h>
 #include <cowshed/share/process/tree.h>
@@ -13,6 +14,9 @@ namespace cowshed {
 using namespace internal;
 
 std::array<PublishedSlot, kMaxPublished> internal::published_slots;
+[[gnu::constructor(101)]] static void keep_slots_small() {
+  keep_in_small_pages(published_slots.data(), sizeof published_slots);
+}
 
 namespace registry {
 

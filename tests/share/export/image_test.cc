@@ -374,6 +374,29 @@ TEST_F(Image, LeavesNothingOnAFullDisk) {
   EXPECT_THAT(names, IsEmpty());
 }
 
+// A page of zeros is a hole in the file, and reading it takes memory of the file system.
+TEST_F(Image, OnAFullFileSystemFailsWithoutASignal) {
+  if (mount("none", folder_.path().c_str(), "tmpfs", 0, "size=4m") != 0)
+    GTEST_SKIP() << "a small file system cannot be mounted: " << std::strerror(errno);
+  {
+    Arena made = make_arena();
+    ASSERT_TRUE(publish("zeros", made.make_array<std::uint64_t>(1_MiB).value()));
+    ASSERT_TRUE(made.freeze());
+    ASSERT_THAT(save_image(made, image_), Succeeds());
+  }
+  auto arena = open_image(image_, {.mode = FreezeMode::lenient}).value();
+  auto& first =
+      const_cast<std::uint64_t&>(find<std::span<const std::uint64_t>>("zeros").value()->front());
+  first = 1;
+  std::ofstream(folder_ / "full") << std::string(5_MiB, 'x');
+  const auto refrozen = arena.refreeze();
+  const auto saved = save_image(arena, folder_ / "new");
+  umount2(folder_.path().c_str(), MNT_DETACH);
+  EXPECT_THAT(refrozen, FailsBy(EFAULT, "its pages cannot be read"));
+  EXPECT_THAT(saved, FailsBy(EFAULT, "its pages cannot be read"));
+  EXPECT_EQ(first, 1U);
+}
+
 TEST_F(Image, IsOpenedByOneOfManyThreads) {
   save_filled(image_);
   std::array<std::optional<Expected<Arena>>, 4> results;

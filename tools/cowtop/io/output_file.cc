@@ -57,9 +57,13 @@ tl::unexpected<Error> planted(const std::string& path, const std::string& what) 
 tl::unexpected<Error> cannot_open(const std::string& path, const FileDescriptor& folder,
                                   const std::string& name) {
   const int error = errno;
-  const bool is_link = error == ELOOP && others_may_write(status_of(folder.get()));
-  return is_link ? planted(path, name + " is a symbolic link")
-                 : system_error("cannot write " + path, error);
+  // RESOLVE_NO_SYMLINKS gives ELOOP, fs.protected_symlinks EACCES (proc_sys_fs(5)).
+  struct stat entry{};
+  const bool is_link = ::fstatat(folder.get(), name.c_str(), &entry, AT_SYMLINK_NOFOLLOW) == 0 &&
+                       S_ISLNK(entry.st_mode);
+  if (is_link && (error == ELOOP || error == EACCES) && others_may_write(status_of(folder.get())))
+    return planted(path, name + " is a symbolic link");
+  return system_error("cannot write " + path, error);
 }
 
 // Creates the file if it is not there, and waits until a FIFO has a reader.  Errors:
