@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
@@ -81,6 +83,15 @@ struct CodeSite {
   bool truncated = false;  // `stack` lacks its outermost callers
   bool operator==(const CodeSite&) const = default;
 };
+
+// Whether a function ends the program, by its name: an interpreter or the C library frees or
+// destroys there what the program holds.
+inline bool ends_program(std::string_view function) {
+  constexpr std::array<std::string_view, 9> kNames = {
+      "__run_exit_handlers", "Py_FinalizeEx",       "Py_Finalize", "ruby_cleanup", "rb_ec_cleanup",
+      "perl_destruct",       "php_module_shutdown", "R_CleanUp",   "caml_shutdown"};
+  return std::find(kNames.begin(), kNames.end(), function) != kNames.end();
+}
 
 struct MappingCopies {
   // "[heap]", "[stack]", "thread stack", "anonymous", "arena NAME", a path (its .data), a path with

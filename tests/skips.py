@@ -45,12 +45,15 @@ def reason_of(output):
 
 def main(path, preset, results):
     skips = read_list(path)
-    bad = 0
+    bad = failed = 0
     cases = list(ET.parse(results).getroot().iter("testcase"))
     if not cases:
         sys.exit(f"{results}: there are no tests in it")
     for case in cases:
         if case.get("status") == "run":
+            continue
+        if case.get("status") == "fail":  # ctest says which
+            failed = 1
             continue
         name, output = case.get("name"), case.findtext("system-out") or ""
         skipped = case.find("skipped") is not None and case.get("status") == "notrun"
@@ -64,6 +67,7 @@ def main(path, preset, results):
             bad += 1
     if bad:
         sys.exit(f"error: {bad} tests did not run for a reason that {path} does not have")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -53,11 +53,12 @@ install_packages() {
     printf 'Going on in the hope that they are installed.\n'
     return
   fi
-  if [ ${#missing[@]} -eq 0 ] && compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then return; fi
+  # The demo of tools/try reads the package lists.
+  if [ ${#missing[@]} -eq 0 ] && { [ "$*" != try ] || compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; }; then return; fi
   say "installing ${#missing[@]} packages and those that they need"
   as_root apt-get update -q -o APT::Update::Error-Mode=any >"$log" 2>&1 ||
     die "the package lists cannot be fetched: is there a network? ($PWD/$log)"
-  local wanted=()
+  local wanted=() unknown=()
   for line in "${missing[@]}"; do
     for package in ${line//|/ }; do
       if [ -n "$(apt-cache show --no-all-versions "$package" 2>/dev/null)" ]; then
@@ -65,8 +66,10 @@ install_packages() {
         continue 2
       fi
     done
-    die "no package ${line//|/ or } is known here (needed: Debian 12 or 13, or its packages by other means)"
+    unknown+=("${line//|/ or }")
   done
+  [ ${#unknown[@]} = 0 ] ||
+    die "packages that are not known here (needed: Debian 12 or 13, or these by other means): ${unknown[*]}"
   [ ${#wanted[@]} -gt 0 ] || return 0
   # Services that come with them are not started.
   local policy=/usr/sbin/policy-rc.d
@@ -91,7 +94,7 @@ build() { # build PRESET [TARGET...]
       CCACHE_NOHASHDIR=1 'CCACHE_IGNOREOPTIONS=-fmacro-prefix-map=*'
   fi
   cmake --preset "$preset" >"build/$preset.configure.log" 2>&1 ||
-    { cat "build/$preset.configure.log"; die "configuring the $preset preset failed"; }
+    { cat "build/$preset.configure.log"; rm -f "build/$preset/CMakeCache.txt"; die "configuring the $preset preset failed"; }
   # Progress on one line of a terminal, and nothing but failures elsewhere.
   if [ -t 1 ]; then
     cmake --build "build/$preset" ${1:+--target "$@"}

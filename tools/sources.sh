@@ -6,11 +6,18 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 # git refuses a checkout that belongs to somebody else; so do the programs that call it.
 export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$PWD
 
-# sources PATTERN...: those that are there, committed or not, but for what .gitignore leaves out.
+# clone_here FOLDER: a clone of the last commit.  git passes the settings above on to no other repository.
+clone_here() {
+  printf '[safe]\n\tdirectory = *\n' >"$1.gitconfig"
+  GIT_CONFIG_GLOBAL=$1.gitconfig git clone -q . "$1"
+  rm "$1.gitconfig"
+}
+
+# sources [PATTERN...]: those that are there, committed or not, but for what .gitignore leaves out.
 sources() {
   local found
-  found=$(git ls-files --cached --others --exclude-standard -- "$@" | sort -u) || return
-  while read -r file; do
-    if [ -e "$file" ]; then printf '%s\n' "$file"; fi
+  found=$(git ls-files -z --cached --others --exclude-standard -- "$@" | tr '\0' '\n' | sort -u) || return
+  while IFS= read -r file; do
+    if [ -f "$file" ]; then printf '%s\n' "$file"; fi
   done <<<"$found"
 }

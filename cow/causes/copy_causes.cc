@@ -230,6 +230,7 @@ bool is_lock_or_flag(const StoreSite& site) {
 }
 
 constexpr std::string_view kReferenceCount = "reference count";
+constexpr std::string_view kProgramExit = "program exit";
 constexpr std::string_view kUnknown = "unknown";
 
 std::string_view name_of(const StoreSite& site, const ReleaseSites& release_sites) {
@@ -271,6 +272,10 @@ bool may_be_stock(const std::vector<const StoreSite*>& sites) {
   });
 }
 
+std::uint64_t samples_of(const StoreSite& site, std::string_view cause) {
+  return cause == kProgramExit ? site.at_exit : site.samples - site.at_exit;
+}
+
 struct Group {
   std::uint64_t samples = 0;
   std::vector<const StoreSite*> sites;
@@ -285,8 +290,9 @@ bool is_weak(const Group& group) {
 
 std::string evidence(std::string_view name, Group& group, std::uint64_t all,
                      const ReleaseSites& release_sites) {
-  std::stable_sort(group.sites.begin(), group.sites.end(),
-                   [](const auto* a, const auto* b) { return a->samples > b->samples; });
+  std::stable_sort(group.sites.begin(), group.sites.end(), [&](const auto* a, const auto* b) {
+    return samples_of(*a, name) > samples_of(*b, name);
+  });
   const StoreSite& top = *group.sites.front();
   std::string text = description(top);
   if (group.sites.size() > 1) text += fmt::format(" and {} more", group.sites.size() - 1);
@@ -295,8 +301,8 @@ std::string evidence(std::string_view name, Group& group, std::uint64_t all,
     std::uint64_t up = 0;
     std::uint64_t down = 0;
     for (const StoreSite* site : group.sites) {
-      if (site->store.amount == 1) up += site->samples;
-      if (site->store.amount == -1) down += site->samples;
+      if (site->store.amount == 1) up += samples_of(*site, name);
+      if (site->store.amount == -1) down += samples_of(*site, name);
     }
     text += fmt::format("; +1 in {}, -1 in {}", up, down);
     if (up + down < group.samples)
@@ -316,10 +322,14 @@ std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
   std::uint64_t all = 0;
   std::map<std::string_view, Group> groups;
   for (const StoreSite& site : sites) {
-    Group& group = groups[name_of(site, release_sites)];
-    group.samples += site.samples;
-    group.sites.push_back(&site);
-    all += site.samples;
+    for (const std::string_view cause : {name_of(site, release_sites), kProgramExit}) {
+      const std::uint64_t samples = samples_of(site, cause);
+      if (samples == 0) continue;
+      Group& group = groups[cause];
+      group.samples += samples;
+      group.sites.push_back(&site);
+      all += samples;
+    }
   }
   if (const auto counts = groups.find(kReferenceCount);
       counts != groups.end() && is_weak(counts->second)) {

@@ -46,6 +46,9 @@
 //                        one by which std::shared_ptr counts.  Or Py_INCREF or Py_DECREF stores the
 //                        word; since CPython 3.12 they load, test and store the count, so only
 //                        debug information shows them, as inlined functions.
+// "program exit"         The write was below a function by which an interpreter or the C library
+// ends
+//                        the program: it frees or destroys what the program holds.  Comes first.
 // "lock or flag word"    xchg, cmpxchg, an atomic or, and, bts...; the same without the lock on one
 //                        constant bit; a store in a function with the name of a lock.
 namespace cowshed::cow {
@@ -65,6 +68,7 @@ struct StoreSite {
   std::uint64_t at_page_end = 0;      // the last store of the page
   std::uint64_t in_file = 0;          // in a private mapping of a file
   std::uint64_t near_stack_pointer = 0;
+  std::uint64_t at_exit = 0;  // below a function for which ends_program() holds
 };
 
 // Returns the number of release sites of a binary for a counter (code_reader/refcount_scan.h).

@@ -39,11 +39,14 @@ void tally(StoreSite& site, const CopySample& sample) {
 
 }  // namespace
 
+StoreSites::SiteKey StoreSites::key_of(const Kernel& kernel, const CodeStack& code) {
+  SiteKey key{kernel, {}};
+  std::copy_n(code.addresses.begin(), std::min(kCallers, code.addresses.size()), key.code.begin());
+  return key;
+}
+
 void StoreSites::add(const CopySample& sample, const CodeStack& code) {
-  SiteKey key;
-  if (!sample.user_mode) key.kernel = sample.system_call;
-  const std::size_t callers = std::min(kCallers, code.addresses.size());
-  std::copy_n(code.addresses.begin(), callers, key.code.begin());
+  SiteKey key = key_of(sample.user_mode ? Kernel() : Kernel(sample.system_call), code);
   auto& sites = processes_[sample.process_id];
   if (sites_ >= kMostSites && !sites.contains(key)) key = {};
   const auto [entry, is_new] = sites.try_emplace(key);
@@ -87,14 +90,20 @@ std::size_t StoreSites::release_sites_of(const Binary* binary, CounterField fiel
   return found == entry->second.end() ? 0 : found->second;
 }
 
-std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id, Symbolizer& symbols) {
+std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id,
+                                              const std::vector<AtExit>& at_exit,
+                                              Symbolizer& symbols) {
   const auto found = processes_.find(process_id);
   if (found == processes_.end()) return {};
+  std::map<SiteKey, std::uint64_t> ending;
+  for (const AtExit& each : at_exit) ending[key_of(each.kernel, each.code)] += each.samples;
   std::vector<StoreSite> sites;
   sites.reserve(found->second.size());
   std::map<std::string, const Binary*> binaries;  // by module
   for (const auto& [key, tallied] : found->second) {
     StoreSite& site = sites.emplace_back(tallied);
+    if (const auto part = ending.find(key); part != ending.end())
+      site.at_exit = std::min(part->second, site.samples);
     for (const CodeAddress& address : key.code) {
       if (address == CodeAddress{}) break;
       for (const Frame& frame : symbols.frames(address)) {

@@ -28,20 +28,31 @@ class StoreSites {
   // As CopyProfiler::merge().
   void merge(std::uint64_t process_id, std::uint64_t into);
 
+  // nullopt: the program stored; else the system call, if any.
+  using Kernel = std::optional<std::optional<std::uint64_t>>;
+
+  // Samples of one stack below a function that ends the program.
+  struct AtExit {
+    Kernel kernel;
+    CodeStack code;
+    std::uint64_t samples = 0;
+  };
+
   // Returns the causes of one process, by the probe's ID.  Looks up names and reads binaries.
-  std::vector<CopyPattern> patterns(std::uint64_t process_id, Symbolizer& symbols);
+  std::vector<CopyPattern> patterns(std::uint64_t process_id, const std::vector<AtExit>& at_exit,
+                                    Symbolizer& symbols);
 
  private:
   // The storing instruction and its nearest callers.
   static constexpr std::size_t kCallers = 8;
   struct SiteKey {
-    // nullopt: the program stored; else the system call, if any.
-    std::optional<std::optional<std::uint64_t>> kernel;
+    Kernel kernel;
     std::array<CodeAddress, kCallers> code;
     auto operator<=>(const SiteKey&) const =
         default;  // NOLINT(modernize-use-nullptr): clang-tidy 14
   };
   using Sites = std::map<SiteKey, StoreSite>;
+  static SiteKey key_of(const Kernel& kernel, const CodeStack& code);
 
   std::size_t release_sites_of(const Binary* binary, CounterField field);
 

@@ -89,6 +89,7 @@ void Meter::Region::find_others(const ProcStat& self) {
   if (self.ppid != 0) add(self.ppid);
   if (const auto children = proc.children(pid))
     for (const pid_t child : *children) add(child);
+  else unknown_at_begin.push_back(children.error().message);
   if (!internal::tells_zero_page()) {
     unknown_at_begin.emplace_back(
         "which pages had been read and never written: before Linux 6.7, without CAP_SYS_ADMIN, "

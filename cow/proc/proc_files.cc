@@ -21,10 +21,13 @@ namespace {
 
 constexpr std::string_view kDeleted = " (deleted)";
 
-// The next word of `text`, which is shortened by it.
+// Cuts the next word off the front of `text`; empty: there is no more.
 std::string_view next_word(std::string_view& text, char separator = ' ') {
   const auto start = text.find_first_not_of(separator);
-  if (start == std::string_view::npos) return text = {};
+  if (start == std::string_view::npos) {
+    text = {};
+    return {};
+  }
   text.remove_prefix(start);
   const auto end = std::min(text.find(separator), text.size());
   const std::string_view word = text.substr(0, end);
@@ -32,6 +35,7 @@ std::string_view next_word(std::string_view& text, char separator = ' ') {
   return word;
 }
 
+// The number that `text` begins with; 0: none.
 template <class T>
 T number(std::string_view text, int base = 10) {
   T value = 0;
@@ -52,7 +56,7 @@ int read_all(const std::string& path, std::string& text) {
   }
 }
 
-Expected<std::string> read(pid_t pid, const std::string& path) {
+Expected<std::string> read_file_of(pid_t pid, const std::string& path) {
   std::string text;
   if (const int error = read_all(path, text)) return process_error(pid, path, error);
   return text;
@@ -63,12 +67,13 @@ Expected<std::string> read(pid_t pid, const std::string& path) {
 bool shares_memory(pid_t a, pid_t b) { return ::syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0; }
 
 tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error) {
-  const auto refused = [&](std::string_view why) {
-    return tl::make_unexpected(Error{ErrorCode::permission_denied, error == ENOENT ? EPERM : error,
-                                     fmt::format("PID {}: {}", pid, why)});
+  const auto refused = [&](int code, std::string_view why) {
+    return tl::make_unexpected(
+        Error{ErrorCode::permission_denied, code, fmt::format("PID {}: {}", pid, why)});
   };
   if (error == ENOENT && ::kill(pid, 0) != 0 && errno == EPERM) {
     return refused(
+        EPERM,
         "/proc hides it (hidepid), as it belongs to somebody else; run as its user or as root");
   }
   if (error == ENOENT || error == ESRCH) {
@@ -76,23 +81,24 @@ tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error)
         Error{ErrorCode::no_such_process, error, fmt::format("PID {}: no such process", pid)});
   }
   if (error != EACCES && error != EPERM) return system_error(path, error);
-  const char* why = ::geteuid() == 0
-                        ? ", though as root: without CAP_SYS_PTRACE (in a container, say), or a "
-                          "security module forbids it"
-                    : ProcFiles().is_ours(pid)
-                        ? ": the process is not dumpable (PR_SET_DUMPABLE, a change of user, "
-                          "capabilities of its file); run as root"
-                        : ": the process belongs to somebody else; run as its user or as root";
-  return refused(fmt::format("not permitted to read {}{}", path, why));
+  const char* why = ": the process belongs to somebody else; run as its user or as root";
+  if (::geteuid() == 0) {
+    why =
+        ", even as root: CAP_SYS_PTRACE is missing (in a container, say), or a security module "
+        "forbids it";
+  } else if (ProcFiles().is_ours(pid)) {
+    why =
+        ": the process is not dumpable (PR_SET_DUMPABLE, a change of user, capabilities of its "
+        "file), or Yama forbids it; run as root";
+  }
+  return refused(error, fmt::format("not permitted to read {}{}", path, why));
 }
 
 Error no_memory_error(pid_t pid, const ProcStat& stat) {
-  const bool is_zombie = stat.state == 'Z' || stat.state == 'X';
-  return {ErrorCode::no_such_process, 0,
-          fmt::format("PID {}: {}", pid,
-                      is_zombie                 ? "has exited (a zombie)"
-                      : stat.virtual_bytes == 0 ? "is a kernel thread, without memory of its own"
-                                                : "is about to exit")};
+  const char* why = "is about to exit";
+  if (stat.state == 'Z' || stat.state == 'X') why = "has exited (a zombie)";
+  else if (stat.virtual_bytes == 0) why = "is a kernel thread, without memory of its own";
+  return {ErrorCode::no_such_process, 0, fmt::format("PID {}: {}", pid, why)};
 }
 
 std::string ProcFiles::path(pid_t pid, std::string_view file) const {
@@ -101,15 +107,15 @@ std::string ProcFiles::path(pid_t pid, std::string_view file) const {
 
 Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
   const std::string file = path(pid, "stat");
-  TRY(const auto text, read(pid, file));
+  TRY(const auto text, read_file_of(pid, file));
   // The command's name may hold blanks and parentheses: it ends at the last one (proc(5)).
-  const auto open = text.find('(');
-  const auto close = text.rfind(')');
-  if (open == std::string::npos || close == std::string::npos || close < open)
+  const auto begin = text.find('(');
+  const auto end = text.rfind(')');
+  if (begin == std::string::npos || end == std::string::npos || end < begin)
     return make_error(ErrorCode::unsupported, file + ": not in the format of proc(5)");
   ProcStat stat;
-  stat.comm = text.substr(open + 1, close - open - 1);
-  std::string_view rest = std::string_view(text).substr(close + 1);
+  stat.comm = text.substr(begin + 1, end - begin - 1);
+  std::string_view rest = std::string_view(text).substr(end + 1);
   std::array<std::string_view, 29> fields;  // by their numbers in proc(5)
   for (std::size_t field = 3; field < fields.size(); ++field) fields.at(field) = next_word(rest);
   const auto value = [&](std::size_t field) { return number<std::uint64_t>(fields.at(field)); };
@@ -122,6 +128,7 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
   stat.virtual_bytes = value(23);
   stat.resident_pages = value(24);
   // An exec moves the stack twice, and sets the start of the code (26) just before the second time.
+  // Until then the start of the stack is provisional.
   if (value(26) != 0) stat.start_stack = value(28);
   return stat;
 }
@@ -134,19 +141,23 @@ Expected<FileDescriptor> ProcFiles::open(pid_t pid, std::string_view file) const
 }
 
 Expected<std::vector<Mapping>> ProcFiles::maps(pid_t pid) const {
-  return read(pid, path(pid, "maps")).map([](const std::string& text) { return parse_maps(text); });
+  return read_file_of(pid, path(pid, "maps")).map([](const std::string& text) {
+    return parse_maps(text);
+  });
 }
 
 Expected<std::vector<Mapping>> ProcFiles::inherited_maps(pid_t pid) const {
-  TRY(const auto text, read(pid, path(pid, "smaps")));
+  TRY(const auto text, read_file_of(pid, path(pid, "smaps")));
   std::vector<Mapping> mappings;
   for (std::string_view rest = text; !rest.empty();) {
     const std::string_view line = next_word(rest, '\n');
+    // A mapping begins with a lower-case digit, its fields, which follow, with a capital.
     const bool is_field = line.empty() || (line[0] >= 'A' && line[0] <= 'Z');
     if (!is_field) mappings.push_back(parse_maps(line).at(0));
-    const bool is_kept = line.starts_with("VmFlags:") &&
-                         (line.find(" dc") != line.npos || line.find(" wf") != line.npos);
-    if (is_kept && !mappings.empty()) mappings.pop_back();
+    // MADV_DONTFORK, MADV_WIPEONFORK.
+    const bool is_withheld = line.starts_with("VmFlags:") &&
+                             (line.find(" dc") != line.npos || line.find(" wf") != line.npos);
+    if (is_withheld && !mappings.empty()) mappings.pop_back();
   }
   return mappings;
 }
@@ -155,7 +166,7 @@ Expected<std::uint64_t> ProcFiles::pss_bytes(pid_t pid) const {
   constexpr std::uint64_t kKiB = 1024;
   constexpr std::string_view kField = "\nPss:";
   const std::string file = path(pid, "smaps_rollup");
-  TRY(const auto text, read(pid, file));
+  TRY(const auto text, read_file_of(pid, file));
   const auto found = text.find(kField);
   if (found == std::string::npos)
     return make_error(ErrorCode::no_such_process, file + ": has no memory");
@@ -169,7 +180,7 @@ bool ProcFiles::is_ours(pid_t pid) const {
 }
 
 std::string ProcFiles::status_line(pid_t task, std::string_view name) const {
-  const auto text = read(task, path(task, "status"));
+  const auto text = read_file_of(task, path(task, "status"));
   const std::string field = fmt::format("\n{}:\t", name);
   const auto found = text ? text->find(field) : std::string::npos;
   if (found == std::string::npos) return {};
@@ -179,7 +190,8 @@ std::string ProcFiles::status_line(pid_t task, std::string_view name) const {
 
 std::uint64_t ProcFiles::status_number(pid_t task, std::string_view name) const {
   const std::string line = status_line(task, name);
-  return number<std::uint64_t>(line.substr(std::min(line.find_first_not_of(' '), line.size())));
+  std::string_view rest = line;
+  return number<std::uint64_t>(next_word(rest));
 }
 
 pid_t ProcFiles::own_pid(pid_t pid) const {
@@ -194,13 +206,16 @@ Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {
   std::vector<pid_t> result;
   while (const dirent* entry = ::readdir(tasks.get())) {
     if (entry->d_name[0] == '.') continue;
-    // A thread may be gone by now; its children then show under another thread.
-    const auto text = read(pid, fmt::format("{}/{}/children", folder, entry->d_name));
-    if (!text) continue;
+    const auto text = read_file_of(pid, fmt::format("{}/{}/children", folder, entry->d_name));
+    if (!text && text.error().code == ErrorCode::no_such_process) continue;  // it ended
+    if (!text) return tl::make_unexpected(text.error());
     std::string_view rest = *text;
     for (auto word = next_word(rest); !word.empty(); word = next_word(rest))
       result.push_back(number<pid_t>(word));
   }
+  // The children of a thread that ends meanwhile pass to another one: they may be there twice.
+  std::sort(result.begin(), result.end());
+  result.erase(std::unique(result.begin(), result.end()), result.end());
   return result;
 }
 
@@ -227,11 +242,12 @@ Expected<std::uint64_t> ProcFiles::forks() const {
 }
 
 bool Mapping::is_memory() const {
-  constexpr std::array<std::string_view, 6> kNames = {"[heap]",    "[stack",  "[anon",
-                                                      "/dev/zero", "/memfd:", "/SYSV"};
-  return path.empty() || std::any_of(kNames.begin(), kNames.end(), [this](std::string_view name) {
-           return path.starts_with(name);
-         });
+  // Some go on, as [anon:NAME], [anon_shmem:NAME], [stack:THREAD].
+  constexpr std::array<std::string_view, 7> kBeginnings = {
+      "[heap]", "[stack", "[anon", "/dev/zero", "/memfd:", "/SYSV", "/anon_hugepage"};
+  return path.empty() ||
+         std::any_of(kBeginnings.begin(), kBeginnings.end(),
+                     [this](std::string_view beginning) { return path.starts_with(beginning); });
 }
 
 std::string_view Mapping::file_path() const {
@@ -241,20 +257,19 @@ std::string_view Mapping::file_path() const {
 }
 
 std::string_view parse_mapping(std::string_view line, Mapping& mapping) {
-  const std::string_view range = next_word(line);
-  const auto dash = std::min(range.find('-'), range.size() - 1);
-  mapping.begin = number<std::uint64_t>(range.substr(0, dash), 16);
-  mapping.end = number<std::uint64_t>(range.substr(dash + 1), 16);
+  std::string_view range = next_word(line);
+  mapping.begin = number<std::uint64_t>(next_word(range, '-'), 16);
+  mapping.end = number<std::uint64_t>(next_word(range, '-'), 16);
   const std::string_view flags = next_word(line);
   mapping.readable = flags.starts_with('r');
   mapping.writable = flags.size() > 1 && flags[1] == 'w';
   mapping.executable = flags.size() > 2 && flags[2] == 'x';
   mapping.is_private = flags.size() > 3 && flags[3] == 'p';
   next_word(line);  // offset
-  const std::string_view device = next_word(line);
-  const auto colon = std::min(device.find(':'), device.size() - 1);
-  mapping.device = makedev(number<unsigned>(device.substr(0, colon), 16),
-                           number<unsigned>(device.substr(colon + 1), 16));
+  std::string_view device = next_word(line);
+  const auto major = number<unsigned>(next_word(device, ':'), 16);
+  const auto minor = number<unsigned>(next_word(device, ':'), 16);
+  mapping.device = makedev(major, minor);
   mapping.inode = number<std::uint64_t>(next_word(line));
   const auto path = line.find_first_not_of(' ');
   return path == std::string_view::npos ? std::string_view() : line.substr(path);
@@ -262,13 +277,9 @@ std::string_view parse_mapping(std::string_view line, Mapping& mapping) {
 
 std::vector<Mapping> parse_maps(std::string_view text) {
   std::vector<Mapping> mappings;
-  while (!text.empty()) {
-    const auto end = std::min(text.find('\n'), text.size());
-    if (end > 0) {
-      Mapping& mapping = mappings.emplace_back();
-      mapping.path = parse_mapping(text.substr(0, end), mapping);
-    }
-    text.remove_prefix(std::min(end + 1, text.size()));
+  for (auto line = next_word(text, '\n'); !line.empty(); line = next_word(text, '\n')) {
+    Mapping& mapping = mappings.emplace_back();
+    mapping.path = parse_mapping(line, mapping);
   }
   return mappings;
 }

@@ -45,7 +45,7 @@ struct Mapping {
 
   // A private mapping of huge pages of hugetlbfs has an empty file.
   bool has_file() const { return inode != 0 && path != "/anon_hugepage (deleted)"; }
-  // Returns `path` without " (deleted)".
+  // Returns `path`, for a file without " (deleted)".
   std::string_view file_path() const;
   // Whether it has no file that outlives it: anonymous memory, System V memory, a memfd.
   bool is_memory() const;
@@ -56,7 +56,7 @@ struct Mapping {
 };
 
 // Reads the text files of /proc.  Tests set another `root`.  Thread-safe.  Errors: no_such_process,
-// permission_denied, system_call.
+// permission_denied, system_call, unsupported.
 class ProcFiles {
  public:
   explicit ProcFiles(std::string root = "/proc") : root_(std::move(root)) {}
@@ -89,7 +89,8 @@ class ProcFiles {
   std::string root_;
 };
 
-// Parses a line of /proc/PID/maps and returns the path.  Allocates nothing.
+// Parses a line of /proc/PID/maps into all of `mapping` but its path, which it returns, as a part of
+// the line.  Allocates nothing.
 std::string_view parse_mapping(std::string_view line, Mapping& mapping);
 // Parses the text of /proc/PID/maps.
 std::vector<Mapping> parse_maps(std::string_view text);
@@ -98,7 +99,8 @@ std::vector<Mapping> parse_maps(std::string_view text);
 // (deleted)". Empty for any other mapping.
 std::string_view arena_name(const Mapping& mapping);
 
-// Whether two processes have the same address space, as a vfork child before its exec.
+// Whether two processes have the same address space, as a vfork child before its exec.  False if
+// that is not to be known.
 bool shares_memory(pid_t a, pid_t b);
 
 // Returns the error for a failed access to a file of process `pid`.

@@ -99,7 +99,7 @@ SampledCopies CopyProfiler::of_all(const ProfileBuilder::Copies& copies) {
 
 std::optional<std::vector<CopyPattern>> CopyProfiler::patterns_of(std::uint64_t process_id) {
   if (!stores_) return std::nullopt;
-  return stores_->patterns(process_id, symbols_);
+  return stores_->patterns(process_id, sites_.at_exit(process_id, symbols_), symbols_);
 }
 
 }  // namespace cowshed::cow

@@ -237,6 +237,25 @@ std::vector<Frame> ProfileBuilder::frames(const Stack& stack, Symbolizer& symbol
   return frames;
 }
 
+std::vector<StoreSites::AtExit> ProfileBuilder::at_exit(std::uint64_t process_id,
+                                                        Symbolizer& symbols) const {
+  std::vector<StoreSites::AtExit> result;
+  const auto found = tallies_.find(process_id);
+  if (found == tallies_.end()) return result;
+  look_up({{&found->second, 0}}, symbols);
+  for (const auto& [stack, samples] : found->second.stacks) {
+    const std::vector<Frame> all = frames(stack, symbols);
+    if (std::none_of(all.begin(), all.end(),
+                     [](const Frame& frame) { return ends_program(frame.function); }))
+      continue;
+    StoreSites::Kernel kernel;
+    if (stack.writer == kKernel) kernel.emplace();
+    else if (stack.writer != kProgram) kernel = static_cast<std::uint64_t>(stack.writer);
+    result.push_back({kernel, stack.code, samples});
+  }
+  return result;
+}
+
 ProfileBuilder::Weighted ProfileBuilder::weighted(std::uint64_t process_id, const Tally& tally,
                                                   const Copies& copies) {
   const auto copied = copies.find(process_id);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <cowshed/cow/causes/store_sites.h>
 #include <cowshed/cow/copy_profile.h>
 #include <cowshed/cow/profile/address_spaces.h>
 #include <cowshed/cow/symbolize/symbolizer.h>
@@ -34,6 +35,9 @@ class ProfileBuilder {
   SampledCopies of(std::uint64_t process_id, const Copies& copies, Symbolizer& symbols,
                    std::size_t most) const;
   SampledCopies of_all(const Copies& copies, Symbolizer& symbols, std::size_t most) const;
+
+  // Returns the samples of one process below functions that end the program.
+  std::vector<StoreSites::AtExit> at_exit(std::uint64_t process_id, Symbolizer& symbols) const;
 
  private:
   // The writer: the program, the kernel outside a system call, or a system call by number.

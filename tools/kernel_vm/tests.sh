@@ -1,5 +1,6 @@
 #!/bin/sh
-# tests.sh BUILD [alone]: the tests of the kernel matrix, one program after the other, in the guest.
+# tests.sh BUILD [alone]: what depends on the kernel and is not in the gate, one program after the
+# other, in the guest.
 # Fails when a test fails, or one is skipped that this kernel can run.
 build=$1
 . "$(dirname "$0")/run.sh"
@@ -36,23 +37,8 @@ run cow/cow_test '-*/pagemap:*NamedPatterns*:DebugFile.*:*AThousandChildren:Prof
 run cow/cow_test 'ProfileBuilder.MeasuringCopiesNothing'
 run cow/meter_objects_test '-*AsTheDocumentationHasIt' # the sources stay here
 run tools/cowtop_program_test 'CowtopPrivilege.*:CowtopDetach.*-*ASetUserIdProgram*' # mostly sleeps
-run share/share_test 'Workers.*'
-run share/share_test 'StrayWrite*'
-run share/registry_test
-run share/share_test 'ImmortalPtr.*'
-run share/share_single_threaded_test '*Layout*'
-run share/share_single_threaded_test 'FreezeCopy.*'
-run share/image_test
 # As root against a strictly frozen arena alone: the other two kinds are tried as nobody, and by both
 # users on the host.
 run share/hostile_child_test '-*Leniently*/Caller:*NotFrozen/Caller'
-run share/share_test 'Arena.*-*ManyArenasOneAfterAnother:*ThreadsThatEndLeaveNoCachesBehind'
-run share/share_test 'Freeze.*:Modes/FreezeInMode.*-*AChildThatReadsAndFreesCopiesNothing/Lenient'
 run share/memory_shortage_test
-run share/launch_test '*ArgumentsAndValuesArriveByRank*:*TheSameObjectAtTheSameAddress*:*OnlyWhatItShould*'
-run share/launch_ends_test '*SignalsAreReportedWhole*:*DieWithTheirParent*:*StopTerminatesThenKills*'
-run share/forkserver_test '*HaveWhatTheWarmUpLeft:*EndWithTheirOwner*'
-run share/map_test '*TheItemOfAWorkerThatDies*'
-run share/share_test 'Channel.*'
-run share/arena_transfer_test '-*AResultIsUsedInPlaceAfterItsWorkerHasEnded:*MoreDescriptorsThan*'
 finish

@@ -302,6 +302,17 @@ TEST(Pattern, TheStackAndTheKernel) {
   EXPECT_EQ(name_after(by_kernel), "system call");
 }
 
+TEST(Pattern, WhatIsWrittenWhileTheProgramEndsIsApart) {
+  StoreSite site = reference_count();
+  site.at_exit = 75;
+  const auto patterns = find_patterns({site}, releases);
+  ASSERT_EQ(patterns.size(), 2U);
+  EXPECT_EQ(patterns[0].pattern, "program exit");
+  EXPECT_EQ(patterns[0].share, 0.75);
+  EXPECT_EQ(patterns[1].pattern, "reference count");
+  EXPECT_THAT(patterns[1].evidence, HasSubstr("25 of 100 samples; +1 in 25, -1 in 0"));
+}
+
 TEST(Pattern, AnInstructionThatCouldNotBeReadIsUnknownWhateverItsFunction) {
   const auto unread = [](StoreSite& site) {
     site.store = {};

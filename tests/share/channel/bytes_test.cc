@@ -234,7 +234,7 @@ TEST(ChannelBytes, AfterAMoveTheSendersMemoryIsBack) {
     (void)std::move(*loan).commit();
     const std::size_t after = own_status_kib("RssShmem");
     EXPECT_GE(full - before, 65536U);
-    EXPECT_LE(after, before + 64);  // records
+    EXPECT_GE(full - after, 65536U - 1024);  // on a tmpfs the program's own pages are in it
     return HasFailure() ? "not back" : "back";
   });
   EXPECT_EQ(child.said, "back");

@@ -32,8 +32,11 @@ cow::Measurement pool(int workers) {
   return measurement_with(processes);
 }
 
-std::string verdict_of(const std::vector<cow::ProcessCopies>& processes) {
-  return verdict_line(measurement_with(processes));
+// The report on one line, which the verdict begins.
+std::string report_of(const std::vector<cow::ProcessCopies>& processes) {
+  std::string report = text_report(measurement_with(processes));
+  std::replace(report.begin(), report.end(), '\n', ' ');
+  return report;
 }
 
 void expect_fits_on_a_screen(const std::string& report) {
@@ -78,8 +81,8 @@ TEST(TextReport, AllHasARowForEachProcess) {
 }
 
 TEST(TextReport, AParentThatCopiesIsNamed) {
-  EXPECT_EQ(verdict_of({root_of("redis-server", 32), child_of(1, 2, "redis-server", 290, 0)}),
-            "redis-server copied 32.0 MiB of the 290.0 MiB shared with its child.");
+  EXPECT_THAT(report_of({root_of("redis-server", 32), child_of(1, 2, "redis-server", 290, 0)}),
+              StartsWith("redis-server copied 32.0 MiB of the 290.0 MiB shared with its child."));
 }
 
 TEST(TextReport, EachSaveOfAParentHasARow) {
@@ -90,26 +93,28 @@ TEST(TextReport, EachSaveOfAParentHasARow) {
   cow::ProcessCopies next = save;
   next.pid = 3;
   next.parent_copied_pages = 12 * kPagesPerMiB;
-  const auto report_of = [&](std::uint64_t copied) {
-    return text_report(measurement_with({root_of("redis-server", copied), save, next}));
+  const auto report = [&] {
+    return text_report(measurement_with({root_of("redis-server", 32), save, next}));
   };
-  EXPECT_THAT(report_of(32),
+  EXPECT_THAT(report(), Not(HasSubstr("FORKS"))) << "they lived at the same time";
+  next.start_ns = save.end_ns.value();
+  next.end_ns = 5'600'000'000;
+  EXPECT_THAT(report(),
               HasSubstr("  FORKS  child 2, 2.3 s: its parent copied 20.0 of 290.0 MiB (7%)\n"
                         "         child 3, 2.3 s: its parent copied 12.0 of 290.0 MiB (4%)\n"));
-  EXPECT_THAT(report_of(25), Not(HasSubstr("FORKS"))) << "they lived at the same time";
 }
 
 TEST(TextReport, NoRatioIsAboveAHundredPercent) {
   cow::ProcessCopies mold = child_of(1, 2, "mold", 16, 160);
   std::vector<cow::ProcessCopies> processes = {root_of("root"), mold};
   for (int i = 0; i < 10; ++i) processes.push_back(child_of(2, 3 + i, "mold", 16, 0));
-  EXPECT_EQ(verdict_of(processes),
-            "mold copied 160.0 MiB: some pages again after each of 10 forks.");
+  EXPECT_THAT(report_of(processes),
+              StartsWith("mold copied 160.0 MiB: some pages again after each of 10 forks."));
 }
 
 TEST(TextReport, WhatForksNothingSaysSo) {
-  EXPECT_EQ(verdict_of({root_of("true")}),
-            "true forked no process: it shares no memory, so none was copied.");
+  EXPECT_THAT(report_of({root_of("true")}),
+              StartsWith("true forked no process: it shares no memory, so none was copied."));
 }
 
 TEST(TextReport, ProgramsThatWereExecutedAreOutOfTheVerdict) {
@@ -123,7 +128,7 @@ TEST(TextReport, ProgramsThatWereExecutedAreOutOfTheVerdict) {
 
 TEST(TextReport, LittleIsSaidToBeLittle) {
   EXPECT_THAT(
-      verdict_of({root_of("server"), child_of(1, 2, "w", 890, 1), child_of(1, 3, "w", 890, 0)}),
+      report_of({root_of("server"), child_of(1, 2, "w", 890, 1), child_of(1, 3, "w", 890, 0)}),
       HasSubstr("The sharing holds: 2 children share up to 890.0 MiB each"));
 }
 
@@ -167,12 +172,24 @@ TEST(TextReport, SaysWhatAndWhyAndWhatToDo) {
   expect_fits_on_a_screen(report);
 }
 
+TEST(TextReport, WhatIsCopiedAtTheEndOfAProgramIsLeftOut) {
+  cow::Measurement measurement = pool(4);
+  for (cow::ProcessCopies& process : measurement.processes)
+    process.patterns = {{"program exit", 0.75, 75, ""}, {"reference count", 0.25, 25, ""}};
+  const std::string report = text_report(measurement);
+  EXPECT_THAT(report, StartsWith("4 worker processes each copied 19.0 of 89.0 MiB shared (21%): "
+                                 "76.0 MiB in all.\n"));
+  EXPECT_THAT(report,
+              HasSubstr("Not counted here: 228.0 MiB that were copied while programs ended"));
+  EXPECT_THAT(report, HasSubstr("WHY        76.0 MiB 100%  reference count"));
+}
+
 TEST(TextReport, WhereNothingIsKnownNothingIsClaimed) {
   cow::ProcessCopies unknown = child_of(1, 2, "worker", 89, 0);
   unknown.copied_anon_pages.reset();
   cow::ProcessCopies root = root_of("server");
   root.copied_anon_pages.reset();
-  EXPECT_EQ(verdict_of({root, unknown}), "The copies are not known.");
+  EXPECT_THAT(report_of({root, unknown}), StartsWith("The copies are not known."));
 }
 
 }  // namespace

@@ -13,8 +13,19 @@ namespace {
 
 constexpr std::uint64_t kLittle = 1 << 20;
 
-// Bytes that forks made the process copy.
-std::optional<std::uint64_t> copied_by_forks(const cow::ProcessCopies& process) {
+constexpr std::string_view kProgramExit = "program exit";
+
+// The part of its sampled copies that a process made while its program ended, 0 to 1.
+double part_at_exit(const cow::ProcessCopies& process) {
+  if (!process.patterns) return 0;
+  const auto found =
+      std::find_if(process.patterns->begin(), process.patterns->end(),
+                   [](const cow::CopyPattern& each) { return each.pattern == kProgramExit; });
+  return found == process.patterns->end() ? 0 : found->share;
+}
+
+// Bytes that forks made the process copy, those at its exit with them.
+std::optional<std::uint64_t> all_copied_by_forks(const cow::ProcessCopies& process) {
   if (process.shares_memory) return 0;
   std::optional<std::uint64_t> pages = process.copied_pages();
   if (process.role == cow::Role::root && process.execs > 0) {
@@ -26,6 +37,17 @@ std::optional<std::uint64_t> copied_by_forks(const cow::ProcessCopies& process) 
   }
   if (!pages) return std::nullopt;
   return *pages * cow::kPageSize;
+}
+
+std::uint64_t copied_at_exit(const cow::ProcessCopies& process) {
+  return static_cast<std::uint64_t>(part_at_exit(process) *
+                                    static_cast<double>(all_copied_by_forks(process).value_or(0)));
+}
+
+// What a program copies while it ends costs time, but hardly memory.
+std::optional<std::uint64_t> copied_by_forks(const cow::ProcessCopies& process) {
+  const auto all = all_copied_by_forks(process);
+  return all ? std::optional(*all - copied_at_exit(process)) : std::nullopt;
 }
 
 bool is_sharer(const cow::ProcessCopies& process) {
@@ -167,13 +189,19 @@ std::vector<ProcessGroup> groups_of(const std::vector<cow::ProcessCopies>& proce
 std::vector<ParentCopies> parents_of(const cow::Measurement& measurement) {
   constexpr double kNsPerSecond = 1e9;
   std::vector<ParentCopies> parents;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> lives;
   for (const cow::ProcessCopies& child : measurement.processes) {
     const std::uint64_t copied = child.parent_copied_pages.value_or(0) * cow::kPageSize;
     if (copied < kLittle || !is_sharer(child)) continue;
     const std::uint64_t end = child.end_ns.value_or(measurement.taken_ns);
+    lives.emplace_back(child.start_ns, end);
     parents.push_back({child.pid, static_cast<double>(end - child.start_ns) / kNsPerSecond, copied,
                        child.shared_at_fork_bytes});
   }
+  // Of children that lived at the same time nobody knows for which the parent copied.
+  std::sort(lives.begin(), lives.end());
+  const auto overlap = [](const auto& one, const auto& next) { return next.first < one.second; };
+  if (std::adjacent_find(lives.begin(), lives.end(), overlap) != lives.end()) return {};
   std::stable_sort(parents.begin(), parents.end(),
                    [](const auto& a, const auto& b) { return a.copied_bytes > b.copied_bytes; });
   return parents;
@@ -206,23 +234,34 @@ bool is_explained(const cow::ProcessCopies& process) {
   return process.execs == 0 || process.role == cow::Role::root;
 }
 
-std::vector<const cow::SampledCopies*> explaining_samples(const cow::Measurement& measurement) {
+struct ExplainingSamples {
+  const cow::SampledCopies* samples;
+  double part;  // of their copies, those before the program's exit
+};
+
+std::vector<ExplainingSamples> explaining_samples(const cow::Measurement& measurement) {
   const auto& processes = measurement.processes;
-  if (std::all_of(processes.begin(), processes.end(), is_explained))
-    return measurement.sampled ? std::vector{&*measurement.sampled}
-                               : std::vector<const cow::SampledCopies*>();
-  std::vector<const cow::SampledCopies*> samples;
+  const auto is_whole = [](const cow::ProcessCopies& process) {
+    return is_explained(process) && part_at_exit(process) == 0;
+  };
+  std::vector<ExplainingSamples> result;
+  if (std::all_of(processes.begin(), processes.end(), is_whole)) {
+    if (measurement.sampled) result.push_back({&*measurement.sampled, 1});
+    return result;
+  }
   for (const cow::ProcessCopies& process : processes)
-    if (is_explained(process) && process.sampled) samples.push_back(&*process.sampled);
-  return samples;
+    if (is_explained(process) && process.sampled)
+      result.push_back({&*process.sampled, 1 - part_at_exit(process)});
+  return result;
 }
 
 std::vector<Share> mappings_of(const cow::Measurement& measurement, std::uint64_t all) {
   Shares shares;
-  for (const cow::SampledCopies* sampled : explaining_samples(measurement)) {
-    for (const cow::MappingCopies& mapping : sampled->mappings)
+  for (const auto& [samples, part] : explaining_samples(measurement)) {
+    for (const cow::MappingCopies& mapping : samples->mappings)
       if (!mapping.name.starts_with("arena "))
-        shares[mapping.name].bytes += mapping.estimated_copies * cow::kPageSize;
+        shares[mapping.name].bytes += static_cast<std::uint64_t>(
+            part * static_cast<double>(mapping.estimated_copies * cow::kPageSize));
   }
   for (const cow::ProcessCopies& process : measurement.processes) {
     for (const cow::ArenaCopies& arena : process.arenas) {
@@ -238,21 +277,28 @@ std::vector<Share> causes_of(const cow::Measurement& measurement) {
   Shares shares;
   std::uint64_t all = 0;
   for (const cow::ProcessCopies& process : measurement.processes) {
-    const std::uint64_t bytes = copied_by_forks(process).value_or(0);
+    const std::uint64_t bytes = all_copied_by_forks(process).value_or(0);
     if (!process.patterns || process.patterns->empty() || !is_explained(process)) continue;
-    all += bytes;
+    all += bytes - copied_at_exit(process);
     for (const cow::CopyPattern& pattern : *process.patterns)
-      shares[pattern.pattern].bytes +=
-          static_cast<std::uint64_t>(pattern.share * static_cast<double>(bytes));
+      if (pattern.pattern != kProgramExit)
+        shares[pattern.pattern].bytes +=
+            static_cast<std::uint64_t>(pattern.share * static_cast<double>(bytes));
   }
   return std::move(shares).of(all);
 }
 
+bool is_at_exit(const cow::CodeSite& site) {
+  return std::any_of(site.stack.begin(), site.stack.end(),
+                     [](const cow::Frame& frame) { return cow::ends_program(frame.function); });
+}
+
 std::vector<Share> sites_of(const cow::Measurement& measurement, std::uint64_t all) {
   Shares shares;
-  for (const cow::SampledCopies* sampled : explaining_samples(measurement))
-    for (const cow::CodeSite& site : sampled->sites)
-      shares[site_name(site)].bytes += site.estimated_copies * cow::kPageSize;
+  for (const auto& [samples, part] : explaining_samples(measurement))
+    for (const cow::CodeSite& site : samples->sites)
+      if (!is_at_exit(site))
+        shares[site_name(site)].bytes += site.estimated_copies * cow::kPageSize;
   return std::move(shares).of(all);
 }
 
@@ -273,7 +319,9 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
   std::uint64_t explained_bytes = 0;
   for (const cow::ProcessCopies& process : measurement.processes) {
     summary.processes += process.processes;
-    if (is_explained(process)) explained_bytes += process.copied_bytes().value_or(0);
+    if (is_explained(process))
+      explained_bytes += process.copied_bytes().value_or(0) - copied_at_exit(process);
+    summary.exit_bytes += copied_at_exit(process);
     if (!is_sharer(process)) continue;
     summary.sharers += process.processes;
     summary.shared_bytes += process.shared_at_fork_bytes.value_or(0);

@@ -57,10 +57,12 @@ struct Summary {
   std::uint64_t processes = 0;       // all
   std::uint64_t sharers = 0;         // children that share memory with their parent
   std::uint64_t copied_bytes = 0;    // of all groups
+  std::uint64_t exit_bytes = 0;      // copied while programs ended; in none of the other figures
   std::uint64_t shared_bytes = 0;    // sum over the sharers, at their forks
   bool is_all_known = true;          // what the sharers copied
+  // Those of at least 1 MiB, the most first; none where such children lived at the same time.
+  std::vector<ParentCopies> parents;
   // Estimated where copies were sampled, the most first; frozen arenas with their exact counts.
-  std::vector<ParentCopies> parents;  // at least 1 MiB, the most first
   std::vector<Share> mappings;
   std::vector<Share> causes;
   std::vector<Share> sites;

@@ -9,7 +9,8 @@
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
-// The fields, in the order of the report.
+// The fields of each struct, in the order of the JSON.  These functions are static, not in an
+// unnamed namespace, where argument-dependent lookup would not find them.
 namespace cowshed::cow {
 
 using cowtop::PartMember;
@@ -18,8 +19,9 @@ using cowtop::Type;
 static std::string name_of(Role role) { return role == Role::root ? "root" : "child"; }
 
 static bool from_name(const std::string& name, Role& role) {
+  if (name != "root" && name != "child") return false;
   role = name == "root" ? Role::root : Role::child;
-  return name == name_of(role);
+  return true;
 }
 
 COWSHED_JSON_STRUCT(ArenaCopies, name, bytes, copied_pages)
@@ -39,11 +41,12 @@ COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)
 COWSHED_JSON_STRUCT(TreeMemory, pss_bytes, peak_pss_bytes, page_table_bytes, processes,
                     unread_processes)
 
-// The fields of an optional `sampled` are fields of the struct itself, null without samples.
+// The members of an optional `sampled` are fields of the struct itself.  Without samples a process
+// has them as null; a measurement lacks them.
 template <class Struct>
-static void describe_sampled(auto& io, const auto& is_written) {
+static void describe_sampled(auto& io, const auto& is_present) {
   const auto field = [&](const char* name, auto member) {
-    io.field_if(is_written, name, PartMember(&Struct::sampled, member));
+    io.field_if(is_present, name, PartMember(&Struct::sampled, member));
   };
   field("samples", &SampledCopies::samples);
   field("sites", &SampledCopies::sites);
@@ -60,7 +63,7 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   const auto has_failures = [](const Struct& process) {
     return process.sampled && !process.sampled->failures.empty();
   };
-  const auto has_parents = [](const Struct& process) {
+  const auto has_parent_copies = [](const Struct& process) {
     return process.parent_copied_pages.has_value();
   };
   io.field_if(is_sum, "processes", &Struct::processes);
@@ -73,7 +76,7 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
                       zero_filled_pages, huge_splits, collapsed_pages, write_notify_faults,
                       failed_faults, other_faults, memory, unreadable, execs,
                       copied_pages_before_exec, arenas, patterns)
-  io.field_if(has_parents, "parent_copied_pages", &Struct::parent_copied_pages);
+  io.field_if(has_parent_copies, "parent_copied_pages", &Struct::parent_copied_pages);
   io.field_if(has_objects, "objects", &Struct::objects);
   io.derived_flag_if(has_objects, "objects_sampled");
   describe_sampled<Struct>(io, [](const Struct& /*process*/) { return true; });
@@ -82,7 +85,7 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.derived_flag_if(has_transfers, "transfers_sampled");
 }
 
-// All but the processes.
+// All fields but `processes`, which a recording keeps apart.
 static void describe(auto& io, Type<Measurement> /*type*/) {
   using Struct = Measurement;
   COWSHED_JSON_FIELDS(backend, exact, duration_s, taken_ns, lost_events, unsure_faults, not_seen,
@@ -99,10 +102,11 @@ namespace cowshed::cowtop {
 namespace {
 
 constexpr const char* kRunSchema = "cowshed.run/2";
-constexpr const char* kOlderRunSchema = "cowshed.run/1";  // has more fields
+constexpr const char* kOlderRunSchema = "cowshed.run/1";  // its further fields are ignored
 
-// Makes the JSON Patch from one process to another.  It makes JSON only of the fields that differ,
-// because a recording of thousands of processes does this every second.
+// Makes the JSON Patch from one recorded process to another, if both have the same fields.  It
+// makes JSON only of those that differ, because a recording of thousands of processes does this
+// every second.
 class FieldComparer {
  public:
   using Process = cow::ProcessCopies;
@@ -123,9 +127,10 @@ class FieldComparer {
   }
   template <class Condition, class Member>
   void field_if(const Condition& condition, const char* name, const Member& member) {
-    if (condition(before_) != condition(after_)) has_same_fields_ = false;
+    if (condition(before_) != condition(after_)) presence_differs_ = true;
     else if (condition(after_)) field(name, member);
   }
+  // A recording has no derived fields.
   template <class Function>
   void derived(const char* /*name*/, const Function& /*function*/) {}
   template <class Condition>
@@ -133,7 +138,7 @@ class FieldComparer {
 
   // nullopt: one process has a field that the other does not have.
   std::optional<Json> take() {
-    if (!has_same_fields_) return std::nullopt;
+    if (presence_differs_) return std::nullopt;
     return std::move(patch_);
   }
 
@@ -141,11 +146,11 @@ class FieldComparer {
   const Process& before_;
   const Process& after_;
   const std::string& path_;
-  bool has_same_fields_ = true;
+  bool presence_differs_ = false;
   Json patch_ = Json::array();
 };
 
-// The measurement without its processes.
+// The schema and the fields of the measurement itself.
 Json head_json(const cow::Measurement& measurement, Derived derived) {
   Json head = {{"schema", kRunSchema}};
   FieldWriter io(head, measurement, derived);
@@ -153,6 +158,7 @@ Json head_json(const cow::Measurement& measurement, Derived derived) {
   return head;
 }
 
+// With what depends on other processes or on the measurement.
 Json process_json(const cow::ProcessCopies& process, const cow::Subtree& tree,
                   const cow::Measurement& measurement) {
   Json object = json_of(process, Derived::with);
@@ -175,15 +181,16 @@ Json recorded(const cow::ProcessCopies& process) { return json_of(process, Deriv
 
 Json recorded_changes(const cow::ProcessCopies& before, const cow::ProcessCopies& after,
                       const std::string& path) {
-  FieldComparer io(before, after, path);
-  describe(io, Type<cow::ProcessCopies>{});
-  auto changes = io.take();
+  FieldComparer comparer(before, after, path);
+  describe(comparer, Type<cow::ProcessCopies>{});
+  auto changes = comparer.take();
   return changes ? std::move(*changes) : Json::diff(recorded(before), recorded(after), path);
 }
 
 Json run_json(const cow::Measurement& measurement) {
   Json report = head_json(measurement, Derived::with);
-  Json& processes = report["processes"] = Json::array();
+  report["processes"] = Json::array();  // last: a further key would move it
+  Json& processes = report["processes"];
   const auto trees = cow::subtrees(measurement.processes);
   for (std::size_t i = 0; i < trees.size(); ++i)
     processes.push_back(process_json(measurement.processes[i], trees[i], measurement));
@@ -208,11 +215,12 @@ Expected<cow::Measurement> measurement_of(const Json& json) {
     std::string schema;
     read_field(json, "", "schema", schema);
     if (schema != kRunSchema && schema != kOlderRunSchema)
-      throw JsonFieldError("/schema: '" + schema + "' is not known");
+      throw JsonFieldError("/schema: '" + printable(schema) + "' is not known");
     read_struct(json, "", measurement);
     read_field(json, "", "processes", measurement.processes);
-    for (const cow::ProcessCopies& process : measurement.processes)
-      if (process.processes == 0) throw JsonFieldError("/processes: none in a sum of them");
+    for (std::size_t i = 0; i < measurement.processes.size(); ++i)
+      if (measurement.processes[i].processes == 0)
+        throw JsonFieldError("/processes/" + std::to_string(i) + "/processes: is not 1 or more");
     return measurement;
   } catch (const JsonFieldError& error) {
     return make_error(ErrorCode::bad_recording, error.what());

@@ -17,7 +17,6 @@ namespace cowshed::cowtop {
 namespace {
 
 constexpr int kColumns = 80;
-constexpr int kOneLine = 10000;
 constexpr std::size_t kMostGroups = 6;
 constexpr std::size_t kMostMappings = 3;
 constexpr std::size_t kMostCauses = 2;
@@ -201,6 +200,15 @@ std::string accuracy_text(const cow::Measurement& measurement) {
   return text + ".";
 }
 
+std::string exit_text(const Summary& summary) {
+  constexpr std::uint64_t kWorthSaying = 1 << 20;
+  if (summary.exit_bytes < kWorthSaying) return {};
+  return lines_of(
+      fmt::format("Not counted here: {} that were copied while programs ended: exit() "
+                  "frees what they hold, _exit() does not.",
+                  mib(summary.exit_bytes)));
+}
+
 constexpr int kNameColumns = 30;
 
 std::string who(const ProcessGroup& group, bool each_process) {
@@ -293,12 +301,6 @@ std::string titled(std::string_view title, const std::string& text) {
 std::string parent_lines(const Summary& summary) {
   constexpr std::size_t kMostParents = 3;
   if (summary.groups.empty() || !summary.groups.front().is_parent) return {};
-  // Of children that lived at the same time nobody knows for which the parent copied.
-  std::uint64_t sum = 0;
-  for (const ParentCopies& each : summary.parents) sum += each.copied_bytes;
-  constexpr std::uint64_t kSlack = 2
-                                   << 20;  // of libraries' data, which the parent's sum leaves out
-  if (sum > summary.groups.front().copied_bytes.value_or(0) + kSlack) return {};
   std::string text;
   std::size_t shown = 0;
   for (const ParentCopies& each : summary.parents) {
@@ -366,10 +368,6 @@ std::string cause_lines(const cow::Measurement& measurement, const Summary& summ
 
 }  // namespace
 
-std::string verdict_line(const cow::Measurement& measurement) {
-  return wrapped(verdict(summarize(measurement)), kOneLine).front();
-}
-
 std::string text_report(const cow::Measurement& measurement, TextForm form) {
   if (form.wide) return table_report(measurement);
   const Summary summary = summarize(measurement);
@@ -381,6 +379,7 @@ std::string text_report(const cow::Measurement& measurement, TextForm form) {
   const std::string accuracy = accuracy_text(measurement);
   const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;
   text += memory + (is_one_line ? "  " : "\n") + accuracy + "\n";
+  text += exit_text(summary);
   constexpr std::size_t kMostNotMeasured = 2;
   text += lacking_lines(measurement, kMostNotMeasured) + "\n";
   text +=

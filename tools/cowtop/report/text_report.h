@@ -17,7 +17,4 @@ struct TextForm {
 // colour.  "-" is a figure that is not known.
 std::string text_report(const cow::Measurement& measurement, TextForm form = {});
 
-// Its first sentence.
-std::string verdict_line(const cow::Measurement& measurement);
-
 }  // namespace cowshed::cowtop

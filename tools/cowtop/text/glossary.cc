@@ -65,6 +65,10 @@ const std::vector<Term>& glossary() {
       {"allocator free list",
        "malloc and free keep lists in the blocks themselves.  A block that is freed in a child "
        "writes to a shared page."},
+      {"program exit",
+       "At its end an interpreter frees every object, and the C library destroys what is static: a "
+       "worker that ends writes to all that it shares.  The report leaves these copies out of its "
+       "other figures; os._exit() and _exit() avoid them."},
       {"lock or flag word", "A lock or flag that lies on a page with shared data was written."},
       {"bulk copy", "memcpy or the like wrote over memory that was shared."},
       {"bulk fill", "memset or the like wrote over memory that was shared."},
