@@ -89,8 +89,8 @@ class ProcFiles {
   std::string root_;
 };
 
-// Parses a line of /proc/PID/maps into all of `mapping` but its path, which it returns, as a part of
-// the line.  Allocates nothing.
+// Parses a line of /proc/PID/maps into all of `mapping` but its path, which it returns, as a part
+// of the line.  Allocates nothing.
 std::string_view parse_mapping(std::string_view line, Mapping& mapping);
 // Parses the text of /proc/PID/maps.
 std::vector<Mapping> parse_maps(std::string_view text);

@@ -246,7 +246,7 @@ Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names, std::v
   // A new member of the tree was started by the sender.  Any other process may outlive the sender.
   const Holder holder = is_new ? Holder::sender : Holder::this_process;
   std::vector<Arena> arenas;
-  std::vector<registry::Publication> publications;
+  std::vector<registry::ArenaObjects> publications;
   std::vector<bool> stays(files.size());
   for (std::size_t i = 0; i < files.size(); ++i) {
     auto& [description, objects] = contents.arenas[i];

@@ -128,6 +128,7 @@ Expected<void> join(FileDescriptor memfd, std::uint64_t id, const std::string& w
   }
   TRY(auto* memory, map(memfd.get()));
   own_id = id;
+  last_known = 0;
   take(memory, std::move(memfd));
   return {};
 }

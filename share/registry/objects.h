@@ -37,8 +37,9 @@ struct Object {
 };
 
 // Makes this process a member of another's tree, whose last publication is `last_generation`.  Does
-// nothing if this process is a member.  Errors: wrong_process_tree (this process has arenas of
-// another tree), foreign_descriptor, system_call.
+// nothing if this process is a member.  `who` begins error messages.  Does not see an arena that
+// another thread is just creating.  Errors: wrong_process_tree (this process has arenas of another
+// tree), foreign_descriptor, system_call.
 Expected<void> join_tree(std::uint64_t id, FileDescriptor memfd, std::uint32_t last_generation,
                          const std::string& who);
 
@@ -46,16 +47,15 @@ Expected<void> join_tree(std::uint64_t id, FileDescriptor memfd, std::uint32_t l
 std::vector<Object> objects_in(const internal::ArenaCore& arena);
 
 // Enters objects that another process published in these arenas, all or none.  `advice` ends the
-// message if a name is in use.  Errors: invalid_argument (a name is in use, or the registry is
-// full).
-struct Publication {
+// message if one is in use.  Errors: invalid_argument (a name or a generation is in use, or the
+// registry is full).
+struct ArenaObjects {
   const internal::ArenaCore* arena;
   std::vector<Object> objects;
 };
-Expected<void> publish_foreign(const std::vector<Publication>& publications,
-                               const std::string& advice);
+Expected<void> publish_foreign(const std::vector<ArenaObjects>& arenas, const std::string& advice);
 
-// For an arena that stays mapped: withdraws the objects of other processes in it that are not among
+// For an arena that stays mapped: withdraws the objects received with it that are not among
 // `objects`, and removes the objects that are published here already from `objects`.
 void keep_objects(const internal::ArenaCore& arena, std::vector<Object>& objects);
 

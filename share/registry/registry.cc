@@ -16,8 +16,8 @@
 #include <cowshed/share/registry.h>
 #include <cowshed/share/registry/tables.h>
 
-// Implements share/registry.h, the slow paths of share/ref.h, and objects.h, in this order.  Each
-// function locks the tables once.
+// Implements share/registry.h, the slow paths of share/ref.h, and objects.h, in this order.  A
+// function that holds the mutex calls none that locks it: the mutex is not recursive.
 namespace cowshed {
 
 using namespace internal;
@@ -25,8 +25,10 @@ using namespace registry;
 
 namespace {
 
-// The tree's last publication when this process joined it.
-std::uint32_t joined_at = 0;
+// The tree's last publication when this process joined it; 0: it joined none.  Under the mutex.
+std::uint32_t joined_generation = 0;
+
+constexpr std::size_t kMaxName = sizeof(layout::Object::name) - 1;  // the layout adds a NUL
 
 std::string quoted(const Record& record) {
   const std::string& name = record.object.name;
@@ -49,23 +51,25 @@ Error not_spawn_safe(const Record& record) {
 }
 
 Error not_inherited(const Record& record) {
-  if (record.arena != nullptr) return record.arena->not_inherited_error().value();
+  const std::string who = quoted(record) + ": ";
+  if (record.arena != nullptr)
+    return {ErrorCode::not_inherited, 0, who + record.arena->not_inherited_error().value().message};
   return {ErrorCode::not_inherited, 0,
-          "arena '" + record.lost_arena +
+          who + "arena '" + record.lost_arena +
               "' was not frozen when this process was started; freeze() it before that"};
 }
 
-bool is_good(const Record* record, const TypeInfo& type) {
+bool is_live_as(const Record* record, const TypeInfo& type) {
   return record != nullptr && record->live && has_type(*record, type);
 }
 
-// Why this process has no record of a generation.
+// Why this process has no record of a publication.  The caller has checked bits.slot.
 Error no_record(const RefBits& bits) {
   if (newest[bits.slot] >= bits.generation)
     return {ErrorCode::released, 0, "the object was withdrawn, or its arena destroyed"};
-  if (bits.generation <= joined_at) {
+  if (bits.generation <= joined_generation) {
     return {ErrorCode::released, 0,
-            "the object was withdrawn, or its arena destroyed, before this process was started"};
+            "the object was withdrawn, or its arena was destroyed or not sent to this process"};
   }
   return {ErrorCode::published_too_late, 0,
           "the object was published after this process was started, or in a process that "
@@ -75,11 +79,13 @@ Error no_record(const RefBits& bits) {
 }  // namespace
 
 Expected<RefBits> internal::publish(const std::string_view* name, const Publication& publication) {
+  const OutsideScope outside;
   const auto& [address, bytes, alignment, type, spawn_safe] = publication;
   const std::string who = name == nullptr ? "the object" : "'" + std::string(*name) + "'";
   if (name != nullptr &&
-      (name->empty() || name->size() > 63 || name->find('\0') != std::string_view::npos)) {
-    return make_error(ErrorCode::invalid_argument, who + ": a name has 1 to 63 characters");
+      (name->empty() || name->size() > kMaxName || name->find('\0') != std::string_view::npos)) {
+    return make_error(ErrorCode::invalid_argument, "a name has 1 to " + std::to_string(kMaxName) +
+                                                       " characters and no NUL, unlike " + who);
   }
   const ArenaCore* arena = find_arena(address);
   if (arena == nullptr || arena->end() - reinterpret_cast<std::uintptr_t>(address) < bytes) {
@@ -88,36 +94,34 @@ Expected<RefBits> internal::publish(const std::string_view* name, const Publicat
   }
   if (!arena->holds(address)) return arena->not_inherited_error();
   const std::lock_guard lock(process_tree::mutex());
-  if (name != nullptr && find_name(*name, true) != nullptr) {
+  if (name != nullptr && find_live(*name) != nullptr) {
     return make_error(ErrorCode::invalid_argument,
                       who + " is published already; withdraw() it first, or use another name");
   }
-  const OutsideScope outside;
   TRY(const std::uint32_t generation, take_generation());
-  Record entered;
-  entered.arena = arena;
-  entered.object = {.name = std::string(name == nullptr ? "" : *name),
-                    .type = std::string(type.name),
-                    .fingerprint = fingerprint_of(type),
-                    .type_size = type.size,
-                    .address = reinterpret_cast<std::uintptr_t>(address),
-                    .bytes = bytes,
-                    .alignment = alignment,
-                    .array = type.make_span != nullptr,
-                    .spawn_safe = spawn_safe,
-                    .generation = generation,
-                    .publisher = getpid()};
-  Record& record = enter(std::move(entered));
+  Record made;
+  made.arena = arena;
+  made.object = {.name = std::string(name == nullptr ? "" : *name),
+                 .type = std::string(type.name),
+                 .fingerprint = fingerprint_of(type),
+                 .type_size = type.size,
+                 .address = reinterpret_cast<std::uintptr_t>(address),
+                 .bytes = bytes,
+                 .alignment = alignment,
+                 .array = type.make_span != nullptr,
+                 .spawn_safe = spawn_safe,
+                 .generation = generation,
+                 .publisher = getpid()};
+  Record& record = enter(std::move(made));
   fill_slot(record, type);
   return bits_of(record);
 }
 
 Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
   const std::lock_guard lock(process_tree::mutex());
-  Record* record = name.empty() ? nullptr : find_name(name, true);
+  Record* record = find_live(name);
   if (record == nullptr) {
-    if (const Record* lost = find_name(name, false))
-      return tl::make_unexpected(not_inherited(*lost));
+    if (const Record* lost = find_lost(name)) return tl::make_unexpected(not_inherited(*lost));
     return make_error(ErrorCode::not_published,
                       "nothing named '" + std::string(name) +
                           "' is published in this process; publish it before the process is "
@@ -132,7 +136,7 @@ Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
 Expected<void> internal::withdraw(const RefBits& bits, const TypeInfo& type) {
   {
     const std::lock_guard lock(process_tree::mutex());
-    if (is_good(find_record(bits), type)) {
+    if (is_live_as(find_record(bits), type)) {
       release(records().find(bits.generation));
       return {};
     }
@@ -157,7 +161,8 @@ const void* internal::resolve(const RefBits& bits, const TypeInfo& type) noexcep
   if (bits == RefBits{}) return nullptr;
   const std::lock_guard lock(process_tree::mutex());
   Record* record = find_record(bits);
-  return is_good(record, type) && !has_foreign_code(*record) ? fill_slot(*record, type) : nullptr;
+  return is_live_as(record, type) && !has_foreign_code(*record) ? fill_slot(*record, type)
+                                                                : nullptr;
 }
 
 Error internal::explain(const RefBits& bits, const TypeInfo& type) {
@@ -168,14 +173,16 @@ Error internal::explain(const RefBits& bits, const TypeInfo& type) {
   const std::lock_guard lock(process_tree::mutex());
   if (bits.tree != process_tree::id() || bits.slot != bits.generation % kMaxPublished) {
     return {ErrorCode::wrong_process_tree, 0,
-            "this reference was made in another process tree; it is good only where its "
-            "object was published and in what was started from there"};
+            "this reference is damaged, or was made in another process tree; it is good only where "
+            "its object was published and in what was started from there"};
   }
   const Record* record = find_record(bits);
   if (record == nullptr) return no_record(bits);
-  if (!record->live)
-    return {ErrorCode::not_inherited, 0, quoted(*record) + ": " + not_inherited(*record).message};
-  return has_type(*record, type) ? not_spawn_safe(*record) : wrong_type(*record, type);
+  if (!record->live) return not_inherited(*record);
+  if (!has_type(*record, type)) return wrong_type(*record, type);
+  if (has_foreign_code(*record)) return not_spawn_safe(*record);
+  return {ErrorCode::published_too_late, 0,
+          quoted(*record) + " was received just after this use failed; use the reference again"};
 }
 
 std::string internal::describe(const RefBits& bits, std::string_view type) {
@@ -189,29 +196,33 @@ std::string internal::describe(const RefBits& bits, std::string_view type) {
 
 Expected<void> registry::join_tree(std::uint64_t id, FileDescriptor memfd,
                                    std::uint32_t last_generation, const std::string& who) {
-  const auto cores = all_cores();
   const std::lock_guard lock(process_tree::mutex());
   if (process_tree::id() == id) {
     process_tree::know_generation(last_generation);
     return {};
   }
   if (std::ranges::any_of(
-          cores, [](const ArenaCore* core) { return core->state() != ArenaState::vacant; })) {
+          all_cores(), [](const ArenaCore* core) { return core->state() != ArenaState::vacant; })) {
     return make_error(ErrorCode::wrong_process_tree,
                       who +
                           " is of another process tree than the arenas that this process has; "
                           "receive before you create any, or save_image() there");
   }
+  const bool had_tree = process_tree::id() != 0;
   TRY_VOID(process_tree::join(std::move(memfd), id, who));
-  joined_at = last_generation;
+  if (had_tree) {  // its generations mean other objects in this one
+    while (!records().empty()) release(records().begin());
+    newest.fill(0);
+  }
+  joined_generation = last_generation;
   process_tree::know_generation(last_generation);
   layout::create();
   return {};
 }
 
 std::vector<registry::Object> registry::objects_in(const ArenaCore& arena) {
-  const std::lock_guard lock(process_tree::mutex());
   const std::uint64_t here = code_id();
+  const std::lock_guard lock(process_tree::mutex());
   std::vector<Object> result;
   for (const auto& [generation, record] : records()) {
     if (record.arena != &arena) continue;
@@ -221,7 +232,7 @@ std::vector<registry::Object> registry::objects_in(const ArenaCore& arena) {
   return result;
 }
 
-Expected<void> registry::publish_foreign(const std::vector<Publication>& publications,
+Expected<void> registry::publish_foreign(const std::vector<ArenaObjects>& arenas,
                                          const std::string& advice) {
   const OutsideScope outside;
   const std::uint64_t here = code_id();
@@ -231,19 +242,22 @@ Expected<void> registry::publish_foreign(const std::vector<Publication>& publica
     for (const std::uint32_t generation : entered) release(records().find(generation));
     return error;
   };
-  for (const auto& [arena, objects] : publications) {
+  for (const auto& [arena, objects] : arenas) {
     for (const Object& object : objects) {
-      if (const Record* other = object.name.empty() ? nullptr : find_name(object.name, true)) {
+      const Record* other = find_live(object.name);
+      const auto known = records().find(object.generation);
+      if (other == nullptr && known != records().end() && known->second.live)
+        other = &known->second;
+      if (other != nullptr) {
         return undo(make_error(ErrorCode::invalid_argument,
-                               "'" + object.name + "' is published already, in arena '" +
+                               quoted(*other) + " is published already, in arena '" +
                                    other->arena->name() + "'; " + advice));
       }
-      const auto known = records().find(object.generation);
-      if (live_count == kMaxPublished || (known != records().end() && known->second.live))
-        return undo(full_error());
+      if (live_count == kMaxPublished) return undo(full_error());
       Record record;
       record.arena = arena;
       record.object = object;
+      record.received = object.generation != 0;
       if (object.code == here) record.object.code = 0;
       if (object.generation == 0) {
         const auto generation = take_generation();
@@ -264,9 +278,10 @@ void registry::keep_objects(const ArenaCore& arena, std::vector<Object>& objects
   for (const Object& object : objects) wanted.insert(object.generation);
   for (auto place = records().begin(); place != records().end();) {
     const Record& record = place->second;
-    const bool is_withdrawn = record.arena == &arena && record.object.publisher != getpid() &&
-                              !wanted.contains(record.object.generation);
-    place = is_withdrawn ? release(place) : std::next(place);
+    // The sender does not know what this process published itself.
+    const bool withdrawn_by_sender =
+        record.arena == &arena && record.received && !wanted.contains(record.object.generation);
+    place = withdrawn_by_sender ? release(place) : std::next(place);
   }
   std::erase_if(objects, [&](const Object& object) {
     const auto known = records().find(object.generation);
@@ -279,7 +294,8 @@ void registry::enter_lost(const std::string& arena, const std::vector<Object>& o
   const std::lock_guard lock(process_tree::mutex());
   for (const Object& object : objects) {
     if (records().contains(object.generation)) continue;
-    if (records().size() - live_count == kMaxPublished) return;
+    const std::size_t lost_count = records().size() - live_count;
+    if (lost_count >= kMaxPublished) return;
     Record record;
     record.live = false;
     record.object.generation = object.generation;

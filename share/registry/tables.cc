@@ -39,7 +39,7 @@ Tables& tables() {
   return made;
 }
 
-// Makes a record dead: no reference finds it, and the layout no longer shows it.
+// Makes a record lost: no reference finds it, and the layout no longer shows it.
 void hide(Record& record) {
   if (!record.live) return;
   PublishedSlot& slot = published_slots[bits_of(record).slot];
@@ -72,7 +72,7 @@ void release_all_in(const ArenaCore& arena) {
     record = record->second.arena == &arena ? release(record) : std::next(record);
 }
 
-// In a forked child, objects in arenas that it did not inherit are gone.
+// In a forked child, objects in arenas that it did not inherit are lost.
 void hide_not_inherited() {
   for (auto& [generation, record] : records()) {
     const auto* address = reinterpret_cast<const void*>(record.object.address);
@@ -86,6 +86,13 @@ void observe_arenas_and_forks() {
   arena_end_observer = &release_all_in;
 }
 
+Record* find_name(std::string_view name, bool live) {
+  const auto [first, last] = tables().names.equal_range(name);
+  const auto found =
+      std::find_if(first, last, [&](const auto& entry) { return entry.second->live == live; });
+  return found == last ? nullptr : found->second;
+}
+
 }  // namespace
 
 Records& records() { return tables().records; }
@@ -95,19 +102,16 @@ Record* find_record(const RefBits& bits) {
   return found == records().end() || bits_of(found->second) != bits ? nullptr : &found->second;
 }
 
-Record* find_name(std::string_view name, bool is_live) {
-  const auto [first, last] = tables().names.equal_range(name);
-  const auto found =
-      std::find_if(first, last, [&](const auto& entry) { return entry.second->live == is_live; });
-  return found == last ? nullptr : found->second;
-}
+Record* find_live(std::string_view name) { return find_name(name, true); }
+
+Record* find_lost(std::string_view name) { return find_name(name, false); }
 
 Record& enter(Record entered) {
   const OutsideScope outside;
   observe_arenas_and_forks();
   const std::uint32_t generation = entered.object.generation;
-  const bool shown = std::exchange(entered.live, false);  // dead if an allocation fails below
-  if (const auto dead = records().find(generation); dead != records().end()) release(dead);
+  const bool shown = std::exchange(entered.live, false);  // lost if an allocation fails below
+  if (const auto lost = records().find(generation); lost != records().end()) release(lost);
   Record& record = records().emplace(generation, std::move(entered)).first->second;
   if (!record.object.name.empty()) tables().names.emplace(record.object.name, &record);
   std::uint32_t& newest_here = newest[generation % kMaxPublished];

@@ -16,7 +16,7 @@
 // The registry's tables.  Each forked child has its own copy.
 //
 //   records          the truth: one Record for each publication, by generation
-//   names            from a name to its records, of which at most one is live
+//   names            from a name, except the empty one, to its records; at most one is live
 //   newest           by slot: the last generation that this process has known, even if withdrawn
 //   published_slots  (ref.h) by slot: stamp and address, which a Ref reads without the mutex
 //   the layout       (published_layout.h) shows live records to cowtop
@@ -29,7 +29,8 @@ namespace cowshed::registry {
 
 struct Record {
   Object object;                               // `code` is 0 if the object is of this program
-  bool live = true;                            // false: this process did not inherit the object
+  bool live = true;                            // false: lost, this process did not inherit it
+  bool received = false;                       // from another process, which may withdraw it
   const internal::ArenaCore* arena = nullptr;  // null: the arena is not in this process
   std::string lost_arena;                      // the arena's name if it is not
   std::uint32_t layout_index = 0;              // while live
@@ -40,9 +41,10 @@ struct Record {
 using Records = std::unordered_map<std::uint32_t, Record>;
 Records& records();
 Record* find_record(const internal::RefBits& bits);
-Record* find_name(std::string_view name, bool live);
+Record* find_live(std::string_view name);
+Record* find_lost(std::string_view name);
 
-// Adds a record and, if it is live, shows it in the layout.  Replaces a dead record of the same
+// Adds a record and, if it is live, shows it in the layout.  Replaces a lost record of the same
 // generation.
 Record& enter(Record entered);
 // Removes a record, so that neither references nor its name find it.  Returns the next record.

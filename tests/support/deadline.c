@@ -1,6 +1,6 @@
-// deadline SECONDS COMMAND...: runs the command and exits as it does, after killing the processes that
-// it left behind.  After SECONDS it prints the stacks of the command's processes, kills them, and
-// exits with 124.
+// deadline SECONDS COMMAND...: runs the command and exits as it does, after killing the processes
+// that it left behind.  After SECONDS it prints the stacks of the command's processes, kills them,
+// and exits with 124.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <signal.h>

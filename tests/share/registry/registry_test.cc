@@ -1,3 +1,7 @@
+#include <cowshed/share/arena/table.h>
+#include <cowshed/share/os/memfd.h>
+#include <cowshed/share/process/tree.h>
+#include <cowshed/share/registry/objects.h>
 #include <cowshed/tests/share/share.h>
 #include <cowshed/tests/support/single_step.h>
 
@@ -27,6 +31,8 @@ TEST(Registry, NamesAreUniqueAndNotEmpty) {
   const ArenaOf<Index> of;
   for (const std::string& name : {std::string("index"), std::string(), std::string(64, 'x')})
     EXPECT_THAT(publish(name, of.object), Fails(ErrorCode::invalid_argument)) << name;
+  EXPECT_THAT(publish(std::string(1, '\0'), of.object),
+              Fails(ErrorCode::invalid_argument, "1 to 63 characters and no NUL"));
 }
 
 // Instructions of a find() among so many names.
@@ -241,6 +247,91 @@ TEST(Registry, ListsWhatIsPublished) {
   EXPECT_EQ(list[1].generation, array->bits().generation);
   // What was not inherited is not listed, and a child's own publisher is the child.
   EXPECT_EQ(run_in_child([] { return std::to_string(published().size()); }).said, "0");
+}
+
+registry::Object lost_object(std::uint32_t generation, const std::string& name = "") {
+  registry::Object object;
+  object.name = name;
+  object.generation = generation;
+  return object;
+}
+
+// Returns the id of the new tree.
+std::uint64_t join_a_new_tree() {
+  FileDescriptor memfd = internal::make_memfd("tree", internal::Sealable::yes);
+  EXPECT_EQ(ftruncate(memfd.get(), sizeof(process_tree::Shared)), 0);
+  EXPECT_EQ(fcntl(memfd.get(), F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL), 0);
+  struct stat status{};
+  EXPECT_EQ(fstat(memfd.get(), &status), 0);
+  const std::uint64_t id = std::uint64_t{1} << 32U | static_cast<std::uint32_t>(status.st_ino);
+  EXPECT_TRUE(registry::join_tree(id, std::move(memfd), 0, "this test"));
+  return id;
+}
+
+TEST(Registry, ANewTreeKnowsNothingOfTheOldOne) {
+  const auto child = run_in_child([] {
+    internal::RefBits withdrawn = ArenaOf<Index>().ref.bits();
+    internal::RefBits lost = withdrawn;
+    lost.slot = ++lost.generation % internal::kMaxPublished;
+    registry::enter_lost("old", {lost_object(lost.generation, "lost")});
+    const std::string before = find<Index>("lost").error().message;
+    withdrawn.tree = lost.tree = join_a_new_tree();
+    return before + ": " + outcome(Ref<Index>(withdrawn)) + " " + outcome(Ref<Index>(lost)) + " " +
+           std::string(to_string(code_of(find<Index>("lost"))));
+  });
+  EXPECT_THAT(child.said, StartsWith("'lost': arena 'old' was not frozen"));
+  EXPECT_THAT(child.said, EndsWith(": published_too_late published_too_late not_published"));
+}
+
+TEST(Registry, AForkDoesNotLiftTheLimitOfLostObjects) {
+  constexpr std::uint32_t kFirst = 1U << 20U;
+  const auto child = run_in_child([] {
+    const ArenaOf<Index> open;
+    const auto second = value_of(publish(open.object));
+    std::vector<registry::Object> lost;
+    for (std::uint32_t i = 1; i < internal::kMaxPublished; ++i)
+      lost.push_back(lost_object(kFirst + i));
+    registry::enter_lost("lost", lost);
+    const auto grandchild = run_in_child([&] {  // has lost both objects in `open`, too
+      registry::enter_lost("lost", {lost_object(2 * kFirst)});
+      const internal::RefBits one_too_many = {open.ref.bits().tree, 2 * kFirst, 0};
+      return outcome(second) + " " + outcome(Ref<Index>(one_too_many));
+    });
+    return grandchild.said;
+  });
+  EXPECT_EQ(child.said, "not_inherited published_too_late");
+}
+
+TEST(Registry, APublicationIsReceivedOnce) {
+  const ArenaOf<Index> of;
+  const internal::ArenaCore* core = internal::find_arena(of.object);
+  auto objects = registry::objects_in(*core);
+  objects.at(0).name = "another";
+  EXPECT_THAT(registry::publish_foreign({{core, objects}}, "advice"),
+              Fails(ErrorCode::invalid_argument, "'index' is published already"));
+  EXPECT_EQ(outcome(of.ref), "ok");
+}
+
+// As in PID namespaces, where two processes may have the same PID.
+TEST(Registry, ASenderWithThisPidMayWithdrawWhatItSent) {
+  const ArenaOf<Index> of;
+  const internal::ArenaCore* core = internal::find_arena(of.object);
+  auto objects = registry::objects_in(*core);
+  objects.at(0).name = "received";
+  ++objects.at(0).generation;
+  ASSERT_TRUE(registry::publish_foreign({{core, objects}}, "advice"));
+  EXPECT_TRUE(find<Index>("received"));
+  objects.clear();
+  registry::keep_objects(*core, objects);
+  EXPECT_THAT(find<Index>("received"), Fails(ErrorCode::not_published));
+  EXPECT_EQ(outcome(of.ref), "ok");
+}
+
+// Another thread may receive the object between the use and the question why it failed.
+TEST(Ref, ThatIsGoodByNowIsNotCalledUnsafe) {
+  const ArenaOf<Index> of;
+  EXPECT_EQ(internal::explain(of.ref.bits(), internal::type_info<Index>()).code,
+            ErrorCode::published_too_late);
 }
 
 TEST(Ref, IsHashedAndPrinted) {
