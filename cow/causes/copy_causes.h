@@ -19,6 +19,8 @@
 // A cause needs strong evidence; else it is "unknown".  For each site (all samples of one
 // instruction of one process) the first matching rule decides:
 //
+// "program exit"         Below a function that ends the program (ends_program()).  These samples of
+//                        a site count here; a rule below decides for its others.
 // "system call"          The kernel wrote for the program.
 // "stack"                Push, call, or a store near the stack pointer.
 // "relocation"           The dynamic linker wrote a word to a private mapping of a file.
@@ -46,9 +48,6 @@
 //                        one by which std::shared_ptr counts.  Or Py_INCREF or Py_DECREF stores the
 //                        word; since CPython 3.12 they load, test and store the count, so only
 //                        debug information shows them, as inlined functions.
-// "program exit"         The write was below a function by which an interpreter or the C library
-// ends
-//                        the program: it frees or destroys what the program holds.  Comes first.
 // "lock or flag word"    xchg, cmpxchg, an atomic or, and, bts...; the same without the lock on one
 //                        constant bit; a store in a function with the name of a lock.
 namespace cowshed::cow {
