@@ -80,7 +80,6 @@ struct GroupKey {
   std::optional<int> crash;
   bool has_failed;
   std::size_t index;  // of the process, where each is a group; else 0
-  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
   auto operator<=>(const GroupKey&) const = default;
 };
 
