@@ -21,7 +21,7 @@ std::string current_value(const std::string& path) {
 
 bool write_value(const std::string& path, const std::string& value) {
   std::ofstream file(path);
-  file << value << std::endl;
+  file << value << std::flush;
   return static_cast<bool>(file);
 }
 

@@ -107,7 +107,7 @@ push 2: pushw %ax = 66 50
 call 8: call .+5 = e8 00 00 00 00 | call *%rax = ff d0 | call *(%rsi) = ff 16
 )";
 
-const std::map<std::string, StoreKind> kKinds = {
+const std::map<std::string, StoreKind> kinds = {
     {"store", StoreKind::store},   {"add", StoreKind::add},   {"modify", StoreKind::modify},
     {"vector", StoreKind::vector}, {"fill", StoreKind::fill}, {"copy", StoreKind::copy},
     {"push", StoreKind::push},     {"call", StoreKind::call}, {"exchange", StoreKind::exchange}};
@@ -295,7 +295,7 @@ TEST(StoreInstruction, EveryRowIsToldFromItsFault) {
     ASSERT_TRUE(fault.is_write);
     ASSERT_EQ(fault.registers[kRip], processor.registers()[kRip]);
     const StoreInstruction told = decode(row.code, fault.registers, fault.address);
-    EXPECT_EQ(told.kind, kKinds.at(row.kind)) << told.text;
+    EXPECT_EQ(told.kind, kinds.at(row.kind)) << told.text;
     EXPECT_EQ(told.width, row.width) << told.text;
     EXPECT_EQ(told.amount, row.amount) << told.text;
     EXPECT_EQ(told.locked, row.locked()) << told.text;

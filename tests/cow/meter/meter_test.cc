@@ -86,7 +86,7 @@ TEST_F(MeterTest, AnotherProcessIsOnlyLookedAt) {
 // In a forked worker that shares everything, whose heap malloc would copy.
 TEST_F(MeterTest, MeasuringOneselfCopiesNothing) {
   if (kSanitized) GTEST_SKIP() << "a sanitizer's own memory is shared, too";
-  const auto result = static_cast<char*>(map(kPageSize, MAP_SHARED | MAP_ANONYMOUS, -1));
+  const auto result = map(kPageSize, MAP_SHARED | MAP_ANONYMOUS, -1);
   std::vector<std::unique_ptr<std::string>> small(5000);  // a heap to be copied
   for (auto& each : small) each = std::make_unique<std::string>(40, 'x');
   PausedChild child([&] {
@@ -101,7 +101,7 @@ TEST_F(MeterTest, MeasuringOneselfCopiesNothing) {
 
 TEST_F(MeterTest, OnesOwnCopies) {
   auto* const bytes =
-      reinterpret_cast<std::uint64_t*>(map(kPageSize, MAP_SHARED | MAP_ANONYMOUS, -1));
+      reinterpret_cast<std::uint64_t*>(map(kPageSize, MAP_SHARED | MAP_ANONYMOUS, -1);
   PausedChild child([&] {
     auto meter = Meter::begin();
     write_to(memory_, 5, 12);

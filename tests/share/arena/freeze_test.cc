@@ -9,7 +9,7 @@ using namespace internal;
 
 namespace {
 
-const std::size_t kFill = test::little_or(64_MiB, 2_GiB);
+const std::size_t fill_size = test::little_or(64_MiB, 2_GiB);
 
 using test::Node;
 using test::sum_of;
@@ -50,8 +50,8 @@ COWSHED_EVERY_MODE(FreezeInMode);
 
 // Reads all, copies and drops references, frees everything: not one page becomes the child's own.
 TEST_P(FreezeInMode, AChildThatReadsAndFreesCopiesNothing) {
-  Arena arena = make_arena(kFill * 2);
-  const Filled filled = fill(*arena.resource(), kFill);
+  Arena arena = make_arena(fill_size * 2);
+  const Filled filled = fill(*arena.resource(), fill_size);
   ASSERT_THAT(arena.freeze(GetParam()), Succeeds());
   const std::size_t used = arena.stats().used;
   const auto child = run_in_child([&]() -> std::string {

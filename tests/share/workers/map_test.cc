@@ -162,8 +162,7 @@ TEST_P(Map, AnItemThatEndsItsWorkerIsNamed) {
 TEST_P(Map, AnItemThatKillsEveryWorkerIsNamedWithTheLast) {
   for (const int restarts : {0, 2}) {
     const MapOptions options = {.workers = with({.count = 3, .restarts = restarts})};
-    const auto killed =
-        map<die_at_17>(options, std::views::iota(0, 100), int{SIGKILL}, tokens(1000));
+    const auto killed = map<die_at_17>(options, std::views::iota(0, 100), SIGKILL, tokens(1000));
     const std::string times = restarts == 0 ? "" : ", given out 3 times";
     EXPECT_THAT(killed,
                 Fails(ErrorCode::worker_failed, MatchesRegex("item 17" + times +

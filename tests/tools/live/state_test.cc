@@ -118,14 +118,14 @@ State server_state(int seconds) {
 
 // Some characters, which mean nothing to it, stand for other keys.
 void press(State& state, std::string_view keys) {
-  static const std::map<char, KeyKind> kOthers = {
+  static const std::map<char, KeyKind> others = {
       {'\n', KeyKind::enter},   {'\x1b', KeyKind::escape}, {'\b', KeyKind::backspace},
       {'^', KeyKind::up},       {'_', KeyKind::down},      {'{', KeyKind::page_up},
       {'}', KeyKind::page_down}};
   for (const char each : keys) {
-    const auto other = kOthers.find(each);
-    state.press(other == kOthers.end() ? Key{KeyKind::character, static_cast<char32_t>(each)}
-                                       : Key{other->second},
+    const auto other = others.find(each);
+    state.press(other == others.end() ? Key{KeyKind::character, static_cast<char32_t>(each)}
+                                      : Key{other->second},
                 pane_height(state));
   }
 }

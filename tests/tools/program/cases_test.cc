@@ -77,7 +77,7 @@ CaseFile read_cases(const std::filesystem::path& path) {
 }
 
 bool has_line(const std::string& output, const std::string& text) {
-  static const std::regex kRange(R"(\\\{(\d+)\\\.\\\.(\d+)\\\})");
+  static const std::regex written(R"(\\\{(\d+)\\\.\\\.(\d+)\\\})");
   std::string pattern;
   for (const char each : text) {
     if (each == '*') {
@@ -88,7 +88,7 @@ bool has_line(const std::string& output, const std::string& text) {
     }
   }
   std::vector<std::pair<double, double>> ranges;
-  for (std::smatch range; std::regex_search(pattern, range, kRange);) {
+  for (std::smatch range; std::regex_search(pattern, range, written);) {
     ranges.emplace_back(std::stod(range[1]), std::stod(range[2]));
     pattern = range.prefix().str() + R"(([0-9.]+))" + range.suffix().str();
   }

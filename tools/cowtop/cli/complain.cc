@@ -10,7 +10,7 @@ tl::unexpected<Error> wrong(std::string message) {
 }
 
 void complain(std::string_view message) {
-  std::cerr << "cowtop: " << printable(message) << std::endl;
+  std::cerr << "cowtop: " << printable(message) << '\n' << std::flush;
 }
 
 int own_error(const Error& error) {

@@ -70,10 +70,10 @@ tl::unexpected<Error> cannot_open(const std::string& path, const FileDescriptor&
 // permission_denied for a trap (OutputFile::open()); system_call.
 Expected<FileDescriptor> open_for_writing(const std::string& path) {
   const std::filesystem::path way(path);
-  const int kFolder = O_PATH | O_DIRECTORY;
-  FileDescriptor folder(::open(way.is_absolute() ? "/" : ".", kFolder | O_CLOEXEC));
+  const int as_folder = O_PATH | O_DIRECTORY;
+  FileDescriptor folder(::open(way.is_absolute() ? "/" : ".", as_folder | O_CLOEXEC));
   for (const std::string name : way.relative_path().parent_path()) {
-    FileDescriptor next = open_in(folder, name, kFolder);
+    FileDescriptor next = open_in(folder, name, as_folder);
     if (!next) return cannot_open(path, folder, name);
     folder = std::move(next);
   }
