@@ -2,6 +2,7 @@
 """Tests tools/pickled on real scripts: PICKLED=.../tools/pickled python3 pickled_test.py"""
 
 import collections
+import contextlib
 import glob
 import io
 import json
@@ -295,6 +296,8 @@ class TransferTest(ScriptTest):
                 ("Pipe send", "Pipe at script.py:"))]
             self.assertEqual(" ".join(map(str, sizes)) + "\n", output)
             self.assertEqual(self.channel(run, "Pipe send")["messages"], 2)
+            self.assertEqual([row["taken"] for row in run["channels"] if row["messages"]
+                              and row["transfer"].endswith("Queue put")], [1, 1, 1])
             self.assertEqual(self.path(run, "list → float", "Queue put")["objects"], 300)
             if run["start_method"] != "fork":
                 self.path(run, "Process(target=work) args[0] → Queue → Connection")
@@ -581,20 +584,38 @@ class EndTest(ScriptTest):
 
     def check_signal(self, number, whole_group):
         path = self.script("""
-            import multiprocessing, sys, time
+            import fcntl, multiprocessing, struct, termios, time
+            def work(queue):
+                for _ in range(4):
+                    queue.put([1, 2, 3])
+                queue.put("x" * 200000)  # more than a pipe holds
+            def waiting(queue):
+                return struct.unpack("i", fcntl.ioctl(queue._reader, termios.FIONREAD, b"four"))[0]
             if __name__ == "__main__":
-                one, other = multiprocessing.Pipe()
-                one.send([1, 2, 3])
+                queue = multiprocessing.Queue()
+                process = multiprocessing.Process(target=work, args=(queue,), daemon=True)
+                process.start()
+                queue.get()
+                while waiting(queue) < 60000:
+                    time.sleep(0.01)
                 print("ready", flush=True)
-                time.sleep(60)
+                process.join()
         """)
-        process = subprocess.Popen([sys.executable, PICKLED, path], stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, text=True, start_new_session=True,
-                                   env=self.environment())
+        report = os.path.join(self.folder, "report.txt")
+        process = subprocess.Popen([sys.executable, PICKLED, "-o", report, path], text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                   start_new_session=True, env=self.environment())
         self.assertEqual(process.stdout.readline(), "ready\n")
-        (os.killpg if whole_group else os.kill)(process.pid, number)
-        output, _ = process.communicate(timeout=60)
+        for _ in range(2):  # as timeout(1) does
+            (os.killpg if whole_group else os.kill)(process.pid, number)
+        process.wait(60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the worker
+        process.stdout.close()
+        with open(report, encoding="utf-8") as file:
+            output = file.read()
         self.assertIn("list → int", output)
+        self.assertIn("\n  Put and never taken: 4 of 5 messages, Queue at script.py:", output)
         self.assertEqual(process.returncode, 128 + number)
 
     def test_control_c_still_prints(self):
