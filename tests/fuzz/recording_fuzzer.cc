@@ -50,7 +50,7 @@ void use(const cow::Measurement& measurement) {
   static_cast<void>(folded_report(measurement));
   const std::string report = json_report(measurement);
   const MemoryFile again;
-  auto recorder = Recorder::start(std::move(*OutputFile::open(again.path())), {});
+  auto recorder = Recorder::start(OutputFile::open(again.path()).value(), {});
   must(recorder.has_value() && recorder->end(measurement, 0).has_value());
   auto recording = Recording::open(again.path());
   must(recording.has_value() && recording->next().value() && recording->ended());

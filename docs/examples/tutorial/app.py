@@ -10,7 +10,7 @@ def article(number):
 
 
 def sales_report():
-    return [{"day": day, "sold": day * 7919 % 1000} for day in range(60_000)]
+    return [{"day": day, "sold": [day * 7919 % 1000, day % 7]} for day in range(60_000)]
 
 
 def application(environ, start_response):

@@ -101,7 +101,7 @@ TEST_F(MeterTest, MeasuringOneselfCopiesNothing) {
 
 TEST_F(MeterTest, OnesOwnCopies) {
   auto* const bytes =
-      reinterpret_cast<std::uint64_t*>(map(kPageSize, MAP_SHARED | MAP_ANONYMOUS, -1);
+      reinterpret_cast<std::uint64_t*>(map(kPageSize, MAP_SHARED | MAP_ANONYMOUS, -1));
   PausedChild child([&] {
     auto meter = Meter::begin();
     write_to(memory_, 5, 12);

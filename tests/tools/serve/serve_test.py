@@ -187,6 +187,12 @@ class ExpositionTest(unittest.TestCase):
             self.assertNotIn("# EOF", text)
             subprocess.run(["promtool", "check", "metrics"], input=text, text=True, check=True)
 
+    def test_what_has_no_series_of_its_own_is_other(self):
+        loop = "while :; do sleep 0.05; cat /dev/null; done"
+        with process("sh", "-c", loop) as shell, \
+             serving("--max-series", "1", "-p", str(shell.pid)) as (url, _):
+            wait_for("other", lambda: 'comm="other"' in fetch(url + "/metrics")[0])
+
     def test_memory_does_not_grow_with_what_has_ended(self):
         loop = "while :; do for i in 1 2 3 4 5 6 7 8 9; do (:); done; sleep 0.01; done"
         with process("sh", "-c", loop) as shell, serving("-p", str(shell.pid)) as (url, _):

@@ -19,10 +19,16 @@ std::string percent_of(const Change& change) {
                      kWhole * static_cast<double>(*growth) / static_cast<double>(*change.before));
 }
 
+// "-" is not known, "none" is of what was not there.
+std::string side(const Change& change, std::optional<std::uint64_t> pages) {
+  return !pages && change.is_known ? "none" : count(pages);
+}
+
 std::string row(const Change& change, std::string_view name) {
   const auto growth = change.growth();
-  return fmt::format("{:>12} {:>12} {:>12} {:>9}  {}\n", count(change.before), count(change.after),
-                     growth ? fmt::format("{:+}", *growth) : "-", percent_of(change), name);
+  return fmt::format("{:>12} {:>12} {:>12} {:>9}  {}\n", side(change, change.before),
+                     side(change, change.after), growth ? fmt::format("{:+}", *growth) : "-",
+                     percent_of(change), name);
 }
 
 std::string section(const std::vector<Change>& changes, std::string_view title) {

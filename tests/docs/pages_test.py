@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Reads README and docs: every link leads to a file and a heading, every option that they name is one
+that a test uses, no page is over 250 lines, and sentences are short: ROOT=FOLDER python3 pages_test.py"""
+
+import os
+import pathlib
+import re
+import unittest
+
+ROOT = pathlib.Path(os.environ["ROOT"])
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+OF_OTHER_PROGRAMS = {"--cap-add", "--max-requests", "--now", "--preset", "--selftest", "--test-dir"}
+BY_HAND = {"--only", "--repeat"}  # of ./tools/bench and ./tools/check
+
+
+def headings(page):
+    """The anchors of its headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def sentences(text):
+    """Of its paragraphs and lists."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    for block in re.split(r"\n\s*\n|\n\s*(?:[*-]|\d+\.) ", text):
+        if not block.lstrip().startswith(("#", "|")):
+            yield from filter(None, re.split(r"(?<=[.!?])\s+", " ".join(block.split())))
+
+
+class PagesTest(unittest.TestCase):
+    def test_links(self):
+        for page in PAGES:
+            for target in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", page.read_text())):
+                if re.match(r"[a-z]+:", target):
+                    continue
+                path, _, anchor = target.partition("#")
+                file = page.parent / path if path else page
+                with self.subTest(page=page.name, target=target):
+                    self.assertTrue(file.exists())
+                    if anchor:
+                        self.assertIn(anchor, headings(file))
+
+    def test_options_are_tested(self):
+        used = set()
+        for file in (ROOT / "tests").rglob("*.*"):
+            if file.is_file() and file.name != pathlib.Path(__file__).name:
+                used |= set(OPTION.findall(file.read_text(errors="replace")))
+        for page in PAGES:
+            if page.name == "CHANGELOG.md":
+                continue
+            named = {option for code in CODE.findall(page.read_text()) for option in OPTION.findall(code)}
+            with self.subTest(page=page.name):
+                self.assertEqual(named - used - OF_OTHER_PROGRAMS - BY_HAND, set())
+
+    def test_pages_are_short(self):
+        for page in PAGES:
+            text = page.read_text()
+            lengths = [len(sentence.split()) for sentence in sentences(text)]
+            with self.subTest(page=page.name):
+                self.assertLessEqual(sum(lengths) / len(lengths), 20)
+                if page.name != "CHANGELOG.md":
+                    self.assertLessEqual(text.count("\n"), 250)
+
+
+unittest.main()
