@@ -128,6 +128,10 @@ class [[nodiscard]] Expected<void> : public tl::expected<void, Error> {
   using Base::Base;
   Expected(Base base) : Base(std::move(base)) {}
 
+  void value() const {  // throws if there is an error
+    if (!*this) throw tl::bad_expected_access<Error>(error());
+  }
+
   template <class Function>
   auto and_then(Function&& next) const -> std::invoke_result_t<Function> {
     if (!*this) return tl::make_unexpected(error());

@@ -191,7 +191,7 @@ class LiveCowtop {
     if (pid_ == 0) {
       setenv("TERM", "xterm-256color", 1);
       setenv("LC_ALL", "C.UTF-8", 1);
-      execl(path.c_str(), path.c_str(), "-p", root.c_str(), nullptr);
+      execl(path.c_str(), path.c_str(), "--wide", "-p", root.c_str(), nullptr);
       _exit(127);
     }
     read_until("copied:");  // it measures

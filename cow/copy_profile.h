@@ -35,7 +35,6 @@ struct Frame {
   std::uint64_t address = 0;  // in the module, as in its symbol table
   bool inlined = false;       // into the next frame
   bool operator==(const Frame&) const = default;
-  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
   auto operator<=>(const Frame&) const = default;
 };
 

@@ -93,7 +93,6 @@ struct MemorySample {
 struct ProcessId {
   pid_t pid = 0;
   std::uint64_t start_ns = 0;
-  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
   auto operator<=>(const ProcessId&) const = default;
 };
 

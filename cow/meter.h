@@ -28,7 +28,8 @@ namespace cowshed::cow {
 // - Only the parent and the children at begin() count as sharers.  A copy of a page that only
 //   others share, such as a sibling, appears in `left_alone`.
 //
-// Move-only.  Not thread-safe.  Copies by other threads of the process count.
+// Move-only; only assign to or destroy one that was moved from.  Not thread-safe.  Copies by other
+// threads of the process count.
 class Meter {
  public:
   // Begins a region in this process.  A forked child must begin its own: end() works only in the

@@ -62,7 +62,8 @@ struct MeterResult {
 
   // Returns the part of the result in the pages of [address, address + bytes).
   MeterResult within(const void* address, std::size_t bytes) const;
-  // Returns the part in the pages of a published object.  Errors: not_published.
+  // Returns the part in the pages of a published object itself; of a container that excludes its
+  // elements.  Errors: not_published.
   Expected<MeterResult> of_object(std::string_view name) const;
 };
 

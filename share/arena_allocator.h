@@ -34,6 +34,16 @@ void deallocate_in_arena(void* block, std::size_t size, std::size_t alignment) n
 //   auto* names = arena.make<std::vector<int, cowshed::ArenaAllocator<int>>>().value();
 //   names->push_back(1);
 //
+// std::hash has no specialisation for strings with such an allocator:
+//
+//   using String = std::basic_string<char, std::char_traits<char>, cowshed::ArenaAllocator<char>>;
+//   struct Hash {
+//     std::size_t operator()(std::string_view text) const { return
+//     std::hash<std::string_view>()(text); }
+//   };
+//   using Index = std::unordered_map<String, int, Hash, std::equal_to<>,
+//                                    cowshed::ArenaAllocator<std::pair<const String, int>>>;
+//
 // allocate() uses the arena of the thread's UseArena or ArenaScope.  It throws ArenaBadAlloc as
 // Arena::allocate() does, and with code invalid_argument if the thread has neither.  deallocate()
 // finds the arena by the address, and needs neither.  It only counts frozen blocks.  Thread-safe.

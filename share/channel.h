@@ -38,6 +38,8 @@
 //   `send` and `loan` for payload.  It counts as shared memory of the cgroup that took it.  Payload
 //   of 2 MiB or more lies in huge pages if the kernel has any (MADV_COLLAPSE, Linux 6.1).
 //
+// Moved-from: only assign to it or destroy it.
+//
 // Threads: all members are thread-safe.  Copies of a handle mean the same channel.  The last copy
 // closes this process's descriptors, but not the channel.
 //

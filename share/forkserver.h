@@ -62,11 +62,11 @@ class ForkServer {
 
   ForkServer(ForkServer&&) noexcept = default;
   ForkServer& operator=(ForkServer&&) noexcept = default;
-  // Kills the forkserver, once all Workers that it started are destroyed too.  Does nothing in a
-  // forked process.
+  // Ends the forkserver, once all Workers that it started are destroyed too; by SIGKILL if it does
+  // not end in half a second.  Does nothing in a forked process.
   ~ForkServer() = default;
 
-  pid_t pid() const;
+  pid_t pid() const;  // 0 after a move
 
   // For start().
   const std::shared_ptr<launch::ForkServerProcess>& process() const { return process_; }

@@ -22,7 +22,6 @@ struct Row {
   std::string comm;
   bool has_executed = false;
   bool is_known = false;  // what they copied
-  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
   auto operator<=>(const Row&) const = default;
 };
 

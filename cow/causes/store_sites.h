@@ -48,8 +48,7 @@ class StoreSites {
   struct SiteKey {
     Kernel kernel;
     std::array<CodeAddress, kCallers> code;
-    auto operator<=>(const SiteKey&) const =
-        default;  // NOLINT(modernize-use-nullptr): clang-tidy 14
+    auto operator<=>(const SiteKey&) const = default;
   };
   using Sites = std::map<SiteKey, StoreSite>;
   static SiteKey key_of(const Kernel& kernel, const CodeStack& code);

@@ -105,14 +105,36 @@ std::string fold(const std::vector<Frame>& stack, bool truncated) {
   return text;
 }
 
-// Returns the innermost frames up to the first line of the program, for CodeSite::frames; all if no
-// frame is the program's.
+bool is_of_program(const Frame& frame) {
+  const bool is_kernel = frame.module.empty() && frame.function.starts_with('[');
+  return !is_kernel && !is_runtime_library(frame.module);
+}
+
+// A header of the system or the standard library, whose templates are compiled into the program.
+bool is_system_source(std::string_view file) {
+  return file.starts_with("/usr/include/") || file.starts_with("/usr/lib/") ||
+         file.find("/include/c++/") != file.npos || file.starts_with("/rustc/");
+}
+
+// Returns the innermost frames up to the first line of the program, for CodeSite::frames: a line of
+// its own sources, inlined or not, else a function of its binaries; all if there is neither.
 std::vector<Frame> site_frames(const std::vector<Frame>& stack) {
+  const auto is_own_line = [](const Frame& frame) {
+    return is_of_program(frame) && !frame.file.empty() && !is_system_source(frame.file);
+  };
+  const auto is_own_function = [](const Frame& frame) {
+    return is_of_program(frame) && !frame.inlined;
+  };
+  const auto function = std::find_if(stack.begin(), stack.end(), is_own_function);
+  auto line = function;
+  // What a library without lines copies is not its caller's line.
+  if (function != stack.end() && !function->file.empty())
+    line = std::find_if(stack.begin(), stack.end(), is_own_line);
+  if (line == stack.end()) line = function;
   std::vector<Frame> site;
-  for (const Frame& frame : stack) {
-    site.push_back(without_address(frame));
-    const bool is_kernel = frame.module.empty() && frame.function.starts_with('[');
-    if (!is_kernel && !frame.inlined && !is_runtime_library(frame.module)) break;
+  for (auto frame = stack.begin(); frame != stack.end(); ++frame) {
+    site.push_back(without_address(*frame));
+    if (frame == line) break;
   }
   return site;
 }

@@ -46,14 +46,12 @@ class ProfileBuilder {
   struct Stack {
     std::int64_t writer = kProgram;
     CodeStack code;
-    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
     auto operator<=>(const Stack&) const = default;
   };
   struct Block {                                                   // of 2 MiB, of one mapping
     static constexpr std::uint64_t kAnywhere = ~std::uint64_t{0};  // in several processes
     std::uint64_t number = 0;
     std::string mapping;
-    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
     auto operator<=>(const Block&) const = default;
   };
   struct Failure {

@@ -18,7 +18,6 @@ namespace cowshed::cow {
 struct CodeAddress {
   const Binary* binary = nullptr;  // null: none; then the address is in the process
   std::uint64_t address = 0;
-  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
   auto operator<=>(const CodeAddress&) const = default;
 };
 
@@ -26,7 +25,6 @@ struct CodeAddress {
 struct CodeStack {
   std::vector<CodeAddress> addresses;
   bool truncated = false;
-  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
   auto operator<=>(const CodeStack&) const = default;
 };
 

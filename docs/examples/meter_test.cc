@@ -39,7 +39,7 @@ TEST(Index, ASearchCopiesNoneOfIt) {
   for (std::size_t i = 0; i < 1000; ++i) EXPECT_GT(ask(i), 15U);
   ASSERT_TRUE(meter.end());  // while it still runs
   EXPECT_THAT(meter.copied(), AtMost(64_KiB));
-  EXPECT_THAT(meter.copied()->of_object("words"), AtMost(0));
+  EXPECT_THAT(meter.copied()->within(arena.base(), arena.stats().used), AtMost(0));
 
   questions.close();
   ASSERT_TRUE(workers.wait().value().front().ok());

@@ -33,7 +33,8 @@ Expected<void> ArenaCore::freeze(const FreezeOptions& options) {
     return make_error(ErrorCode::arena_frozen, who() + " is already frozen in the other mode");
   }
   if (generation_ > 0 && options.mode != mode_)
-    return make_error(ErrorCode::arena_frozen, who() + " was frozen in the other mode before");
+    return make_error(ErrorCode::arena_frozen,
+                      who() + " was frozen in the other mode before; refreeze() keeps its mode");
   return seal(options.mode, options.progress);
 }
 

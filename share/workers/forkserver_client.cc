@@ -89,7 +89,10 @@ Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& opti
 }
 
 ForkServerProcess::~ForkServerProcess() {
-  if (pidfd_ && getpid() == owner_ && send_signal(pid_, pidfd_, SIGKILL)) {
+  if (!pidfd_ || getpid() != owner_) return;
+  constexpr int kPatience = 500;  // ms; it may be stopped, or in its warm-up
+  ::shutdown(socket_.get(), SHUT_RDWR);
+  if (is_ready(pidfd_.get(), POLLIN, kPatience) || send_signal(pid_, pidfd_, SIGKILL)) {
     siginfo_t info;
     TEMP_FAILURE_RETRY(waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED));
   }
@@ -215,6 +218,6 @@ Expected<ForkServer> ForkServer::start_server(const ForkServerOptions& options,
   });
 }
 
-pid_t ForkServer::pid() const { return process_->pid(); }
+pid_t ForkServer::pid() const { return process_ ? process_->pid() : 0; }
 
 }  // namespace cowshed

@@ -42,8 +42,8 @@ Expected<void> check_options(const WorkersOptions& options, const internal::Work
     return options.threads == Threads::allow ? Expected<void>() : check_threads("fork");
   if (task.function == nullptr) {
     return refuse(
-        "only Start::fork can start this function; give start<function>() one with a name or a "
-        "lambda without captures");
+        "only Start::fork can start this function; write start<function>(options, ...) with the "
+        "name of a function");
   }
   if (program_name() == nullptr) return no_runtime_error();
   return {};
@@ -75,6 +75,8 @@ Expected<void> prepare(Launch& launch) {
     TRY(launch.arenas, internal::pack_arenas());
   } else if (options.server != nullptr) {
     launch.server = options.server->process();
+    if (launch.server == nullptr)
+      return make_error(ErrorCode::invalid_argument, ".server is a ForkServer that was moved from");
   } else {
     TRY(launch.server, ForkServerProcess::of_process());
   }

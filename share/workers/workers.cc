@@ -290,10 +290,12 @@ Expected<WorkersHandle> start_workers(const WorkersOptions& options, WorkerTask 
 Expected<void> check_inheritable(const void* object) {
   const ArenaCore* arena = find_arena(object);
   if (arena != nullptr && reinterpret_cast<std::uintptr_t>(object) >= arena->open_begin()) {
+    const bool is_first = arena->generation() == 0;
     return make_error(ErrorCode::arena_not_frozen,
                       "arena '" + std::string(arena->name()) +
-                          "' is not frozen, so that workers would not have it; freeze() it before "
-                          "start()");
+                          (is_first ? "' is not frozen" : "' is thawed") +
+                          ", so that workers would not have the object; " +
+                          (is_first ? "freeze" : "refreeze") + "() it before start()");
   }
   return {};
 }

@@ -417,9 +417,13 @@ TEST_P(EachBackend, ManyThatEndedBecomeFewAndTheirSumsStay) {
 
 // Whose parents are taken before them, again and again.
 TEST_P(EachBackend, ALineOfForksIsTakenAsItEnds) {
+  std::array<int, 2> start{};
+  ASSERT_EQ(::pipe2(start.data(), O_CLOEXEC), 0);
   cowshed::test::Subprocess subject(
-      {"sh", "-c", "f() { [ $1 = 0 ] || { sleep 0.05; f $(($1-1)) & }; }; f 40"});
+      {"sh", "-c", "f() { [ $1 = 0 ] || { sleep 0.05; f $(($1-1)) & }; }; read line; f 40"},
+      [&] { ::dup2(start[0], STDIN_FILENO); });
   ASSERT_TRUE(backend_->attach({subject.pid()}));
+  for (const int end : start) ::close(end);
   std::size_t taken = 0;
   std::size_t most = 0;
   constexpr int kMostSamples = 3000;

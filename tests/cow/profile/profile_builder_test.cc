@@ -30,7 +30,9 @@ class CodeSitesOf : public NeedsProbes, public ::testing::WithParamInterface<con
   static const CodeSite& find(const SampledCopies& sampled, const std::string& function) {
     for (const CodeSite& site : sampled.sites)
       if (site.frames.back().function.find(function) != std::string::npos) return site;
-    throw std::runtime_error("no site " + function);
+    std::string sites;
+    for (const CodeSite& site : sampled.sites) sites += "; " + site.frames.back().function;
+    throw std::runtime_error("no site " + function + sites);
   }
 };
 

@@ -314,7 +314,7 @@ TEST_P(Launch, ClosuresAreForForkAlone) {
   int captured = 7;
   const auto workers = start(one(), [&] { return captured; });
   if (GetParam() == Start::fork) EXPECT_TRUE(workers);
-  else EXPECT_THAT(workers, Fails(ErrorCode::invalid_argument, "start<function>()"));
+  else EXPECT_THAT(workers, Fails(ErrorCode::invalid_argument, "start<function>(options"));
 }
 
 long use_while_printing(const Index& index, Channel<int>& numbers) {

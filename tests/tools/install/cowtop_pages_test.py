@@ -157,7 +157,7 @@ class ZshTest(CompletionTest):
     def test_offers_the_options_that_help_lists(self):
         for subcommand in COMMANDS:
             with self.subTest(subcommand=subcommand):
-                found = [re.match(r"(?:\(.*?\)|\*)(-[-a-z]+)[+=]?\[", specification)
+                found = [re.match(r"(?:\(.*?\)|\*)(-[-a-zA-Z]+)[+=]?\[", specification)
                          for specification in self.specifications(*subcommand)]
                 self.assertEqual(sorted(match[1] for match in found if match), options(*subcommand))
 

@@ -28,6 +28,7 @@ IS_ROOT = os.geteuid() == 0
 FORKS = ["sh", "-c", "i=0; while [ $i -lt 10000 ]; do (:); i=$((i+1)); done"]
 COPIES = [str(SUBJECTS / "copy_subject"), "3000", "2", "2000", "600"]
 OBJECTS = [str(SUBJECTS / "share_subject"), "objects", "600"]
+DIES = ["/usr/bin/python3", "-c", "import ctypes, os\nif os.fork() == 0: ctypes.string_at(0)\nos.wait()"]
 SITES = [str(SUBJECTS / "site_subject"), "shares", "1000"]
 TRANSFERS = [str(SUBJECTS / "share_subject"), "transfers", "600"]
 
@@ -100,7 +101,7 @@ class SchemasTest(unittest.TestCase):
     def test_run(self):
         runs = [["--", *COPIES], ["--backend", "pagemap", "--", *COPIES],
                 ["--", *TRANSFERS], ["--backend", "pagemap", "--", *OBJECTS]]
-        exact = [["-c", "5", "--", *SITES]]
+        exact = [["-c", "5", "--", *SITES], ["--", *DIES]]
         for words in runs + (exact if IS_ROOT else []):
             with self.subTest(words=words):
                 self.check(self.measured("--json", *words), "cowshed.run-2")

@@ -142,6 +142,43 @@ TEST(TextReport, ACrashIsSaidAndAnOrderlyEndIsNot) {
   EXPECT_THAT(report, Not(HasSubstr("SIGTERM")));
 }
 
+TEST(TextReport, CrashesAtDifferentPlacesAreDifferent) {
+  const auto killed_in = [](pid_t pid, const std::string& function) {
+    cow::ProcessCopies child = child_of(1, pid, "worker", 8, 0);
+    child.signal = SIGSEGV;
+    cow::FailedAccess failed;
+    failed.address = static_cast<std::uint64_t>(pid) << 12U;
+    failed.reason = "not mapped";
+    cow::Frame frame;
+    frame.function = function;
+    failed.frames = {frame};
+    child.sampled.emplace().failures = {failed};
+    return child;
+  };
+  const std::string longest(500, 'x');
+  const std::string report =
+      text_report(measurement_with({root_of("server"), killed_in(2, "first"), killed_in(3, "other"),
+                                    killed_in(4, "other"), killed_in(5, longest)}));
+  EXPECT_THAT(report, HasSubstr("worker (PID 2) was killed by SIGSEGV at 0x2000, in first:\n"));
+  EXPECT_THAT(report, HasSubstr("2 worker processes were killed by SIGSEGV, the first at 0x3000, "
+                                "in other:\n"));
+  EXPECT_THAT(report, HasSubstr(longest.substr(0, 70)));
+  EXPECT_THAT(report, Not(HasSubstr(longest.substr(0, 90))));
+}
+
+TEST(TextReport, MemoryOfAnotherOriginThanTheForkIsNamed) {
+  cow::Measurement measurement = pool(2);
+  measurement.memory = {300ULL << 20U, 402ULL << 20U, 0, 3, 0};
+  EXPECT_THAT(text_report(measurement), Not(HasSubstr("Never shared")));
+  for (cow::ProcessCopies& process : measurement.processes) process.memory = {0, 200ULL << 20U, 0};
+  EXPECT_THAT(text_report(measurement), HasSubstr("Never shared: 248.0 MiB, which children"));
+
+  measurement = pool(2);
+  for (cow::ProcessCopies& process : measurement.processes) process.shared_at_fork_bytes.reset();
+  EXPECT_THAT(text_report(measurement),
+              HasSubstr("Not counted: what 2 processes copied before cowtop looked"));
+}
+
 TEST(TextReport, MemoryIsThatOfAll) {
   cow::Measurement measurement = pool(4);
   measurement.memory = {300ULL << 20U, 402ULL << 20U, 12ULL << 20U, 5, 0};

@@ -199,6 +199,10 @@ Comparison compare(const cow::Measurement& before, const cow::Measurement& after
   Comparison comparison;
   comparison.total.before = total_of(before, comparison.not_known_before);
   comparison.total.after = total_of(after, comparison.not_known_after);
+  const auto peak = [](const cow::Measurement& measurement) {
+    return measurement.memory ? std::optional(measurement.memory->peak_pss_bytes) : std::nullopt;
+  };
+  comparison.peak_pss_bytes = {"", peak(before), peak(after), before.memory && after.memory};
   Kinds summed;
   add_summed_kinds(summed, before);
   add_summed_kinds(summed, after);

@@ -31,6 +31,7 @@ struct Comparison {
   // Processes with unknown copies, which are in no total.
   std::uint64_t not_known_before = 0;
   std::uint64_t not_known_after = 0;
+  Change peak_pss_bytes;  // of all processes together, in bytes
   // Matched by their path in the tree: "server/worker[2]" is the second child of that name.
   std::vector<Change> processes;
   std::vector<Change> objects;  // "ARENA/NAME (TYPE)", in all processes

@@ -78,10 +78,17 @@ struct GroupKey {
   bool has_executed;
   bool is_parent;
   std::optional<int> crash;
+  std::string crash_place;
   bool has_failed;
   std::size_t index;  // of the process, where each is a group; else 0
   auto operator<=>(const GroupKey&) const = default;
 };
+
+std::string place_of_failure(const cow::ProcessCopies& process) {
+  if (!process.sampled || process.sampled->failures.empty()) return "";
+  const cow::Frames& frames = process.sampled->failures.back().frames;
+  return frames.empty() ? "??" : frame_text(frames.back());
+}
 
 GroupKey key_of(const cow::ProcessCopies& process, bool is_parent, std::size_t index) {
   return {process.role,
@@ -89,6 +96,7 @@ GroupKey key_of(const cow::ProcessCopies& process, bool is_parent, std::size_t i
           process.execs > 0 && process.role == cow::Role::child,
           is_parent,
           has_crashed(process) ? process.signal : std::nullopt,
+          has_crashed(process) ? place_of_failure(process) : "",
           process.exit_status.value_or(0) != 0,
           index};
 }
@@ -125,6 +133,7 @@ class GroupBuilder {
     group_.has_executed = key.has_executed;
     group_.is_parent = key.is_parent;
     group_.crash = key.crash;
+    group_.crash_place = key.crash_place;
     group_.pid = pid;
   }
 
@@ -321,9 +330,15 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     if (is_explained(process))
       explained_bytes += process.copied_bytes().value_or(0) - copied_at_exit(process);
     summary.exit_bytes += copied_at_exit(process);
+    if (process.role == cow::Role::child && process.memory) {
+      const std::uint64_t copied = process.copied_bytes().value_or(0);
+      summary.own_bytes +=
+          process.memory->private_bytes - std::min(process.memory->private_bytes, copied);
+    }
     if (!is_sharer(process)) continue;
     summary.sharers += process.processes;
     summary.shared_bytes += process.shared_at_fork_bytes.value_or(0);
+    if (!process.shared_at_fork_bytes && measurement.exact) summary.older += process.processes;
     summary.is_all_known = summary.is_all_known && copied_by_forks(process);
   }
   for (const ProcessGroup& group : summary.groups)

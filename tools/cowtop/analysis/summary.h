@@ -17,6 +17,7 @@ struct ProcessGroup {
   bool has_executed = false;  // another program than the one that its parent forked
   bool is_parent = false;     // of children that share its memory
   std::optional<int> crash;   // the signal that ended it, if that is no request to end
+  std::string crash_place;    // where, if that is known
   // The least and the greatest exit status of those that failed; 0: they did not.
   int least_status = 0;
   int most_status = 0;
@@ -56,9 +57,11 @@ struct Summary {
   std::vector<ProcessGroup> groups;  // the most copied first
   std::uint64_t processes = 0;       // all
   std::uint64_t sharers = 0;         // children that share memory with their parent
+  std::uint64_t older = 0;           // of these, forked before the measurement began
   std::uint64_t copied_bytes = 0;    // of all groups
   std::uint64_t exit_bytes = 0;      // copied while programs ended; in none of the other figures
   std::uint64_t shared_bytes = 0;    // sum over the sharers, at their forks
+  std::uint64_t own_bytes = 0;       // that children allocated themselves, at their last looks
   bool is_all_known = true;          // what the sharers copied
   // Those of at least 1 MiB, the most first; none where such children lived at the same time.
   std::vector<ParentCopies> parents;

@@ -86,6 +86,10 @@ std::string comparison_table(const Comparison& comparison, const ComparedNames& 
   text += section(comparison.sites, "code sites of all processes, estimated");
   text += section(comparison.mappings, "mappings of all processes, estimated");
   text += row(comparison.total, "total");
+  if (const Change& peak = comparison.peak_pss_bytes; peak.before || peak.after) {
+    text += fmt::format("memory of all processes at its peak (PSS): {} MiB, then {} MiB\n",
+                        mebibytes(peak.before), mebibytes(peak.after));
+  }
   if (comparison.not_known_before + comparison.not_known_after > 0) {
     text += fmt::format(
         "{:>12} {:>12} {:>12} {:>9}  processes whose copies are not known, in no total\n",
@@ -103,6 +107,7 @@ std::string comparison_json(const Comparison& comparison, const ComparedNames& n
                        {"after", names.after},
                        {"unit", "pages"},
                        {"total", std::move(total)},
+                       {"peak_pss_bytes", change_object(comparison.peak_pss_bytes)},
                        {"processes", list(comparison.processes)},
                        {"objects", list(comparison.objects)},
                        {"sites", list(comparison.sites)},

@@ -138,6 +138,16 @@ std::string reason_of(const cow::FailedAccess& failed) {
   return "why is not known";
 }
 
+// The name of a template may fill a screen.
+std::string shortened(std::string text) {
+  constexpr std::size_t kMost = 100;
+  if (text.size() <= kMost) return text;
+  const auto line = text.rfind(' ');  // FILE:LINE
+  const bool has_line = line != text.npos && line > text.size() - kMost / 2;
+  const std::string place = has_line ? text.substr(line) : "";
+  return text.substr(0, kMost - place.size()) + "..." + place;
+}
+
 // Killed by what no server sends to its workers.
 std::string crash_lines(const Summary& summary) {
   std::string text;
@@ -148,9 +158,8 @@ std::string crash_lines(const Summary& summary) {
                            : fmt::format("{} {} processes were", group.processes, name_of(group));
     line += " killed by " + signal_name(*group.crash);
     if (group.failed) {
-      line += fmt::format(
-          " at 0x{:x}, in {}", group.failed->address,
-          group.failed->frames.empty() ? "??" : frame_text(group.failed->frames.back()));
+      line += fmt::format("{} at 0x{:x}, in {}", group.processes == 1 ? "" : ", the first",
+                          group.failed->address, shortened(group.crash_place));
     }
     text += lines_of(line + (group.failed ? ":" : "."));
     if (group.failed) text += "    " + reason_of(*group.failed) + ".\n";
@@ -166,8 +175,10 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
                               : fmt::format("All {} processes", summary.processes);
   if (!measurement.memory) return who + " ended before the memory was read (PSS -).";
   const cow::TreeMemory& memory = *measurement.memory;
-  const bool is_alive = std::any_of(measurement.processes.begin(), measurement.processes.end(),
-                                    [](const cow::ProcessCopies& each) { return each.alive; });
+  // What a command leaves behind, a forkserver say, does not hold all of it.
+  const bool is_alive = std::any_of(
+      measurement.processes.begin(), measurement.processes.end(),
+      [](const cow::ProcessCopies& each) { return each.alive && each.role == cow::Role::root; });
   std::string text = who;
   if (is_alive) {
     text += fmt::format(" hold{} {} MiB (PSS; up to {})", summary.processes == 1 ? "s" : "",
@@ -207,6 +218,26 @@ std::string exit_text(const Summary& summary) {
       fmt::format("Not counted here: {} that were copied while programs ended: exit() "
                   "frees what they hold, _exit() does not.",
                   mib(summary.exit_bytes)));
+}
+
+// Where no copies explain the memory.
+std::string own_text(const cow::Measurement& measurement, const Summary& summary) {
+  constexpr std::uint64_t kWorthSaying = 16 << 20;
+  const std::uint64_t peak = measurement.memory ? measurement.memory->peak_pss_bytes : 0;
+  if (summary.own_bytes < kWorthSaying || summary.own_bytes < peak / 2) return {};
+  return lines_of(
+      fmt::format("Never shared: {}, which children allocated themselves, for what "
+                  "they were sent, say.",
+                  mib(summary.own_bytes)));
+}
+
+std::string older_text(const Summary& summary) {
+  if (summary.older == 0) return {};
+  const bool is_one = summary.older == 1;
+  return lines_of(
+      fmt::format("Not counted: what {} copied before cowtop looked, since {} "
+                  "forked earlier.",
+                  plural(summary.older, "process"), is_one ? "it was" : "they were"));
 }
 
 constexpr int kNameColumns = 30;
@@ -379,7 +410,7 @@ std::string text_report(const cow::Measurement& measurement, TextForm form) {
   const std::string accuracy = accuracy_text(measurement);
   const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;
   text += memory + (is_one_line ? "  " : "\n") + accuracy + "\n";
-  text += exit_text(summary);
+  text += exit_text(summary) + own_text(measurement, summary) + older_text(summary);
   constexpr std::size_t kMostNotMeasured = 2;
   text += lacking_lines(measurement, kMostNotMeasured) + "\n";
   text +=

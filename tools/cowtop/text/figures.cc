@@ -37,6 +37,9 @@ std::string printable(std::string_view text) {
 
 std::string frame_text(const cow::Frame& frame) {
   std::string text = printable(frame.function.empty() ? "??" : frame.function);
+  constexpr std::string_view kNameless = "(anonymous namespace)::";
+  for (auto at = text.find(kNameless); at != text.npos; at = text.find(kNameless))
+    text.erase(at, kNameless.size());
   if (!frame.file.empty()) {
     text += fmt::format(" {}:{}", printable(cow::base_name(frame.file)), frame.line);
   } else if (!frame.module.empty()) {

@@ -19,9 +19,8 @@ const std::vector<Term>& glossary() {
        "shared it.",
        true},
       {"STILL SHARED",
-       "The part of SHARED that was not copied.  \"-\": not known, or the process copied some "
-       "pages "
-       "more than once."},
+       "The part of SHARED that neither the process nor its parent has copied or given up since.  "
+       "\"-\": not known, or the process copied some pages more than once."},
       {"WHAT",
        "The mappings that were copied: the heap, a library's data, a frozen arena.  "
        "Estimated from samples; arenas exactly."},
