@@ -10,7 +10,7 @@
 
 namespace cowshed::cow {
 
-// Sums the memory of a process tree, now and then: at most every 100 ms, and for at most a fiftieth
+// Sums the memory of a process tree, now and then: at most every 100 ms, and for at most a 200th
 // of one CPU's time.
 class TreeMemoryMeter {
  public:
@@ -21,7 +21,7 @@ class TreeMemoryMeter {
   const std::optional<TreeMemory>& memory() const { return memory_; }
 
  private:
-  static constexpr std::uint64_t kCostFactor = 50;
+  static constexpr std::uint64_t kCostFactor = 200;
   static constexpr std::uint64_t kLeastPauseNs = 100'000'000;
 
   internal::DutyCycle pace_{kCostFactor, kLeastPauseNs};

@@ -2,6 +2,7 @@
 """Asks a shop for articles and reports, as 20 visitors do: visit.py URL"""
 import sys
 import time
+import urllib.error
 import urllib.request
 
 
@@ -9,6 +10,8 @@ def get(path):
     for _ in range(300):
         try:
             return urllib.request.urlopen(sys.argv[1] + path).read()
+        except urllib.error.HTTPError:
+            raise
         except OSError:  # it has not started yet
             time.sleep(0.1)
     sys.exit("no server at " + sys.argv[1])

@@ -113,8 +113,9 @@ TEST(TextReport, NoRatioIsAboveAHundredPercent) {
 }
 
 TEST(TextReport, WhatForksNothingSaysSo) {
-  EXPECT_THAT(report_of({root_of("true")}),
-              StartsWith("true forked no process: it shares no memory, so none was copied."));
+  EXPECT_THAT(
+      report_of({root_of("true")}),
+      StartsWith("true forked no process in 0.0 s: it shares no memory, so none was copied."));
 }
 
 TEST(TextReport, ProgramsThatWereExecutedAreOutOfTheVerdict) {
@@ -186,6 +187,9 @@ TEST(TextReport, MemoryIsThatOfAll) {
               HasSubstr("All 5 processes held up to 402.0 MiB at once (PSS), page tables 12.0."));
   measurement.processes[0].alive = true;
   EXPECT_THAT(text_report(measurement),
+              HasSubstr("1 of 5 processes holds 300.0 MiB (PSS; up to 402.0), page tables 12.0."));
+  for (cow::ProcessCopies& process : measurement.processes) process.alive = true;
+  EXPECT_THAT(text_report(measurement),
               HasSubstr("All 5 processes hold 300.0 MiB (PSS; up to 402.0), page tables 12.0."));
 }
 
@@ -217,7 +221,7 @@ TEST(TextReport, WhatIsCopiedAtTheEndOfAProgramIsLeftOut) {
   EXPECT_THAT(report, StartsWith("4 worker processes each copied 19.0 of 89.0 MiB shared (21%): "
                                  "76.0 MiB in all.\n"));
   EXPECT_THAT(report,
-              HasSubstr("Not counted here: 228.0 MiB that were copied while programs ended"));
+              HasSubstr("Not counted here: some 228.0 MiB that were copied while programs ended"));
   EXPECT_THAT(report, HasSubstr("WHY        76.0 MiB 100%  reference count"));
 }
 

@@ -92,9 +92,10 @@ std::string for_missing_names(const cow::Measurement& measurement, std::uint64_t
                                      [](auto& a, auto& b) { return a.second < b.second; });
   if (most == nameless.end() || most->first.empty() || most->second * 2 < all) return "";
   const std::string package = package_of(most->first);
-  return fmt::format(
-      "install the debug symbols of {}{}, to learn why", cow::base_name(most->first),
-      package.empty() ? "" : ", " + package.substr(0, package.find(':')) + "-dbgsym");
+  return fmt::format("install the debug symbols of {}{}, to learn why", cow::base_name(most->first),
+                     package.empty() ? ""
+                                     : ", " + package.substr(0, package.find(':')) +
+                                           "-dbgsym of Debian's debug archive");
 }
 
 constexpr double kLeastShare = 0.2;
@@ -136,8 +137,11 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
   const ProcessGroup* top = summary.groups.empty() ? nullptr : &summary.groups.front();
   if (top != nullptr && top->role == cow::Role::root && top->forks > 0 &&
       top->most_copied >= kLeastBytes) {
-    result.push_back({"keep children short-lived: the parent copies only while one lives",
-                      top->copied_bytes.value_or(0)});
+    // The copies of one child are given back at its end.
+    const std::uint64_t at_once = summary.parents.empty() ? top->copied_bytes.value_or(0)
+                                                          : summary.parents.front().copied_bytes;
+    result.push_back(
+        {"write less while a child lives: fork when few writes come, or on a replica", at_once});
   }
   std::stable_sort(result.begin(), result.end(),
                    [](const Advice& a, const Advice& b) { return a.saves_bytes > b.saves_bytes; });

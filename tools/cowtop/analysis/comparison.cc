@@ -95,11 +95,14 @@ std::optional<Sampled> sampled_of(const cow::Measurement& measurement,
   if (!measurement.sampled) return std::nullopt;
   Sampled result;
   std::uint64_t samples = 0;
+  bool all_named = true;
   for (const T& each : (*measurement.sampled).*list) {
-    add(result.pages, name(each), each.estimated_copies);
+    const std::string its_name = name(each);
+    add(result.pages, its_name, each.estimated_copies);
     samples += each.samples;
+    all_named = all_named && !its_name.starts_with("unknown");
   }
-  result.whole = samples == measurement.sampled->samples;
+  result.whole = all_named && samples == measurement.sampled->samples;
   if (measurement.sampling) result.period = measurement.sampling->period;
   return result;
 }

@@ -24,11 +24,13 @@ double part_at_exit(const cow::ProcessCopies& process) {
   return found == process.patterns->end() ? 0 : found->share;
 }
 
-// Bytes that forks made the process copy, those at its exit with them.
-std::optional<std::uint64_t> all_copied_by_forks(const cow::ProcessCopies& process) {
+// Bytes that forks made the process copy, those at its exit with them.  `has_forked`: children that
+// share its memory.
+std::optional<std::uint64_t> all_copied_by_forks(const cow::ProcessCopies& process,
+                                                 bool has_forked) {
   if (process.shares_memory) return 0;
   std::optional<std::uint64_t> pages = process.copied_pages();
-  if (process.role == cow::Role::root && process.execs > 0) {
+  if (process.execs > 0 && (process.role == cow::Role::root || has_forked)) {
     pages = process.copied_anon_pages;
     for (const cow::ArenaCopies& arena : process.arenas)
       if (pages) *pages += arena.copied_pages;
@@ -39,29 +41,43 @@ std::optional<std::uint64_t> all_copied_by_forks(const cow::ProcessCopies& proce
   return *pages * cow::kPageSize;
 }
 
-std::uint64_t copied_at_exit(const cow::ProcessCopies& process) {
-  return static_cast<std::uint64_t>(part_at_exit(process) *
-                                    static_cast<double>(all_copied_by_forks(process).value_or(0)));
+std::uint64_t copied_at_exit(const cow::ProcessCopies& process, bool has_forked) {
+  const auto all = all_copied_by_forks(process, has_forked);
+  return static_cast<std::uint64_t>(part_at_exit(process) * static_cast<double>(all.value_or(0)));
 }
 
 // What a program copies while it ends costs time, but hardly memory.
-std::optional<std::uint64_t> copied_by_forks(const cow::ProcessCopies& process) {
-  const auto all = all_copied_by_forks(process);
-  return all ? std::optional(*all - copied_at_exit(process)) : std::nullopt;
+std::optional<std::uint64_t> copied_by_forks(const cow::ProcessCopies& process, bool has_forked) {
+  const auto all = all_copied_by_forks(process, has_forked);
+  return all ? std::optional(*all - copied_at_exit(process, has_forked)) : std::nullopt;
 }
 
 bool is_sharer(const cow::ProcessCopies& process) {
   return process.role == cow::Role::child && !process.shares_memory && process.execs == 0;
 }
 
-// What a child still shared when it was last seen.
-std::optional<std::uint64_t> still_shared(const cow::ProcessCopies& process) {
-  const auto shared = shown_at_fork(process);
-  const auto copied = copied_by_forks(process);
+// Forked before the measurement began.
+bool is_older(const cow::ProcessCopies& process) {
+  return is_sharer(process) && !process.shared_at_fork_bytes;
+}
+
+// What a child shared at its fork; of an older one: when the measurement began.
+std::optional<std::uint64_t> shared_by(const cow::ProcessCopies& process) {
+  if (!is_older(process)) return shown_at_fork(process);
+  const auto copied = all_copied_by_forks(process, false);
+  if (!process.memory || !copied) return std::nullopt;
+  return process.memory->shared_bytes + *copied;
+}
+
+// What a child still shared when it was last seen.  `is_only`: its parent had no other child then.
+std::optional<std::uint64_t> still_shared(const cow::ProcessCopies& process, bool is_only) {
+  const auto shared = shared_by(process);
+  const auto copied = copied_by_forks(process, false);
   if (!shared || !copied || *copied > *shared) return std::nullopt;
-  const std::uint64_t not_copied = *shared - *copied;
-  if (!process.memory || is_memory_stale(process)) return not_copied;
-  return std::min(not_copied, process.memory->shared_bytes);  // its parent may have copied
+  std::uint64_t not_copied = *shared - *copied;
+  if (is_only && process.parent_copied_pages)
+    not_copied -= std::min(not_copied, *process.parent_copied_pages * cow::kPageSize);
+  return not_copied;
 }
 
 // Whether the process was not just asked to end, as a server asks its workers.
@@ -93,7 +109,7 @@ std::string place_of_failure(const cow::ProcessCopies& process) {
 GroupKey key_of(const cow::ProcessCopies& process, bool is_parent, std::size_t index) {
   return {process.role,
           process.comm,
-          process.execs > 0 && process.role == cow::Role::child,
+          process.execs > 0 && process.role == cow::Role::child && !is_parent,
           is_parent,
           has_crashed(process) ? process.signal : std::nullopt,
           has_crashed(process) ? place_of_failure(process) : "",
@@ -111,6 +127,17 @@ struct Forks {
   std::optional<std::uint64_t> shared_bytes;
 };
 
+// Whether none that shares memory with its parent lived at the same time as another.
+bool live_one_by_one(const cow::Measurement& measurement) {
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> lives;
+  for (const cow::ProcessCopies& process : measurement.processes)
+    if (is_sharer(process))
+      lives.emplace_back(process.start_ns, process.end_ns.value_or(measurement.taken_ns));
+  std::sort(lives.begin(), lives.end());
+  const auto overlap = [](const auto& one, const auto& next) { return next.first < one.second; };
+  return std::adjacent_find(lives.begin(), lives.end(), overlap) == lives.end();
+}
+
 std::vector<Forks> forks_of(const std::vector<cow::ProcessCopies>& processes) {
   std::vector<Forks> forks(processes.size());
   const auto parents = cow::parents(processes);
@@ -119,7 +146,7 @@ std::vector<Forks> forks_of(const std::vector<cow::ProcessCopies>& processes) {
     Forks& parent = forks[parents[i]];
     parent.count += processes[i].processes;
     // A row that is the sum of several stands for its mean.
-    if (const auto shared = processes[i].shared_at_fork_bytes)
+    if (const auto shared = shared_by(processes[i]))
       set_maximum(parent.shared_bytes, *shared / processes[i].processes);
   }
   return forks;
@@ -127,7 +154,7 @@ std::vector<Forks> forks_of(const std::vector<cow::ProcessCopies>& processes) {
 
 class GroupBuilder {
  public:
-  explicit GroupBuilder(const GroupKey& key, pid_t pid) {
+  GroupBuilder(const GroupKey& key, pid_t pid, bool one_by_one) : one_by_one_(one_by_one) {
     group_.comm = key.comm;
     group_.role = key.role;
     group_.has_executed = key.has_executed;
@@ -147,16 +174,16 @@ class GroupBuilder {
     }
     group_.processes += process.processes;
     group_.forks += forks.count;
-    if (const auto copied = copied_by_forks(process)) {
+    if (const auto copied = copied_by_forks(process, forks.count > 0)) {
       const std::uint64_t each = *copied / process.processes;
       group_.least_copied = group_.copied_bytes ? std::min(group_.least_copied, each) : each;
       group_.most_copied = std::max(group_.most_copied, each);
       group_.copied_bytes = group_.copied_bytes.value_or(0) + *copied;
     }
     if (forks.shared_bytes) set_maximum(group_.shared_bytes, *forks.shared_bytes);
-    if (const auto shared = shown_at_fork(process)) {
+    if (const auto shared = shared_by(process)) {
       set_maximum(group_.shared_bytes, *shared / process.processes);
-      if (const auto still = still_shared(process)) {
+      if (const auto still = still_shared(process, one_by_one_)) {
         still_shared_ += *still;
         shared_ += *shared;
       }
@@ -171,17 +198,20 @@ class GroupBuilder {
 
  private:
   ProcessGroup group_;
+  bool one_by_one_;
   std::uint64_t still_shared_ = 0;
   std::uint64_t shared_ = 0;
 };
 
-std::vector<ProcessGroup> groups_of(const std::vector<cow::ProcessCopies>& processes,
-                                    bool each_process) {
+std::vector<ProcessGroup> groups_of(const cow::Measurement& measurement,
+                                    const std::vector<Forks>& forks, bool each_process) {
+  const std::vector<cow::ProcessCopies>& processes = measurement.processes;
+  const bool one_by_one = live_one_by_one(measurement);
   std::map<GroupKey, GroupBuilder> builders;
-  const auto forks = forks_of(processes);
   for (std::size_t i = 0; i < processes.size(); ++i) {
     const GroupKey key = key_of(processes[i], forks[i].count > 0, each_process ? i : 0);
-    builders.try_emplace(key, key, processes[i].pid).first->second.add(processes[i], forks[i]);
+    builders.try_emplace(key, key, processes[i].pid, one_by_one)
+        .first->second.add(processes[i], forks[i]);
   }
   std::vector<ProcessGroup> groups;
   for (auto& [key, builder] : builders) groups.push_back(std::move(builder).group());
@@ -197,19 +227,19 @@ std::vector<ProcessGroup> groups_of(const std::vector<cow::ProcessCopies>& proce
 std::vector<ParentCopies> parents_of(const cow::Measurement& measurement) {
   constexpr double kNsPerSecond = 1e9;
   std::vector<ParentCopies> parents;
-  std::vector<std::pair<std::uint64_t, std::uint64_t>> lives;
+  // Of children that lived at the same time nobody knows for which the parent copied.
+  if (!live_one_by_one(measurement)) return parents;
+  const auto watched_ns = static_cast<std::uint64_t>(measurement.duration_s * kNsPerSecond);
   for (const cow::ProcessCopies& child : measurement.processes) {
     const std::uint64_t copied = child.parent_copied_pages.value_or(0) * cow::kPageSize;
     if (copied < kLittle || !is_sharer(child)) continue;
     const std::uint64_t end = child.end_ns.value_or(measurement.taken_ns);
-    lives.emplace_back(child.start_ns, end);
-    parents.push_back({child.pid, static_cast<double>(end - child.start_ns) / kNsPerSecond, copied,
-                       child.shared_at_fork_bytes});
+    const std::uint64_t begin =
+        is_older(child) ? measurement.taken_ns - std::min(measurement.taken_ns, watched_ns)
+                        : child.start_ns;
+    parents.push_back({child.pid, static_cast<double>(end - begin) / kNsPerSecond, copied,
+                       shared_by(child), is_older(child)});
   }
-  // Of children that lived at the same time nobody knows for which the parent copied.
-  std::sort(lives.begin(), lives.end());
-  const auto overlap = [](const auto& one, const auto& next) { return next.first < one.second; };
-  if (std::adjacent_find(lives.begin(), lives.end(), overlap) != lives.end()) return {};
   std::stable_sort(parents.begin(), parents.end(),
                    [](const auto& a, const auto& b) { return a.copied_bytes > b.copied_bytes; });
   return parents;
@@ -238,8 +268,8 @@ class Shares {
 
 // Whose samples explain what forks made them copy: of a program that was executed, most are of its
 // own start.
-bool is_explained(const cow::ProcessCopies& process) {
-  return process.execs == 0 || process.role == cow::Role::root;
+bool is_explained(const cow::ProcessCopies& process, bool has_forked) {
+  return process.execs == 0 || process.role == cow::Role::root || has_forked;
 }
 
 struct ExplainingSamples {
@@ -247,25 +277,28 @@ struct ExplainingSamples {
   double part;  // of their copies, those before the program's exit
 };
 
-std::vector<ExplainingSamples> explaining_samples(const cow::Measurement& measurement) {
+std::vector<ExplainingSamples> explaining_samples(const cow::Measurement& measurement,
+                                                  const std::vector<Forks>& forks) {
   const auto& processes = measurement.processes;
-  const auto is_whole = [](const cow::ProcessCopies& process) {
-    return is_explained(process) && part_at_exit(process) == 0;
-  };
   std::vector<ExplainingSamples> result;
-  if (std::all_of(processes.begin(), processes.end(), is_whole)) {
-    if (measurement.sampled) result.push_back({&*measurement.sampled, 1});
-    return result;
+  bool are_whole = true;
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    const bool explains = is_explained(processes[i], forks[i].count > 0);
+    const double part = 1 - part_at_exit(processes[i]);
+    are_whole = are_whole && explains && part == 1;
+    if (explains && processes[i].sampled) result.push_back({&*processes[i].sampled, part});
   }
-  for (const cow::ProcessCopies& process : processes)
-    if (is_explained(process) && process.sampled)
-      result.push_back({&*process.sampled, 1 - part_at_exit(process)});
+  if (!are_whole) return result;
+  result.clear();
+  if (measurement.sampled) result.push_back({&*measurement.sampled, 1});
   return result;
 }
 
-std::vector<Share> mappings_of(const cow::Measurement& measurement, std::uint64_t all) {
+std::vector<Share> mappings_of(const cow::Measurement& measurement,
+                               const std::vector<ExplainingSamples>& explaining,
+                               std::uint64_t all) {
   Shares shares;
-  for (const auto& [samples, part] : explaining_samples(measurement)) {
+  for (const auto& [samples, part] : explaining) {
     for (const cow::MappingCopies& mapping : samples->mappings)
       if (!mapping.name.starts_with("arena "))
         shares[mapping.name].bytes += static_cast<std::uint64_t>(
@@ -281,13 +314,15 @@ std::vector<Share> mappings_of(const cow::Measurement& measurement, std::uint64_
   return std::move(shares).of(all);
 }
 
-std::vector<Share> causes_of(const cow::Measurement& measurement) {
+std::vector<Share> causes_of(const cow::Measurement& measurement, const std::vector<Forks>& forks,
+                             std::uint64_t all) {
   Shares shares;
-  std::uint64_t all = 0;
-  for (const cow::ProcessCopies& process : measurement.processes) {
-    const std::uint64_t bytes = all_copied_by_forks(process).value_or(0);
-    if (!process.patterns || process.patterns->empty() || !is_explained(process)) continue;
-    all += bytes - copied_at_exit(process);
+  for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
+    const bool has_forked = forks[i].count > 0;
+    const std::uint64_t bytes = all_copied_by_forks(process, has_forked).value_or(0);
+    if (!process.patterns || process.patterns->empty() || !is_explained(process, has_forked))
+      continue;
     for (const cow::CopyPattern& pattern : *process.patterns)
       if (pattern.pattern != kProgramExit)
         shares[pattern.pattern].bytes +=
@@ -301,9 +336,9 @@ bool is_at_exit(const cow::CodeSite& site) {
                      [](const cow::Frame& frame) { return cow::ends_program(frame.function); });
 }
 
-std::vector<Share> sites_of(const cow::Measurement& measurement, std::uint64_t all) {
+std::vector<Share> sites_of(const std::vector<ExplainingSamples>& explaining, std::uint64_t all) {
   Shares shares;
-  for (const auto& [samples, part] : explaining_samples(measurement))
+  for (const auto& [samples, part] : explaining)
     for (const cow::CodeSite& site : samples->sites)
       if (!is_at_exit(site))
         shares[site_name(site)].bytes += site.estimated_copies * cow::kPageSize;
@@ -323,30 +358,35 @@ bool Summary::is_little() const {
 
 Summary summarize(const cow::Measurement& measurement, bool each_process) {
   Summary summary;
-  summary.groups = groups_of(measurement.processes, each_process);
+  const std::vector<Forks> forks = forks_of(measurement.processes);
+  summary.groups = groups_of(measurement, forks, each_process);
   std::uint64_t explained_bytes = 0;
-  for (const cow::ProcessCopies& process : measurement.processes) {
+  for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
+    const bool has_forked = forks[i].count > 0;
     summary.processes += process.processes;
-    if (is_explained(process))
-      explained_bytes += process.copied_bytes().value_or(0) - copied_at_exit(process);
-    summary.exit_bytes += copied_at_exit(process);
-    if (process.role == cow::Role::child && process.memory) {
+    if (process.alive) summary.alive += process.processes;
+    if (is_explained(process, has_forked))
+      explained_bytes += process.copied_bytes().value_or(0) - copied_at_exit(process, has_forked);
+    summary.exit_bytes += copied_at_exit(process, has_forked);
+    if (process.role == cow::Role::child && process.memory && !has_forked) {
       const std::uint64_t copied = process.copied_bytes().value_or(0);
       summary.own_bytes +=
           process.memory->private_bytes - std::min(process.memory->private_bytes, copied);
     }
     if (!is_sharer(process)) continue;
     summary.sharers += process.processes;
-    summary.shared_bytes += process.shared_at_fork_bytes.value_or(0);
-    if (!process.shared_at_fork_bytes && measurement.exact) summary.older += process.processes;
-    summary.is_all_known = summary.is_all_known && copied_by_forks(process);
+    summary.shared_bytes += shared_by(process).value_or(0);
+    if (is_older(process) && measurement.exact) summary.older += process.processes;
+    summary.is_all_known = summary.is_all_known && copied_by_forks(process, has_forked);
   }
   for (const ProcessGroup& group : summary.groups)
     summary.copied_bytes += group.copied_bytes.value_or(0);
   summary.parents = parents_of(measurement);
-  summary.mappings = mappings_of(measurement, explained_bytes);
-  summary.causes = causes_of(measurement);
-  summary.sites = sites_of(measurement, explained_bytes);
+  const auto explaining = explaining_samples(measurement, forks);
+  summary.mappings = mappings_of(measurement, explaining, explained_bytes);
+  summary.causes = causes_of(measurement, forks, summary.copied_bytes);
+  summary.sites = sites_of(explaining, explained_bytes);
   return summary;
 }
 

@@ -30,7 +30,8 @@ struct ProcessGroup {
   std::optional<std::uint64_t> copied_bytes;
   std::uint64_t least_copied = 0;  // by one of them
   std::uint64_t most_copied = 0;
-  // At the fork, the most that one of them shared; of a parent, that it shared with a child.
+  // At the fork, or when the measurement began if that was later, the most that one of them shared;
+  // of a parent, that it shared with a child.
   std::optional<std::uint64_t> shared_bytes;
   // What they still shared when they were last seen, as a part of what they shared at their forks.
   std::optional<double> still_shared;
@@ -48,14 +49,16 @@ struct Share {
 // What a parent copied while one child of its shared its memory: a database's save, say.
 struct ParentCopies {
   pid_t child = 0;
-  double child_s = 0;  // how long it lived
+  double watched_s = 0;  // of the child's life
   std::uint64_t copied_bytes = 0;
-  std::optional<std::uint64_t> shared_bytes;  // at the fork
+  std::optional<std::uint64_t> shared_bytes;  // at the fork, or when the measurement began
+  bool is_older = false;  // than the measurement: these are the copies since then
 };
 
 struct Summary {
   std::vector<ProcessGroup> groups;  // the most copied first
   std::uint64_t processes = 0;       // all
+  std::uint64_t alive = 0;           // of these
   std::uint64_t sharers = 0;         // children that share memory with their parent
   std::uint64_t older = 0;           // of these, forked before the measurement began
   std::uint64_t copied_bytes = 0;    // of all groups

@@ -35,6 +35,7 @@ struct Used {
   std::optional<std::uint64_t> bytes;
   std::uint64_t of_bytes = 0;
   std::string why_not_known;
+  bool is_missed = false;  // it may be over the limit, and nobody has looked
 };
 
 Used used(std::uint64_t bytes, std::uint64_t of_bytes = 0) { return {bytes, of_bytes, {}}; }
@@ -47,9 +48,13 @@ std::string why_no_copies(const ProcessCopies& process) {
                        : "it ended before its memory was looked at";
 }
 
+Used no_copies(const ProcessCopies& process) {
+  return {std::nullopt, 0, why_no_copies(process), is_child(process)};
+}
+
 Used copied(const ProcessCopies& process) {
   const auto bytes = process.copied_bytes();
-  return bytes ? used(*bytes) : not_known(why_no_copies(process));
+  return bytes ? used(*bytes) : no_copies(process);
 }
 
 constexpr std::uint64_t kLeastShared = 1 << 20;
@@ -62,15 +67,15 @@ Used copied_of_shared(const ProcessCopies& process) {
   // An exec ends the sharing: later copies are of the new program.
   const auto pages = process.execs == 0 ? process.copied_pages() : process.copied_pages_before_exec;
   if (!pages) {
-    return not_known(process.execs == 0 ? why_no_copies(process)
-                                        : "what it copied before its exec is not known");
+    return process.execs == 0 ? no_copies(process)
+                              : not_known("what it copied before its exec is not known");
   }
   // A further fork shares a page again, and then it is copied again.
   return used(std::min(*pages * kPageSize, shared), shared);
 }
 
 Used copied_of_object(const ProcessCopies& process, const std::string& name) {
-  if (!process.copied_file_pages) return not_known(why_no_copies(process));
+  if (!process.copied_file_pages) return no_copies(process);
   if (process.objects) {
     std::uint64_t pages = 0;
     for (const cow::ObjectCopies& object : *process.objects)
@@ -193,6 +198,8 @@ class Judge {
     if (!budget.objects.empty()) note_copies_of_no_object();
     if (baseline && budget.max_growth) hold_to(*baseline, *budget.max_growth);
     note_losses();
+    if (any_missed_ && !verdict_.is_over() && verdict_.not_measured.empty())
+      verdict_.not_measured.emplace_back("some processes or copies were missed");
     return std::move(verdict_);
   }
 
@@ -224,6 +231,7 @@ class Judge {
         sum->of_bytes += of_it.of_bytes;
       } else {
         not_known_of[of_it.why_not_known].push_back(name_of_process(process));
+        any_missed_ = any_missed_ || of_it.is_missed;
       }
       if (rule.together) continue;
       Held held = held_to(rule, of_it, limit_of(of_it.of_bytes));
@@ -335,12 +343,14 @@ class Judge {
 
   void note_losses() {
     if (measurement_.lost_events.value_or(0) > 0) {
+      any_missed_ = true;
       verdict_.notes.push_back(fmt::format(
           "{} events lost: what they would have counted is not known", *measurement_.lost_events));
     }
     if (!measurement_.not_seen) return;
     const cow::ProcessesNotSeen& not_seen = *measurement_.not_seen;
     if (not_seen.at_least == 0 && not_seen.at_most == 0U) return;
+    any_missed_ = any_missed_ || not_seen.at_least > 0;
     verdict_.notes.push_back(fmt::format(
         "{} processes ended before they were seen: what they copied is not known",
         not_seen.at_most == not_seen.at_least ? fmt::format("{}", not_seen.at_least)
@@ -351,6 +361,7 @@ class Judge {
   const cow::Measurement& measurement_;
   bool is_tree_;
   std::set<std::string> published_;  // names of objects that were seen
+  bool any_missed_ = false;
   Verdict verdict_;
 };
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
+#include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/live/state.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/figures.h>
@@ -27,6 +28,17 @@ std::string processes_text(const cow::Measurement& measurement) {
       std::count_if(all.begin(), all.end(), [](const auto& process) { return process.alive; });
   const std::uint64_t count = measurement.process_count();
   return fmt::format("{} process{}, {} running", count, count == 1 ? "" : "es", running);
+}
+
+// As the report counts.
+std::string copied_text(const cow::Measurement& measurement) {
+  const Summary summary = summarize(measurement);
+  if (!summary.is_all_known && summary.copied_bytes == 0) return kUnknown;
+  std::string text = mebibytes(summary.copied_bytes) + " MiB";
+  constexpr std::uint64_t kWorthSaying = 1 << 20;
+  if (summary.exit_bytes >= kWorthSaying)
+    text += fmt::format(" ({} more at exits)", mebibytes(summary.exit_bytes));
+  return text + (summary.is_all_known ? "" : ", and what is not known (-)");
 }
 
 std::string loss_text(const cow::Measurement& measurement) {
@@ -127,7 +139,7 @@ std::vector<std::string> State::header_parts() const {
                               measurement.exact ? "exact" : "sampled"));
   parts.push_back(fmt::format("{:.1f} s", measurement.duration_s));
   parts.push_back(processes_text(measurement));
-  parts.push_back("copied: " + total_copied_text(measurement));
+  parts.push_back("copied: " + copied_text(measurement));
   parts.push_back(loss_text(measurement));
   parts.push_back(cost_text(measurement, source_.own_cpu));
   if (rows_.ended_hidden > 0)
@@ -288,6 +300,7 @@ std::optional<std::size_t> State::row_of(const ProcessId& id) const {
 
 void State::select(std::size_t row) {
   if (rows_.rows.empty()) return;
+  has_selected_ = true;
   selected_ = std::min(row, rows_.rows.size() - 1);
   selected_id_ = rows_.rows[selected_].id;
   if (pane_ == Pane::details) scroll_pane(-pane_scroll_);
@@ -348,9 +361,10 @@ void State::scroll_pane(int by) {
 
 void State::remake_rows() {
   rows_ = rows_of(model_, view_);
-  const auto same = row_of(selected_id_);
-  if (same) {
+  const auto same = has_selected_ ? row_of(selected_id_) : std::optional<std::size_t>(0);
+  if (same && *same < rows_.rows.size()) {
     selected_ = *same;
+    selected_id_ = rows_.rows[selected_].id;
   } else if (!rows_.rows.empty()) {
     selected_ = std::min(selected_, rows_.rows.size() - 1);
     selected_id_ = rows_.rows[selected_].id;

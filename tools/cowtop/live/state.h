@@ -101,6 +101,7 @@ class State {
   std::string search_;
   ProcessId selected_before_;  // before the typing
   std::size_t selected_ = 0;
+  bool has_selected_ = false;  // until a key moves the selection, it is the first row
   ProcessId selected_id_;
   std::size_t top_ = 0;
 };

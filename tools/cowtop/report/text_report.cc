@@ -101,25 +101,36 @@ std::string of_little(const Summary& summary) {
     if (!group.has_executed) shared = std::max(shared, group.shared_bytes.value_or(0));
   const std::string who =
       summary.sharers == 1 ? "a child" : fmt::format("{} children", summary.sharers);
-  if (shared == 0) return fmt::format("Little was shared with {}, and copied.", who);
+  if (shared == 0) return fmt::format("Hardly any memory was shared with {}.", who);
   return fmt::format("The sharing holds: {} share{} up to {}{}, of which {} were copied{}.", who,
                      summary.sharers == 1 ? "s" : "", mib(shared),
                      summary.sharers == 1 ? "" : " each", mib(summary.copied_bytes),
                      summary.sharers == 1 ? "" : " in all");
 }
 
-std::string of_no_sharer(const Summary& summary) {
+std::string of_no_sharer(const cow::Measurement& measurement, const Summary& summary) {
   if (summary.processes == 1) {
-    return fmt::format("{} forked no process: it shares no memory, so none was copied.",
-                       name_of(summary.groups.front()));
+    const cow::ProcessCopies& process = measurement.processes.front();
+    constexpr std::uint64_t kWorthSaying = 1 << 20;
+    const bool shares =
+        process.execs == 0 && process.memory && process.memory->shared_bytes >= kWorthSaying;
+    return fmt::format("{} forked no process in {:.1f} s{}", name_of(summary.groups.front()),
+                       measurement.duration_s,
+                       shares ? fmt::format(". With those that forked it, it shares {}.",
+                                            mib(process.memory->shared_bytes))
+                              : ": it shares no memory, so none was copied.");
   }
   return "No process goes on with its parent's memory: those that were forked ran programs.";
 }
 
-std::string verdict(const Summary& summary) {
+std::string verdict(const cow::Measurement& measurement, const Summary& summary) {
   if (summary.groups.empty()) return "No process was measured.";
   if (!summary.is_all_known && summary.copied_bytes == 0) return "The copies are not known.";
-  if (summary.is_little()) return summary.sharers == 0 ? of_no_sharer(summary) : of_little(summary);
+  if (summary.is_little()) {
+    const bool may_lack = measurement.not_seen && measurement.not_seen->at_most != 0U;
+    return (may_lack ? "As far as was seen: " : "") +
+           (summary.sharers == 0 ? of_no_sharer(measurement, summary) : of_little(summary));
+  }
   const ProcessGroup& top = summary.groups.front();
   std::string text = top.is_parent ? of_parent(top) : of_children(top);
   constexpr std::uint64_t kPart = 50;
@@ -150,9 +161,16 @@ std::string shortened(std::string text) {
 
 // Killed by what no server sends to its workers.
 std::string crash_lines(const Summary& summary) {
+  constexpr std::size_t kMost = 3;
   std::string text;
+  std::size_t shown = 0;
+  std::uint64_t left = 0;
   for (const ProcessGroup& group : summary.groups) {
     if (!group.crash) continue;
+    if (++shown > kMost) {
+      left += group.processes;
+      continue;
+    }
     std::string line = group.processes == 1
                            ? fmt::format("{} (PID {}) was", name_of(group), group.pid)
                            : fmt::format("{} {} processes were", group.processes, name_of(group));
@@ -164,6 +182,7 @@ std::string crash_lines(const Summary& summary) {
     text += lines_of(line + (group.failed ? ":" : "."));
     if (group.failed) text += "    " + reason_of(*group.failed) + ".\n";
   }
+  if (left > 0) text += fmt::format("{} more ended so: see --all.\n", plural(left, "process"));
   return text;
 }
 
@@ -181,7 +200,9 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
       [](const cow::ProcessCopies& each) { return each.alive && each.role == cow::Role::root; });
   std::string text = who;
   if (is_alive) {
-    text += fmt::format(" hold{} {} MiB (PSS; up to {})", summary.processes == 1 ? "s" : "",
+    if (summary.alive < summary.processes)
+      text = fmt::format("{} of {} processes", summary.alive, summary.processes);
+    text += fmt::format(" hold{} {} MiB (PSS; up to {})", summary.alive == 1 ? "s" : "",
                         mebibytes(memory.pss_bytes), mebibytes(memory.peak_pss_bytes));
   } else {
     text += fmt::format(" held up to {} MiB{} (PSS)", mebibytes(memory.peak_pss_bytes),
@@ -198,10 +219,11 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
 std::string accuracy_text(const cow::Measurement& measurement) {
   if (measurement.exact) {
     const std::uint64_t lost = measurement.lost_events.value_or(0);
-    return lost == 0 ? "Exact (eBPF), 0 events lost."
-                     : fmt::format("{} events LOST (eBPF): counts are too low.", lost);
+    return lost == 0
+               ? fmt::format("Exact (eBPF) for {:.1f} s, 0 events lost.", measurement.duration_s)
+               : fmt::format("{} events LOST (eBPF): counts are too low.", lost);
   }
-  std::string text = "Sampled from /proc";
+  std::string text = fmt::format("Sampled from /proc for {:.1f} s", measurement.duration_s);
   if (!measurement.not_seen) return text + ".";
   const auto [at_least, at_most] = *measurement.not_seen;
   if (at_least > 0) text += fmt::format(", at least {} ended unseen", plural(at_least, "process"));
@@ -215,7 +237,7 @@ std::string exit_text(const Summary& summary) {
   constexpr std::uint64_t kWorthSaying = 1 << 20;
   if (summary.exit_bytes < kWorthSaying) return {};
   return lines_of(
-      fmt::format("Not counted here: {} that were copied while programs ended: exit() "
+      fmt::format("Not counted here: some {} that were copied while programs ended: exit() "
                   "frees what they hold, _exit() does not.",
                   mib(summary.exit_bytes)));
 }
@@ -342,10 +364,13 @@ std::string parent_lines(const Summary& summary) {
                                             static_cast<double>(*each.shared_bytes)))
                 : " MiB";
     text += titled(text.empty() ? "FORKS" : "",
-                   fmt::format("child {}, {:.1f} s: its parent copied {}{}", each.child,
-                               each.child_s, mebibytes(each.copied_bytes), part));
+                   fmt::format("child {}, {}{:.1f} s: its parent copied {}{}", each.child,
+                               each.is_older ? "watched for the last " : "", each.watched_s,
+                               mebibytes(each.copied_bytes), part));
     if (++shown == kMostParents) break;
   }
+  if (summary.parents.size() > shown)
+    text += titled("", fmt::format("and {} more", summary.parents.size() - shown));
   return text;
 }
 
@@ -404,8 +429,8 @@ std::string text_report(const cow::Measurement& measurement, TextForm form) {
   const Summary summary = summarize(measurement);
   std::string text;
   const std::string crashes = crash_lines(summary);
-  text += summary.is_little() ? crashes + lines_of(verdict(summary))
-                              : lines_of(verdict(summary)) + crashes;
+  const std::string answer = lines_of(verdict(measurement, summary));
+  text += summary.is_little() ? crashes + answer : answer + crashes;
   const std::string memory = memory_text(measurement, summary);
   const std::string accuracy = accuracy_text(measurement);
   const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;

@@ -12,15 +12,21 @@ const std::vector<Term>& glossary() {
        "forked by a measured process.  --all has a row for each."},
       {"SHARED",
        "Memory that the process shared with its parent when it was forked: the parent's resident "
-       "anonymous memory and its frozen arenas."},
+       "anonymous memory and its frozen arenas.  Of a process that ran before cowtop came: what it "
+       "shared then."},
       {"COPIED",
        "Memory that the kernel copied because the process wrote to a shared page.  Copies after "
-       "exec are excluded, but in --wide.  For the command itself: what it wrote while a child "
-       "shared it.",
+       "exec are excluded, and, as far as samples tell, those while a program ends (see \"program "
+       "exit\").  --wide, --json, diff and check count all.  For a parent: what it wrote while a "
+       "child shared it.",
        true},
       {"STILL SHARED",
-       "The part of SHARED that neither the process nor its parent has copied or given up since.  "
+       "The part of SHARED that the process has not copied since; of an only child, nor its "
+       "parent.  "
        "\"-\": not known, or the process copied some pages more than once."},
+      {"FORKS",
+       "Children that lived one after another, such as saves of a database, for which their parent "
+       "copied 1 MiB or more: what each cost."},
       {"WHAT",
        "The mappings that were copied: the heap, a library's data, a frozen arena.  "
        "Estimated from samples; arenas exactly."},
@@ -75,6 +81,21 @@ const std::vector<Term>& glossary() {
       {"relocation", "The dynamic linker resolved a symbol: a few pages of each library's data."},
       {"system call", "The kernel wrote for the program: read(2) into a shared buffer, say."},
       {"unknown", "The samples are no evidence for one of the other causes."},
+      {"anonymous", "Memory without a file behind it, from mmap(2): large blocks of malloc, say."},
+      {"[heap]", "Memory from brk(2): the small blocks of malloc."},
+      {"never shared",
+       "Memory that children allocated after their forks, or got as messages.  No copy of a page "
+       "made it, so no remedy against copies helps."},
+      {"not counted",
+       "Copies that the report's figures leave out: those while programs end (see \"program "
+       "exit\") "
+       "and those before cowtop came."},
+      {"ran a program",
+       "The process executed another program, and so gave up what it shared with its parent."},
+      {"culprits", "In a verdict of cowtop check: the code and memory with most of the copies."},
+      {"eBPF",
+       "Programs in the kernel that count each write fault.  They need root, or CAP_BPF and "
+       "CAP_PERFMON."},
   };
   return terms;
 }

@@ -24,6 +24,7 @@ class RowMaker {
 
   Rows make() {
     select();
+    if (view_.sort != Column::command) find_sort_values();
     if (!view_.is_tree) {
       std::vector<std::size_t> all(processes_.size());
       std::iota(all.begin(), all.end(), std::size_t{0});
@@ -60,6 +61,21 @@ class RowMaker {
     }
   }
 
+  // A tree stands where the first of its processes would stand alone.
+  void find_sort_values() {
+    sort_values_.resize(processes_.size());
+    // Children come after their parents.
+    for (std::size_t i = processes_.size(); i-- > 0;) {
+      const auto own = sort_value(view_.sort, processes_[i], model_);
+      put_first(sort_values_[i], own);
+      if (view_.is_tree) put_first(sort_values_[parents_[i]], sort_values_[i]);
+    }
+  }
+  void put_first(std::optional<double>& value, std::optional<double> other) const {
+    if (!value || !other) value = value ? value : other;
+    else value = view_.is_descending ? std::max(*value, *other) : std::min(*value, *other);
+  }
+
   void sort(std::vector<std::size_t>& processes) const {
     const auto by_name = [&](std::size_t a, std::size_t b) {
       const int order = processes_[a].comm.compare(processes_[b].comm);
@@ -69,12 +85,9 @@ class RowMaker {
       std::stable_sort(processes.begin(), processes.end(), by_name);
       return;
     }
-    std::map<std::size_t, std::optional<double>> values;
-    for (const std::size_t each : processes)
-      values[each] = sort_value(view_.sort, processes_[each], model_);
     std::stable_sort(processes.begin(), processes.end(), [&](std::size_t a, std::size_t b) {
-      const auto& left = values[a];
-      const auto& right = values[b];
+      const auto& left = sort_values_[a];
+      const auto& right = sort_values_[b];
       if (!left || !right) return left.has_value() && !right.has_value();
       return view_.is_descending ? *left > *right : *left < *right;
     });
@@ -134,6 +147,7 @@ class RowMaker {
   std::vector<std::vector<std::size_t>> children_;
   std::vector<std::size_t> roots_;
   std::vector<bool> shown_;
+  std::vector<std::optional<double>> sort_values_;
   Rows result_;
 };
 
