@@ -4,7 +4,10 @@
 namespace cowshed::cow {
 
 void TreeMemoryMeter::sample(const ProcFiles& proc, const std::vector<pid_t>& pids) {
-  if (pids.empty() || !pace_.is_due(monotonic_ns())) return;
+  const std::uint64_t start = monotonic_ns();
+  const bool is_due = pace_.is_due(start) || pids.size() != processes_;
+  if (pids.empty() || !is_due || !left_.is_left(start)) return;
+  processes_ = pids.size();
   const std::uint64_t begin = thread_cpu_ns();
   TreeMemory now;
   for (const pid_t pid : pids) {
@@ -18,7 +21,9 @@ void TreeMemoryMeter::sample(const ProcFiles& proc, const std::vector<pid_t>& pi
     now.page_table_bytes += proc.status_number(pid, "VmPTE") * kKiB;
     ++now.processes;
   }
-  pace_.ran(monotonic_ns(), thread_cpu_ns() - begin);
+  const std::uint64_t end = monotonic_ns();
+  pace_.ran(end, thread_cpu_ns() - begin);
+  left_.spend(end, thread_cpu_ns() - begin);
   if (now.processes == 0) return;
   now.peak_pss_bytes = now.pss_bytes;
   if (memory_ && memory_->peak_pss_bytes >= now.pss_bytes) {

@@ -10,8 +10,8 @@
 
 namespace cowshed::cow {
 
-// Sums the memory of a process tree, now and then: at most every 100 ms, and for at most a 200th
-// of one CPU's time.
+// Sums the memory of a process tree: every 100 ms and when processes came or went, for at most a
+// fiftieth of one CPU's time at first, and a 400th in the long run.
 class TreeMemoryMeter {
  public:
   // Reads the memory of each of `pids` if it is time to.  No two of them may share an address
@@ -21,10 +21,14 @@ class TreeMemoryMeter {
   const std::optional<TreeMemory>& memory() const { return memory_; }
 
  private:
-  static constexpr std::uint64_t kCostFactor = 200;
+  static constexpr std::uint64_t kCostFactor = 50;
   static constexpr std::uint64_t kLeastPauseNs = 100'000'000;
+  static constexpr std::uint64_t kLongShare = 400;
+  static constexpr std::uint64_t kBurstNs = 500'000'000;
 
   internal::DutyCycle pace_{kCostFactor, kLeastPauseNs};
+  internal::TokenBucket left_{kLongShare, kBurstNs};
+  std::size_t processes_ = 0;  // at the last sample
   std::optional<TreeMemory> memory_;
 };
 

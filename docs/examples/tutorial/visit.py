@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Asks a shop for articles and reports, as 20 visitors do: visit.py URL"""
+"""Asks a shop for articles and reports, as 20 visitors do, four at a time: visit.py URL"""
+import concurrent.futures
 import sys
 import time
 import urllib.error
@@ -17,7 +18,11 @@ def get(path):
     sys.exit("no server at " + sys.argv[1])
 
 
-for visitor in range(20):
+def visit(visitor):
     for number in range(visitor, 200_000, 60_000):
         get(f"/{number}")
     get("/report")
+
+
+with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    list(pool.map(visit, range(20)))
