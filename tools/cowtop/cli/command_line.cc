@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <fmt/ranges.h>
 #include <iostream>
+#include <sstream>
 #include <utility>
 
 #include <cowshed/base/try.h>
@@ -56,8 +57,12 @@ std::string CommandLine::short_help() const {
     if (option->get_lnames().empty()) continue;
     names += fmt::format("{}--{}", names.empty() ? "" : ", ", option->get_lnames().front());
   }
-  std::string text = fmt::format("{}\n\nUsage: {}\n\n{}\n\n", text_.description, text_.usage,
-                                 text_.footer.substr(0, text_.footer.find("\n\n")));
+  std::string text;
+  std::istringstream description(text_.description);
+  for (std::string line; std::getline(description, line);)
+    for (const std::string& part : live::wrap(line, kColumns)) text += part + "\n";
+  text += fmt::format("\nUsage: {}\n\n{}\n\n", text_.usage,
+                      text_.footer.substr(0, text_.footer.find("\n\n")));
   for (const std::string& line : live::wrap("Options: " + names, kColumns)) text += line + "\n";
   return text + fmt::format("{} --help explains each.\n", name_);
 }

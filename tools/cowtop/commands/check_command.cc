@@ -40,7 +40,7 @@ constexpr const char* kCheckFooter = R"(Examples:
   cowtop check --object index=0 -- ./server --selftest
                                      no process may copy a page of that object
   cowtop check --baseline before.cowtop --max-growth 10% -- ./server --selftest
-                                     all together against what cowtop record kept
+                                     all together against a recording
   cowtop check --budget budget.ini --junit check.xml -- ./server --selftest
                                      limits kept in a file, the verdict for CI
 

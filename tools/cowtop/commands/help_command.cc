@@ -38,6 +38,15 @@ std::string paragraph(const Term& term) {
   return text;
 }
 
+// The words that contain it, or that it contains.
+std::string like(const std::string& word) {
+  std::string words;
+  for (const Term& term : glossary())
+    if (live::contains(term.word, word) || live::contains(word, std::string(term.word)))
+      words += (words.empty() ? "; there are: " : ", ") + std::string(term.word);
+  return words.empty() ? "; cowtop help lists them" : words;
+}
+
 }  // namespace
 
 Expected<int> help_command(std::vector<std::string> words) {
@@ -49,7 +58,7 @@ Expected<int> help_command(std::vector<std::string> words) {
   const std::string word = fmt::format("{}", fmt::join(asked, " "));
   const Term* term = find_term(word);
   if (!asked.empty() && term == nullptr)
-    return wrong(word + ": no word of the reports; cowtop help lists them");
+    return wrong(word + ": no word of the reports" + like(word));
   TRY(auto file, OutputFile::open(""));
   TRY_VOID(file.write_report(term == nullptr ? all_words() : paragraph(*term)));
   return 0;

@@ -25,7 +25,7 @@ constexpr const char* kRecordFooter = R"(Examples:
   cowtop record -o run.cowtop -- ./server --workers 4
   cowtop record -o run.cowtop -p $(pidof -s redis-server)
                                      until Ctrl-C
-  cowtop report run.cowtop           what it says, also while it is being written
+  cowtop report run.cowtop           what it says, also while it grows
   zstdcat run.cowtop | jq            what it holds
 
 Every second or two what has changed is appended: whatever happens to

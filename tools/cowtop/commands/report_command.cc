@@ -24,8 +24,8 @@ constexpr const char* kReportFooter = R"(Examples:
   cowtop report run.cowtop                      the table that cowtop prints
   cowtop report --json run.cowtop | jq .        the same for a machine to read
   cowtop report --folded run.cowtop | flamegraph.pl > copies.svg
-                                                a flame graph of the pages copied
-  cowtop report run.cowtop --html run.html      a page that holds all of it, to open in a browser
+                                                a flame graph of them
+  cowtop report run.cowtop --html run.html      a page for a browser
 
 Stacks are there unless cowtop record had --no-sites or the pagemap backend; together they have as
 many pages as were copied.  Of a recording that was cut short, the report is of what can be read.

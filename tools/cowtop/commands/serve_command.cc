@@ -20,11 +20,11 @@ constexpr const char* kServeDescription =
     "Measures what runs on this machine, and exports it over HTTP for Prometheus (OpenMetrics).";
 
 constexpr const char* kServeUsage =
-    "cowtop serve --listen HOST:PORT [-p PID[,PID...] | --cgroup PATH | --comm REGEX]";
+    "cowtop serve --listen HOST:PORT [-p PID | --cgroup PATH | --comm REGEX]";
 
 constexpr const char* kServeFooter = R"(Examples:
   sudo cowtop serve --listen 127.0.0.1:9417
-                                     the whole machine; not root: one's own processes
+                                     the whole machine; not root: your processes
   sudo cowtop serve --listen '[::1]:9417' --cgroup /system.slice
   curl http://127.0.0.1:9417/metrics
 

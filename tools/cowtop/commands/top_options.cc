@@ -13,7 +13,7 @@ namespace {
 
 constexpr const char* kCowtopDescription =
     "Counts the memory that forked processes copy although they meant to share it.\n"
-    "Runs a command and reports when it ends, or attaches to what runs already and shows it live.";
+    "Runs a command and reports when it ends, or shows live what runs already.";
 
 constexpr const char* kCowtopUsage =
     "cowtop [OPTIONS] -- COMMAND [ARGS...]\n"
@@ -24,20 +24,20 @@ constexpr const char* kCowtopUsage =
     "       cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"
     "       cowtop serve --listen HOST:PORT\n"
     "       cowtop doctor\n"
-    "       cowtop help WORD\n"
-    "Each subcommand has a --help of its own.";
+    "       cowtop help WORD";
 
 constexpr const char* kExamples = R"(Examples:
-  cowtop -- ./server --workers 4     what each worker copied, when the command has ended
-  cowtop --live -- ./server          the same while it runs
-  cowtop --json -o run.json -- CMD   all of it, for a machine to read
+  sudo cowtop -- ./server            what each worker copied, when it has ended
   sudo cowtop -u $USER -- CMD        the command runs as yourself, not as root
   sudo cowtop -p $(pidof -s redis-server)
                                      what happens from now on, until Ctrl-C
+  cowtop help WORD                   what a word of the report means
+
+  cowtop --live -- ./server          the report's figures while it runs
+  cowtop --json -o run.json -- CMD   all of it, for a machine to read
   sudo cowtop --cgroup /system.slice/apache2.service
   sudo cowtop --comm '^php-fpm'      also of processes that start later
   sudo cowtop                        of the whole machine; not root: of your own processes
-  cowtop help WORD                   what a word of the report means
 )";
 
 constexpr const char* kAfterColumns =
