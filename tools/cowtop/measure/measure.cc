@@ -124,7 +124,7 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   if (!attached) return failed(attached.error());
   if (const std::string refused = refused_line(*attached); !refused.empty()) complain(refused);
   if (!opened.notice.empty()) complain(opened.notice);
-  complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends and reports",
+  complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends",
                        attached->processes, attached->processes == 1 ? "" : "es", backend.name()));
   std::string failure;
   for (;;) {
