@@ -38,8 +38,9 @@ void deallocate_in_arena(void* block, std::size_t size, std::size_t alignment) n
 //
 //   using String = std::basic_string<char, std::char_traits<char>, cowshed::ArenaAllocator<char>>;
 //   struct Hash {
-//     std::size_t operator()(std::string_view text) const { return
-//     std::hash<std::string_view>()(text); }
+//     std::size_t operator()(std::string_view s) const {
+//       return std::hash<std::string_view>()(s);
+//     }
 //   };
 //   using Index = std::unordered_map<String, int, Hash, std::equal_to<>,
 //                                    cowshed::ArenaAllocator<std::pair<const String, int>>>;

@@ -1,5 +1,6 @@
 // A program whose child copies pages from known lines: site_subject KIND PAGES [stop].
 
+#include <algorithm>
 #include <fcntl.h>
 #include <fstream>
 #include <string>
@@ -25,7 +26,7 @@ char in_bss[kMostStatic * kPage];
 constexpr int kInlined = __LINE__; [[gnu::always_inline]] inline void store_inlined(Page page) { *page = 2; }
 constexpr int kOften = __LINE__; [[gnu::noinline]] void copy_often(Page page) { *page = 1; }
 constexpr int kSometimes = __LINE__; [[gnu::noinline]] void copy_sometimes(Page page) { store_inlined(page); asm volatile(""); }
-constexpr int kSeldom = __LINE__; [[gnu::noinline]] void copy_seldom(Page page) { *page = 3; }
+constexpr int kSeldom = __LINE__; [[gnu::noinline]] void copy_seldom(Page page) { std::fill_n(const_cast<char*>(page), 1, 3); }
 constexpr int kKernel = __LINE__; [[gnu::noinline]] void copy_by_kernel(int file, Page page) { if (pread(file, const_cast<char*>(page), 1, 0) != 1) std::abort(); }
 // clang-format on
 

@@ -173,11 +173,29 @@ TEST(TextReport, MemoryOfAnotherOriginThanTheForkIsNamed) {
   EXPECT_THAT(text_report(measurement), Not(HasSubstr("Never shared")));
   for (cow::ProcessCopies& process : measurement.processes) process.memory = {0, 200ULL << 20U, 0};
   EXPECT_THAT(text_report(measurement), HasSubstr("Never shared: 248.0 MiB, which children"));
+}
 
-  measurement = pool(2);
-  for (cow::ProcessCopies& process : measurement.processes) process.shared_at_fork_bytes.reset();
+TEST(TextReport, WhatRanBeforeSharedWhatItShares) {
+  cow::Measurement measurement = pool(2);
+  for (cow::ProcessCopies& process : measurement.processes) {
+    process.shared_at_fork_bytes.reset();
+    process.memory = {24ULL << 20U, 0, 0};
+  }
   EXPECT_THAT(text_report(measurement),
-              HasSubstr("Not counted: what 2 processes copied before cowtop looked"));
+              AllOf(HasSubstr("2 worker processes each copied 76.0 of 100.0 MiB shared (76%)"),
+                    HasSubstr("Not counted: what 2 processes copied before cowtop looked")));
+
+  cow::ProcessCopies save = child_of(1, 2, "redis-server", 0, 0);
+  save.shared_at_fork_bytes.reset();
+  save.memory = {200ULL << 20U, 0, 0};
+  save.parent_copied_pages = 90 * kPagesPerMiB;
+  measurement = measurement_with({root_of("redis-server", 90), save});
+  measurement.duration_s = 9;
+  measurement.taken_ns = 40'000'000'000;
+  const std::string report = text_report(measurement);
+  EXPECT_THAT(report, HasSubstr("  FORKS  child 2, watched for the last 9.0 s: its parent copied "
+                                "90.0 of"));
+  EXPECT_THAT(report, HasSubstr(" 55% ######....")) << "less what its parent copied";
 }
 
 TEST(TextReport, MemoryIsThatOfAll) {

@@ -22,8 +22,7 @@ const std::vector<Term>& glossary() {
        true},
       {"STILL SHARED",
        "The part of SHARED that the process has not copied since; of an only child, nor its "
-       "parent.  "
-       "\"-\": not known, or the process copied some pages more than once."},
+       "parent.  \"-\": not known, or the process copied some pages more than once."},
       {"FORKS",
        "Children that lived one after another, such as saves of a database, for which their parent "
        "copied 1 MiB or more: what each cost."},
@@ -88,8 +87,7 @@ const std::vector<Term>& glossary() {
        "made it, so no remedy against copies helps."},
       {"not counted",
        "Copies that the report's figures leave out: those while programs end (see \"program "
-       "exit\") "
-       "and those before cowtop came."},
+       "exit\") and those before cowtop came."},
       {"ran a program",
        "The process executed another program, and so gave up what it shared with its parent."},
       {"culprits", "In a verdict of cowtop check: the code and memory with most of the copies."},
