@@ -72,6 +72,10 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.copied_pages_before_exec = counts.copied_pages_before_exec;
 }
 
+bool is_gone(const ProcessCopies& process) {
+  return process.pid != 0 && ::kill(process.pid, 0) != 0 && errno == ESRCH;
+}
+
 // The pages of arenas that the process has copied, or inherited as copies.
 PageRanges private_arena_pages(const ProcFiles& proc, pid_t pid) {
   PageRanges result;
@@ -134,13 +138,23 @@ Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
   return result;
 }
 
+// If the kernel had no memory to track a thread, and that thread ends last, no event ends the
+// process.  So a process that was gone before the last snapshot has ended, whatever that says.  One
+// that went later may have children that no snapshot shows yet.
 bool TracepointBackend::any_alive() const {
-  // If the kernel had no memory to track a thread, and that thread ends last, no event ends the
-  // process.
   return std::any_of(processes_.begin(), processes_.end(), [](const auto& entry) {
-    const ProcessCopies& process = entry.second.copies;
-    return process.alive && (process.pid == 0 || ::kill(process.pid, 0) == 0 || errno != ESRCH);
+    const Process& process = entry.second;
+    return process.copies.alive && !(process.live->was_gone && is_gone(process.copies));
   });
+}
+
+void TracepointBackend::note_who_is_gone() {
+  const auto is_there = [](const auto& entry) {
+    return entry.second.copies.alive && !is_gone(entry.second.copies);
+  };
+  if (std::any_of(processes_.begin(), processes_.end(), is_there)) return;  // the usual case
+  for (auto& [id, process] : processes_)
+    if (process.copies.alive) process.live->was_gone = true;
 }
 
 std::chrono::milliseconds TracepointBackend::interval() const {
@@ -185,6 +199,7 @@ Expected<void> TracepointBackend::sample() {
   TRY_VOID(take_samples());
   taken_meanwhile_ = 0;
   ++samples_;
+  note_who_is_gone();
   std::uint64_t begin = thread_cpu_ns();
   TRY(const auto snapshot, probe_.snapshot());
   if (profiler_) {

@@ -57,6 +57,7 @@ class TracepointBackend : public Backend {
   struct Live {
     ProcessCounts counts;                // as of the last sample()
     bool has_changed = true;             // has counted something since the last scan
+    bool was_gone = false;               // before the last snapshot, as all were
     std::uint64_t copied_before = 0;     // copied pages as of the sample() before the last
     std::uint64_t parents_at_start = 0;  // copied pages of the parent
     std::uint64_t parent_id = 0;
@@ -78,6 +79,7 @@ class TracepointBackend : public Backend {
 
   Expected<void> take_samples();
   void take_samples_meanwhile();
+  void note_who_is_gone();
   void add_snapshot(const Snapshot& snapshot);
   void update(Process& process, const ProcessCounts& counts);
   void count_parents_copies(Process& child, bool is_new);
