@@ -29,7 +29,7 @@ int wait_for(cowshed::Workers<> workers) {
                                                                                              : 1;
 }
 
-int main() {  // NOLINT(bugprone-exception-escape): value() throws
+int main() {
   auto arena = cowshed::Arena::create({.name = "answers", .capacity = 1_GiB}).value();
   Answers* answers = arena.make<Answers>().value();
   auto ref = cowshed::publish("answers", answers).value();

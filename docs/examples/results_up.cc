@@ -20,7 +20,7 @@ std::pair<cowshed::Arena, cowshed::Ref<Words>> build(const cowshed::Worker& self
   return {std::move(arena), ref};  // the arena goes with the reference
 }
 
-int main() {  // NOLINT(bugprone-exception-escape): an error ends the example
+int main() {
   auto workers = cowshed::start({.count = 3}, build).value();
   const auto results = workers.wait().value();  // the workers are gone
   std::size_t copied = 0;

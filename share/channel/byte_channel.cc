@@ -103,11 +103,11 @@ Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& w
   return {};
 }
 
-Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait) {
+Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait, const TransferRow* row) {
   const bool ours = bytes.block_ != nullptr && bytes.segment_ == segment_ &&
                     static_cast<PartyId>(bytes.word_ >> 32U) == segment().self();
   if (!ours) {
-    auto sent = send(bytes.span(), wait);
+    auto sent = send(bytes.span(), wait, row);
     if (sent) bytes = Bytes();
     return sent;
   }
@@ -116,11 +116,11 @@ Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait) {
   message.block = bytes.index_ + 1;
   message.queued = with_state(bytes.word_, BlockState::queued, segment().self());
   message.size = bytes.size_;
-  message.moved = true;
+  message.moved = row == nullptr;
   TRY_VOID(send_slot(message, wait));
   const std::uint64_t most = std::uint64_t{1} << segment().class_of(bytes.index_);
   madvise(std::exchange(bytes.block_, nullptr), pages_of(bytes.word_, most) * kPage, MADV_DONTNEED);
-  moved_.add(1, message.size);
+  (row == nullptr ? moved_ : *row).add(1, message.size);
   bytes = Bytes();
   return {};
 }

@@ -38,8 +38,9 @@ class ByteChannel {
   // Sends a copy.  `row` counts encoded objects; null: plain bytes.
   Expected<void> send(std::span<const std::byte> bytes, const Wait& wait,
                       const TransferRow* row = nullptr);
-  // Hands the block over, or copies if this process does not own it.
-  Expected<void> send(Bytes&& bytes, const Wait& wait);
+  // Hands the block over, or copies if this process does not own it.  `row` counts an object that
+  // was encoded into it; null: moved bytes.
+  Expected<void> send(Bytes&& bytes, const Wait& wait, const TransferRow* row = nullptr);
   Expected<Bytes> receive(const Wait& wait);
 
   static void give_back(Bytes& bytes) noexcept;

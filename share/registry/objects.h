@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <sys/types.h>
 #include <vector>
 
@@ -16,7 +17,9 @@
 // functions are thread-safe.
 namespace cowshed::internal {
 class ArenaCore;
-}
+struct RefBits;
+struct TypeInfo;
+}  // namespace cowshed::internal
 
 namespace cowshed::registry {
 
@@ -35,6 +38,12 @@ struct Object {
   std::uint32_t generation = 0;  // 0: publish_foreign() assigns one, and the publisher
   pid_t publisher = 0;
 };
+
+// Publishes an object that lies in no arena.  Only this process and the children that it forks
+// later have it; it must stay until it is withdrawn.  `name`: null for none.  Errors: as of
+// publish(), and system_call.
+Expected<internal::RefBits> publish_own(const std::string_view* name, const void* object,
+                                        const internal::TypeInfo& type);
 
 // Makes this process a member of another's tree, whose last publication is `last_generation`.  Does
 // nothing if this process is a member.  `who` begins error messages.  Does not see an arena that

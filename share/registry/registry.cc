@@ -59,6 +59,44 @@ Error not_inherited(const Record& record) {
               "' was not frozen when this process was started; freeze() it before that"};
 }
 
+std::string called(const std::string_view* name) {
+  return name == nullptr ? "the object" : "'" + std::string(*name) + "'";
+}
+
+Expected<RefBits> enter_new(const std::string_view* name, const Publication& publication,
+                            const ArenaCore* arena) {
+  const auto& [address, bytes, alignment, type, spawn_safe] = publication;
+  if (name != nullptr &&
+      (name->empty() || name->size() > kMaxName || name->find('\0') != std::string_view::npos)) {
+    return make_error(ErrorCode::invalid_argument, "a name has 1 to " + std::to_string(kMaxName) +
+                                                       " characters and no NUL, unlike " +
+                                                       called(name));
+  }
+  const std::lock_guard lock(process_tree::mutex());
+  if (name != nullptr && find_live(*name) != nullptr) {
+    return make_error(
+        ErrorCode::invalid_argument,
+        called(name) + " is published already; withdraw() it first, or use another name");
+  }
+  TRY(const std::uint32_t generation, take_generation());
+  Record made;
+  made.arena = arena;
+  made.object = {.name = std::string(name == nullptr ? "" : *name),
+                 .type = std::string(type.name),
+                 .fingerprint = fingerprint_of(type),
+                 .type_size = type.size,
+                 .address = reinterpret_cast<std::uintptr_t>(address),
+                 .bytes = bytes,
+                 .alignment = alignment,
+                 .array = type.make_span != nullptr,
+                 .spawn_safe = spawn_safe,
+                 .generation = generation,
+                 .publisher = getpid()};
+  Record& record = enter(std::move(made));
+  fill_slot(record, type);
+  return bits_of(record);
+}
+
 bool is_live_as(const Record* record, const TypeInfo& type) {
   return record != nullptr && record->live && has_type(*record, type);
 }
@@ -81,40 +119,20 @@ Error no_record(const RefBits& bits) {
 Expected<RefBits> internal::publish(const std::string_view* name, const Publication& publication) {
   const OutsideScope outside;
   const auto& [address, bytes, alignment, type, spawn_safe] = publication;
-  const std::string who = name == nullptr ? "the object" : "'" + std::string(*name) + "'";
-  if (name != nullptr &&
-      (name->empty() || name->size() > kMaxName || name->find('\0') != std::string_view::npos)) {
-    return make_error(ErrorCode::invalid_argument, "a name has 1 to " + std::to_string(kMaxName) +
-                                                       " characters and no NUL, unlike " + who);
-  }
   const ArenaCore* arena = find_arena(address);
   if (arena == nullptr || arena->end() - reinterpret_cast<std::uintptr_t>(address) < bytes) {
     return make_error(ErrorCode::not_in_arena,
-                      who + " does not lie in an arena; make it with Arena::make()");
+                      called(name) + " does not lie in an arena; make it with Arena::make()");
   }
   if (!arena->holds(address)) return arena->not_inherited_error();
-  const std::lock_guard lock(process_tree::mutex());
-  if (name != nullptr && find_live(*name) != nullptr) {
-    return make_error(ErrorCode::invalid_argument,
-                      who + " is published already; withdraw() it first, or use another name");
-  }
-  TRY(const std::uint32_t generation, take_generation());
-  Record made;
-  made.arena = arena;
-  made.object = {.name = std::string(name == nullptr ? "" : *name),
-                 .type = std::string(type.name),
-                 .fingerprint = fingerprint_of(type),
-                 .type_size = type.size,
-                 .address = reinterpret_cast<std::uintptr_t>(address),
-                 .bytes = bytes,
-                 .alignment = alignment,
-                 .array = type.make_span != nullptr,
-                 .spawn_safe = spawn_safe,
-                 .generation = generation,
-                 .publisher = getpid()};
-  Record& record = enter(std::move(made));
-  fill_slot(record, type);
-  return bits_of(record);
+  return enter_new(name, publication, arena);
+}
+
+Expected<RefBits> registry::publish_own(const std::string_view* name, const void* object,
+                                        const TypeInfo& type) {
+  const OutsideScope outside;
+  TRY_VOID(process_tree::start());
+  return enter_new(name, {object, type.size, type.alignment, type, false}, nullptr);
 }
 
 Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
@@ -149,7 +167,7 @@ std::vector<Published> published() {
   std::vector<Published> result;
   for (const auto& [generation, record] : records()) {
     const Object& object = record.object;
-    if (record.live) {
+    if (record.live && record.arena != nullptr) {
       result.push_back({object.name, object.type, object.bytes, record.arena->name(), generation,
                         object.publisher});
     }
@@ -249,9 +267,10 @@ Expected<void> registry::publish_foreign(const std::vector<ArenaObjects>& arenas
       if (other == nullptr && known != records().end() && known->second.live)
         other = &known->second;
       if (other != nullptr) {
+        const std::string where =
+            other->arena == nullptr ? "" : std::string(", in arena '") + other->arena->name() + "'";
         return undo(make_error(ErrorCode::invalid_argument,
-                               quoted(*other) + " is published already, in arena '" +
-                                   other->arena->name() + "'; " + advice));
+                               quoted(*other) + " is published already" + where + "; " + advice));
       }
       if (live_count == kMaxPublished) return undo(full_error());
       Record record;

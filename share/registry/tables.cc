@@ -47,12 +47,13 @@ void hide(Record& record) {
     slot.stamp.store(0, std::memory_order_release);
     slot.object.store(nullptr, std::memory_order_relaxed);
   }
-  layout::clear_object(record.layout_index);
+  if (record.arena != nullptr) layout::clear_object(record.layout_index);
   record.live = false;
   --live_count;
 }
 
 void show_in_layout(Record& record) {
+  if (record.arena == nullptr) return;
   const Object& object = record.object;
   layout::Object shown;
   shown.address = object.address;
@@ -76,7 +77,7 @@ void release_all_in(const ArenaCore& arena) {
 void hide_not_inherited() {
   for (auto& [generation, record] : records()) {
     const auto* address = reinterpret_cast<const void*>(record.object.address);
-    if (record.live && !record.arena->holds(address)) hide(record);
+    if (record.live && record.arena != nullptr && !record.arena->holds(address)) hide(record);
   }
 }
 

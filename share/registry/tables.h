@@ -19,7 +19,7 @@
 //   names            from a name, except the empty one, to its records; at most one is live
 //   newest           by slot: the last generation that this process has known, even if withdrawn
 //   published_slots  (ref.h) by slot: stamp and address, which a Ref reads without the mutex
-//   the layout       (published_layout.h) shows live records to cowtop
+//   the layout       (published_layout.h) shows live records in arenas to cowtop
 //
 // A slot is the generation modulo kMaxPublished.  Two live records may have the same slot; a Ref to
 // the second one then finds it through `records`, at every use.
@@ -31,7 +31,7 @@ struct Record {
   Object object;                               // `code` is 0 if the object is of this program
   bool live = true;                            // false: lost, this process did not inherit it
   bool received = false;                       // from another process, which may withdraw it
-  const internal::ArenaCore* arena = nullptr;  // null: the arena is not in this process
+  const internal::ArenaCore* arena = nullptr;  // null: of publish_own(), or not in this process
   std::string lost_arena;                      // the arena's name if it is not
   std::uint32_t layout_index = 0;              // while live
   const std::type_info* rtti = nullptr;  // null: of another process, and never used in this one

@@ -16,6 +16,7 @@ namespace {
 
 using ::testing::AnyOf;
 using ::testing::ElementsAreArray;
+using ::testing::HasSubstr;
 using ::testing::Matcher;
 using ::testing::UnorderedElementsAreArray;
 
@@ -130,8 +131,9 @@ bool calls(const Json& site, const std::string& function) {
   });
 }
 
-// Those with most copies, first.  Of a code site "function (module)", of its place or, where that
-// has no name, the nearest caller's that has one; "?? (module)" where none has.
+// Those with most copies, first.  Of a code site "function (module) < caller (module) < ...", from
+// its place on or, where that has no name, from the nearest caller that has one; "?? (module)"
+// where none has.  With debug symbols more functions have names.
 std::vector<std::string> places(const Json& process, std::size_t most) {
   std::vector<std::string> places;
   for (const Json& site : process.at("sites")) {
@@ -141,7 +143,9 @@ std::vector<std::string> places(const Json& process, std::size_t most) {
     const auto named = std::find_if(stack.begin() + inner, stack.end(), [](const Json& frame) {
       return !frame.at("function").get<std::string>().empty();
     });
-    places.push_back(place(named == stack.end() ? *(stack.begin() + inner) : *named));
+    std::string names = place(named == stack.end() ? *(stack.begin() + inner) : *named);
+    for (auto frame = named; frame != stack.end(); ++frame) names += " < " + place(*frame);
+    places.push_back(std::move(names));
   }
   return places;
 }
@@ -273,8 +277,8 @@ def application(environ, start_response):
              },
              "Booting worker", "8", {"reference count", "program exit"},
              // The request; then, at the worker's end, what is collected, and its modules.
-             {StartsWith("_PyEval_EvalFrameDefault ("), StartsWith("PyGC_Collect ("),
-              StartsWith("_PyModule_ClearDict (")},
+             {HasSubstr("_PyEval_EvalFrameDefault ("), HasSubstr("PyGC_Collect ("),
+              HasSubstr("_PyModule_ClearDict (")},
              {"anonymous", "[heap]", EndsWith("/python3.11")}),
       Server("PythonPool", kPython, R"(
 import multiprocessing, os, signal, socket, sys
@@ -300,7 +304,7 @@ with multiprocessing.get_context('fork').Pool(1) as pool:
              // So often that the mappings with some 40 copies stand out from those with one.
              "listens", "4", {"reference count"},
              // All others are of a few copies, and not the same from run to run.
-             {StartsWith("_PyEval_EvalFrameDefault (python3")},
+             {HasSubstr("_PyEval_EvalFrameDefault (python3")},
              {"anonymous", "[heap]", EndsWith("/python3.11")}),
   };
   return all;
@@ -397,7 +401,7 @@ TEST_F(PythonFork, CopiesToCountReferencesAndThenToCollectGarbage) {
 
   EXPECT_EQ(mappings(ours, 1), std::vector<std::string>{"anonymous"});
   // What iterates over the list, and the collector: called from the interpreter's loop, both.
-  EXPECT_THAT(places(ours, 2), Each(StartsWith("_PyEval_EvalFrameDefault (python3")));
+  EXPECT_THAT(places(ours, 2), Each(HasSubstr("_PyEval_EvalFrameDefault (python3")));
   for (const Json& process : {ours, without})
     expect_copies(process.at("sites").at(0), process, for_counts - for_nothing, for_counts);
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests tools/pickled on real scripts: PICKLED=.../tools/pickled python3 pickled_test.py"""
+"""Tests pickled on real scripts: PICKLED=.../cowshed/pickled.py python3 pickled_test.py"""
 
 import collections
 import contextlib
@@ -18,7 +18,7 @@ import unittest
 from random import Random
 
 PICKLED = os.environ.get("PICKLED") or os.path.join(os.path.dirname(os.path.abspath(__file__)),
-                                                    "../../tools/pickled")
+                                                    "../../../share/python/cowshed/pickled.py")
 METHODS = ("fork", "spawn", "forkserver")
 
 
@@ -401,7 +401,7 @@ class FaithTest(ScriptTest):
             import sys
             with open("/proc/self/cmdline") as file:
                 command = file.read()
-            if "tools/pickled" not in command:  # not in the interpreter of the tool itself
+            if "cowshed/pickled.py" not in command:  # not in the interpreter of the tool itself
                 print("custom", sys.path)
         """, "sitecustomize.py")
         done = self.compare(self.script("import sitecustomize; print(sitecustomize.__file__)"),

@@ -1,0 +1,34 @@
+"""Share Python objects with forked workers, without copies.
+
+    import cowshed
+    ...                  # import everything, load the data
+    cowshed.freeze()     # then fork: reading no longer copies
+
+docs/how-to/share-python-objects.md shows it for multiprocessing, gunicorn and others.
+"""
+
+import sys as _sys
+import sysconfig as _sysconfig
+
+try:
+    from cowshed import _cowshed
+except ModuleNotFoundError:
+    _kind = ("free-threaded" if _sysconfig.get_config_var("Py_GIL_DISABLED") else
+             "debug" if hasattr(_sys, "gettotalrefcount") else "")
+    raise ImportError(f"cowshed was not built for this Python: {_sys.implementation.name} {_sys.version.split()[0]}"
+                      f"{_kind and ', a ' + _kind + ' build, which it does not support'}") from None
+
+from cowshed.contexts import get_context
+from cowshed.errors import (Closed, Damaged, Error, NotPublished, OutOfMemory, PeerStopped, PublishedTooLate,
+                            Released, TooLarge, Unsupported, WrongProcessTree)
+from cowshed.freezing import Frozen, end_process, freeze, is_frozen
+from cowshed.metering import Meter, Sent, copied, transfers
+from cowshed.queues import Connection, Pipe, Queue, SimpleQueue
+from cowshed.references import Ref, find, publish
+
+__all__ = [
+    "Closed", "Connection", "Damaged", "Error", "Frozen", "Meter", "NotPublished", "OutOfMemory", "PeerStopped",
+    "Pipe", "PublishedTooLate", "Queue", "Ref", "Released", "Sent", "SimpleQueue", "TooLarge", "Unsupported",
+    "WrongProcessTree", "copied", "end_process", "find", "freeze", "get_context", "is_frozen", "publish",
+    "transfers",
+]

@@ -1,0 +1,45 @@
+"""A forkserver that loads the data, freezes it and forks the workers."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+from collections.abc import Iterable
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+
+_VARIABLE = "COWSHED_WARM_UP"
+
+
+def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None = None) -> ForkServerContext:
+    """Returns a context of ``multiprocessing`` whose workers share what ``preload`` has loaded.
+
+    Its forkserver imports the modules of ``preload``, calls ``warm_up``, calls
+    :func:`cowshed.freeze`, and forks each worker.  So workers inherit no threads and no locks of
+    this process, and share the modules' data without copies.  A process has one forkserver, which
+    starts now.
+
+    :param preload: modules that load the data when they are imported.
+    :param warm_up: ``"module:function"``, called in the forkserver before the freeze.  Code that has run
+        once writes less to itself later.
+    :raises ModuleNotFoundError: no such module.
+    :raises RuntimeError: the forkserver of this process runs already.
+    """
+    modules = list(preload)
+    names = [*modules, *([warm_up.partition(":")[0]] if warm_up else [])]
+    for name in names:
+        if name != "__main__" and importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"cowshed.get_context(): no module named {name!r}", name=name)
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    if server._forkserver_pid is not None:
+        raise RuntimeError("the forkserver of this process runs already; call cowshed.get_context() "
+                           "before the first process is started")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*modules, "cowshed.preloaded"])
+    os.environ[_VARIABLE] = ",".join(modules) + ";" + (warm_up or "")
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ[_VARIABLE]
+    return context

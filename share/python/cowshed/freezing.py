@@ -1,0 +1,168 @@
+"""Freezing: what is alive before a fork is shared for good."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import gc
+import importlib
+import io
+import os
+import sys
+import threading
+import time
+import traceback
+import tracemalloc
+import types
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+from cowshed import _cowshed
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """What :func:`freeze` did.  ``print()`` shows it in a few lines."""
+
+    in_place: bool
+    """Whether reading the objects no longer writes to them."""
+    why_not: str
+    """Why it does; empty if ``in_place``."""
+    objects: int
+    """The number of objects that this call froze."""
+    bytes: int
+    """Their size, as ``sys.getsizeof`` counts it."""
+    seconds: float
+    left: Mapping[str, int]
+    """How many objects stay as they were, by the name of their type.  They must die or be flushed:
+    files, sockets, locks, generators, objects with ``__del__``.  Reading them still copies."""
+
+    def __str__(self) -> str:
+        if not self.in_place:
+            return f"not frozen in place: {self.why_not}; gc.freeze() was called, " \
+                   "and reading an object still writes to its reference count"
+        text = f"froze {self.objects:,} objects, {self.bytes / 2**20:.1f} MiB, in {self.seconds:.2f} s"
+        if self.left:
+            most = sorted(self.left.items(), key=lambda item: -item[1])
+            names = ", ".join(f"{count:,} {name}" for name, count in most[:5])
+            text += f"; left as they were: {names}" + (" and others" if len(most) > 5 else "")
+        return text
+
+
+# What multiprocessing imports at its first start of a process, which would come after the freeze.
+_AT_THE_FIRST_START = ("multiprocessing.queues", "multiprocessing.synchronize", "multiprocessing.popen_fork",
+                       "multiprocessing.popen_forkserver", "multiprocessing.resource_sharer", "multiprocessing.pool")
+
+_lock = threading.Lock()
+_to_end: list[weakref.ref[Any]] = []
+_warned = False
+
+
+def freeze(*, keep: Iterable[object] = ()) -> Frozen:
+    """Makes all objects that are alive immortal, in place, so that forked children share them.
+
+    Call it once, after the imports and the data are loaded and before the first fork.  Every
+    object keeps its identity, its type and its speed.  From Python 3.12 the interpreter never
+    writes to an immortal object's reference count, so a child that reads it copies no page.  What
+    reading would write beside the count is computed now: hashes, UTF-8 forms, ``__dict__``.  The
+    garbage collector leaves the objects alone (``gc.freeze``).
+
+    Frozen objects may still be changed.  A child that changes one copies its page, as ever.  But
+    they are never freed, also if nothing refers to them any more.  A process that loads new
+    data again and again, and freezes it each time, grows.
+
+    Some objects stay as they are, because they must die or be flushed: files, sockets, locks,
+    frames, generators, objects with ``__del__``, and those in ``keep`` with what only they hold.
+    At the normal end of a process what such files have not written is written, and finalisers run.
+
+    A second call freezes what is new.  Threads may run meanwhile; they wait.  On a Python before
+    3.12 only ``gc.freeze()`` is called, and a warning says so once.
+
+    :param keep: objects to leave as they are, such as a cache that will be cleared.
+    :return: what was frozen, and what was left.
+    :raises TypeError: if ``keep`` cannot be iterated over.
+    """
+    global _warned
+    kept = list(keep)
+    if "multiprocessing" in sys.modules:
+        for name in _AT_THE_FIRST_START:
+            importlib.import_module(name)
+    begin = time.perf_counter()
+    with _lock:
+        why_not = _cowshed.why_not_in_place()
+        if why_not:
+            gc.collect()
+            gc.freeze()
+            _cowshed.note_pages()
+            if not _warned:
+                _warned = True
+                warnings.warn(f"cowshed.freeze() cannot freeze in place: {why_not}.  Reading an object still "
+                              "writes to its reference count, which copies its page.", RuntimeWarning,
+                              stacklevel=2)
+            return Frozen(False, why_not, 0, 0, time.perf_counter() - begin, {})
+        if tracemalloc.is_tracing():
+            warnings.warn("tracemalloc is tracing: its own tables are copied by each child; "
+                          "stop it before cowshed.freeze()", RuntimeWarning, stacklevel=2)
+        objects, size, _, left, to_end = _cowshed.freeze(kept)
+        _remember(to_end)
+        _cowshed.note_pages()
+    return Frozen(True, "", objects, size, time.perf_counter() - begin, types.MappingProxyType(left))
+
+
+def is_frozen(obj: object) -> bool:
+    """Whether reading ``obj`` writes nothing to it.  True also for ``None`` and small numbers."""
+    return _cowshed.is_frozen(obj)
+
+
+def _remember(objects: list[Any]) -> None:
+    known = {id(ref()) for ref in _to_end}
+    for each in objects:
+        if id(each) in known or each in (sys.__stdin__, sys.__stdout__, sys.__stderr__):
+            continue
+        try:
+            _to_end.append(weakref.ref(each))
+        except TypeError:
+            pass  # nothing in CPython that has a finaliser
+
+
+# What a frozen object refers to does not die at exit, so nothing else would flush or finalise it.
+# Registered at the import: it runs after the functions that the program registers later.
+@atexit.register
+def _end() -> None:
+    alive = [each for ref in _to_end if (each := ref()) is not None]
+    files = [each for each in alive if isinstance(each, io.IOBase)]
+    for each in reversed(files):  # what is in front of another file was made after it
+        _attempt(each, lambda each=each: each.closed or each.writable() and each.flush())
+    for each in files:
+        if type(each).__module__ != "_io":
+            _attempt(each, each.close)  # it may have an end to write, as GzipFile does
+    for each in alive:
+        if not isinstance(each, io.IOBase) and not getattr(each, "gi_running", False):
+            _attempt(each, lambda each=each: _cowshed.finalise(each))
+
+
+def _attempt(each: object, act: Callable[[], object]) -> None:
+    try:
+        act()
+    except Exception:
+        print(f"Exception ignored at exit, in {each!r}:", file=sys.stderr)
+        traceback.print_exc()
+
+
+def end_process(status: int = 0) -> NoReturn:
+    """Ends a worker without finalising the objects that it shares.
+
+    A normal exit clears every module, which writes to pages that are shared, and so copies them.
+    This does what matters of it: it waits for threads, runs ``atexit`` functions, flushes the
+    standard streams, and calls ``os._exit(status)``.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
+    os._exit(status)

@@ -1,0 +1,376 @@
+// Channels of messages: a pickle and the buffers that it left out (pickle protocol 5).
+//
+// A message begins with the number of its buffers.  If there are any, their sizes and that of the
+// pickle follow.  Then come the pickle and the buffers, each buffer at a multiple of kAlignment.
+#include <Python.h>
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <optional>
+#include <span>
+#include <string>
+#include <structmember.h>
+#include <unistd.h>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <cowshed/share/channel.h>
+#include <cowshed/share/python/extension/errors.h>
+#include <cowshed/share/python/extension/methods.h>
+#include <cowshed/share/python/extension/object.h>
+
+namespace cowshed::python {
+namespace {
+
+using std::chrono::duration_cast;
+using Clock = Wait::Clock;
+
+constexpr std::uint64_t kWord = sizeof(std::uint64_t);
+constexpr std::size_t kManyBytes = 1U << 20U;  // copied without the GIL
+
+constexpr std::size_t aligned(std::size_t offset) {
+  return (offset + Bytes::kAlignment - 1) / Bytes::kAlignment * Bytes::kAlignment;
+}
+
+// Only the main thread runs Python's signal handlers; it looks for signals this often.
+constexpr std::chrono::milliseconds kBetweenSignals{100};
+
+// Calls `attempt(wait)` until it succeeds, fails, or the time is over; negative: for ever.  Waits
+// without the GIL.  nullopt: a signal handler raised an exception.
+template <class Attempt>
+auto call_waiting(double seconds, const Attempt& attempt)
+    -> std::optional<decltype(attempt(Wait::never()))> {
+  auto result = attempt(Wait::never());
+  if (result || result.error().code != ErrorCode::would_block || seconds == 0) return result;
+  const bool for_ever = seconds < 0 || seconds > 1e9;
+  const auto end =
+      for_ever
+          ? Clock::time_point::max()
+          : Clock::now() + duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  const bool is_main = ::getpid() == ::gettid();
+  for (;;) {
+    const auto now = Clock::now();
+    const auto until = is_main && end - now > kBetweenSignals ? now + kBetweenSignals : end;
+    Py_BEGIN_ALLOW_THREADS;
+    result = attempt(for_ever && !is_main ? Wait() : Wait(until));
+    Py_END_ALLOW_THREADS;
+    if (result) return result;
+    const ErrorCode code = result.error().code;
+    if (code != ErrorCode::timed_out && code != ErrorCode::peer_stopped) return result;
+    if (is_main && PyErr_CheckSignals() != 0) return std::nullopt;
+    if (Clock::now() >= end) return result;
+  }
+}
+
+bool is_over(const Error& error) {
+  return error.code == ErrorCode::would_block || error.code == ErrorCode::timed_out;
+}
+
+// The sizes of the parts of a message, and where they lie in it.
+struct Plan {
+  std::vector<std::size_t> sizes;  // of the pickle and of the buffers
+  std::vector<std::size_t> offsets;
+  std::size_t total = 0;
+
+  explicit Plan(std::vector<std::size_t> of_parts) : sizes(std::move(of_parts)) {
+    total = sizes.size() == 1 ? kWord : (1 + sizes.size()) * kWord;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      if (i > 0) total = aligned(total);
+      offsets.push_back(total);
+      total += sizes[i];
+    }
+  }
+
+  void write_header(std::byte* to) const {
+    const std::uint64_t buffers = sizes.size() - 1;
+    std::memcpy(to, &buffers, kWord);
+    for (std::size_t i = 0; buffers > 0 && i < sizes.size(); ++i) {
+      const std::uint64_t size = sizes[i];
+      std::memcpy(to + (1 + i) * kWord, &size, kWord);
+    }
+  }
+
+  // nullopt: no message of this module.
+  static std::optional<Plan> read(std::span<const std::byte> message) {
+    std::uint64_t buffers = 0;
+    if (message.size() < kWord) return std::nullopt;
+    std::memcpy(&buffers, message.data(), kWord);
+    if (buffers == 0) return Plan({message.size() - kWord});
+    if (buffers >= message.size() / kWord - 1) return std::nullopt;
+    std::vector<std::size_t> sizes(buffers + 1);
+    std::memcpy(sizes.data(), message.data() + kWord, sizes.size() * kWord);
+    for (const std::size_t size : sizes)
+      if (size > message.size()) return std::nullopt;
+    Plan plan(std::move(sizes));
+    return plan.total == message.size() ? std::optional(std::move(plan)) : std::nullopt;
+  }
+};
+
+// A received message in the channel's memory.  Its memoryviews keep it.
+struct MessageObject {
+  PyObject head;
+  Bytes bytes;
+};
+
+struct ChannelObject {
+  PyObject head;
+  std::optional<Channel<Bytes>> channel;
+  std::unordered_map<std::string, internal::TransferRow> rows;
+};
+
+PyTypeObject* message_type = nullptr;
+
+MessageObject* as_message(PyObject* object) { return reinterpret_cast<MessageObject*>(object); }
+ChannelObject* as_channel(PyObject* object) { return reinterpret_cast<ChannelObject*>(object); }
+
+template <class T>
+void deallocate(PyObject* object) {
+  PyTypeObject* const type = Py_TYPE(object);
+  std::destroy_at(reinterpret_cast<T*>(object));
+  type->tp_free(object);
+  Py_DECREF(type);
+}
+
+PyObject* message_of(Bytes&& bytes) {
+  PyObject* const object = message_type->tp_alloc(message_type, 0);
+  if (object != nullptr) new (&as_message(object)->bytes) Bytes(std::move(bytes));
+  return object;
+}
+
+int message_buffer(PyObject* object, Py_buffer* view, int flags) {
+  Bytes& bytes = as_message(object)->bytes;
+  return PyBuffer_FillInfo(view, object, bytes.data(), static_cast<Py_ssize_t>(bytes.size()), 0,
+                           flags);
+}
+
+// (pickle, [buffer, ...]), as views of the message's memory.
+PyObject* message_parts(PyObject* object, PyObject*) {
+  const auto plan = Plan::read(as_message(object)->bytes.span());
+  if (!plan) {
+    return raise({ErrorCode::bad_encoding, 0,
+                  "a message of this channel was not sent by a cowshed queue of Python"});
+  }
+  const Object whole(PyMemoryView_FromObject(object));
+  Object pickle;
+  Object buffers(PyList_New(0));
+  for (std::size_t i = 0; whole && buffers && i < plan->sizes.size(); ++i) {
+    const auto offset = static_cast<Py_ssize_t>(plan->offsets[i]);
+    Object part(
+        PySequence_GetSlice(whole.get(), offset, offset + static_cast<Py_ssize_t>(plan->sizes[i])));
+    if (!part) return nullptr;
+    if (i == 0) pickle = std::move(part);
+    else if (PyList_Append(buffers.get(), part.get()) != 0) return nullptr;
+  }
+  if (!pickle) return nullptr;
+  return PyTuple_Pack(2, pickle.get(), buffers.get());
+}
+
+PyObject* take_channel(PyTypeObject* type, Expected<Channel<Bytes>> channel) {
+  if (!channel) return raise(channel.error());
+  PyObject* const object = type->tp_alloc(type, 0);
+  if (object == nullptr) return nullptr;
+  new (&as_channel(object)->channel) std::optional<Channel<Bytes>>(*std::move(channel));
+  new (&as_channel(object)->rows) std::unordered_map<std::string, internal::TransferRow>();
+  return object;
+}
+
+// Channel(name, slots, memory)
+PyObject* channel_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
+  const char* name = nullptr;
+  Py_ssize_t slots = 0;
+  unsigned long long memory = 0;
+  if (!PyArg_ParseTuple(arguments, "snK", &name, &slots, &memory)) return nullptr;
+  return take_channel(
+      type, Channel<Bytes>::create(
+                {.name = name, .slots = static_cast<std::size_t>(slots), .memory = memory}));
+}
+
+PyObject* channel_from_descriptors(PyObject* type, PyObject* arguments) {
+  ChannelDescriptors descriptors;
+  if (!PyArg_ParseTuple(arguments, "ii", &descriptors.segment, &descriptors.event)) return nullptr;
+  return take_channel(reinterpret_cast<PyTypeObject*>(type),
+                      Channel<Bytes>::from_descriptors(descriptors));
+}
+
+const internal::TransferRow& row_of(ChannelObject& self, const char* type) {
+  const auto found = self.rows.find(type);
+  if (found != self.rows.end()) return found->second;
+  return self.rows.emplace(type, self.channel->internals().segment().row(type, TransferKind::value))
+      .first->second;
+}
+
+// The buffers of a message that is being sent.
+class Views {
+ public:
+  Views() = default;
+  Views(const Views&) = delete;
+  Views& operator=(const Views&) = delete;
+  ~Views() {
+    for (Py_buffer& view : views_) PyBuffer_Release(&view);
+  }
+
+  bool add(PyObject* object) {
+    Py_buffer view;
+    if (PyObject_GetBuffer(object, &view, PyBUF_ANY_CONTIGUOUS) != 0) return false;
+    views_.push_back(view);
+    return true;
+  }
+  Plan plan() const {
+    std::vector<std::size_t> sizes;
+    for (const Py_buffer& view : views_) sizes.push_back(static_cast<std::size_t>(view.len));
+    return Plan(std::move(sizes));
+  }
+  void write(const Plan& plan, std::byte* to) const {
+    plan.write_header(to);
+    for (std::size_t i = 0; i < views_.size(); ++i)
+      std::memcpy(to + plan.offsets[i], views_[i].buf, plan.sizes[i]);
+  }
+
+ private:
+  std::vector<Py_buffer> views_;
+};
+
+PyObject* sent(const std::optional<Expected<void>>& result) {
+  if (!result) return nullptr;
+  if (*result) Py_RETURN_TRUE;
+  if (is_over(result->error())) Py_RETURN_FALSE;
+  return raise(result->error());
+}
+
+// send(parts, type, seconds) -> whether there was room in time.  parts: the pickle, and buffers.
+PyObject* channel_send(PyObject* object, PyObject* arguments) {
+  PyObject* parts = nullptr;
+  const char* type = nullptr;
+  double seconds = 0;
+  if (!PyArg_ParseTuple(arguments, "O!sd", &PyList_Type, &parts, &type, &seconds)) return nullptr;
+  if (PyList_GET_SIZE(parts) == 0) {
+    PyErr_SetString(PyExc_ValueError, "a message has at least one part");
+    return nullptr;
+  }
+  Views views;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parts); ++i)
+    if (!views.add(PyList_GET_ITEM(parts, i))) return nullptr;
+  ChannelObject& self = *as_channel(object);
+  internal::ByteChannel& channel = self.channel->internals();
+  const internal::TransferRow& row = row_of(self, type);
+  const Plan plan = views.plan();
+  if (plan.total <= Bytes::kSmall) {
+    std::array<std::byte, Bytes::kSmall> small;
+    views.write(plan, small.data());
+    return sent(call_waiting(seconds, [&](const Wait& wait) {
+      return channel.send(std::span<const std::byte>(small.data(), plan.total), wait, &row);
+    }));
+  }
+  if (self.channel->closed()) return raise(channel.segment().closed_error().value());
+  auto loan =
+      call_waiting(seconds, [&](const Wait& wait) { return channel.loan(plan.total, wait); });
+  if (!loan) return nullptr;
+  if (!*loan) return is_over(loan->error()) ? Py_NewRef(Py_False) : raise(loan->error());
+  Bytes message = **std::move(loan);
+  if (plan.total >= kManyBytes) {
+    Py_BEGIN_ALLOW_THREADS;
+    views.write(plan, message.data());
+    Py_END_ALLOW_THREADS;
+  } else {
+    views.write(plan, message.data());
+  }
+  return sent(call_waiting(
+      seconds, [&](const Wait& wait) { return channel.send(std::move(message), wait, &row); }));
+}
+
+// receive(seconds) -> bytes, a Message, or None if nothing came in time.
+PyObject* channel_receive(PyObject* object, PyObject* argument) {
+  const double seconds = PyFloat_AsDouble(argument);
+  if (seconds == -1 && PyErr_Occurred() != nullptr) return nullptr;
+  Channel<Bytes>& channel = *as_channel(object)->channel;
+  auto received = call_waiting(seconds, [&](const Wait& wait) { return channel.receive(wait); });
+  if (!received) return nullptr;
+  if (!*received) {
+    if (is_over(received->error())) Py_RETURN_NONE;
+    return raise(received->error());
+  }
+  Bytes bytes = **std::move(received);
+  std::uint64_t buffers = 1;
+  if (bytes.size() >= kWord) std::memcpy(&buffers, bytes.data(), kWord);
+  if (!bytes.in_channel() && buffers == 0) {
+    return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(bytes.data() + kWord),
+                                     static_cast<Py_ssize_t>(bytes.size() - kWord));
+  }
+  return message_of(std::move(bytes));
+}
+
+PyObject* channel_close(PyObject* object, PyObject*) {
+  as_channel(object)->channel->close();
+  Py_RETURN_NONE;
+}
+
+PyObject* channel_closed(PyObject* object, PyObject*) {
+  return PyBool_FromLong(as_channel(object)->channel->closed());
+}
+
+PyObject* channel_descriptor(PyObject* object, PyObject*) {
+  const auto descriptor = as_channel(object)->channel->descriptor();
+  return descriptor ? PyLong_FromLong(*descriptor) : raise(descriptor.error());
+}
+
+PyObject* channel_descriptors(PyObject* object, PyObject*) {
+  const ChannelDescriptors descriptors = as_channel(object)->channel->descriptors();
+  return Py_BuildValue("ii", descriptors.segment, descriptors.event);
+}
+
+// (messages that wait, slots)
+PyObject* channel_fill(PyObject* object, PyObject*) {
+  Channel<Bytes>& channel = *as_channel(object)->channel;
+  const ChannelStats stats = channel.stats();
+  return Py_BuildValue("KK", stats.sent - std::min(stats.sent, stats.received),
+                       static_cast<unsigned long long>(channel.options().slots));
+}
+
+PyObject* channel_name(PyObject* object, void*) {
+  return PyUnicode_FromString(as_channel(object)->channel->name().c_str());
+}
+
+PyMethodDef message_methods[] = {{"parts", message_parts, METH_NOARGS, nullptr},
+                                 {nullptr, nullptr, 0, nullptr}};
+PyType_Slot message_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(deallocate<MessageObject>)},
+                               {Py_tp_methods, message_methods},
+                               {Py_bf_getbuffer, reinterpret_cast<void*>(message_buffer)},
+                               {0, nullptr}};
+PyType_Spec message_spec = {"cowshed._cowshed.Message", sizeof(MessageObject), 0,
+                            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, message_slots};
+
+PyMethodDef channel_methods[] = {
+    {"from_descriptors", channel_from_descriptors, METH_VARARGS | METH_CLASS, nullptr},
+    {"send", channel_send, METH_VARARGS, nullptr},
+    {"receive", channel_receive, METH_O, nullptr},
+    {"close", channel_close, METH_NOARGS, nullptr},
+    {"closed", channel_closed, METH_NOARGS, nullptr},
+    {"descriptor", channel_descriptor, METH_NOARGS, nullptr},
+    {"descriptors", channel_descriptors, METH_NOARGS, nullptr},
+    {"fill", channel_fill, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
+PyGetSetDef channel_properties[] = {{"name", channel_name, nullptr, nullptr, nullptr},
+                                    {nullptr, nullptr, nullptr, nullptr, nullptr}};
+PyType_Slot channel_slots[] = {{Py_tp_new, reinterpret_cast<void*>(channel_new)},
+                               {Py_tp_dealloc, reinterpret_cast<void*>(deallocate<ChannelObject>)},
+                               {Py_tp_methods, channel_methods},
+                               {Py_tp_getset, channel_properties},
+                               {0, nullptr}};
+PyType_Spec channel_spec = {"cowshed._cowshed.Channel", sizeof(ChannelObject), 0,
+                            Py_TPFLAGS_DEFAULT, channel_slots};
+
+}  // namespace
+
+int add_channel_types(PyObject* module) {
+  message_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&message_spec));
+  const Object channel(PyType_FromSpec(&channel_spec));
+  if (message_type == nullptr || !channel) return -1;
+  return PyModule_AddObjectRef(module, "Channel", channel.get());
+}
+
+}  // namespace cowshed::python

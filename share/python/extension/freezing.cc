@@ -1,0 +1,447 @@
+#include "freezing.h"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <datetime.h>
+#include <malloc.h>
+#include <string_view>
+#include <structmember.h>
+#include <unistd.h>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "immortal.h"
+#include "interpreter.h"
+
+// The objects that the collector tracks are the roots.  Each of them is marked, and so is what it
+// refers to and the collector does not track: strings, numbers, tuples of these, code.  What is
+// tracked has its turn by itself, so the walk is never deep.
+namespace cowshed::python {
+
+#if COWSHED_KNOWS_IMMORTALS
+
+namespace {
+
+enum class Kind : unsigned char {
+  data,
+  leave,     // must die or be flushed
+  suspended  // a frame, or a generator: it ends, but what it refers to is data
+};
+
+struct TypeFacts {
+  Kind kind = Kind::data;
+  bool hashes_itself = false;  // its hash is kept in it, and computing it runs no Python code
+  PyCFunction size_of = nullptr;
+};
+
+bool starts_with(PyTypeObject* type, std::string_view start) {
+  return std::string_view(type->tp_name).starts_with(start);
+}
+
+bool is_of_module(PyTypeObject* type) {  // and so is implemented in C
+  if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) return true;
+  if (PyType_GetModule(type) != nullptr) return true;
+  PyErr_Clear();
+  return false;
+}
+
+// object.__sizeof__ and the like in C, without a look-up that may run Python code.
+PyCFunction size_function(PyTypeObject* type) {
+  for (Py_ssize_t i = 0; type->tp_mro != nullptr && i < PyTuple_GET_SIZE(type->tp_mro); ++i) {
+    auto* const base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(type->tp_mro, i));
+    for (const PyMethodDef* method = base->tp_methods; method && method->ml_name; ++method)
+      if (std::strcmp(method->ml_name, "__sizeof__") == 0 && method->ml_flags == METH_NOARGS)
+        return method->ml_meth;
+  }
+  return nullptr;
+}
+
+class Freezer {
+ public:
+  explicit Freezer(Frozen& frozen) : frozen_(frozen) {}
+
+  bool prepare() {
+    frozen_.to_end = Object(PyList_New(0));
+    const Object io(PyImport_ImportModule("_io"));
+    if (!io || !frozen_.to_end) return false;
+    io_base_ = Object(PyObject_GetAttrString(io.get(), "_IOBase"));
+    return static_cast<bool>(io_base_);
+  }
+
+  void keep(PyObject* objects, PyObject* tracked) {
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(objects); ++i)
+      exclude(PySequence_Fast_GET_ITEM(objects, i));
+    excluded_.insert(objects);
+    excluded_.insert(tracked);
+  }
+
+  void freeze_all(PyObject* tracked) {
+    const Py_ssize_t count = PyList_GET_SIZE(tracked);
+    for (Py_ssize_t i = 0; i < count; ++i) {
+      root(PyList_GET_ITEM(tracked, i));
+      if ((i & 0xfff) == 0) show_progress(i, count);
+    }
+    freeze_locals();
+    Py_ssize_t position = 0;
+    PyObject* name = nullptr;
+    PyObject* value = nullptr;
+    while (PyDict_Next(cowshed_interned_strings(), &position, &name, &value)) reach(name);
+    if (shown_) std::fputs("\r\033[K", stderr);
+  }
+
+ private:
+  const TypeFacts& facts_of(PyTypeObject* type) {
+    if (type == last_type_) return *last_facts_;
+    const auto [place, is_new] = types_.try_emplace(type);
+    if (is_new) place->second = find_facts(type);
+    last_type_ = type;
+    last_facts_ = &place->second;
+    return place->second;
+  }
+
+  TypeFacts find_facts(PyTypeObject* type) const {
+    TypeFacts facts;
+    facts.size_of = size_function(type);
+    if (type == &PyFrame_Type || type == &PyGen_Type || type == &PyCoro_Type ||
+        type == &PyAsyncGen_Type) {
+      facts.kind = Kind::suspended;
+    } else if (type->tp_finalize != nullptr || type->tp_del != nullptr ||
+               PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(io_base_.get())) ||
+               starts_with(type, "_thread.") || std::strcmp(type->tp_name, "_socket.socket") == 0) {
+      facts.kind = Kind::leave;
+    }
+    const auto hashes_as = [type](const PyTypeObject& known) {
+      return type->tp_hash == known.tp_hash;
+    };
+    facts.hashes_itself =
+        hashes_as(PyUnicode_Type) || hashes_as(PyBytes_Type) || hashes_as(PyFrozenSet_Type) ||
+        ((starts_with(type, "datetime.") || std::strcmp(type->tp_name, "decimal.Decimal") == 0) &&
+         is_of_module(type));
+#if PY_VERSION_HEX >= 0x030e0000
+    facts.hashes_itself |= hashes_as(PyTuple_Type);
+#endif
+    return facts;
+  }
+
+  // The list of tracked objects has a reference to each of these, too.
+  static Py_ssize_t references(PyObject* object) {
+    return Py_REFCNT(object) - (PyObject_GC_IsTracked(object) ? 1 : 0);
+  }
+
+  // Such a tuple may be on its way: C code that has the only reference to it may resize it.  It is
+  // marked when another object is found to refer to it.
+  static bool may_be_unfinished(PyObject* object) {
+    return (PyTuple_CheckExact(object) || PyFrozenSet_CheckExact(object)) &&
+           references(object) <= 1;
+  }
+
+  void root(PyObject* object) {
+    if (may_be_unfinished(object)) return;
+    freeze(object);
+    drain();
+  }
+
+  void reach(PyObject* object) {
+    pending_.push_back(object);
+    drain();
+  }
+
+  void drain() {
+    while (!pending_.empty()) {
+      PyObject* const object = pending_.back();
+      pending_.pop_back();
+      if (!is_immortal(object)) freeze(object);
+    }
+  }
+
+  // An object that is tracked may have new children since it was frozen.
+  void freeze(PyObject* object) {
+    if (excluded_.contains(object)) return;
+    const TypeFacts& facts = facts_of(Py_TYPE(object));
+    if (facts.kind != Kind::data) {
+      leave(object, facts);
+      if (facts.kind == Kind::leave) return;
+    } else if (!is_immortal(object)) {
+      fill(object, facts);
+      mark(object, facts);
+    }
+    each_child(object);
+  }
+
+  void leave(PyObject* object, const TypeFacts& facts) {
+    PyTypeObject* const type = Py_TYPE(object);
+    ++frozen_.left[type->tp_name];
+    child(reinterpret_cast<PyObject*>(type));
+    const bool ends = type != &PyFrame_Type && (type->tp_finalize || type->tp_del);
+    if (ends && PyList_Append(frozen_.to_end.get(), object) != 0) PyErr_Clear();
+    (void)facts;
+  }
+
+  void mark(PyObject* object, const TypeFacts& facts) {
+    if (facts.size_of != nullptr) {
+      const Object size(facts.size_of(object, nullptr));
+      const Py_ssize_t bytes = size ? PyLong_AsSsize_t(size.get()) : 0;
+      if (bytes > 0) frozen_.bytes += static_cast<std::uint64_t>(bytes);
+      PyErr_Clear();
+    }
+    if (PyObject_IS_GC(object)) frozen_.bytes += kCollectorsHead;
+    if (PyUnicode_Check(object)) {
+      auto& state = reinterpret_cast<PyASCIIObject*>(object)->state;
+      if (state.interned == SSTATE_INTERNED_MORTAL) state.interned = SSTATE_INTERNED_IMMORTAL;
+    }
+    // An untracked dict may get new values, which the next freeze then finds.
+    if (PyDict_Check(object) && !PyObject_GC_IsTracked(object)) PyObject_GC_Track(object);
+    make_immortal(object);
+    ++frozen_.objects;
+  }
+
+  // What reading would write into the object, or beside it.  Runs no Python code.
+  static void fill(PyObject* object, const TypeFacts& facts) {
+    if (PyUnicode_Check(object) && !PyUnicode_IS_ASCII(object)) PyUnicode_AsUTF8(object);
+    if (facts.hashes_itself && may_hash(object)) PyObject_Hash(object);
+    if (PyType_Check(object)) {
+      PyUnstable_Type_AssignVersionTag(reinterpret_cast<PyTypeObject*>(object));
+    } else if (PyCode_Check(object)) {
+      auto* const code = reinterpret_cast<PyCodeObject*>(object);
+      Py_XDECREF(PyCode_GetVarnames(code));
+      Py_XDECREF(PyCode_GetCellvars(code));
+      Py_XDECREF(PyCode_GetFreevars(code));
+    }
+    PyErr_Clear();
+  }
+
+  static bool has_values_inline(PyTypeObject* type) {
+#if PY_VERSION_HEX >= 0x030d0000
+    return (type->tp_flags & Py_TPFLAGS_INLINE_VALUES) != 0;
+#else
+    return (type->tp_flags & Py_TPFLAGS_MANAGED_DICT) != 0;
+#endif
+  }
+
+  static bool may_hash(PyObject* object, int depth = 0) {
+    if (PyTuple_Check(object)) {
+      for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i)
+        if (!is_plain(PyTuple_GET_ITEM(object, i), depth)) return false;
+      return true;
+    }
+    if (!starts_with(Py_TYPE(object), "datetime.") || !has_time_zone(object)) return true;
+    return false;  // the zone may be Python code
+  }
+
+  static bool has_time_zone(PyObject* object) {
+    const std::string_view name = Py_TYPE(object)->tp_name;
+    return (name == "datetime.datetime" || name == "datetime.time") &&
+           reinterpret_cast<_PyDateTime_BaseTZInfo*>(object)->hastzinfo;
+  }
+
+  // Null: a tuple that is on its way has such items.
+  static bool is_plain(PyObject* object, int depth) {
+    constexpr int kDeepest = 20;
+    if (object == nullptr || depth > kDeepest) return false;
+    return PyUnicode_CheckExact(object) || PyLong_CheckExact(object) ||
+           PyFloat_CheckExact(object) || PyBytes_CheckExact(object) || PyBool_Check(object) ||
+           object == Py_None ||
+           (PyTuple_Check(object) && Py_TYPE(object)->tp_hash == PyTuple_Type.tp_hash &&
+            may_hash(object, depth + 1));
+  }
+
+  void child(PyObject* object) {
+    if (object == nullptr || is_immortal(object)) return;
+    if (!PyObject_IS_GC(object) || !PyObject_GC_IsTracked(object) || may_be_unfinished(object))
+      pending_.push_back(object);
+  }
+
+  static int visit(PyObject* object, void* self) {
+    static_cast<Freezer*>(self)->child(object);
+    return 0;
+  }
+
+  void each_child(PyObject* object) {
+    PyTypeObject* const type = Py_TYPE(object);
+    child(reinterpret_cast<PyObject*>(type));
+    if (PyUnicode_CheckExact(object) || PyLong_CheckExact(object) || PyFloat_CheckExact(object))
+      return;
+    if (PyDict_Check(object)) {  // its traversal may leave out the keys
+      Py_ssize_t position = 0;
+      PyObject* key = nullptr;
+      PyObject* value = nullptr;
+      while (PyDict_Next(object, &position, &key, &value)) {
+        child(key);
+        child(value);
+      }
+    } else if (PyCode_Check(object)) {
+      children_of_code(reinterpret_cast<PyCodeObject*>(object));
+    } else if (PyType_Check(object)) {
+      children_of_type(reinterpret_cast<PyTypeObject*>(object));
+    } else if (has_values_inline(type)) {  // its __dict__ is made when it is first asked for
+      const Object dict(PyObject_GenericGetDict(object, nullptr));
+      if (dict) pending_.push_back(dict.get());  // tracked, but not among the roots if it is new
+      PyErr_Clear();
+    }
+    if (type->tp_traverse != nullptr && PyObject_IS_GC(object))
+      type->tp_traverse(object, visit, this);
+    else children_of_members(object);
+  }
+
+  void children_of_code(PyCodeObject* code) {
+    for (PyObject* part : {code->co_consts, code->co_names, code->co_exceptiontable,
+                           code->co_localsplusnames, code->co_localspluskinds, code->co_filename,
+                           code->co_name, code->co_qualname, code->co_linetable})
+      child(part);
+    if (const auto* cached = code->_co_cached)
+      for (PyObject* part :
+           {cached->_co_code, cached->_co_varnames, cached->_co_cellvars, cached->_co_freevars})
+        child(part);
+  }
+
+  // Traversal leaves these out, and may not be called for a static type.
+  void children_of_type(PyTypeObject* type) {
+    child(type->tp_bases);
+    child(type->tp_mro);
+    const Object dict(PyType_GetDict(type));
+    if (dict) child(dict.get());
+    if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) return;
+    auto* const heap = reinterpret_cast<PyHeapTypeObject*>(type);
+    child(heap->ht_name);
+    child(heap->ht_qualname);
+    child(heap->ht_slots);
+    if ((type->tp_flags & _Py_TPFLAGS_STATIC_BUILTIN) == 0)
+      child(static_cast<PyObject*>(type->tp_subclasses));
+  }
+
+  // The numbers of a range, for instance.
+  void children_of_members(PyObject* object) {
+    for (const PyMemberDef* member = Py_TYPE(object)->tp_members; member && member->name;
+         ++member) {
+      if (member->type != T_OBJECT && member->type != T_OBJECT_EX) continue;
+      PyObject* value = nullptr;
+      std::memcpy(&value, reinterpret_cast<const char*>(object) + member->offset, sizeof value);
+      child(value);
+    }
+  }
+
+  // The collector does not track all that functions which are running have in variables.
+  void freeze_locals() {
+    const Object frames(PyObject_CallMethod(Object(PyImport_ImportModule("sys")).get(),
+                                            "_current_frames", nullptr));
+    if (!frames) return PyErr_Clear();
+    Py_ssize_t position = 0;
+    PyObject* thread = nullptr;
+    PyObject* top = nullptr;
+    while (PyDict_Next(frames.get(), &position, &thread, &top)) {
+      Object frame = Object::borrow(top);
+      while (frame) {
+        auto* const here = reinterpret_cast<PyFrameObject*>(frame.get());
+        freeze_locals_of(here);
+        frame = Object(reinterpret_cast<PyObject*>(PyFrame_GetBack(here)));
+      }
+    }
+  }
+
+  void freeze_locals_of(PyFrameObject* frame) {
+    const Object code(reinterpret_cast<PyObject*>(PyFrame_GetCode(frame)));
+    auto* const object = reinterpret_cast<PyCodeObject*>(code.get());
+    if ((object->co_flags & CO_OPTIMIZED) == 0) return;  // a module's are its dict
+    child(code.get());
+    for (auto* const names_of : {PyCode_GetVarnames, PyCode_GetCellvars, PyCode_GetFreevars}) {
+      const Object names(names_of(object));
+      for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names.get()); ++i) {
+        const Object value(PyFrame_GetVar(frame, PyTuple_GET_ITEM(names.get(), i)));
+        if (value) pending_.push_back(value.get());  // it may be its only reference
+      }
+    }
+    PyErr_Clear();
+    drain();
+  }
+
+  // What nobody else refers to goes with it.
+  void exclude(PyObject* object) {
+    std::vector<PyObject*> pending = {object};
+    while (!pending.empty()) {
+      PyObject* const next = pending.back();
+      pending.pop_back();
+      if (!excluded_.insert(next).second) continue;
+      const auto follow = [](PyObject* held, void* to) {
+        if (references(held) == 1) static_cast<std::vector<PyObject*>*>(to)->push_back(held);
+        return 0;
+      };
+      if (PyDict_Check(next)) {
+        Py_ssize_t position = 0;
+        PyObject* key = nullptr;
+        PyObject* value = nullptr;
+        while (PyDict_Next(next, &position, &key, &value)) {
+          follow(key, &pending);
+          follow(value, &pending);
+        }
+      } else if (Py_TYPE(next)->tp_traverse && PyObject_IS_GC(next) && !PyType_Check(next)) {
+        Py_TYPE(next)->tp_traverse(next, follow, &pending);
+      }
+    }
+  }
+
+  void show_progress(Py_ssize_t done, Py_ssize_t all) {
+    const std::time_t now = std::time(nullptr);
+    if (began_ == 0) began_ = shown_at_ = now;
+    if (now - began_ < 2 || now == shown_at_ || ::isatty(STDERR_FILENO) == 0) return;
+    shown_at_ = now;
+    shown_ = true;
+    std::fprintf(stderr, "\rcowshed: freezing, %d %%", static_cast<int>(100 * done / all));
+  }
+
+  static constexpr std::uint64_t kCollectorsHead = 2 * sizeof(void*);
+
+  Frozen& frozen_;
+  Object io_base_;
+  std::vector<PyObject*> pending_;
+  std::unordered_set<PyObject*> excluded_;
+  std::unordered_map<PyTypeObject*, TypeFacts> types_;
+  PyTypeObject* last_type_ = nullptr;
+  const TypeFacts* last_facts_ = nullptr;
+  std::time_t began_ = 0;
+  std::time_t shown_at_ = 0;
+  bool shown_ = false;
+};
+
+bool call(PyObject* module, const char* function) {
+  return static_cast<bool>(Object(PyObject_CallMethod(module, function, nullptr)));
+}
+
+bool freeze_objects(PyObject* keep, Frozen& frozen) {
+  const Object gc(PyImport_ImportModule("gc"));
+  Freezer freezer(frozen);
+  const Object kept(PySequence_Fast(keep, "keep takes a list or a tuple of objects"));
+  if (!gc || !kept || !freezer.prepare()) return false;
+  // Its full run also empties the free lists, so that the memory is not written to later.
+  if (!call(gc.get(), "collect") || !call(gc.get(), "unfreeze")) return false;
+  const Object tracked(PyObject_CallMethod(gc.get(), "get_objects", nullptr));
+  if (!tracked) return false;
+  freezer.keep(kept.get(), tracked.get());
+  freezer.freeze_all(tracked.get());
+  return call(gc.get(), "freeze");
+}
+
+}  // namespace
+
+// A child that allocates would first take the free memory, and copy its pages.
+bool freeze_in_place(PyObject* keep, Frozen& frozen) {
+  if (!freeze_objects(keep, frozen)) return false;
+  ::malloc_trim(0);
+  frozen.released_bytes = cowshed_release_free_pools();
+  return true;
+}
+
+#else
+
+bool freeze_in_place(PyObject*, Frozen&) {
+  PyErr_SetString(PyExc_NotImplementedError, "this version of Python has no immortal objects");
+  return false;
+}
+
+#endif
+
+}  // namespace cowshed::python

@@ -1,0 +1,116 @@
+// How much of the shared memory this process has copied, and what it has sent.
+#include <Python.h>
+#include <cerrno>
+#include <cstdint>
+#include <fcntl.h>
+#include <memory>
+#include <optional>
+#include <unistd.h>
+
+#include <cowshed/base/file_descriptor.h>
+#include <cowshed/base/pagemap.h>
+#include <cowshed/cow/meter.h>
+#include <cowshed/cow/page_ranges.h>
+#include <cowshed/share/accounting/counter.h>
+#include <cowshed/share/python/extension/errors.h>
+#include <cowshed/share/python/extension/methods.h>
+#include <cowshed/share/python/extension/object.h>
+
+namespace cowshed::python {
+namespace {
+
+using cow::PageRange;
+
+constexpr std::uint64_t kEndOfAddresses = 0x7fff'ffff'f000;
+
+// The pages that the process which froze had then, and its PID.
+struct FrozenPages {
+  cow::PageRanges pages;
+  pid_t of = 0;
+};
+FrozenPages frozen_pages;
+
+FileDescriptor open_pagemap() {
+  return FileDescriptor(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+}
+
+PyObject* note_pages(PyObject*, PyObject*) {
+  const FileDescriptor pagemap = open_pagemap();
+  frozen_pages = {{}, ::getpid()};
+  internal::visit_anonymous_ranges(
+      pagemap.get(), 0, kEndOfAddresses, internal::Anonymous::resident,
+      [](std::uint64_t begin, std::uint64_t end) { frozen_pages.pages.append({begin, end}); });
+  Py_RETURN_NONE;
+}
+
+PyObject* copied(PyObject*, PyObject*) {
+  if (frozen_pages.of == 0 || frozen_pages.of == ::getpid()) {
+    PyErr_SetString(PyExc_RuntimeError,
+                    "cowshed.copied() is for a process that was forked after cowshed.freeze()");
+    return nullptr;
+  }
+  const FileDescriptor pagemap = open_pagemap();
+  std::uint64_t bytes = 0;
+  int error = pagemap.get() < 0 ? errno : 0;
+  for (const PageRange& range : frozen_pages.pages.ranges()) {
+    if (error != 0) break;
+    error = internal::visit_anonymous_pages(
+        pagemap.get(), range.begin, range.end,
+        [&](std::uint64_t begin, std::uint64_t end, internal::AnonymousPage kind) {
+          if (kind == internal::AnonymousPage::own) bytes += end - begin;
+        });
+  }
+  if (error != 0) return raise({ErrorCode::system_call, error, "read /proc/self/pagemap"});
+  return PyLong_FromUnsignedLongLong(bytes);
+}
+
+constexpr const char* kMeter = "cowshed.Meter";
+
+cow::Meter* meter_of(PyObject* capsule) {
+  return static_cast<cow::Meter*>(PyCapsule_GetPointer(capsule, kMeter));
+}
+
+// begin_meter(pid): 0 for this process.
+PyObject* begin_meter(PyObject*, PyObject* argument) {
+  const long pid = PyLong_AsLong(argument);
+  if (pid == -1 && PyErr_Occurred() != nullptr) return nullptr;
+  auto meter = pid == 0 ? cow::Meter::begin() : cow::Meter::begin(static_cast<pid_t>(pid));
+  if (!meter) return raise(meter.error());
+  auto owned = std::make_unique<cow::Meter>(*std::move(meter));
+  PyObject* const capsule =
+      PyCapsule_New(owned.get(), kMeter, [](PyObject* object) { delete meter_of(object); });
+  if (capsule != nullptr) (void)owned.release();
+  return capsule;
+}
+
+// end_meter(meter) -> (bytes, at least, at most, text)
+PyObject* end_meter(PyObject*, PyObject* capsule) {
+  cow::Meter* const meter = meter_of(capsule);
+  if (meter == nullptr) return nullptr;
+  if (const auto ended = meter->end(); !ended) return raise(ended.error());
+  const cow::MeterResult& result = meter->copied().value();
+  return Py_BuildValue("KKKs", result.bytes(), result.at_least_bytes(), result.at_most_bytes(),
+                       to_text(result).c_str());
+}
+
+// [(channel, type, messages, bytes), ...] since this process began.
+PyObject* sent(PyObject*, PyObject*) {
+  Object rows(PyList_New(0));
+  for (const auto& [what, count] : internal::counted_transfers()) {
+    const Object row(
+        Py_BuildValue("ssKK", what.name.data(), what.type.data(), count.messages, count.bytes));
+    if (!rows || !row || PyList_Append(rows.get(), row.get()) != 0) return nullptr;
+  }
+  return rows.release();
+}
+
+}  // namespace
+
+PyMethodDef metering_methods[] = {{"note_pages", note_pages, METH_NOARGS, nullptr},
+                                  {"copied", copied, METH_NOARGS, nullptr},
+                                  {"begin_meter", begin_meter, METH_O, nullptr},
+                                  {"end_meter", end_meter, METH_O, nullptr},
+                                  {"sent", sent, METH_NOARGS, nullptr},
+                                  {nullptr, nullptr, 0, nullptr}};
+
+}  // namespace cowshed::python

@@ -1,0 +1,92 @@
+// The extension module cowshed._cowshed: what Python code cannot do by itself.
+#include <Python.h>
+#include <string>
+
+#include "freezing.h"
+#include "immortal.h"
+#include "object.h"
+
+namespace cowshed::python {
+namespace {
+
+// Why this interpreter cannot freeze in place; empty: it can.
+std::string& fault() {
+  static std::string text;
+  return text;
+}
+
+PyObject* why_not_in_place(PyObject*, PyObject*) { return PyUnicode_FromString(fault().c_str()); }
+
+// For tests: layout_fault(interpreter_size, immortal_count), each 0 for what it is.
+PyObject* try_layout(PyObject*, PyObject* arguments) {
+  Layout layout;
+  unsigned long long size = 0;
+  unsigned int count = 0;
+  if (!PyArg_ParseTuple(arguments, "KI", &size, &count)) return nullptr;
+  if (size != 0) layout.interpreter_size = size;
+  if (count != 0) layout.immortal_count = count;
+  return PyUnicode_FromString(layout_fault(layout).c_str());
+}
+
+PyObject* freeze(PyObject*, PyObject* keep) {
+  Frozen frozen;
+  if (!freeze_in_place(keep, frozen)) return nullptr;
+  const Object left(PyDict_New());
+  if (!left) return nullptr;
+  for (const auto& [type, count] : frozen.left) {
+    const Object number(PyLong_FromUnsignedLongLong(count));
+    if (!number || PyDict_SetItemString(left.get(), type.c_str(), number.get()) != 0)
+      return nullptr;
+  }
+  return Py_BuildValue("KKKOO", frozen.objects, frozen.bytes, frozen.released_bytes, left.get(),
+                       frozen.to_end.get());
+}
+
+PyObject* is_frozen(PyObject*, PyObject* object) { return PyBool_FromLong(is_immortal(object)); }
+
+// As when the object dies: its __del__, a file's close, a generator's close.
+PyObject* finalise(PyObject*, PyObject* object) {
+  PyObject_CallFinalizer(object);
+  if (PyErr_Occurred()) return nullptr;
+  Py_RETURN_NONE;
+}
+
+int execute(PyObject* module) {
+  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    PyErr_SetString(PyExc_ImportError, "cowshed works in the main interpreter only");
+    return -1;
+  }
+  fault() = layout_fault({});
+  for (PyMethodDef* methods : {reference_methods, metering_methods})
+    if (PyModule_AddFunctions(module, methods) != 0) return -1;
+  return add_channel_types(module);
+}
+
+PyMethodDef freezing_methods[] = {{"why_not_in_place", why_not_in_place, METH_NOARGS, nullptr},
+                                  {"layout_fault", try_layout, METH_VARARGS, nullptr},
+                                  {"freeze", freeze, METH_O, nullptr},
+                                  {"is_frozen", is_frozen, METH_O, nullptr},
+                                  {"finalise", finalise, METH_O, nullptr},
+                                  {nullptr, nullptr, 0, nullptr}};
+
+PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(execute)},
+#if PY_VERSION_HEX >= 0x030c0000
+                            // execute() refuses other interpreters, with an error that says so.
+                            {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+                            {0, nullptr}};
+
+PyModuleDef definition = {.m_base = PyModuleDef_HEAD_INIT,
+                          .m_name = "cowshed._cowshed",
+                          .m_doc = nullptr,
+                          .m_size = 0,
+                          .m_methods = freezing_methods,
+                          .m_slots = slots,
+                          .m_traverse = nullptr,
+                          .m_clear = nullptr,
+                          .m_free = nullptr};
+
+}  // namespace
+}  // namespace cowshed::python
+
+PyMODINIT_FUNC PyInit__cowshed() { return PyModuleDef_Init(&cowshed::python::definition); }

@@ -1,0 +1,224 @@
+"""Tests freeze() where objects become immortal in place: Python 3.12 and later."""
+
+import ctypes
+import gc
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+import unittest
+import warnings
+
+import cowshed
+from cowshed import _cowshed
+
+
+def count_of(obj):
+    return ctypes.c_uint64.from_address(id(obj)).value
+
+
+def run(script, *arguments):
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), *arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise AssertionError(done.stdout + done.stderr)
+    return done.stdout
+
+
+class FreezeTest(unittest.TestCase):
+    def test_a_layout_that_is_not_as_known_is_refused(self):
+        self.assertEqual(_cowshed.why_not_in_place(), "")
+        self.assertEqual(_cowshed.layout_fault(0, 0), "")
+        self.assertIn("size", _cowshed.layout_fault(8, 0))
+        self.assertIn("another value", _cowshed.layout_fault(0, 5))
+
+    def test_reading_writes_nothing_to_the_counts(self):
+        class Plain:
+            def __init__(self, i):
+                self.i, self.name = i, f"plain {i}"
+
+        data = {"dict": {f"k{i}": [i, (i, str(i))] for i in range(100)}, "plain": [Plain(i) for i in range(10)],
+                "set": {f"s{i}" for i in range(10)}, "text": "größe" * 3, "bytes": b"b" * 99, "float": 2.5 ** 9,
+                "range": range(10 ** 9, 10 ** 9 + 2), "frozen": frozenset(("a1", "b2"))}
+        cowshed.freeze()
+        objects = [data, *data, *data.values(), *data["dict"], *data["dict"].values(), *data["plain"], *data["set"],
+                   *(p.name for p in data["plain"]), *(vars(p) for p in data["plain"]), Plain, Plain.__init__,
+                   Plain.__init__.__code__, data["range"].start]
+        counts = [count_of(each) for each in objects]
+        kept = [list(objects), tuple(objects), {id(each): each for each in objects}, vars(data["plain"][0])]
+        self.assertEqual([each for each in kept[0] if not cowshed.is_frozen(each)], [])
+        del kept
+        self.assertEqual([count_of(each) for each in objects], counts)
+
+    def test_what_is_made_later_lives_and_dies(self):
+        cowshed.freeze()
+        late = ["late"]
+        self.assertFalse(cowshed.is_frozen(late))
+        self.assertLess(sys.getrefcount(late), 3)
+
+    def test_again_freezes_what_is_new(self):
+        old = {"a": 1}  # untracked by the collector
+        cowshed.freeze()
+        old["b"] = "a new value " + str(time.time())
+        new = [object() for _ in range(1000)]
+        frozen = cowshed.freeze()
+        self.assertTrue(1000 < frozen.objects < 3000, frozen)
+        self.assertTrue(all(map(cowshed.is_frozen, [old["b"], *new])))
+
+    def test_a_local_variable_that_the_collector_does_not_track(self):
+        def inner():
+            names = tuple(f"name {i}" for i in range(100))
+            gc.collect()
+            cowshed.freeze()
+            return names
+
+        self.assertTrue(all(map(cowshed.is_frozen, inner())))
+
+    def test_a_tuple_that_is_being_made_can_be_finished(self):
+        self.assertEqual(tuple(cowshed.freeze().in_place for _ in range(40)), (True,) * 40)
+        self.assertEqual(len(frozenset((cowshed.freeze().in_place, i) for i in range(40))), 40)
+
+    def test_keeps_what_it_shall_leave(self):
+        cache = {f"key {i}": [f"value {i}"] for i in range(10)}
+        shared = ["shared"]
+        cache["shared"] = shared
+        cowshed.freeze(keep=[cache])
+        self.assertFalse(cowshed.is_frozen(cache))
+        self.assertFalse(cowshed.is_frozen(cache["key 1"]))
+        self.assertTrue(cowshed.is_frozen(shared))
+        with self.assertRaises(TypeError):
+            cowshed.freeze(keep=5)
+
+    def test_a_list_of_a_million_links(self):
+        head = None
+        for _ in range(10 ** 6):
+            head = (head,)
+        self.assertGreater(cowshed.freeze().objects, 10 ** 6)
+
+    def test_children_copy_hardly_anything(self):
+        data = [{"id": i, "name": f"name {i}"} for i in range(200_000)]
+        cowshed.freeze()
+        ours, theirs = os.pipe()
+        if (child := os.fork()) == 0:
+            before = cowshed.copied()
+            sum(len(each["name"]) for each in data)
+            sorted(data, key=lambda each: -each["id"])
+            os.write(theirs, str(cowshed.copied() - before).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        self.assertLess(int(os.read(ours, 100)), 2 << 20)
+
+    def test_tracemalloc_is_warned_of(self):
+        import tracemalloc
+        tracemalloc.start()
+        try:
+            with self.assertWarnsRegex(RuntimeWarning, "tracemalloc"):
+                cowshed.freeze()
+        finally:
+            tracemalloc.stop()
+
+    def test_threads_run_on(self):
+        stop, errors = False, []
+
+        class Node:
+            def __init__(self, value):
+                self.value, self.me, self.kids = value, self, []
+
+        def work(k):
+            items, nodes, text = {}, [], ""
+            while not stop:
+                try:
+                    for i in range(200):
+                        items[f"k{i * k}"] = [i, {"a": i}]
+                        nodes.append(Node(i))
+                        nodes[0].kids = nodes[-20:]
+                        text += "x"
+                        tuple(x for x in range(5))
+                    nodes, text = nodes[-100:], text[-100:]
+                    items.clear()
+                except BaseException as error:
+                    errors.append(error)
+                    raise
+
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-4)
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            cowshed.freeze()
+            time.sleep(0.01)
+        stop = True
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+        self.assertEqual(errors, [])
+
+
+class EndTest(unittest.TestCase):
+    SCRIPT = """
+        import atexit, gzip, json, logging, os, sys, tempfile, weakref
+        import cowshed
+        folder, freezes, how = sys.argv[1:]
+        class Holder: pass
+        class Final:
+            def __del__(self): print("del")
+        h = Holder()
+        h.file = open(folder + "/attribute", "w"); h.file.write("before\\n")
+        files = [open(folder + "/list", "w"), h.file, gzip.open(folder + "/packed", "wt")]
+        h.temporary, h.folder = tempfile.NamedTemporaryFile(), tempfile.TemporaryDirectory()
+        names = h.temporary.name, h.folder.name
+        logging.basicConfig(filename=folder + "/log", filemode="w"); logging.warning("before")
+        h.final = Final(); weakref.finalize(h, print, "finalize"); atexit.register(print, "atexit")
+        def wait():
+            try: yield
+            finally: print("finally")
+        waiting = wait(); next(waiting)
+        if freezes == "freeze": cowshed.freeze()
+        for each in files: each.write("after\\n")
+        logging.warning("after")
+        print(*names)
+        if how == "end": cowshed.end_process(3)
+    """
+
+    def test_files_are_whole_and_finalisers_run(self):
+        expected = {"attribute": "before\nafter\n", "list": "after\n", "packed": "after\n",
+                    "log": "WARNING:root:before\nWARNING:root:after\n"}
+        for how in ("exit", "end"):
+            with self.subTest(how), tempfile.TemporaryDirectory() as folder:
+                done = subprocess.run([sys.executable, "-c", textwrap.dedent(self.SCRIPT), folder, "freeze", how],
+                                      capture_output=True, text=True)
+                self.assertEqual((done.returncode, done.stderr), (3 if how == "end" else 0, ""))
+                names, *lines = done.stdout.splitlines()
+                self.assertEqual(sorted(lines), ["atexit", "del", "finalize", "finally"])
+                self.assertFalse(any(map(os.path.exists, names.split())))
+                for name, text in expected.items():
+                    import gzip
+                    opened = gzip.open if name == "packed" else open
+                    with opened(f"{folder}/{name}", "rt") as file:
+                        self.assertEqual(file.read(), text, name)
+
+    def test_subinterpreters_go_on_and_are_refused(self):
+        said = run("""
+            import cowshed
+            try: import _interpreters as interpreters
+            except ImportError: import _xxsubinterpreters as interpreters
+            before = interpreters.create()
+            code = "import json, collections; d = {str(i): [i] for i in range(2000)}; json.dumps(d)"
+            interpreters.run_string(before, code)
+            cowshed.freeze()
+            interpreters.run_string(before, code)
+            after = interpreters.create()
+            interpreters.run_string(after, code)
+            interpreters.run_string(after, "try: import cowshed\\nexcept ImportError as e: print(e, flush=True)")
+            interpreters.destroy(before); interpreters.destroy(after)
+            print("done")
+        """)
+        self.assertEqual(said, "cowshed works in the main interpreter only\ndone\n")
+
+
+if __name__ == "__main__":
+    with warnings.catch_warnings():
+        unittest.main()

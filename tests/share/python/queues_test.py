@@ -1,0 +1,266 @@
+"""Tests cowshed's queues and pipes under each start method."""
+
+import array
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import threading
+import time
+import unittest
+
+import cowshed
+
+METHODS = ("fork", "spawn", "forkserver")
+
+
+class Blob:
+    """Leaves its bytes out of the pickle, as a NumPy array does."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __reduce_ex__(self, protocol):
+        return Blob, (pickle.PickleBuffer(self.data),)
+
+
+def answer(jobs, results):
+    while True:
+        try:
+            job = jobs.get()
+        except cowshed.Closed:
+            return
+        results.put((os.getpid(), job))
+
+
+def put_and_end(results, size):
+    results.put(b"x" * size)
+
+
+def take_and_die(jobs, taken):
+    jobs.get()
+    taken.put(None)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def echo(end, *others):
+    for other in others:  # what a forked process has inherited
+        other.close()
+    with end:
+        while True:
+            try:
+                end.send(end.recv())
+            except EOFError:
+                return
+
+
+def each_method(test):
+    def run(self):
+        for method in METHODS:
+            with self.subTest(method):
+                test(self, multiprocessing.get_context(method))
+    return run
+
+
+class QueueTest(unittest.TestCase):
+    def test_what_was_put_is_there(self):
+        jobs = cowshed.Queue()
+        for i in range(1000):
+            jobs.put(i)
+            self.assertEqual(jobs.qsize(), 1)
+            self.assertEqual(jobs.get_nowait(), i)
+        self.assertTrue(jobs.empty())
+        with self.assertRaises(queue.Empty):
+            jobs.get_nowait()
+
+    @each_method
+    def test_workers_take_until_it_is_closed(self, context):
+        jobs, results = cowshed.Queue(), cowshed.Queue(name="results")
+        workers = [context.Process(target=answer, args=(jobs, results)) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        for i in range(100):
+            jobs.put({"number": i})
+        jobs.close()
+        for worker in workers:
+            worker.join(60)
+            self.assertEqual(worker.exitcode, 0)
+        got = [results.get(timeout=1)[1]["number"] for _ in range(100)]
+        self.assertEqual(sorted(got), list(range(100)))
+        with self.assertRaisesRegex(ValueError, "is closed"):
+            jobs.put(1)
+
+    @each_method
+    def test_a_process_that_has_put_much_ends(self, context):
+        results = cowshed.Queue()
+        worker = context.Process(target=put_and_end, args=(results, 10_000_000))
+        worker.start()
+        worker.join(60)  # before anything is taken
+        self.assertEqual(worker.exitcode, 0)
+        self.assertEqual(len(results.get_nowait()), 10_000_000)
+
+    def test_a_killed_receiver_loses_one(self):
+        jobs, taken = cowshed.Queue(), cowshed.Queue()
+        for i in range(3):
+            jobs.put(i)
+        worker = multiprocessing.get_context("fork").Process(target=take_and_die, args=(jobs, taken))
+        worker.start()
+        worker.join()
+        taken.get(timeout=1)
+        self.assertEqual([jobs.get(timeout=1), jobs.get(timeout=1)], [1, 2])
+
+    def test_is_full(self):
+        jobs = cowshed.Queue(2)
+        jobs.put(1)
+        self.assertFalse(jobs.full())
+        jobs.put(2)
+        self.assertTrue(jobs.full())
+        for give_up in (lambda: jobs.put_nowait(3), lambda: jobs.put(3, timeout=0.01)):
+            with self.assertRaises(queue.Full):
+                give_up()
+        self.assertEqual((jobs.get(), jobs.get()), (1, 2))
+
+    def test_a_message_that_can_never_fit(self):
+        with self.assertRaises(cowshed.TooLarge):
+            cowshed.Queue(memory=1 << 20).put(b"x" * (2 << 20))
+
+    def test_buffers_arrive_without_a_copy(self):
+        jobs = cowshed.Queue()
+        sent = [Blob(bytearray(b"%d" % i * n)) for i, n in ((1, 10), (2, 0), (3, 5_000_000))]
+        jobs.put({"blobs": sent, "rest": "text"})
+        got = jobs.get()
+        self.assertEqual(got["rest"], "text")
+        self.assertEqual([bytes(blob.data) for blob in got["blobs"]], [bytes(blob.data) for blob in sent])
+        views = [blob.data for blob in got["blobs"]]
+        self.assertTrue(all(type(view) is memoryview and not view.readonly for view in views))
+        self.assertEqual(len({id(view.obj) for view in views}), 1)  # one message has them all
+        views[2][:3] = b"abc"
+        del got
+        self.assertEqual(bytes(views[2][:4]), b"abc3")  # they keep the message's memory
+
+    def test_what_cannot_be_pickled_leaves_the_queue_as_it_was(self):
+        jobs = cowshed.Queue()
+        with self.assertRaises(Exception):
+            jobs.put(lambda: None)
+        with self.assertRaises(Exception):
+            jobs.put(threading.Lock())
+        self.assertTrue(jobs.empty())
+
+    def test_is_pickled_for_a_process_that_starts_alone(self):
+        with self.assertRaisesRegex(RuntimeError, "inheritance"):
+            pickle.dumps(cowshed.Queue())
+
+    def test_a_signal_interrupts_the_wait(self):
+        class Alarm(Exception):
+            pass
+
+        def ring(*_):
+            raise Alarm
+
+        before = signal.signal(signal.SIGALRM, ring)
+        pipe = cowshed.Pipe()
+        try:
+            for wait in (cowshed.Queue().get, cowshed.SimpleQueue().get, pipe[0].recv,
+                         lambda: cowshed.Queue(1).put(cowshed.Queue(1).get())):
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                with self.assertRaises(Alarm):
+                    wait()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+
+    def test_a_thread_waits_without_the_others(self):
+        jobs, got = cowshed.Queue(), []
+        thread = threading.Thread(target=lambda: got.append(jobs.get()))
+        thread.start()
+        jobs.put("late")
+        thread.join(10)
+        self.assertEqual(got, ["late"])
+
+    def test_a_simple_queue(self):
+        jobs = cowshed.SimpleQueue()
+        self.assertTrue(jobs.empty())
+        jobs.put([1, 2])
+        self.assertFalse(jobs.empty())
+        self.assertEqual(jobs.get(), [1, 2])
+        jobs.close()
+        with self.assertRaises(cowshed.Closed):
+            jobs.get()
+
+
+class PipeTest(unittest.TestCase):
+    @each_method
+    def test_both_ways(self, context):
+        ours, theirs = cowshed.Pipe()
+        others = (ours,) if context.get_start_method() == "fork" else ()
+        worker = context.Process(target=echo, args=(theirs, *others))
+        worker.start()
+        theirs.close()
+        for message in ("short", b"x" * 3_000_000, [1, {"a": None}]):
+            ours.send(message)
+            self.assertEqual(ours.recv(), message)
+        ours.close()
+        worker.join(60)
+        self.assertEqual(worker.exitcode, 0)
+
+    def test_more_than_a_kernels_pipe_holds(self):
+        receive, send = cowshed.Pipe(duplex=False)
+        send.send(b"x" * 10_000_000)  # nobody receives yet
+        self.assertEqual(len(receive.recv()), 10_000_000)
+        for wrong in (receive.send, lambda _: send.recv()):
+            with self.assertRaises(OSError):
+                wrong(1)
+
+    def test_an_end_that_everybody_has_closed(self):
+        ours, theirs = cowshed.Pipe()
+        theirs.send("last")
+        theirs.close()
+        self.assertTrue(ours.poll())
+        self.assertEqual(ours.recv(), "last")
+        self.assertTrue(ours.poll(1))  # its end can be "received"
+        with self.assertRaises(EOFError):
+            ours.recv()
+        with self.assertRaises(BrokenPipeError):
+            ours.send(1)
+        with self.assertRaises(OSError):
+            theirs.send(1)
+
+    def test_a_killed_process_closes_its_ends(self):
+        ours, theirs = cowshed.Pipe()
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker.start()
+        theirs.close()
+        self.assertFalse(ours.poll(0.01))
+        worker.kill()
+        with self.assertRaises(EOFError):
+            ours.recv()
+        worker.join()
+
+    def test_bytes(self):
+        ours, theirs = cowshed.Pipe()
+        theirs.send_bytes(b"0123456789", 2, 5)
+        self.assertEqual(ours.recv_bytes(), b"23456")
+        theirs.send_bytes(array.array("i", [1, 2]))
+        into = array.array("i", [0, 0, 0])
+        self.assertEqual(ours.recv_bytes_into(into, 4), 8)
+        self.assertEqual(list(into), [0, 1, 2])
+        theirs.send_bytes(b"")
+        self.assertEqual(ours.recv_bytes(), b"")
+        theirs.send_bytes(b"long")
+        with self.assertRaises(multiprocessing.BufferTooShort):
+            ours.recv_bytes_into(bytearray(2))
+        theirs.send_bytes(b"long")
+        with self.assertRaises(OSError):
+            ours.recv_bytes(2)
+
+    def test_is_ready_when_there_is_something(self):
+        ours, theirs = cowshed.Pipe()
+        self.assertFalse(ours.poll())
+        self.assertFalse(ours.poll(0.01))
+        threading.Timer(0.05, theirs.send, ["now"]).start()
+        self.assertTrue(ours.poll(10))
+        self.assertEqual(ours.recv(), "now")
+
+
+if __name__ == "__main__":
+    unittest.main()
