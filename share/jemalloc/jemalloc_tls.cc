@@ -162,8 +162,7 @@ int main(int argc, char** argv) {
 
   std::ofstream changed(argv[1], std::ios::binary);
   changed.write(object.bytes().data(), static_cast<std::streamsize>(object.bytes().size()));
-  std::cout << "  .section .note.GNU-stack, \"\", @progbits\n"
-               "  .section .rodata\n  .balign 8\n"
+  std::cout << "  .section .rodata\n  .balign 8\n"
                "  .globl cowshed_je_thread_data_size\n  .hidden cowshed_je_thread_data_size\n"
                "cowshed_je_thread_data_size:\n  .quad "
             << data.st_size
