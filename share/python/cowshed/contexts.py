@@ -31,8 +31,7 @@ def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None =
     for name in names:
         if name != "__main__" and importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(f"cowshed.get_context(): no module named {name!r}", name=name)
-    server = forkserver._forkserver  # type: ignore[attr-defined]
-    if server._forkserver_pid is not None:
+    if getattr(forkserver._forkserver, "_forkserver_pid") is not None:
         raise RuntimeError("the forkserver of this process runs already; call cowshed.get_context() "
                            "before the first process is started")
     context = multiprocessing.get_context("forkserver")

@@ -105,7 +105,7 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
         if tracemalloc.is_tracing():
             warnings.warn("tracemalloc is tracing: its own tables are copied by each child; "
                           "stop it before cowshed.freeze()", RuntimeWarning, stacklevel=2)
-        objects, size, _, left, to_end = _cowshed.freeze(kept)
+        objects, size, left, to_end = _cowshed.freeze(kept)
         _remember(to_end)
         _cowshed.note_pages()
     return Frozen(True, "", objects, size, time.perf_counter() - begin, types.MappingProxyType(left))
@@ -134,30 +134,41 @@ def _end() -> None:
     alive = [each for ref in _to_end if (each := ref()) is not None]
     files = [each for each in alive if isinstance(each, io.IOBase)]
     for each in reversed(files):  # what is in front of another file was made after it
-        _attempt(each, lambda each=each: each.closed or each.writable() and each.flush())
+        _attempt(_flush, each)
     for each in files:
         if type(each).__module__ != "_io":
-            _attempt(each, each.close)  # it may have an end to write, as GzipFile does
+            _attempt(type(each).close, each)  # GzipFile, say, has an end to write
     for each in alive:
         if not isinstance(each, io.IOBase) and not getattr(each, "gi_running", False):
-            _attempt(each, lambda each=each: _cowshed.finalise(each))
+            _attempt(_cowshed.finalise, each)
 
 
-def _attempt(each: object, act: Callable[[], object]) -> None:
+def _flush(file: io.IOBase) -> None:
+    if not file.closed and file.writable():
+        file.flush()
+
+
+def _attempt(act: Callable[[Any], object], each: object) -> None:
     try:
-        act()
+        act(each)
     except Exception:
         print(f"Exception ignored at exit, in {each!r}:", file=sys.stderr)
         traceback.print_exc()
 
 
-def end_process(status: int = 0) -> NoReturn:
+def end_process(status: int | None = None) -> NoReturn:
     """Ends a worker without finalising the objects that it shares.
 
     A normal exit clears every module, which writes to pages that are shared, and so copies them.
     This does what matters of it: it waits for threads, runs ``atexit`` functions, flushes the
-    standard streams, and calls ``os._exit(status)``.
+    standard streams, and calls ``os._exit``.  For a server's hook that a worker calls last, such as
+    gunicorn's ``worker_exit``.
+
+    :param status: the exit status; ``None``: that of the ``SystemExit`` which is being handled, else 0.
     """
+    if status is None:
+        code = getattr(sys.exc_info()[1], "code", None) if isinstance(sys.exc_info()[1], SystemExit) else None
+        status = code if isinstance(code, int) else int(code is not None)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -165,4 +176,4 @@ def end_process(status: int = 0) -> NoReturn:
             stream.flush()
         except (AttributeError, OSError, ValueError):
             pass
-    os._exit(status)
+    os._exit(status & 0xff)

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """What does a Python program pickle when it uses multiprocessing?  `pickled --help` tells.
 
 One file, two lives: started by hand it is the command; a copy of it, imported by the interpreters

@@ -29,7 +29,7 @@ def _parts(obj: object) -> list[Any]:
     file = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
     # Also pickles what multiprocessing can send.
-    reduction.ForkingPickler(file, 5, True, buffers.append).dump(obj)
+    reduction.ForkingPickler(file, 5, True, buffers.append).dump(obj)  # type: ignore[call-arg]
     return [file.getbuffer(), *(each.raw() for each in buffers)]
 
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "immortal.h"
@@ -427,11 +428,14 @@ bool freeze_objects(PyObject* keep, Frozen& frozen) {
 
 }  // namespace
 
-// A child that allocates would first take the free memory, and copy its pages.
+// A child that allocates would first take free memory among the frozen, and copy its pages.  A
+// process that freezes again and again needs that memory itself.
 bool freeze_in_place(PyObject* keep, Frozen& frozen) {
   if (!freeze_objects(keep, frozen)) return false;
+  static bool is_first = true;
+  if (!std::exchange(is_first, false)) return true;
   ::malloc_trim(0);
-  frozen.released_bytes = cowshed_release_free_pools();
+  cowshed_close_pools();
   return true;
 }
 

@@ -24,26 +24,34 @@ PyObject* cowshed_interned_strings(void) {
   return _Py_INTERP_CACHED_OBJECT(PyInterpreterState_Get(), interned_strings);
 }
 
-// The first page of a pool stays: it has the list of free pools.  A pool that serves the same size
-// again would use its old list of free blocks; DUMMY_SIZE_IDX has it made anew.
-size_t cowshed_release_free_pools(void) {
+// The first page of a free pool stays: it has the list of free pools.  A pool that serves the same
+// size again would use its old list of free blocks; DUMMY_SIZE_IDX has it made anew.
+void cowshed_close_pools(void) {
 #if PY_VERSION_HEX >= 0x030d0000
-  const struct _obmalloc_state* const state = PyInterpreterState_Get()->obmalloc;
+  struct _obmalloc_state* const state = PyInterpreterState_Get()->obmalloc;
 #else
-  const struct _obmalloc_state* const state = &PyInterpreterState_Get()->obmalloc;
+  struct _obmalloc_state* const state = &PyInterpreterState_Get()->obmalloc;
 #endif
   const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  size_t released = 0;
   for (unsigned i = 0; i < state->mgmt.maxarenas; ++i) {
     const struct arena_object* const arena = &state->mgmt.arenas[i];
     if (arena->address == 0) continue;
     for (struct pool_header* pool = arena->freepools; pool != NULL; pool = pool->nextpool) {
       pool->szidx = DUMMY_SIZE_IDX;
-      if (madvise((char*)pool + page, POOL_SIZE - page, MADV_DONTNEED) == 0)
-        released += POOL_SIZE - page;
+      (void)madvise((char*)pool + page, POOL_SIZE - page, MADV_DONTNEED);
     }
   }
-  return released;
+  // Pools with free blocks leave the lists from which new objects are taken: an object in one would
+  // copy a page of its neighbours.  A pool without neighbours is one that pymalloc takes for full.
+  for (unsigned size = 0; size < NB_SMALL_SIZE_CLASSES; ++size) {
+    struct pool_header* const head =
+        (struct pool_header*)((char*)&state->pools.used[2 * size] - 2 * sizeof(void*));
+    for (struct pool_header *next, *pool = head->nextpool; pool != head; pool = next) {
+      next = pool->nextpool;
+      pool->nextpool = pool->prevpool = pool;
+    }
+    head->nextpool = head->prevpool = head;
+  }
 }
 
 #else
@@ -51,6 +59,6 @@ size_t cowshed_release_free_pools(void) {
 size_t cowshed_interpreter_size(void) { return 0; }
 size_t cowshed_interpreter_size_here(void) { return 0; }
 PyObject* cowshed_interned_strings(void) { return NULL; }
-size_t cowshed_release_free_pools(void) { return 0; }
+void cowshed_close_pools(void) {}
 
 #endif

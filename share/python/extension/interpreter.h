@@ -21,8 +21,9 @@ size_t cowshed_interpreter_size_here(void);
 // of the interpreter's state is not the compiled one.  NULL: there is none.
 PyObject* cowshed_interned_strings(void);
 
-// Returns the pages of pymalloc's free pools to the kernel.  Returns the bytes.
-size_t cowshed_release_free_pools(void);
+// Has pymalloc take new objects from pools that hold no older ones, and returns the pages of free
+// pools to the kernel.  Memory that is free in other pools is lost.
+void cowshed_close_pools(void);
 
 #ifdef __cplusplus
 }

@@ -38,8 +38,7 @@ PyObject* freeze(PyObject*, PyObject* keep) {
     if (!number || PyDict_SetItemString(left.get(), type.c_str(), number.get()) != 0)
       return nullptr;
   }
-  return Py_BuildValue("KKKOO", frozen.objects, frozen.bytes, frozen.released_bytes, left.get(),
-                       frozen.to_end.get());
+  return Py_BuildValue("KKOO", frozen.objects, frozen.bytes, left.get(), frozen.to_end.get());
 }
 
 PyObject* is_frozen(PyObject*, PyObject* object) { return PyBool_FromLong(is_immortal(object)); }

@@ -98,17 +98,19 @@ class FreezeTest(unittest.TestCase):
         self.assertGreater(cowshed.freeze().objects, 10 ** 6)
 
     def test_children_copy_hardly_anything(self):
-        data = [{"id": i, "name": f"name {i}"} for i in range(200_000)]
-        cowshed.freeze()
-        ours, theirs = os.pipe()
-        if (child := os.fork()) == 0:
-            before = cowshed.copied()
-            sum(len(each["name"]) for each in data)
-            sorted(data, key=lambda each: -each["id"])
-            os.write(theirs, str(cowshed.copied() - before).encode())
-            os._exit(0)
-        os.waitpid(child, 0)
-        self.assertLess(int(os.read(ours, 100)), 2 << 20)
+        said = run("""
+            import os
+            import cowshed
+            data = [{"id": i, "name": f"name {i}"} for i in range(200_000)]
+            cowshed.freeze()
+            if os.fork() == 0:
+                sum(len(each["name"]) for each in data)
+                sorted(data, key=lambda each: -each["id"])
+                os.write(1, str(cowshed.copied()).encode())
+                os._exit(0)
+            os.wait()
+        """)
+        self.assertLess(int(said), 2 << 20)
 
     def test_tracemalloc_is_warned_of(self):
         import tracemalloc

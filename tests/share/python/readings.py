@@ -1,0 +1,408 @@
+"""50 kinds of reading data of a program: python -c "import readings; readings.main(MODE, METHOD, *KINDS)".
+
+MODE: plain, gc.freeze or cowshed.  METHOD: fork or forkserver.  READINGS_MIB of mixed data and
+READINGS_WORKERS workers; each worker does all of KINDS, or those that are named.  Prints what each
+has for itself afterwards, in KiB."""
+
+import bisect
+import collections
+import copy
+import csv
+import ctypes
+import dataclasses
+import datetime
+import decimal
+import enum
+import gc
+import hashlib
+import heapq
+import io
+import itertools
+import json
+import multiprocessing
+import operator
+import os
+import pickle
+import re
+import sys
+import typing
+
+
+class Plain:
+    def __init__(self, i):
+        self.i, self.name, self.tags = i, f"plain {i}", [f"a{i}", "b"]
+
+
+class Slots:
+    __slots__ = ("i", "name", "next")
+
+    def __init__(self, i):
+        self.i, self.name, self.next = i, f"slots {i}", None
+
+
+@dataclasses.dataclass
+class Data:
+    i: int
+    name: str
+    parts: list
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: float
+    y: float
+
+
+Row = collections.namedtuple('Row', 'a b c')
+
+
+class Typed(typing.NamedTuple):
+    a: int
+    b: str
+
+
+class Color(enum.Enum):
+    RED = 1
+    GREEN = 2
+
+
+def build(n):
+    d = {}
+    d['records'] = [{'id': i, 'name': 'name of %d' % i, 'score': i * 0.25, 'tags': ['t%d' % (i % 97), 'u%d' % i], 'sub': {'k%d' % (i % 13): i * 1000003}} for i in range(n)]
+    d['plain'] = [Plain(i) for i in range(n // 2)]
+    d['slots'] = [Slots(i) for i in range(n // 2)]
+    d['datas'] = [Data(i, 'data %d' % i, [i, i + 1]) for i in range(n // 4)]
+    d['points'] = [Point(i * .5, i * .25) for i in range(n // 4)]
+    d['rows'] = [Row(i, 'row %d' % i, i * 1.5) for i in range(n // 2)]
+    d['typed'] = [Typed(i, 'typed %d' % i) for i in range(n // 4)]
+    d['names'] = {'key %d' % i: i + 100000 for i in range(n)}
+    d['unicode'] = ['Zeichen äöü %d' % i for i in range(n // 2)]
+    d['sets'] = [frozenset(('s%d' % i, i)) for i in range(n // 4)]
+    d['set'] = {'member %d' % i for i in range(n // 2)}
+    d['tuples'] = [(i, 't%d' % i, (i, str(i))) for i in range(n // 2)]
+    d['bytes'] = [b'bytes %d' % i for i in range(n // 2)]
+    d['dates'] = [datetime.datetime(2020, 1, 1) + datetime.timedelta(minutes=i) for i in range(n // 8)]
+    d['decimals'] = [decimal.Decimal(i) / 7 for i in range(n // 8)]
+    d['bytekey'] = {b'k%d' % i: i for i in range(n // 4)}
+    d['tuplekey'] = {(i, 'x%d' % i): i for i in range(n // 4)}
+    d['colors'] = [Color.RED if i % 2 else Color.GREEN for i in range(n // 8)]
+    d['text'] = 'lorem ipsum dolor sit amet ' * n
+    d['ordered'] = collections.OrderedDict(('o%d' % i, i) for i in range(n // 8))
+    d['default'] = collections.defaultdict(list, {'d%d' % i: [i] for i in range(n // 8)})
+    d['deque'] = collections.deque(['q%d' % i for i in range(n // 8)])
+    d['counter'] = collections.Counter('c%d' % (i % 1000) for i in range(n))
+    d['words'] = sorted('word%08d' % i for i in range(n // 2))
+    return d
+
+
+KINDS = {}
+
+
+def kind(read):
+    KINDS[read.__name__] = read
+    return read
+
+
+@kind
+def look_up(d):
+    return sum(d['names'][k] for k in d['names'])
+
+
+@kind
+def look_up_fresh_keys(d):
+    return sum(d['names']['key %d' % i] for i in range(len(d['names'])))
+
+
+@kind
+def iterate(d):
+    return sum(r['id'] for r in d['records'])
+
+
+@kind
+def items(d):
+    return sum(len(v) for r in d['records'] for k, v in r.items() if k == 'tags')
+
+
+@kind
+def attributes(d):
+    return sum(p.i + len(p.name) + len(p.tags) for p in d['plain'])
+
+
+@kind
+def dunder_dict(d):
+    return sum(len(vars(p)) for p in d['plain'])
+
+
+@kind
+def slots(d):
+    return sum(s.i + len(s.name) for s in d['slots'])
+
+
+@kind
+def dataclass_eq(d):
+    return sum(a == b for a, b in zip(d['datas'], d['datas'][1:]))
+
+
+@kind
+def dataclass_asdict(d):
+    return sum(len(dataclasses.asdict(x)) for x in d['datas'][::4])
+
+
+@kind
+def hash_points(d):
+    return len({p for p in d['points']})
+
+
+@kind
+def unpack(d):
+    return sum(a for a, b, c in d['rows'])
+
+
+@kind
+def named_tuples(d):
+    return sum(r.a + len(r.b) for r in d['rows']) + sum(t._asdict()['a'] for t in d['typed'][::4])
+
+
+@kind
+def json_dumps(d):
+    return len(json.dumps(d['records']))
+
+
+@kind
+def pickle_dumps(d):
+    return len(pickle.dumps(d['records'])) + len(pickle.dumps(d['plain'])) + len(pickle.dumps(d['unicode'])) + len(pickle.dumps(d['slots']))
+
+
+@kind
+def pickle_5(d):
+    return len(pickle.dumps(d['rows'], protocol=5, buffer_callback=lambda b: None))
+
+
+@kind
+def shallow_copy(d):
+    return sum(len(copy.copy(r)) for r in d['records']) + len([copy.copy(p) for p in d['plain']])
+
+
+@kind
+def deep_copy(d):
+    return len(copy.deepcopy(d['records'][::8])) + len(copy.deepcopy(d['plain'][::8]))
+
+
+@kind
+def regex(d):
+    return sum(bool(re.search(r'9$', r['name'])) for r in d['records']) + len(re.findall('dolor', d['text']))
+
+
+@kind
+def f_strings(d):
+    return sum(len(f"{r['id']:08d} {r['name']!r} {r['score']:.2f}") for r in d['records'])
+
+
+@kind
+def format_(d):
+    return sum(len('%s %s' % (r.a, r.b)) + len('{0.b}'.format(r)) for r in d['rows'])
+
+
+@kind
+def sort(d):
+    return sorted(d['records'], key=lambda r: -r['id'])[0]['id']
+
+
+@kind
+def sort_strings(d):
+    return len(sorted(d['unicode'])) + len(sorted(d['names']))
+
+
+@kind
+def match(d):
+    n = 0
+    for r in d['records']:
+        match r:
+            case {'id': int(i), 'name': str(s)} if i % 2: n += len(s)
+            case {'tags': [x, *_]}: n += len(x)
+    for p in d['points']:
+        match p:
+            case Point(x=0.0, y=y): n += 1
+            case Point(): n += 2
+    return n
+@kind
+def members(d):
+    return sum(('member %d' % i) in d['set'] for i in range(len(d['set'])))
+
+
+@kind
+def set_algebra(d):
+    return len(d['set'] & set(d['names'])) + len(d['set'] | {'x'}) + sum(len(s & {1}) for s in d['sets'])
+
+
+@kind
+def hash_frozensets(d):
+    return len({s: 1 for s in d['sets']})
+
+
+@kind
+def encode(d):
+    return sum(len(u.encode()) for u in d['unicode'])
+
+
+@kind
+def string_methods(d):
+    return sum(len(u.upper().split()) + u.startswith('Z') + u.find('ö') for u in d['unicode'])
+
+
+@kind
+def join(d):
+    return len(','.join(d['unicode'])) + len(''.join(sorted(d['set'])))
+
+
+@kind
+def bytes_(d):
+    return sum(len(b) + b.count(b'1') for b in d['bytes']) + len({b for b in d['bytes']})
+
+
+@kind
+def dates(d):
+    return len({x: 1 for x in d['dates']}) + sum(x.year for x in d['dates']) + len([x.isoformat() for x in d['dates']])
+
+
+@kind
+def decimals(d):
+    return len({x: 1 for x in d['decimals']}) + float(sum(d['decimals']))
+
+
+@kind
+def tuple_keys(d):
+    return sum(d['tuplekey'][(i, 'x%d' % i)] for i in range(len(d['tuplekey']))) + len({k: 1 for k in d['tuplekey']})
+
+
+@kind
+def tuple_hash(d):
+    return len({t for t in d['tuples']}) + len({r for r in d['rows']})
+
+
+@kind
+def enums(d):
+    return collections.Counter(d['colors'])[Color.RED] + sum(c.value for c in d['colors'])
+
+
+@kind
+def slices(d):
+    return len(d['records'][10:-10]) + len(d['words'][::2]) + len(list(reversed(d['words'])))
+
+
+@kind
+def comprehensions(d):
+    return len({r['name']: r for r in d['records']}) + len([*d['names'].values()])
+
+
+@kind
+def kwargs(d):
+    def f(id, name, score, tags, sub): return id
+    return sum(f(**r) for r in d['records'])
+@kind
+def merge(d):
+    return sum(len(r | {'z': 1}) for r in d['records']) + sum(len({**r}) for r in d['records'])
+
+
+@kind
+def equality(d):
+    return sum(a == b for a, b in zip(d['records'], copy.copy(d['records']))) + (d['words'] == list(d['words']))
+
+
+@kind
+def bisecting(d):
+    return sum(bisect.bisect(d['words'], 'word%08d' % i) for i in range(0, len(d['words']), 3))
+
+
+@kind
+def heap(d):
+    return heapq.nlargest(10, d['records'], key=operator.itemgetter('score'))[0]['id'] + len(list(heapq.merge(d['words'], d['words'])))
+
+
+@kind
+def itertools_(d):
+    return sum(1 for _ in itertools.chain.from_iterable(r['tags'] for r in d['records'])) + len(list(itertools.groupby(d['colors'])))
+
+
+@kind
+def counters(d):
+    return collections.Counter(d['counter']).most_common(1)[0][1] + len(d['default']) + len(d['deque']) + sum(v for v in d['ordered'].values())
+
+
+@kind
+def collect(d):
+    gc.collect(); return 1
+
+
+@kind
+def csv_(d):
+    o = io.StringIO(); w = csv.writer(o); w.writerows(d['rows']); return len(o.getvalue())
+@kind
+def repr_(d):
+    return len(repr(d['records'][::4])) + len(str(d['tuples']))
+
+
+@kind
+def min_max_sum(d):
+    return max(d['words']) > min(d['words']), sum(r['score'] for r in d['records']), any(d['bytes']), all(d['tuples'])
+
+
+@kind
+def isinstance_getattr(d):
+    return sum(isinstance(p, Plain) + hasattr(p, 'nothing') + getattr(p, 'i') for p in d['plain'])
+
+
+@kind
+def digest(d):
+    return hashlib.sha256(b''.join(d['bytes'])).hexdigest()
+
+
+DATA = build(int(os.environ.get("READINGS_MIB", "1")) * 560)
+
+
+def warm_up():
+    small = build(100)
+    for _ in range(3):
+        for read in KINDS.values():
+            read(small)
+
+
+def private_kib():
+    with open("/proc/self/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private_") and "Hugetlb" not in line)
+
+
+def work(kinds, results):
+    for kind in kinds:
+        KINDS[kind](DATA)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    results.put(private_kib())
+
+
+def main(mode, method, *kinds):
+    if method == "forkserver":
+        context = multiprocessing.get_context("forkserver")
+        if mode == "cowshed":
+            import cowshed
+            context = cowshed.get_context(["readings"], warm_up="readings:warm_up")
+        else:
+            context.set_forkserver_preload(["readings"])
+    else:
+        context = multiprocessing.get_context("fork")
+        warm_up()
+        gc.collect()
+        if mode == "gc.freeze":
+            gc.freeze()
+        elif mode == "cowshed":
+            import cowshed
+            print(cowshed.freeze(), file=sys.stderr)
+    results = context.SimpleQueue()
+    workers = [context.Process(target=work, args=(kinds or list(KINDS), results))
+               for _ in range(int(os.environ.get("READINGS_WORKERS", "8")))]
+    for worker in workers:
+        worker.start()
+    for _ in workers:
+        print(results.get())
+    for worker in workers:
+        worker.join()
