@@ -13,7 +13,6 @@ import threading
 import time
 import traceback
 import tracemalloc
-import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -108,7 +107,7 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
         objects, size, left, to_end = _cowshed.freeze(kept)
         _remember(to_end)
         _cowshed.note_pages()
-    return Frozen(True, "", objects, size, time.perf_counter() - begin, types.MappingProxyType(left))
+    return Frozen(True, "", objects, size, time.perf_counter() - begin, left)
 
 
 def is_frozen(obj: object) -> bool:

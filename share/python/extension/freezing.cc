@@ -1,7 +1,4 @@
-#include "freezing.h"
-
-#include <algorithm>
-#include <array>
+#include <Python.h>
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
@@ -16,8 +13,9 @@
 #include <utility>
 #include <vector>
 
-#include "immortal.h"
-#include "interpreter.h"
+#include <cowshed/share/python/extension/freezing.h>
+#include <cowshed/share/python/extension/immortal.h>
+#include <cowshed/share/python/extension/interpreter.h>
 
 // The objects that the collector tracks are the roots.  Each of them is marked, and so is what it
 // refers to and the collector does not track: strings, numbers, tuples of these, code.  What is

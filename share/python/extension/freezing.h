@@ -5,7 +5,7 @@
 #include <map>
 #include <string>
 
-#include "object.h"
+#include <cowshed/share/python/extension/object.h>
 
 namespace cowshed::python {
 

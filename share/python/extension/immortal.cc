@@ -1,11 +1,10 @@
-#include "immortal.h"
-
 #include <array>
 #include <cstring>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "object.h"
+#include <cowshed/share/python/extension/immortal.h>
+#include <cowshed/share/python/extension/object.h>
 
 namespace cowshed::python {
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "interpreter.h"
+#include <cowshed/share/python/extension/interpreter.h>
 
 // Immortal objects (PEP 683): the interpreter never writes their reference count.
 namespace cowshed::python {

@@ -2,9 +2,12 @@
 #include <Python.h>
 #include <string>
 
-#include "freezing.h"
-#include "immortal.h"
-#include "object.h"
+#include <cowshed/share/process/tree.h>
+#include <cowshed/share/python/extension/errors.h>
+#include <cowshed/share/python/extension/freezing.h>
+#include <cowshed/share/python/extension/immortal.h>
+#include <cowshed/share/python/extension/methods.h>
+#include <cowshed/share/python/extension/object.h>
 
 namespace cowshed::python {
 namespace {
@@ -56,6 +59,11 @@ int execute(PyObject* module) {
     return -1;
   }
   fault() = layout_fault({});
+  // Before any fork, so that all children know each other's references.
+  if (const auto started = process_tree::start(); !started) {
+    raise(started.error());
+    return -1;
+  }
   for (PyMethodDef* methods : {reference_methods, metering_methods})
     if (PyModule_AddFunctions(module, methods) != 0) return -1;
   return add_channel_types(module);
