@@ -11,7 +11,7 @@ ROOT = pathlib.Path(os.environ["ROOT"])
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-OF_OTHER_PROGRAMS = {"--cap-add", "--max-requests", "--no-build-isolation", "--now",
+OF_OTHER_PROGRAMS = {"--cap-add", "--lazy-apps", "--max-requests", "--no-build-isolation", "--now",
                      "--preset", "--selftest", "--test-dir"}
 BY_HAND = {"--only", "--repeat"}  # of ./tools/bench and ./tools/check
 

@@ -1,0 +1,109 @@
+"""Runs docs/examples/python with and without the freeze, and compares the copies of a worker, by cowtop.
+
+COWTOP names cowtop.  Needs gunicorn, celery, PyTorch and uWSGI for this Python, if no test is named."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.request
+
+EXAMPLES = pathlib.Path(__file__).resolve().parents[3] / "docs/examples/python"
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return str(one.getsockname()[1])
+
+
+class ExamplesTest(unittest.TestCase):
+    def run_example(self, command, plain, visit=None):
+        """Returns what the worker copied that copied most, in MiB, and the output."""
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        if plain:
+            environment["PLAIN"] = "1"
+        with tempfile.TemporaryDirectory() as folder:
+            environment["BROKER"] = folder
+            report = os.path.join(folder, "report.json")
+            process = subprocess.Popen([os.environ["COWTOP"], "--json", "--no-sites", "-o", report, "--", *command],
+                                       cwd=EXAMPLES, env=environment, stdout=subprocess.PIPE,
+                                       stderr=subprocess.STDOUT, text=True)
+            output = (visit(process, environment) or "") if visit else ""
+            output += process.communicate(timeout=120)[0]
+            with open(report) as file:
+                processes = json.load(file)["processes"]
+        copied = max(each["copied_pages"] for each in processes if each["role"] == "child") / 256
+        return copied, output
+
+    def compare(self, command, visit=None, words=()):
+        (before, was), (after, now) = (self.run_example([*command, *(words if plain else ())], plain, visit)
+                                       for plain in (True, False))
+        print(f"{command[-1]}: a worker copied {before:.1f} MiB, frozen {after:.1f} MiB")
+        self.assertGreater(before, 30, was)
+        self.assertLess(after, before / 8, now)
+
+    def script(self, name):
+        self.compare([sys.executable, name], words=["plain"])
+
+    def test_fork(self):
+        self.script("fork.py")
+
+    def test_forkserver(self):
+        self.script("forkserver.py")
+
+    def test_futures(self):
+        self.script("futures.py")
+
+    def test_dataloader(self):
+        self.script("dataloader.py")
+
+    def test_celery(self):
+        def visit(process, environment):
+            send = "import celery_app; [celery_app.total.delay() for _ in range(8)]"
+            subprocess.run([sys.executable, "-c", send], cwd=EXAMPLES, env=environment, check=True)
+            done = 0
+            for line in process.stdout:
+                done += "succeeded" in line
+                if done == 8:
+                    break
+            os.kill(int(subprocess.run(["pgrep", "-o", "-P", str(process.pid)], capture_output=True).stdout),
+                    signal.SIGTERM)
+
+        self.compare([sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--pool", "prefork",
+                      "--concurrency", "2", "--loglevel", "info"], visit)
+
+    def visit_pages(self, port, end):
+        def visit(process, _):
+            for _ in range(200):
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).read()
+                    break
+                except OSError:
+                    time.sleep(0.1)
+            for _ in range(30):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).read()
+            os.kill(int(subprocess.run(["pgrep", "-o", "-P", str(process.pid)], capture_output=True).stdout), end)
+
+        return visit
+
+    def test_gunicorn(self):
+        port = free_port()
+        self.compare([sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "-b", f"127.0.0.1:{port}",
+                      "wsgi_app:application"], self.visit_pages(port, signal.SIGTERM))
+
+    def test_uwsgi(self):
+        port = free_port()
+        self.compare(["uwsgi", "--plugin", "python3", "--master", "--processes", "2", "--skip-atexit",
+                      "--http-socket", f"127.0.0.1:{port}", "--wsgi-file", "uwsgi_app.py"],
+                     self.visit_pages(port, signal.SIGINT))
+
+
+if __name__ == "__main__":
+    unittest.main()
