@@ -125,7 +125,8 @@ class Channel {
   }
 
   // The calling thread holds the message until it receives again; see LostMessages.  If an object
-  // cannot be decoded, the error is bad_encoding and the message is gone.
+  // cannot be decoded, the error is bad_encoding and the message is gone, also if decoding throws
+  // std::bad_alloc.
   Expected<T> receive(const Wait& wait = {}) { return core_.receive(wait); }
   Expected<T> try_receive() { return receive(Wait::never()); }
 

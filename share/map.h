@@ -81,9 +81,8 @@ struct MapResult {
   Decoder value;
 };
 
-// An exception of a Codec in the parent.
-tl::unexpected<Error> item_error(ErrorCode code, std::uint64_t index,
-                                 const std::exception& failure);
+// The exception of a Codec in the parent, which is being handled.
+tl::unexpected<Error> item_error(ErrorCode code, std::uint64_t index);
 
 // The parent's side: sends items, receives results, and sends the items of dead workers again.
 class MapQueue {
@@ -175,8 +174,8 @@ Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& con
         to.put(read);
         internal::ArgumentOf<typename MapWorker::Item>::encode(to, next_item);
         queue->put_task(read, std::move(to));
-      } catch (const std::exception& failure) {
-        return internal::item_error(ErrorCode::system_call, read, failure);
+      } catch (...) {
+        return internal::item_error(ErrorCode::system_call, read);
       }
       ++read;
       ++item;
@@ -188,8 +187,8 @@ Expected<void> map_each(const MapOptions& options, Range&& range, Consumer&& con
     if (!result) return tl::make_unexpected(std::move(result.error()));
     try {
       early.emplace(result->index, result->value.template take<typename MapWorker::R>());
-    } catch (const std::exception& failure) {
-      return internal::item_error(ErrorCode::worker_failed, result->index, failure);
+    } catch (...) {
+      return internal::item_error(ErrorCode::worker_failed, result->index);
     }
     for (auto first = early.begin(); first != early.end() && first->first == next; ++next) {
       consumer(std::move(first->second));

@@ -50,6 +50,7 @@ ByteChannel::ByteChannel(std::shared_ptr<ChannelSegment> segment)
       moved_(segment_->row("bytes", TransferKind::moved)) {}
 
 Expected<Bytes> ByteChannel::loan(std::size_t size, const Wait& wait) {
+  if (segment().closed()) return segment().closed_error();
   Bytes bytes;
   bytes.size_ = size;
   if (size <= Bytes::kSmall) {
@@ -89,7 +90,6 @@ Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& w
   if (bytes.size() <= kSmallMessage) {
     message.small = bytes;
   } else {
-    if (segment().closed()) return segment().closed_error();  // before the copy
     TRY(block, loan(bytes.size(), wait));
     std::memcpy(block.block_, bytes.data(), bytes.size());
     message.block = block.index_ + 1;
@@ -136,15 +136,15 @@ Expected<void> ByteChannel::send_encoded(const std::function<void(Encoder&)>& en
     return send(content.view(), wait, &row);
   } catch (const std::bad_alloc&) {
     throw;
-  } catch (const std::exception& failure) {
+  } catch (...) {
     return segment().error(ErrorCode::invalid_argument,
-                           ": the message cannot be encoded: " + text_of(failure));
+                           ": the message cannot be encoded: " + text_of_current_exception());
   }
 }
 
-tl::unexpected<Error> ByteChannel::decode_error(const std::exception& failure) const {
+tl::unexpected<Error> ByteChannel::decode_error() const {
   return segment().error(ErrorCode::bad_encoding,
-                         ": a message cannot be decoded: " + text_of(failure));
+                         ": a message cannot be decoded: " + text_of_current_exception());
 }
 
 Expected<void> ByteChannel::send_slot(const Outgoing& message, const Wait& wait) {

@@ -50,7 +50,7 @@ class ByteChannel {
  protected:
   Expected<void> send_encoded(const std::function<void(Encoder&)>& encode, const Wait& wait,
                               const TransferRow& row);
-  tl::unexpected<Error> decode_error(const std::exception& failure) const;
+  tl::unexpected<Error> decode_error() const;  // of the exception that is being handled
 
  private:
   struct Outgoing;
@@ -80,8 +80,10 @@ class ObjectChannel : public ByteChannel {
       keep_in_hand(bytes);
       try {
         return Decoder(bytes.span()).take_all<T>();
-      } catch (const std::exception& failure) {
-        return decode_error(failure);
+      } catch (const std::bad_alloc&) {
+        throw;
+      } catch (...) {
+        return decode_error();
       }
     });
   }

@@ -33,10 +33,13 @@ struct Wait {
 
  private:
   Wait(Mode how) : mode(how) {}
-  // A time beyond the clock's range becomes its last time point.
-  static Clock::time_point after(Clock::duration time) {
+  // A time beyond the clock's range becomes its last time point, and a negative one is over.
+  template <class Rep, class Period>
+  static Clock::time_point after(std::chrono::duration<Rep, Period> time) {
+    using Exact = std::chrono::duration<long double, Clock::period>;
     const Clock::time_point now = Clock::now();
-    return time < Clock::time_point::max() - now ? now + time : Clock::time_point::max();
+    if (Exact(time) >= Exact(Clock::time_point::max() - now)) return Clock::time_point::max();
+    return time > time.zero() ? now + std::chrono::duration_cast<Clock::duration>(time) : now;
   }
 };
 

@@ -84,9 +84,8 @@ void serve_map(Channel<Bytes>& tasks, Channel<Bytes>& results, std::string_view 
   }
 }
 
-tl::unexpected<Error> item_error(ErrorCode code, std::uint64_t index,
-                                 const std::exception& failure) {
-  return make_error(code, item_name(index) + ": " + text_of(failure));
+tl::unexpected<Error> item_error(ErrorCode code, std::uint64_t index) {
+  return make_error(code, item_name(index) + ": " + text_of_current_exception());
 }
 
 Expected<MapQueue> MapQueue::create(const MapOptions& options, std::string_view item_type) {

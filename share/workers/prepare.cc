@@ -67,9 +67,9 @@ Expected<void> prepare(Launch& launch) {
     Encoder to;
     encode_job(to, options, launch.task);
     launch.job = to.finish();
-  } catch (const std::exception& failure) {
-    return make_error(ErrorCode::system_call, std::string("its arguments could not be sent: ") +
-                                                  internal::text_of(failure));
+  } catch (...) {
+    return make_error(ErrorCode::system_call,
+                      "its arguments could not be sent: " + internal::text_of_current_exception());
   }
   if (options.method == Start::spawn) {
     TRY(launch.arenas, internal::pack_arenas());

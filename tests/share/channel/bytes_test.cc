@@ -169,6 +169,13 @@ TEST(ChannelLoan, SendsNothingWhenDestroyed) {
   EXPECT_EQ(channel.stats().outstanding, 0);
 }
 
+TEST(ChannelLoan, NeedsAnOpenChannel) {
+  auto channel = make<Bytes>();
+  channel.close();
+  EXPECT_THAT(channel.loan(10), Fails(ErrorCode::closed));
+  EXPECT_THAT(channel.loan(5000), Fails(ErrorCode::closed));
+}
+
 TEST(ChannelLoan, IsCommittedOnce) {
   static_assert(!std::is_copy_constructible_v<Loan<Sample>>);
   static_assert(!std::is_invocable_v<decltype(&Loan<Sample>::try_commit), Loan<Sample>&>);

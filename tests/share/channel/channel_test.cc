@@ -202,6 +202,53 @@ TEST(Channel, ATimeLongerThanTheClockGoesIsForEver) {
   EXPECT_EQ(code_of(channel.send(3, -kLongest)), ErrorCode::timed_out);
 }
 
+TEST(Wait, ATimeBeyondTheClockIsItsEnd) {
+  using namespace std::chrono;
+  const auto end = Wait::Clock::time_point::max();
+  for (const Wait& wait :
+       {Wait(nanoseconds::max()), Wait(milliseconds::max()), Wait(seconds::max()),
+        Wait(hours(24 * 365 * 400)), Wait(duration<double>(1e300))}) {
+    EXPECT_EQ(wait.deadline, end);
+  }
+  const auto soon = Wait::Clock::now() + 60s;
+  for (const Wait& wait : {Wait(duration<double>(0.5)), Wait(seconds::min()), Wait(-1e300s)})
+    EXPECT_LT(wait.deadline, soon);
+}
+
+// Its Codec throws for 1 when it encodes, for 2 and 3 when it decodes.
+struct Picky {
+  int number;
+  std::string text = {};
+};
+
+}  // namespace
+
+template <>
+struct Codec<Picky> {
+  static void encode(Encoder& to, const Picky& picky) {
+    if (picky.number == 1) throw 5;  // NOLINT: no std::exception
+    to.put(picky.number);
+  }
+  static Picky decode(Decoder& from) {
+    const int number = from.take<int>();
+    if (number == 2) throw 5;  // NOLINT: as above
+    if (number == 3) throw std::bad_alloc();
+    return {number};
+  }
+};
+
+namespace {
+
+TEST(Channel, ACodecMayThrowAnything) {
+  auto channel = make<Picky>();
+  EXPECT_THAT(channel.send({1}), Fails(ErrorCode::invalid_argument, "no std::exception"));
+  ASSERT_TRUE(channel.send({2}));
+  EXPECT_THAT(channel.receive(), Fails(ErrorCode::bad_encoding, "no std::exception"));
+  ASSERT_TRUE(channel.send({3}));
+  EXPECT_THROW((void)channel.receive(), std::bad_alloc);
+  EXPECT_THAT(channel.try_receive(), Fails(ErrorCode::would_block));
+}
+
 TEST(Channel, LeavesNothingBehind) {
   const auto use = [] {
     auto channel = make<int>();
