@@ -130,9 +130,10 @@ BlockInArena look_up_in_arena(const void* block) noexcept {
 
 void make_buffer(FILE* stream) noexcept {
   if (__fbufsize(stream) == 0) {
-    // glibc allocates the buffer here, but forgets that a terminal's is flushed by lines.
+    // glibc allocates the buffer here, but forgets that it is flushed by lines.
+    const bool by_lines = __flbf(stream) != 0 || isatty(fileno(stream)) != 0;
     std::setvbuf(stream, nullptr, _IOFBF, 0);
-    if (isatty(fileno(stream)) != 0) std::setvbuf(stream, nullptr, _IOLBF, 0);
+    if (by_lines) std::setvbuf(stream, nullptr, _IOLBF, 0);
   }
 }
 

@@ -63,6 +63,11 @@ void* cowshed_je_map_memory(void* address, std::size_t size, std::size_t alignme
   return got;
 }
 
+// Returns whether it failed.
+bool cowshed_je_unmap_records(void* address, std::size_t size) {
+  return munmap(address, size) != 0;
+}
+
 void* cowshed_je_address_map_memory(void*, void*, std::size_t size, std::size_t) {
   const auto map = [](std::size_t bytes) {
     void* got = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -86,7 +91,13 @@ void* cowshed_je_address_map_memory(void*, void*, std::size_t size, std::size_t)
   return reinterpret_cast<void*>(got);
 }
 
-char* cowshed_je_no_environment(const char*) { return nullptr; }
+// Of cowshed::malloc, if it is linked.
+[[gnu::weak]] void cowshed_check_first_malloc();
+
+char* cowshed_je_no_environment(const char*) {
+  if (&cowshed_check_first_malloc != nullptr) cowshed_check_first_malloc();
+  return nullptr;
+}
 
 ssize_t cowshed_je_no_link(const char*, char*, std::size_t) {
   errno = ENOENT;

@@ -8,6 +8,9 @@
 #include <cstring>
 #include <malloc.h>
 #include <new>
+#include <string_view>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cowshed/share/arena/malloc_route.h>
 #include <cowshed/share/jemalloc/jemalloc.h>
@@ -119,6 +122,23 @@ std::size_t malloc_usable_size(void* block) noexcept {
   const BlockInArena found = look_up_in_arena(block);
   if (found.frozen) return 0;
   return found.readable != 0 ? found.readable : cowshed_je_malloc_usable_size(block);
+}
+
+[[gnu::weak]] void __asan_init();  // NOLINT(bugprone-reserved-identifier): the sanitizers' names
+[[gnu::weak]] void __msan_init();  // NOLINT(bugprone-reserved-identifier)
+[[gnu::weak]] void __tsan_init();  // NOLINT(bugprone-reserved-identifier)
+[[gnu::weak]] void __lsan_init();  // NOLINT(bugprone-reserved-identifier)
+
+// Called at the first malloc().  A sanitizer's functions give out blocks that our free() does not
+// know.  Its write() and _exit() may not work yet.
+void cowshed_check_first_malloc() {
+  for (void (*sanitizer)() : {&__asan_init, &__msan_init, &__tsan_init, &__lsan_init}) {
+    if (sanitizer == nullptr) continue;
+    constexpr std::string_view kText =
+        "cowshed::malloc does not work with a sanitizer: link one of the two\n";
+    (void)syscall(SYS_write, STDERR_FILENO, kText.data(), kText.size());
+    (void)syscall(SYS_exit_group, EXIT_FAILURE);
+  }
 }
 
 // jemalloc serves the whole program here, so it has its default number of arenas.

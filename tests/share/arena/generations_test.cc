@@ -278,6 +278,21 @@ TEST_P(Generations, NothingNewMakesNoGeneration) {
   EXPECT_EQ(find_unsealed(arena), "");
 }
 
+TEST_P(Generations, KeepNoAddressesOfEarlierOnes) {
+  const auto addresses_after = [&](int generations) {
+    Arena arena = make_arena();
+    EXPECT_TRUE(arena.freeze(GetParam()));
+    for (int i = 0; i < generations; ++i) {
+      EXPECT_TRUE(arena.thaw());
+      (void)arena.allocate(1000);
+      EXPECT_TRUE(arena.refreeze());
+    }
+    return test::figure_of("/proc/self/status", "VmSize");
+  };
+  const std::size_t few = addresses_after(2);
+  EXPECT_LT(addresses_after(20), few + (10_MiB >> 10U));
+}
+
 TEST_P(Generations, OfAnEmptyArena) {
   Arena arena = make_arena();
   ASSERT_TRUE(arena.freeze(GetParam()));

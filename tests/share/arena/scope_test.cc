@@ -1,4 +1,5 @@
 #include <malloc.h>
+#include <stdio_ext.h>
 
 #include "scope_blocks.h"
 
@@ -104,6 +105,13 @@ TEST(ArenaScope, WhatIsFreedInsideOfOtherMemoryIsNotHandedOutThere) {
     give(after);
   }
   EXPECT_EQ(arena.stats().live_allocations, 0U);
+}
+
+TEST(ArenaScope, AStreamStaysLineBuffered) {
+  std::setvbuf(stdin, nullptr, _IOLBF, 0);
+  const Arena arena = make_arena();
+  const auto scope = value_of(ArenaScope::enter(arena));
+  EXPECT_NE(__flbf(stdin), 0);
 }
 
 TEST(ArenaScope, ScopesNest) {
