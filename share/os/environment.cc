@@ -60,11 +60,14 @@ struct Environment {
 void Environment::check_memory() {
   const FileDescriptor memfd = make_memfd("cowshed-check", Sealable::yes);
   if (!check("memfd_create", memfd, kNothing)) return;
-  const bool has_size = check("ftruncate", ftruncate(memfd.get(), 2 * kHugePage), kNothing);
-  check("fallocate", fallocate(memfd.get(), 0, 0, kPage), kNothing);
-  check("fallocate(FALLOC_FL_PUNCH_HOLE)",
-        fallocate(memfd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kPage), kNothing);
-  if (has_size) check_mapping(memfd.get());
+  const auto sized = set_file_size(memfd.get(), 2 * kHugePage, "check");
+  if (!sized) refused.push_back({"ftruncate", sized.error().system_errno, kNothing});
+  if (sized) {
+    check("fallocate", fallocate(memfd.get(), 0, 0, kPage), kNothing);
+    check("fallocate(FALLOC_FL_PUNCH_HOLE)",
+          fallocate(memfd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kPage), kNothing);
+    check_mapping(memfd.get());
+  }
   check("fcntl(F_OFD_SETLK)", lock_byte(memfd.get(), 0) ? 0 : -1, kNoChannels);
   check("fcntl(F_ADD_SEALS)", seal(memfd.get()) ? 0 : -1, kNothing);
 

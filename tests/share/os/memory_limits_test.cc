@@ -1,5 +1,9 @@
+#include <sys/resource.h>
+
 #include <cowshed/base/size_literals.h>
+#include <cowshed/share/environment.h>
 #include <cowshed/share/os/memory_limits.h>
+#include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/test.h>
 
@@ -159,6 +163,18 @@ TEST_F(MemoryLimitsTest, ASpaceInAMountPoint) {
   mount("/", "my\\040groups\\134", "cgroup2 cgroup2 rw");
   put_v2("my groups\\/my job", std::to_string(100_MiB), 10_MiB);
   EXPECT_EQ(headroom(), 90_MiB);
+}
+
+TEST(Environment, AFileSizeLimitIsFoundByTheCheck) {
+  const auto child = test::run_in_child([] {
+    const rlimit limit = {1, 1};
+    setrlimit(RLIMIT_FSIZE, &limit);
+    std::string said;
+    for (const RefusedCall& each : check_environment())
+      if (each.error == EFBIG) said += each.call;
+    return said;
+  });
+  EXPECT_EQ(child.said, "ftruncate") << "signal " << child.signal;
 }
 
 }  // namespace
