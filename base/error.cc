@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/exception_text.h>
 
 #ifdef _GLIBCXX_DEBUG
 const char cowshed_must_be_built_with_GLIBCXX_DEBUG_too = 1;
@@ -36,11 +37,13 @@ std::string_view to_string(ErrorCode code) {
 tl::unexpected<Error> system_error(std::string_view what, int error) {
   char buffer[128];
   const char* text = strerror_r(error, buffer, sizeof buffer);
-  return tl::make_unexpected(Error{ErrorCode::system_call, error, std::string(what) + ": " + text});
+  return make_error(ErrorCode::system_call, std::string(what) + ": " + text, error);
 }
 
 tl::unexpected<Error> make_error(ErrorCode code, std::string message, int system_errno) {
-  return tl::make_unexpected(Error{code, system_errno, std::move(message)});
+  // Names and paths in it may have line feeds.
+  return tl::make_unexpected(
+      Error{code, system_errno, internal::without_controls(std::move(message))});
 }
 
 }  // namespace cowshed

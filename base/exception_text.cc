@@ -9,12 +9,15 @@
 
 namespace cowshed::internal {
 
+std::string without_controls(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, ' ');
+  return text;
+}
+
 std::string one_line(std::string_view text) {
   constexpr std::size_t kMost = 2048;
-  std::string line(text.substr(0, kMost));
-  std::replace_if(
-      line.begin(), line.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, ' ');
-  return line;
+  return without_controls(std::string(text.substr(0, kMost)));
 }
 
 std::string demangled(const char* name) {
@@ -34,6 +37,8 @@ std::string text_of_current_exception() {
     throw;
   } catch (const std::exception& exception) {
     return text_of(exception);
+  } catch (const abi::__forced_unwind&) {
+    throw;
   } catch (...) {
     return "an exception that is no std::exception";
   }

@@ -27,7 +27,8 @@
 //
 // Encoded as they are: trivially copyable types that are spawn_safe, and so have no pointers.
 // Encoded by their elements: strings, the standard's containers, pairs, tuples, arrays, optionals
-// and variants.  A Channel is sent as its descriptors.  Specialise Codec for other types:
+// and variants.  A Channel is sent as its descriptors.  Specialise Codec for other types, so that
+// each value puts at least a byte or a descriptor:
 //
 //   template <>
 //   struct cowshed::Codec<Query> {
@@ -96,6 +97,7 @@ class Encoder {
 class Decoder {
  public:
   explicit Decoder(internal::Content content);
+  explicit Decoder(std::shared_ptr<internal::Content> content);
   explicit Decoder(std::span<const std::byte> bytes);  // must outlive the Decoder
   Decoder(Decoder&&) noexcept = default;
   Decoder& operator=(Decoder&&) noexcept = default;
@@ -213,8 +215,10 @@ template <Codable T, std::size_t size>
 struct Codec<std::array<T, size>> {
   static void encode(Encoder& to, const std::array<T, size>& array) {
     for (const T& value : array) to.put(value);
+    if constexpr (size == 0) to.put('\0');
   }
   static std::array<T, size> decode(Decoder& from) {
+    if constexpr (size == 0) (void)from.take<char>();
     return [&]<std::size_t... i>(std::index_sequence<i...>) {
       return std::array<T, size>{(static_cast<void>(i), from.take<T>())...};
     }(std::make_index_sequence<size>());

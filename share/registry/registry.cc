@@ -7,6 +7,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include <cowshed/base/exception_text.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/table.h>
 #include <cowshed/share/jemalloc/outside_scope.h>
@@ -31,7 +32,7 @@ std::uint32_t joined_generation = 0;
 constexpr std::size_t kMaxName = sizeof(layout::Object::name) - 1;  // the layout adds a NUL
 
 std::string quoted(const Record& record) {
-  const std::string& name = record.object.name;
+  const std::string name = without_controls(record.object.name);
   return name.empty() ? "the object without a name" : "'" + name + "'";
 }
 

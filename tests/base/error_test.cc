@@ -14,6 +14,13 @@ TEST(Error, SystemErrorNamesTheCallAndCarriesErrno) {
   EXPECT_EQ(result.error().message, "open /nowhere: No such file or directory");
 }
 
+TEST(Error, MessagesHaveOneLineWhateverTheNames) {
+  const Expected<int> named = make_error(ErrorCode::closed, "channel 'a\nb\x7f' is closed");
+  EXPECT_EQ(named.error().message, "channel 'a b ' is closed");
+  EXPECT_EQ(Expected<int>(system_error("open a\nb", ENOENT)).error().message,
+            "open a b: No such file or directory");
+}
+
 TEST(Error, EveryCodeHasItsOwnName) {
   for (int i = 0; i <= static_cast<int>(ErrorCode::unsupported); ++i)
     EXPECT_NE(to_string(static_cast<ErrorCode>(i)), "unknown") << i;

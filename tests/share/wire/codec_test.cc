@@ -36,6 +36,13 @@ Everything decode(std::string bytes) {
 
 TEST(Codec, GivesBackWhatWasPut) { EXPECT_EQ(decode(encode(everything)), everything); }
 
+TEST(Codec, ElementsWithoutElementsArrive) {
+  const std::vector<std::array<std::string, 0>> empty(5);
+  Encoder to;
+  to.put(empty);
+  EXPECT_EQ((Decoder(to.finish()).take_all<std::vector<std::array<std::string, 0>>>()), empty);
+}
+
 TEST(Codec, BytesThatEndTooEarlyAreAnError) {
   const std::string bytes = encode(everything);
   for (std::size_t length = 0; length < bytes.size(); ++length)
