@@ -3,6 +3,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <tuple>
@@ -88,7 +89,8 @@ class Workers {
 
   // Waits until all workers have ended.  Returns one result per worker, by rank.  Restarts failed
   // workers up to .restarts times.  A worker never waits for this call in order to end.  A second
-  // call returns the same without values, which are handed out once.  Errors: system_call;
+  // call returns the same without values, which are handed out once.  If it throws std::bad_alloc,
+  // call it again: only values with arenas or channels may be lost.  Errors: system_call;
   // threads_running (a restart by fork, see Threads).
   Expected<std::vector<Result>> wait() {
     return results_of([&] { return handle_->wait(); });
@@ -124,6 +126,7 @@ class Workers {
     if (!ends) return tl::make_unexpected(std::move(ends.error()));
     std::vector<Result> results;
     for (internal::WorkerEnd& end : *ends) results.push_back(result_of(std::move(end)));
+    handle_->drop_values();
     return results;
   }
   Result result_of(internal::WorkerEnd end) const {
@@ -131,13 +134,16 @@ class Workers {
       return std::move(end.exit);
     } else {
       Result result = {std::move(end.exit), std::nullopt};
-      if (end.value != nullptr && result.ok()) {
+      if (end.value && result.ok()) {
         try {
           result.value.emplace(end.value->take<R>());
           internal::TransferCounter("result", handle_->name())
               .add(type_name<R>(), TransferKind::value, 1, end.value_bytes);
           internal::check_value(*result.value);
+        } catch (const std::bad_alloc&) {
+          throw;
         } catch (...) {
+          result.value.reset();
           result.error = internal::text_of_current_exception();
         }
       }

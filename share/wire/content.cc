@@ -114,7 +114,9 @@ internal::Content Encoder::finish() {
 }
 
 Decoder::Decoder(internal::Content content)
-    : content_(std::make_shared<internal::Content>(std::move(content))), left_(content_->view()) {}
+    : Decoder(std::make_shared<internal::Content>(std::move(content))) {}
+Decoder::Decoder(std::shared_ptr<internal::Content> content)
+    : content_(std::move(content)), left_(content_->view()) {}
 Decoder::Decoder(std::span<const std::byte> bytes)
     : content_(std::make_shared<internal::Content>()), left_(bytes) {}
 

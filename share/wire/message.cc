@@ -79,16 +79,24 @@ tl::unexpected<Error> damaged() {
 // Returns false, with errno, if the other end is closed or no message is there.
 Expected<bool> receive_packet(int socket, int flags, std::size_t most_inline, Header& header,
                               std::string& bytes, std::vector<FileDescriptor>& descriptors) {
-  std::array<char, Content::kMostInline> buffer;
-  std::array<iovec, 2> parts = {iovec{&header, sizeof header}, iovec{buffer.data(), buffer.size()}};
+  // All memory is there before the message is taken: none is lost if memory is short.
+  bytes.resize(most_inline);
+  descriptors.reserve(descriptors.size() + kMostDescriptors);
+  std::array<iovec, 2> parts = {iovec{&header, sizeof header}, iovec{bytes.data(), bytes.size()}};
   ControlBuffer control;
   msghdr message = {};
   message.msg_iov = parts.data();
   message.msg_iovlen = most_inline == 0 ? 1 : 2;
   message.msg_control = &control;
   message.msg_controllen = sizeof control;
-  const ssize_t size = TEMP_FAILURE_RETRY(recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC));
-  if (size == 0) {
+  ssize_t size = 0;
+  const auto receive = [&] {
+    size = TEMP_FAILURE_RETRY(recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC));
+    return size >= 0;
+  };
+  // If the peer ended with a message unread, that comes first, once, before what it sent.
+  if (!receive() && errno == ECONNRESET) receive();
+  if (size == 0 && message.msg_controllen == 0 && (message.msg_flags & MSG_CTRUNC) == 0) {
     errno = EPIPE;
     return false;
   }
@@ -102,7 +110,8 @@ Expected<bool> receive_packet(int socket, int flags, std::size_t most_inline, He
       header.inline_bytes != received - sizeof header || (message.msg_flags & MSG_TRUNC) != 0) {
     return damaged();
   }
-  bytes.assign(buffer.data(), header.inline_bytes);
+  bytes.resize(header.inline_bytes);
+  bytes.shrink_to_fit();
   return true;
 }
 

@@ -58,7 +58,8 @@ void send_text(int socket, MessageKind kind, const std::string& text);
 void send_bytes(int socket, MessageKind kind, const void* data, std::size_t size) noexcept;
 
 // Returns nullopt if the other end is closed (errno is EPIPE or ECONNRESET) or no message is there
-// (EAGAIN).  Only one thread at a time may receive from a socket.  A stream socket works with
+// (EAGAIN).  If it throws std::bad_alloc, the message is still there, unless it has more than 250
+// descriptors.  Only one thread at a time may receive from a socket.  A stream socket works with
 // MSG_WAITALL and `most_inline` 0: messages without inline bytes all have the same size.  Errors:
 // bad_message; system_call (EMFILE: the message's descriptors are lost).
 Expected<std::optional<Message>> receive_message(

@@ -86,8 +86,10 @@ std::string describe_end(const Launch& launch, const Child& child, bool must_ret
   if (child.failure) return worker + ": " + *child.failure;
   if (exit.signal != 0) return worker + describe_signal(launch, exit.signal);
   if (!child.receive_error.empty()) return worker + ": " + child.receive_error;
-  if (options.method == Start::forkserver && !child.reported && !child.value)
-    return worker + " ended, nobody knows how: its forkserver " + launch.server->how_it_ended();
+  if (options.method == Start::forkserver && !child.reported && !child.value) {
+    return worker + " ended, nobody knows how: its forkserver " +
+           (launch.server->ended() ? launch.server->how_it_ended() : "is stopped");
+  }
   if (options.method == Start::spawn && !child.begun)
     return worker + " exited with " + std::to_string(exit.exit_code) + no_runtime;
   if (exit.exit_code != 0) return worker + " exited with " + std::to_string(exit.exit_code);

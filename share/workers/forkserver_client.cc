@@ -33,7 +33,7 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::start(
     const ForkServerOptions& options, const internal::WorkerFunction* warm_up,
     const Arguments& put_arguments) {
   auto server = std::make_shared<ForkServerProcess>();
-  server->name_ = "forkserver '" + options.name + "': ";
+  server->name_ = "forkserver '" + internal::without_controls(options.name) + "': ";
   TRY_VOID(server->begin(options, warm_up, put_arguments).map_error([&](Error error) {
     error.message = server->name_ + error.message;
     return error;
@@ -56,8 +56,8 @@ Expected<void> ForkServerProcess::begin(const ForkServerOptions& options,
       put_arguments(to);
     }
     warm_up_call = to.finish();
-  } catch (const std::exception& failure) {  // of an argument's own encoding, say
-    return make_error(ErrorCode::system_call, internal::text_of(failure));
+  } catch (...) {  // of an argument's own encoding, say
+    return make_error(ErrorCode::system_call, internal::text_of_current_exception());
   }
   // Both wait in the socket: the process that reads them is started next.  They are small, because
   // descriptors carry what is not.
@@ -154,18 +154,21 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::of_process() {
   return own;
 }
 
-void ForkServerProcess::wait_for_message_or_end(int socket) const {
+void ForkServerProcess::wait_for_message_or_end(int socket, Clock::time_point deadline) const {
   std::array<pollfd, 2> waiting = {pollfd{socket, POLLIN, 0}, pollfd{pidfd_.get(), POLLIN, 0}};
-  TEMP_FAILURE_RETRY(poll(waiting.data(), waiting.size(), -1));
+  (void)poll(waiting.data(), waiting.size(), milliseconds_until(deadline));
 }
 
 template <class Condition>
-void ForkServerProcess::read_messages_until(Condition is_done, Child& child) const {
+bool ForkServerProcess::read_messages_until(Condition is_done, Child& child,
+                                            Clock::time_point deadline) const {
   for (bool had_ended = false; !had_ended && !is_done();) {
-    wait_for_message_or_end(child.socket.get());
+    if (deadline <= Clock::now()) return false;
+    wait_for_message_or_end(child.socket.get(), deadline);
     had_ended = ended();
     child.read_messages();  // after that look: all that it sent before its end is here
   }
+  return true;
 }
 
 Expected<Child> request_worker(const Launch& launch, int rank) {
@@ -182,7 +185,8 @@ Expected<Child> request_worker(const Launch& launch, int rank) {
 
 Expected<void> await_start(const Launch& launch, Child& child) {
   const auto is_answered = [&] { return child.running() || child.refused || child.reported; };
-  launch.server->read_messages_until(is_answered, child);
+  launch.server->read_messages_until(is_answered, child,
+                                     ForkServerProcess::Clock::time_point::max());
   if (!is_answered()) {
     // The forkserver has ended.  A worker that it forked last is about to answer; if there is none,
     // the socket has no other end, and poll() returns at once.
@@ -204,8 +208,8 @@ Expected<void> await_start(const Launch& launch, Child& child) {
   return {};
 }
 
-void await_end(const Launch& launch, Child& child) {
-  launch.server->read_messages_until([&] { return child.reported; }, child);
+bool await_end(const Launch& launch, Child& child, ForkServerProcess::Clock::time_point deadline) {
+  return launch.server->read_messages_until([&] { return child.reported; }, child, deadline);
 }
 
 }  // namespace launch

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -38,16 +39,18 @@ class ForkServerProcess {
   // system_call.
   Expected<void> request(const Launch& launch, int rank, int socket);
 
-  // Reads a worker's messages until `is_done()`, or until the forkserver has ended.
+  using Clock = std::chrono::steady_clock;
+  // Reads a worker's messages until `is_done()`, the forkserver has ended or the deadline is over.
+  // Returns false in the last case.
   template <class Condition>
-  void read_messages_until(Condition is_done, Child& child) const;
+  bool read_messages_until(Condition is_done, Child& child, Clock::time_point deadline) const;
 
  private:
   Expected<void> begin(const ForkServerOptions& options, const internal::WorkerFunction* warm_up,
                        const Arguments& put_arguments);
   Expected<void> wait_until_ready(const ForkServerOptions& options) const;
   Expected<void> send_new_arenas();  // unless it has them all
-  void wait_for_message_or_end(int socket) const;
+  void wait_for_message_or_end(int socket, Clock::time_point deadline) const;
   bool is_ending() const;
 
   std::string name_;
@@ -63,8 +66,9 @@ class ForkServerProcess {
 Expected<Child> request_worker(const Launch& launch, int rank);
 // Waits until the forkserver has started a worker that was requested.
 Expected<void> await_start(const Launch& launch, Child& child);
-// Waits until the forkserver has said how a worker ended; it may itself have ended before.
-void await_end(const Launch& launch, Child& child);
+// Waits until the forkserver has said how a worker ended; it may itself have ended before.  Returns
+// false if the deadline came first: the forkserver is stopped.
+bool await_end(const Launch& launch, Child& child, std::chrono::steady_clock::time_point deadline);
 
 // Runs a forkserver in this process: warms up, then forks a worker for each job that arrives.  Ends
 // when its owner has ended or no process has the socket's other end.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <sys/types.h>
@@ -68,7 +69,7 @@ struct WorkerTask {
 
 struct WorkerEnd {
   WorkerExit exit;
-  std::shared_ptr<Decoder> value;  // handed out once; null if there is none
+  std::optional<Decoder> value;  // reads what the StartedWorkers have
   std::uint64_t value_bytes = 0;
 };
 
@@ -87,6 +88,9 @@ class StartedWorkers {
   Expected<std::vector<WorkerEnd>> wait();
   Expected<std::vector<WorkerEnd>> wait_for(std::chrono::milliseconds timeout);
   Expected<std::vector<WorkerEnd>> stop(Clock::time_point deadline);
+
+  // Each value is handed out once: called when they all are.
+  void drop_values() noexcept;
 
   // For map(), which restarts workers by itself.  Returns those that have ended since the last
   // call, without waiting.
@@ -107,7 +111,7 @@ class StartedWorkers {
   Expected<void> reap_until(std::span<launch::Child> awaited, Clock::time_point deadline,
                             Restart restarting);
   Expected<std::vector<int>> reap_some(Clock::time_point deadline);
-  Expected<void> reap(launch::Child& child);
+  Expected<bool> reap(launch::Child& child, Clock::time_point deadline);
   Clock::time_point next_start_timeout() const;
   Expected<void> kill_late_starters();
   Expected<void> signal_all(int signal) const;

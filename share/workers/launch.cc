@@ -38,7 +38,8 @@ std::string_view name_of(std::string_view variable) {
 // This process's environment, with `added` in place of variables of the same name.
 std::vector<char*> merge_environment(const std::vector<std::string>& added) {
   std::vector<char*> all;
-  for (char** variable = environ; *variable != nullptr; ++variable) {
+  // clearenv() leaves no list at all.
+  for (char** variable = environ; variable != nullptr && *variable != nullptr; ++variable) {
     const bool replaced = std::any_of(added.begin(), added.end(), [&](const std::string& other) {
       return name_of(other) == name_of(*variable);
     });

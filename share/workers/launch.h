@@ -37,6 +37,13 @@ constexpr std::chrono::milliseconds bounded(std::chrono::milliseconds time) {
   return std::clamp(time, std::chrono::milliseconds(0), kMost);
 }
 
+// What poll() is told to wait.
+inline int milliseconds_until(std::chrono::steady_clock::time_point deadline) {
+  const auto now = std::chrono::steady_clock::now();
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(std::max(deadline, now) - now);
+  return static_cast<int>(bounded(left).count());
+}
+
 class ForkServerProcess;
 
 // One call of start(): what all of its workers have in common.
@@ -63,9 +70,11 @@ struct Child {
   std::optional<StrayWrite> stray_write;
   std::optional<std::string> failure;  // an exception's text
   std::optional<internal::Content> value;
+  bool handed_out = false;    // then `value` is empty
   std::string receive_error;  // why a message could not be received
 
   bool timed_out = false;  // killed, because it had not begun in time
+  bool killed = false;     // by stop() or the destructor, which wait for no forkserver's report
 
   bool running() const { return static_cast<bool>(pidfd); }
   void set_end(int code, int status);  // si_code and si_status of siginfo_t

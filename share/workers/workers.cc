@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cowshed/base/exception_text.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/table.h>
 #include <cowshed/share/jemalloc/outside_scope.h>
@@ -21,25 +22,24 @@ using launch::Launch;
 
 namespace {
 
-// What poll() is told to wait.
-int milliseconds_until(StartedWorkers::Clock::time_point deadline) {
-  const auto now = StartedWorkers::Clock::now();
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(std::max(deadline, now) - now);
-  return static_cast<int>(launch::bounded(left).count());
-}
+// A forkserver that runs reports an ended worker at once.
+constexpr std::chrono::milliseconds kReportPatience(100);
 
 }  // namespace
 
 StartedWorkers::StartedWorkers(const WorkersOptions& options, WorkerTask task)
     : launch_(std::make_unique<Launch>()), owner_(getpid()) {
   launch_->options = options;
+  launch_->options.name = without_controls(options.name);  // messages have one line
   launch_->task = std::move(task);
 }
 
 StartedWorkers::~StartedWorkers() {
   if (getpid() != owner_) return;
-  for (Child& child : children_)
+  for (Child& child : children_) {
+    child.killed = true;
     if (!send_signal(child, SIGKILL)) child.pidfd = FileDescriptor();  // another user's: let it run
+  }
   (void)reap_until(children_, Clock::time_point::max(), Restart::no);
 }
 
@@ -108,6 +108,7 @@ Expected<std::vector<WorkerEnd>> StartedWorkers::wait_for(std::chrono::milliseco
 Expected<std::vector<WorkerEnd>> StartedWorkers::stop(Clock::time_point deadline) {
   TRY_VOID(signal_all(SIGTERM));
   TRY_VOID(reap_until(children_, deadline, Restart::no));
+  for (Child& child : children_) child.killed = true;
   TRY_VOID(signal_all(SIGKILL));
   TRY_VOID(reap_until(children_, Clock::time_point::max(), Restart::no));
   return ends();
@@ -124,7 +125,7 @@ Expected<void> StartedWorkers::wait_for(std::span<Child> awaited,
                                         std::chrono::milliseconds timeout) {
   const auto now = Clock::now();
   const auto most = std::chrono::floor<std::chrono::milliseconds>(Clock::time_point::max() - now);
-  const auto deadline = timeout < most ? now + timeout : Clock::time_point::max();
+  const auto deadline = timeout < most ? now + std::max(timeout, {}) : Clock::time_point::max();
   TRY_VOID(reap_until(awaited, deadline, Restart::if_failed));
   std::string running;
   for (const Child& child : awaited) {
@@ -166,23 +167,28 @@ Expected<std::vector<int>> StartedWorkers::reap_some(Clock::time_point deadline)
     }
   }
   const auto start_timeout = next_start_timeout();
-  const int timeout = milliseconds_until(std::min(deadline, start_timeout));
+  const int timeout = launch::milliseconds_until(std::min(deadline, start_timeout));
   if (poll(running.data(), running.size(), timeout) < 0 && errno != EINTR)
     return system_error(named("poll"), errno);
   std::vector<int> ended;
+  ended.reserve(running.size());  // no end is lost if memory is short
   for (std::size_t i = 0; i < running.size(); ++i) {
     if (running[i].revents == 0) continue;
-    TRY_VOID(reap(child_at(ranks[i])));
-    ended.push_back(ranks[i]);
+    TRY(const bool is_over, reap(child_at(ranks[i]), deadline));
+    if (is_over) ended.push_back(ranks[i]);
   }
   if (start_timeout <= Clock::now()) TRY_VOID(kill_late_starters());
   return ended;
 }
 
-Expected<void> StartedWorkers::reap(Child& child) {
+// Returns false if the forkserver of an ended worker has not reported the end by the deadline.
+Expected<bool> StartedWorkers::reap(Child& child, Clock::time_point deadline) {
   child.read_messages();
   if (launch_->options.method == Start::forkserver) {
-    launch::await_end(*launch_, child);
+    const auto soon = Clock::now() + kReportPatience;
+    const bool is_reported =
+        launch::await_end(*launch_, child, child.killed ? soon : std::max(soon, deadline));
+    if (!is_reported && !child.killed) return false;
   } else {
     siginfo_t info = {};
     if (TEMP_FAILURE_RETRY(waitid(P_PIDFD, static_cast<id_t>(child.pidfd.get()), &info, WEXITED)) !=
@@ -194,7 +200,7 @@ Expected<void> StartedWorkers::reap(Child& child) {
   }
   child.pidfd = FileDescriptor();
   child.socket = FileDescriptor();
-  return {};
+  return true;
 }
 
 // When the first spawned worker that has not begun must be killed.
@@ -240,6 +246,7 @@ Expected<void> StartedWorkers::send_signal(const Child& child, int signal) const
 
 std::vector<WorkerEnd> StartedWorkers::ends() {
   std::vector<WorkerEnd> ends;
+  ends.reserve(children_.size());
   for (Child& child : children_) ends.push_back(end_of(child, launch_->task.returns_value));
   return ends;
 }
@@ -248,12 +255,20 @@ WorkerEnd StartedWorkers::end_of(Child& child, bool must_return) const {
   WorkerEnd end;
   end.exit = child.exit;
   end.exit.error = describe_end(*launch_, child, must_return);
-  if (must_return && child.value) {
-    const Content& bytes = *child.value;
+  if (must_return && child.value && !child.handed_out) {
+    Content& bytes = *child.value;
     end.value_bytes = bytes.file() ? bytes.file_bytes() : bytes.inline_bytes().size();
-    end.value = std::make_shared<Decoder>(std::exchange(*child.value, {}));
+    end.value.emplace(std::shared_ptr<Content>(std::shared_ptr<void>(), &bytes));  // borrowed
   }
   return end;
+}
+
+void StartedWorkers::drop_values() noexcept {
+  for (Child& child : children_) {
+    if (!child.value) continue;
+    *child.value = {};
+    child.handed_out = true;
+  }
 }
 
 std::vector<WorkerProcess> StartedWorkers::processes() {

@@ -604,6 +604,20 @@ TEST_F(Parcel, OfWhichAnyByteIsWrong) {
   EXPECT_GT(refused, 100);
 }
 
+TEST(ReceiveArena, KeepsNoDescriptorOfAnEmptyMessage) {
+  const Sockets sockets(SOCK_SEQPACKET);
+  const std::size_t before = test::open_descriptors();
+  std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message = {};
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* rights = CMSG_FIRSTHDR(&message);
+  *rights = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};  // standard input
+  ASSERT_EQ(sendmsg(sockets.there.get(), &message, 0), 0);
+  EXPECT_THAT(receive_arena(sockets.here.get()), Fails(ErrorCode::bad_message));
+  EXPECT_EQ(test::open_descriptors(), before);
+}
+
 TEST(ReceiveArena, NeedsOneToBeSent) {
   Sockets closed;
   closed.there = FileDescriptor();

@@ -26,6 +26,33 @@ TEST_F(ForkServers, WorkersHaveWhatTheWarmUpLeft) {
   EXPECT_EQ(end_of(start<parent>(by(server))).value, server.pid());
 }
 
+void end_after_byte(Open from) {
+  char byte = 0;
+  (void)!read(from.descriptor, &byte, 1);
+}
+void stay() {
+  for (;;) pause();
+}
+
+TEST_F(ForkServers, ThatAreStoppedHoldUpNoDeadline) {
+  std::array<int, 2> pipe = {};
+  ASSERT_EQ(pipe2(pipe.data(), O_CLOEXEC), 0);
+  const FileDescriptor from(pipe[0]);
+  FileDescriptor to(pipe[1]);
+  const auto server = value_of(ForkServer::start({}));
+  auto workers = value_of(start<end_after_byte>(by(server), Open{from.get()}));
+  auto killed = value_of(start<stay>(by(server)));
+  kill(server.pid(), SIGSTOP);
+  to = FileDescriptor();  // the worker ends
+  EXPECT_TRUE(internal::is_ready(workers.processes()[0].pidfd(), POLLIN, 60'000));
+  EXPECT_THAT(workers.wait_for(1ms), Fails(ErrorCode::timed_out));
+  EXPECT_THAT(workers.processes()[0].wait_for(1ms), Fails(ErrorCode::timed_out));
+  const auto results = value_of(killed.stop(std::chrono::steady_clock::now()));
+  EXPECT_THAT(results[0].error, EndsWith("nobody knows how: its forkserver is stopped"));
+  kill(server.pid(), SIGCONT);
+  EXPECT_TRUE(value_of(workers.wait())[0].ok());
+}
+
 struct Index {
   long answer = 42;
 };

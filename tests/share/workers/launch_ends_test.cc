@@ -93,6 +93,30 @@ TEST_P(LaunchEnds, WaitingTwiceSaysTheSame) {
   EXPECT_EQ(value_of(workers.wait())[0].exit_code, 3);
 }
 
+std::string return_many() { return std::string(100'000, 'x'); }
+
+TEST_P(LaunchEnds, ASecondWaitSucceedsWithoutValues) {
+  auto workers = value_of(start<return_many>(one()));
+  EXPECT_EQ(value_of(workers.wait())[0].value, return_many());
+  for (const auto& again : {workers.wait(), workers.wait_for(0ms), workers.stop({})}) {
+    EXPECT_EQ(again.value()[0].error, "");
+    EXPECT_FALSE(again.value()[0].value);
+  }
+}
+
+Ref<int> return_reference() {
+  auto arena = make_arena();
+  const auto ref = value_of(publish(value_of(arena.make<int>())));
+  (void)arena.freeze();
+  return ref;
+}
+
+TEST_P(LaunchEnds, AReferenceIntoTheWorkersArenaIsNoValue) {
+  const auto result = end_of(start<return_reference>(one()));
+  EXPECT_THAT(result.error, StartsWith("the reference that it returned: "));
+  EXPECT_FALSE(result.value);
+}
+
 TEST_P(LaunchEnds, TheDestructorKillsWhatRuns) {
   const Pipe said;
   {

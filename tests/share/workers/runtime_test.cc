@@ -66,6 +66,15 @@ TEST(Runtime, WithoutOneAProgramDoesNotSpawn) {
   EXPECT_EQ(WEXITSTATUS(std::system(quoted.c_str())), 0);
 }
 
+TEST(Runtime, AProcessWithoutAnEnvironmentSpawns) {
+  const auto child = run_in_child([] {
+    clearenv();
+    const auto ended = end_of(start<other::scale>({.method = Start::spawn}, 4));
+    return std::to_string(ended.value.value_or(0)) + ended.error;
+  });
+  EXPECT_EQ(child.said, "8");
+}
+
 TEST(Runtime, AProgramThatIsNotThereIsAnErrorOfStart) {
   const auto workers =
       start<other::scale>({.method = Start::spawn, .program = "/no/such/program"}, 4);

@@ -1,3 +1,4 @@
+#include <cowshed/share/wire/message.h>
 #include <cowshed/tests/share/share.h>
 
 // What is special about workers that are forked and run a closure; launch_ends_test has the rest.
@@ -19,6 +20,25 @@ TEST(Workers, AreNamedByTheirRank) {
                                   std::to_string(42 + i));
   }
   EXPECT_THAT(start({.count = 0}, [] {}), Fails(ErrorCode::invalid_argument));
+}
+
+TEST(Workers, AreNamedInOneLine) {
+  auto workers = value_of(start({.name = "w\nx"}, [] { return 3; }));
+  EXPECT_THAT(value_of(workers.wait())[0].error, StartsWith("w x 0 (pid "));
+  EXPECT_THAT(start({.count = 0, .name = "w\nx"}, [] {}),
+              Fails(ErrorCode::invalid_argument, StartsWith("workers 'w x': ")));
+}
+
+// As one that refuses to be a worker.
+TEST(Workers, WhatOneSaidIsReceivedAlsoIfItReadNothing) {
+  auto sockets = value_of(launch::make_socket_pair());
+  ASSERT_TRUE(launch::send_message(sockets.first.get(), launch::MessageKind::serve));
+  launch::send_text(sockets.second.get(), launch::MessageKind::failure, "because");
+  sockets.second = FileDescriptor();
+  const auto message = value_of(launch::receive_message(sockets.first.get()));
+  ASSERT_TRUE(message);
+  EXPECT_EQ(message->content.inline_bytes(), "because");
+  EXPECT_FALSE(value_of(launch::receive_message(sockets.first.get())));
 }
 
 TEST(Workers, WhatAWorkerForksDoesNotReportAsTheWorker) {
