@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <memory>
 #include <string>
 #include <sys/mman.h>
 
+#include <cowshed/base/try.h>
 #include <cowshed/share/channel/segment.h>
 #include <cowshed/share/os/huge_pages.h>
 #include <cowshed/share/os/memfd.h>
@@ -42,20 +44,13 @@ Expected<ChannelSegment::Block> ChannelSegment::allocate(std::uint64_t size) {
     block = claim_block(c, mine);
   }
   if (block == plan_.blocks) return make_error(ErrorCode::would_block, "no block now");
-  if (memory_exceeded()) {
-    free_block(block, mine);
-    return make_error(ErrorCode::would_block, "no memory now");
-  }
+  const auto give_back = [&](const std::uint32_t* claimed) { free_block(*claimed, mine); };
+  std::unique_ptr<const std::uint32_t, decltype(give_back)> claimed(&block, give_back);
+  if (memory_exceeded()) return make_error(ErrorCode::would_block, "no memory now");
   const Block allocated = {block, mine, block_data(block)};
-  if (allocated.data == nullptr) {
-    auto refused = map_error(block, errno);
-    free_block(block, mine);
-    return refused;
-  }
-  if (auto backed = back(allocated, pages); !backed) {
-    free_block(block, mine);
-    return tl::make_unexpected(std::move(backed.error()));
-  }
+  if (allocated.data == nullptr) return map_error(block, errno);
+  TRY_VOID(back(allocated, pages));
+  (void)claimed.release();
   return allocated;
 }
 
