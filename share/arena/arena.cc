@@ -13,16 +13,13 @@ namespace cowshed {
 using namespace internal;
 
 Expected<Arena> Arena::create(const ArenaOptions& options) {
-  TRY(ArenaCore* const core, take_vacant_core());
-  std::unique_lock lock(core->mutex());
-  auto opened = core->open(options);
-  lock.unlock();  // the table's lock comes before a core's
-  if (!opened) {
-    give_back_core(core);
-    return tl::make_unexpected(std::move(opened.error()));
+  TRY(VacantCore core, take_vacant_core());
+  {
+    const std::lock_guard lock(core->mutex());
+    TRY_VOID(core->open(options));
   }
   show_arena(*core);
-  return Arena(*core);
+  return Arena(*core.release());
 }
 
 Arena::Arena(ArenaCore& core) noexcept : core_(&core), resource_(core.resource()) {}

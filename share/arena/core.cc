@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <linux/membarrier.h>
+#include <new>
 #include <sched.h>
 #include <string>
 #include <sys/mman.h>
@@ -46,18 +47,20 @@ bool ArenaCore::prepare() {
 
 Expected<void> ArenaCore::open(const ArenaOptions& options) {
   TRY_VOID(register_membarrier(options.name));
+  Description description = {.name = options.name};
   TRY(const ArenaMapping mapping, map_new_arena(options));
+  description.begin = mapping.begin;
+  description.capacity = mapping.size;
   set_name(options.name);
   huge_pages_ = options.huge_pages;
-  auto started = start_jemalloc(mapping, 0);
-  if (!started) {
+  const auto give_up = [&] {
     unmap_arena(mapping.begin, mapping.size);
     ::close(mapping.fd);
-    return started;
-  }
+  };
+  TRY_VOID(start_jemalloc_or(give_up, mapping, 0));
   open_fd_ = mapping.fd;
   known_elsewhere_ = false;
-  become({.name = options.name, .begin = mapping.begin, .capacity = mapping.size});
+  become(std::move(description));
   resume();
   return {};
 }
@@ -214,7 +217,7 @@ void ArenaCore::close() {
   begin_ = end_ = open_begin_ = 0;
   if (before != ArenaState::not_inherited) unmap_arena(start, size, known_elsewhere_);
   if (open_fd_ >= 0) ::close(std::exchange(open_fd_, -1));
-  for (const int fd : std::exchange(segments_, {}).files()) ::close(fd);
+  segments_.close_files();
   key_ = 0;
   past_ = {};
   resource_ = nullptr;
@@ -226,7 +229,10 @@ bool ArenaCore::abandon() {
   if (!is_needed()) return false;
   if (state() == ArenaState::open && scopes_ == 0) {
     huge_pages_ = false;  // not worth the time any more
-    (void)seal(FreezeMode::lenient, nullptr);
+    try {
+      (void)seal(FreezeMode::lenient, nullptr);
+    } catch (const std::bad_alloc&) {  // it stays open
+    }
   }
   return true;
 }

@@ -166,6 +166,18 @@ class ArenaCore final {
 
   // core.cc: the open part.
   Expected<void> start_jemalloc(const ArenaMapping& mapping, std::size_t first);
+  // Calls give_up() if that fails or throws.
+  template <class GiveUp>
+  Expected<void> start_jemalloc_or(GiveUp give_up, const ArenaMapping& mapping, std::size_t first) {
+    try {
+      auto started = start_jemalloc(mapping, first);
+      if (!started) give_up();
+      return started;
+    } catch (...) {
+      give_up();
+      throw;
+    }
+  }
   void set_hooks();
   void stop_jemalloc();
   bool pause();
@@ -187,10 +199,12 @@ class ArenaCore final {
 
   // core_freezing.cc
   Expected<void> seal(FreezeMode mode, const Progress& progress);
+  Expected<void> seal_paused(FreezeMode mode, const Progress& progress,
+                             const std::vector<Run>& changed, bool& open_again);
   Expected<std::vector<Run>> copy_changed(const Generation& generation,
                                           const std::vector<Run>& changed, const Progress& progress,
                                           Frozen& now) const;
-  void assign_sealed(const std::vector<Run>& runs);
+  std::vector<int> files_without(const SegmentMap& segments) const;
   Expected<void> reopen();
   void abandon_reopened();
 

@@ -51,6 +51,25 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
     TRY(changed, written_runs(begin(), first, who()));
   }
   if (!pause()) return no_membarrier(name());
+  bool open_again = true;  // else the arena stays paused
+  const auto go_on = [&] {
+    if (state() != ArenaState::paused) return;
+    discard_copies({open_fd_, begin(), end() - begin()}, first);
+    if (open_again) resume();
+  };
+  try {
+    auto sealed = seal_paused(mode, progress, changed, open_again);
+    go_on();
+    return sealed;
+  } catch (...) {  // no memory, or an exception of `progress`
+    go_on();
+    throw;
+  }
+}
+
+Expected<void> ArenaCore::seal_paused(FreezeMode mode, const Progress& progress,
+                                      const std::vector<Run>& changed, bool& open_again) {
+  const std::size_t first = frozen_bytes();
   jemalloc::purge_arena(jemalloc_arena_);
   Frozen now = past_;
   add_live_blocks(now);
@@ -67,27 +86,26 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   }
   memory_.add_to(now.taken, now.small, now.huge_page_error);
   const Generation generation = {{open_fd_, begin(), end() - begin()}, first, memory_.used()};
-  bool open_again = true;  // else the arena stays paused
-  auto copied = copy_changed(generation, changed, part_of(progress, collapsed, 0), now);
-  auto sealed = copied.and_then(
-      [&](const auto&) { return seal_generation(generation, mode, who(), open_again); });
-  if (!sealed) {
-    discard_copies(generation.mapping, first);
-    if (open_again) resume();
-    return sealed;
-  }
-  // From here on the freeze cannot be undone.
-  auto mapped = map_copies(generation.mapping, *copied, mode, who());
-  copied->push_back({first, generation.used});
-  assign_sealed(*copied);
-  now.on_disk = segments_.bytes_on_disk(now.holes);
+  TRY(const auto copied, copy_changed(generation, changed, part_of(progress, collapsed, 0), now));
+  SegmentMap segments = segments_;
+  for (const Run& run : copied) segments.assign(run, open_fd_);
+  segments.assign({first, generation.used}, open_fd_);
+  now.on_disk = segments.bytes_on_disk(now.holes);
+  const std::vector<int> unused = files_without(segments);
+  const std::string who = this->who();
+  open_again = false;
+  TRY_VOID(seal_generation(generation, mode, who, open_again));
+  // From here on the freeze cannot be undone, and nothing throws until it is whole.
+  segments_ = std::move(segments);
+  open_fd_ = -1;
+  for (const int fd : unused) ::close(fd);
   frozen_bytes_ = generation.used;
   stop_jemalloc();
   past_ = std::move(now);
   mode_ = mode;
   ++generation_;
   state_.store(frozen_state(mode), std::memory_order_release);
-  return mapped;
+  return map_copies(generation.mapping, copied, mode, who);
 }
 
 // Copies into the generation what changed of the frozen part and, if there is memory for it, what
@@ -116,15 +134,14 @@ Expected<std::vector<Run>> ArenaCore::copy_changed(const Generation& generation,
   return runs;
 }
 
-// Backs these runs by the new generation's file, and closes the files that back nothing any more.
-void ArenaCore::assign_sealed(const std::vector<Run>& runs) {
-  auto before = segments_.files();
-  before.push_back(open_fd_);
-  for (const Run& run : runs) segments_.assign(run, open_fd_);
-  open_fd_ = -1;
-  const auto after = segments_.files();
-  for (const int fd : before)
-    if (std::find(after.begin(), after.end(), fd) == after.end()) ::close(fd);
+// The files of this arena that back nothing any more with these segments.
+std::vector<int> ArenaCore::files_without(const SegmentMap& segments) const {
+  auto files = segments_.files();
+  files.push_back(open_fd_);
+  const auto after = segments.files();
+  std::erase_if(files,
+                [&](int fd) { return std::find(after.begin(), after.end(), fd) != after.end(); });
+  return files;
 }
 
 Expected<void> ArenaCore::thaw() {
@@ -140,11 +157,7 @@ Expected<void> ArenaCore::reopen() {
   TRY_VOID(register_membarrier(name()));  // adopt() did not
   const std::size_t first = frozen_bytes();
   TRY(const ArenaMapping mapping, map_generation(name(), begin(), end() - begin(), first));
-  auto started = start_jemalloc(mapping, first);
-  if (!started) {
-    unmap_generation(mapping, first);
-    return started;
-  }
+  TRY_VOID(start_jemalloc_or([&] { unmap_generation(mapping, first); }, mapping, first));
   open_fd_ = mapping.fd;
   key_ = new_key();  // caches of threads belong to the jemalloc arena of before
   resume();
@@ -165,9 +178,14 @@ Expected<void> ArenaCore::refreeze(const Progress& progress) {
   TRY(const std::size_t private_now, count_private_bytes(begin(), frozen_bytes(), who()));
   if (private_now == 0) return {};
   TRY_VOID(reopen());
-  auto sealed = seal(mode_, progress);
-  if (!sealed && is_open()) abandon_reopened();
-  return sealed;
+  try {
+    auto sealed = seal(mode_, progress);
+    if (!sealed && is_open()) abandon_reopened();
+    return sealed;
+  } catch (...) {
+    if (is_open()) abandon_reopened();
+    throw;
+  }
 }
 
 Expected<std::size_t> ArenaCore::collapse(const Progress& progress) {

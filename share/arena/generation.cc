@@ -2,6 +2,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <iterator>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -97,6 +98,16 @@ std::vector<int> SegmentMap::files() const {
     if (std::find(result.begin(), result.end(), segment.fd) == result.end())
       result.push_back(segment.fd);
   return result;
+}
+
+void SegmentMap::close_files() noexcept {
+  for (auto segment = segments_.begin(); segment != segments_.end(); ++segment) {
+    const bool is_last =
+        std::none_of(std::next(segment), segments_.end(),
+                     [&](const Segment& other) { return other.fd == segment->fd; });
+    if (is_last) ::close(segment->fd);
+  }
+  segments_.clear();
 }
 
 std::vector<Run> SegmentMap::runs_of(int fd) const {

@@ -29,6 +29,7 @@ class SegmentMap {
 
   const std::vector<Segment>& segments() const { return segments_; }  // in order
   std::vector<int> files() const;                                     // each once
+  void close_files() noexcept;  // leaves the map empty; allocates nothing
   std::vector<Run> runs_of(int fd) const;
   std::size_t bytes_on_disk(const std::vector<Run>& holes) const;
 

@@ -97,7 +97,7 @@ std::uint32_t close_abandoned() {
 
 }  // namespace
 
-Expected<ArenaCore*> take_vacant_core() {
+Expected<VacantCore> take_vacant_core() {
   static constexpr fork_handlers::Handlers kHandlers = {&before_fork, &after_fork_in_parent,
                                                         &after_fork_in_child};
   fork_handlers::enter(fork_handlers::Rank::arenas, kHandlers);
@@ -116,7 +116,7 @@ Expected<ArenaCore*> take_vacant_core() {
     if (!entry.core.load()->prepare())
       return make_error(ErrorCode::out_of_memory, "no memory is left for another arena's records");
     entry.taken = true;
-    return entry.core.load();
+    return VacantCore(entry.core.load());
   }
   return make_error(ErrorCode::invalid_argument,
                     "a process has at most 1024 arenas at a time; destroy one first, of those that "

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include <cowshed/share/arena/core.h>
@@ -9,10 +10,15 @@
 // The arenas of this process, as a table of cores; and the fork handlers that keep them usable.
 namespace cowshed::internal {
 
-// Returns a vacant core, which the caller opens or gives back.  Fails if there are
-// layout::kMaxArenas.
-Expected<ArenaCore*> take_vacant_core();
 void give_back_core(ArenaCore* core);
+struct GiveBackCore {
+  void operator()(ArenaCore* core) const { give_back_core(core); }
+};
+// A core that is given back unless it is released to an Arena.
+using VacantCore = std::unique_ptr<ArenaCore, GiveBackCore>;
+
+// Fails if there are layout::kMaxArenas.
+Expected<VacantCore> take_vacant_core();
 
 // All cores, also vacant ones.
 std::vector<ArenaCore*> all_cores();

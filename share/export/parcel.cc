@@ -209,18 +209,15 @@ Expected<Arena> adopt_arena(Description arena, Files files, Holder holder, const
     segment.fd = files[static_cast<std::size_t>(segment.fd)].get();
   if (const int error = install_stray_write_handler())
     return system_error("the SIGSEGV handler cannot be installed", error);
-  TRY(ArenaCore* core, take_vacant_core());
-  if (auto mapped = map_arena(arena, holder, who); !mapped) {
-    give_back_core(core);
-    return tl::make_unexpected(std::move(mapped.error()));
-  }
+  TRY(VacantCore core, take_vacant_core());
+  TRY_VOID(map_arena(arena, holder, who));
   {
     const std::lock_guard lock(core->mutex());
     core->adopt(std::move(arena));
   }
   for (FileDescriptor& file : files) file.release();
   show_arena(*core);
-  return ArenaAccess::arena_of(core);
+  return ArenaAccess::arena_of(core.release());
 }
 
 Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names, std::vector<Arena> had) {
