@@ -18,7 +18,8 @@ extern "C" const char cowshed_must_be_built_with_GLIBCXX_DEBUG_too;
 #endif
 
 // How all Cowshed libraries report failure.  They never print or abort.  If ordinary memory runs
-// out, they throw std::bad_alloc, as the standard library does.
+// out, they throw std::bad_alloc, as the standard library does.  One exception: at a thread's first
+// call, glibc ends the process if it has no memory to register the end of the thread.
 namespace cowshed {
 
 // What went wrong, for programs that react to it.  To report an error, its message is enough.

@@ -45,7 +45,8 @@ namespace cowshed {
 //
 // A program with more rights than its caller (set-user-ID, set-group-ID, file capabilities) refuses
 // to be a worker, because its caller would choose what it does.  Such a program can start workers
-// by Start::fork only; spawn and forkserver fail with an error that says so.
+// by Start::fork only.  With forkserver, start() fails with an error that says so; with spawn, each
+// worker does.
 class Runtime {
  public:
   Runtime(int argc, char** argv);

@@ -34,13 +34,26 @@ StartedWorkers::StartedWorkers(const WorkersOptions& options, WorkerTask task)
   launch_->task = std::move(task);
 }
 
+// Allocates nothing: a destructor must not throw.
 StartedWorkers::~StartedWorkers() {
   if (getpid() != owner_) return;
   for (Child& child : children_) {
-    child.killed = true;
-    if (!send_signal(child, SIGKILL)) child.pidfd = FileDescriptor();  // another user's: let it run
+    if (!child.running()) continue;
+    if (!launch::send_signal(child.exit.pid, child.pidfd, SIGKILL))
+      child.pidfd = FileDescriptor();  // another user's: let it run
   }
-  (void)reap_until(children_, Clock::time_point::max(), Restart::no);
+  const auto patience = Clock::now() + kReportPatience;
+  for (const Child& child : children_) {
+    if (!child.running()) continue;
+    siginfo_t info = {};
+    if (launch_->options.method != Start::forkserver) {
+      TEMP_FAILURE_RETRY(waitid(P_PIDFD, static_cast<id_t>(child.pidfd.get()), &info, WEXITED));
+    } else {
+      // The forkserver reaps it, and then closes its end of the socket.
+      (void)is_ready(child.pidfd.get(), POLLIN, -1);
+      (void)is_ready(child.socket.get(), 0, launch::milliseconds_until(patience));
+    }
+  }
 }
 
 Expected<void> StartedWorkers::start() {
@@ -195,7 +208,6 @@ Expected<bool> StartedWorkers::reap(Child& child, Clock::time_point deadline) {
         0) {
       return system_error(named("waitid of pid " + std::to_string(child.exit.pid)), errno);
     }
-    child.read_messages();
     child.set_end(info.si_code, info.si_status);
   }
   child.pidfd = FileDescriptor();
