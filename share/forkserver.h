@@ -39,7 +39,7 @@ struct ForkServerOptions {
 // the terminal's signals (SIGINT, SIGQUIT, SIGHUP): its owner gets them and decides.  It ends when
 // its owner ends for any reason; if it is stopped then, it ends when it is continued.  Workers with
 // .die_with_parent end with it.  If it is killed, the other workers go on, and nobody learns how
-// they end.  While it is stopped (SIGSTOP), start() and wait() wait.
+// they end.  While it is stopped (SIGSTOP), start() and wait() wait; time limits hold, to 100 ms.
 class ForkServer {
  public:
   // Starts a forkserver and waits until the warm-up function has returned.  Ignores its value.
