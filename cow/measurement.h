@@ -156,11 +156,11 @@ struct ProcessCopies {
   bool unreadable = false;
 
   std::uint64_t execs = 0;
-  // The part of copied_pages before the last exec.  The sampled backend counts those that it saw.
+  // The part of copied_pages before the first exec.  The sampled backend counts those that it saw.
   std::optional<std::uint64_t> copied_pages_before_exec;
-  // Pages that the parent copied while this process lived and shared its memory: those that it
-  // would not have copied without it, if it was the only child.  Sampled by the tracepoint backend;
-  // nullopt for a sum of several processes.
+  // Pages that the parent copied from the fork (or the begin of the measurement) until this process
+  // ended or executed a program: those that it would not have copied without it, if it was the only
+  // child.  Exact; nullopt for the sampled backend, and for a sum of several processes.
   std::optional<std::uint64_t> parent_copied_pages;
   std::vector<ArenaCopies> arenas;
   // Every object of the arenas with copied pages, as of the last sample of the living process.

@@ -68,8 +68,11 @@ struct ProcessCounts {
   // Pages that the kernel copied into huge pages without a fault (MADV_COLLAPSE, khugepaged).  They
   // are private afterwards.  nullopt if the kernel does not report collapses.
   std::optional<std::uint64_t> collapsed_pages;
-  // The part of copied_pages() before the last exec.
+  // The part of copied_pages() before the first exec.
   std::uint64_t copied_pages_before_exec = 0;
+  // Pages that were copied in the memory that it was forked from, from the fork (or when it was
+  // first tracked) until its own exec or end.  nullopt: unknown.
+  std::optional<std::uint64_t> parent_copied_pages;
   std::vector<ArenaCount> arenas;  // part of copied_file_pages
 
   std::uint64_t copied_pages() const {

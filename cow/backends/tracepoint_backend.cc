@@ -70,6 +70,8 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.failed_faults = counts.failed_faults;
   copies.other_faults = counts.other_faults;
   copies.copied_pages_before_exec = counts.copied_pages_before_exec;
+  if (copies.role == Role::child && !counts.shares_memory)
+    copies.parent_copied_pages = counts.parent_copied_pages;
 }
 
 bool is_gone(const ProcessCopies& process) {
@@ -227,10 +229,7 @@ void TracepointBackend::add_snapshot(const Snapshot& snapshot) {
   alive_.clear();
   for (const ProcessCounts& counts : snapshot.processes) {
     Process& process = processes_[counts.id];
-    const bool is_new = process.live == nullptr;
-    if (!is_new) process.live->copied_before = process.copies.copied_pages().value_or(0);
-    if (is_new || process.live->counts != counts) update(process, counts);
-    count_parents_copies(process, is_new);
+    if (process.live == nullptr || process.live->counts != counts) update(process, counts);
     read_objects(process);
     if (counts.alive) alive_.insert(alive_.end(), counts.pid);
   }
@@ -253,21 +252,6 @@ void TracepointBackend::update(Process& process, const ProcessCounts& counts) {
   process.live->has_changed = true;
   if (is_new) inherit(process, counts);
   count_arenas(process);
-}
-
-// A snapshot may come some time after the child's start or end.  But with no child the parent
-// copies nothing, so what it copied in between is the child's.
-void TracepointBackend::count_parents_copies(Process& child, bool is_new) {
-  if (child.copies.role == Role::root || child.copies.execs > 0 || child.copies.shares_memory)
-    return;
-  const auto parent = processes_.find(child.live->counts.parent_id);
-  if (parent == processes_.end()) return;
-  const std::uint64_t copied = parent->second.copies.copied_pages().value_or(0);
-  if (is_new) {
-    child.live->parents_at_start =
-        parent->second.live ? parent->second.live->copied_before : copied;
-  }
-  child.copies.parent_copied_pages = copied - child.live->parents_at_start;
 }
 
 void TracepointBackend::inherit(Process& child, const ProcessCounts& counts) {

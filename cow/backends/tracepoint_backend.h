@@ -55,11 +55,9 @@ class TracepointBackend : public Backend {
 
   // The state of a process until one sample() after its end.
   struct Live {
-    ProcessCounts counts;                // as of the last sample()
-    bool has_changed = true;             // has counted something since the last scan
-    bool was_gone = false;               // before the last snapshot, as all were
-    std::uint64_t copied_before = 0;     // copied pages as of the sample() before the last
-    std::uint64_t parents_at_start = 0;  // copied pages of the parent
+    ProcessCounts counts;     // as of the last sample()
+    bool has_changed = true;  // has counted something since the last scan
+    bool was_gone = false;    // before the last snapshot, as all were
     std::uint64_t parent_id = 0;
     PageRanges inherited;                 // pages of frozen arenas that the parent had copied
     PageRanges for_children;              // such pages of its own, read in the sample()
@@ -82,7 +80,6 @@ class TracepointBackend : public Backend {
   void note_who_is_gone();
   void add_snapshot(const Snapshot& snapshot);
   void update(Process& process, const ProcessCounts& counts);
-  void count_parents_copies(Process& child, bool is_new);
   void inherit(Process& child, const ProcessCounts& counts);
   const PageRanges& pages_for_children(Process& parent);
   void read_arenas(Process& process);

@@ -34,9 +34,8 @@ int BPF_PROG(on_new_task, struct task_struct* child) {
   fill_key(&key, child);
   if (child->tgid != parent->tgid) {
     struct cowshed_process* creator = bpf_map_lookup_elem(&processes, &thread->key);
-    __u64 parent_id = creator ? creator->id : 0;
     __u32 flags = child->mm == parent->mm ? COWSHED_SHARES_MEMORY : COWSHED_FORK_SEEN;
-    if (add_process(child, &key, parent_id, flags, 0) < 0) return 0;
+    if (add_process(child, &key, creator, flags, 0) < 0) return 0;
   }
   if (!add_thread(child, &key, 0) && child->tgid != parent->tgid)
     bpf_map_delete_elem(&processes, &key);
@@ -62,11 +61,15 @@ int BPF_PROG(on_rename, struct task_struct* task, const char* comm) {
       __builtin_memset(counts, 0, sizeof *counts);
     }
     begin_record_change();
-    process->execs++;
-    process->copied_before_exec =
-        counts->faults[COWSHED_COPIED_ANON] + counts->faults[COWSHED_COPIED_FILE] +
-        process->counts.faults[COWSHED_COPIED_ANON] + process->counts.faults[COWSHED_COPIED_FILE] +
-        counts->copied_hugetlb_pages + process->counts.copied_hugetlb_pages;
+    if (!process->execs++) {
+      process->copied_before_exec =
+          counts->faults[COWSHED_COPIED_ANON] + counts->faults[COWSHED_COPIED_FILE] +
+          process->counts.faults[COWSHED_COPIED_ANON] +
+          process->counts.faults[COWSHED_COPIED_FILE] + counts->copied_hugetlb_pages +
+          process->counts.copied_hugetlb_pages;
+    }
+    end_sharing(process);
+    process->memory = thread->memory = new_memory();
     bpf_probe_read_kernel_str(process->comm, sizeof process->comm, comm);
     end_record_change();
   }
@@ -117,6 +120,7 @@ static __noinline int count_hugetlb(struct thread_state* thread, __u64 address, 
   __u32 bits = BPF_CORE_READ(inode, i_blkbits);
   __u32 pages = bits > 12 ? 1U << ((bits - 12) & 31) : 512;
   thread->counts.copied_hugetlb_pages += pages;
+  note_copies(thread, pages);
   thread->address = address;
   fault->mode = mode;
   sample_copies(thread, pages);
@@ -187,6 +191,7 @@ static __noinline int count_arena(struct thread_state* thread) {
 
 static __always_inline void count_copy(struct thread_state* thread) {
   struct pending_fault* fault = &thread->pending;
+  note_copies(thread, 1);
   if (was_split(thread)) thread->counts.huge_splits++;
   if (fault->fault_class == COWSHED_COPIED_FILE && fault->traits & MAPPING_ARENA)
     count_arena(thread);

@@ -149,15 +149,33 @@ static __always_inline __u64 frozen_arena_bytes(void) {
   return sum.bytes;
 }
 
+/* A parent's copies count for a child from its fork on. */
+static __always_inline void begin_sharing(struct cowshed_process* process, __u64 parents_memory) {
+  claim_memory(parents_memory);
+  process->parents_memory = parents_memory;
+  process->parents_copied_at_fork = memory_of(parents_memory)->copied_pages;
+}
+
+/* To the child's exec or its end. */
+static __always_inline void end_sharing(struct cowshed_process* process) {
+  if (process->flags & COWSHED_PARTED) return;
+  struct cowshed_memory* memory = memory_of(process->parents_memory);
+  if (memory->id != process->parents_memory) process->parents_memory = 0;
+  process->parents_copied_at_parting = memory->copied_pages;
+  __sync_fetch_and_or(&process->flags, COWSHED_PARTED);
+}
+
 /* Creates the record of `task`'s process unless it exists.  1: created, 0: existed, -1: no room. */
 static __always_inline int add_process(struct task_struct* task, struct cowshed_key* key,
-                                       __u64 parent_id, __u32 flags, __u32 slot) {
+                                       struct cowshed_process* parent, __u32 flags, __u32 slot) {
   if (bpf_map_lookup_elem(&processes, key)) return 0;
   struct cowshed_process* process = bpf_map_lookup_elem(&new_process, &slot);
   if (!process) return -1;
   __builtin_memset(process, 0, sizeof *process);
   process->id = __sync_fetch_and_add(&last_id, 1) + 1;
-  process->parent_id = parent_id;
+  process->parent_id = parent ? parent->id : 0;
+  process->memory = parent && flags & COWSHED_SHARES_MEMORY ? parent->memory : new_memory();
+  if (parent && !(flags & COWSHED_SHARES_MEMORY)) begin_sharing(process, parent->memory);
   if (flags & COWSHED_FORK_SEEN) {
     process->shared_at_fork_bytes = anonymous_bytes(task); /* without what was kept from it */
     process->shared_arena_bytes = frozen_arena_bytes();
@@ -198,6 +216,7 @@ static __always_inline int add_thread(struct task_struct* task, struct cowshed_k
   thread->await_exec = await_exec;
   thread->key = *key;
   thread->program = (__u64)BPF_CORE_READ(task, mm);
+  thread->memory = process->memory;
   return 1;
 }
 
@@ -232,6 +251,7 @@ static __always_inline void flush_counts(struct thread_state* thread, struct tas
           group ? BPF_CORE_READ(signal, group_exit_code) : BPF_CORE_READ(leader, exit_code);
       bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
       process->end_ns = bpf_ktime_get_ns();
+      end_sharing(process);
       __sync_fetch_and_or(&process->flags, COWSHED_ENDED);
     }
   }

@@ -85,6 +85,7 @@ struct thread_state {
   __u32 await_exec;
   struct cowshed_key key;
   __u64 program; /* the address space of its program: compared, never dereferenced */
+  __u64 memory;  /* the number of its address space */
   struct sample_turn turn;
   __u32 failures; /* that were sampled */
   __u32 failure;  /* of the sample that is taken: enum cowshed_failure */
@@ -138,6 +139,31 @@ struct {
   __type(key, __u32);
   __type(value, struct cowshed_process);
 } new_process SEC(".maps");
+
+struct cowshed_memory memories[COWSHED_MEMORIES]; /* no map: a lookup would be a call */
+__u64 last_memory;
+
+static __always_inline struct cowshed_memory* memory_of(__u64 id) {
+  return &memories[id & (COWSHED_MEMORIES - 1)];
+}
+
+static __always_inline void claim_memory(__u64 id) {
+  struct cowshed_memory* memory = memory_of(id);
+  if (memory->id == id) return;
+  memory->copied_pages = 0;
+  memory->id = id;
+}
+
+static __always_inline void note_copies(struct thread_state* thread, __u64 pages) {
+  struct cowshed_memory* memory = memory_of(thread->memory);
+  if (memory->id == thread->memory) __sync_fetch_and_add(&memory->copied_pages, pages);
+}
+
+static __always_inline __u64 new_memory(void) {
+  __u64 id = __sync_fetch_and_add(&last_memory, 1) + 1;
+  claim_memory(id);
+  return id;
+}
 
 struct cowshed_losses losses;
 struct cowshed_adoption adoption;

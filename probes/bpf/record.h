@@ -49,6 +49,15 @@ enum cowshed_process_flags {
   COWSHED_SHARES_MEMORY = 2, /* began in its parent's address space (vfork, posix_spawn) */
   COWSHED_FORK_SEEN = 4,     /* what it shared then is known */
   COWSHED_ENDED = 8,
+  COWSHED_PARTED = 16, /* has left the memory of its fork, by an exec or its end */
+};
+
+/* What was copied in an address space, by its number.  A later one may have the same slot. */
+#define COWSHED_MEMORIES 65536
+
+struct cowshed_memory {
+  __u64 id;
+  __u64 copied_pages;
 };
 
 /* Value of the map `processes`.  A thread's counters are added when it ends, between changes of the
@@ -62,7 +71,11 @@ struct cowshed_process {
   __u64 end_ns;                 /* CLOCK_MONOTONIC, 0 while alive */
   __u64 shared_at_fork_bytes;
   __u64 shared_arena_bytes; /* at the fork */
-  __u64 copied_before_exec;
+  __u64 copied_before_exec; /* before the first */
+  __u64 memory;             /* the number of its address space */
+  __u64 parents_memory;     /* that it was forked from; 0: unknown */
+  __u64 parents_copied_at_fork;
+  __u64 parents_copied_at_parting;
   __u64 collapsed_pages;
   __u32 pid;  /* in the loader's PID namespace, 0 where it has none there */
   __u32 ppid; /* at the start */

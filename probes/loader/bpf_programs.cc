@@ -152,6 +152,9 @@ int Programs::sample_counts_map() const {
   return bpf_map__fd(state_->skeleton->maps.sample_counts);
 }
 const cowshed_losses& Programs::losses() const { return state_->skeleton->bss->losses; }
+cowshed_memory Programs::memory(std::uint64_t id) const {
+  return state_->skeleton->bss->memories[id % COWSHED_MEMORIES];
+}
 std::uint64_t Programs::slow_lookups() const { return state_->skeleton->bss->slow_lookups; }
 std::uint64_t Programs::processes_added() const {
   return __atomic_load_n(&state_->skeleton->bss->processes_added, __ATOMIC_ACQUIRE);

@@ -50,6 +50,19 @@ void set_end(ProcessCounts& to, const cowshed_process& from, std::int64_t offset
   else to.signal = WTERMSIG(status);
 }
 
+std::optional<std::uint64_t> copied_by_parent(const cowshed_process& process,
+                                              const Programs& programs) {
+  if (process.parents_memory == 0) return std::nullopt;
+  std::uint64_t copied = process.parents_copied_at_parting;
+  if ((process.flags & COWSHED_PARTED) == 0) {
+    const cowshed_memory memory = programs.memory(process.parents_memory);
+    if (memory.id != process.parents_memory) return std::nullopt;
+    copied = memory.copied_pages;
+  }
+  if (copied < process.parents_copied_at_fork) return std::nullopt;
+  return copied - process.parents_copied_at_fork;
+}
+
 ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
                        std::int64_t offset_ns) {
   ProcessCounts counts;
@@ -162,6 +175,7 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
     const bool ended = has_ended(view.record);
     if (ended) view.record = take_process(*programs_, key, view.record);
     ProcessCounts counts = describe(key, view.record, offset_ns_);
+    counts.parent_copied_pages = copied_by_parent(view.record, *programs_);
     cowshed_counts sum = view.record.counts;
     add(sum, view.live.counts);
     set_counts(counts, sum);

@@ -22,6 +22,26 @@ TEST_F(Lineage, CopiesBeforeAnExecAreKeptApart) {
   EXPECT_NEAR(static_cast<double>(busy.copied_pages() - idle.copied_pages()), 2000, 4);
 }
 
+TEST_F(Lineage, CopiesAfterAnExecAreNotBeforeTheNext) {
+  const ProcessCounts busy = run("exec_twice", 1000).measured;
+  EXPECT_EQ(busy.execs, 2U);
+  EXPECT_GT(busy.copied_pages(), 1000U);
+  EXPECT_LT(busy.copied_pages_before_exec, 100U);
+}
+
+// No snapshot is taken while the children live.
+TEST_F(Lineage, AParentsCopiesAreThoseOfTheChildsLife) {
+  const SubjectRun run = this->run("saves", 1000);
+  std::vector<double> by_parent;
+  for (const ProcessCounts& process : run.processes)
+    if (process.parent_id == run.measured.id)
+      by_parent.push_back(static_cast<double>(process.parent_copied_pages.value_or(~0U)));
+  ASSERT_THAT(by_parent, SizeIs(3));
+  EXPECT_NEAR(by_parent[0], 1000, 10);
+  EXPECT_NEAR(by_parent[1], 0, 10);
+  EXPECT_NEAR(by_parent[2], 1000, 10);
+}
+
 TEST_F(Lineage, WhatAnExecItselfCopiesIsTheNewPrograms) {
   const SubjectRun run = this->run("exec_at_the_end", 0);
   EXPECT_EQ(run.measured.execs, 1U);

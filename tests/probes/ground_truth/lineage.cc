@@ -31,16 +31,52 @@ KIND(grandchild_copied) {
   fail("execve");
 }
 
+// N in decimal; nothing here allocates.
+std::array<char, 24> digits() {
+  std::array<char, 24> number{};
+  long rest = count;
+  for (std::size_t i = number.size() - 1; i-- > 0; rest /= 10)
+    number[i] = static_cast<char>('0' + rest % 10);
+  return number;
+}
+
+// A parent that copies N pages while its first and its third child share them.
+KIND(saves) {
+  in_child([] {
+    char* pages = written_private_pages();
+    {
+      const Sharer sharer;
+      write_all(pages);
+    }
+    {
+      const Sharer sharer;
+    }
+    write_all(pages);
+    const Sharer sharer;
+    write_all(pages);
+  });
+}
+
+// It copies N pages between two execs.
+KIND(exec_twice) {
+  one_down([] { execute("copies_and_executes", digits().data()); });
+}
+
+KIND(copies_and_executes) {
+  char* pages = written_private_pages();
+  {
+    const Sharer sharer;
+    write_all(pages);
+  }
+  execute("idle", "0");
+}
+
 KIND(exec_between) {
   char* pages = written_private_pages();
   one_down([=] {
     print("measured", getpid());
     write_all(pages);
-    char number[24] = {};
-    long rest = count;
-    for (char* digit = number + sizeof number - 2; digit >= number; --digit, rest /= 10)
-      *digit = static_cast<char>('0' + rest % 10);
-    execute("after_exec", number);
+    execute("after_exec", digits().data());
   });
 }
 
