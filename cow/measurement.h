@@ -128,6 +128,9 @@ struct ProcessCopies {
   std::optional<std::uint64_t> copied_anon_pages;
   // The same in a private mapping of a file, such as a library's .data or a lenient arena.
   std::optional<std::uint64_t> copied_file_pages;
+  // Part of it, without arenas: pages that the process or an ancestor had written to before, so
+  // that a fork shared them.  nullopt for the sampled backend.
+  std::optional<std::uint64_t> copied_shared_file_pages;
   // The page was write-protected, but no longer shared: the kernel made it writable without a copy.
   std::optional<std::uint64_t> reused_pages;
   // A write to the shared zero page that an earlier read had mapped: a new page, no copy.
@@ -185,11 +188,19 @@ struct ProcessCopies {
     if (!pages) return std::nullopt;
     return *pages * kPageSize;
   }
-  // Copied memory divided by memory shared at the fork, at most 1: a page that a further fork
-  // shares again is copied again.  Copies after an exec are excluded.  nullopt if either is unknown
-  // or nothing was shared.
+  // Those of memory that a fork shares, before an exec: not the first writes to private pages of
+  // files other than frozen arenas.  (Before an exec, such writes may be among them.)
+  std::optional<std::uint64_t> copied_shared_pages() const {
+    const auto all = execs == 0 ? copied_pages() : copied_pages_before_exec;
+    if (!all || !copied_anon_pages) return std::nullopt;
+    std::uint64_t pages = *copied_anon_pages + copied_shared_file_pages.value_or(0);
+    for (const ArenaCopies& arena : arenas) pages += arena.copied_pages;
+    return std::min(pages, *all);
+  }
+  // Copied shared memory divided by memory shared at the fork, at most 1: a page that a further
+  // fork shares again is copied again.  nullopt if either is unknown or nothing was shared.
   std::optional<double> copied_ratio() const {
-    const auto pages = execs == 0 ? copied_pages() : copied_pages_before_exec;
+    const auto pages = copied_shared_pages();
     if (!pages || shared_at_fork_bytes.value_or(0) == 0) return std::nullopt;
     const std::uint64_t copied = std::min(*pages * kPageSize, *shared_at_fork_bytes);
     return static_cast<double>(copied) / static_cast<double>(*shared_at_fork_bytes);
@@ -212,7 +223,8 @@ struct Overhead {
 };
 
 // The memory of all measured processes together, by proportional set size (PSS): a page that n
-// processes map counts as 1/n in each, so that the sum is what the tree takes.  Sampled.
+// processes map counts as 1/n in each, so that the sum is what the tree takes, without huge pages
+// of hugetlbfs.  Sampled.
 struct TreeMemory {
   std::uint64_t pss_bytes = 0;  // at the last sample
   std::uint64_t peak_pss_bytes = 0;

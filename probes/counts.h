@@ -63,6 +63,9 @@ struct ProcessCounts {
   std::uint64_t zero_filled_pages = 0;  // a huge page is one fault and 512 pages
   // In pages of 4 KiB, by faults that are in other_faults.
   std::uint64_t copied_hugetlb_pages = 0;
+  // Part of copied_file_pages, not of arenas' memfds: this process or an ancestor had written to
+  // the page before, so that a fork shared it.
+  std::uint64_t copied_shared_file_pages = 0;
   // Shared 2 MiB pages that a write split; nullopt if the kernel does not report it.
   std::optional<std::uint64_t> huge_splits;
   // Pages that the kernel copied into huge pages without a fault (MADV_COLLAPSE, khugepaged).  They

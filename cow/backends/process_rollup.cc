@@ -160,11 +160,12 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
       });
   for (const auto count :
        {&ProcessCopies::shared_at_fork_bytes, &ProcessCopies::copied_anon_pages,
-        &ProcessCopies::copied_file_pages, &ProcessCopies::reused_pages,
-        &ProcessCopies::zero_page_writes, &ProcessCopies::zero_filled_pages,
-        &ProcessCopies::huge_splits, &ProcessCopies::collapsed_pages,
-        &ProcessCopies::write_notify_faults, &ProcessCopies::failed_faults,
-        &ProcessCopies::other_faults, &ProcessCopies::copied_pages_before_exec}) {
+        &ProcessCopies::copied_file_pages, &ProcessCopies::copied_shared_file_pages,
+        &ProcessCopies::reused_pages, &ProcessCopies::zero_page_writes,
+        &ProcessCopies::zero_filled_pages, &ProcessCopies::huge_splits,
+        &ProcessCopies::collapsed_pages, &ProcessCopies::write_notify_faults,
+        &ProcessCopies::failed_faults, &ProcessCopies::other_faults,
+        &ProcessCopies::copied_pages_before_exec}) {
     add(sum.*count, more.*count);
   }
 }

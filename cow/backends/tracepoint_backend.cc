@@ -61,6 +61,7 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.execs = counts.execs;
   copies.copied_anon_pages = counts.copied_anon_pages + counts.copied_hugetlb_pages;
   copies.copied_file_pages = counts.copied_file_pages;
+  copies.copied_shared_file_pages = counts.copied_shared_file_pages;
   copies.reused_pages = counts.reused_pages;
   copies.zero_page_writes = counts.zero_page_writes;
   copies.zero_filled_pages = counts.zero_filled_pages;

@@ -193,8 +193,12 @@ static __always_inline void count_copy(struct thread_state* thread) {
   struct pending_fault* fault = &thread->pending;
   note_copies(thread, 1);
   if (was_split(thread)) thread->counts.huge_splits++;
-  if (fault->fault_class == COWSHED_COPIED_FILE && fault->traits & MAPPING_ARENA)
-    count_arena(thread);
+  if (fault->fault_class == COWSHED_COPIED_FILE) {
+    int is_memfd = fault->traits & MAPPING_ARENA && thread->arena.name[0];
+    if (fault->traits & MAPPING_ARENA) count_arena(thread);
+    if (fault->protection && !is_memfd && was_written(thread->address))
+      thread->counts.copied_shared_file++;
+  }
   sample_copy(thread);
 }
 

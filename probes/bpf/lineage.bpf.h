@@ -235,6 +235,7 @@ static __always_inline void flush_counts(struct thread_state* thread, struct tas
   add(&process->counts.write_faults, counts->write_faults);
   add(&process->counts.zero_filled_pages, counts->zero_filled_pages);
   add(&process->counts.copied_hugetlb_pages, counts->copied_hugetlb_pages);
+  add(&process->counts.copied_shared_file, counts->copied_shared_file);
   add(&process->counts.huge_splits, counts->huge_splits);
   add(&process->counts.events, counts->events);
   add(&process->counts.vma_misses, counts->vma_misses);

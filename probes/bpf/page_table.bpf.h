@@ -67,19 +67,40 @@ static __always_inline __u64 page_of_entry(struct table_walk* walk) {
 
 #define PAGE_MAPPING_ANON 1 /* in page.mapping, include/linux/page-flags.h */
 
+/* The folio of a small page, or of a whole huge page, that `entry` maps at `address` for the
+ * running task; 0: unknown. */
+static __always_inline struct folio* mapped_folio(__u64 address, __u64* entry) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct mm_struct* mm = task->mm;
+  if (!mm || !direct_map || !page_structs) return 0;
+  struct table_walk walk = {.direct_map = direct_map, .table = (__u64)BPF_CORE_READ(mm, pgd)};
+  if (walk_tables(&walk, address) || !(walk.entry & PTE_PRESENT)) return 0;
+  *entry = walk.entry;
+  return (void*)(page_structs + (page_of_entry(&walk) >> 12) * bpf_core_type_size(struct page));
+}
+
+static __always_inline int is_anonymous(struct folio* folio) {
+  return (__u64)BPF_CORE_READ(folio, mapping) & PAGE_MAPPING_ANON;
+}
+
+/* Whether the page at `address`, in a private mapping of a file, is no longer the file's: this
+ * process or an ancestor wrote to it.  If that is unknown, it is the file's.  Not static, as
+ * walk_node(). */
+__noinline __u32 was_written(__u64 address) {
+  __u64 entry = 0;
+  struct folio* folio = mapped_folio(address, &entry);
+  return folio && is_anonymous(folio);
+}
+
 /* Returns whether a write to a write-protected huge page of hugetlbfs at `address` copies it.  The
  * kernel reuses a page that is anonymous and that no other process maps (hugetlb_wp, mm/hugetlb.c).
  * If that is unknown, the page counts as copied.  Not static, as walk_node(). */
 __noinline __u32 is_copied_page(__u64 address) {
-  struct task_struct* task = bpf_get_current_task_btf();
-  struct mm_struct* mm = task->mm;
-  if (!mm || !direct_map || !page_structs) return 1;
-  struct table_walk walk = {.direct_map = direct_map, .table = (__u64)BPF_CORE_READ(mm, pgd)};
-  if (walk_tables(&walk, address) || !(walk.entry & PTE_PRESENT)) return 1;
-  if (walk.entry & PTE_UFFD_WP) return 0; /* the fault only informs userfaultfd */
-  __u64 number = page_of_entry(&walk) >> 12;
-  struct folio* folio = (void*)(page_structs + number * bpf_core_type_size(struct page));
-  if (!((__u64)BPF_CORE_READ(folio, mapping) & PAGE_MAPPING_ANON)) return 1;
+  __u64 entry = 0;
+  struct folio* folio = mapped_folio(address, &entry);
+  if (!folio) return 1;
+  if (entry & PTE_UFFD_WP) return 0; /* the fault only informs userfaultfd */
+  if (!is_anonymous(folio)) return 1;
   int others = bpf_core_field_exists(folio->_entire_mapcount)
                    ? BPF_CORE_READ(folio, _entire_mapcount.counter)
                    : BPF_CORE_READ((struct folio___v6_1*)folio, _total_mapcount.counter);

@@ -33,6 +33,7 @@ struct cowshed_counts {
   __u64 faults[COWSHED_CLASSES];
   __u64 zero_filled_pages;    /* of 4 KiB: a huge page is one fault and 512 pages */
   __u64 copied_hugetlb_pages; /* of 4 KiB, by faults of class COWSHED_OTHER */
+  __u64 copied_shared_file;   /* part of COWSHED_COPIED_FILE, of no memfd of an arena */
   __u64 huge_splits;
   __u64 vma_misses; /* faults whose mapping was not found */
 };

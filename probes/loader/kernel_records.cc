@@ -40,6 +40,7 @@ void add(cowshed_counts& sum, const cowshed_counts& part) {
   sum.write_faults += part.write_faults;
   sum.zero_filled_pages += part.zero_filled_pages;
   sum.copied_hugetlb_pages += part.copied_hugetlb_pages;
+  sum.copied_shared_file += part.copied_shared_file;
   sum.huge_splits += part.huge_splits;
   sum.events += part.events;
   sum.vma_misses += part.vma_misses;

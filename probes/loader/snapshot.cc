@@ -35,6 +35,7 @@ void set_counts(ProcessCounts& to, const cowshed_counts& from) {
   to.write_faults = from.write_faults;
   to.zero_filled_pages = from.zero_filled_pages;
   to.copied_hugetlb_pages = from.copied_hugetlb_pages;
+  to.copied_shared_file_pages = from.copied_shared_file;
 }
 
 std::uint64_t moved(std::uint64_t ns, std::int64_t by) {

@@ -57,6 +57,17 @@ KIND(file_read_then_write) {
   });
 }
 
+// Twice: the parent's copies are of the file, the child's of what it shares.
+KIND(file_copied_again) {
+  const int fd = filled_memory_file("plain");
+  one_down([=] {
+    char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
+    read_all(pages);
+    write_all(pages);
+    in_child([=] { write_all(pages); });
+  });
+}
+
 KIND(file_never_read) {
   const int fd = filled_memory_file("plain");
   in_child([=] { write_all(map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd)); });

@@ -114,6 +114,8 @@ TEST(VerdictTest, RatioOfWhatWasSharedUpToAnExec) {
   expect(verdict(measured(), tree(ratio(0.0049))), {"tree: limited to 0.5%"});
   const auto again = [](auto& all) { all[1].copied_anon_pages = 9940; };
   expect(verdict(with(measured(), again), ratio(1)), {});
+  const auto files = [](auto& all) { all[2].copied_file_pages = 900; };
+  expect(verdict(with(measured(), files), ratio(0.006)), {});
   const auto little = [](auto& all) { all[1].shared_at_fork_bytes = (1 << 20) - 1; };
   expect(verdict(with(measured(), little), ratio(0)), {"child 12 "},
          {"not held to max_ratio: child 11 (worker): it shared less than 1 MiB at its fork"});

@@ -65,7 +65,7 @@ Used copied_of_shared(const ProcessCopies& process) {
   // Small processes, such as a shell's children, copy half of it for stacks and libraries.
   if (shared < kLeastShared) return not_known("it shared less than 1 MiB at its fork");
   // An exec ends the sharing: later copies are of the new program.
-  const auto pages = process.execs == 0 ? process.copied_pages() : process.copied_pages_before_exec;
+  const auto pages = process.copied_shared_pages();
   if (!pages) {
     return process.execs == 0 ? no_copies(process)
                               : not_known("what it copied before its exec is not known");

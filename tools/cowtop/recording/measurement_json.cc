@@ -66,6 +66,9 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   const auto has_parent_copies = [](const Struct& process) {
     return process.parent_copied_pages.has_value();
   };
+  const auto has_shared_files = [](const Struct& process) {
+    return process.copied_shared_file_pages.has_value();
+  };
   io.field_if(is_sum, "processes", &Struct::processes);
   COWSHED_JSON_FIELDS(pid, ppid, comm, role, alive, start_ns, end_ns, exit_status, signal,
                       shares_memory, not_measured, shared_at_fork_bytes)
@@ -77,6 +80,7 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
                       failed_faults, other_faults, memory, unreadable, execs,
                       copied_pages_before_exec, arenas, patterns)
   io.field_if(has_parent_copies, "parent_copied_pages", &Struct::parent_copied_pages);
+  io.field_if(has_shared_files, "copied_shared_file_pages", &Struct::copied_shared_file_pages);
   io.field_if(has_objects, "objects", &Struct::objects);
   io.derived_flag_if(has_objects, "objects_sampled");
   describe_sampled<Struct>(io, [](const Struct& /*process*/) { return true; });
