@@ -171,8 +171,84 @@ TEST(TextReport, MemoryOfAnotherOriginThanTheForkIsNamed) {
   cow::Measurement measurement = pool(2);
   measurement.memory = {300ULL << 20U, 402ULL << 20U, 0, 3, 0};
   EXPECT_THAT(text_report(measurement), Not(HasSubstr("Never shared")));
-  for (cow::ProcessCopies& process : measurement.processes) process.memory = {0, 200ULL << 20U, 0};
+  for (cow::ProcessCopies& process : measurement.processes)
+    process.memory = {13ULL << 20U, 200ULL << 20U, 0};
   EXPECT_THAT(text_report(measurement), HasSubstr("Never shared: 248.0 MiB, which children"));
+}
+
+TEST(TextReport, WhatALastSharerKeepsWasShared) {
+  cow::ProcessCopies last = child_of(1, 2, "worker", 100, 0);
+  last.memory = {0, 101ULL << 20U, 0};
+  cow::Measurement measurement = measurement_with({root_of("server"), last});
+  measurement.memory = {0, 101ULL << 20U, 0, 1, 0};
+  EXPECT_THAT(text_report(measurement), Not(HasSubstr("Never shared")));
+}
+
+TEST(TextReport, AFirstWriteToAFileCopiesNothingThatWasShared) {
+  cow::ProcessCopies child = child_of(1, 2, "worker", 100, 0);
+  child.copied_file_pages = 50 * kPagesPerMiB;
+  child.copied_shared_file_pages = 0;
+  EXPECT_THAT(report_of({root_of("server"), child}),
+              AllOf(StartsWith("worker copied 50.0 MiB: 0.0 of 100.0 MiB shared (0%), and 50.0 MiB "
+                               "of files."),
+                    HasSubstr("100% ##########")));
+  child.copied_shared_file_pages = 40 * kPagesPerMiB;
+  EXPECT_THAT(report_of({root_of("server"), child}),
+              StartsWith("worker copied 50.0 MiB: 40.0 of 100.0 MiB shared (40%), and 10.0 MiB of "
+                         "files."));
+}
+
+TEST(TextReport, AGroupThatSharesUnequallyHasARange) {
+  const std::string report =
+      report_of({root_of("server"), child_of(1, 2, "kid", 25, 20), child_of(1, 3, "kid", 100, 20)});
+  EXPECT_THAT(report, AllOf(StartsWith("2 kid processes each copied 20.0 of 25 to 100 MiB shared "
+                                       "(20% to 80%): "),
+                            HasSubstr("2 x kid                    25 to 100 MiB  20.0 MiB each")));
+}
+
+TEST(TextReport, CopiesFromAParentStayThoseWhenTheProcessForks) {
+  const cow::ProcessCopies worker = child_of(1, 2, "worker", 100, 50);
+  cow::ProcessCopies helper = child_of(2, 3, "helper", 160, 0);
+  helper.parent_copied_pages = 0;
+  const std::string report = report_of({root_of("server"), worker, helper});
+  EXPECT_THAT(report, StartsWith("worker copied 50.0 of 100.0 MiB shared (50%)."));
+  EXPECT_THAT(report, HasSubstr("100.0 MiB  50.0 MiB            50% #####....."));
+}
+
+TEST(TextReport, CopiesBeforeAnExecAreNotSharedWithLaterChildren) {
+  cow::ProcessCopies worker = child_of(1, 2, "worker", 100, 60);
+  worker.execs = 1;
+  worker.copied_pages_before_exec = 60 * kPagesPerMiB;
+  cow::ProcessCopies helper = child_of(2, 3, "helper", 40, 0);
+  helper.parent_copied_pages = 0;
+  EXPECT_THAT(report_of({root_of("server"), worker, helper}),
+              StartsWith("The sharing holds: a child shares up to 40.0 MiB, of which 0.0 MiB"));
+}
+
+TEST(TextReport, WhatIsStillSharedIsNotGuessed) {
+  const cow::ProcessCopies worker = child_of(1, 2, "worker", 100, 50);
+  cow::ProcessCopies helper = child_of(2, 3, "helper", 150, 0);
+  helper.parent_copied_pages = 50 * kPagesPerMiB;
+  const std::string report = report_of({root_of("server"), worker, helper});
+  EXPECT_THAT(report, StartsWith("worker copied 50.0 MiB of the 150.0 MiB shared with its child."));
+  EXPECT_THAT(report, Not(HasSubstr("%  #"))) << "either may share with the server what it lost";
+  EXPECT_THAT(report, Not(HasSubstr("###")));
+  // Of what the worker has from no parent, its child shares what it has not copied.
+  cow::ProcessCopies small = child_of(1, 2, "worker", 0, 50);
+  helper.parent_copied_pages = 30 * kPagesPerMiB;
+  EXPECT_THAT(report_of({root_of("server"), small, helper}), HasSubstr(" 80% ########.."));
+}
+
+TEST(TextReport, WhatRunsInItsParentsMemoryRunsNoProgram) {
+  cow::ProcessCopies vforked = child_of(1, 2, "kid", 0, 0);
+  vforked.shared_at_fork_bytes.reset();
+  vforked.shares_memory = true;
+  EXPECT_THAT(report_of({root_of("server"), vforked}),
+              StartsWith("No process has a copy of its parent's memory: those that were started "
+                         "ran in it"));
+  vforked.copied_anon_pages.reset();
+  EXPECT_THAT(report_of({root_of("server"), vforked}),
+              HasSubstr("kid                                    -  -  "));
 }
 
 TEST(TextReport, WhatRanBeforeSharedWhatItShares) {
@@ -209,6 +285,9 @@ TEST(TextReport, MemoryIsThatOfAll) {
   for (cow::ProcessCopies& process : measurement.processes) process.alive = true;
   EXPECT_THAT(text_report(measurement),
               HasSubstr("All 5 processes hold 300.0 MiB (PSS; up to 402.0), page tables 12.0."));
+  for (cow::ProcessCopies& process : measurement.processes) process.alive = false;
+  measurement.memory->processes = 3;
+  EXPECT_THAT(text_report(measurement), HasSubstr("3 of 5 processes held up to 402.0 MiB at once"));
 }
 
 TEST(TextReport, SaysWhatAndWhyAndWhatToDo) {

@@ -138,8 +138,10 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
   if (top != nullptr && top->role == cow::Role::root && top->forks > 0 &&
       top->most_copied >= kLeastBytes) {
     // The copies of one child are given back at its end.
-    const std::uint64_t at_once = summary.parents.empty() ? top->copied_bytes.value_or(0)
-                                                          : summary.parents.front().copied_bytes;
+    const auto most = std::find_if(summary.parents.begin(), summary.parents.end(),
+                                   [&](const auto& each) { return each.parent == top->pid; });
+    const std::uint64_t at_once =
+        most == summary.parents.end() ? top->copied_bytes.value_or(0) : most->copied_bytes;
     result.push_back(
         {"write less while a child lives: fork when few writes come, or on a replica", at_once});
   }

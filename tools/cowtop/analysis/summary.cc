@@ -28,12 +28,17 @@ double part_at_exit(const cow::ProcessCopies& process) {
 // share its memory.
 std::optional<std::uint64_t> all_copied_by_forks(const cow::ProcessCopies& process,
                                                  bool has_forked) {
-  if (process.shares_memory) return 0;
   std::optional<std::uint64_t> pages = process.copied_pages();
-  if (process.execs > 0 && (process.role == cow::Role::root || has_forked)) {
+  if (process.shares_memory) {
+    if (pages) pages = 0;
+  } else if (process.execs > 0 && (process.role == cow::Role::root || has_forked)) {
     pages = process.copied_anon_pages;
+    if (pages) *pages += process.copied_shared_file_pages.value_or(0);
     for (const cow::ArenaCopies& arena : process.arenas)
       if (pages) *pages += arena.copied_pages;
+    // Of a program that was executed, its own children's.
+    if (pages && process.role == cow::Role::child)
+      *pages -= std::min(*pages, process.copied_pages_before_exec.value_or(0));
   } else if (process.execs > 0) {
     pages = process.copied_pages_before_exec;
   }
@@ -69,15 +74,13 @@ std::optional<std::uint64_t> shared_by(const cow::ProcessCopies& process) {
   return process.memory->shared_bytes + *copied;
 }
 
-// What a child still shared when it was last seen.  `is_only`: its parent had no other child then.
-std::optional<std::uint64_t> still_shared(const cow::ProcessCopies& process, bool is_only) {
-  const auto shared = shared_by(process);
-  const auto copied = copied_by_forks(process, false);
-  if (!shared || !copied || *copied > *shared) return std::nullopt;
-  std::uint64_t not_copied = *shared - *copied;
-  if (is_only && process.parent_copied_pages)
-    not_copied -= std::min(not_copied, *process.parent_copied_pages * cow::kPageSize);
-  return not_copied;
+// Of what a sharer copied: private pages of files, which no fork shared.
+std::uint64_t copied_of_files(const cow::ProcessCopies& process) {
+  const std::uint64_t all = process.copied_pages().value_or(0);
+  const std::uint64_t pages =
+      is_sharer(process) ? all - process.copied_shared_pages().value_or(all) : 0;
+  return static_cast<std::uint64_t>((1 - part_at_exit(process)) *
+                                    static_cast<double>(pages * cow::kPageSize));
 }
 
 // Whether the process was not just asked to end, as a server asks its workers.
@@ -125,36 +128,75 @@ void set_maximum(std::optional<std::uint64_t>& most, std::uint64_t value) {
 struct Forks {
   std::uint64_t count = 0;
   std::optional<std::uint64_t> shared_bytes;
+  // What it copied while they lived: at most, if some lived at the same time.
+  std::uint64_t copied_bytes = 0;
+  bool one_by_one = true;  // none lived at the same time as another
+  std::uint64_t last_end = 0;
+  // Of its own parent: what that shares with a parent in turn, and whether it has no other child.
+  std::uint64_t parent_shared = 0;
+  bool is_only = false;
 };
 
-// Whether none that shares memory with its parent lived at the same time as another.
-bool live_one_by_one(const cow::Measurement& measurement) {
-  std::vector<std::pair<std::uint64_t, std::uint64_t>> lives;
-  for (const cow::ProcessCopies& process : measurement.processes)
-    if (is_sharer(process))
-      lives.emplace_back(process.start_ns, process.end_ns.value_or(measurement.taken_ns));
-  std::sort(lives.begin(), lives.end());
-  const auto overlap = [](const auto& one, const auto& next) { return next.first < one.second; };
-  return std::adjacent_find(lives.begin(), lives.end(), overlap) == lives.end();
-}
-
-std::vector<Forks> forks_of(const std::vector<cow::ProcessCopies>& processes) {
+std::vector<Forks> forks_of(const cow::Measurement& measurement) {
+  const std::vector<cow::ProcessCopies>& processes = measurement.processes;
   std::vector<Forks> forks(processes.size());
   const auto parents = cow::parents(processes);
-  for (std::size_t i = 0; i < processes.size(); ++i) {
-    if (!is_sharer(processes[i]) || parents[i] == i) continue;
+  for (std::size_t i = 0; i < processes.size(); ++i) {  // in order of start
+    const cow::ProcessCopies& child = processes[i];
+    if (!is_sharer(child) || parents[i] == i) continue;
     Forks& parent = forks[parents[i]];
-    parent.count += processes[i].processes;
+    parent.count += child.processes;
     // A row that is the sum of several stands for its mean.
-    if (const auto shared = shared_by(processes[i]))
-      set_maximum(parent.shared_bytes, *shared / processes[i].processes);
+    if (const auto shared = shared_by(child))
+      set_maximum(parent.shared_bytes, *shared / child.processes);
+    const auto all = all_copied_by_forks(processes[parents[i]], true);
+    if (measurement.exact)
+      parent.copied_bytes +=
+          child.parent_copied_pages ? *child.parent_copied_pages * cow::kPageSize : all.value_or(0);
+    parent.one_by_one =
+        parent.one_by_one && child.processes == 1 && child.start_ns >= parent.last_end;
+    parent.last_end = std::max(parent.last_end, child.end_ns.value_or(measurement.taken_ns));
+  }
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    if (parents[i] == i) continue;
+    forks[i].is_only = forks[parents[i]].one_by_one;
+    if (is_sharer(processes[parents[i]]))
+      forks[i].parent_shared = shared_by(processes[parents[i]]).value_or(0);
   }
   return forks;
 }
 
+// One that also shares memory with its own parent counts as a parent if it copied for a child.
+bool acts_as_parent(const cow::ProcessCopies& process, const Forks& forks) {
+  if (forks.count == 0) return false;
+  const std::uint64_t copied = all_copied_by_forks(process, true).value_or(0);
+  return !is_sharer(process) || std::min(forks.copied_bytes, copied) >= kLittle;
+}
+
+// What a child still shared when it was last seen.  nullopt: not known, as where it copied for its
+// own children, or its parent for it, and either may be of what others share, too.
+std::optional<std::uint64_t> still_shared(const cow::ProcessCopies& process, const Forks& forks) {
+  constexpr std::uint64_t kPart = 100;
+  const auto shared = shared_by(process);
+  const auto all = copied_by_forks(process, false);
+  if (!shared || !all) return std::nullopt;
+  const std::uint64_t copied = *all - std::min(*all, copied_of_files(process));
+  std::uint64_t unsure = std::min(copied, forks.copied_bytes);
+  if (copied > *shared) return std::nullopt;
+  std::uint64_t not_copied = *shared - copied;
+  if (forks.is_only && process.parent_copied_pages) {
+    const std::uint64_t by_parent =
+        std::min(not_copied, *process.parent_copied_pages * cow::kPageSize);
+    unsure += std::min(by_parent, forks.parent_shared);
+    not_copied -= by_parent;
+  }
+  if (unsure > std::max(kLittle, *shared / kPart)) return std::nullopt;
+  return not_copied;
+}
+
 class GroupBuilder {
  public:
-  GroupBuilder(const GroupKey& key, pid_t pid, bool one_by_one) : one_by_one_(one_by_one) {
+  GroupBuilder(const GroupKey& key, pid_t pid) {
     group_.comm = key.comm;
     group_.role = key.role;
     group_.has_executed = key.has_executed;
@@ -179,11 +221,16 @@ class GroupBuilder {
       group_.least_copied = group_.copied_bytes ? std::min(group_.least_copied, each) : each;
       group_.most_copied = std::max(group_.most_copied, each);
       group_.copied_bytes = group_.copied_bytes.value_or(0) + *copied;
+      group_.file_bytes += copied_of_files(process);
+      const bool is_between = group_.is_parent && is_sharer(process) &&
+                              *copied - std::min(*copied, forks.copied_bytes) >= kLittle;
+      group_.is_between = group_.is_between || is_between;
     }
-    if (forks.shared_bytes) set_maximum(group_.shared_bytes, *forks.shared_bytes);
-    if (const auto shared = shared_by(process)) {
-      set_maximum(group_.shared_bytes, *shared / process.processes);
-      if (const auto still = still_shared(process, one_by_one_)) {
+    const auto shared = shared_by(process);
+    if (group_.is_parent && forks.shared_bytes) add_shared(*forks.shared_bytes, process);
+    else if (shared) add_shared(*shared / process.processes, process);
+    if (shared) {
+      if (const auto still = still_shared(process, forks)) {
         still_shared_ += *still;
         shared_ += *shared;
       }
@@ -197,8 +244,20 @@ class GroupBuilder {
   }
 
  private:
+  void add_shared(std::uint64_t bytes, const cow::ProcessCopies& process) {
+    const std::uint64_t copied = copied_by_forks(process, false).value_or(0);
+    const double part =
+        bytes == 0 ? 0
+                   : static_cast<double>(copied - std::min(copied, copied_of_files(process))) /
+                         static_cast<double>(process.processes) / static_cast<double>(bytes);
+    const bool is_first = !group_.shared_bytes;
+    group_.least_part = is_first ? part : std::min(group_.least_part, part);
+    group_.most_part = std::max(group_.most_part, part);
+    group_.least_shared = is_first ? bytes : std::min(group_.least_shared, bytes);
+    set_maximum(group_.shared_bytes, bytes);
+  }
+
   ProcessGroup group_;
-  bool one_by_one_;
   std::uint64_t still_shared_ = 0;
   std::uint64_t shared_ = 0;
 };
@@ -206,12 +265,11 @@ class GroupBuilder {
 std::vector<ProcessGroup> groups_of(const cow::Measurement& measurement,
                                     const std::vector<Forks>& forks, bool each_process) {
   const std::vector<cow::ProcessCopies>& processes = measurement.processes;
-  const bool one_by_one = live_one_by_one(measurement);
   std::map<GroupKey, GroupBuilder> builders;
   for (std::size_t i = 0; i < processes.size(); ++i) {
-    const GroupKey key = key_of(processes[i], forks[i].count > 0, each_process ? i : 0);
-    builders.try_emplace(key, key, processes[i].pid, one_by_one)
-        .first->second.add(processes[i], forks[i]);
+    const bool is_parent = acts_as_parent(processes[i], forks[i]);
+    const GroupKey key = key_of(processes[i], is_parent, each_process ? i : 0);
+    builders.try_emplace(key, key, processes[i].pid).first->second.add(processes[i], forks[i]);
   }
   std::vector<ProcessGroup> groups;
   for (auto& [key, builder] : builders) groups.push_back(std::move(builder).group());
@@ -224,21 +282,22 @@ std::vector<ProcessGroup> groups_of(const cow::Measurement& measurement,
   return groups;
 }
 
-std::vector<ParentCopies> parents_of(const cow::Measurement& measurement) {
+std::vector<ParentCopies> parents_of(const cow::Measurement& measurement,
+                                     const std::vector<Forks>& forks) {
   constexpr double kNsPerSecond = 1e9;
   std::vector<ParentCopies> parents;
-  // Of children that lived at the same time nobody knows for which the parent copied.
-  if (!live_one_by_one(measurement)) return parents;
   const auto watched_ns = static_cast<std::uint64_t>(measurement.duration_s * kNsPerSecond);
-  for (const cow::ProcessCopies& child : measurement.processes) {
+  for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
+    const cow::ProcessCopies& child = measurement.processes[i];
     const std::uint64_t copied = child.parent_copied_pages.value_or(0) * cow::kPageSize;
-    if (copied < kLittle || !is_sharer(child)) continue;
+    // Of children that lived at the same time nobody knows for which the parent copied.
+    if (copied < kLittle || !is_sharer(child) || !forks[i].is_only) continue;
     const std::uint64_t end = child.end_ns.value_or(measurement.taken_ns);
     const std::uint64_t begin =
         is_older(child) ? measurement.taken_ns - std::min(measurement.taken_ns, watched_ns)
                         : child.start_ns;
-    parents.push_back({child.pid, static_cast<double>(end - begin) / kNsPerSecond, copied,
-                       shared_by(child), is_older(child)});
+    parents.push_back({child.pid, child.ppid, static_cast<double>(end - begin) / kNsPerSecond,
+                       copied, shared_by(child), is_older(child)});
   }
   std::stable_sort(parents.begin(), parents.end(),
                    [](const auto& a, const auto& b) { return a.copied_bytes > b.copied_bytes; });
@@ -331,6 +390,16 @@ std::vector<Share> causes_of(const cow::Measurement& measurement, const std::vec
   return std::move(shares).of(all);
 }
 
+// What a child has beyond its copies and what it got at its fork: it may be the last to share that.
+std::uint64_t own_bytes(const cow::ProcessCopies& process) {
+  if (process.role != cow::Role::child || !process.memory || is_older(process)) return 0;
+  const cow::MemorySample& memory = *process.memory;
+  const bool is_forked = is_sharer(process);
+  const std::uint64_t all = memory.private_bytes + (is_forked ? memory.shared_bytes : 0);
+  return all - std::min(all, is_forked ? *process.shared_at_fork_bytes
+                                       : process.copied_bytes().value_or(0));
+}
+
 bool is_at_exit(const cow::CodeSite& site) {
   return std::any_of(site.stack.begin(), site.stack.end(),
                      [](const cow::Frame& frame) { return cow::ends_program(frame.function); });
@@ -351,6 +420,11 @@ bool ProcessGroup::is_alike() const {
   return most_copied - least_copied <= std::max(most_copied / 10, kLittle);
 }
 
+bool ProcessGroup::shares_alike() const {
+  const std::uint64_t most = shared_bytes.value_or(0);
+  return most - least_shared <= std::max(most / 10, kLittle);
+}
+
 bool Summary::is_little() const {
   constexpr std::uint64_t kPart = 100;
   return copied_bytes < std::max(kLittle, shared_bytes / kPart);
@@ -358,7 +432,7 @@ bool Summary::is_little() const {
 
 Summary summarize(const cow::Measurement& measurement, bool each_process) {
   Summary summary;
-  const std::vector<Forks> forks = forks_of(measurement.processes);
+  const std::vector<Forks> forks = forks_of(measurement);
   summary.groups = groups_of(measurement, forks, each_process);
   std::uint64_t explained_bytes = 0;
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
@@ -369,11 +443,7 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     if (is_explained(process, has_forked))
       explained_bytes += process.copied_bytes().value_or(0) - copied_at_exit(process, has_forked);
     summary.exit_bytes += copied_at_exit(process, has_forked);
-    if (process.role == cow::Role::child && process.memory && !has_forked) {
-      const std::uint64_t copied = process.copied_bytes().value_or(0);
-      summary.own_bytes +=
-          process.memory->private_bytes - std::min(process.memory->private_bytes, copied);
-    }
+    if (!has_forked) summary.own_bytes += own_bytes(process);
     if (!is_sharer(process)) continue;
     summary.sharers += process.processes;
     summary.shared_bytes += shared_by(process).value_or(0);
@@ -382,7 +452,7 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
   }
   for (const ProcessGroup& group : summary.groups)
     summary.copied_bytes += group.copied_bytes.value_or(0);
-  summary.parents = parents_of(measurement);
+  summary.parents = parents_of(measurement, forks);
   const auto explaining = explaining_samples(measurement, forks);
   summary.mappings = mappings_of(measurement, explaining, explained_bytes);
   summary.causes = causes_of(measurement, forks, summary.copied_bytes);

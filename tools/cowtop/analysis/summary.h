@@ -15,9 +15,11 @@ struct ProcessGroup {
   std::string comm;
   cow::Role role = cow::Role::child;
   bool has_executed = false;  // another program than the one that its parent forked
-  bool is_parent = false;     // of children that share its memory
-  std::optional<int> crash;   // the signal that ended it, if that is no request to end
-  std::string crash_place;    // where, if that is known
+  bool is_parent = false;     // copied for children that share its memory, or has no parent here
+  // Copied, too, what it shares with its own parent: whose sharing each page ended is not known.
+  bool is_between = false;
+  std::optional<int> crash;  // the signal that ended it, if that is no request to end
+  std::string crash_place;   // where, if that is known
   // The least and the greatest exit status of those that failed; 0: they did not.
   int least_status = 0;
   int most_status = 0;
@@ -30,13 +32,19 @@ struct ProcessGroup {
   std::optional<std::uint64_t> copied_bytes;
   std::uint64_t least_copied = 0;  // by one of them
   std::uint64_t most_copied = 0;
+  std::uint64_t file_bytes = 0;  // of the copied: of files that were not shared by a fork
   // At the fork, or when the measurement began if that was later, the most that one of them shared;
   // of a parent, that it shared with a child.
   std::optional<std::uint64_t> shared_bytes;
+  std::uint64_t least_shared = 0;  // by one of them
+  // The copied part of it, by the one that copied least and by the one that copied most.
+  double least_part = 0;
+  double most_part = 0;
   // What they still shared when they were last seen, as a part of what they shared at their forks.
   std::optional<double> still_shared;
 
   bool is_alike() const;
+  bool shares_alike() const;
 };
 
 struct Share {
@@ -49,6 +57,7 @@ struct Share {
 // What a parent copied while one child of its shared its memory: a database's save, say.
 struct ParentCopies {
   pid_t child = 0;
+  pid_t parent = 0;
   double watched_s = 0;  // of the child's life
   std::uint64_t copied_bytes = 0;
   std::optional<std::uint64_t> shared_bytes;  // at the fork, or when the measurement began
@@ -64,9 +73,11 @@ struct Summary {
   std::uint64_t copied_bytes = 0;    // of all groups
   std::uint64_t exit_bytes = 0;      // copied while programs ended; in none of the other figures
   std::uint64_t shared_bytes = 0;    // sum over the sharers, at their forks
-  std::uint64_t own_bytes = 0;       // that children allocated themselves, at their last looks
-  bool is_all_known = true;          // what the sharers copied
-  // Those of at least 1 MiB, the most first; none where such children lived at the same time.
+  // That children allocated themselves, at the least, when they were last looked at.
+  std::uint64_t own_bytes = 0;
+  bool is_all_known = true;  // what the sharers copied
+  // Those of at least 1 MiB, the most first; none of a parent whose children lived at the same
+  // time.
   std::vector<ParentCopies> parents;
   // Estimated where copies were sampled, the most first; frozen arenas with their exact counts.
   std::vector<Share> mappings;

@@ -70,14 +70,22 @@ std::string copied_each(const ProcessGroup& group) {
   return fmt::format("{} to {}", mebibytes(group.least_copied), mebibytes(group.most_copied));
 }
 
+// "89.0 MiB", or "25 to 100 MiB" of a group whose processes differ.
+std::string shared_each(const ProcessGroup& group) {
+  if (group.shares_alike()) return mebibytes(group.shared_bytes) + kNoBreak + "MiB";
+  return fmt::format("{:.0f} to {:.0f}{}MiB", static_cast<double>(group.least_shared) / kMiB,
+                     static_cast<double>(*group.shared_bytes) / kMiB, kNoBreak);
+}
+
 // A root's copies are all of pages that it shares with its children.
 std::string of_parent(const ProcessGroup& group) {
   std::string text = group.processes == 1
                          ? name_of(group)
                          : fmt::format("{} {} processes each", group.processes, name_of(group));
   text += fmt::format(" copied {}{}MiB", copied_each(group), kNoBreak);
+  if (group.is_between) return text + ", shared with its parent or with children";
   if (mean_copied(group) <= group.shared_bytes.value_or(0)) {
-    return text + fmt::format(" of the {} shared with {}", mib(group.shared_bytes),
+    return text + fmt::format(" of the {} shared with {}", shared_each(group),
                               group.forks == 1 ? "its child" : "children");
   }
   return text + fmt::format(": some pages again after each of {}", plural(group.forks, "fork"));
@@ -88,11 +96,19 @@ std::string of_children(const ProcessGroup& group) {
   std::string text = is_one ? name_of(group)
                             : fmt::format("{} {} processes each", group.processes, name_of(group));
   text += fmt::format(" copied {}", copied_each(group));
-  const std::uint64_t shared = group.shared_bytes.value_or(0);
-  if (mean_copied(group) > shared) return text + kNoBreak + "MiB";
-  return text + fmt::format(" of {} shared ({})", mib(shared),
-                            whole_percent(static_cast<double>(mean_copied(group)) /
-                                          static_cast<double>(std::max<std::uint64_t>(shared, 1))));
+  constexpr std::uint64_t kWorthSaying = 1 << 20;
+  const std::uint64_t of_files = group.file_bytes / std::max<std::uint64_t>(group.processes, 1);
+  const std::uint64_t of_shared = mean_copied(group) - std::min(mean_copied(group), of_files);
+  if (of_shared > group.shared_bytes.value_or(0)) return text + kNoBreak + "MiB";
+  std::string part =
+      whole_percent(static_cast<double>(of_shared) / static_cast<double>(std::max<std::uint64_t>(
+                                                         group.shared_bytes.value_or(0), 1)));
+  if (!group.shares_alike())
+    part = whole_percent(group.least_part) + " to " + whole_percent(group.most_part);
+  const std::string of = fmt::format(" of {} shared ({})", shared_each(group), part);
+  if (of_files < kWorthSaying) return text + of;
+  return text + fmt::format("{}MiB: {}{}, and {} of files", kNoBreak, mebibytes(of_shared), of,
+                            mib(of_files));
 }
 
 std::string of_little(const Summary& summary) {
@@ -120,6 +136,17 @@ std::string of_no_sharer(const cow::Measurement& measurement, const Summary& sum
                                             mib(process.memory->shared_bytes))
                               : ": it shares no memory, so none was copied.");
   }
+  const auto any = [&](auto is) {
+    return std::any_of(measurement.processes.begin(), measurement.processes.end(), is);
+  };
+  const bool ran =
+      any([](const auto& each) { return each.role == cow::Role::child && each.execs > 0; });
+  if (any([](const cow::ProcessCopies& each) { return each.shares_memory; }))
+    return fmt::format(
+        "No process has a copy of its parent's memory: those that were started {}ran "
+        "in it (vfork, CLONE_VM).",
+        ran ? "ran programs or " : "");
+  if (!ran) return "No process was forked.";
   return "No process goes on with its parent's memory: those that were forked ran programs.";
 }
 
@@ -198,15 +225,19 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
   const bool is_alive = std::any_of(
       measurement.processes.begin(), measurement.processes.end(),
       [](const cow::ProcessCopies& each) { return each.alive && each.role == cow::Role::root; });
-  std::string text = who;
+  // Those that were read at the peak: the others had ended, or had not begun.
+  std::string text = memory.processes >= summary.processes
+                         ? who
+                         : fmt::format("{} of {} processes", memory.processes, summary.processes);
   if (is_alive) {
+    text = who;
     if (summary.alive < summary.processes)
       text = fmt::format("{} of {} processes", summary.alive, summary.processes);
     text += fmt::format(" hold{} {} MiB (PSS; up to {})", summary.alive == 1 ? "s" : "",
                         mebibytes(memory.pss_bytes), mebibytes(memory.peak_pss_bytes));
   } else {
     text += fmt::format(" held up to {} MiB{} (PSS)", mebibytes(memory.peak_pss_bytes),
-                        summary.processes == 1 ? "" : " at once");
+                        memory.processes == 1 ? "" : " at once");
   }
   constexpr std::uint64_t kWorthSaying = 100;  // a hundredth of the memory
   if (memory.page_table_bytes * kWorthSaying > memory.peak_pss_bytes)
@@ -285,14 +316,16 @@ std::string bar(double part) {
 
 std::string row(std::string_view who, std::string_view shared, std::string_view copied,
                 std::string_view still) {
-  std::string line = fmt::format("  {} {:>11}  {:<18} {}", live::fit(who, kNameColumns, true),
-                                 shared, copied, still);
+  constexpr int kSharedColumns = 11;
+  const int wide = std::max(live::columns_of(shared) - kSharedColumns, 0);
+  std::string line = fmt::format("  {} {:>11}  {:<18} {}",
+                                 live::fit(who, kNameColumns - wide, true), shared, copied, still);
   line.erase(line.find_last_not_of(' ') + 1);
   return line + "\n";
 }
 
 std::string group_line(const ProcessGroup& group, bool each_process) {
-  std::string shared = group.shared_bytes ? mebibytes(group.shared_bytes) + " MiB" : "-";
+  std::string shared = group.shared_bytes ? wrapped(shared_each(group), kColumns).front() : "-";
   std::string copied = group.copied_bytes ? copied_each(group) + " MiB" : "-";
   if (group.processes > 1 && group.copied_bytes && group.is_alike()) copied += " each";
   std::string still = "-";
