@@ -31,14 +31,17 @@ struct CopiedMapping {
 // copied:
 // - bytes() counts all such pages.
 // - at_least_bytes() assumes that each page fault of a sharer in the region was one of the copies.
-// - at_most_bytes() adds copies that are hidden because the sharer ended or dropped its page, as
-//   many as the process's own page faults allow.
+// - at_most_bytes() adds copies that are hidden because the sharer ended or dropped its page, or
+//   because a fork in the region shared the copy again, as many as the process's own page faults
+//   allow.
 struct MeterResult {
   pid_t pid = 0;
   std::string region;                   // the measured part of the process; empty: all
   std::vector<CopiedMapping> mappings;  // mappings with copies, most first
   // Pages that are private now because no sharer has them any more.
   PageRanges left_alone;
+  // Pages that were shared at begin() and at end(), if there was a fork between: perhaps copies.
+  PageRanges shared_again;
   std::vector<PublishedObject> objects;  // all objects in frozen arenas
   std::vector<std::string> unknown;      // figures that are unknown, a line each
   // Minor page faults in the region, of this process and of the processes that it shares with.

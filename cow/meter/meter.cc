@@ -194,13 +194,15 @@ void Meter::Region::compare(MeterResult& result) const {
                      return a.pages.bytes() > b.pages.bytes();
                    });
   result.left_alone = subtract(parted, others_have);
-  const PageRanges still = unite(intersect(intersect(shared_before, shared), lasting),
-                                 subtract(intersect(of_arenas_before, lasting), written));
+  const PageRanges shared_still = intersect(intersect(shared_before, shared), lasting);
+  const PageRanges still =
+      unite(shared_still, subtract(intersect(of_arenas_before, lasting), written));
   result.shared_at_begin_bytes = shared_before.bytes() + of_arenas_before.bytes();
   result.still_shared_bytes = still.bytes();
   result.dropped_bytes = subtract(shared_before, unite(parted, still)).bytes() +
                          subtract(of_arenas_before, lasting).bytes();
   result.newly_shared_bytes = intersect(before.pages(AnonymousPage::own), shared).bytes();
+  if (result.newly_shared_bytes > 0) result.shared_again = shared_still;  // it has forked
   if (frozen.empty()) return;
   if (auto layout = read_published_layout(proc, pid, mappings)) {
     const PageRanges of_arenas = pages_of(frozen);

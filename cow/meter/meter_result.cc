@@ -49,7 +49,7 @@ std::uint64_t MeterResult::at_least_bytes() const {
 }
 
 std::uint64_t MeterResult::at_most_bytes() const {
-  return bytes() + std::min(left_alone.bytes(), own_faults * kPageSize);
+  return bytes() + std::min(left_alone.bytes() + shared_again.bytes(), own_faults * kPageSize);
 }
 
 std::uint64_t MeterResult::bytes_of(const PublishedObject& object) const {
@@ -66,6 +66,7 @@ MeterResult MeterResult::within(const void* address, std::size_t bytes) const {
   MeterResult result = *this;
   result.region = fmt::format("{} at {:#x}", size_text(bytes), begin);
   result.left_alone = intersect(left_alone, place_pages);
+  result.shared_again = intersect(shared_again, place_pages);
   result.mappings.clear();
   for (const CopiedMapping& mapping : mappings) {
     PageRanges pages = intersect(mapping.pages, place_pages);
@@ -97,8 +98,12 @@ std::string to_text(const MeterResult& copied) {
   if (const auto least = copied.at_least_bytes(); least != bytes)
     text += fmt::format(" (at least {}: who shared the rest may have copied it)", size_text(least));
   if (const auto most = copied.at_most_bytes(); most != bytes) {
-    text += fmt::format(" (at most {}: who shared {} has it no more)", size_text(most),
+    text += fmt::format(" (at most {}: who shared {} has it no more", size_text(most),
                         size_text(copied.left_alone.bytes()));
+    if (!copied.shared_again.empty())
+      text += fmt::format(", and a fork may have shared {} again",
+                          size_text(copied.shared_again.bytes()));
+    text += ")";
   }
   if (copied.region.empty()) {
     text += fmt::format("; {} of {} are still shared", size_text(copied.still_shared_bytes),

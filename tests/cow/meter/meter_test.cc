@@ -202,6 +202,18 @@ TEST_F(MeterTest, AForkInTheRegionIsShown) {
   EXPECT_GE(meter.copied()->newly_shared_bytes, kBytes);
 }
 
+TEST_F(MeterTest, CopiesBeforeAForkInTheRegionAreWithinTheBounds) {
+  PausedChild sharer([] {});
+  Meter meter = Meter::begin().value();
+  write_to(memory_, 0, 5);
+  PausedChild child([] {});
+  ASSERT_TRUE(meter.end());
+  const MeterResult copied = here(meter);
+  EXPECT_EQ(copied.bytes(), 0U) << "the child shares the copies";
+  EXPECT_GE(copied.at_most_bytes(), 20_KiB);
+  EXPECT_THAT(to_text(copied), HasSubstr("a fork may have shared"));
+}
+
 TEST_F(MeterTest, WhatIsUnmappedOrMovedIsDropped) {
   char* to = map(kBytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
   const Meter meter = measured_child([&] {
