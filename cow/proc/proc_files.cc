@@ -105,8 +105,34 @@ std::string ProcFiles::path(pid_t pid, std::string_view file) const {
   return fmt::format("{}/{}/{}", root_, pid, file);
 }
 
+std::string ProcFiles::memory_path(pid_t pid, std::string_view file) const {
+  const auto has_memory = [](const std::string& link) {
+    std::array<char, 1> target;
+    return ::readlink(link.c_str(), target.data(), target.size()) >= 0 || errno != ENOENT;
+  };
+  if (has_memory(path(pid, "exe"))) return path(pid, file);
+  const std::string folder = path(pid, "task");
+  const std::unique_ptr<DIR, int (*)(DIR*)> tasks(::opendir(folder.c_str()), ::closedir);
+  while (const dirent* entry = tasks ? ::readdir(tasks.get()) : nullptr) {
+    const std::string task = fmt::format("{}/{}/", folder, entry->d_name);
+    if (entry->d_name[0] != '.' && has_memory(task + "exe")) return task + std::string(file);
+  }
+  return path(pid, file);
+}
+
 Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
-  const std::string file = path(pid, "stat");
+  TRY(auto stat, stat_of(pid, path(pid, "stat")));
+  if (stat.state != 'Z' || stat.threads < 2) return stat;
+  const auto other = stat_of(pid, memory_path(pid, "stat"));
+  if (!other) return stat;
+  stat.state = other->state;
+  stat.virtual_bytes = other->virtual_bytes;
+  stat.resident_pages = other->resident_pages;
+  stat.start_stack = other->start_stack;
+  return stat;
+}
+
+Expected<ProcStat> ProcFiles::stat_of(pid_t pid, const std::string& file) {
   TRY(const auto text, read_file_of(pid, file));
   // The command's name may hold blanks and parentheses: it ends at the last one (proc(5)).
   const auto begin = text.find('(');
@@ -124,6 +150,7 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
   stat.minor_faults = value(10);
   stat.reaped_faults = value(11) + value(13);
   stat.major_faults = value(12);
+  stat.threads = value(20);
   stat.start_ticks = value(22);
   stat.virtual_bytes = value(23);
   stat.resident_pages = value(24);
@@ -134,20 +161,20 @@ Expected<ProcStat> ProcFiles::stat(pid_t pid) const {
 }
 
 Expected<FileDescriptor> ProcFiles::open(pid_t pid, std::string_view file) const {
-  const std::string name = path(pid, file);
+  const std::string name = memory_path(pid, file);
   FileDescriptor result(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
   if (!result) return process_error(pid, name, errno);
   return result;
 }
 
 Expected<std::vector<Mapping>> ProcFiles::maps(pid_t pid) const {
-  return read_file_of(pid, path(pid, "maps")).map([](const std::string& text) {
+  return read_file_of(pid, memory_path(pid, "maps")).map([](const std::string& text) {
     return parse_maps(text);
   });
 }
 
 Expected<std::vector<Mapping>> ProcFiles::inherited_maps(pid_t pid) const {
-  TRY(const auto text, read_file_of(pid, path(pid, "smaps")));
+  TRY(const auto text, read_file_of(pid, memory_path(pid, "smaps")));
   std::vector<Mapping> mappings;
   for (std::string_view rest = text; !rest.empty();) {
     const std::string_view line = next_word(rest, '\n');
@@ -165,7 +192,7 @@ Expected<std::vector<Mapping>> ProcFiles::inherited_maps(pid_t pid) const {
 Expected<std::uint64_t> ProcFiles::pss_bytes(pid_t pid) const {
   constexpr std::uint64_t kKiB = 1024;
   constexpr std::string_view kField = "\nPss:";
-  const std::string file = path(pid, "smaps_rollup");
+  const std::string file = memory_path(pid, "smaps_rollup");
   TRY(const auto text, read_file_of(pid, file));
   const auto found = text.find(kField);
   if (found == std::string::npos)
@@ -179,8 +206,8 @@ bool ProcFiles::is_ours(pid_t pid) const {
   return ::stat(path(pid, "").c_str(), &status) == 0 && status.st_uid == ::geteuid();
 }
 
-std::string ProcFiles::status_line(pid_t task, std::string_view name) const {
-  const auto text = read_file_of(task, path(task, "status"));
+std::string ProcFiles::status_line(pid_t task, const std::string& file, std::string_view name) {
+  const auto text = read_file_of(task, file);
   const std::string field = fmt::format("\n{}:\t", name);
   const auto found = text ? text->find(field) : std::string::npos;
   if (found == std::string::npos) return {};
@@ -189,13 +216,13 @@ std::string ProcFiles::status_line(pid_t task, std::string_view name) const {
 }
 
 std::uint64_t ProcFiles::status_number(pid_t task, std::string_view name) const {
-  const std::string line = status_line(task, name);
+  const std::string line = status_line(task, memory_path(task, "status"), name);
   std::string_view rest = line;
   return number<std::uint64_t>(next_word(rest));
 }
 
 pid_t ProcFiles::own_pid(pid_t pid) const {
-  const std::string line = status_line(pid, "NSpid");
+  const std::string line = status_line(pid, path(pid, "status"), "NSpid");
   return number<pid_t>(line.substr(line.rfind('\t') + 1));  // the innermost namespace's
 }
 

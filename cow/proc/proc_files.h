@@ -21,7 +21,8 @@ struct ProcStat {
   std::uint64_t minor_faults = 0;  // of all its threads
   std::uint64_t major_faults = 0;
   std::uint64_t reaped_faults = 0;  // of both kinds, of reaped children
-  std::uint64_t start_ticks = 0;    // with the PID, identifies a process forever
+  std::uint64_t threads = 0;
+  std::uint64_t start_ticks = 0;  // with the PID, identifies a process forever
   std::uint64_t virtual_bytes = 0;
   std::uint64_t resident_pages = 0;
   // Differs between programs; 0: unknown, without ptrace permission or in an exec.
@@ -55,7 +56,8 @@ struct Mapping {
   bool operator==(const Mapping&) const = default;
 };
 
-// Reads the text files of /proc.  Tests set another `root`.  Thread-safe.  Errors: no_such_process,
+// Reads the text files of /proc.  If a process's first thread has ended, another one shows its
+// memory.  Tests set another `root`.  Thread-safe.  Errors: no_such_process,
 // permission_denied, system_call, unsupported.
 class ProcFiles {
  public:
@@ -84,7 +86,10 @@ class ProcFiles {
   std::string path(pid_t pid, std::string_view file) const;
 
  private:
-  std::string status_line(pid_t task, std::string_view name) const;
+  static Expected<ProcStat> stat_of(pid_t pid, const std::string& file);
+  // The file in the folder of a thread that has memory.
+  std::string memory_path(pid_t pid, std::string_view file) const;
+  static std::string status_line(pid_t task, const std::string& file, std::string_view name);
 
   std::string root_;
 };

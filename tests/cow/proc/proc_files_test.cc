@@ -27,6 +27,24 @@ TEST_F(FakeProc, TheStackOfAnImageThatIsBeingLoadedIsNotKnown) {
   EXPECT_EQ(proc().stat(7).value().start_stack, 0U);
 }
 
+// As pthread_exit() in main() leaves it.
+TEST_F(FakeProc, AProcessWithoutItsFirstThreadIsReadByAnother) {
+  const std::string rest = " 3 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 2 0 4711 ";
+  write("7/stat", "7 (a) Z" + rest + "0 0 12 0 0 0 1\n");
+  write("7/maps", "");
+  write("7/task/7/stat", "7 (a) Z" + rest + "0 0 12 0 0 0 1\n");
+  write("7/task/9/stat", "9 (a) S" + rest + "10 11 12 13 14 815 1\n");
+  write("7/task/9/maps", "7f0000002000-7f0000003000 rw-p 00000000 00:00 0 \n");
+  write("7/task/9/smaps_rollup", "0-1 ---p 0 00:00 0 [rollup]\nPss:  12 kB\n");
+  std::filesystem::create_symlink("/bin/true", root_ / "7/task/9/exe");
+  const auto stat = proc().stat(7).value();
+  EXPECT_TRUE(stat.has_memory());
+  EXPECT_EQ(stat.virtual_bytes, 10U);
+  EXPECT_EQ(stat.start_stack, 815U);
+  EXPECT_THAT(proc().maps(7).value(), SizeIs(1));
+  EXPECT_EQ(proc().pss_bytes(7).value(), 12U * 1024);
+}
+
 TEST_F(FakeProc, MapsWithAnArenaABlankInThePathAndAnonymousMemory) {
   write("7/maps",
         "200000000000-200000200000 r--p 00000000 00:01 99  /memfd:cowshed:index (deleted)\n"
