@@ -116,9 +116,10 @@ struct FailedAccess {
   std::uint64_t address = 0;
   std::string mapping;  // as MappingCopies::name; empty: nothing is mapped there
   // "not inherited": the parent has it, with MADV_DONTFORK.  "not mapped", "read-only", "no
-  // access", or "lacks a page", as beyond the end of a file; "unknown".
+  // access", "not executable", or "lacks a page", as beyond the end of a file; "unknown".
   std::string reason;
-  Frames frames;  // as CodeSite::frames
+  bool handled = false;  // the program had a handler for the signal, so this did not end it
+  Frames frames;         // as CodeSite::frames
   Frames stack;
   bool operator==(const FailedAccess&) const = default;
 };

@@ -40,15 +40,17 @@ enum class Register : std::uint8_t {
 };
 inline constexpr std::size_t kRegisters = 17;
 
-// failed: no copy, but an access that the kernel answered with SIGSEGV or SIGBUS.  The first two of
-// each thread are sampled.
+// failed: no copy, but an access that the kernel answered with SIGSEGV or SIGBUS.  Sampled are the
+// first two of each thread, and the one that ends the process.
 enum class CopyClass : std::uint8_t { anonymous, file, failed };
 
 enum class AccessFailure : std::uint8_t {
   none,
   not_inherited,  // the parent has it, with MADV_DONTFORK
   not_mapped,
-  not_permitted,
+  read_only,
+  no_access,
+  not_executable,
   no_page,  // beyond the end of a file, say
   other,
 };
@@ -61,8 +63,9 @@ struct CopySample {
   std::uint64_t address = 0;     // that was written, or not accessible
   CopyClass copy_class = CopyClass::anonymous;
   AccessFailure failure = AccessFailure::none;
-  std::string arena;      // name of the frozen arena, as in ArenaCount; empty: none
-  bool user_mode = true;  // else the kernel wrote for the program
+  bool is_handled = false;  // the failure: by the program's handler of the signal
+  std::string arena;        // name of the frozen arena, as in ArenaCount; empty: none
+  bool user_mode = true;    // else the kernel wrote for the program
   // The number of the system call in which the kernel copied; nullopt: none, as in the delivery of
   // a signal.
   std::optional<std::uint64_t> system_call;

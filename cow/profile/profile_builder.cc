@@ -78,12 +78,13 @@ std::string mapping_name(const AddressSpace& space, const CopySample& sample,
 }
 
 // FailedAccess::reason.
-std::string reason_of(AccessFailure failure, const Mapping* mapping) {
+std::string reason_of(AccessFailure failure) {
   switch (failure) {
     case AccessFailure::not_inherited: return "not inherited";
     case AccessFailure::not_mapped: return "not mapped";
-    case AccessFailure::not_permitted:
-      return mapping != nullptr && mapping->readable ? "read-only" : "no access";
+    case AccessFailure::read_only: return "read-only";
+    case AccessFailure::no_access: return "no access";
+    case AccessFailure::not_executable: return "not executable";
     case AccessFailure::no_page: return "lacks a page";
     case AccessFailure::none:
     case AccessFailure::other: break;
@@ -166,7 +167,10 @@ void ProfileBuilder::add_failure(const CopySample& sample, AddressSpaces& spaces
                                  BinaryCache& binaries) {
   constexpr std::size_t kMostFailures = 4;
   std::vector<Failure>& failures = tallies_[sample.process_id].failures;
-  if (failures.size() == kMostFailures) return;
+  if (failures.size() == kMostFailures) {
+    if (sample.is_handled) return;
+    failures.pop_back();
+  }
   const AddressSpace* space = spaces.at(sample);
   const Mapping* mapping = space == nullptr ? nullptr : space->find(sample.address);
   FailedAccess access;
@@ -176,7 +180,8 @@ void ProfileBuilder::add_failure(const CopySample& sample, AddressSpaces& spaces
     access.mapping =
         arena.empty() ? mapping_name(*space, sample, binaries) : fmt::format("arena {}", arena);
   }
-  access.reason = reason_of(sample.failure, mapping);
+  access.reason = reason_of(sample.failure);
+  access.handled = sample.is_handled;
   failures.push_back({std::move(access), stack_of(sample, space, spaces, binaries)});
 }
 

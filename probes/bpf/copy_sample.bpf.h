@@ -104,6 +104,7 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   sample->address = thread->address;
   sample->fault_class = fault->fault_class;
   sample->failure = thread->failure;
+  sample->is_handled = thread->is_handled;
   sample->user_mode = fault->mode == PENDING_USER;
   sample->system_call = sample->user_mode ? ~0ULL : entry->orig_ax;
   sample->arena[0] = 0;
@@ -140,14 +141,15 @@ static __always_inline void sample_copy(struct thread_state* thread) {
 /* Some programs, such as Java's, handle very many. */
 #define MOST_FAILURES_OF_THREAD 2
 
-static __always_inline int wants_failure(struct thread_state* thread) {
-  return sample_period && thread->failures < MOST_FAILURES_OF_THREAD;
+static __always_inline int wants_failure(struct thread_state* thread, int is_handled) {
+  return sample_period && (!is_handled || thread->failures < MOST_FAILURES_OF_THREAD);
 }
 
 static __always_inline void sample_failure(struct thread_state* thread, __u64 address,
-                                           __u32 failure) {
+                                           __u32 failure, int is_handled) {
   thread->failures++;
   thread->failure = failure;
+  thread->is_handled = is_handled;
   thread->address = address;
   thread->pending.mode = PENDING_USER;
   thread->pending.fault_class = COWSHED_FAILED;
@@ -155,6 +157,7 @@ static __always_inline void sample_failure(struct thread_state* thread, __u64 ad
   take_sample(thread);
   thread->pending.mode = PENDING_NONE;
   thread->failure = COWSHED_NO_FAILURE;
+  thread->is_handled = 0;
 }
 
 #define MOST_SAMPLES_OF_FAULT 512

@@ -255,13 +255,30 @@ static __noinline int is_kept_by_parent(struct thread_state* thread, __u64 addre
          address < BPF_CORE_READ(vma, vm_end) && BPF_CORE_READ(vma, vm_flags) & VM_DONTCOPY;
 }
 
+/* The address is mapped, but not for this access. */
+static __noinline __u32 why_not_permitted(struct thread_state* thread, __u64 address, __u64 ip) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct mm_struct* mm = task->mm;
+  struct vm_area_struct* vma = 0;
+  if (!mm || walk_tree(thread, mm, address, &vma) != WALK_FOUND) return COWSHED_OTHER_FAILURE;
+  __u64 flags = BPF_CORE_READ(vma, vm_flags);
+  if (address == ip) return flags & VM_EXEC ? COWSHED_OTHER_FAILURE : COWSHED_NOT_EXECUTABLE;
+  if (flags & VM_WRITE) return COWSHED_OTHER_FAILURE;
+  return flags & VM_READ ? COWSHED_READ_ONLY : COWSHED_NO_ACCESS;
+}
+
+static __always_inline int is_handled(struct task_struct* task, int signal) {
+  if (signal == SIGBUS) return BPF_CORE_READ(task, sighand, action[SIGBUS - 1].sa.sa_handler) != 0;
+  return BPF_CORE_READ(task, sighand, action[SIGSEGV - 1].sa.sa_handler) != 0;
+}
+
 #define SEGV_MAPERR 1
 #define SEGV_ACCERR 2
 
-static __always_inline __u32 failure_of(struct thread_state* thread,
-                                        const struct signal_info* info) {
+static __always_inline __u32 failure_of(struct thread_state* thread, const struct signal_info* info,
+                                        __u64 ip) {
   if (info->number == SIGBUS) return COWSHED_NO_PAGE;
-  if (info->code == SEGV_ACCERR) return COWSHED_NOT_PERMITTED;
+  if (info->code == SEGV_ACCERR) return why_not_permitted(thread, info->address, ip);
   if (info->code != SEGV_MAPERR) return COWSHED_OTHER_FAILURE;
   return is_kept_by_parent(thread, info->address) ? COWSHED_NOT_INHERITED : COWSHED_NOT_MAPPED;
 }
@@ -281,8 +298,9 @@ int BPF_PROG(on_signal, int signal, const void* info, struct task_struct* task) 
     thread->pending.fault_class = COWSHED_FAILED;
     end_fault(thread);
   }
-  if (thread->pending.mode == PENDING_NONE && wants_failure(thread))
-    sample_failure(thread, what.address, failure_of(thread, &what));
+  int handled = is_handled(task, signal);
+  if (thread->pending.mode == PENDING_NONE && wants_failure(thread, handled))
+    sample_failure(thread, what.address, failure_of(thread, &what, entry->ip), handled);
   end_update(thread);
   return 0;
 }

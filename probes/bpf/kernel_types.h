@@ -21,7 +21,9 @@
 #define PF_SHADOW_STACK 0x40
 
 /* include/linux/mm.h: unchanged 6.1 to 6.18. */
+#define VM_READ 0x1
 #define VM_WRITE 0x2
+#define VM_EXEC 0x4
 #define VM_SHARED 0x8
 #define VM_UFFD_MISSING 0x200
 #define VM_UFFD_WP 0x1000
@@ -180,6 +182,18 @@ struct pid {
   struct upid numbers[1];
 };
 
+struct sigaction {
+  void* sa_handler; /* 0: SIG_DFL */
+};
+
+struct k_sigaction {
+  struct sigaction sa;
+};
+
+struct sighand_struct {
+  struct k_sigaction action[64];
+};
+
 struct signal_struct {
   struct {
     int counter;
@@ -240,6 +254,7 @@ struct task_struct {
   __u64 start_time;
   char comm[16];
   struct signal_struct* signal;
+  struct sighand_struct* sighand;
   int pagefault_disabled;
   unsigned in_user_fault : 1;
   void* bpf_storage;

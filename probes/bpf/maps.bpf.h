@@ -89,6 +89,7 @@ struct thread_state {
   struct sample_turn turn;
   __u32 failures; /* that were sampled */
   __u32 failure;  /* of the sample that is taken: enum cowshed_failure */
+  __u32 is_handled;
   struct fault_details details;
   struct mapped_arena arena;
   struct mapped_file file;

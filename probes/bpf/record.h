@@ -123,7 +123,9 @@ enum cowshed_failure {
   COWSHED_NO_FAILURE,
   COWSHED_NOT_INHERITED, /* the parent has it, and keeps it from its children: MADV_DONTFORK */
   COWSHED_NOT_MAPPED,
-  COWSHED_NOT_PERMITTED,
+  COWSHED_READ_ONLY,
+  COWSHED_NO_ACCESS,
+  COWSHED_NOT_EXECUTABLE,
   COWSHED_NO_PAGE, /* SIGBUS: beyond the end of a file, say */
   COWSHED_OTHER_FAILURE,
 };
@@ -141,8 +143,8 @@ struct cowshed_sample {
   __u32 user_mode;
   __u32 instruction_bytes;
   __u32 stack_bytes;
-  __u32 failure; /* enum cowshed_failure */
-  __u32 unused;
+  __u32 failure;    /* enum cowshed_failure */
+  __u32 is_handled; /* the program has a handler for the signal */
   __u8 instruction[COWSHED_INSTRUCTION_BYTES];
   char arena[COWSHED_ARENA_NAME_BYTES];
   __u8 stack[COWSHED_STACK_BYTES + COWSHED_PAGE_BYTES]; /* room to read page by page */

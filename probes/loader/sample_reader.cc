@@ -32,6 +32,7 @@ CopySample described(const cowshed_sample& from) {
   sample.copy_class = class_of(from.fault_class);
   static_assert(static_cast<int>(AccessFailure::other) == COWSHED_OTHER_FAILURE);
   sample.failure = static_cast<AccessFailure>(from.failure);
+  sample.is_handled = from.is_handled != 0;
   sample.arena.assign(from.arena, strnlen(from.arena, sizeof from.arena));
   sample.user_mode = from.user_mode != 0;
   if (from.system_call != UINT64_MAX) sample.system_call = from.system_call;

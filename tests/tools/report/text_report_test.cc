@@ -167,6 +167,23 @@ TEST(TextReport, CrashesAtDifferentPlacesAreDifferent) {
   EXPECT_THAT(report, Not(HasSubstr(longest.substr(0, 90))));
 }
 
+TEST(TextReport, AnAccessThatWasHandledIsNoCause) {
+  cow::ProcessCopies killed = child_of(1, 2, "worker", 8, 0);
+  killed.signal = SIGSEGV;
+  cow::FailedAccess failed;
+  failed.address = 0x1000;
+  failed.reason = "read-only";
+  failed.handled = true;
+  killed.sampled.emplace().failures = {failed};
+  EXPECT_THAT(report_of({root_of("server"), killed}),
+              StartsWith("worker (PID 2) was killed by SIGSEGV. Before, it handled a failed access "
+                         "at"));
+  failed.handled = false;
+  killed.sampled->failures.insert(killed.sampled->failures.begin(), failed);
+  EXPECT_THAT(report_of({root_of("server"), killed}),
+              StartsWith("worker (PID 2) was killed by SIGSEGV at 0x1000, in ??:"));
+}
+
 TEST(TextReport, MemoryOfAnotherOriginThanTheForkIsNamed) {
   cow::Measurement measurement = pool(2);
   measurement.memory = {300ULL << 20U, 402ULL << 20U, 0, 3, 0};

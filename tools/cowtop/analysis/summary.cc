@@ -103,9 +103,19 @@ struct GroupKey {
   auto operator<=>(const GroupKey&) const = default;
 };
 
+// The one that ended it, or else the last that it handled.
+std::optional<cow::FailedAccess> last_failure(const cow::ProcessCopies& process) {
+  if (!process.sampled || process.sampled->failures.empty()) return std::nullopt;
+  const std::vector<cow::FailedAccess>& all = process.sampled->failures;
+  const auto fatal = std::find_if(all.begin(), all.end(),
+                                  [](const cow::FailedAccess& each) { return !each.handled; });
+  return fatal != all.end() ? *fatal : all.back();
+}
+
 std::string place_of_failure(const cow::ProcessCopies& process) {
-  if (!process.sampled || process.sampled->failures.empty()) return "";
-  const cow::Frames& frames = process.sampled->failures.back().frames;
+  const auto failed = last_failure(process);
+  if (!failed) return "";
+  const cow::Frames& frames = failed->frames;
   return frames.empty() ? "??" : frame_text(frames.back());
 }
 
@@ -207,8 +217,7 @@ class GroupBuilder {
   }
 
   void add(const cow::ProcessCopies& process, const Forks& forks) {
-    if (!group_.failed && group_.crash && process.sampled && !process.sampled->failures.empty())
-      group_.failed = process.sampled->failures.back();
+    if (!group_.failed && group_.crash) group_.failed = last_failure(process);
     if (const int status = process.exit_status.value_or(0); status != 0) {
       group_.least_status =
           group_.most_status == 0 ? status : std::min(group_.least_status, status);

@@ -26,7 +26,7 @@ struct ProcessGroup {
   std::uint64_t processes = 0;
   std::uint64_t forks = 0;                  // children that share its memory
   pid_t pid = 0;                            // of the first
-  std::optional<cow::FailedAccess> failed;  // the access by which the first was killed
+  std::optional<cow::FailedAccess> failed;  // by which the first was killed, unless it is `handled`
   // Copies that forks caused.  Excluded: copies after an exec, and of a command what it copies of
   // files, which comes from its own start.  nullopt: not known of any.
   std::optional<std::uint64_t> copied_bytes;

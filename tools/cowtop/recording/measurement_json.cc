@@ -32,7 +32,11 @@ COWSHED_JSON_STRUCT(CodeSite, samples, estimated_copies, frames, stack, truncate
 COWSHED_JSON_STRUCT(MappingCopies, name, samples, estimated_copies)
 COWSHED_JSON_STRUCT(RangeCopies, begin, end, mapping, samples, estimated_copies)
 COWSHED_JSON_STRUCT(FoldedStack, folded, samples, estimated_copies)
-COWSHED_JSON_STRUCT(FailedAccess, address, mapping, reason, frames, stack)
+static void describe(auto& io, Type<FailedAccess> /*type*/) {
+  using Struct = FailedAccess;
+  COWSHED_JSON_FIELDS(address, mapping, reason, frames, stack)
+  io.field_if([](const Struct& access) { return access.handled; }, "handled", &Struct::handled);
+}
 COWSHED_JSON_STRUCT(SamplingSummary, period, emitted, received, lost, unread)
 COWSHED_JSON_STRUCT(CopyPattern, pattern, share, samples, evidence)
 COWSHED_JSON_STRUCT(MemorySample, shared_bytes, private_bytes, sampled_ns)

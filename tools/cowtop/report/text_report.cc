@@ -172,6 +172,7 @@ std::string reason_of(const cow::FailedAccess& failed) {
   if (failed.reason == "not mapped") return "nothing is mapped there";
   if (failed.reason == "read-only") return mapping + " is read-only";
   if (failed.reason == "no access") return mapping + " may not be accessed";
+  if (failed.reason == "not executable") return mapping + " is not executable";
   if (failed.reason == "lacks a page") return mapping + " ends before it";
   return "why is not known";
 }
@@ -202,10 +203,14 @@ std::string crash_lines(const Summary& summary) {
                            ? fmt::format("{} (PID {}) was", name_of(group), group.pid)
                            : fmt::format("{} {} processes were", group.processes, name_of(group));
     line += " killed by " + signal_name(*group.crash);
-    if (group.failed) {
-      line += fmt::format("{} at 0x{:x}, in {}", group.processes == 1 ? "" : ", the first",
-                          group.failed->address, shortened(group.crash_place));
+    if (group.failed && group.failed->handled) {
+      line += fmt::format(". Before, {} handled a failed access",
+                          group.processes == 1 ? "it" : "the first");
+    } else if (group.failed && group.processes > 1) {
+      line += ", the first";
     }
+    if (group.failed)
+      line += fmt::format(" at 0x{:x}, in {}", group.failed->address, shortened(group.crash_place));
     text += lines_of(line + (group.failed ? ":" : "."));
     if (group.failed) text += "    " + reason_of(*group.failed) + ".\n";
   }
