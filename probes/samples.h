@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -76,6 +77,8 @@ struct CopySample {
   std::array<std::uint8_t, 16> instruction{};
   std::size_t instruction_bytes = 0;
   std::vector<std::uint8_t> stack;  // the readable part from rsp upwards
+  // The parent's stack at the fork that made the process; at most with its first sample.
+  std::shared_ptr<const CopySample> fork;
 
   std::uint64_t operator[](Register name) const {
     return registers[static_cast<std::size_t>(name)];  // NOLINT(*-constant-array-index)

@@ -11,7 +11,9 @@ constexpr std::size_t kMostOfAKind = 50;
 constexpr std::size_t kMostUnknown = 10'000;
 constexpr std::size_t kAttributedAtATime = 32;  // some milliseconds
 
-std::size_t bytes_of(const CopySample& sample) { return sizeof sample + sample.stack.size(); }
+std::size_t bytes_of(const CopySample& sample) {
+  return sizeof sample + sample.stack.size() + (sample.fork ? bytes_of(*sample.fork) : 0);
+}
 
 }  // namespace
 
@@ -21,6 +23,7 @@ CopyProfiler::CopyProfiler(const ProcFiles& proc) : binaries_(proc), spaces_(pro
 
 void CopyProfiler::attribute_one(const CopySample& sample) {
   waiting_bytes_ -= bytes_of(sample);
+  if (sample.fork) sites_.add_fork(*sample.fork, spaces_, binaries_);
   if (sample.copy_class == CopyClass::failed) {
     sites_.add_failure(sample, spaces_, binaries_);
     return;

@@ -185,6 +185,12 @@ void ProfileBuilder::add_failure(const CopySample& sample, AddressSpaces& spaces
   failures.push_back({std::move(access), stack_of(sample, space, spaces, binaries)});
 }
 
+void ProfileBuilder::add_fork(const CopySample& fork, AddressSpaces& spaces,
+                              BinaryCache& binaries) {
+  if (const AddressSpace* space = spaces.at(fork))
+    tallies_[fork.process_id].fork = stack_of(fork, space, spaces, binaries);
+}
+
 const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& spaces,
                                      BinaryCache& binaries) {
   Tally& tally = tallies_[sample.process_id];
@@ -237,11 +243,13 @@ void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
 
 void ProfileBuilder::look_up(const std::vector<Weighted>& tallies, Symbolizer& symbols) {
   std::set<CodeAddress> addresses;
+  const auto add = [&](const Stack& stack) {
+    const std::vector<CodeAddress>& code = stack.code.addresses;
+    addresses.insert(code.begin(), code.end());
+  };
   for (const auto& [tally, copies_per_sample] : tallies) {
-    for (const auto& [stack, samples] : tally->stacks) {
-      const std::vector<CodeAddress>& code = stack.code.addresses;
-      addresses.insert(code.begin(), code.end());
-    }
+    for (const auto& [stack, samples] : tally->stacks) add(stack);
+    if (tally->fork) add(*tally->fork);
   }
   symbols.look_up(std::move(addresses));
 }
@@ -270,11 +278,14 @@ std::vector<StoreSites::AtExit> ProfileBuilder::at_exit(std::uint64_t process_id
   const auto found = tallies_.find(process_id);
   if (found == tallies_.end()) return result;
   look_up({{&found->second, 0}}, symbols);
-  for (const auto& [stack, samples] : found->second.stacks) {
+  const auto exits_in = [&](const Stack& stack) {
     const std::vector<Frame> all = frames(stack, symbols);
-    if (std::none_of(all.begin(), all.end(),
-                     [](const Frame& frame) { return ends_program(frame.function); }))
-      continue;
+    return std::count_if(all.begin(), all.end(),
+                         [](const Frame& frame) { return ends_program(frame.function); });
+  };
+  const auto before = found->second.fork ? exits_in(*found->second.fork) : 0;
+  for (const auto& [stack, samples] : found->second.stacks) {
+    if (exits_in(stack) <= before) continue;
     StoreSites::Kernel kernel;
     if (stack.writer == kKernel) kernel.emplace();
     else if (stack.writer != kProgram) kernel = static_cast<std::uint64_t>(stack.writer);

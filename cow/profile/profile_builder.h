@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,9 @@ class ProfileBuilder {
   // Attributes a sample of class `failed`.
   void add_failure(const CopySample& sample, AddressSpaces& spaces, BinaryCache& binaries);
 
+  // The stack of the fork that made the process.
+  void add_fork(const CopySample& fork, AddressSpaces& spaces, BinaryCache& binaries);
+
   // As CopyProfiler::merge().
   void merge(std::uint64_t process_id, std::uint64_t into);
 
@@ -36,7 +40,8 @@ class ProfileBuilder {
                    std::size_t most) const;
   SampledCopies of_all(const Copies& copies, Symbolizer& symbols, std::size_t most) const;
 
-  // Returns the samples of one process below functions that end the program.
+  // Returns the samples of one process below functions that end the program, if they are not those
+  // below which it was forked.
   std::vector<StoreSites::AtExit> at_exit(std::uint64_t process_id, Symbolizer& symbols) const;
 
  private:
@@ -63,6 +68,7 @@ class ProfileBuilder {
     std::map<Stack, std::uint64_t> stacks;
     std::map<Block, std::uint64_t> blocks;
     std::vector<Failure> failures;
+    std::optional<Stack> fork;
   };
 
   // The samples of one process, and the copies per sample.

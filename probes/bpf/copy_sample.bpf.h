@@ -116,11 +116,52 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   read_stack(sample, entry->sp);
 }
 
+/* The stack of a child's fork, until its first sample: the child itself called none of those
+ * functions. */
+#define FORK_STACK_BYTES 8192
+
+struct fork_record {
+  __u8 sample[__builtin_offsetof(struct cowshed_sample, stack) + FORK_STACK_BYTES];
+};
+
+struct {
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, 512);
+  __type(key, struct cowshed_key);
+  __type(value, struct fork_record);
+} forks SEC(".maps");
+
+/* Runs in the parent. */
+static __noinline int keep_fork(struct thread_state* child) {
+  __u32 slot = 0;
+  struct cowshed_sample* sample = bpf_map_lookup_elem(&new_sample, &slot);
+  if (!sample || !child) return 0;
+  describe_sample(sample, child);
+  sample->fault_class = COWSHED_FORK;
+  if (sample->stack_bytes > FORK_STACK_BYTES) sample->stack_bytes = FORK_STACK_BYTES;
+  child->has_fork = !bpf_map_update_elem(&forks, &child->key, sample, BPF_ANY);
+  return 0;
+}
+
+static __noinline int drop_fork(struct thread_state* thread) {
+  if (!thread) return 0;
+  thread->has_fork = 0;
+  bpf_map_delete_elem(&forks, &thread->key);
+  return 0;
+}
+
+static __always_inline void send_fork(struct thread_state* thread) {
+  struct fork_record* record = bpf_map_lookup_elem(&forks, &thread->key);
+  if (record) bpf_ringbuf_output(&samples, record, sizeof *record, BPF_RB_NO_WAKEUP);
+  drop_fork(thread);
+}
+
 static __noinline int take_sample(struct thread_state* thread) {
   __u32 slot = 0;
   struct cowshed_sample* sample = bpf_map_lookup_elem(&new_sample, &slot);
   struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
   if (!sample || !counts) return 0;
+  if (thread->has_fork) send_fork(thread);
   describe_sample(sample, thread);
   __u32 stack_bytes = sample->stack_bytes;
   if (stack_bytes > COWSHED_STACK_BYTES) stack_bytes = COWSHED_STACK_BYTES;

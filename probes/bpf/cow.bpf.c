@@ -37,8 +37,12 @@ int BPF_PROG(on_new_task, struct task_struct* child) {
     __u32 flags = child->mm == parent->mm ? COWSHED_SHARES_MEMORY : COWSHED_FORK_SEEN;
     if (add_process(child, &key, creator, flags, 0) < 0) return 0;
   }
-  if (!add_thread(child, &key, 0) && child->tgid != parent->tgid)
-    bpf_map_delete_elem(&processes, &key);
+  if (!add_thread(child, &key, 0)) {
+    if (child->tgid != parent->tgid) bpf_map_delete_elem(&processes, &key);
+  } else if (sample_period && child->mm != parent->mm) {
+    struct thread_state* its = state_of(child);
+    if (its) keep_fork(its);
+  }
   return 0;
 }
 
@@ -53,6 +57,7 @@ int BPF_PROG(on_rename, struct task_struct* task, const char* comm) {
   begin_update(thread);
   end_fault(thread);
   thread->mapping.mm = 0; /* the next address space may lie where an older one lay */
+  if (thread->has_fork) drop_fork(thread);
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
   if (process) {
     struct cowshed_counts* counts = &thread->counts;
@@ -85,6 +90,7 @@ int BPF_PROG(on_exit, struct task_struct* task) {
     end_fault(thread);
     end_update(thread);
     flush_counts(thread, task);
+    if (thread->has_fork) drop_fork(thread);
   }
   return 0;
 }

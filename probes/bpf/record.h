@@ -130,6 +130,9 @@ enum cowshed_failure {
   COWSHED_OTHER_FAILURE,
 };
 
+/* As a sample's fault_class: the stack of a fork, sent before the child's first sample. */
+#define COWSHED_FORK COWSHED_CLASSES
+
 /* One copy, or one access that ended in a signal, and the state of its thread.  Only stack_bytes of
  * `stack` are sent. */
 struct cowshed_sample {

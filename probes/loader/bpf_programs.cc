@@ -123,6 +123,8 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
         error != 0) {
       return refused("sizing the ring buffer of samples", error, text);
     }
+  } else {
+    bpf_map__set_max_entries(skeleton->maps.forks, 1);
   }
   for (bpf_program* program : {skeleton->progs.on_isolate, skeleton->progs.on_collapse})
     bpf_program__set_autoload(program, constants.has_collapse_events);

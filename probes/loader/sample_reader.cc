@@ -52,11 +52,20 @@ int SampleReader::receive(void* to, void* data, std::size_t bytes) {
   auto* arrived = static_cast<Arrived*>(to);
   cowshed_sample record = {};
   std::memcpy(&record, data, std::min(bytes, kWithoutStack));
-  CopySample& sample = arrived->samples.emplace_back(described(record));
+  CopySample sample = described(record);
   const auto* begin = static_cast<const std::uint8_t*>(data);
   // The ring buffer rounds `bytes` up.
   const std::size_t end = kWithoutStack + record.stack_bytes;
   if (end <= bytes) sample.stack.assign(begin + kWithoutStack, begin + end);
+  if (record.fault_class == COWSHED_FORK) {
+    // Samples of forks that are never followed by another of that process: they were lost.
+    constexpr std::size_t kMostForks = 1000;
+    if (arrived->forks.size() >= kMostForks) arrived->forks.clear();
+    arrived->forks[sample.process_id] = std::make_shared<const CopySample>(std::move(sample));
+  } else {
+    if (auto fork = arrived->forks.extract(sample.process_id)) sample.fork = fork.mapped();
+    arrived->samples.push_back(std::move(sample));
+  }
   arrived->bytes += bytes + BPF_RINGBUF_HDR_SZ;
   return arrived->bytes < arrived->buffer_bytes ? 0 : kEnough;
 }

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -27,6 +28,8 @@ class SampleReader {
  private:
   struct Arrived {
     std::vector<CopySample> samples;
+    // By process, until a sample of it comes.
+    std::map<std::uint64_t, std::shared_ptr<const CopySample>> forks;
     std::size_t bytes = 0;  // of the buffer
     std::size_t buffer_bytes = 0;
   };

@@ -418,7 +418,7 @@ std::vector<Share> sites_of(const std::vector<ExplainingSamples>& explaining, st
   Shares shares;
   for (const auto& [samples, part] : explaining)
     for (const cow::CodeSite& site : samples->sites)
-      if (!is_at_exit(site))
+      if (part == 1 || !is_at_exit(site))
         shares[site_name(site)].bytes += site.estimated_copies * cow::kPageSize;
   return std::move(shares).of(all);
 }
