@@ -98,8 +98,8 @@ mutant(hugetlb_may_allocate fault_class.bpf.h "if (traits & MAPPING_HUGETLB) ret
 mutant(hugetlb_is_never_shared page_table.bpf.h "return others > 0" "return others > 999" */reserved_shared_1000)
 mutant(hugetlb_is_always_shared page_table.bpf.h "return others > 0" "return others > -9"
        */reserved_last_sharer_1000)
-mutant(hugetlb_file_is_reused page_table.bpf.h "& PAGE_MAPPING_ANON)) return 1"
-       "& PAGE_MAPPING_ANON)) return 0" */reserved_file_read_1000)
+mutant(hugetlb_file_is_reused page_table.bpf.h "!is_anonymous(folio)) return 1"
+       "!is_anonymous(folio)) return 0" */reserved_file_read_1000)
 mutant(hugetlb_file_is_empty cow.bpf.c "!BPF_CORE_READ(inode, i_mapping, nrpages)" "1"
        */reserved_file_never_read_1000)
 mutant(missing_may_allocate fault_class.bpf.h
