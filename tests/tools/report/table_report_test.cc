@@ -1,6 +1,7 @@
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -174,6 +175,38 @@ TEST(TableReport, ANameCannotSendEscapesToTheTerminal) {
   EXPECT_THAT(table, Not(HasSubstr("\x1b")));
 }
 
+TEST(TableReport, NoTextOfARecordingSendsEscapesToTheTerminal) {
+  constexpr const char* kEscapes = "a\x1b[31m\nb";
+  cow::Measurement measurement = of({});
+  measurement.backend = kEscapes;
+  cow::ProcessCopies& process = measurement.processes[0];
+  process.patterns = {{kEscapes, 1, 40, kEscapes}};
+  process.not_measured = kEscapes;
+  process.transfers = {{kEscapes, kEscapes, kEscapes, kEscapes, 1, 1, 1}};
+  for (const std::string& table :
+       {table_report(measurement), process_report(measurement, process)}) {
+    EXPECT_THAT(table, HasSubstr("100% a?[31m?b (a?[31m?b)\n"));
+    EXPECT_THAT(table, HasSubstr("by a?[31m?b, sent by"));
+    EXPECT_THAT(table, Not(HasSubstr("\x1b")));
+    EXPECT_THAT(table, Not(HasSubstr("\nb")));
+  }
+}
+
+TEST(Printable, OnlyWholeCharactersThatAreSeen) {
+  EXPECT_EQ(printable("\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80 \xf4\x8f\xbf\xbd"),
+            "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80 \xf4\x8f\xbf\xbd");
+  for (const char* none : {"\xf4\x90\x80\x80", "\xf4\xbf\xbf\xbf", "\xf5\x80\x80\x80",  // too large
+                           "\xed\xa0\x80", "\xed\xbf\xbf",  // surrogates
+                           "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf",  // overlong
+                           "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\x80"})
+    EXPECT_EQ(printable(none), std::string(std::string_view(none).size(), '?'));
+  for (const char* unseen : {"\u009b", "\u061c", "\u200b", "\u200f", "\u2028", "\u202e", "\u2066",
+                             "\ufeff", "\ufff9", "\U000e0041"})
+    EXPECT_EQ(printable(unseen), "?");
+  EXPECT_EQ(printable("a\nb"), "a?b");
+  EXPECT_EQ(printable_lines("a\nb\x1b"), "a\nb?");
+}
+
 TEST(TableReport, ANameIsWholeCharacters) {
   cow::Measurement measurement = of({});
   measurement.processes[0].comm = "a\xff\xc3";
@@ -181,7 +214,7 @@ TEST(TableReport, ANameIsWholeCharacters) {
   measurement.processes[1].comm = "\xc2\x9b\xc3\xa9t\xc3\xa9 \xf0\x9f\x98";  // CSI, "été", cut
   const std::string table = table_report(measurement);
   EXPECT_THAT(table, HasSubstr("  a??      "));
-  EXPECT_THAT(table, HasSubstr("  ??\xc3\xa9t\xc3\xa9 ???  "));
+  EXPECT_THAT(table, HasSubstr("  ?\xc3\xa9t\xc3\xa9 ???  "));
 }
 
 TEST(TableReport, ATotalThatIsNotKnownIsNotZero) {

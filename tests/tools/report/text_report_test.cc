@@ -327,6 +327,25 @@ TEST(TextReport, SaysWhatAndWhyAndWhatToDo) {
   expect_fits_on_a_screen(report);
 }
 
+constexpr const char* kEscapes = "x\x1b]0;title\x07\nFAKE \xff\xf4\x90\x80\x80\xe2\x80\xae";
+constexpr const char* kHarmless = "x?]0;title??FAKE ??????";
+
+TEST(TextReport, NoNameSendsEscapesToTheTerminal) {
+  cow::Measurement measurement = pool(2);
+  for (cow::ProcessCopies& process : measurement.processes)
+    process.patterns = {{"unknown", 0.6, 60, ""}, {kEscapes, 0.4, 40, kEscapes}};
+  const cow::Frame nameless{"", "", 0, std::string("/tmp/") + kEscapes, 5, false};
+  measurement.sampled.emplace().sites = {{{nameless}, {nameless}, 99, 2 * 76 * 256, false}};
+  measurement.sampled->mappings = {{kEscapes, 99, 2 * 76 * 256}};
+  measurement.processes[0].not_measured = kEscapes;
+  const std::string report = text_report(measurement);
+  EXPECT_THAT(report, HasSubstr(std::string("install the debug symbols of ") + kHarmless));
+  EXPECT_THAT(report, HasSubstr(std::string("40%  ") + kHarmless));
+  EXPECT_THAT(report, HasSubstr(std::string("not measured: ") + kHarmless));
+  EXPECT_THAT(report, Not(HasSubstr("\x1b")));
+  EXPECT_THAT(report, Not(HasSubstr("\nFAKE")));
+}
+
 TEST(TextReport, WhatIsCopiedAtTheEndOfAProgramIsLeftOut) {
   cow::Measurement measurement = pool(4);
   for (cow::ProcessCopies& process : measurement.processes)

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include <cowshed/tools/cowtop/analysis/advice.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -92,10 +93,11 @@ std::string for_missing_names(const cow::Measurement& measurement, std::uint64_t
                                      [](auto& a, auto& b) { return a.second < b.second; });
   if (most == nameless.end() || most->first.empty() || most->second * 2 < all) return "";
   const std::string package = package_of(most->first);
-  return fmt::format("install the debug symbols of {}{}, to learn why", cow::base_name(most->first),
-                     package.empty() ? ""
-                                     : ", " + package.substr(0, package.find(':')) +
-                                           "-dbgsym of Debian's debug archive");
+  return fmt::format(
+      "install the debug symbols of {}{}, to learn why", printable(cow::base_name(most->first)),
+      package.empty()
+          ? ""
+          : ", " + package.substr(0, package.find(':')) + "-dbgsym of Debian's debug archive");
 }
 
 constexpr double kLeastShare = 0.2;

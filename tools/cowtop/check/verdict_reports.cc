@@ -65,7 +65,7 @@ std::string percent_escaped(std::string_view text, std::string_view special) {
 }
 
 std::string message(std::string_view text) { return percent_escaped(printable(text), "%"); }
-std::string property(std::string_view text) { return percent_escaped(text, "%\r\n:,"); }
+std::string property(std::string_view text) { return percent_escaped(printable(text), "%:,"); }
 
 // Removes the "../../" of a path that is relative to a build folder inside the repository.
 std::string_view in_repository(std::string_view file) {

@@ -95,7 +95,7 @@ std::string comparison_table(const Comparison& comparison, const ComparedNames& 
         "{:>12} {:>12} {:>12} {:>9}  processes whose copies are not known, in no total\n",
         comparison.not_known_before, comparison.not_known_after, "", "");
   }
-  return text;
+  return printable_lines(text);
 }
 
 std::string comparison_json(const Comparison& comparison, const ComparedNames& names) {

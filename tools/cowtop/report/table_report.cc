@@ -39,10 +39,10 @@ Row row_of(const cow::ProcessCopies& process) {
 }
 
 std::string heading(const cow::Measurement& measurement) {
-  std::string text =
-      fmt::format("cowtop: {} backend, {}; {} process{} in {:.2f} s", measurement.backend,
-                  measurement.exact ? "exact" : "sampled", measurement.process_count(),
-                  measurement.process_count() == 1 ? "" : "es", measurement.duration_s);
+  std::string text = fmt::format(
+      "cowtop: {} backend, {}; {} process{} in {:.2f} s", printable(measurement.backend),
+      measurement.exact ? "exact" : "sampled", measurement.process_count(),
+      measurement.process_count() == 1 ? "" : "es", measurement.duration_s);
   if (measurement.lost_events) text += fmt::format("; {} events lost", *measurement.lost_events);
   if (measurement.unsure_faults.value_or(0) > 0)
     text += fmt::format("; {} faults perhaps not in the right class", *measurement.unsure_faults);
@@ -197,8 +197,8 @@ std::string transfer_lines(const cow::Measurement& measurement) {
     for (const cow::SentObjects& sent : *process.transfers) {
       text += fmt::format("{} '{}': {} messages of {}, {} MiB by {}, sent by PID {}{}, sampled\n",
                           printable(sent.origin), printable(sent.name), sent.messages,
-                          printable(sent.type), mebibytes(sent.bytes), sent.kind, process.pid,
-                          and_more(process));
+                          printable(sent.type), mebibytes(sent.bytes), printable(sent.kind),
+                          process.pid, and_more(process));
     }
   }
   return text;
@@ -313,7 +313,7 @@ std::string pattern_lines(const cow::Measurement& measurement) {
     const char* separator = " ";
     for (const cow::CopyPattern& each : *process.patterns) {
       if (each.share < kLeastShown) continue;
-      text += fmt::format("{}{:.0f}% {}", separator, each.share * kWhole, each.pattern);
+      text += fmt::format("{}{:.0f}% {}", separator, each.share * kWhole, printable(each.pattern));
       if (*separator == ' ') text += fmt::format(" ({})", printable(each.evidence));
       separator = ", ";
     }
@@ -335,7 +335,7 @@ std::string lacking_lines(const cow::Measurement& measurement, std::size_t most)
   for (const cow::ProcessCopies& process : measurement.processes) {
     unreadable += process.unreadable ? 1 : 0;
     if (!process.not_measured || ++not_measured > most) continue;
-    text += "not measured: " + *process.not_measured + "\n";
+    text += "not measured: " + printable(*process.not_measured) + "\n";
   }
   if (not_measured > most) text += fmt::format("not measured: {} more\n", not_measured - most);
   if (unreadable > 0) {
@@ -375,7 +375,7 @@ std::string table_report(const cow::Measurement& measurement) {
   text += memory_lines(measurement) + lacking_lines(measurement) + arena_lines(measurement) +
           object_lines(measurement) + transfer_lines(measurement);
   text += sampled_lines(measurement, "all processes") + pattern_lines(measurement);
-  return text + fmt::format("total copied: {}\n", total_copied_text(measurement));
+  return printable_lines(text + fmt::format("total copied: {}\n", total_copied_text(measurement)));
 }
 
 std::string process_report(const cow::Measurement& measurement, const cow::ProcessCopies& process) {
@@ -384,8 +384,9 @@ std::string process_report(const cow::Measurement& measurement, const cow::Proce
   alone.sampling = measurement.sampling;
   alone.sampled = process.sampled;
   alone.processes = {process};
-  return memory_lines(alone) + lacking_lines(alone) + arena_lines(alone) + object_lines(alone) +
-         transfer_lines(alone) + pattern_lines(alone) + sampled_lines(alone, "this process");
+  return printable_lines(memory_lines(alone) + lacking_lines(alone) + arena_lines(alone) +
+                         object_lines(alone) + transfer_lines(alone) + pattern_lines(alone) +
+                         sampled_lines(alone, "this process"));
 }
 
 }  // namespace cowshed::cowtop

@@ -453,7 +453,7 @@ std::string cause_lines(const cow::Measurement& measurement, const Summary& summ
          share_lines("WHY", summary.causes, kMostCauses,
                      [](const Share& share) {
                        const std::string words = cause_in_words(share.name);
-                       return share.name + (words.empty() ? "" : ": " + words);
+                       return printable(share.name) + (words.empty() ? "" : ": " + words);
                      }) +
          share_lines("CODE", summary.sites, kMostSites,
                      [](const Share& share) { return share.name; }) +
@@ -478,8 +478,9 @@ std::string text_report(const cow::Measurement& measurement, TextForm form) {
   text += lacking_lines(measurement, kMostNotMeasured) + "\n";
   text +=
       form.each_process ? who_lines(summarize(measurement, true), true) : who_lines(summary, false);
-  return text + "\n" + cause_lines(measurement, summary) +
-         titled("MORE", "cowtop help WORD explains a word; --wide has every count");
+  text += "\n" + cause_lines(measurement, summary) +
+          titled("MORE", "cowtop help WORD explains a word; --wide has every count");
+  return printable_lines(text);
 }
 
 }  // namespace cowshed::cowtop

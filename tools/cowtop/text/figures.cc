@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstring>
 #include <fmt/format.h>
@@ -8,32 +9,58 @@
 namespace cowshed::cowtop {
 namespace {
 
-// Of the UTF-8 character that `text` begins with; 0: it is none, or a control character.
-std::size_t printable_bytes(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return lead < 0x20 || lead == 0x7f ? 0 : 1;
-  const std::size_t bytes = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() < bytes) return 0;
-  for (std::size_t i = 1; i < bytes; ++i)
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  const bool is_control = lead == 0xc2 && byte(1) < 0xa0;
-  const bool is_surrogate = lead == 0xed && byte(1) >= 0xa0;
-  const bool is_overlong = (lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xf0 && byte(1) < 0x90);
-  return is_control || is_surrogate || is_overlong ? 0 : bytes;
-}
-
-}  // namespace
-
-std::string printable(std::string_view text) {
+std::string cleaned(std::string_view text, bool keeps_newlines) {
   std::string result;
+  result.reserve(text.size());
   while (!text.empty()) {
-    const std::size_t bytes = printable_bytes(text);
-    result += bytes == 0 ? "?" : text.substr(0, bytes);
+    const auto [code, bytes] = first_character(text);
+    const bool is_kept = bytes != 0 && (is_printable(code) || (keeps_newlines && code == '\n'));
+    result += is_kept ? text.substr(0, bytes) : "?";
     text.remove_prefix(std::max<std::size_t>(bytes, 1));
   }
   return result;
 }
+
+}  // namespace
+
+Character first_character(std::string_view text) {
+  if (text.empty()) return {};
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) return {lead, 1};
+  const std::size_t bytes = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  if (lead < 0xc2 || lead > 0xf4 || text.size() < bytes) return {};
+  char32_t code = lead & (0x7fU >> bytes);
+  for (std::size_t i = 1; i < bytes; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return {};
+    code = code << 6U | (byte(i) & 0x3fU);
+  }
+  const bool is_surrogate = code >= 0xd800 && code < 0xe000;
+  const bool is_overlong = (bytes == 3 && code < 0x800) || (bytes == 4 && code < 0x10000);
+  return is_surrogate || is_overlong || code > 0x10ffff ? Character() : Character{code, bytes};
+}
+
+bool is_printable(char32_t character) {
+  struct Range {
+    char32_t first;
+    char32_t last;
+  };
+  constexpr std::array kNot = {
+      Range{0, 0x1f},         Range{0x7f, 0x9f}, Range{0x61c, 0x61c},  // a mark of direction
+      Range{0x200b, 0x200f},   // of no width, and marks of direction
+      Range{0x2028, 0x202e},   // line and paragraph separators, and what turns text around
+      Range{0x2060, 0x206f},   // joins, isolates and the like
+      Range{0xfeff, 0xfeff},   // the byte order mark
+      Range{0xfff9, 0xfffb},   // annotations
+      Range{0xe0000, 0xe007f}  // tags
+  };
+  return std::none_of(kNot.begin(), kNot.end(), [&](const Range& range) {
+    return range.first <= character && character <= range.last;
+  });
+}
+
+std::string printable(std::string_view text) { return cleaned(text, false); }
+std::string printable_lines(std::string_view text) { return cleaned(text, true); }
 
 std::string frame_text(const cow::Frame& frame) {
   std::string text = printable(frame.function.empty() ? "??" : frame.function);

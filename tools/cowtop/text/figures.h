@@ -16,9 +16,21 @@ namespace cowshed::cowtop {
 inline constexpr double kMiB = 1024.0 * 1024.0;
 inline constexpr const char* kUnknown = "-";  // a figure that the backend cannot know
 
-// Replaces control characters and invalid UTF-8 by '?', because the name of a command may contain
-// any bytes.
+// The character that a text begins with.
+struct Character {
+  char32_t code = 0;
+  std::size_t bytes = 0;  // of its UTF-8; 0: the text begins with no valid UTF-8
+};
+Character first_character(std::string_view text);
+
+// Whether it is neither a control character nor one that only directs, joins or hides others.
+bool is_printable(char32_t character);
+
+// Replaces such characters and invalid UTF-8 by '?', because the name of a command may contain any
+// bytes.
 std::string printable(std::string_view text);
+// The same for text of several lines.  Every report goes through this before it is written.
+std::string printable_lines(std::string_view text);
 
 // Returns "fill() fill.cc:12", or what else is known of the frame.
 std::string frame_text(const cow::Frame& frame);
