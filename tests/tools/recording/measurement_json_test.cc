@@ -48,6 +48,14 @@ TEST_F(JsonReport, HasEveryFieldOfTheContract) {
   EXPECT_EQ(told["arenas"][0]["name"], "index");
 }
 
+TEST_F(JsonReport, ATerminalThatShowsItIsSafe) {
+  const std::string comm = "\u009b31m \u202e \x7f \U000e0041 \u00e9";
+  process().comm = comm;
+  EXPECT_THAT(json_report(measurement_), HasSubstr(R"("\u009b31m \u202e \u007f \udb40\udc41 )"
+                                                   "\u00e9\""));
+  EXPECT_EQ(reported_process()["comm"], comm);
+}
+
 TEST_F(JsonReport, NoMoreIsCopiedThanWasShared) {
   process().copied_anon_pages = 994;
   EXPECT_EQ(reported_process()["copied_ratio"], 1.0);

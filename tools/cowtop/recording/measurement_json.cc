@@ -1,7 +1,9 @@
 // The JSON of a measurement, schema cowshed.run/2: its fields, the report, what a recording keeps,
 // and how both are read back.
 
+#include <fmt/format.h>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include <cowshed/cow/process_tree.h>
@@ -179,6 +181,21 @@ Json process_json(const cow::ProcessCopies& process, const cow::Subtree& tree,
   return object;
 }
 
+// Escapes what would act on a terminal, as U+009B does.  The library escapes only ASCII.
+std::string escaped(std::string json) {
+  std::string text;
+  std::string_view rest = json;
+  while (!rest.empty()) {
+    const auto [code, bytes] = first_character(rest);
+    if (is_printable(code) || code == '\n') text += rest.substr(0, bytes);
+    else if (code < 0x10000) text += fmt::format("\\u{:04x}", std::uint32_t{code});
+    else
+      text += fmt::format("\\u{:04x}\\u{:04x}", 0xd7c0U + (code >> 10U), 0xdc00U | (code & 0x3ffU));
+    rest.remove_prefix(bytes);
+  }
+  return text;
+}
+
 }  // namespace
 
 Json recorded_head(const cow::Measurement& measurement) {
@@ -206,11 +223,11 @@ Json run_json(const cow::Measurement& measurement) {
 }
 
 std::string text_of(const Json& json) {
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return escaped(json.dump(2, ' ', false, Json::error_handler_t::replace)) + "\n";
 }
 
 std::string line_of(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return escaped(json.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 std::string json_report(const cow::Measurement& measurement) {
