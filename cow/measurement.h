@@ -3,6 +3,7 @@
 // Room cow: the public types of a measurement.  May use base, probes.
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -54,6 +55,11 @@ struct ObjectCopies {
   std::uint64_t copied_pages = 0;  // pages that it overlaps; part of its arena's
   bool operator==(const ObjectCopies&) const = default;
 };
+
+// At most so many objects and sent types are kept for a process, so that its published layout
+// cannot fill our memory.  Those with the least copies or bytes are one entry of this type.
+inline constexpr std::size_t kMostObjects = 256;
+inline constexpr const char* kFurtherObjects = "further objects";
 
 // The objects of one type that a process has sent in one way, by one channel or one launch of
 // workers.  Known for programs that link cowshed::share.  Every backend samples them.

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <optional>
 
+#include <cowshed/base/published_layout.h>
 #include <cowshed/cow/arenas/frozen_arenas.h>
 #include <cowshed/cow/arenas/published_layout.h>
 
@@ -42,6 +43,8 @@ ArenaCopies& arena_named(std::vector<ArenaCopies>& arenas, const std::string& na
   const auto known = std::find_if(arenas.begin(), arenas.end(),
                                   [&](const ArenaCopies& arena) { return arena.name == name; });
   if (known != arenas.end()) return *known;
+  constexpr const char* kFurther = "further arenas";
+  if (arenas.size() >= layout::kMaxArenas && name != kFurther) return arena_named(arenas, kFurther);
   return arenas.emplace_back(ArenaCopies{name, std::nullopt, 0});
 }
 

@@ -23,7 +23,8 @@ struct FrozenArena {
 std::vector<FrozenArena> frozen_arenas(const ProcFiles& proc, pid_t pid,
                                        const std::vector<Mapping>& mappings);
 
-// Returns the entry of that name, and adds it if there is none.
+// Returns the entry of that name, and adds it if there is none.  After as many arenas as a process
+// can have, further names share one entry.
 ArenaCopies& arena_named(std::vector<ArenaCopies>& arenas, const std::string& name);
 
 }  // namespace cowshed::cow

@@ -17,9 +17,9 @@ struct CopiedArena {
   PageRanges pages;
 };
 
-// Returns every published object of these arenas, in the layout's order, with the copied pages that
-// it overlaps.  Objects without a name are added up by type.  A page of two objects counts for
-// both.
+// Returns the published objects of these arenas, in the layout's order, with the copied pages that
+// each overlaps.  Objects without a name are added up by type.  A page of two objects counts for
+// both.  keep_most_copied() applies.
 std::vector<ObjectCopies> copies_by_object(const PublishedLayout& layout,
                                            const std::vector<CopiedArena>& arenas);
 
@@ -28,5 +28,9 @@ std::vector<ObjectCopies> copies_by_object(const PublishedLayout& layout,
 std::optional<std::vector<ObjectCopies>> copies_by_object(const ProcFiles& proc, pid_t pid,
                                                           const std::vector<Mapping>& mappings,
                                                           const std::vector<CopiedArena>& arenas);
+
+// Adds all but the kMostObjects with the most copies up, in a last entry of kFurtherObjects.
+void keep_most_copied(std::vector<ObjectCopies>& objects);
+void keep_most_sent(std::vector<SentObjects>& sent);
 
 }  // namespace cowshed::cow

@@ -11,6 +11,7 @@
 
 #include <cowshed/base/published_layout.h>
 #include <cowshed/base/try.h>
+#include <cowshed/cow/arenas/object_copies.h>
 #include <cowshed/cow/arenas/published_layout.h>
 
 namespace cowshed::cow {
@@ -25,7 +26,7 @@ struct Limits {
 
 // More than any version writes.  A hostile process can make us read twice their product.
 template <class Entry>
-constexpr Limits kLimits = {sizeof(Entry), 1024, 1U << 17U};
+constexpr Limits kLimits = {sizeof(Entry), 512, 1U << 16U};
 
 constexpr int kAttempts = 20;
 constexpr std::chrono::milliseconds kBetweenAttempts{1};
@@ -81,6 +82,7 @@ class Reader {
                         std::string(to_string(row.kind)), sums[i].messages, sums[i].objects,
                         sums[i].bytes});
     }
+    keep_most_sent(result);
     return result;
   }
 

@@ -32,6 +32,7 @@ Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid
                                                 const std::vector<Mapping>& mappings);
 
 // Reads the objects that the process has sent, without waiting, because these counts only grow.
+// keep_most_sent() applies.
 // Empty if its library is older than these counts.  Errors: as above, without EAGAIN.
 Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid,
                                                      const std::vector<Mapping>& mappings);

@@ -6,6 +6,7 @@
 #include <string>
 #include <tuple>
 
+#include <cowshed/cow/arenas/object_copies.h>
 #include <cowshed/cow/backends/process_rollup.h>
 #include <cowshed/cow/process_tree.h>
 
@@ -148,6 +149,7 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
       sum.objects, more.objects,
       [](const ObjectCopies& each) { return std::tie(each.name, each.type, each.arena); },
       [](ObjectCopies& to, const ObjectCopies& each) { to.copied_pages += each.copied_pages; });
+  if (sum.objects) keep_most_copied(*sum.objects);
   add(
       sum.transfers, more.transfers,
       [](const SentObjects& each) {
@@ -158,6 +160,7 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
         to.objects += each.objects;
         to.bytes += each.bytes;
       });
+  if (sum.transfers) keep_most_sent(*sum.transfers);
   for (const auto count :
        {&ProcessCopies::shared_at_fork_bytes, &ProcessCopies::copied_anon_pages,
         &ProcessCopies::copied_file_pages, &ProcessCopies::copied_shared_file_pages,

@@ -1,4 +1,5 @@
 #include <cowshed/base/published_layout.h>
+#include <cowshed/cow/arenas/frozen_arenas.h>
 #include <cowshed/cow/arenas/object_copies.h>
 #include <cowshed/cow/arenas/published_layout.h>
 #include <cowshed/cow/proc/process_pages.h>
@@ -223,6 +224,44 @@ TEST_F(FakeLayout, ObjectsWithoutANameAreOneForEachTypeAndAPageOfTheirsCountsOnc
   const std::vector<ObjectCopies> expected = {
       {"", "Node", "index", 2}, {"", "Edge", "index", 1}, {"a", "Node", "index", 1}};
   EXPECT_EQ(copies_of(published, begin, {begin, begin + 2 * kPageSize}), expected);
+}
+
+TEST_F(FakeLayout, OfVeryManyObjectsTheMostCopiedAreKept) {
+  PublishedLayout published;
+  const std::uint64_t begin = 0x200000000000;
+  for (std::uint64_t i = 0; i < 65536; ++i)
+    published.objects.push_back({"o" + std::to_string(i), "T", "index", begin + (i % 2) * kPageSize,
+                                 (1 + i % 2) * kPageSize});
+  const auto objects = copies_of(published, begin, {begin, begin + 4 * kPageSize});
+  ASSERT_EQ(objects.size(), kMostObjects);
+  std::uint64_t pages = 0;
+  for (const ObjectCopies& each : objects) pages += each.copied_pages;
+  EXPECT_EQ(pages, 65536U + 32768U);
+  EXPECT_EQ(objects.front(), (ObjectCopies{"o1", "T", "index", 2}));
+  EXPECT_EQ(objects.back().type, kFurtherObjects);
+  auto again = objects;
+  again.push_back({"new", "T", "index", 3});
+  keep_most_copied(again);
+  EXPECT_EQ(again.size(), kMostObjects);
+  EXPECT_EQ(again[kMostObjects - 2].name, "new");
+  EXPECT_EQ(again.back().copied_pages, objects.back().copied_pages + 2);
+}
+
+TEST_F(FakeLayout, OfVeryManySentTypesTheLargestAreKept) {
+  std::vector<SentObjects> sent;
+  for (std::uint64_t i = 0; i < 5000; ++i)
+    sent.push_back({"channel", "c", std::to_string(i), "value", 1, 1, i});
+  keep_most_sent(sent);
+  ASSERT_EQ(sent.size(), kMostObjects);
+  EXPECT_EQ(sent[kMostObjects - 2].type, "4999");
+  EXPECT_EQ(sent.back().messages, 5000 - (kMostObjects - 1));
+}
+
+TEST(FrozenArenas, NamesBeyondThoseOfAProcessShareOne) {
+  std::vector<ArenaCopies> arenas;
+  for (int i = 0; i < 3000; ++i) ++arena_named(arenas, "a" + std::to_string(i)).copied_pages;
+  EXPECT_EQ(arenas.size(), layout::kMaxArenas + 1);
+  EXPECT_EQ(arenas.back().copied_pages, 3000 - layout::kMaxArenas);
 }
 
 TEST(PublishedLayout, AProcessWithoutOne) {

@@ -111,6 +111,19 @@ TEST_F(MetricsSumsTest, OfObjects) {
   EXPECT_EQ(metrics.objects[0].copied_pages, 5U);
 }
 
+TEST_F(MetricsSumsTest, OfEverNewObjectsDoNotGrow) {
+  cow::ProcessCopies publisher = process(1, "x", 10);
+  for (std::uint64_t round = 0; round < 3000; ++round) {
+    publisher.objects = {{"o" + std::to_string(round), "T", "a", round + 1}};
+    add({publisher});
+  }
+  const auto objects = sums_.metrics().objects;
+  ASSERT_EQ(objects.size(), 3U);  // two, as many as there may be, and the sum of the others
+  std::uint64_t pages = 0;
+  for (const ObjectMetrics& each : objects) pages += each.copied_pages;
+  EXPECT_EQ(pages, std::uint64_t{1024} * 1025 / 2 + 3000);  // of one more only what it grew
+}
+
 TEST_F(MetricsSumsTest, OfObjectsWithoutAName) {
   cow::ProcessCopies reader = process(1, "x", 100);
   reader.objects = {{{"", "Index", "words", 30}, {"", "Node", "words", 50}}};

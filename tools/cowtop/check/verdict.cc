@@ -78,8 +78,12 @@ Used copied_of_object(const ProcessCopies& process, const std::string& name) {
   if (!process.copied_file_pages) return no_copies(process);
   if (process.objects) {
     std::uint64_t pages = 0;
-    for (const cow::ObjectCopies& object : *process.objects)
+    bool may_lack = false;
+    for (const cow::ObjectCopies& object : *process.objects) {
       if (object.name == name) pages += object.copied_pages;
+      may_lack = may_lack || (object.type == cow::kFurtherObjects && object.copied_pages > 0);
+    }
+    if (pages == 0 && may_lack) return not_known("it copied more objects than cowtop keeps apart");
     return used(pages * kPageSize);
   }
   const bool copied_arena = std::any_of(process.arenas.begin(), process.arenas.end(),

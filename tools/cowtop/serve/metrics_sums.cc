@@ -12,6 +12,7 @@ namespace cowshed::cowtop {
 namespace {
 
 constexpr const char* kOther = "other";
+constexpr std::size_t kMostNames = 4 * cow::kMostObjects;  // of one process, over time
 constexpr std::uint64_t kSecondNs = 1'000'000'000;
 constexpr std::uint64_t kUnusedNs = 3600 * kSecondNs;
 // Container runtimes move a process to its cgroup after its start.
@@ -112,8 +113,11 @@ void MetricsSums::add(const cow::ProcessCopies& process, std::uint64_t now_ns) {
   std::map<std::pair<std::string, std::string>, std::uint64_t> objects;
   for (const cow::ObjectCopies& object : *process.objects)
     objects[{object.arena, object.name}] += object.copied_pages;
-  for (const auto& [object, pages] : objects) {
+  for (const auto& [any, pages] : objects) {
     if (pages == 0) continue;
+    // A process may publish ever new names.
+    const bool is_kept = known.objects.size() < kMostNames || known.objects.contains(any);
+    const auto object = is_kept ? any : std::pair<std::string, std::string>(kOther, kOther);
     const std::string arena = printable(object.first);
     const std::string name = printable(object.second);
     ObjectMetrics& copies =
