@@ -6,7 +6,8 @@
 #include <elfutils/libdw.h>
 #include <filesystem>
 #include <initializer_list>
-#include <string_view>
+#include <string>
+#include <sys/time.h>
 #include <utility>
 
 #include <cowshed/cow/code_reader/binary_names.h>
@@ -14,16 +15,40 @@
 namespace cowshed::cow {
 namespace {
 
+constexpr std::size_t kLongestName = 4096;
+
 struct Free {
   void operator()(void* memory) const { std::free(memory); }
 };
 
-std::string demangled(const char* name) {
-  if (name == nullptr) return {};
-  if (std::string_view(name).substr(0, 2) != "_Z") return name;
+// A name in a hostile file may have megabytes.
+std::string shortened(const char* name) {
+  return name == nullptr ? std::string() : std::string(name, ::strnlen(name, kLongestName));
+}
+
+// While it lives, so much CPU time ends the process: a few hundred bytes can demangle to gigabytes.
+class DemanglingTime {
+ public:
+  DemanglingTime() {
+    constexpr itimerval kHalfASecond{{0, 0}, {0, 500'000}};
+    ::setitimer(ITIMER_PROF, &kHalfASecond, &before_);
+  }
+  DemanglingTime(const DemanglingTime&) = delete;
+  DemanglingTime& operator=(const DemanglingTime&) = delete;
+  ~DemanglingTime() { ::setitimer(ITIMER_PROF, &before_, nullptr); }
+
+ private:
+  itimerval before_{};
+};
+
+std::string demangled(const char* any_name) {
+  std::string name = shortened(any_name);
+  if (!name.starts_with("_Z") || name.size() == kLongestName) return name;
+  const DemanglingTime limit;
   int status = 0;
-  const std::unique_ptr<char, Free> text(abi::__cxa_demangle(name, nullptr, nullptr, &status));
-  return text ? text.get() : name;
+  const std::unique_ptr<char, Free> text(
+      abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status));
+  return text ? shortened(text.get()) : name;
 }
 
 std::string function_name(Dwarf_Die& function) {
@@ -31,8 +56,7 @@ std::string function_name(Dwarf_Die& function) {
   for (const unsigned which : {DW_AT_linkage_name, DW_AT_MIPS_linkage_name})
     if (const char* name = ::dwarf_formstring(::dwarf_attr_integrate(&function, which, &attribute)))
       return demangled(name);
-  const char* name = ::dwarf_diename(&function);
-  return name == nullptr ? std::string() : name;
+  return shortened(::dwarf_diename(&function));
 }
 
 int call_line(Dwarf_Die& inlined) {
@@ -44,7 +68,7 @@ int call_line(Dwarf_Die& inlined) {
 
 // Removes "/../", which the paths of clang's own headers have.
 std::string file_name(const char* name) {
-  return name == nullptr ? std::string() : std::filesystem::path(name).lexically_normal().string();
+  return std::filesystem::path(shortened(name)).lexically_normal().string();
 }
 
 std::string call_file(Dwarf_Die& unit, Dwarf_Die& inlined) {
@@ -142,7 +166,7 @@ std::vector<Frame> BinaryNames::from_dwarf(std::uint64_t address) {
     next.function = function_name(function);
     next.inlined = inlined;
     frames.push_back(std::exchange(next, {}));
-    if (!inlined) return frames;
+    if (!inlined || frames.size() == CodeReader::kMostFrames) return frames;
     next.file = call_file(*unit, function);
     next.line = call_line(function);
   }

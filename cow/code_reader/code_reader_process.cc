@@ -14,11 +14,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kMostTime{30'000};        // of one question
-constexpr milliseconds kMostTimeOfOne{30'000};   // of all long questions about one binary
-constexpr milliseconds kMostTimeOfAll{300'000};  // of all long questions
+constexpr milliseconds kMostTime{30'000};       // of one question
+constexpr milliseconds kMostTimeOfOne{10'000};  // of all long questions about one binary
+constexpr milliseconds kMostTimeOfAll{60'000};  // of all long questions
 constexpr milliseconds kMostAsleep{5'000};
-constexpr milliseconds kMostCpuTime{10'000};
+constexpr milliseconds kMostCpuTime{5'000};  // of one question
 constexpr milliseconds kLong{50};
 constexpr std::size_t kMostFrameBytes = 48 << 10;
 constexpr std::size_t kLongestText = 4096;

@@ -29,8 +29,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Address space beyond what is mapped at the start; large, because files are mapped whole.
-constexpr rlim_t kMostMemoryBytes = rlim_t{4} << 30U;
+// Beyond what there is at the start.  The address space is large, because files are mapped whole.
+constexpr rlim_t kMostMappedBytes = rlim_t{4} << 30U;
+constexpr rlim_t kMostDataBytes = rlim_t{1} << 30U;
 constexpr rlim_t kMostDescriptors = 64;
 
 // A control message with one descriptor.
@@ -64,7 +65,10 @@ void limit(__rlimit_resource what, rlim_t most) {
 // A sanitizer has reserved terabytes at the start.
 void limit_memory() {
   const auto stat = ProcFiles().stat(::getpid());
-  if (stat) limit(RLIMIT_AS, stat->virtual_bytes + kMostMemoryBytes);
+  if (!stat) return;
+  limit(RLIMIT_AS, stat->virtual_bytes + kMostMappedBytes);
+  const auto data_kib = ProcFiles().status_number(::getpid(), "VmData");  // 0: not known
+  if (data_kib != 0) limit(RLIMIT_DATA, data_kib * 1024 + kMostDataBytes);
 }
 
 void drop_capabilities() {
@@ -148,15 +152,21 @@ bool filter_system_calls() {
 
 // Returns whether system calls are filtered.  Every other step may be refused, as in containers.
 bool drop_rights() {
+  // A program of the same user could stop or kill this process, so it has one of its own.  systemd
+  // assigns no users from here on (systemd.io/UIDS-GIDS).
+  constexpr uid_t kUnusedUsers = 0x70000000;
   constexpr uid_t kNobody = 65534;
+  const uid_t own = kUnusedUsers + static_cast<uid_t>(::getpid());
   limit_memory();
   limit(RLIMIT_NOFILE, kMostDescriptors);
   limit(RLIMIT_CORE, 0);
   limit(RLIMIT_FSIZE, 0);
   if (::geteuid() == 0) {  // nobody else may become another user
     (void)::setgroups(0, nullptr);
-    (void)::setresgid(kNobody, kNobody, kNobody);
-    (void)::setresuid(kNobody, kNobody, kNobody);
+    for (const uid_t id : {own, kNobody}) {  // a user namespace may have few users
+      (void)::setresgid(id, id, id);
+      if (::setresuid(id, id, id) == 0) break;
+    }
   }
   drop_capabilities();
   ::prctl(PR_SET_DUMPABLE, 0);
@@ -256,19 +266,18 @@ bool HelperProcess::is_asleep() const {
 std::optional<HelperSocket::Message> HelperProcess::receive(
     std::chrono::milliseconds most, std::chrono::milliseconds most_asleep) const {
   constexpr std::chrono::milliseconds kBetweenLooks{100};
-  constexpr std::chrono::milliseconds kOnceWeEnd{500};
+  constexpr std::chrono::milliseconds kOnceWeEnd{500};  // of all that is asked until we have ended
+  static std::optional<Clock::time_point> end_of_all;
   auto deadline = Clock::now() + most;
   auto last_awake = Clock::now();
-  bool are_we_ending = false;
   while (true) {
     pollfd wanted{socket_.fd(), POLLIN, 0};
     if (::poll(&wanted, 1, static_cast<int>(kBetweenLooks.count())) > 0) return socket_.receive();
     const auto now = Clock::now();
     if (!is_asleep()) last_awake = now;
-    if (!are_we_ending && is_end_asked_for()) {
-      are_we_ending = true;
-      deadline = std::min(deadline, now + kOnceWeEnd);
-    }
+    if (!is_end_asked_for()) end_of_all.reset();
+    else if (!end_of_all) end_of_all = now + kOnceWeEnd;
+    if (end_of_all) deadline = std::min(deadline, *end_of_all);
     if (now >= deadline || now - last_awake >= most_asleep) return std::nullopt;
   }
 }

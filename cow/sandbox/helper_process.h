@@ -57,8 +57,8 @@ class HelperProcess {
 
   const HelperSocket& socket() const { return socket_; }
   // Returns the next message; nullopt if the process has ended, slept for `most_asleep`, or sent
-  // none in `most`.  (On a busy machine it may be slow without hanging.)  A pending end signal of
-  // this program shortens the time.
+  // none in `most`.  (On a busy machine it may be slow without hanging.)  While an end signal of
+  // this program is pending, all messages together have half a second.
   std::optional<HelperSocket::Message> receive(std::chrono::milliseconds most,
                                                std::chrono::milliseconds most_asleep) const;
 

@@ -1,3 +1,4 @@
+#include <set>
 #include <sys/socket.h>
 
 #include <cowshed/cow/code_reader/code_reader_process.h>
@@ -5,6 +6,7 @@
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/cow/sandbox/helper_process.h>
 #include <cowshed/tests/support/folder.h>
+#include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
 
 // What is read of a hostile program is read in a process that may die.
@@ -89,13 +91,59 @@ TEST_F(CodeReaderProcessOf, WhatKillsItAgainAndAgainEndsIt) {
   EXPECT_THAT(helpers(), IsEmpty());
 }
 
+// Each type of the mangled name has the one before twice: the text doubles.
+std::string exploding_name(int doublings) {
+  std::string name = "_Z1f1AIiiE";
+  const auto id = [](int number) {
+    constexpr std::string_view kDigits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    return number == 0
+               ? std::string("S_")
+               : "S" + std::string(1, kDigits.at(static_cast<std::size_t>(number - 1))) + "_";
+  };
+  for (int i = 1; i <= doublings; ++i) name += "S_I" + id(i) + id(i) + "E";
+  return name;
+}
+
+TEST_F(CodeReaderProcessOf, ANameThatIsEndlessSetsItsFileAside) {
+  paths_[1] = folder_ / "endless";
+  ASSERT_EQ(
+      cowshed::test::run({OBJCOPY, "--strip-debug", "--redefine-sym=main=" + exploding_name(35),
+                          SITE_SUBJECT, paths_[1]})
+          .exit_status(),
+      0);
+  paths_[2] = copy("sound");
+  const auto extent = reader_.add_binary(1, paths_[1]);
+  ASSERT_TRUE(extent && reader_.add_binary(2, paths_[2]));
+  named(1, extent->begin);
+  EXPECT_THAT(reader_.set_aside(), ElementsAre(1U));
+  EXPECT_FALSE(reader_.has_given_up());
+  EXPECT_GT(named(2, extent->begin), 10U);
+}
+
+TEST_F(CodeReaderProcessOf, ALongNameIsCutAndNotDemangled) {
+  paths_[1] = folder_ / "long";
+  const std::string name = "_Z9999" + std::string(9999, 'a') + "v";
+  ASSERT_EQ(cowshed::test::run(
+                {OBJCOPY, "--strip-debug", "--redefine-sym=main=" + name, SITE_SUBJECT, paths_[1]})
+                .exit_status(),
+            0);
+  LocalCodeReader here(file_of_);
+  const auto extent = here.add_binary(1, paths_[1]).value();
+  std::set<std::string> names;
+  for (std::uint64_t address = extent.begin; address < extent.begin + kCode; address += 16)
+    names.insert(here.frames(1, address).back().function);
+  EXPECT_THAT(names, ::testing::Contains(name.substr(0, 4096)));
+}
+
 TEST_F(CodeReaderProcessOf, ItsProcessHasNoRights) {
   paths_[1] = SITE_SUBJECT;
   ASSERT_TRUE(reader_.add_binary(1, SITE_SUBJECT));
   const auto children = helpers();
   ASSERT_EQ(children.size(), 1U);
   const ProcFiles proc;
-  EXPECT_EQ(proc.status_number(children[0], "Uid"), ::geteuid() == 0 ? 65534U : ::geteuid());
+  const auto user = static_cast<uid_t>(proc.status_number(children[0], "Uid"));
+  if (::geteuid() != 0) EXPECT_EQ(user, ::geteuid());
+  else EXPECT_TRUE(user >= 0x70000000 || user == 65534) << user << " in a user namespace";
   EXPECT_THAT(cowshed::test::contents_of(proc.path(children[0], "status")),
               AllOf(HasSubstr("CapEff:\t0000000000000000"), HasSubstr("CapPrm:\t0000000000000000"),
                     HasSubstr("NoNewPrivs:\t1"), HasSubstr("Seccomp:\t2")));

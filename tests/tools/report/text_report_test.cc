@@ -346,6 +346,14 @@ TEST(TextReport, NoNameSendsEscapesToTheTerminal) {
   EXPECT_THAT(report, Not(HasSubstr("\nFAKE")));
 }
 
+TEST(TextReport, AFileThatWasGivenUpIsNamed) {
+  cow::Measurement measurement = pool(2);
+  measurement.sampling.emplace().unread = {"/tmp/a\x1b.so: crashed", "/tmp/b: crashed", "/tmp/c"};
+  EXPECT_THAT(text_report(measurement), HasSubstr("not read: /tmp/a?.so: crashed\n"
+                                                  "not read: /tmp/b: crashed\n"
+                                                  "not read: 1 more\n"));
+}
+
 TEST(TextReport, WhatIsCopiedAtTheEndOfAProgramIsLeftOut) {
   cow::Measurement measurement = pool(4);
   for (cow::ProcessCopies& process : measurement.processes)

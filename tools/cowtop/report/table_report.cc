@@ -264,8 +264,6 @@ std::string sampled_lines(const cow::Measurement& measurement, std::string_view 
   for (const cow::ProcessCopies& process : measurement.processes)
     copied += process.copied_pages().value_or(0);
   std::string text;
-  for (const std::string& file : measurement.sampling->unread)
-    text += fmt::format("not read: {}\n", printable(file));
   text += fmt::format(
       "code sites of {}, estimated from {} samples, 1 in {} copies; {} samples lost{}\n", whose,
       sampled.samples, measurement.sampling->period, measurement.sampling->lost,
@@ -345,6 +343,11 @@ std::string lacking_lines(const cow::Measurement& measurement, std::size_t most)
         unreadable, unreadable == 1 ? "" : "es", unreadable == 1 ? "it" : "they",
         unreadable == 1 ? "s" : "", unreadable == 1 ? "its" : "their");
   }
+  std::size_t unread = 0;
+  if (measurement.sampling)
+    for (const std::string& file : measurement.sampling->unread)
+      if (++unread <= most) text += fmt::format("not read: {}\n", printable(file));
+  if (unread > most) text += fmt::format("not read: {} more\n", unread - most);
   return text;
 }
 

@@ -15,8 +15,8 @@ namespace cowshed::cowtop {
 // Plain text without colour.  "-" is an unknown figure.
 std::string table_report(const cow::Measurement& measurement);
 
-// Returns what could not be measured or read, and what would help; of what was not measured the
-// first `most`.
+// Returns what could not be measured or read, and what would help; the first
+// `most` of either.
 std::string lacking_lines(const cow::Measurement& measurement, std::size_t most = SIZE_MAX);
 
 // Returns the lines below the table for one process.
