@@ -79,6 +79,26 @@ TEST(Comparison, WhatTheyStartedIsFoundWhereverItIsListed) {
               UnorderedElementsAre("server 0", "server/worker[all] 20", "server/cat[all] 42"));
 }
 
+TEST(Comparison, ALongChainOfProcessesHasShortNames) {
+  cow::Measurement before;
+  for (int i = 0; i < 20000; ++i) {
+    cow::ProcessCopies process = copier(100 + i, i == 5 ? std::string(1 << 20, 'x') : "link", 1);
+    process.ppid = 99 + i;
+    process.role = i == 0 ? cow::Role::root : cow::Role::child;
+    process.start_ns = static_cast<std::uint64_t>(i);
+    before.processes.push_back(process);
+  }
+  cow::Measurement after = before;
+  after.processes.back().copied_anon_pages = 1001;
+  const Comparison comparison = compare(before, after);
+  std::size_t longest = 0;
+  for (const Change& each : comparison.processes) longest = std::max(longest, each.name.size());
+  EXPECT_LT(longest, 1000U);
+  ASSERT_EQ(comparison.processes.size(), 20000U);
+  EXPECT_EQ(comparison.processes[0].growth(), 1000);
+  EXPECT_EQ(comparison.processes[1].growth(), 0);
+}
+
 TEST(Comparison, AProcessWhoseCopiesAreNotKnown) {
   auto before = run_of(100, {10});
   auto after = run_of(200, {10});

@@ -26,7 +26,22 @@ void add(PagesByName& pages, const std::string& name, Pages more) {
 struct Place {
   std::string name;  // "server/worker[2]"
   std::string kind;  // "server/worker"
+  std::size_t depth = 0;
 };
+
+Place below(const Place& above, const cow::ProcessCopies& process) {
+  constexpr std::size_t kLongest = 64;  // the kernel's names are shorter, a forged recording's not
+  const std::string part = (above.depth == 0 ? "" : "/") + process.comm.substr(0, kLongest);
+  return {above.name + part, above.kind + part, above.depth + 1};
+}
+
+// Returns below what the children of a process at `place` are named.  In a chain of processes, full
+// names would take memory with the square of its length: what is deeper than kDeepest is named
+// beside its parent.
+Place for_children(Place place, const Place& above) {
+  constexpr std::size_t kDeepest = 32;
+  return place.depth < kDeepest ? std::move(place) : above;
+}
 
 // Kinds of which some processes were added up (backends/process_rollup.h), in either measurement.
 using Kinds = std::set<std::string>;
@@ -34,10 +49,12 @@ using Kinds = std::set<std::string>;
 void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement) {
   const auto& processes = measurement.processes;
   const std::vector<std::size_t> parents = cow::parents(processes);
-  std::vector<std::string> kind_of(processes.size());
+  std::vector<Place> places(processes.size());
   for (std::size_t i = 0; i < processes.size(); ++i) {
-    kind_of[i] = (parents[i] == i ? "" : kind_of[parents[i]] + "/") + processes[i].comm;
-    if (processes[i].processes > 1) kinds.insert(kind_of[i]);
+    const Place above = parents[i] == i ? Place() : places[parents[i]];
+    Place place = below(above, processes[i]);
+    if (processes[i].processes > 1) kinds.insert(place.kind);
+    places[i] = for_children(std::move(place), above);
   }
 }
 
@@ -52,8 +69,7 @@ PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summe
   for (std::size_t i = 0; i < processes.size(); ++i) {
     const cow::ProcessCopies& process = processes[i];
     const Place above = parents[i] == i ? Place() : places[parents[i]];
-    const std::string slash = above.name.empty() ? "" : "/";
-    Place place{above.name + slash + process.comm, above.kind + slash + process.comm};
+    Place place = below(above, process);
     if (summed.contains(place.kind)) {
       add(pages, place.name + "[all]", process.copied_pages());
       place = above;
@@ -63,7 +79,7 @@ PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summe
         place.name += fmt::format("[{}]", ordinal);
       add(pages, place.name, process.copied_pages());
     }
-    places[i] = std::move(place);
+    places[i] = for_children(std::move(place), above);
   }
   return pages;
 }
