@@ -3,8 +3,10 @@
 #include <cstdlib>
 #include <fmt/format.h>
 #include <iostream>
+#include <memory>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <string_view>
 #include <utility>
 
@@ -74,6 +76,21 @@ struct CheckOptions {
   std::vector<std::string> read;  // the files that are its input
 };
 
+// Reads no further than any file of limits, because a device has no end.
+class LimitsFile : public CLI::ConfigTOML {
+ public:
+  std::vector<CLI::ConfigItem> from_config(std::istream& file) const override {
+    constexpr std::size_t kMost = 1 << 20;
+    std::string text(kMost + 1, '\0');
+    file.read(text.data(), static_cast<std::streamsize>(text.size()));
+    text.resize(static_cast<std::size_t>(file.gcount()));
+    if (text.size() > kMost)
+      throw CLI::FileError("the file of limits is larger than 1 MiB", CLI::ExitCodes::FileError);
+    std::istringstream stream(text);
+    return CLI::ConfigTOML::from_config(stream);
+  }
+};
+
 // The limits of a command line.  `app` must outlive it.
 class BudgetArguments {
  public:
@@ -94,6 +111,7 @@ class BudgetArguments {
     app.add_flag("--per-child", per_child_,
                  "Each process below the root is held to it (default; overrides --tree)");
     app.add_flag("--tree", tree_, "All together are held to it");
+    app.config_formatter(std::make_shared<LimitsFile>());
     file_ = app.set_config("--budget", "", "Read limits from a file, see below")
                 ->type_name("FILE")
                 ->check(wrong_file_name);
