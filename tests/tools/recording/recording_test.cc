@@ -1,7 +1,10 @@
+#include <random>
+
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/recording/measurement_file.h>
 #include <cowshed/tools/cowtop/recording/recorder.h>
 #include <cowshed/tools/cowtop/recording/recording.h>
 
@@ -277,6 +280,11 @@ TEST_F(RecordingTest, PatchesThatDoNotFit) {
   for (const char* line : {"{}", "7", R"({"patch": 7})", R"({"patch": [{"op": "add"}]})",
                            R"({"patch": [{"op": "add", "path": "/processes/7", "value": {}}]})",
                            R"({"patch": [{"op": "remove", "path": "/x"}]})",
+                           R"({"patch": [{"op": "remove", "path": ""}]})",
+                           R"({"patch": [{"op": "remove", "path": "/processes/-"}]})",
+                           R"({"patch": [{"op": "add", "path": "/processes/01", "value": {}}]})",
+                           R"({"patch": [{"op": "add", "path": "/processes/x", "value": {}}]})",
+                           R"({"patch": [{"op": "add", "path": "/x/y", "value": {}}]})",
                            R"({"patch": [{"op": "copy", "from": "", "path": "/x"}]})",
                            R"({"patch": [{"op": "replace", "path": "processes", "value": []}]})"}) {
     SCOPED_TRACE(line);
@@ -314,6 +322,59 @@ TEST_F(RecordingTest, ManyDeepStacksThatAreAllAlike) {
   EXPECT_EQ(recording.problem(), "");
   ASSERT_TRUE(read);
   EXPECT_EQ(read->processes.size(), std::size_t{kProcesses});
+}
+
+std::string many(std::size_t values) {
+  std::string text = "0";
+  for (std::size_t i = 1; i < values; ++i) text += ",0";
+  return text;
+}
+
+TEST_F(RecordingTest, NoPaddingBuysMemory) {
+  std::string padding;
+  std::mt19937 random(1);
+  for (int i = 0; i < 1 << 20; ++i) padding += static_cast<char>('a' + random() % 26);
+  const std::string tail = R"("value": [)" + many(17'000'000) + "]";
+  ZstdLineEncoder encoder;
+  write_file(
+      path_,
+      encoder.encode(R"({"schema": "cowshed.recording/1", "command": [")" + padding + "\"]}") +
+          encoder.encode(R"({"patch": [{"op": "add", "path": "/x", )" + tail + "}]}"));
+  Recording recording = Recording::open(path_).value();
+  EXPECT_FALSE(recording.next().value());
+  EXPECT_THAT(recording.problem(), HasSubstr("it would take more than a GiB"));
+  write_file(path_, R"({"schema": "cowshed.run/2", )" + tail + "}");
+  EXPECT_THAT(failure_of(read_measurement(path_)).message,
+              HasSubstr("it would take more than a GiB"));
+}
+
+TEST_F(RecordingTest, ObjectsWithManyFieldsAreRefused) {
+  std::string fields = "{";
+  for (int i = 0; i < 300; ++i) fields += (i == 0 ? "\"f" : ", \"f") + std::to_string(i) + "\": 0";
+  Recording recording =
+      recording_of({R"({"patch": [{"op": "add", "path": "/x", "value": )" + fields + "}}]}"});
+  EXPECT_FALSE(recording.next().value());
+  EXPECT_THAT(recording.problem(), HasSubstr("more fields than any"));
+  std::string operations;
+  for (int i = 0; i < 300; ++i)
+    operations += (i == 0 ? "" : ", ") +
+                  (R"({"op": "add", "value": 0, "path": "/f)" + std::to_string(i) + "\"}");
+  Recording one_by_one = recording_of({R"({"patch": [)" + operations + "]}"});
+  EXPECT_FALSE(one_by_one.next().value());
+  EXPECT_THAT(one_by_one.problem(), HasSubstr("more fields than any"));
+  write_file(path_, R"({"schema": "cowshed.run/2", "x": )" + fields + "}}");
+  EXPECT_THAT(failure_of(read_measurement(path_)).message, HasSubstr("more fields than any"));
+}
+
+TEST_F(RecordingTest, PatchesOfArrays) {
+  Recording recording = recording_of({R"({"patch": [{"op": "add", "path": "/a", "value": [1, 2]},
+                     {"op": "add", "path": "/a/-", "value": 4},
+                     {"op": "add", "path": "/a/3", "value": 5},
+                     {"op": "add", "path": "/a/2", "value": 3},
+                     {"op": "replace", "path": "/a/0", "value": 0},
+                     {"op": "remove", "path": "/a/1"}]})"});
+  EXPECT_TRUE(recording.next().value()) << recording.problem();
+  EXPECT_EQ(recording.document().at("a").dump(), "[0,3,4,5]");
 }
 
 TEST_F(RecordingTest, DeeperThanAny) {

@@ -48,9 +48,6 @@ class ZstdLineReader {
   // file.
   const std::string& damage() const { return damage_; }
   bool is_empty() const { return read_ == 0; }
-  // Returns the limit of memory for the data read so far.  It has a constant part, because deep
-  // stacks of similar processes compress without limit.
-  std::size_t most() const { return (1U << 30) + 2048 * read_; }
 
  private:
   explicit ZstdLineReader(InputFile file);

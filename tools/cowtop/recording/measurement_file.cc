@@ -5,9 +5,11 @@
 
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/io/input_file.h>
+#include <cowshed/tools/cowtop/recording/json_fields.h>
 #include <cowshed/tools/cowtop/recording/measurement_file.h>
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
 #include <cowshed/tools/cowtop/recording/recording.h>
+#include <cowshed/tools/cowtop/recording/untrusted_json.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -46,9 +48,16 @@ tl::unexpected<Error> neither(const std::string& path) {
 
 Expected<MeasurementFile> read_report(InputFile file) {
   const std::string& path = file.path();
-  TRY(const auto text, read_text(file));
-  const Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) return neither(path);
+  TRY(std::string text, read_text(file));
+  Json json;
+  try {
+    json = parse_untrusted(std::exchange(text, {}));
+  } catch (const Json::exception&) {
+    return neither(path);
+  } catch (const JsonFieldError& error) {
+    return make_error(ErrorCode::bad_recording,
+                      path + ": is no report of cowtop's: " + error.what());
+  }
   auto measurement = measurement_of(json);
   if (!measurement) {
     return make_error(ErrorCode::bad_recording,

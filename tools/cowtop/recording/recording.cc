@@ -1,10 +1,10 @@
-#include <algorithm>
 #include <string_view>
 #include <utility>
 
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/recording/json_fields.h>
 #include <cowshed/tools/cowtop/recording/recording.h>
+#include <cowshed/tools/cowtop/recording/untrusted_json.h>
 
 namespace cowshed::cowtop {
 
@@ -22,51 +22,10 @@ tl::unexpected<Error> bad(const std::string& path, const std::string& what) {
   return make_error(ErrorCode::bad_recording, path + ": " + what);
 }
 
-[[noreturn]] void throw_too_large() {
-  throw JsonFieldError(
-      "it would take more than a GiB of memory and 2 KiB for each of its bytes, as no recording "
-      "does (copy it again, or record anew)");
-}
-
 bool is_header(const Json& line) {
   const auto schema = line.is_object() ? line.find("schema") : line.end();
   return schema != line.end() && schema->is_string() &&
          schema->get_ref<const std::string&>().starts_with(kSchemaOfAnyVersion);
-}
-
-// Copying a deeper value could overflow the stack.
-constexpr std::size_t kMostDepth = 32;
-
-// The depth of a JSON text, and about how much memory its values will take.
-struct Size {
-  std::size_t weight = 0;
-  std::size_t depth = 0;
-};
-
-Size size_of(std::string_view json) {
-  constexpr std::size_t kValue = 64;
-  constexpr std::size_t kProcess = 1024;
-  constexpr std::size_t kProcessDepth = 6;  // at most, in a patch; a stack's frames lie deeper
-  Size size{json.size(), 0};
-  std::size_t depth = 0;
-  bool is_text = false;
-  for (std::size_t i = 0; i < json.size(); ++i) {
-    const char c = json[i];
-    if (is_text) {
-      if (c == '"') is_text = false;
-      if (c == '\\') ++i;
-    } else if (c == '"') {
-      is_text = true;
-    } else if (c == ',' || c == ':') {
-      size.weight += kValue;
-    } else if (c == '{' || c == '[') {
-      size.depth = std::max(size.depth, ++depth);
-      size.weight += c == '{' && depth <= kProcessDepth ? kProcess : kValue;
-    } else if ((c == '}' || c == ']') && depth > 0) {
-      --depth;
-    }
-  }
-  return size;
 }
 
 }  // namespace
@@ -91,7 +50,7 @@ Expected<Recording> Recording::open(InputFile file) {
   if (recording.lines_.is_empty()) return bad(path, "is empty: nothing was recorded");
   if (!line) return bad(path, "is no recording of cowtop's, or its beginning is damaged");
   try {
-    const Json object = recording.parse(*line);
+    const Json object = parse_untrusted(*line);
     std::string schema;
     read_field(object, "", "schema", schema);
     if (!schema.starts_with(kSchemaOfAnyVersion)) return bad(path, "is no recording of cowtop's");
@@ -111,18 +70,20 @@ Expected<Recording> Recording::open(InputFile file) {
 Expected<bool> Recording::next() {
   if (!problem_.empty()) return false;
   if (ended_) return look_behind_the_end();
-  TRY(const auto line, lines_.next());
+  TRY(auto line, lines_.next());
   if (!line) {
     problem_ = lines_.damage();
     return false;
   }
   try {
-    const Json object = parse(*line);
+    weight_ += weight_of(*line);
+    Json object = parse_untrusted(*line);
+    line.reset();
     if (is_header(object)) {
       problem_ = std::string("has no end, and ") + kAnotherFollows;
       return false;
     }
-    patch(object.at("patch"));
+    patch(std::move(object.at("patch")));
     read_field(object, "", "ended", ended_);
     read_field(object, "", "exit_status", exit_status_);
   } catch (const Json::exception&) {
@@ -135,29 +96,12 @@ Expected<bool> Recording::next() {
   return true;
 }
 
-Json Recording::parse(const std::string& line) {
-  const Size size = size_of(line);
-  if (size.weight > lines_.most()) throw_too_large();
-  if (size.depth > kMostDepth) throw JsonFieldError("deeper than any that cowtop writes");
-  weight_ += size.weight;
-  return Json::parse(line);
-}
-
-void Recording::patch(const Json& operations) {
-  for (const Json& each : operations) {
-    const auto& operation = each.at("op").get_ref<const std::string&>();
-    // A few copy or move operations could make a huge document.
-    if (operation != "add" && operation != "replace" && operation != "remove")
-      throw JsonFieldError("'" + operation + "' in a patch");
-    const auto& path = each.at("path").get_ref<const std::string&>();
-    if (static_cast<std::size_t>(std::count(path.begin(), path.end(), '/')) > kMostDepth)
-      throw JsonFieldError("a path in a patch is deeper than any that cowtop writes");
-  }
+void Recording::patch(Json operations) {
   is_torn_ = true;
-  state_.patch_inplace(operations);
+  for (Json& each : operations) apply(state_, each);
   // Parts that were weighed may have been replaced since.
-  if (weight_ > lines_.most()) weight_ = size_of(state_.dump()).weight;
-  if (weight_ > lines_.most()) throw_too_large();
+  if (weight_ > kMostWeight) weight_ = weight_of(state_.dump());
+  if (weight_ > kMostWeight) throw_too_large();
   is_torn_ = false;
 }
 
@@ -167,7 +111,7 @@ Expected<bool> Recording::look_behind_the_end() {
   if (!line && lines_.damage().empty()) return false;
   problem_ = "goes on behind its end with what is no recording of cowtop's";
   try {
-    if (line && is_header(parse(*line))) problem_ = kAnotherFollows;
+    if (line && is_header(parse_untrusted(*line))) problem_ = kAnotherFollows;
   } catch (const Json::exception&) {  // no JSON
   } catch (const JsonFieldError&) {   // too large or too deep
   }

@@ -69,8 +69,7 @@ class Recording {
 
  private:
   explicit Recording(ZstdLineReader lines) : lines_(std::move(lines)) {}
-  Json parse(const std::string& line);
-  void patch(const Json& operations);
+  void patch(Json operations);
   Expected<bool> look_behind_the_end();
 
   ZstdLineReader lines_;
