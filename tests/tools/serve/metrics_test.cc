@@ -186,6 +186,19 @@ TEST(MetricsText, IsTheFormatThatIsAskedFor) {
   for (const char* other : {"", "*/*", "text/html", ",;,;q=", ";;;"}) EXPECT_FALSE(is_open(other));
 }
 
+TEST(ListenAddress, OnLoopbackOnlyItsOwnNamesMayBeAsked) {
+  const ListenAddress own{"127.0.0.2", 9417};
+  for (const char* right : {"", "localhost", "LocalHost:1", "127.0.0.1", "127.0.0.1:9417", "[::1]",
+                            "[::1]:9417", "127.0.0.2:9417"}) {
+    EXPECT_TRUE(may_ask_as(right, own)) << right;
+  }
+  for (const char* wrong : {"evil.example", "evil.example:9417", "127.0.0.1.evil.example",
+                            "localhost.evil", "[", "[]", "[::1", "[::1]x", ":9417", "192.0.2.1"}) {
+    EXPECT_FALSE(may_ask_as(wrong, own)) << wrong;
+    EXPECT_TRUE(may_ask_as(wrong, {"0.0.0.0", 9417})) << wrong;
+  }
+}
+
 TEST(ListenAddress, IsParsed) {
   const auto parsed = [](const char* text) {
     const auto address = parse_listen_address(text);

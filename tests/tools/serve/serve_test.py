@@ -317,9 +317,20 @@ class ServerTest(unittest.TestCase):
         with subject() as running, serving("-p", str(running.pid)) as (url, _), \
              contextlib.ExitStack() as open_ones:
             host, port = url.removeprefix("http://").split(":")
-            for _ in range(100):
+            for _ in range(400):
                 open_ones.enter_context(socket.create_connection((host, int(port))))
+            moment = time.monotonic()
             self.assertIn("cowshed_processes", fetch(url + "/metrics", timeout=SCRAPE_TIMEOUT_S)[0])
+            self.assertLess(time.monotonic() - moment, 2)
+
+    def test_a_page_of_another_name_does_not_read_it(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, _):
+            host, port = url.removeprefix("http://").split(":")
+            for name, status in (("evil.example", b"421"), ("localhost", b"200")):
+                with socket.create_connection((host, int(port)), PATIENCE_S) as client:
+                    client.sendall(f"GET /metrics HTTP/1.1\r\nHost: {name}:{port}\r\n\r\n".encode())
+                    with client.makefile("rb") as answer:
+                        self.assertIn(status, answer.readline())
 
     def test_a_connection_is_for_one_request(self):
         with subject() as running, serving("-p", str(running.pid)) as (url, _):

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstring>
 #include <fmt/format.h>
+#include <list>
 #include <mutex>
 #include <netdb.h>
 #include <optional>
@@ -31,9 +32,10 @@ namespace http = boost::beast::http;
 using boost::system::error_code;
 using Tcp = asio::ip::tcp;
 
-// Accepted connections, each with a descriptor.  The others wait in the kernel.
-constexpr int kMostConnections = 64;
-constexpr int kMostWaiting = 128;
+// Accepted connections, each with a descriptor.  A further one ends the oldest that still sends its
+// request, so that idle clients shut nobody out.
+constexpr std::size_t kMostConnections = 64;
+constexpr int kMostWaiting = 1024;  // in the kernel
 constexpr std::uint64_t kMostRequestBytes = 4096;
 constexpr auto kTimeout = std::chrono::seconds(2);  // of a whole connection
 constexpr auto kAfterRefused = std::chrono::milliseconds(100);
@@ -59,11 +61,14 @@ void set_failed(Response& response, http::status status) {
               "text/plain");
 }
 
-Response answer_to(const Request& request, const Metrics& metrics) {
+Response answer_to(const Request& request, const Metrics& metrics, const ListenAddress& address) {
   Response response(http::status::ok, request.version());
   const auto target = request.target();
   const auto path = target.substr(0, target.find('?'));
-  if (request.method() != http::verb::get && request.method() != http::verb::head) {
+  const auto host = request[http::field::host];
+  if (!may_ask_as({host.data(), host.size()}, address)) {
+    set_failed(response, http::status::misdirected_request);
+  } else if (request.method() != http::verb::get && request.method() != http::verb::head) {
     set_failed(response, http::status::method_not_allowed);
     response.set(http::field::allow, "GET, HEAD");  // RFC 9110, 15.5.6
   } else if (path == "/metrics") {
@@ -135,15 +140,26 @@ bool is_loopback(const ListenAddress& address) {
   return address.host == "localhost" || address.host == "::1" || address.host.starts_with("127.");
 }
 
+bool may_ask_as(std::string_view host, const ListenAddress& address) {
+  if (host.empty() || !is_loopback(address)) return true;
+  const bool in_brackets = host.front() == '[';
+  const auto colon = host.find(':', in_brackets ? host.find(']') : 0);
+  host = host.substr(0, colon);
+  if (in_brackets && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  const auto is = [&](std::string_view own) {
+    return beast::iequals({host.data(), host.size()}, {own.data(), own.size()});
+  };
+  return is("localhost") || is("127.0.0.1") || is("::1") || is(address.host);
+}
+
 // Everything but publish() and metrics() runs in the thread of the context.
 struct MetricsServer::State {
   class Connection;
 
+  std::list<Connection*> connections;  // in order of their begin
   asio::io_context context{1};
   Tcp::acceptor acceptor{context};
   asio::steady_timer pause{context};
-  int connections = 0;
-  bool is_accepting = false;
   ListenAddress address;
   std::mutex mutex;
   std::shared_ptr<const Metrics> newest = std::make_shared<const Metrics>();
@@ -155,19 +171,24 @@ struct MetricsServer::State {
   }
   error_code listen(const addrinfo& where);
   void accept();
+  void make_room();
 };
 
 // Serves one request: a client that waits before its next request would keep a descriptor.
 class MetricsServer::State::Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(State& state, Tcp::socket socket) : state_(state), stream_(std::move(socket)) {
-    ++state_.connections;
+    state_.connections.push_back(this);
   }
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
-  ~Connection() {
-    --state_.connections;
-    state_.accept();
+  ~Connection() { state_.connections.remove(this); }
+
+  bool is_reading() const { return is_reading_; }
+  // Ends it: what it waits for is cancelled.
+  void drop() {
+    state_.connections.remove(this);
+    stream_.close();
   }
 
   void serve() {
@@ -181,7 +202,9 @@ class MetricsServer::State::Connection : public std::enable_shared_from_this<Con
 
  private:
   void answer(const error_code& error) {
-    auto response = error ? answer_to(error) : answer_to(parser_.get(), *state_.metrics());
+    is_reading_ = false;
+    auto response =
+        error ? answer_to(error) : answer_to(parser_.get(), *state_.metrics(), state_.address);
     if (!response) return;
     response_ = std::move(*response);
     response_.keep_alive(false);
@@ -198,6 +221,7 @@ class MetricsServer::State::Connection : public std::enable_shared_from_this<Con
   }
 
   State& state_;
+  bool is_reading_ = true;
   beast::tcp_stream stream_;
   beast::flat_buffer buffer_;
   http::request_parser<http::string_body> parser_;
@@ -206,11 +230,10 @@ class MetricsServer::State::Connection : public std::enable_shared_from_this<Con
 };
 
 void MetricsServer::State::accept() {
-  if (is_accepting || !acceptor.is_open() || connections >= kMostConnections) return;
-  is_accepting = true;
+  if (!acceptor.is_open()) return;
   acceptor.async_accept([this](const error_code& error, Tcp::socket socket) {
-    is_accepting = false;
     if (!error) {
+      make_room();
       std::make_shared<Connection>(*this, std::move(socket))->serve();
       accept();
     } else if (acceptor.is_open()) {
@@ -219,6 +242,13 @@ void MetricsServer::State::accept() {
       pause.async_wait([this](const error_code& /*error*/) { accept(); });
     }
   });
+}
+
+void MetricsServer::State::make_room() {
+  if (connections.size() < kMostConnections) return;
+  const auto reading = std::find_if(connections.begin(), connections.end(),
+                                    [](const Connection* each) { return each->is_reading(); });
+  (reading != connections.end() ? *reading : connections.front())->drop();
 }
 
 error_code MetricsServer::State::listen(const addrinfo& where) {

@@ -24,9 +24,14 @@ std::string text_of(const ListenAddress& address);
 // Whether only this machine can connect to it.
 bool is_loopback(const ListenAddress& address);
 
+// Whether a server at `address` answers a request with this Host.  One that only this machine can
+// reach is asked by its own names, or by none: a web page that gave its name our address could read
+// the answer.
+bool may_ask_as(std::string_view host, const ListenAddress& address);
+
 // Serves the latest metrics over HTTP in its own thread, so that a client delays neither the
-// measurement nor another client.  A connection serves one request and is closed after 2 s.  Excess
-// connections wait.
+// measurement nor another client.  A connection serves one request and is closed after 2 s, or
+// before if there are too many.
 class MetricsServer {
  public:
   // Binds the address.  Errors: system_call.
