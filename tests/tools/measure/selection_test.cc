@@ -104,6 +104,18 @@ TEST_F(SelectionTest, ByNameAlsoThoseThatComeOrChangeTheirNames) {
   EXPECT_THAT(backend_.asked_for, ElementsAre(ElementsAre(7), ElementsAre(8, 9)));
 }
 
+TEST_F(SelectionTest, NoExpressionTakesLongForAName) {
+  process(7, "aaaaaaaaaaaaaaa");
+  process(8, "worker-12");
+  auto none = open({Selection::By::comm, {}, "^((((a*)*)*)*)*(((a|a)*)*)*b$"});
+  EXPECT_FALSE(none.attach(backend_));
+  auto some = open({Selection::By::comm, {}, std::string(126, '(') + "a" + std::string(126, ')')});
+  ASSERT_TRUE(some.attach(backend_));
+  auto digits = open({Selection::By::comm, {}, R"(^(?:worker|\w{2,9}er)-\d{1,3}$)"});
+  ASSERT_TRUE(digits.attach(backend_));
+  EXPECT_THAT(backend_.asked_for, ElementsAre(ElementsAre(7), ElementsAre(8)));
+}
+
 TEST_F(SelectionTest, WhoIsRefusedIsNotAskedForAgain) {
   for (const pid_t pid : {7, 8, 9}) process(pid, "server");
   backend_.forbidden = {8};
@@ -142,6 +154,12 @@ TEST_F(SelectionTest, WhatCannotBeLookedFor) {
     return failure_of(SelectedProcesses::open({by, {}, text}, proc())).message;
   };
   EXPECT_EQ(why_not(Selection::By::comm, "("), "--comm: '(' is not a regular expression");
+  for (const std::string& large :
+       {std::string(100'000, '('), std::string(300, 'a'), std::string("(a?){50000}"),
+        std::string("((a{5}){5}){5}"), std::string("a{0,101}")}) {
+    EXPECT_THAT(why_not(Selection::By::comm, large.c_str()), HasSubstr("is too large"));
+  }
+  EXPECT_THAT(why_not(Selection::By::comm, R"((a)\1)"), HasSubstr("is not a regular expression"));
   EXPECT_THAT(why_not(Selection::By::cgroup, "/no/such"), HasSubstr("no such cgroup"));
 }
 

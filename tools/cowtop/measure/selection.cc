@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <fmt/format.h>
@@ -15,6 +16,27 @@ namespace {
 
 constexpr std::uint64_t kCostFactor = 399;
 constexpr std::uint64_t kBetweenSearchesNs = 1'000'000'000;
+
+// A larger regular expression could overflow the stack, as the library is written.
+constexpr std::size_t kMostExpression = 256;
+constexpr std::uint64_t kMostRepetitions = 100;
+
+// Counts as if all repetitions were within each other.
+bool is_too_large(std::string_view expression) {
+  if (expression.size() > kMostExpression) return true;
+  std::uint64_t repetitions = 1;
+  for (auto brace = expression.find('{'); brace != expression.npos;
+       brace = expression.find('{', brace + 1)) {
+    std::uint64_t count = 0;
+    for (const char c : expression.substr(brace + 1, expression.find('}', brace) - brace - 1))
+      if (c >= '0' && c <= '9')
+        count = std::min(10 * count + static_cast<std::uint64_t>(c - '0'), kMostRepetitions + 1);
+      else if (c == ',') repetitions *= std::max<std::uint64_t>(std::exchange(count, 0), 1);
+    repetitions *= std::max<std::uint64_t>(count, 1);
+    if (repetitions > kMostRepetitions) return true;
+  }
+  return false;
+}
 
 constexpr const char* kUsualCgroups = "/sys/fs/cgroup";
 
@@ -88,8 +110,14 @@ Expected<SelectedProcesses> SelectedProcesses::open(Selection selection, cow::Pr
     }
   }
   if (selected.selection_.by == Selection::By::comm) {
+    if (is_too_large(argument)) {
+      return wrong(
+          fmt::format("--comm: '{}' is too large: at most {} characters, and {} repetitions",
+                      argument.substr(0, kMostExpression), kMostExpression, kMostRepetitions));
+    }
     try {
-      selected.comm_.assign(argument, std::regex::ECMAScript | std::regex::optimize);
+      // Each name is matched once for all ways at once, not once for each way.
+      selected.comm_.assign(argument, std::regex::ECMAScript | std::regex_constants::__polynomial);
     } catch (const std::regex_error&) {
       return wrong(fmt::format("--comm: '{}' is not a regular expression", argument));
     }

@@ -49,8 +49,8 @@ SelectionArguments::SelectionArguments(CLI::App& app) {
                    ->type_name("PATH");
   by_comm_ = app.add_option("--comm", comm_,
                             "Attach to all processes with such a name (/proc/PID/comm), and to"
-                            " those that come later: a regular expression (ECMAScript's), found"
-                            " anywhere in it")
+                            " those that come later: a regular expression (ECMAScript's, without"
+                            " back-references), found anywhere in it")
                  ->type_name("REGEX");
   app.add_option("--backend", backend_, "auto, tracepoint or pagemap")->type_name("NAME");
 }
