@@ -324,9 +324,9 @@ TEST_F(RecordingTest, ManyDeepStacksThatAreAllAlike) {
   EXPECT_EQ(read->processes.size(), std::size_t{kProcesses});
 }
 
-std::string many(std::size_t values) {
-  std::string text = "0";
-  for (std::size_t i = 1; i < values; ++i) text += ",0";
+std::string many_of(const std::string& value, std::size_t values) {
+  std::string text = value;
+  for (std::size_t i = 1; i < values; ++i) text += "," + value;
   return text;
 }
 
@@ -334,7 +334,7 @@ TEST_F(RecordingTest, NoPaddingBuysMemory) {
   std::string padding;
   std::mt19937 random(1);
   for (int i = 0; i < 1 << 20; ++i) padding += static_cast<char>('a' + random() % 26);
-  const std::string tail = R"("value": [)" + many(17'000'000) + "]";
+  const std::string tail = R"("value": [)" + many_of("0", 17'000'000) + "]";
   ZstdLineEncoder encoder;
   write_file(
       path_,
@@ -409,6 +409,16 @@ TEST_F(RecordingTest, FieldsThatAreNotAsTheyShouldBe) {
             "/processes/0/pid: is not as small as it should be");
   EXPECT_EQ(process(R"({"start_ns": -1})"),
             "/processes/0/start_ns: is not a whole number of 0 or more");
+  EXPECT_EQ(process(R"({"copied_anon_pages": 9223372036854775807})"),
+            "/processes/0/copied_anon_pages: is not as small as it should be");
+  EXPECT_EQ(process(R"({"shared_at_fork_bytes": 9223372036854775807})"),
+            "/processes/0/shared_at_fork_bytes: is not as small as it should be");
+  EXPECT_EQ(process(R"({"start_ns": 18446744073709551615})"), "taken");
+  EXPECT_EQ(
+      measured(R"("replace", "path": "/processes", "value": [)" +
+               many_of(R"({"copied_anon_pages": 17592186044416, "copied_file_pages": 0})", 65) +
+               "]"),
+      "/processes: copied more than can be");
   EXPECT_EQ(process(R"({"role": "aunt"})"), "/processes/0/role: is not one of the known names");
   EXPECT_EQ(process("3"), "/processes/0: is not an object");
   EXPECT_EQ(measured(R"("replace", "path": "/processes", "value": {})"),

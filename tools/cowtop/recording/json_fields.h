@@ -7,6 +7,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -204,12 +205,25 @@ void read_json(const Json& json, const std::string& path, T& value) {
   }
 }
 
+// A count may be so large that sums of very many of them still fit.
+constexpr std::uint64_t most_of(std::string_view name) {
+  if (name == "address" || name == "begin" || name == "end" || name.ends_with("_ns"))
+    return UINT64_MAX;
+  const bool is_pages = name.find("pages") != name.npos || name.find("copies") != name.npos;
+  return std::uint64_t{1} << (is_pages ? 44U : 53U);
+}
+
 // Leaves `value` unchanged if the field is absent, because an older version did not write it.
 template <class T>
 void read_field(const Json& object, const std::string& path, const char* name, T& value) {
   if (!object.is_object()) throw_not(path, "an object");
   const auto found = object.find(name);
-  if (found != object.end()) read_json(*found, path + "/" + name, value);
+  if (found == object.end()) return;
+  read_json(*found, path + "/" + name, value);
+  if constexpr (std::is_same_v<T, std::uint64_t> ||
+                std::is_same_v<T, std::optional<std::uint64_t>>) {
+    if (value > most_of(name)) throw_not(path + "/" + name, "as small as it should be");
+  }
 }
 
 template <class T>

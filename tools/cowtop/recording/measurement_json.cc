@@ -243,9 +243,15 @@ Expected<cow::Measurement> measurement_of(const Json& json) {
       throw JsonFieldError("/schema: '" + printable(schema) + "' is not known");
     read_struct(json, "", measurement);
     read_field(json, "", "processes", measurement.processes);
-    for (std::size_t i = 0; i < measurement.processes.size(); ++i)
-      if (measurement.processes[i].processes == 0)
+    constexpr std::uint64_t kMostCopied = std::uint64_t{1} << 50U;  // more would wrap in bytes
+    std::uint64_t copied = 0;
+    for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
+      const cow::ProcessCopies& process = measurement.processes[i];
+      if (process.processes == 0)
         throw JsonFieldError("/processes/" + std::to_string(i) + "/processes: is not 1 or more");
+      copied += process.copied_pages().value_or(0);
+      if (copied > kMostCopied) throw JsonFieldError("/processes: copied more than can be");
+    }
     return measurement;
   } catch (const JsonFieldError& error) {
     return make_error(ErrorCode::bad_recording, error.what());
