@@ -29,8 +29,4 @@ std::optional<std::vector<ObjectCopies>> copies_by_object(const ProcFiles& proc,
                                                           const std::vector<Mapping>& mappings,
                                                           const std::vector<CopiedArena>& arenas);
 
-// Adds all but the kMostObjects with the most copies up, in a last entry of kFurtherObjects.
-void keep_most_copied(std::vector<ObjectCopies>& objects);
-void keep_most_sent(std::vector<SentObjects>& sent);
-
 }  // namespace cowshed::cow

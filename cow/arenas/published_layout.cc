@@ -11,7 +11,7 @@
 
 #include <cowshed/base/published_layout.h>
 #include <cowshed/base/try.h>
-#include <cowshed/cow/arenas/object_copies.h>
+#include <cowshed/cow/arenas/most_copied.h>
 #include <cowshed/cow/arenas/published_layout.h>
 
 namespace cowshed::cow {

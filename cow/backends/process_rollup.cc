@@ -6,7 +6,7 @@
 #include <string>
 #include <tuple>
 
-#include <cowshed/cow/arenas/object_copies.h>
+#include <cowshed/cow/arenas/most_copied.h>
 #include <cowshed/cow/backends/process_rollup.h>
 #include <cowshed/cow/process_tree.h>
 

@@ -1,5 +1,6 @@
 #include <cowshed/base/published_layout.h>
 #include <cowshed/cow/arenas/frozen_arenas.h>
+#include <cowshed/cow/arenas/most_copied.h>
 #include <cowshed/cow/arenas/object_copies.h>
 #include <cowshed/cow/arenas/published_layout.h>
 #include <cowshed/cow/proc/process_pages.h>
