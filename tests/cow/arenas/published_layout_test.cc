@@ -248,6 +248,26 @@ TEST_F(FakeLayout, OfVeryManyObjectsTheMostCopiedAreKept) {
   EXPECT_EQ(again.back().copied_pages, objects.back().copied_pages + 2);
 }
 
+TEST_F(FakeLayout, ManyObjectsOfAScatteredArenaTakeNoLongTime) {
+  PublishedLayout published;
+  constexpr std::uint64_t kRanges = 100'000;
+  Mapping mapping;
+  mapping.begin = 0x200000000000;
+  mapping.end = mapping.begin + 2 * kRanges * kPageSize;
+  for (int i = 0; i < 65536; ++i)
+    published.objects.push_back({"o", "T", "index", mapping.begin, mapping.end - mapping.begin});
+  published.objects.push_back({"p", "T", "index", mapping.begin + 2 * kPageSize, 3 * kPageSize});
+  CopiedArena copied{&mapping, {}};
+  for (std::uint64_t i = 0; i < kRanges; ++i) {
+    const std::uint64_t begin = mapping.begin + 2 * i * kPageSize;
+    copied.pages.append({begin, begin + kPageSize});
+  }
+  const auto objects = copies_by_object(published, {copied});
+  EXPECT_EQ(objects.front().copied_pages, kRanges);
+  published.objects.erase(published.objects.begin(), published.objects.end() - 1);
+  EXPECT_EQ(copies_by_object(published, {copied}).front().copied_pages, 2U);
+}
+
 TEST_F(FakeLayout, OfVeryManySentTypesTheLargestAreKept) {
   std::vector<SentObjects> sent;
   for (std::uint64_t i = 0; i < 5000; ++i)

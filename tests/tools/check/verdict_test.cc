@@ -139,6 +139,13 @@ TEST(VerdictTest, ObjectsOfEachProcessTheRootAmongThem) {
   expect(verdict(not_seen, of_object("index", 9)), {},
          {"not held to object 'index': child 12 (worker): of which objects its copies are was not "
           "seen"});
+  const auto many = with(with_objects(), [](auto& all) {
+    all[2].objects->erase(all[2].objects->begin());
+    all[2].objects->push_back({"", cow::kFurtherObjects, "", 9});
+  });
+  expect(verdict(many, of_object("index", 3)), {},
+         {"not held to object 'index': child 12 (worker): it copied more objects than cowtop keeps "
+          "apart"});
   const auto more = with(with_objects(), [](auto& all) { all[2].arenas[0].copied_pages = 5; });
   expect(verdict(more, of_object("index", 9)), {},
          {"2 copies of pages of arena 'arena', by 1 process, are of no object"});

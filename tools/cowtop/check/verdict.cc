@@ -331,7 +331,8 @@ class Judge {
       for (const cow::ArenaCopies& arena : process.arenas) {
         std::uint64_t of_objects = 0;
         for (const cow::ObjectCopies& object : *process.objects)
-          if (object.arena == arena.name) of_objects += object.copied_pages;
+          if (object.arena == arena.name || object.type == cow::kFurtherObjects)
+            of_objects += object.copied_pages;
         if (arena.copied_pages <= of_objects) continue;
         by_arena[arena.name].pages += arena.copied_pages - of_objects;
         ++by_arena[arena.name].processes;

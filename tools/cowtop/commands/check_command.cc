@@ -191,10 +191,9 @@ class PublishedNames : public Observer {
     if (!mappings) return;
     const auto layout = cow::read_published_layout(proc_, pid, *mappings);
     if (!layout) return;
-    for (const cow::PublishedObject& object : layout->objects) {
-      names_.insert(object.name);
-      missing_.erase(object.name);
-    }
+    constexpr std::size_t kMost = 1000;  // a process may publish ever new ones
+    for (const cow::PublishedObject& object : layout->objects)
+      if (missing_.erase(object.name) != 0 || names_.size() < kMost) names_.insert(object.name);
   }
 
   cow::ProcFiles proc_;
