@@ -29,6 +29,7 @@ FORKS = ["sh", "-c", "i=0; while [ $i -lt 10000 ]; do (:); i=$((i+1)); done"]
 COPIES = [str(SUBJECTS / "copy_subject"), "3000", "2", "2000", "600"]
 OBJECTS = [str(SUBJECTS / "share_subject"), "objects", "600"]
 DIES = ["/usr/bin/python3", "-c", "import ctypes, os\nif os.fork() == 0: ctypes.string_at(0)\nos.wait()"]
+HANDLES = [DIES[0], "-X", "faulthandler", *DIES[1:]]
 SITES = [str(SUBJECTS / "site_subject"), "shares", "1000"]
 TRANSFERS = [str(SUBJECTS / "share_subject"), "transfers", "600"]
 
@@ -101,7 +102,7 @@ class SchemasTest(unittest.TestCase):
     def test_run(self):
         runs = [["--", *COPIES], ["--backend", "pagemap", "--", *COPIES],
                 ["--", *TRANSFERS], ["--backend", "pagemap", "--", *OBJECTS]]
-        exact = [["-c", "5", "--", *SITES], ["--", *DIES]]
+        exact = [["-c", "5", "--", *SITES], ["--", *DIES], ["--", *HANDLES]]
         for words in runs + (exact if IS_ROOT else []):
             with self.subTest(words=words):
                 self.check(self.measured("--json", *words), "cowshed.run-2")
