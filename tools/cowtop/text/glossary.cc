@@ -22,7 +22,9 @@ const std::vector<Term>& glossary() {
        true},
       {"STILL SHARED",
        "The part of SHARED that the process has not copied since; of an only child, nor its "
-       "parent.  \"-\": not known, or the process copied some pages more than once."},
+       "parent.  \"-\": not known, or the process copied some pages more than once, or memory that "
+       "others share, "
+       "too."},
       {"FORKS",
        "Children that lived one after another, such as saves of a database, for which their parent "
        "copied 1 MiB or more: what each cost."},
@@ -34,7 +36,8 @@ const std::vector<Term>& glossary() {
       {"TRY", "Remedies that the evidence supports, and how much memory each saves at most."},
       {"PSS",
        "Proportional set size: a page that n processes map counts as 1/n in each.  The sum over "
-       "processes is what they take together.  Read from /proc/PID/smaps_rollup while they run."},
+       "processes is what they take together, but for hugetlbfs.  Read from /proc/PID/smaps_rollup "
+       "while they run."},
       {"PAGE TABLES",
        "Memory of the kernel that maps the processes' memory.  Each process has its own."},
       {"EXACT", "Every write fault was counted by eBPF in the kernel; 0 events lost."},
