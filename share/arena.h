@@ -31,10 +31,10 @@ tl::unexpected<Error> refusal_of(const ArenaBadAlloc& failure);
 //
 // The destructor unmaps the arena in this process only, and makes its published references
 // `released`.  It runs no destructor of an object.  For each arena ever created, a process keeps
-// 64 bytes for a resource() that outlives its arena.  An arena stays after its handle while it has blocks that were allocated in an ArenaScope:
-// a library may keep objects there, whose destructors run after main().  If such an arena was not
-// frozen, it is frozen leniently then, so that forked children have it.  After the last block is
-// freed, the next create() unmaps the arena.
+// 64 bytes for a resource() that outlives its arena.  An arena stays after its handle while it has
+// blocks that were allocated in an ArenaScope: a library may keep objects there, whose destructors
+// run after main().  If such an arena was not frozen, it is frozen leniently then, so that forked
+// children have it.  After the last block is freed, the next create() unmaps the arena.
 //
 // After a move only the destructor and assignment are useful: calls that can fail return
 // invalid_argument, and others return nothing.  An assignment destroys the handle's arena at once.

@@ -23,8 +23,7 @@ const std::vector<Term>& glossary() {
       {"STILL SHARED",
        "The part of SHARED that the process has not copied since; of an only child, nor its "
        "parent.  \"-\": not known, or the process copied some pages more than once, or memory that "
-       "others share, "
-       "too."},
+       "others share, too."},
       {"FORKS",
        "Children that lived one after another, such as saves of a database, for which their parent "
        "copied 1 MiB or more: what each cost."},
