@@ -163,7 +163,7 @@ def end_process(status: int | None = None) -> NoReturn:
     standard streams, and calls ``os._exit``.  For a server's hook that a worker calls last, such as
     gunicorn's ``worker_exit``.
 
-    :param status: the exit status; ``None``: that of the ``SystemExit`` which is being handled, else 0.
+    :param status: the exit status.  ``None``: the status of the ``SystemExit`` that is being handled, or 0.
     """
     if status is None:
         code = getattr(sys.exc_info()[1], "code", None) if isinstance(sys.exc_info()[1], SystemExit) else None

@@ -181,8 +181,8 @@ class Connection:
     pipes.  ``recv`` then raises ``EOFError`` once all is received, and ``send`` ``BrokenPipeError``.
     """
 
-    # The ends of a kernel's pipe show who is alive: a receiver has the reading end, a sender the
-    # writing end.
+    # A kernel's pipe beside each channel shows who is alive.  Receivers hold its reading end, and senders
+    # its writing end.
     def __init__(self, receive: _cowshed.Channel | None, sender_lives: int,
                  send: _cowshed.Channel | None, receiver_lives: int) -> None:
         self._receive, self._sender_lives = receive, sender_lives

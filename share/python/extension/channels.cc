@@ -1,7 +1,7 @@
 // Channels of messages: a pickle and the buffers that it left out (pickle protocol 5).
 //
-// A message begins with the number of its buffers.  If there are any, their sizes and that of the
-// pickle follow.  Then come the pickle and the buffers, each buffer at a multiple of kAlignment.
+// A message begins with its number of buffers.  If that is not 0, the sizes of the pickle and of
+// each buffer follow.  Then come the pickle and the buffers.  Each buffer is aligned to kAlignment.
 #include <Python.h>
 #include <algorithm>
 #include <array>
@@ -45,7 +45,14 @@ constexpr std::chrono::milliseconds kBetweenSignals{100};
 template <class Attempt>
 auto call_waiting(double seconds, const Attempt& attempt)
     -> std::optional<decltype(attempt(Wait::never()))> {
-  auto result = attempt(Wait::never());
+  const auto try_once = [&](const Wait& wait) -> decltype(attempt(wait)) {
+    try {
+      return attempt(wait);
+    } catch (const std::bad_alloc&) {  // must not pass through Python
+      return make_error(ErrorCode::out_of_memory, "there is no memory for the message");
+    }
+  };
+  auto result = try_once(Wait::never());
   if (result || result.error().code != ErrorCode::would_block || seconds == 0) return result;
   const bool for_ever = seconds < 0 || seconds > 1e9;
   const auto end =
@@ -57,7 +64,7 @@ auto call_waiting(double seconds, const Attempt& attempt)
     const auto now = Clock::now();
     const auto until = is_main && end - now > kBetweenSignals ? now + kBetweenSignals : end;
     Py_BEGIN_ALLOW_THREADS;
-    result = attempt(for_ever && !is_main ? Wait() : Wait(until));
+    result = try_once(for_ever && !is_main ? Wait() : Wait(until));
     Py_END_ALLOW_THREADS;
     if (result) return result;
     const ErrorCode code = result.error().code;

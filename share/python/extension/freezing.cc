@@ -17,9 +17,9 @@
 #include <cowshed/share/python/extension/immortal.h>
 #include <cowshed/share/python/extension/interpreter.h>
 
-// The objects that the collector tracks are the roots.  Each of them is marked, and so is what it
-// refers to and the collector does not track: strings, numbers, tuples of these, code.  What is
-// tracked has its turn by itself, so the walk is never deep.
+// The roots are the objects that the garbage collector tracks.  The walk marks each root, and the
+// untracked objects that it refers to: strings, numbers, tuples of these, code.  It does not follow
+// tracked objects, because they are roots, too.  So it is never deep.
 namespace cowshed::python {
 
 #if COWSHED_KNOWS_IMMORTALS
@@ -127,13 +127,13 @@ class Freezer {
     return facts;
   }
 
-  // The list of tracked objects has a reference to each of these, too.
+  // Without the reference that the list of roots has.
   static Py_ssize_t references(PyObject* object) {
     return Py_REFCNT(object) - (PyObject_GC_IsTracked(object) ? 1 : 0);
   }
 
-  // Such a tuple may be on its way: C code that has the only reference to it may resize it.  It is
-  // marked when another object is found to refer to it.
+  // C code that has the only reference to a tuple may still resize it.  The walk marks such a tuple
+  // when it finds another object that refers to it.
   static bool may_be_unfinished(PyObject* object) {
     return (PyTuple_CheckExact(object) || PyFrozenSet_CheckExact(object)) &&
            references(object) <= 1;
@@ -163,7 +163,7 @@ class Freezer {
     if (excluded_.contains(object)) return;
     const TypeFacts& facts = facts_of(Py_TYPE(object));
     if (facts.kind != Kind::data) {
-      leave(object, facts);
+      leave(object);
       if (facts.kind == Kind::leave) return;
     } else if (!is_immortal(object)) {
       fill(object, facts);
@@ -172,13 +172,12 @@ class Freezer {
     each_child(object);
   }
 
-  void leave(PyObject* object, const TypeFacts& facts) {
+  void leave(PyObject* object) {
     PyTypeObject* const type = Py_TYPE(object);
     ++frozen_.left[type->tp_name];
     child(reinterpret_cast<PyObject*>(type));
     const bool ends = type != &PyFrame_Type && (type->tp_finalize || type->tp_del);
     if (ends && PyList_Append(frozen_.to_end.get(), object) != 0) PyErr_Clear();
-    (void)facts;
   }
 
   void mark(PyObject* object, const TypeFacts& facts) {

@@ -11,7 +11,7 @@ namespace cowshed::python {
 
 struct Frozen {
   std::uint64_t objects = 0;  // made immortal
-  std::uint64_t bytes = 0;    // of these
+  std::uint64_t bytes = 0;    // their size
   // The objects that stay as they are, by their type's name, and those of them that must be flushed
   // or finalised at exit.
   std::map<std::string, std::uint64_t> left;

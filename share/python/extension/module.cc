@@ -1,5 +1,6 @@
 // The extension module cowshed._cowshed: what Python code cannot do by itself.
 #include <Python.h>
+#include <new>
 #include <string>
 
 #include <cowshed/share/process/tree.h>
@@ -33,7 +34,11 @@ PyObject* try_layout(PyObject*, PyObject* arguments) {
 
 PyObject* freeze(PyObject*, PyObject* keep) {
   Frozen frozen;
-  if (!freeze_in_place(keep, frozen)) return nullptr;
+  try {
+    if (!freeze_in_place(keep, frozen)) return nullptr;
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
   const Object left(PyDict_New());
   if (!left) return nullptr;
   for (const auto& [type, count] : frozen.left) {
