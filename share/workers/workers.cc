@@ -22,8 +22,9 @@ using launch::Launch;
 
 namespace {
 
-// A forkserver that runs reports an ended worker at once.
+// A forkserver that runs reports an ended worker at once, on a busy machine somewhat later.
 constexpr std::chrono::milliseconds kReportPatience(100);
+constexpr std::chrono::milliseconds kLastPatience(1000);  // then the exit status is lost
 
 }  // namespace
 
@@ -198,9 +199,10 @@ Expected<std::vector<int>> StartedWorkers::reap_some(Clock::time_point deadline)
 Expected<bool> StartedWorkers::reap(Child& child, Clock::time_point deadline) {
   child.read_messages();
   if (launch_->options.method == Start::forkserver) {
-    const auto soon = Clock::now() + kReportPatience;
-    const bool is_reported =
-        launch::await_end(*launch_, child, child.killed ? soon : std::max(soon, deadline));
+    const auto now = Clock::now();
+    const bool is_reported = launch::await_end(
+        *launch_, child,
+        child.killed ? now + kLastPatience : std::max(now + kReportPatience, deadline));
     if (!is_reported && !child.killed) return false;
   } else {
     siginfo_t info = {};
