@@ -538,7 +538,7 @@ echo "ready ", getmypid(), "\n";
   EXPECT_THAT(mappings(ours, 3), Contains(AnyOf("[stack]", "anonymous")));
   EXPECT_THAT(mappings(ours), Each(Not(HasSubstr("/dev/zero")))) << "opcache's";
   // Clears its variables for each request.  All others are of a few copies.
-  EXPECT_THAT(places(ours, 1), ElementsAre("zend_activate (php-fpm8.2)"));
+  EXPECT_THAT(places(ours, 1), ElementsAre(StartsWith("zend_activate (php-fpm8.2)")));
   EXPECT_TRUE(calls(ours.at("sites").at(0), "php_request_startup")) << ours.at("sites").at(0);
   EXPECT_EQ(patterns(ours).at(0), "unknown");
   EXPECT_THAT(patterns(ours), Contains("bulk fill"));
@@ -589,7 +589,7 @@ TEST_F(PostgreSql, ABackendCopiesMostWhenItExits) {
     EXPECT_TRUE(calls(ours.at("sites").at(i), "proc_exit")) << ours.at("sites").at(i);
   EXPECT_THAT(places(ours, 3), UnorderedElementsAre(StartsWith("OPENSSL_LH_flush (libcrypto"),
                                                     StartsWith("EVP_CIPHER_free (libcrypto"),
-                                                    "proc_exit (postgres)"));
+                                                    StartsWith("proc_exit (postgres)")));
   EXPECT_EQ(mappings(ours, 1), std::vector<std::string>{"[heap]"});
   EXPECT_THAT(mappings(ours, 3),
               UnorderedElementsAre("[heap]", "anonymous", HasSubstr("postgres .bss")));

@@ -80,7 +80,7 @@ Metrics metrics_of(std::uint64_t copied_pages) {
 // What the server answers, with its head.
 std::string get_metrics(int port) {
   boost::asio::ip::tcp::iostream server("127.0.0.1", std::to_string(port));
-  server << "GET /metrics HTTP/1.1\r\nHost: here\r\nAccept: application/openmetrics-text\r\n"
+  server << "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n"
             "Connection: close\r\n\r\n"
          << std::flush;
   return {std::istreambuf_iterator<char>(server), {}};
