@@ -100,7 +100,7 @@ bool are_segments(const std::vector<Segment>& segments, std::size_t used) {
                                                   run.begin < run.end && is_size(run.end, used) &&
                                                   file >= 0 && file <= files &&
                                                   is_size(payload, kEndOfAddresses - 1);
-                               files = std::max(files, file + 1);
+                               if (right) files = std::max(files, file + 1);
                                return right && files <= ArenaCore::kMostFiles;
                              }) &&
          begin == used;
