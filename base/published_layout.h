@@ -102,7 +102,7 @@ constexpr std::string_view to_string(TransferKind kind) {
 struct Transfer {
   TransferKind kind{};
   std::uint32_t reserved = 0;
-  std::array<char, 16> origin{};  // "channel", "launch"
+  std::array<char, 16> origin{};  // "channel", "launch", "result", "freeze"
   std::array<char, 64> name{};    // of the channel or launch
   std::array<char, 168> type{};   // for people to read: no std::, no default arguments
 };

@@ -64,7 +64,7 @@ inline constexpr const char* kFurtherObjects = "further objects";
 // The objects of one type that a process has sent in one way, by one channel or one launch of
 // workers.  Known for programs that link cowshed::share.  Every backend samples them.
 struct SentObjects {
-  std::string origin;  // "channel" or "launch"
+  std::string origin;  // "channel", "launch", "result", or "freeze" for cowshed.freeze() of Python
   std::string name;
   std::string type;
   std::string kind;  // "value", "reference", "moved", "inherited"

@@ -66,7 +66,7 @@ class TransferRow {
 // A channel, or a launch of workers.  Counters with the same origin and name count together.
 class TransferCounter {
  public:
-  // `origin`: "channel", "launch" or "result".
+  // `origin`: "channel", "launch", "result" or "freeze".
   TransferCounter(std::string_view origin, std::string_view name) : origin_(origin), name_(name) {}
 
   // Returns the row of a type; `type` is type_name<T>().  Searches all rows under a lock, so keep

@@ -3,6 +3,7 @@
 #include <new>
 #include <string>
 
+#include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/process/tree.h>
 #include <cowshed/share/python/extension/errors.h>
 #include <cowshed/share/python/extension/freezing.h>
@@ -39,6 +40,9 @@ PyObject* freeze(PyObject*, PyObject* keep) {
   } catch (const std::bad_alloc&) {
     return PyErr_NoMemory();
   }
+  // For cowtop.
+  internal::TransferCounter("freeze", "cowshed.freeze()")
+      .add("Python objects", TransferKind::inherited, frozen.objects, frozen.bytes);
   const Object left(PyDict_New());
   if (!left) return nullptr;
   for (const auto& [type, count] : frozen.left) {

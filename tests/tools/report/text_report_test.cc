@@ -327,6 +327,25 @@ TEST(TextReport, SaysWhatAndWhyAndWhatToDo) {
   expect_fits_on_a_screen(report);
 }
 
+TEST(TextReport, NamesTheRemedyThatThePythonHas) {
+  cow::Measurement measurement = pool(4);
+  for (cow::ProcessCopies& process : measurement.processes)
+    process.patterns = {{"reference count", 1, 99, ""}};
+  const auto report_with = [&](const std::string& module) {
+    const cow::Frame frame{"", "", 0, module, 5, false};
+    measurement.sampled.emplace().sites = {{{frame}, {frame}, 99, 76 * kPagesPerMiB * 4, false}};
+    return text_report(measurement);
+  };
+  EXPECT_THAT(report_with("/usr/lib/libpython3.13.so.1.0"),
+              HasSubstr("TRY    call cowshed.freeze() before the fork"));
+  EXPECT_THAT(report_with("/usr/bin/python3.9"), HasSubstr("TRY    hold the data in an array"));
+  measurement.processes[0].transfers = {
+      {{"freeze", "cowshed.freeze()", "Python objects", "inherited", 2, 1000, 89 << 20}}};
+  const std::string report = report_with("/usr/bin/python3.13");
+  EXPECT_THAT(report, HasSubstr("Frozen by cowshed.freeze(): 1000 Python objects, 89.0 MiB."));
+  EXPECT_THAT(report, HasSubstr("TRY    call cowshed.freeze() once more"));
+}
+
 constexpr const char* kEscapes = "x\x1b]0;title\x07\nFAKE \xff\xf4\x90\x80\x80\xe2\x80\xae";
 constexpr const char* kHarmless = "x?]0;title??FAKE ??????";
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
@@ -12,7 +13,18 @@
 namespace cowshed::cowtop {
 namespace {
 
-enum class Language : std::uint8_t { native, python, ruby, php, perl, ocaml, r };
+enum class Language : std::uint8_t { native, python, old_python, ruby, php, perl, ocaml, r };
+
+// "python3.11", or "libpython3.13.so.1.0".  An unknown version is taken for a new one.
+Language version_of_python(std::string_view name) {
+  constexpr std::string_view kThree = "python3.";
+  constexpr int kFirstWithImmortals = 12;
+  const auto at = name.find(kThree);
+  int minor = kFirstWithImmortals;
+  if (at != name.npos)
+    std::from_chars(name.data() + at + kThree.size(), name.data() + name.size(), minor);
+  return minor < kFirstWithImmortals ? Language::old_python : Language::python;
+}
 
 Language language_of(std::string_view name) {
   struct Prefix {
@@ -26,7 +38,8 @@ Language language_of(std::string_view name) {
       Prefix{"perl", Language::perl},     Prefix{"libperl", Language::perl},
       Prefix{"libR.so", Language::r}};
   for (const Prefix& prefix : kPrefixes)
-    if (name.starts_with(prefix.text)) return prefix.language;
+    if (name.starts_with(prefix.text))
+      return prefix.language == Language::python ? version_of_python(name) : prefix.language;
   if (name.starts_with("caml_")) return Language::ocaml;
   return Language::native;
 }
@@ -44,10 +57,14 @@ Language language_of(const cow::Measurement& measurement) {
   return Language::native;
 }
 
-std::string for_reference_counts(Language language) {
+std::string for_reference_counts(Language language, bool has_frozen) {
   switch (language) {
     case Language::python:
-      return "hold the data in an array, mmap or arrow table: gc.freeze() does not stop counts";
+      return has_frozen ? "call cowshed.freeze() once more, after the last data is loaded"
+                        : "call cowshed.freeze() before the fork: then reads write no counts";
+    case Language::old_python:
+      return "hold the data in an array, mmap or arrow table, or call cowshed.freeze() in Python "
+             "3.12 or newer: gc.freeze() does not stop counts";
     case Language::native:
       return "hold read-only data in a frozen arena, by ImmortalPtr instead of shared_ptr";
     default: return "hold the data outside counted objects: a file that is mapped, or a store";
@@ -56,7 +73,8 @@ std::string for_reference_counts(Language language) {
 
 std::string for_collector(Language language) {
   switch (language) {
-    case Language::python: return "call gc.collect() and gc.freeze() before the fork";
+    case Language::python:
+    case Language::old_python: return "call gc.collect() and gc.freeze() before the fork";
     case Language::ruby:
       return "call Process.warmup (since Ruby 3.3), or GC.compact, before the fork";
     case Language::ocaml:
@@ -125,7 +143,7 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
   for (const Share& cause : summary.causes) {
     if (cause.of_all < kLeastShare || cause.bytes < kLeastBytes) continue;
     if (cause.name == "reference count")
-      result.push_back({for_reference_counts(language), cause.bytes});
+      result.push_back({for_reference_counts(language, summary.frozen_objects > 0), cause.bytes});
     if (cause.name == "garbage collector") result.push_back({for_collector(language), cause.bytes});
     if (cause.name == "relocation")
       result.push_back({"set LD_BIND_NOW=1: symbols are bound before the fork", cause.bytes});

@@ -409,6 +409,15 @@ std::uint64_t own_bytes(const cow::ProcessCopies& process) {
                                        : process.copied_bytes().value_or(0));
 }
 
+void add_frozen(const cow::ProcessCopies& process, Summary& summary) {
+  if (!process.transfers) return;
+  for (const cow::SentObjects& each : *process.transfers) {
+    if (each.origin != "freeze") continue;
+    summary.frozen_objects += each.objects;
+    summary.frozen_bytes += each.bytes;
+  }
+}
+
 bool is_at_exit(const cow::CodeSite& site) {
   return std::any_of(site.stack.begin(), site.stack.end(),
                      [](const cow::Frame& frame) { return cow::ends_program(frame.function); });
@@ -453,6 +462,7 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
       explained_bytes += process.copied_bytes().value_or(0) - copied_at_exit(process, has_forked);
     summary.exit_bytes += copied_at_exit(process, has_forked);
     if (!has_forked) summary.own_bytes += own_bytes(process);
+    add_frozen(process, summary);
     if (!is_sharer(process)) continue;
     summary.sharers += process.processes;
     summary.shared_bytes += shared_by(process).value_or(0);

@@ -75,6 +75,9 @@ struct Summary {
   std::uint64_t shared_bytes = 0;    // sum over the sharers, at their forks
   // That children allocated themselves, at the least, when they were last looked at.
   std::uint64_t own_bytes = 0;
+  // Of Python, made immortal by cowshed.freeze().
+  std::uint64_t frozen_objects = 0;
+  std::uint64_t frozen_bytes = 0;
   bool is_all_known = true;  // what the sharers copied
   // Those of at least 1 MiB, the most first; none of a parent whose children lived at the same
   // time.

@@ -289,6 +289,13 @@ std::string own_text(const cow::Measurement& measurement, const Summary& summary
                   mib(summary.own_bytes)));
 }
 
+std::string frozen_text(const Summary& summary) {
+  if (summary.frozen_objects == 0) return {};
+  return lines_of(fmt::format("Frozen by cowshed.freeze(): {}, {}.",
+                              plural(summary.frozen_objects, "Python object"),
+                              mib(summary.frozen_bytes)));
+}
+
 std::string older_text(const Summary& summary) {
   if (summary.older == 0) return {};
   const bool is_one = summary.older == 1;
@@ -473,7 +480,8 @@ std::string text_report(const cow::Measurement& measurement, TextForm form) {
   const std::string accuracy = accuracy_text(measurement);
   const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;
   text += memory + (is_one_line ? "  " : "\n") + accuracy + "\n";
-  text += exit_text(summary) + own_text(measurement, summary) + older_text(summary);
+  text += exit_text(summary) + own_text(measurement, summary) + frozen_text(summary) +
+          older_text(summary);
   constexpr std::size_t kMostNotMeasured = 2;
   text += lacking_lines(measurement, kMostNotMeasured) + "\n";
   text +=
