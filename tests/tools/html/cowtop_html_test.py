@@ -153,6 +153,7 @@ class ReportTest(HtmlTest):
             self.assertIn(panel, self.script(
                 "return [...document.querySelectorAll('section')].map((each) => each.id)"))
         self.assertIn("exact", self.text("main"))
+        self.assertIn("700.0 MiB", self.text(".tiles"))
         self.assertIn("./server --workers 4", self.text("h1"))
 
     def test_sorts(self):

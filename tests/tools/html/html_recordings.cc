@@ -82,6 +82,7 @@ cow::SampledCopies sampled(std::uint64_t pages, int stacks, int frames, int firs
 
 cow::Measurement pool(int step) {
   cow::Measurement measurement = begun(step);
+  measurement.memory = {600 << 20, 700 << 20, 0, 5, 0};
   measurement.processes = {root()};
   for (int i = 0; i < 4; ++i) {
     const auto pages = static_cast<std::uint64_t>((step + 1) * (i + 1) * 100);

@@ -51,6 +51,8 @@ function showTiles(report) {
   const alive = processes.filter((process) => process.alive).length;
   const all = processes.reduce((sum, process) => sum + processesOf(process), 0);
   tiles.push(tile(countText(all), alive > 0 ? `processes, ${countText(alive)} of them running` : "processes"));
+  const { memory } = run;
+  if (memory) tiles.push(tile(bytesText(memory.peak_pss_bytes), "all held at once, at most (PSS)"));
   page.main.append(element("div", { class: "tiles" }, ...tiles));
 }
 

@@ -60,6 +60,7 @@ function processDetail(process) {
     ["Its memory, shared", process.memory ? bytesText(process.memory.shared_bytes) : UNKNOWN],
     ["Its memory, its own", process.memory ? bytesText(process.memory.private_bytes) : UNKNOWN],
     ["Both as of", process.memory ? `${secondsText(process.memory.age_s)} before ${isKnown(process.end_ns) ? "its end" : "this report"}${process.memory.stale ? ": stale, it has copied more since" : ""}` : UNKNOWN],
+    ["Its parent copied meanwhile", isKnown(process.parent_copied_pages) ? pagesText(process.parent_copied_pages) : UNKNOWN],
     ["Reused", plural(process.reused_pages, "page")],
     ["Over the zero page", plural(process.zero_page_writes, "page")],
     ["First touch", plural(process.zero_filled_pages, "page")],
