@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import gc
 import importlib
@@ -50,9 +51,12 @@ class Frozen:
         return text
 
 
-# What multiprocessing imports at its first start of a process, which would come after the freeze.
-_AT_THE_FIRST_START = ("multiprocessing.queues", "multiprocessing.synchronize", "multiprocessing.popen_fork",
-                       "multiprocessing.popen_forkserver", "multiprocessing.resource_sharer", "multiprocessing.pool")
+# What a module imports at its first use, such as the first start of a process, which would come after the freeze.
+_AT_THE_FIRST_USE = {
+    "multiprocessing": ("multiprocessing.queues", "multiprocessing.synchronize", "multiprocessing.popen_fork",
+                        "multiprocessing.popen_forkserver", "multiprocessing.resource_sharer", "multiprocessing.pool"),
+    "random": ("_sha2",),  # of seed() with a string; before 3.12 there is none
+}
 
 _lock = threading.Lock()
 _to_end: list[weakref.ref[Any]] = []
@@ -85,9 +89,10 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
     """
     global _warned
     kept = list(keep)
-    if "multiprocessing" in sys.modules:
-        for name in _AT_THE_FIRST_START:
-            importlib.import_module(name)
+    for user in _AT_THE_FIRST_USE.keys() & sys.modules.keys():
+        for name in _AT_THE_FIRST_USE[user]:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
     begin = time.perf_counter()
     with _lock:
         why_not = _cowshed.why_not_in_place()

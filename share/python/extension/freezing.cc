@@ -90,6 +90,7 @@ class Freezer {
     PyObject* name = nullptr;
     PyObject* value = nullptr;
     while (PyDict_Next(cowshed_interned_strings(), &position, &name, &value)) reach(name);
+    for (std::size_t line = 0; (name = cowshed_cached_name(line)) != nullptr; ++line) reach(name);
     if (shown_) std::fputs("\r\033[K", stderr);
   }
 

@@ -24,6 +24,13 @@ PyObject* cowshed_interned_strings(void) {
   return _Py_INTERP_CACHED_OBJECT(PyInterpreterState_Get(), interned_strings);
 }
 
+PyObject* cowshed_cached_name(size_t line) {
+  const struct type_cache* const cache = &PyInterpreterState_Get()->types.type_cache;
+  if (line >= sizeof cache->hashtable / sizeof cache->hashtable[0]) return NULL;
+  PyObject* const name = cache->hashtable[line].name;
+  return name != NULL ? name : Py_None;
+}
+
 // The first page of a free pool stays: it has the list of free pools.  A pool that serves the same
 // size again would use its old list of free blocks; DUMMY_SIZE_IDX has it made anew.
 void cowshed_close_pools(void) {
@@ -59,6 +66,10 @@ void cowshed_close_pools(void) {
 size_t cowshed_interpreter_size(void) { return 0; }
 size_t cowshed_interpreter_size_here(void) { return 0; }
 PyObject* cowshed_interned_strings(void) { return NULL; }
+PyObject* cowshed_cached_name(size_t line) {
+  (void)line;
+  return NULL;
+}
 void cowshed_close_pools(void) {}
 
 #endif

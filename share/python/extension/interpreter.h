@@ -21,6 +21,10 @@ size_t cowshed_interpreter_size_here(void);
 // of the interpreter's state is not the compiled one.  NULL: there is none.
 PyObject* cowshed_interned_strings(void);
 
+// Returns the name in a line of the cache of attributes of types; NULL: there is no such line.  A
+// borrowed reference.
+PyObject* cowshed_cached_name(size_t line);
+
 // Has pymalloc take new objects from pools that hold no older ones, and returns the pages of free
 // pools to the kernel.  Memory that is free in other pools is lost.
 void cowshed_close_pools(void);
