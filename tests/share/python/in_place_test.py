@@ -52,6 +52,24 @@ class FreezeTest(unittest.TestCase):
         del kept
         self.assertEqual([count_of(each) for each in objects], counts)
 
+    def test_extensions_of_an_old_stable_abi_count_in_their_way(self):
+        shared = [f"shared {i}" for i in range(10)]
+        cowshed.freeze()
+        words = [ctypes.c_int64.from_address(id(each)) for each in [shared, *shared]]
+        for references in (1, 1000, 1):  # the whole word, without a look at its value
+            for word in words:
+                word.value += references
+            self.assertEqual(len([list(shared) for _ in range(10)]), 10)
+            for word in words:
+                word.value -= references
+            self.assertTrue(all(map(cowshed.is_frozen, [shared, *shared])))
+        for word in words:
+            word.value += 1  # which is never given back
+        copy = list(shared)
+        del copy
+        gc.collect()
+        self.assertEqual(shared, [f"shared {i}" for i in range(10)])
+
     def test_what_is_made_later_lives_and_dies(self):
         cowshed.freeze()
         late = ["late"]
