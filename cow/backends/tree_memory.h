@@ -11,7 +11,7 @@
 namespace cowshed::cow {
 
 // Sums the memory of a process tree: every 100 ms and when processes came or went, for at most a
-// fiftieth of one CPU's time at first, and an 800th in the long run.
+// twentieth of one CPU's time at first, and an 800th in the long run.
 class TreeMemoryMeter {
  public:
   // Reads the memory of each of `pids` if it is time to.  No two of them may share an address
@@ -21,7 +21,7 @@ class TreeMemoryMeter {
   const std::optional<TreeMemory>& memory() const { return memory_; }
 
  private:
-  static constexpr std::uint64_t kCostFactor = 50;
+  static constexpr std::uint64_t kCostFactor = 20;
   static constexpr std::uint64_t kLeastPauseNs = 100'000'000;
   static constexpr std::uint64_t kLongShare = 800;
   static constexpr std::uint64_t kBurstNs = 500'000'000;

@@ -61,7 +61,7 @@ int SampleReader::receive(void* to, void* data, std::size_t bytes) {
     // Samples of forks that are never followed by another of that process: they were lost.
     constexpr std::size_t kMostForks = 1000;
     if (arrived->forks.size() >= kMostForks) arrived->forks.clear();
-    arrived->forks[sample.process_id] = std::make_shared<const CopySample>(std::move(sample));
+    arrived->forks[record.process_id] = std::make_shared<const CopySample>(std::move(sample));
   } else {
     if (auto fork = arrived->forks.extract(sample.process_id)) sample.fork = fork.mapped();
     arrived->samples.push_back(std::move(sample));

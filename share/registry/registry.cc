@@ -268,10 +268,10 @@ Expected<void> registry::publish_foreign(const std::vector<ArenaObjects>& arenas
       if (other == nullptr && known != records().end() && known->second.live)
         other = &known->second;
       if (other != nullptr) {
-        const std::string where =
-            other->arena == nullptr ? "" : std::string(", in arena '") + other->arena->name() + "'";
-        return undo(make_error(ErrorCode::invalid_argument,
-                               quoted(*other) + " is published already" + where + "; " + advice));
+        std::string where = quoted(*other) + " is published already";
+        if (other->arena != nullptr)
+          where.append(", in arena '").append(other->arena->name()) += '\'';
+        return undo(make_error(ErrorCode::invalid_argument, where.append("; ").append(advice)));
       }
       if (live_count == kMaxPublished) return undo(full_error());
       Record record;

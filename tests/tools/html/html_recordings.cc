@@ -1,4 +1,5 @@
 // html_recordings KIND FILE: writes a recording for cowtop_html_test.py to make a page of.
+#include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <map>
@@ -51,7 +52,8 @@ cow::ProcessCopies worker(int number, std::uint64_t pages) {
   process.shared_at_fork_bytes = 512 << 20;
   process.copied_anon_pages = pages;
   process.copied_file_pages = 0;
-  process.memory = {(512 << 20) - pages * cow::kPageSize, pages * cow::kPageSize, kStart + kSecond};
+  const std::uint64_t copied = std::min<std::uint64_t>(pages * cow::kPageSize, 512 << 20);
+  process.memory = {(512 << 20) - copied, copied, kStart + kSecond};
   return process;
 }
 

@@ -38,9 +38,9 @@ Place below(const Place& above, const cow::ProcessCopies& process) {
 // Returns below what the children of a process at `place` are named.  In a chain of processes, full
 // names would take memory with the square of its length: what is deeper than kDeepest is named
 // beside its parent.
-Place for_children(Place place, const Place& above) {
+Place for_children(const Place& place, const Place& above) {
   constexpr std::size_t kDeepest = 32;
-  return place.depth < kDeepest ? std::move(place) : above;
+  return place.depth < kDeepest ? place : above;
 }
 
 // Kinds of which some processes were added up (backends/process_rollup.h), in either measurement.
@@ -54,7 +54,7 @@ void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement) {
     const Place above = parents[i] == i ? Place() : places[parents[i]];
     Place place = below(above, processes[i]);
     if (processes[i].processes > 1) kinds.insert(place.kind);
-    places[i] = for_children(std::move(place), above);
+    places[i] = for_children(place, above);
   }
 }
 
@@ -79,7 +79,7 @@ PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summe
         place.name += fmt::format("[{}]", ordinal);
       add(pages, place.name, process.copied_pages());
     }
-    places[i] = for_children(std::move(place), above);
+    places[i] = for_children(place, above);
   }
   return pages;
 }

@@ -182,7 +182,7 @@ Json process_json(const cow::ProcessCopies& process, const cow::Subtree& tree,
 }
 
 // Escapes what would act on a terminal, as U+009B does.  The library escapes only ASCII.
-std::string escaped(std::string json) {
+std::string escaped(const std::string& json) {
   std::string text;
   std::string_view rest = json;
   while (!rest.empty()) {

@@ -40,7 +40,7 @@ void add(Json& parent, const std::string& last, Json& value) {
 
 void throw_too_large() {
   throw JsonFieldError(
-      "it would take more than a GiB of memory, as none of cowtop's does (copy it again, or record "
+      "it would take more than 2 GiB of memory, as none of cowtop's does (copy it again, or record "
       "anew)");
 }
 

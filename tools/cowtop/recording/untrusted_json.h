@@ -10,7 +10,7 @@
 namespace cowshed::cowtop {
 
 // The values of a file may take so much memory, whatever its size.
-inline constexpr std::size_t kMostWeight = 1U << 30U;
+inline constexpr std::size_t kMostWeight = 2UL << 30U;
 // Copying a deeper value could overflow the stack.
 inline constexpr std::size_t kMostDepth = 32;
 
