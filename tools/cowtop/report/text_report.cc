@@ -218,31 +218,27 @@ std::string crash_lines(const Summary& summary) {
   return text;
 }
 
-// "All 5 processes held up to 402.1 MiB at once (PSS)."
+// "The processes held up to 402.1 MiB at once (PSS)."
 std::string memory_text(const cow::Measurement& measurement, const Summary& summary) {
-  const std::string who = summary.processes == 1 ? "The process"
-                          : summary.processes == 2
-                              ? "Both processes"
-                              : fmt::format("All {} processes", summary.processes);
+  const bool is_one = summary.processes == 1;
+  const std::string who = is_one ? "The process" : "The processes";
   if (!measurement.memory) return who + " ended before the memory was read (PSS -).";
   const cow::TreeMemory& memory = *measurement.memory;
   // What a command leaves behind, a forkserver say, does not hold all of it.
   const bool is_alive = std::any_of(
       measurement.processes.begin(), measurement.processes.end(),
       [](const cow::ProcessCopies& each) { return each.alive && each.role == cow::Role::root; });
-  // Those that were read at the peak: the others had ended, or had not begun.
-  std::string text = memory.processes >= summary.processes
-                         ? who
-                         : fmt::format("{} of {} processes", memory.processes, summary.processes);
+  std::string text;
   if (is_alive) {
-    text = who;
-    if (summary.alive < summary.processes)
-      text = fmt::format("{} of {} processes", summary.alive, summary.processes);
+    const bool are_all = summary.alive == summary.processes;
+    text = is_one    ? who
+           : are_all ? fmt::format("All {} processes", summary.processes)
+                     : fmt::format("{} of {} processes", summary.alive, summary.processes);
     text += fmt::format(" hold{} {} MiB (PSS; up to {})", summary.alive == 1 ? "s" : "",
                         mebibytes(memory.pss_bytes), mebibytes(memory.peak_pss_bytes));
   } else {
-    text += fmt::format(" held up to {} MiB{} (PSS)", mebibytes(memory.peak_pss_bytes),
-                        memory.processes == 1 ? "" : " at once");
+    text = fmt::format("{} held up to {} MiB{} (PSS)", who, mebibytes(memory.peak_pss_bytes),
+                       is_one ? "" : " at once");
   }
   constexpr std::uint64_t kWorthSaying = 100;  // a hundredth of the memory
   if (memory.page_table_bytes * kWorthSaying > memory.peak_pss_bytes)
