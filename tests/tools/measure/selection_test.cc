@@ -58,7 +58,7 @@ class SelectionTest : public cow::FakeProc {
   // As soon as it is its turn again.
   Expected<cow::Attached> attach_new(SelectedProcesses& selected) {
     const std::size_t before = backend_.asked_for.size();
-    constexpr int kMost = 300;
+    constexpr int kMost = 6000;
     for (int i = 0; i < kMost; ++i) {
       auto attached = selected.attach_new(backend_);
       if (!attached || backend_.asked_for.size() > before) return attached;
