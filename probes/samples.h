@@ -56,6 +56,39 @@ enum class AccessFailure : std::uint8_t {
   other,
 };
 
+// The memory around a written address, as it was before the write: three lines of 64 bytes, with
+// the address in the middle one, as far as they are in its page.
+struct MemoryAround {
+  static constexpr std::size_t kLineBytes = 64;
+  static constexpr std::size_t kLines = 3;
+  std::array<std::uint64_t, kLines * kLineBytes / sizeof(std::uint64_t)> words{};
+  std::uint64_t begin = 0;                 // the address of the first word
+  std::array<bool, kLines> is_readable{};  // by line
+
+  // Returns the aligned word of 8 bytes at `address`; nullopt: not read.
+  std::optional<std::uint64_t> word(std::uint64_t address) const {
+    const std::uint64_t offset = address - begin;
+    if (address % sizeof(std::uint64_t) != 0 || offset >= kLines * kLineBytes) return std::nullopt;
+    if (!is_readable.at(offset / kLineBytes)) return std::nullopt;
+    return words.at(offset / sizeof(std::uint64_t));
+  }
+};
+
+// A code object of CPython, read when a sample first met it.
+struct PythonCode {
+  std::string function;  // co_qualname
+  std::string file;      // co_filename
+  int first_line = 0;
+  std::vector<std::uint8_t> lines;  // co_linetable, its readable beginning
+};
+
+// A call of a Python function that a sampled thread was in.
+struct PythonFrame {
+  std::shared_ptr<const PythonCode> code;  // null: could not be read
+  std::uint32_t instruction = 0;           // in code units of 2 bytes
+  bool is_entry = false;                   // called by C code, whose native frames come next
+};
+
 // One copy, and the thread at that moment.  A value.
 struct CopySample {
   std::uint64_t process_id = 0;  // ProcessCounts::id
@@ -76,7 +109,15 @@ struct CopySample {
   // In user mode: the readable bytes at rip.
   std::array<std::uint8_t, 16> instruction{};
   std::size_t instruction_bytes = 0;
+  MemoryAround around;
   std::vector<std::uint8_t> stack;  // the readable part from rsp upwards
+  // Of a thread of CPython, innermost first.  Empty: it is none, or its interpreter is not known.
+  std::vector<PythonFrame> python;
+  bool is_python_cut = false;  // `python` lacks callers, which could not be read
+  // The type of the Python object to which the address belongs, as far as its header says it, and
+  // the distance of the address from it: -16 for the collector's links.  Empty: none.
+  std::string object_type;
+  std::int32_t object_offset = 0;
   // The parent's stack at the fork that made the process; at most with its first sample.
   std::shared_ptr<const CopySample> fork;
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "lineage.bpf.h"
+#include "page_table.bpf.h"
 
 /* Samples of copies: one in every `sample_period` copies of a thread, at a random position.  So
  * each copy has the same chance, and no loop runs in step with the sampling.  A sample has all that
@@ -66,13 +67,39 @@ static __always_inline void read_registers(__u64* to, struct pt_regs* from) {
 #define BYTES_TO_PAGE_END(address) \
   (COWSHED_PAGE_BYTES - (__u32)((address) & (COWSHED_PAGE_BYTES - 1)))
 
+#define PAGE_MASK (~(__u64)(COWSHED_PAGE_BYTES - 1))
+
+/* Reads memory in one page of the running task.  A look at the page that is being copied, through
+ * the task's own page table, would set its accessed bit.  The kernel would then drop the copy and
+ * begin again.  So that page is read at its address in the kernel, `copied`; 0: unknown. */
+static __always_inline long read_page(struct cowshed_sample* sample, void* to, __u32 bytes,
+                                      __u64 from, __u64 copied) {
+  if ((from ^ sample->address) & PAGE_MASK) return bpf_probe_read_user(to, bytes, (void*)from);
+  if (!copied) return -1;
+  return bpf_probe_read_kernel(to, bytes, (void*)(copied + (from & ~PAGE_MASK)));
+}
+
+/* The memory around the address, as far as it is in its page. */
+static __always_inline void read_around(struct cowshed_sample* sample, __u64 page) {
+  const __u64 line_bytes = COWSHED_LINE_WORDS * sizeof(__u64);
+  __u64 begin = (sample->address & ~(line_bytes - 1)) - line_bytes;
+  sample->around_readable = 0;
+  for (__u32 i = 0; page && i < COWSHED_LINES_AROUND; i++) {
+    __u64 line = begin + i * line_bytes;
+    if (!((line ^ sample->address) & PAGE_MASK) &&
+        !read_page(sample, sample->around + i * COWSHED_LINE_WORDS, line_bytes, line, page)) {
+      sample->around_readable |= 1U << i;
+    }
+  }
+}
+
 /* Reads up to the first absent page.  It raises no fault, so the process keeps sharing. */
-static __always_inline void read_stack(struct cowshed_sample* sample, __u64 sp) {
+static __always_inline void read_stack(struct cowshed_sample* sample, __u64 sp, __u64 copied) {
   __u32 used = 0;
   for (int i = 0; i <= COWSHED_STACK_BYTES / COWSHED_PAGE_BYTES; i++) {
     __u32 piece = BYTES_TO_PAGE_END(sp + used);
     if (used >= sample_stack_bytes || used >= COWSHED_STACK_BYTES ||
-        bpf_probe_read_user(sample->stack + used, piece, (void*)(sp + used))) {
+        read_page(sample, sample->stack + used, piece, sp + used, copied)) {
       break;
     }
     used += piece;
@@ -113,7 +140,9 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   read_registers(sample->registers, entry);
   sample->instruction_bytes = 0;
   if (sample->user_mode) read_instruction(sample, entry->ip);
-  read_stack(sample, entry->sp);
+  __u64 page = fault->protection ? kernel_address(thread->address & PAGE_MASK) : 0;
+  read_around(sample, page);
+  read_stack(sample, entry->sp, page);
 }
 
 /* The stack of a child's fork, until its first sample: the child itself called none of those

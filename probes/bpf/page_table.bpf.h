@@ -107,6 +107,17 @@ __noinline __u32 is_copied_page(__u64 address) {
   return others > 0;
 }
 
+/* The kernel's address of the byte at `address` in the running task; 0: unknown, or no page is there.
+ * Not static, as walk_node(). */
+__noinline __u64 kernel_address(__u64 address) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct mm_struct* mm = task->mm;
+  if (!mm || !direct_map) return 0;
+  struct table_walk walk = {.direct_map = direct_map, .table = (__u64)BPF_CORE_READ(mm, pgd)};
+  if (walk_tables(&walk, address) || !(walk.entry & PTE_PRESENT)) return 0;
+  return direct_map + page_of_entry(&walk) + (address & ((1ULL << (walk.shift & 63)) - 1));
+}
+
 /* Returns an enum page_entry for the running task.  Not static, as walk_node(). */
 __noinline __u32 page_entry(__u64 address) {
   struct task_struct* task = bpf_get_current_task_btf();

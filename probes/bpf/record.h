@@ -116,6 +116,8 @@ struct cowshed_arena {
 #define COWSHED_REGISTERS 17 /* of DWARF on x86-64: rax rdx rcx rbx rsi rdi rbp rsp r8-r15 rip */
 #define COWSHED_INSTRUCTION_BYTES 16 /* the longest instruction has 15 */
 #define COWSHED_STACK_BYTES 16384    /* at most, of a sample */
+#define COWSHED_LINE_WORDS 8         /* of 8 bytes: such a line lies in one page */
+#define COWSHED_LINES_AROUND 3
 #define COWSHED_PAGE_BYTES 4096
 
 /* Why an access ended in a signal. */
@@ -148,6 +150,10 @@ struct cowshed_sample {
   __u32 stack_bytes;
   __u32 failure;    /* enum cowshed_failure */
   __u32 is_handled; /* the program has a handler for the signal */
+  /* The lines before, at and after the address, as far as they are in its page.  Bit i: line i was
+   * read. */
+  __u64 around[COWSHED_LINES_AROUND * COWSHED_LINE_WORDS];
+  __u64 around_readable;
   __u8 instruction[COWSHED_INSTRUCTION_BYTES];
   char arena[COWSHED_ARENA_NAME_BYTES];
   __u8 stack[COWSHED_STACK_BYTES + COWSHED_PAGE_BYTES]; /* room to read page by page */

@@ -39,6 +39,13 @@ CopySample described(const cowshed_sample& from) {
   std::copy(std::begin(from.registers), std::end(from.registers), sample.registers.begin());
   std::copy(std::begin(from.instruction), std::end(from.instruction), sample.instruction.begin());
   sample.instruction_bytes = from.instruction_bytes;
+  static_assert(MemoryAround::kLines == COWSHED_LINES_AROUND &&
+                sizeof from.around == sizeof sample.around.words);
+  constexpr std::uint64_t kLine = MemoryAround::kLineBytes;
+  sample.around.begin = from.address / kLine * kLine - kLine;
+  std::copy(std::begin(from.around), std::end(from.around), sample.around.words.begin());
+  for (std::size_t i = 0; i < MemoryAround::kLines; ++i)
+    sample.around.is_readable.at(i) = (from.around_readable >> i & 1U) != 0;
   return sample;
 }
 

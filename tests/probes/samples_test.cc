@@ -70,6 +70,9 @@ TEST_F(Samples, WithPeriod1EveryCopyIsASample) {
     EXPECT_EQ(sample.instruction_bytes, 16U);
     EXPECT_EQ(sample.instruction[0], 0xc6) << "movb $1, (...)";
     EXPECT_FALSE(sample.stack.empty());
+    EXPECT_EQ(sample.around.word(sample.address), 1) << "as the parent left it";
+    EXPECT_TRUE(sample.around.word(sample.address + 64));
+    EXPECT_FALSE(sample.around.word(sample.address - 64)) << "of the page before";
   }
 }
 
