@@ -37,6 +37,8 @@ struct ProcessCounts {
   std::uint32_t threads = 0;       // live now
   std::uint32_t threads_total = 0;
   std::uint32_t execs = 0;
+  // The program that it runs, unique in this Probe: a fork runs its parent's.
+  std::uint64_t image = 0;
 
   // The resident anonymous and hugetlbfs memory that it got from its parent at the fork; nullopt if
   // the fork was not seen or the child shares memory.

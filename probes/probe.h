@@ -9,6 +9,7 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/probes/counts.h>
+#include <cowshed/probes/python_layout.h>
 #include <cowshed/probes/samples.h>
 #include <cowshed/probes/support.h>
 
@@ -64,6 +65,11 @@ class Probe {
   // is consistent: a thread that ends meanwhile is neither lost nor counted twice.  Errors:
   // system_call.
   Expected<Snapshot> snapshot();
+
+  // From now on samples of the program `image` (ProcessCounts::image) have Python frames and object
+  // types.  The table has room for 8192 programs, and forgets those that were not sampled for long.
+  // Errors: system_call.
+  Expected<void> add_interpreter(std::uint64_t image, const PythonLayout& layout);
 
   // Returns the samples since the last call, in order for each thread.  The buffer has room for
   // some hundred (SamplingOptions); further samples are lost, and counted as lost.  A command has

@@ -118,6 +118,8 @@ struct CopySample {
   // the distance of the address from it: -16 for the collector's links.  Empty: none.
   std::string object_type;
   std::int32_t object_offset = 0;
+  // The address of the type's name, which the process itself may not have in memory; 0: no type.
+  std::uint64_t object_type_name_at = 0;
   // The parent's stack at the fork that made the process; at most with its first sample.
   std::shared_ptr<const CopySample> fork;
 

@@ -3,6 +3,7 @@
 
 #include "lineage.bpf.h"
 #include "page_table.bpf.h"
+#include "python.bpf.h"
 
 /* Samples of copies: one in every `sample_period` copies of a thread, at a random position.  So
  * each copy has the same chance, and no loop runs in step with the sampling.  A sample has all that
@@ -10,23 +11,11 @@
  * sample, too. */
 
 struct {
-  __uint(type, BPF_MAP_TYPE_RINGBUF);
-  __uint(max_entries, 4096); /* the loader sets it */
-} samples SEC(".maps");
-
-struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, 1);
   __type(key, __u32);
   __type(value, struct cowshed_sample_counts);
 } sample_counts SEC(".maps");
-
-struct {
-  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-  __uint(max_entries, 1);
-  __type(key, __u32);
-  __type(value, struct cowshed_sample);
-} new_sample SEC(".maps");
 
 const volatile __u32 sample_period = 0; /* 0: none, and the verifier removes this code */
 const volatile __u32 sample_stack_bytes = 0;
@@ -64,21 +53,6 @@ static __always_inline void read_registers(__u64* to, struct pt_regs* from) {
   to[16] = from->ip;
 }
 
-#define BYTES_TO_PAGE_END(address) \
-  (COWSHED_PAGE_BYTES - (__u32)((address) & (COWSHED_PAGE_BYTES - 1)))
-
-#define PAGE_MASK (~(__u64)(COWSHED_PAGE_BYTES - 1))
-
-/* Reads memory in one page of the running task.  A look at the page that is being copied, through
- * the task's own page table, would set its accessed bit.  The kernel would then drop the copy and
- * begin again.  So that page is read at its address in the kernel, `copied`; 0: unknown. */
-static __always_inline long read_page(struct cowshed_sample* sample, void* to, __u32 bytes,
-                                      __u64 from, __u64 copied) {
-  if ((from ^ sample->address) & PAGE_MASK) return bpf_probe_read_user(to, bytes, (void*)from);
-  if (!copied) return -1;
-  return bpf_probe_read_kernel(to, bytes, (void*)(copied + (from & ~PAGE_MASK)));
-}
-
 /* The memory around the address, as far as it is in its page. */
 static __always_inline void read_around(struct cowshed_sample* sample, __u64 page) {
   const __u64 line_bytes = COWSHED_LINE_WORDS * sizeof(__u64);
@@ -87,7 +61,8 @@ static __always_inline void read_around(struct cowshed_sample* sample, __u64 pag
   for (__u32 i = 0; page && i < COWSHED_LINES_AROUND; i++) {
     __u64 line = begin + i * line_bytes;
     if (!((line ^ sample->address) & PAGE_MASK) &&
-        !read_page(sample, sample->around + i * COWSHED_LINE_WORDS, line_bytes, line, page)) {
+        !read_page(sample->address, sample->around + i * COWSHED_LINE_WORDS, line_bytes, line,
+                   page)) {
       sample->around_readable |= 1U << i;
     }
   }
@@ -99,7 +74,7 @@ static __always_inline void read_stack(struct cowshed_sample* sample, __u64 sp, 
   for (int i = 0; i <= COWSHED_STACK_BYTES / COWSHED_PAGE_BYTES; i++) {
     __u32 piece = BYTES_TO_PAGE_END(sp + used);
     if (used >= sample_stack_bytes || used >= COWSHED_STACK_BYTES ||
-        read_page(sample, sample->stack + used, piece, sp + used, copied)) {
+        read_page(sample->address, sample->stack + used, piece, sp + used, copied)) {
       break;
     }
     used += piece;
@@ -143,6 +118,8 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   __u64 page = fault->protection ? kernel_address(thread->address & PAGE_MASK) : 0;
   read_around(sample, page);
   read_stack(sample, entry->sp, page);
+  sample->object_type = sample->python_frames = sample->is_python_cut = 0;
+  if (process) read_python(thread, process->image, page);
 }
 
 /* The stack of a child's fork, until its first sample: the child itself called none of those
@@ -166,7 +143,7 @@ static __noinline int keep_fork(struct thread_state* child) {
   struct cowshed_sample* sample = bpf_map_lookup_elem(&new_sample, &slot);
   if (!sample || !child) return 0;
   describe_sample(sample, child);
-  sample->fault_class = COWSHED_FORK;
+  sample->kind = COWSHED_FORK_RECORD;
   if (sample->stack_bytes > FORK_STACK_BYTES) sample->stack_bytes = FORK_STACK_BYTES;
   child->has_fork = !bpf_map_update_elem(&forks, &child->key, sample, BPF_ANY);
   return 0;
@@ -192,6 +169,7 @@ static __noinline int take_sample(struct thread_state* thread) {
   if (!sample || !counts) return 0;
   if (thread->has_fork) send_fork(thread);
   describe_sample(sample, thread);
+  sample->kind = COWSHED_COPY_RECORD;
   __u32 stack_bytes = sample->stack_bytes;
   if (stack_bytes > COWSHED_STACK_BYTES) stack_bytes = COWSHED_STACK_BYTES;
   counts->emitted++;

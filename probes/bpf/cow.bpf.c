@@ -74,7 +74,8 @@ int BPF_PROG(on_rename, struct task_struct* task, const char* comm) {
           process->counts.copied_hugetlb_pages;
     }
     end_sharing(process);
-    process->memory = thread->memory = new_memory();
+    process->memory = thread->memory = process->image = new_memory();
+    thread->python_thread = 0;
     bpf_probe_read_kernel_str(process->comm, sizeof process->comm, comm);
     end_record_change();
   }

@@ -214,6 +214,7 @@ struct sched_entity {
 
 struct thread_struct {
   unsigned long sp;
+  unsigned long fsbase;
 };
 
 struct page {

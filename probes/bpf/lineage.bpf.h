@@ -175,6 +175,9 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   process->id = __sync_fetch_and_add(&last_id, 1) + 1;
   process->parent_id = parent ? parent->id : 0;
   process->memory = parent && flags & COWSHED_SHARES_MEMORY ? parent->memory : new_memory();
+  /* Of a process that ran before us it is not known whether it executed a program itself. */
+  int is_inherited = parent && flags & (COWSHED_SHARES_MEMORY | COWSHED_FORK_SEEN);
+  process->image = is_inherited ? parent->image : process->memory;
   if (parent && !(flags & COWSHED_SHARES_MEMORY)) begin_sharing(process, parent->memory);
   if (flags & COWSHED_FORK_SEEN) {
     process->shared_at_fork_bytes = anonymous_bytes(task); /* without what was kept from it */

@@ -90,7 +90,8 @@ struct thread_state {
   __u32 failures; /* that were sampled */
   __u32 failure;  /* of the sample that is taken: enum cowshed_failure */
   __u32 is_handled;
-  __u32 has_fork; /* in `forks` */
+  __u32 has_fork;      /* in `forks` */
+  __u64 python_thread; /* where its PyThreadState was last found */
   struct fault_details details;
   struct mapped_arena arena;
   struct mapped_file file;

@@ -74,7 +74,8 @@ struct cowshed_process {
   __u64 shared_arena_bytes; /* at the fork */
   __u64 copied_before_exec; /* before the first */
   __u64 memory;             /* the number of its address space */
-  __u64 parents_memory;     /* that it was forked from; 0: unknown */
+  __u64 image; /* the number of the address space after its last exec; a fork inherits it */
+  __u64 parents_memory; /* that it was forked from; 0: unknown */
   __u64 parents_copied_at_fork;
   __u64 parents_copied_at_parting;
   __u64 collapsed_pages;
@@ -132,12 +133,85 @@ enum cowshed_failure {
   COWSHED_OTHER_FAILURE,
 };
 
-/* As a sample's fault_class: the stack of a fork, sent before the child's first sample. */
-#define COWSHED_FORK COWSHED_CLASSES
+/* How a program's interpreter is to be read: struct PythonLayout of probes/python_layout.h. */
+struct cowshed_python_layout {
+  __u64 runtime;
+  __u32 interpreters;
+  __u32 next_interpreter;
+  __u32 threads;
+  __u32 next_thread;
+  __u32 thread_id;
+  __u32 current_frame;
+  __u32 cframe;
+  __u32 frame_bytes;
+  __u32 previous;
+  __u32 executable;
+  __u32 instruction;
+  __u32 owner;
+  __u32 is_entry;
+  __u32 file;
+  __u32 function;
+  __u32 line_table;
+  __u32 first_line;
+  __u32 code;
+  __u32 ascii_text;
+  __u32 wide_text;
+};
+
+/* The first word of each record in the ring buffer. */
+enum cowshed_record_kind {
+  COWSHED_COPY_RECORD,
+  COWSHED_FORK_RECORD, /* the stack of a fork, sent before the child's first sample */
+  COWSHED_PYTHON_CODE_RECORD,
+  COWSHED_PYTHON_TYPE_RECORD,
+};
+
+#define COWSHED_PYTHON_FRAMES 64
+#define COWSHED_PYTHON_IDS 16384 /* of code objects and types that the kernel's side remembers */
+#define COWSHED_PYTHON_TEXT_BYTES 512
+#define COWSHED_PYTHON_NAME_BYTES 64
+#define COWSHED_PYTHON_LINES_BYTES 16384
+
+struct cowshed_python_frame {
+  __u32 code;        /* the number in its record; 0: could not be read */
+  __u32 instruction; /* in code units; with COWSHED_PYTHON_ENTRY: called by C code */
+};
+
+#define COWSHED_PYTHON_ENTRY (1U << 31)
+
+/* A text of a str: `bytes` bytes of characters of `width` bytes each. */
+struct cowshed_python_text {
+  __u32 bytes;
+  __u32 width;
+  __u8 text[COWSHED_PYTHON_TEXT_BYTES];
+};
+
+/* A code object, sent before the first sample that refers to it.  Only lines_bytes of `lines` are
+ * sent. */
+struct cowshed_python_code {
+  __u64 kind;
+  __u32 id;
+  __u32 first_line;
+  __u32 lines_bytes;
+  __u32 unused;
+  struct cowshed_python_text function;
+  struct cowshed_python_text file;
+  __u8 lines[COWSHED_PYTHON_LINES_BYTES + COWSHED_PAGE_BYTES]; /* room to read page by page */
+};
+
+/* A type, sent before the first sample that refers to it. */
+struct cowshed_python_type {
+  __u64 kind;
+  __u64 name_at; /* the address of its name */
+  __u32 id;
+  __u32 is_named;
+  char name[COWSHED_PYTHON_NAME_BYTES];
+};
 
 /* One copy, or one access that ended in a signal, and the state of its thread.  Only stack_bytes of
  * `stack` are sent. */
 struct cowshed_sample {
+  __u64 kind;
   __u64 process_id;
   __u64 address;
   __u64 system_call; /* its number; ~0: none */
@@ -156,6 +230,11 @@ struct cowshed_sample {
   __u64 around_readable;
   __u8 instruction[COWSHED_INSTRUCTION_BYTES];
   char arena[COWSHED_ARENA_NAME_BYTES];
+  __u32 object_type; /* the number in its record; 0: none */
+  __s32 object_offset;
+  __u32 python_frames;
+  __u32 is_python_cut;
+  struct cowshed_python_frame python[COWSHED_PYTHON_FRAMES];
   __u8 stack[COWSHED_STACK_BYTES + COWSHED_PAGE_BYTES]; /* room to read page by page */
 };
 

@@ -124,7 +124,10 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
       return refused("sizing the ring buffer of samples", error, text);
     }
   } else {
-    bpf_map__set_max_entries(skeleton->maps.forks, 1);
+    for (bpf_map* map :
+         {skeleton->maps.forks, skeleton->maps.interpreters, skeleton->maps.python_ids}) {
+      bpf_map__set_max_entries(map, 1);
+    }
   }
   for (bpf_program* program : {skeleton->progs.on_isolate, skeleton->progs.on_collapse})
     bpf_program__set_autoload(program, constants.has_collapse_events);
@@ -150,6 +153,7 @@ int Programs::processes_map() const { return bpf_map__fd(state_->skeleton->maps.
 int Programs::arenas_map() const { return bpf_map__fd(state_->skeleton->maps.arenas); }
 int Programs::roots_map() const { return bpf_map__fd(state_->skeleton->maps.roots); }
 int Programs::samples_map() const { return bpf_map__fd(state_->skeleton->maps.samples); }
+int Programs::interpreters_map() const { return bpf_map__fd(state_->skeleton->maps.interpreters); }
 int Programs::sample_counts_map() const {
   return bpf_map__fd(state_->skeleton->maps.sample_counts);
 }

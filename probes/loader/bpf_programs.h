@@ -30,6 +30,7 @@ class Programs {
   int roots_map() const;
   int samples_map() const;
   int sample_counts_map() const;
+  int interpreters_map() const;
   const cowshed_losses& losses() const;  // written by the kernel at any time
   std::uint64_t slow_lookups() const;
   cowshed_memory memory(std::uint64_t id) const;  // in its slot, perhaps another's

@@ -1,8 +1,11 @@
+#include <bpf/bpf.h>
+#include <cerrno>
 #include <string>
 #include <utility>
 
 #include <cowshed/base/clock.h>
 #include <cowshed/base/try.h>
+#include <cowshed/probes/bpf/record.h>
 #include <cowshed/probes/loader/bpf_programs.h>
 #include <cowshed/probes/loader/kernel_records.h>
 #include <cowshed/probes/loader/run_stats.h>
@@ -14,6 +17,32 @@ namespace cowshed {
 namespace {
 
 constexpr int kMostAdoptionRounds = 1000;
+
+cowshed_python_layout record_of(const PythonLayout& layout) {
+  cowshed_python_layout record = {};
+  record.runtime = layout.runtime;
+  record.interpreters = layout.interpreters;
+  record.next_interpreter = layout.next_interpreter;
+  record.threads = layout.threads;
+  record.next_thread = layout.next_thread;
+  record.thread_id = layout.thread_id;
+  record.current_frame = layout.current_frame;
+  record.cframe = layout.cframe;
+  record.frame_bytes = layout.frame_bytes;
+  record.previous = layout.previous;
+  record.executable = layout.executable;
+  record.instruction = layout.instruction;
+  record.owner = layout.owner;
+  record.is_entry = layout.is_entry;
+  record.file = layout.file;
+  record.function = layout.function;
+  record.line_table = layout.line_table;
+  record.first_line = layout.first_line;
+  record.code = layout.code;
+  record.ascii_text = layout.ascii_text;
+  record.wide_text = layout.wide_text;
+  return record;
+}
 
 }  // namespace
 
@@ -93,6 +122,13 @@ Expected<Snapshot> Probe::snapshot() {
   snapshot.overhead.slow_lookups = state_->programs.slow_lookups();
   snapshot.overhead.ns_per_event = state_->stats.ns_per_run();
   return snapshot;
+}
+
+Expected<void> Probe::add_interpreter(std::uint64_t image, const PythonLayout& layout) {
+  const cowshed_python_layout record = record_of(layout);
+  if (bpf_map_update_elem(state_->programs.interpreters_map(), &image, &record, BPF_ANY) != 0)
+    return system_error("writing the BPF map interpreters", errno);
+  return {};
 }
 
 Expected<std::vector<CopySample>> Probe::take_samples() { return state_->samples.take(); }

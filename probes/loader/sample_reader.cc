@@ -55,24 +55,33 @@ constexpr int kEnough = -ENOBUFS;
 
 }  // namespace
 
-int SampleReader::receive(void* to, void* data, std::size_t bytes) {
-  auto* arrived = static_cast<Arrived*>(to);
+void SampleReader::receive_sample(Arrived& arrived, const void* data, std::size_t bytes) {
   cowshed_sample record = {};
   std::memcpy(&record, data, std::min(bytes, kWithoutStack));
   CopySample sample = described(record);
+  arrived.python.describe(record, sample);
   const auto* begin = static_cast<const std::uint8_t*>(data);
   // The ring buffer rounds `bytes` up.
   const std::size_t end = kWithoutStack + record.stack_bytes;
   if (end <= bytes) sample.stack.assign(begin + kWithoutStack, begin + end);
-  if (record.fault_class == COWSHED_FORK) {
+  if (record.kind == COWSHED_FORK_RECORD) {
     // Samples of forks that are never followed by another of that process: they were lost.
     constexpr std::size_t kMostForks = 1000;
-    if (arrived->forks.size() >= kMostForks) arrived->forks.clear();
-    arrived->forks[record.process_id] = std::make_shared<const CopySample>(std::move(sample));
+    if (arrived.forks.size() >= kMostForks) arrived.forks.clear();
+    arrived.forks[record.process_id] = std::make_shared<const CopySample>(std::move(sample));
   } else {
-    if (auto fork = arrived->forks.extract(sample.process_id)) sample.fork = fork.mapped();
-    arrived->samples.push_back(std::move(sample));
+    if (auto fork = arrived.forks.extract(sample.process_id)) sample.fork = fork.mapped();
+    arrived.samples.push_back(std::move(sample));
   }
+}
+
+int SampleReader::receive(void* to, void* data, std::size_t bytes) {
+  auto* arrived = static_cast<Arrived*>(to);
+  std::uint64_t kind = 0;
+  std::memcpy(&kind, data, std::min(bytes, sizeof kind));
+  if (kind == COWSHED_PYTHON_CODE_RECORD) arrived->python.add_code(data, bytes);
+  else if (kind == COWSHED_PYTHON_TYPE_RECORD) arrived->python.add_type(data, bytes);
+  else receive_sample(*arrived, data, bytes);
   arrived->bytes += bytes + BPF_RINGBUF_HDR_SZ;
   return arrived->bytes < arrived->buffer_bytes ? 0 : kEnough;
 }

@@ -8,6 +8,7 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/probes/loader/bpf_programs.h>
+#include <cowshed/probes/loader/python_records.h>
 #include <cowshed/probes/samples.h>
 
 struct ring_buffer;
@@ -30,10 +31,12 @@ class SampleReader {
     std::vector<CopySample> samples;
     // By process, until a sample of it comes.
     std::map<std::uint64_t, std::shared_ptr<const CopySample>> forks;
+    PythonRecords python;
     std::size_t bytes = 0;  // of the buffer
     std::size_t buffer_bytes = 0;
   };
   static int receive(void* arrived, void* data, std::size_t bytes);
+  static void receive_sample(Arrived& arrived, const void* data, std::size_t bytes);
 
   SampleReader() = default;
 

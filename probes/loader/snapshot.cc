@@ -78,6 +78,7 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
   counts.threads = process.threads_live;
   counts.threads_total = process.threads_total;
   counts.execs = process.execs;
+  counts.image = process.image;
   counts.copied_pages_before_exec = process.copied_before_exec;
   if ((process.flags & COWSHED_FORK_SEEN) != 0) {
     counts.shared_at_fork_anon_bytes = process.shared_at_fork_bytes;

@@ -1,0 +1,94 @@
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+
+#include <cowshed/probes/loader/python_records.h>
+
+namespace cowshed {
+namespace {
+
+constexpr char32_t kReplacement = 0xfffd;
+
+void append_utf8(std::string& text, char32_t character) {
+  const auto tail = [](char32_t bits) { return static_cast<char>(0x80 | (bits & 0x3f)); };
+  if (character >= 0x110000 || (character >= 0xd800 && character < 0xe000))
+    character = kReplacement;
+  if (character < 0x80) {
+    text += static_cast<char>(character);
+  } else if (character < 0x800) {
+    text += static_cast<char>(0xc0 | character >> 6);
+    text += tail(character);
+  } else if (character < 0x10000) {
+    text += static_cast<char>(0xe0 | character >> 12);
+    text += tail(character >> 6);
+    text += tail(character);
+  } else {
+    text += static_cast<char>(0xf0 | character >> 18);
+    text += tail(character >> 12);
+    text += tail(character >> 6);
+    text += tail(character);
+  }
+}
+
+std::string utf8(const cowshed_python_text& from) {
+  std::string text;
+  const std::size_t bytes = std::min<std::size_t>(from.bytes, sizeof from.text);
+  for (std::size_t at = 0; from.width != 0 && at + from.width <= bytes; at += from.width) {
+    char32_t character = 0;
+    std::memcpy(&character, from.text + at, std::min<std::size_t>(from.width, sizeof character));
+    append_utf8(text, character);
+  }
+  return text;
+}
+
+// Since 3.12 the interpreter puts a frame of its own between a class's call and its __init__().
+bool is_of_interpreter(const PythonCode& code) {
+  return code.file == "__init__" && code.function == "__init__";
+}
+
+}  // namespace
+
+void PythonRecords::add_code(const void* record, std::size_t bytes) {
+  constexpr std::size_t kWithoutLines = offsetof(cowshed_python_code, lines);
+  if (bytes < kWithoutLines) return;
+  const auto& from = *static_cast<const cowshed_python_code*>(record);
+  auto code = std::make_shared<PythonCode>();
+  code->function = utf8(from.function);
+  code->file = utf8(from.file);
+  code->first_line = static_cast<int>(from.first_line);
+  code->lines.assign(from.lines,
+                     from.lines + std::min<std::size_t>(from.lines_bytes, bytes - kWithoutLines));
+  codes_.add(from.id, std::move(code));
+}
+
+void PythonRecords::add_type(const void* record, std::size_t bytes) {
+  if (bytes < sizeof(cowshed_python_type)) return;
+  const auto& from = *static_cast<const cowshed_python_type*>(record);
+  auto type = std::make_shared<Type>();
+  type->name_at = from.name_at;
+  const std::size_t length = strnlen(from.name, sizeof from.name);
+  if (length == sizeof from.name) return;  // no type has a name without an end
+  if (from.is_named != 0) type->name.assign(from.name, length);
+  types_.add(from.id, std::move(type));
+}
+
+void PythonRecords::describe(const cowshed_sample& from, CopySample& sample) {
+  const std::size_t frames = std::min<std::size_t>(from.python_frames, COWSHED_PYTHON_FRAMES);
+  sample.python.reserve(frames);
+  for (std::size_t i = 0; i < frames; ++i) {
+    const cowshed_python_frame& frame = from.python[i];  // NOLINT(*-constant-array-index)
+    auto code = codes_.find(frame.code);
+    if (code != nullptr && is_of_interpreter(*code)) continue;
+    sample.python.push_back({std::move(code), frame.instruction & ~COWSHED_PYTHON_ENTRY,
+                             (frame.instruction & COWSHED_PYTHON_ENTRY) != 0});
+  }
+  sample.is_python_cut = from.is_python_cut != 0;
+  if (from.object_type == 0) return;
+  const auto type = types_.find(from.object_type);
+  if (type == nullptr) return;
+  sample.object_type = type->name;
+  sample.object_type_name_at = type->name_at;
+  sample.object_offset = from.object_offset;
+}
+
+}  // namespace cowshed
