@@ -103,7 +103,10 @@ TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& samplin
       snapshot_budget_(kLongRunShare, kFirstSnapshotsNs) {
   if (sampling.period == 0) return;
   sampling_.emplace().period = sampling.period;
-  profiler_ = std::make_unique<CopyProfiler>(proc_);
+  profiler_ = std::make_unique<CopyProfiler>(
+      proc_, [this](std::uint64_t image, const PythonLayout& layout) {
+        (void)probe_.add_interpreter(image, layout);  // else samples have no frames of it
+      });
 }
 
 Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions& sampling,

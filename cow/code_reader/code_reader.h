@@ -14,6 +14,7 @@
 #include <cowshed/cow/code_reader/refcount_scan.h>
 #include <cowshed/cow/copy_profile.h>
 #include <cowshed/cow/sandbox/file_opener.h>
+#include <cowshed/probes/python_layout.h>
 #include <cowshed/probes/samples.h>
 
 namespace cowshed::cow {
@@ -74,6 +75,14 @@ class CodeReader {
   virtual void forget_names(BinaryId binary) = 0;
 
   virtual std::map<CounterField, std::size_t> release_sites(BinaryId binary) = 0;
+
+  // Returns the layout of the CPython interpreter in a binary, with its runtime's address in the
+  // binary; nullopt: none.
+  virtual std::optional<PythonLayout> python_layout(BinaryId binary) = 0;
+  // Returns the text in a binary's read-only data that begins at an address and ends within
+  // kLongestName bytes; empty: none.
+  virtual std::string name_at(BinaryId binary, std::uint64_t address) = 0;
+  static constexpr std::size_t kLongestName = 63;
 };
 
 }  // namespace cowshed::cow

@@ -34,6 +34,8 @@ enum class Question : std::uint8_t {
   generated_function,
   forget_names,
   release_sites,
+  python_layout,
+  name_at,
 };
 
 enum class Reply : std::uint8_t { answer, wants_file };
@@ -110,6 +112,14 @@ void answer(CodeReader& reader, WireReader from, WireWriter& to) {
       return;
     case Question::forget_names: return reader.forget_names(id);
     case Question::release_sites: return write_release_sites(to, reader.release_sites(id));
+    case Question::python_layout: {
+      const auto layout = reader.python_layout(id);
+      to.number(std::uint8_t{layout.has_value()}).number(layout.value_or(PythonLayout{}));
+      return;
+    }
+    case Question::name_at:
+      to.text(shortened(reader.name_at(id, from.number<std::uint64_t>())));
+      return;
   }
 }
 
@@ -343,6 +353,25 @@ std::map<CounterField, std::size_t> CodeReaderProcess::release_sites(BinaryId bi
     sites[field] = wire.number<std::size_t>();
   }
   return sites;
+}
+
+std::optional<PythonLayout> CodeReaderProcess::python_layout(BinaryId binary) {
+  if (!is_told(binary)) return std::nullopt;
+  const auto reply = ask(question(Question::python_layout, binary), binary);
+  if (!reply) return std::nullopt;
+  WireReader wire(*reply);
+  const bool has_layout = wire.number<std::uint8_t>() != 0;
+  const auto layout = wire.number<PythonLayout>();
+  if (!has_layout || !wire.is_good()) return std::nullopt;
+  return layout;
+}
+
+std::string CodeReaderProcess::name_at(BinaryId binary, std::uint64_t address) {
+  if (!is_told(binary)) return {};
+  WireWriter request = question(Question::name_at, binary);
+  request.number(address);
+  const auto reply = ask(request, binary);
+  return reply ? without_controls(WireReader(*reply).text()) : std::string();
 }
 
 }  // namespace cowshed::cow

@@ -33,6 +33,8 @@ class CodeReaderProcess : public CodeReader {
   std::string generated_function(BinaryId binary, std::uint64_t address) override;
   void forget_names(BinaryId binary) override;
   std::map<CounterField, std::size_t> release_sites(BinaryId binary) override;
+  std::optional<PythonLayout> python_layout(BinaryId binary) override;
+  std::string name_at(BinaryId binary, std::uint64_t address) override;
 
   // The binaries that were set aside.
   const std::set<BinaryId>& set_aside() const { return set_aside_; }

@@ -58,6 +58,28 @@ std::map<CounterField, std::size_t> ElfBinary::release_sites() const {
   return cow::release_sites({reinterpret_cast<const std::uint8_t*>(image), bytes});
 }
 
+std::string ElfBinary::text_at(std::uint64_t address, std::size_t most) const {
+  std::size_t headers = 0;
+  std::size_t bytes = 0;
+  const char* image = ::elf_rawfile(elf_.get(), &bytes);
+  if (image == nullptr || ::elf_getphdrnum(elf_.get(), &headers) != 0) return {};
+  for (std::size_t i = 0; i < headers; ++i) {
+    GElf_Phdr header;
+    if (::gelf_getphdr(elf_.get(), static_cast<int>(i), &header) == nullptr ||
+        header.p_type != PT_LOAD || address < header.p_vaddr ||
+        address - header.p_vaddr >= header.p_filesz || header.p_offset >= bytes) {
+      continue;
+    }
+    const std::uint64_t offset = address - header.p_vaddr;
+    if (offset >= bytes - header.p_offset) return {};
+    const char* begin = image + header.p_offset + offset;
+    const std::size_t size =
+        ::strnlen(begin, std::min<std::size_t>(most + 1, bytes - header.p_offset - offset));
+    return size > most ? std::string() : std::string(begin, size);
+  }
+  return {};
+}
+
 void ElfBinary::release_pages() const {
   if (path_ == CodeReader::kVdso) return;
   std::size_t bytes = 0;

@@ -22,6 +22,9 @@ class ElfBinary {
   Elf* elf() const { return elf_.get(); }
   CodeReader::Extent extent() const { return extent_; }
   std::map<CounterField, std::size_t> release_sites() const;
+  // Returns the text at a link-time address, as the file has it; empty: it has none, or none that
+  // ends after at most `most` bytes.
+  std::string text_at(std::uint64_t address, std::size_t most) const;
   // Frees the pages that were read, which are megabytes of debug information.
   void release_pages() const;
 

@@ -1,6 +1,7 @@
 #include <utility>
 
 #include <cowshed/cow/code_reader/local_code_reader.h>
+#include <cowshed/cow/code_reader/python_binary.h>
 
 namespace cowshed::cow {
 
@@ -60,11 +61,25 @@ void LocalCodeReader::forget_names(BinaryId binary) {
   if (known != binaries_.end() && known->second.elf) known->second.elf->release_pages();
 }
 
-std::map<CounterField, std::size_t> LocalCodeReader::release_sites(BinaryId binary) {
+const ElfBinary* LocalCodeReader::open_binary(BinaryId binary) {
   at_work_on_(binary);
   const auto known = binaries_.find(binary);
-  if (known == binaries_.end() || !known->second.elf) return {};
-  return known->second.elf->release_sites();
+  return known == binaries_.end() || !known->second.elf ? nullptr : &*known->second.elf;
+}
+
+std::map<CounterField, std::size_t> LocalCodeReader::release_sites(BinaryId binary) {
+  const ElfBinary* open = open_binary(binary);
+  return open == nullptr ? std::map<CounterField, std::size_t>() : open->release_sites();
+}
+
+std::optional<PythonLayout> LocalCodeReader::python_layout(BinaryId binary) {
+  const ElfBinary* open = open_binary(binary);
+  return open == nullptr ? std::nullopt : cow::python_layout(open->elf());
+}
+
+std::string LocalCodeReader::name_at(BinaryId binary, std::uint64_t address) {
+  const ElfBinary* open = open_binary(binary);
+  return open == nullptr ? std::string() : open->text_at(address, kLongestName);
 }
 
 }  // namespace cowshed::cow

@@ -27,8 +27,12 @@ class LocalCodeReader : public CodeReader {
   std::string generated_function(BinaryId binary, std::uint64_t address) override;
   void forget_names(BinaryId binary) override;
   std::map<CounterField, std::size_t> release_sites(BinaryId binary) override;
+  std::optional<PythonLayout> python_layout(BinaryId binary) override;
+  std::string name_at(BinaryId binary, std::uint64_t address) override;
 
  private:
+  const ElfBinary* open_binary(BinaryId binary);
+
   struct Known {
     std::optional<ElfBinary> elf;
     DwflBinary unwound;  // opens no file of debug information, which is not worth it for frames

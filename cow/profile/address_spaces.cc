@@ -33,8 +33,8 @@ const Mapping* AddressSpace::find(std::uint64_t address) const {
   return &*std::prev(after);
 }
 
-AddressSpaces::AddressSpaces(ProcFiles proc, BinaryCache& binaries)
-    : proc_(std::move(proc)), binaries_(&binaries) {}
+AddressSpaces::AddressSpaces(ProcFiles proc, BinaryCache& binaries, OnInterpreter on_interpreter)
+    : proc_(std::move(proc)), binaries_(&binaries), on_interpreter_(std::move(on_interpreter)) {}
 
 std::shared_ptr<StackUnwinder> AddressSpaces::unwinder_for(const std::vector<Mapping>& mappings,
                                                            pid_t pid) {
@@ -70,7 +70,15 @@ bool AddressSpaces::read(Known& known, std::uint64_t now_ns) {
   known.read_ns = now_ns;
   if (known.read.size() == kMostKept) known.read.erase(known.read.begin());
   known.read.emplace_back(now_ns, known.space);
+  report_interpreter(known);
   return true;
+}
+
+void AddressSpaces::report_interpreter(Known& known) {
+  const std::optional<PythonLayout>& interpreter = known.space->unwinder->python();
+  if (!interpreter || known.interpreter == interpreter) return;
+  known.interpreter = interpreter;
+  on_interpreter_(known.image, *interpreter);
 }
 
 // The child gets the first address space of `parent` after the fork, and the last before it.
@@ -81,6 +89,7 @@ void AddressSpaces::inherit(Known& child, const Known& parent, std::uint64_t for
   if (after != parent.read.begin()) child.space_before = std::prev(after)->second;
   child.read_ns = parent.read_ns;
   child.owner = parent.owner;
+  if (child.image == parent.image) child.interpreter = parent.interpreter;
 }
 
 void AddressSpaces::update(const ProcessCounts& process, std::uint64_t now_ns) {
@@ -89,6 +98,7 @@ void AddressSpaces::update(const ProcessCounts& process, std::uint64_t now_ns) {
   known.pid = process.pid;
   known.parent_id = process.parent_id;
   known.alive = process.alive && process.pid != 0;
+  if (std::exchange(known.image, process.image) != process.image) known.interpreter.reset();
   if (is_new) {
     const auto parent = known_.find(process.parent_id);
     known.own_image = parent == known_.end();
@@ -98,6 +108,8 @@ void AddressSpaces::update(const ProcessCounts& process, std::uint64_t now_ns) {
       // It may have mapped more before the fork.
       if (from.alive && from.read_ns < process.start_ns) read(from, now_ns);
       inherit(known, from, process.start_ns);
+      // It ran before us, so it may have executed a program after its fork.
+      if (known.alive && known.image != from.image) read(known, now_ns);
     }
   }
   if (std::exchange(known.execs, process.execs) != process.execs) {

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <sys/types.h>
 #include <unordered_map>
@@ -14,6 +16,7 @@
 #include <cowshed/cow/symbolize/binary_cache.h>
 #include <cowshed/cow/symbolize/stack_unwinder.h>
 #include <cowshed/probes/counts.h>
+#include <cowshed/probes/python_layout.h>
 #include <cowshed/probes/samples.h>
 
 namespace cowshed::cow {
@@ -33,7 +36,10 @@ struct AddressSpace {
 // process that has ended.  One thread at a time.
 class AddressSpaces {
  public:
-  AddressSpaces(ProcFiles proc, BinaryCache& binaries);
+  using OnInterpreter = std::function<void(std::uint64_t image, const PythonLayout& layout)>;
+
+  // Calls `on_interpreter` as soon as a program is seen to have one of CPython.
+  AddressSpaces(ProcFiles proc, BinaryCache& binaries, OnInterpreter on_interpreter);
 
   // Takes the counts of a process in the latest snapshot.  Call it for the parent first.
   void update(const ProcessCounts& process, std::uint64_t now_ns);
@@ -68,8 +74,10 @@ class AddressSpaces {
     bool had_ended = false;  // at the snapshot before
     bool own_image = false;  // executed a program, or was there before us
     std::uint64_t execs = 0;
-    std::uint64_t image_ns = 0;  // when that was first seen
-    std::uint64_t read_ns = 0;   // 0: not read
+    std::uint64_t image = 0;
+    std::optional<PythonLayout> interpreter;  // as last reported
+    std::uint64_t image_ns = 0;               // when that was first seen
+    std::uint64_t read_ns = 0;                // 0: not read
     internal::DutyCycle reads{kReadsFactor, kBetweenReadsNs};
     std::shared_ptr<AddressSpace> space;
     // The parent's last address space before the fork.  If a child is seen late, its parent may
@@ -83,6 +91,7 @@ class AddressSpaces {
   static constexpr std::uint64_t kBetweenReadsNs = 20'000'000;
 
   bool read(Known& known, std::uint64_t now_ns);
+  void report_interpreter(Known& known);
   void read_if_due(Known& known, std::uint64_t now_ns);
   static void inherit(Known& child, const Known& parent, std::uint64_t fork_ns);
   std::shared_ptr<AddressSpace> space_of(std::vector<Mapping> mappings, pid_t pid);
@@ -90,6 +99,7 @@ class AddressSpaces {
 
   ProcFiles proc_;
   BinaryCache* binaries_;
+  OnInterpreter on_interpreter_;
   std::map<std::uint64_t, Known> known_;  // by the probe's id
   std::uint64_t last_forgotten_ = 0;      // the greatest of such ids
   std::uint64_t kept_up_ns_ = 0;

@@ -12,17 +12,24 @@ constexpr std::size_t kMostUnknown = 10'000;
 constexpr std::size_t kAttributedAtATime = 32;  // some milliseconds
 
 std::size_t bytes_of(const CopySample& sample) {
-  return sizeof sample + sample.stack.size() + (sample.fork ? bytes_of(*sample.fork) : 0);
+  return sizeof sample + sample.stack.size() + sample.python.size() * sizeof(PythonFrame) +
+         (sample.fork ? bytes_of(*sample.fork) : 0);
 }
 
 }  // namespace
 
-CopyProfiler::CopyProfiler(const ProcFiles& proc) : binaries_(proc), spaces_(proc, binaries_) {
+CopyProfiler::CopyProfiler(const ProcFiles& proc, AddressSpaces::OnInterpreter on_interpreter)
+    : binaries_(proc), spaces_(proc, binaries_, std::move(on_interpreter)) {
   if (auto decoder = StoreDecoder::open()) stores_.emplace(std::move(*decoder));
 }
 
-void CopyProfiler::attribute_one(const CopySample& sample) {
+void CopyProfiler::attribute_one(CopySample& sample) {
   waiting_bytes_ -= bytes_of(sample);
+  // A forked child has few pages of the files that its parent has read.
+  if (sample.object_type_name_at != 0 && sample.object_type.empty()) {
+    if (const AddressSpace* space = spaces_.at(sample))
+      sample.object_type = space->unwinder->name_at(sample.object_type_name_at);
+  }
   if (sample.fork) sites_.add_fork(*sample.fork, spaces_, binaries_);
   if (sample.copy_class == CopyClass::failed) {
     sites_.add_failure(sample, spaces_, binaries_);
@@ -82,7 +89,7 @@ void CopyProfiler::attribute(const std::vector<ProcessCounts>& processes,
   std::vector<CopySample> unknown = attribute_if(
       [this](const CopySample& sample) { return spaces_.knows(sample.process_id); }, meanwhile);
   if (unknown.size() > kMostUnknown)
-    for (const CopySample& sample : unknown) attribute_one(sample);
+    for (CopySample& sample : unknown) attribute_one(sample);
   else wait_first(std::move(unknown));
   spaces_.forget_ended();
 }

@@ -24,7 +24,7 @@ namespace cowshed::cow {
 // looks up names at the end.  One thread at a time.
 class CopyProfiler {
  public:
-  explicit CopyProfiler(const ProcFiles& proc);
+  CopyProfiler(const ProcFiles& proc, AddressSpaces::OnInterpreter on_interpreter);
 
   // Adds samples, which wait for attribute().  Drops and counts those without room.
   void add(std::vector<CopySample> samples);
@@ -57,7 +57,7 @@ class CopyProfiler {
   std::optional<std::vector<CopyPattern>> patterns_of(std::uint64_t process_id);
 
  private:
-  void attribute_one(const CopySample& sample);
+  void attribute_one(CopySample& sample);
   template <class IsKnown>
   std::vector<CopySample> attribute_if(IsKnown is_known, const std::function<void()>& meanwhile);
   void wait_first(std::vector<CopySample> samples);

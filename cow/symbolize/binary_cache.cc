@@ -52,6 +52,7 @@ const Binary* BinaryCache::open(const Mapping& mapping, pid_t pid) {
     binary.is_readable = true;
     binary.begin = extent->begin;
     binary.end = extent->end;
+    binary.python = reader_.python_layout(binary.id);
   }
   return &binary;
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <sys/types.h>
 #include <tuple>
@@ -26,6 +27,7 @@ struct Binary {
   // The link-time addresses that its program headers load.
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
+  std::optional<PythonLayout> python;  // of its interpreter, with an address as linked
 };
 
 // Opens each binary once for all processes, and reads it in child processes, because the measured

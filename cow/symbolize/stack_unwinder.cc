@@ -24,7 +24,27 @@ StackUnwinder::StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Bi
   for (const Mapping& mapping : mappings)
     if (mapping.executable) code_.push_back({mapping.begin, mapping.end, !mapping.is_memory()});
   layout_ = binaries.new_layout();
-  reader_->add_layout(layout_, modules_of(mappings, pid, binaries));
+  modules_ = modules_of(mappings, pid, binaries);
+  reader_->add_layout(layout_, modules_);
+  for (const CodeReader::Module& module : modules_) {
+    const Binary& binary = *binaries_.at(module.binary);
+    if (!binary.python) continue;
+    python_ = binary.python;
+    python_->runtime += module.begin - binary.begin;
+  }
+}
+
+const std::string& StackUnwinder::name_at(std::uint64_t address) {
+  if (names_.size() >= kMostKnown) names_.clear();
+  const auto [entry, is_new] = names_.try_emplace(address);
+  if (!is_new) return entry->second;
+  for (const CodeReader::Module& module : modules_) {
+    if (address < module.begin || address >= module.end) continue;
+    const std::uint64_t linked = address - module.begin + binaries_.at(module.binary)->begin;
+    entry->second = reader_->name_at(module.binary, linked);
+    break;
+  }
+  return entry->second;
 }
 
 StackUnwinder::~StackUnwinder() { reader_->remove_layout(layout_); }

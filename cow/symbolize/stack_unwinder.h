@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -41,6 +42,12 @@ class StackUnwinder {
 
   const CodeStack& unwind(const CopySample& sample);
 
+  // Returns the CPython interpreter in one of the files, with its address in the processes;
+  // nullopt: none.
+  const std::optional<PythonLayout>& python() const { return python_; }
+  // Returns the text at an address of a file, as far as CodeReader::name_at() does.
+  const std::string& name_at(std::uint64_t address);
+
   // Returns a text that is equal for mappings with the same code at the same addresses.
   static std::string code_layout(const std::vector<Mapping>& mappings);
 
@@ -62,7 +69,10 @@ class StackUnwinder {
   CodeReader* reader_;
   CodeReader::LayoutId layout_ = 0;
   std::map<CodeReader::BinaryId, const Binary*> binaries_;
+  std::vector<CodeReader::Module> modules_;
+  std::optional<PythonLayout> python_;
   std::unordered_map<std::size_t, CodeStack> known_;  // by fingerprint
+  std::map<std::uint64_t, std::string> names_;        // by address
 };
 
 }  // namespace cowshed::cow

@@ -45,7 +45,8 @@ class AddressSpacesOf : public FakeProc {
   }
 
   BinaryCache binaries_{proc()};
-  AddressSpaces spaces_{proc(), binaries_};
+  const AddressSpaces::OnInterpreter ignore_ = [](std::uint64_t, const PythonLayout&) {};
+  AddressSpaces spaces_{proc(), binaries_, ignore_};
   const std::string with_it_ = "1000-2000 rw-p 00000000 00:00 0\n5000-6000 rw-p 00000000 00:00 0\n";
   const std::string without_it_ = "5000-6000 rw-p 00000000 00:00 0\n";
 };
@@ -96,7 +97,7 @@ TEST_F(AddressSpacesOf, APerfMapIsBelievedOfWhoRunsTheProcess) {
   CopySample sample;
   for (const auto& [owner, is_believed] : {std::pair{0U, true}, {1000U, true}, {1001U, false}}) {
     ASSERT_EQ(::chown(path.c_str(), owner, owner), 0);
-    AddressSpaces spaces(proc(), binaries_);
+    AddressSpaces spaces(proc(), binaries_, ignore_);
     counts.id = sample.process_id = owner;  // each is looked at once in a while
     spaces.update(counts, 100 * kNsPerMs);
     EXPECT_EQ(spaces.perf_map_of(sample) != nullptr, is_believed) << owner;

@@ -18,7 +18,7 @@ ProcessCounts process_of(std::uint64_t id) {
 
 class CopyProfilerTest : public ::testing::Test {
  protected:
-  CopyProfiler profiler_{ProcFiles()};
+  CopyProfiler profiler_{ProcFiles(), [](std::uint64_t, const PythonLayout&) {}};
   ProcessCounts process_ = process_of(7);
 };
 
