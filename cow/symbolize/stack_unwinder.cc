@@ -10,6 +10,7 @@ namespace cowshed::cow {
 namespace {
 
 constexpr std::size_t kMostKnown = 4000;
+constexpr unsigned kBlockBits = 21;
 
 // Code, or the read-only data that the linker put around it.
 bool belongs_to_code(const Mapping& mapping) {
@@ -23,6 +24,12 @@ StackUnwinder::StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Bi
     : reader_(&binaries.reader()) {
   for (const Mapping& mapping : mappings)
     if (mapping.executable) code_.push_back({mapping.begin, mapping.end, !mapping.is_memory()});
+  for (const Code& code : code_) {
+    const std::uint64_t first = code.begin >> kBlockBits;
+    const std::uint64_t last = (code.end - 1) >> kBlockBits;
+    for (std::uint64_t block = first; block <= last && block - first < kBlocks; ++block)
+      blocks_.set(block % kBlocks);
+  }
   layout_ = binaries.new_layout();
   modules_ = modules_of(mappings, pid, binaries);
   reader_->add_layout(layout_, modules_);
@@ -89,6 +96,7 @@ std::string StackUnwinder::code_layout(const std::vector<Mapping>& mappings) {
 }
 
 const StackUnwinder::Code* StackUnwinder::code_at(std::uint64_t word) const {
+  if (!blocks_[(word >> kBlockBits) % kBlocks]) return nullptr;
   const auto after =
       std::upper_bound(code_.begin(), code_.end(), word,
                        [](std::uint64_t value, const Code& code) { return value < code.begin; });

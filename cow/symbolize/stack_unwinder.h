@@ -1,5 +1,6 @@
 #pragma once
 
+#include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -66,6 +67,10 @@ class StackUnwinder {
   CodeStack walk(const CopySample& sample);
 
   std::vector<Code> code_;  // sorted
+  // The blocks of 2 MiB that have code, by their number modulo the size.  Most words of a stack are
+  // in none.
+  static constexpr std::uint64_t kBlocks = 4096;
+  std::bitset<kBlocks> blocks_;
   CodeReader* reader_;
   CodeReader::LayoutId layout_ = 0;
   std::map<CodeReader::BinaryId, const Binary*> binaries_;
