@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include <cowshed/cow/code_reader/python_lines.h>
 #include <cowshed/cow/code_reader/refcount_scan.h>
 #include <cowshed/cow/copy_profile.h>
 #include <cowshed/cow/sandbox/file_opener.h>
@@ -73,6 +74,9 @@ class CodeReader {
   // Returns the name of generated code in the perf map `binary`; empty: unknown.
   virtual std::string generated_function(BinaryId binary, std::uint64_t address) = 0;
   virtual void forget_names(BinaryId binary) = 0;
+
+  // Returns the lines of a Python function, by instruction; empty: unknown.
+  virtual std::vector<PythonLine> python_lines(const PythonCode& code) = 0;
 
   virtual std::map<CounterField, std::size_t> release_sites(BinaryId binary) = 0;
 

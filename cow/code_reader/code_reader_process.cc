@@ -23,6 +23,7 @@ constexpr milliseconds kLong{50};
 constexpr std::size_t kMostFrameBytes = 48 << 10;
 constexpr std::size_t kLongestText = 4096;
 constexpr std::size_t kMostReleaseSites = 1000;
+constexpr std::size_t kMostLineTableBytes = 48 << 10;
 constexpr std::size_t kMostModules = 2000;
 
 enum class Question : std::uint8_t {
@@ -33,6 +34,7 @@ enum class Question : std::uint8_t {
   frames,
   generated_function,
   forget_names,
+  python_lines,
   release_sites,
   python_layout,
   name_at,
@@ -81,6 +83,19 @@ void write_release_sites(WireWriter& to, const std::map<CounterField, std::size_
     to.number(site->first.displacement).number(site->first.width).number(site->second);
 }
 
+void write_python_lines(WireWriter& to, const std::vector<PythonLine>& lines) {
+  to.number(static_cast<std::uint32_t>(lines.size()));
+  for (const PythonLine& each : lines) to.number(each);
+}
+
+PythonCode read_python_code(WireReader& from) {
+  PythonCode code;
+  code.first_line = from.number<int>();
+  const std::string lines = from.text();
+  code.lines.assign(lines.begin(), lines.end());
+  return code;
+}
+
 CopySample read_sample(WireReader& from) {
   CopySample sample;
   for (std::uint64_t& value : sample.registers) value = from.number<std::uint64_t>();
@@ -111,6 +126,8 @@ void answer(CodeReader& reader, WireReader from, WireWriter& to) {
       to.text(shortened(reader.generated_function(id, from.number<std::uint64_t>())));
       return;
     case Question::forget_names: return reader.forget_names(id);
+    case Question::python_lines:
+      return write_python_lines(to, reader.python_lines(read_python_code(from)));
     case Question::release_sites: return write_release_sites(to, reader.release_sites(id));
     case Question::python_layout: {
       const auto layout = reader.python_layout(id);
@@ -337,6 +354,21 @@ std::string CodeReaderProcess::generated_function(BinaryId binary, std::uint64_t
 
 void CodeReaderProcess::forget_names(BinaryId binary) {
   if (told_binaries_.contains(binary)) ask(question(Question::forget_names, binary), binary);
+}
+
+std::vector<PythonLine> CodeReaderProcess::python_lines(const PythonCode& code) {
+  std::vector<PythonLine> lines;
+  WireWriter request = question(Question::python_lines, 0);
+  request.number(code.first_line);
+  request.text({reinterpret_cast<const char*>(code.lines.data()),
+                std::min(code.lines.size(), kMostLineTableBytes)});
+  const auto reply = ask(request, 0);
+  if (!reply) return lines;
+  WireReader wire(*reply);
+  const auto number = std::min<std::size_t>(wire.number<std::uint32_t>(), kMostPythonLines);
+  for (std::size_t i = 0; i < number && wire.is_good(); ++i)
+    lines.push_back(wire.number<PythonLine>());
+  return lines;
 }
 
 std::map<CounterField, std::size_t> CodeReaderProcess::release_sites(BinaryId binary) {

@@ -32,6 +32,7 @@ class CodeReaderProcess : public CodeReader {
   std::vector<Frame> frames(BinaryId binary, std::uint64_t address) override;
   std::string generated_function(BinaryId binary, std::uint64_t address) override;
   void forget_names(BinaryId binary) override;
+  std::vector<PythonLine> python_lines(const PythonCode& code) override;
   std::map<CounterField, std::size_t> release_sites(BinaryId binary) override;
   std::optional<PythonLayout> python_layout(BinaryId binary) override;
   std::string name_at(BinaryId binary, std::uint64_t address) override;

@@ -67,6 +67,19 @@ TEST_F(CodeReaderProcessOf, ReadsTheSameAsIsReadHere) {
   EXPECT_THAT(reader_.set_aside(), IsEmpty());
 }
 
+TEST_F(CodeReaderProcessOf, ReadsTheLinesOfPython) {
+  const PythonCode code{"total", "/app/pool.py", 4, {0x81, 0x00, 0xd9, 0x00, 0x00}};
+  const auto lines = reader_.python_lines(code);
+  ASSERT_THAT(lines, SizeIs(3));
+  EXPECT_EQ(lines[1].instruction, 2U);
+  EXPECT_EQ(lines[1].line, 5);
+  EXPECT_EQ(lines[2].line, 0);
+  PythonCode endless = code;
+  endless.lines.assign(1 << 20, 0xd8);
+  EXPECT_EQ(reader_.python_lines(endless).size(), kMostPythonLines);
+  EXPECT_THAT(helpers(), SizeIs(1));
+}
+
 TEST_F(CodeReaderProcessOf, AFileThatShrinksWhileItIsReadKillsTheProcessAlone) {
   paths_[1] = copy("shrinks");
   paths_[2] = copy("sound");
