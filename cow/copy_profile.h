@@ -34,9 +34,27 @@ struct Frame {
   std::string module;         // path of the program or library
   std::uint64_t address = 0;  // in the module, as in its symbol table
   bool inlined = false;       // into the next frame
+  // A function of Python, by its qualified name.  `module` is its interpreter.  "unknown Python
+  // code": it could not be read.
+  bool is_python = false;
   bool operator==(const Frame&) const = default;
   auto operator<=>(const Frame&) const = default;
 };
+
+// Returns "total (pool.py:4)" for a frame of Python.
+inline std::string python_text(const Frame& frame) {
+  if (frame.file.empty()) return frame.function;
+  // Every package has one.
+  std::string_view file = base_name(frame.file);
+  if (const auto folder = frame.file.size() - file.size();
+      folder > 1 && (file == "__init__.py" || file == "__main__.py")) {
+    const std::string_view rest = std::string_view(frame.file).substr(0, folder - 1);
+    file = std::string_view(frame.file).substr(rest.rfind('/') + 1);
+  }
+  std::string text = frame.function + " (" + std::string(file);
+  if (frame.line > 0) text += ":" + std::to_string(frame.line);
+  return text + ")";
+}
 
 // Frames, innermost first.  Immutable; copies share one vector, because a thousand processes of one
 // program have the same few stacks.
@@ -73,7 +91,8 @@ class Frames {
 };
 
 // A line of the program that made copies: the innermost line outside the C and C++ libraries, and
-// the functions that it called.
+// the functions that it called.  In a thread of Python: the innermost line of Python outside its
+// standard library and, if possible, outside site-packages.
 struct CodeSite {
   Frames frames;  // the last is the line itself
   Frames stack;   // its most frequent full stack
@@ -91,6 +110,15 @@ inline bool ends_program(std::string_view function) {
       "perl_destruct",       "php_module_shutdown", "R_CleanUp",   "caml_shutdown"};
   return std::find(kNames.begin(), kNames.end(), function) != kNames.end();
 }
+
+// The copies by writes to the heads of Python objects of one type: to their reference counts,
+// links of the collector and cached hashes.
+struct TypeCopies {
+  std::string name;  // "further types": there are too many
+  std::uint64_t samples = 0;
+  std::uint64_t estimated_copies = 0;
+  bool operator==(const TypeCopies&) const = default;
+};
 
 struct MappingCopies {
   // "[heap]", "[stack]", "thread stack", "anonymous", "arena NAME", a path (its .data), a path with
@@ -138,6 +166,9 @@ struct SampledCopies {
   std::uint64_t samples = 0;
   std::vector<CodeSite> sites;
   std::vector<MappingCopies> mappings;
+  std::vector<TypeCopies> types;
+  // Samples of Python whose line is not known, because their Python frames could not be read.
+  std::uint64_t python_unread = 0;
   std::vector<RangeCopies> ranges;  // by copies per byte; only for one process
   // All stacks: their copies add up to the process's exact number.  Only for one process.
   std::vector<FoldedStack> stacks;

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <fmt/format.h>
 #include <set>
@@ -8,6 +7,7 @@
 
 #include <cowshed/cow/measurement.h>
 #include <cowshed/cow/profile/profile_builder.h>
+#include <cowshed/cow/profile/stack_frames.h>
 #include <cowshed/cow/symbolize/syscall_names.h>
 
 namespace cowshed::cow {
@@ -16,16 +16,8 @@ namespace {
 constexpr std::uint64_t kBlockBytes = 2 << 20;
 constexpr std::uint64_t kAboutEqually = 2;  // factor between densities
 constexpr std::uint64_t kFewSamples = 16;   // of a process
-
-// Libraries in which no site lies: the site is the line that called them.
-bool is_runtime_library(std::string_view path) {
-  const std::string_view file = base_name(path);
-  constexpr std::array<std::string_view, 8> kPrefixes = {"libc.so",     "libc-2",   "libstdc++.so",
-                                                         "libgcc_s.so", "ld-linux", "libpthread",
-                                                         "libm.so",     "[vdso]"};
-  return std::any_of(kPrefixes.begin(), kPrefixes.end(),
-                     [&](std::string_view prefix) { return file.starts_with(prefix); });
-}
+constexpr std::size_t kLongestType = 256;
+constexpr const char* kFurtherTypes = "further types";
 
 template <class T>
 void keep_most(std::vector<T>& items, std::size_t most) {
@@ -38,12 +30,6 @@ void sort_by_copies(std::vector<T>& items) {
   std::stable_sort(items.begin(), items.end(), [](const T& a, const T& b) {
     return std::pair(a.estimated_copies, a.samples) > std::pair(b.estimated_copies, b.samples);
   });
-}
-
-// Makes equal all instructions of one line, or of one function without lines.
-Frame without_address(Frame frame) {
-  if (!frame.function.empty()) frame.address = 0;
-  return frame;
 }
 
 std::uint64_t rounded(double copies) { return static_cast<std::uint64_t>(std::llround(copies)); }
@@ -92,52 +78,21 @@ std::string reason_of(AccessFailure failure) {
   return "unknown";
 }
 
-// Returns FoldedStack::folded.  A frame without a symbol is named by its file.
-std::string fold(const std::vector<Frame>& stack, bool truncated) {
-  std::string text = truncated ? "[callers not seen]" : "";
-  for (auto frame = stack.rbegin(); frame != stack.rend(); ++frame) {
-    std::string name = frame->function;
-    if (name.empty() && !frame->module.empty())
-      name = fmt::format("[{}]", base_name(frame->module));
-    if (name.empty()) name = "[unknown]";
-    std::replace(name.begin(), name.end(), ';', ':');
-    text += (text.empty() ? "" : ";") + name;
-  }
-  return text;
+// Whether the write was to what the interpreter itself keeps in each object: the collector's links,
+// the reference count, or a cached hash.
+bool is_at_head(const CopySample& sample) {
+  constexpr std::int32_t kLinks = -16;
+  constexpr std::int32_t kHeadBytes = 32;
+  return !sample.object_type.empty() && sample.object_offset >= kLinks &&
+         sample.object_offset < kHeadBytes;
 }
 
-bool is_of_program(const Frame& frame) {
-  const bool is_kernel = frame.module.empty() && frame.function.starts_with('[');
-  return !is_kernel && !is_runtime_library(frame.module);
-}
-
-// A header of the system or the standard library, whose templates are compiled into the program.
-bool is_system_source(std::string_view file) {
-  return file.starts_with("/usr/include/") || file.starts_with("/usr/lib/") ||
-         file.find("/include/c++/") != file.npos || file.starts_with("/rustc/");
-}
-
-// Returns the innermost frames up to the first line of the program, for CodeSite::frames: a line of
-// its own sources, inlined or not, else a function of its binaries; all if there is neither.
-std::vector<Frame> site_frames(const std::vector<Frame>& stack) {
-  const auto is_own_line = [](const Frame& frame) {
-    return is_of_program(frame) && !frame.file.empty() && !is_system_source(frame.file);
-  };
-  const auto is_own_function = [](const Frame& frame) {
-    return is_of_program(frame) && !frame.inlined;
-  };
-  const auto function = std::find_if(stack.begin(), stack.end(), is_own_function);
-  auto line = function;
-  // What a library without lines copies is not its caller's line.
-  if (function != stack.end() && !function->file.empty())
-    line = std::find_if(stack.begin(), stack.end(), is_own_line);
-  if (line == stack.end()) line = function;
-  std::vector<Frame> site;
-  for (auto frame = stack.begin(); frame != stack.end(); ++frame) {
-    site.push_back(without_address(*frame));
-    if (frame == line) break;
-  }
-  return site;
+// Whether the line of Python that the thread was at is not known.
+bool lacks_python(const CopySample& sample) {
+  constexpr std::size_t kDeep = 64;  // as many as are read of a deep stack
+  return (sample.is_python_cut && sample.python.size() < kDeep) ||
+         std::any_of(sample.python.begin(), sample.python.end(),
+                     [](const PythonFrame& call) { return !call.code; });
 }
 
 }  // namespace
@@ -147,12 +102,16 @@ ProfileBuilder::Stack ProfileBuilder::stack_of(const CopySample& sample, const A
   Stack stack;
   if (!sample.user_mode)
     stack.writer = sample.system_call ? static_cast<std::int64_t>(*sample.system_call) : kKernel;
+  for (const PythonFrame& call : sample.python)
+    stack.python.push_back(python_.frame(call, binaries.reader()));
   if (space == nullptr) {
     stack.code.addresses.emplace_back();  // one for all unknown addresses, which may be very many
-    stack.code.truncated = true;
+    stack.code.truncated = stack.python.empty() || sample.is_python_cut;
     return stack;
   }
   stack.code = space->unwinder->unwind(sample);
+  if (!stack.python.empty()) stack.code.truncated = false;
+  if (sample.is_python_cut) stack.code.truncated = true;
   for (CodeAddress& each : stack.code.addresses) {
     if (each.binary != nullptr) continue;
     const Mapping* mapping = space->find(each.address);
@@ -199,7 +158,8 @@ const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& sp
   Stack stack = stack_of(sample, space, spaces, binaries);
   if (addresses_ >= kMostAddresses) shorten_new(stack, tally);
   const auto [counted, is_new_stack] = tally.stacks.try_emplace(std::move(stack));
-  if (is_new_stack) addresses_ += counted->first.code.addresses.size();
+  if (is_new_stack)
+    addresses_ += counted->first.code.addresses.size() + counted->first.python.size();
   ++counted->second;
   Block block = space == nullptr
                     ? Block{Block::kAnywhere, "unknown"}
@@ -209,7 +169,16 @@ const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& sp
   const auto [in_block, is_new_block] = tally.blocks.try_emplace(std::move(block));
   if (is_new_block) ++blocks_;
   ++in_block->second;
+  if (lacks_python(sample)) ++tally.python_unread;
+  if (is_at_head(sample)) count_type(sample.object_type.substr(0, kLongestType), tally);
   return counted->first.code;
+}
+
+void ProfileBuilder::count_type(std::string name, Tally& tally) {
+  if (types_ >= kMostTypes && !tally.types.contains(name)) name = kFurtherTypes;
+  const auto [type, is_new] = tally.types.try_emplace(std::move(name));
+  if (is_new) ++types_;
+  ++type->second;
 }
 
 // Shortens a new stack to its innermost frame; if that is new, too, to no frame.
@@ -217,7 +186,10 @@ void ProfileBuilder::shorten_new(Stack& stack, const Tally& tally) const {
   if (tally.stacks.contains(stack)) return;
   stack.code.truncated = true;
   stack.code.addresses.resize(1);
-  if (!tally.stacks.contains(stack)) stack.code.addresses = {CodeAddress{}};
+  if (stack.python.size() > 1) stack.python.resize(1);
+  if (tally.stacks.contains(stack)) return;
+  stack.code.addresses = {CodeAddress{}};
+  stack.python.clear();
 }
 
 // Drops addresses without a binary: they differ in each process, so the sums would only grow.
@@ -226,6 +198,7 @@ void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
   if (from.empty()) return;
   Tally& sum = tallies_[into];
   Tally before = std::exchange(sum, {});
+  types_ -= before.types.size() + from.mapped().types.size();
   for (Tally* each : {&before, &from.mapped()}) {
     sum.samples += each->samples;
     for (Failure& failure : each->failures)
@@ -236,9 +209,12 @@ void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
         if (address.binary == nullptr) address = {};
       sum.stacks[std::move(anywhere)] += samples;
     }
+    sum.python_unread += each->python_unread;
+    for (const auto& [type, samples] : each->types) sum.types[type] += samples;
     for (const auto& [block, samples] : each->blocks)
       sum.blocks[{Block::kAnywhere, block.mapping}] += samples;
   }
+  types_ += sum.types.size();
 }
 
 void ProfileBuilder::look_up(const std::vector<Weighted>& tallies, Symbolizer& symbols) {
@@ -269,7 +245,7 @@ std::vector<Frame> ProfileBuilder::frames(const Stack& stack, Symbolizer& symbol
     const std::vector<Frame>& here = symbols.frames(address);
     frames.insert(frames.end(), here.begin(), here.end());
   }
-  return frames;
+  return stack.python.empty() ? frames : with_python_frames(std::move(frames), stack.python);
 }
 
 std::vector<StoreSites::AtExit> ProfileBuilder::at_exit(std::uint64_t process_id,
@@ -336,27 +312,43 @@ std::vector<CodeSite> ProfileBuilder::sites(const std::vector<Weighted>& tallies
   return result;
 }
 
-std::vector<MappingCopies> ProfileBuilder::mappings(const std::vector<Weighted>& tallies,
-                                                    std::size_t most) {
+// The most frequent entries of a list with names.
+template <class T, class CountOf>
+std::vector<T> ProfileBuilder::by_name(const std::vector<Weighted>& tallies, std::size_t most,
+                                       CountOf count_of) {
   struct Found {
     std::uint64_t samples = 0;
     double copies = 0;
   };
   std::map<std::string, Found> found;
   for (const auto& [tally, copies_per_sample] : tallies) {
-    for (const auto& [block, samples] : tally->blocks) {
-      Found& mapping = found[block.mapping];
-      mapping.samples += samples;
-      mapping.copies += static_cast<double>(samples) * copies_per_sample;
-    }
+    count_of(*tally, [&](const std::string& name, std::uint64_t samples) {
+      Found& entry = found[name];
+      entry.samples += samples;
+      entry.copies += static_cast<double>(samples) * copies_per_sample;
+    });
   }
-  std::vector<MappingCopies> result;
+  std::vector<T> result;
   result.reserve(found.size());
-  for (const auto& [name, mapping] : found)
-    result.push_back({name, mapping.samples, rounded(mapping.copies)});
+  for (const auto& [name, entry] : found)
+    result.push_back({name, entry.samples, rounded(entry.copies)});
   sort_by_copies(result);
   keep_most(result, most);
   return result;
+}
+
+std::vector<MappingCopies> ProfileBuilder::mappings(const std::vector<Weighted>& tallies,
+                                                    std::size_t most) {
+  return by_name<MappingCopies>(tallies, most, [](const Tally& tally, const auto& count) {
+    for (const auto& [block, samples] : tally.blocks) count(block.mapping, samples);
+  });
+}
+
+std::vector<TypeCopies> ProfileBuilder::types(const std::vector<Weighted>& tallies,
+                                              std::size_t most) {
+  return by_name<TypeCopies>(tallies, most, [](const Tally& tally, const auto& count) {
+    for (const auto& [type, samples] : tally.types) count(type, samples);
+  });
 }
 
 std::vector<RangeCopies> ProfileBuilder::ranges(const Weighted& weighted, std::size_t most) {
@@ -437,6 +429,8 @@ SampledCopies ProfileBuilder::of(std::uint64_t process_id, const Copies& copies,
   result.samples = one.tally->samples;
   result.sites = sites({one}, symbols, most);
   result.mappings = mappings({one}, most);
+  result.types = types({one}, most);
+  result.python_unread = one.tally->python_unread;
   result.ranges = ranges(one, most);
   result.stacks = folded(one, symbols);
   result.failures = failures(*one.tally, symbols);
@@ -459,6 +453,7 @@ SampledCopies ProfileBuilder::of_all(const Copies& copies, Symbolizer& symbols,
   for (const auto& [id, tally] : tallies_) {
     if (has_few(id)) few_samples += tally.samples;
     result.samples += tally.samples;
+    result.python_unread += tally.python_unread;
   }
   const double copies_per_few = static_cast<double>(few_copies) /
                                 static_cast<double>(std::max<std::uint64_t>(few_samples, 1));
@@ -467,6 +462,7 @@ SampledCopies ProfileBuilder::of_all(const Copies& copies, Symbolizer& symbols,
     all.push_back(has_few(id) ? Weighted{&tally, copies_per_few} : weighted(id, tally, copies));
   result.sites = sites(all, symbols, most);
   result.mappings = mappings(all, most);
+  result.types = types(all, most);
   return result;  // addresses of different processes have nothing in common
 }
 

@@ -10,6 +10,7 @@
 #include <cowshed/cow/causes/store_sites.h>
 #include <cowshed/cow/copy_profile.h>
 #include <cowshed/cow/profile/address_spaces.h>
+#include <cowshed/cow/symbolize/python_frames.h>
 #include <cowshed/cow/symbolize/symbolizer.h>
 #include <cowshed/probes/samples.h>
 
@@ -51,6 +52,7 @@ class ProfileBuilder {
   struct Stack {
     std::int64_t writer = kProgram;
     CodeStack code;
+    std::vector<const Frame*> python;  // of `python_`, innermost first
     auto operator<=>(const Stack&) const = default;
   };
   struct Block {                                                   // of 2 MiB, of one mapping
@@ -67,6 +69,8 @@ class ProfileBuilder {
     std::uint64_t samples = 0;
     std::map<Stack, std::uint64_t> stacks;
     std::map<Block, std::uint64_t> blocks;
+    std::map<std::string, std::uint64_t> types;
+    std::uint64_t python_unread = 0;
     std::vector<Failure> failures;
     std::optional<Stack> fork;
   };
@@ -77,13 +81,18 @@ class ProfileBuilder {
     double copies_per_sample;
   };
 
-  static Stack stack_of(const CopySample& sample, const AddressSpace* space,
-                        const AddressSpaces& spaces, BinaryCache& binaries);
+  Stack stack_of(const CopySample& sample, const AddressSpace* space, const AddressSpaces& spaces,
+                 BinaryCache& binaries);
+  void count_type(std::string name, Tally& tally);
   static Weighted weighted(std::uint64_t process_id, const Tally& tally, const Copies& copies);
   static void look_up(const std::vector<Weighted>& tallies, Symbolizer& symbols);
   static std::vector<Frame> frames(const Stack& stack, Symbolizer& symbols);
   static std::vector<CodeSite> sites(const std::vector<Weighted>& tallies, Symbolizer& symbols,
                                      std::size_t most);
+  template <class T, class CountOf>
+  static std::vector<T> by_name(const std::vector<Weighted>& tallies, std::size_t most,
+                                CountOf count_of);
+  static std::vector<TypeCopies> types(const std::vector<Weighted>& tallies, std::size_t most);
   static std::vector<MappingCopies> mappings(const std::vector<Weighted>& tallies,
                                              std::size_t most);
   static std::vector<RangeCopies> ranges(const Weighted& weighted, std::size_t most);
@@ -93,11 +102,14 @@ class ProfileBuilder {
   // Limits of memory.
   static constexpr std::size_t kMostAddresses = 1 << 20;
   static constexpr std::size_t kMostBlocks = 1 << 18;
+  static constexpr std::size_t kMostTypes = 1 << 16;
   void shorten_new(Stack& stack, const Tally& tally) const;
 
+  PythonFrames python_;
   std::map<std::uint64_t, Tally> tallies_;  // by process
   std::size_t addresses_ = 0;               // of all stacks
   std::size_t blocks_ = 0;
+  std::size_t types_ = 0;
 };
 
 }  // namespace cowshed::cow

@@ -108,5 +108,82 @@ TEST_F(CopyProfilerTest, WhatCopiedMoreComesFirstThoughOfFewerSamples) {
   EXPECT_EQ(all.sites[1].estimated_copies, 6'400U);
 }
 
+// A sample of a thread of Python, in one process.
+CopySample python_sample(std::uint64_t process_id, const std::string& function) {
+  CopySample sample;
+  sample.process_id = process_id;
+  auto code = std::make_shared<PythonCode>();
+  *code = {function, "/app/pool.py", 4, {0x81, 0x00}};
+  sample.python = {{std::move(code), 1, true}};
+  return sample;
+}
+
+TEST_F(CopyProfilerTest, TheSiteOfAPythonThreadIsItsLine) {
+  for (int i = 0; i < 3; ++i) profiler_.add({python_sample(7, "total")});
+  profiler_.add({python_sample(7, "load")});
+  profiler_.attribute({process_}, [] {});
+  const SampledCopies sampled = profiler_.of(7, {{7, 400}});
+  ASSERT_THAT(sampled.sites, SizeIs(2)) << "one for each line, not for each code object";
+  EXPECT_EQ(python_text(sampled.sites[0].frames.back()), "total (pool.py:4)");
+  EXPECT_EQ(sampled.sites[0].estimated_copies, 300U);
+  EXPECT_FALSE(sampled.sites[0].truncated) << "what called Python is not missed";
+  ASSERT_THAT(sampled.stacks, SizeIs(2));
+  EXPECT_EQ(sampled.stacks[0].folded, "total (pool.py:4)");
+  EXPECT_EQ(sampled.python_unread, 0U);
+}
+
+TEST_F(CopyProfilerTest, PythonFramesThatCouldNotBeReadAreCounted) {
+  CopySample nothing = python_sample(7, "total");
+  nothing.python.clear();
+  nothing.is_python_cut = true;
+  CopySample part = python_sample(7, "total");
+  part.is_python_cut = true;
+  CopySample unknown = python_sample(7, "total");
+  unknown.python[0].code = nullptr;
+  CopySample deep = python_sample(7, "total");
+  deep.python.resize(64, deep.python[0]);
+  deep.is_python_cut = true;
+  profiler_.add({nothing, part, unknown, deep, python_sample(7, "total")});
+  profiler_.attribute({process_}, [] {});
+  const SampledCopies all = profiler_.of_all({{7, 5}});
+  EXPECT_EQ(all.python_unread, 3U) << "a deep stack is cut, but its line is known";
+  std::uint64_t truncated = 0;
+  for (const FoldedStack& stack : profiler_.of(7, {{7, 5}}).stacks)
+    if (stack.folded.starts_with("[callers not seen]")) truncated += stack.samples;
+  EXPECT_EQ(truncated, 3U);
+}
+
+TEST_F(CopyProfilerTest, TypesAreOfWritesToTheHeadsOfObjects) {
+  const auto write_to = [this](const std::string& type, std::int32_t offset) {
+    CopySample sample = python_sample(7, "total");
+    sample.object_type = type;
+    sample.object_offset = offset;
+    profiler_.add({sample});
+  };
+  for (const std::int32_t offset : {-16, 0, 24}) write_to("str", offset);
+  write_to("list", 0);
+  write_to("array", 64);
+  profiler_.add({python_sample(7, "total")});
+  profiler_.attribute({process_}, [] {});
+  const TypeCopies str{"str", 3, 300};
+  const TypeCopies list{"list", 1, 100};
+  EXPECT_THAT(profiler_.of(7, {{7, 600}}).types, ElementsAre(str, list));
+  EXPECT_THAT(profiler_.of_all({{7, 600}}).types, ElementsAre(str, list));
+}
+
+TEST_F(CopyProfilerTest, LinesAndTypesOfEndedProcessesAreMerged) {
+  for (const std::uint64_t id : {7U, 8U}) {
+    CopySample sample = python_sample(id, "total");
+    sample.object_type = "str";
+    profiler_.add({sample});
+  }
+  profiler_.attribute({process_of(7), process_of(8)}, [] {});
+  profiler_.merge(8, 7);
+  const SampledCopies sum = profiler_.of(7, {{7, 20}});
+  ASSERT_THAT(sum.sites, SizeIs(1));
+  EXPECT_EQ(sum.sites[0].samples, 2U);
+  EXPECT_THAT(sum.types, ElementsAre(TypeCopies{"str", 2, 20}));
+}
+
 }  // namespace
 }  // namespace cowshed::cow

@@ -1,0 +1,145 @@
+#include <algorithm>
+#include <array>
+#include <fmt/format.h>
+#include <iterator>
+#include <string_view>
+
+#include <cowshed/cow/profile/stack_frames.h>
+
+namespace cowshed::cow {
+namespace {
+
+// Libraries in which no site lies: the site is the line that called them.
+bool is_runtime_library(std::string_view path) {
+  const std::string_view file = base_name(path);
+  constexpr std::array<std::string_view, 8> kPrefixes = {"libc.so",     "libc-2",   "libstdc++.so",
+                                                         "libgcc_s.so", "ld-linux", "libpthread",
+                                                         "libm.so",     "[vdso]"};
+  return std::any_of(kPrefixes.begin(), kPrefixes.end(),
+                     [&](std::string_view prefix) { return file.starts_with(prefix); });
+}
+
+// Makes equal all instructions of one line, or of one function without lines.
+Frame without_address(Frame frame) {
+  if (!frame.function.empty()) frame.address = 0;
+  return frame;
+}
+
+bool is_of_program(const Frame& frame) {
+  const bool is_kernel = frame.module.empty() && frame.function.starts_with('[');
+  return !is_kernel && !is_runtime_library(frame.module);
+}
+
+// A header of the system or the standard library, whose templates are compiled into the program.
+bool is_system_source(std::string_view file) {
+  return file.starts_with("/usr/include/") || file.starts_with("/usr/lib/") ||
+         file.find("/include/c++/") != file.npos || file.starts_with("/rustc/");
+}
+
+using Position = std::vector<Frame>::const_iterator;
+
+Position native_site(const std::vector<Frame>& stack) {
+  const auto is_own_line = [](const Frame& frame) {
+    return is_of_program(frame) && !frame.file.empty() && !is_system_source(frame.file);
+  };
+  const auto is_own_function = [](const Frame& frame) {
+    return is_of_program(frame) && !frame.inlined;
+  };
+  const auto function = std::find_if(stack.begin(), stack.end(), is_own_function);
+  // What a library without lines copies is not its caller's line.
+  if (function == stack.end() || function->file.empty()) return function;
+  const auto line = std::find_if(stack.begin(), stack.end(), is_own_line);
+  return line == stack.end() ? function : line;
+}
+
+// A file of packages that were installed: pip's, or Debian's.
+bool is_of_package(std::string_view file) {
+  return file.find("/site-packages/") != file.npos || file.find("/dist-packages/") != file.npos;
+}
+
+bool is_of_python_library(std::string_view file) {
+  return file.starts_with("<frozen ") ||
+         (!is_of_package(file) &&
+          (file.find("/lib/python3.") != file.npos || file.find("/lib64/python3.") != file.npos));
+}
+
+// The program's own line; else one of a package; else one of Python's library.
+Position python_site(const std::vector<Frame>& stack, Position innermost) {
+  const auto is_own = [](const Frame& frame) {
+    return frame.is_python && !is_of_python_library(frame.file) && !is_of_package(frame.file);
+  };
+  const auto is_package = [](const Frame& frame) {
+    return frame.is_python && !is_of_python_library(frame.file);
+  };
+  auto site = std::find_if(innermost, stack.end(), is_own);
+  if (site == stack.end()) site = std::find_if(innermost, stack.end(), is_package);
+  return site == stack.end() ? innermost : site;
+}
+
+bool runs_python(const Frame& frame) {
+  return frame.function.starts_with("_PyEval_EvalFrame") ||
+         frame.function.starts_with("_TAIL_CALL_");  // CPython 3.14, compiled by clang
+}
+
+bool is_of_interpreter(const Frame& frame) {
+  const std::string_view file = base_name(frame.module);
+  return file.starts_with("python") || file.starts_with("libpython");
+}
+
+// The innermost frame of an interpreter that runs Python, with the functions that are inlined into
+// it.  In a file without symbols, that is any function without a name.
+Position interpreter_in(const std::vector<Frame>& native) {
+  const auto is_nameless = [](const Frame& frame) { return frame.function.empty(); };
+  auto found = std::find_if(native.begin(), native.end(), [&](const Frame& frame) {
+    return runs_python(frame) || (is_nameless(frame) && is_of_interpreter(frame));
+  });
+  // An interpreter that is linked into a program.
+  if (found == native.end()) found = std::find_if(native.begin(), native.end(), is_nameless);
+  while (found != native.end() && found != native.begin() && std::prev(found)->inlined) --found;
+  return found;
+}
+
+}  // namespace
+
+std::vector<Frame> with_python_frames(std::vector<Frame> native,
+                                      const std::vector<const Frame*>& python) {
+  const auto interpreter = interpreter_in(native);
+  std::string module;
+  for (auto frame = interpreter; frame != native.end() && module.empty(); ++frame)
+    if (runs_python(*frame) || is_of_interpreter(*frame)) module = frame->module;
+  std::vector<Frame> ending;
+  std::copy_if(interpreter, Position(native.end()), std::back_inserter(ending),
+               [](const Frame& frame) { return ends_program(frame.function); });
+  native.erase(interpreter, native.end());
+  std::erase_if(native, [](const Frame& frame) { return frame.function == "unknown code"; });
+  for (const Frame* each : python) native.emplace_back(*each).module = module;
+  native.insert(native.end(), ending.begin(), ending.end());
+  return native;
+}
+
+std::vector<Frame> site_frames(const std::vector<Frame>& stack) {
+  const auto python =
+      std::find_if(stack.begin(), stack.end(), [](const Frame& frame) { return frame.is_python; });
+  const auto line = python == stack.end() ? native_site(stack) : python_site(stack, python);
+  std::vector<Frame> site;
+  for (auto frame = stack.begin(); frame != stack.end(); ++frame) {
+    site.push_back(without_address(*frame));
+    if (frame == line) break;
+  }
+  return site;
+}
+
+std::string fold(const std::vector<Frame>& stack, bool truncated) {
+  std::string text = truncated ? "[callers not seen]" : "";
+  for (auto frame = stack.rbegin(); frame != stack.rend(); ++frame) {
+    std::string name = frame->is_python ? python_text(*frame) : frame->function;
+    if (name.empty() && !frame->module.empty())
+      name = fmt::format("[{}]", base_name(frame->module));
+    if (name.empty()) name = "[unknown]";
+    std::replace(name.begin(), name.end(), ';', ':');
+    text += (text.empty() ? "" : ";") + name;
+  }
+  return text;
+}
+
+}  // namespace cowshed::cow

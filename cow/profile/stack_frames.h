@@ -1,0 +1,24 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <cowshed/cow/copy_profile.h>
+
+// What reports show of a stack.
+namespace cowshed::cow {
+
+// Returns the stack of a thread of Python: of `native`, the frames that the innermost of the
+// interpreter's own frames called, then `python`, then those of `native` that end the program.  All
+// frames are innermost first.
+std::vector<Frame> with_python_frames(std::vector<Frame> native,
+                                      const std::vector<const Frame*>& python);
+
+// Returns the innermost frames up to the first line of the program, for CodeSite::frames: a line of
+// its own sources, inlined or not, else a function of its binaries; all if there is neither.
+std::vector<Frame> site_frames(const std::vector<Frame>& stack);
+
+// Returns FoldedStack::folded.  A frame without a symbol is named by its file.
+std::string fold(const std::vector<Frame>& stack, bool truncated);
+
+}  // namespace cowshed::cow

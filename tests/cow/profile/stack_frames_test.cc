@@ -1,0 +1,109 @@
+#include <cowshed/cow/profile/stack_frames.h>
+#include <cowshed/tests/support/test.h>
+
+namespace cowshed::cow {
+namespace {
+
+Frame native(const std::string& function, const std::string& module = "/usr/bin/python3.11",
+             bool inlined = false) {
+  Frame frame;
+  frame.function = function;
+  frame.module = module;
+  frame.inlined = inlined;
+  return frame;
+}
+
+Frame python(const std::string& function, const std::string& file, int line = 4) {
+  Frame frame;
+  frame.function = function;
+  frame.file = file;
+  frame.line = line;
+  frame.is_python = true;
+  return frame;
+}
+
+std::vector<std::string> functions_of(const std::vector<Frame>& frames) {
+  std::vector<std::string> functions;
+  for (const Frame& each : frames) functions.push_back(each.function);
+  return functions;
+}
+
+const Frame kTotal = python("total", "/app/pool.py");
+const Frame kMain = python("<module>", "/app/pool.py", 9);
+
+std::vector<std::string> folded_into(const std::vector<Frame>& stack) {
+  return functions_of(with_python_frames(stack, {&kTotal, &kMain}));
+}
+
+TEST(StackFrames, PythonTakesThePlaceOfItsInterpreter) {
+  EXPECT_THAT(
+      folded_into({native("list_dealloc"), native("_PyEval_EvalFrameDefault"),
+                   native("PyObject_Call"), native("_PyEval_EvalFrameDefault"), native("main")}),
+      ElementsAre("list_dealloc", "total", "<module>"));
+}
+
+TEST(StackFrames, WhatIsInlinedIntoTheInterpreterIsOfIt) {
+  EXPECT_THAT(folded_into({native("Py_INCREF", "/usr/bin/python3.11", true),
+                           native("_PyEval_EvalFrameDefault"), native("main")}),
+              ElementsAre("total", "<module>"));
+}
+
+TEST(StackFrames, AnInterpreterWithoutSymbolsIsKnownByItsFile) {
+  EXPECT_THAT(folded_into({native("memcpy", "/lib/libc.so.6"), native("add", "/app/_core.so"),
+                           native(""), native("PyObject_Call"), native(""), native("main")}),
+              ElementsAre("memcpy", "add", "total", "<module>"));
+  EXPECT_THAT(folded_into({native("add", "/app/_core.so"), native("", "/app/embeds_python")}),
+              ElementsAre("add", "total", "<module>"));
+}
+
+TEST(StackFrames, OfPythonNameTheInterpretersFile) {
+  const auto frames = with_python_frames(
+      {native("add", "/app/_core.so"), native("_PyEval_EvalFrameDefault")}, {&kTotal});
+  EXPECT_EQ(frames.back().module, "/usr/bin/python3.11");
+}
+
+TEST(StackFrames, ThatAProgramEndsIsNotFolded) {
+  EXPECT_THAT(folded_into({native("_PyEval_EvalFrameDefault"), native("atexit_callfuncs"),
+                           native("Py_FinalizeEx"), native("main")}),
+              ElementsAre("total", "<module>", "Py_FinalizeEx"));
+}
+
+std::string site_of(const std::vector<Frame>& stack) {
+  return python_text(site_frames(stack).back());
+}
+
+TEST(StackFrames, TheSiteIsTheProgramsOwnInnermostLine) {
+  EXPECT_EQ(site_of({native("list_dealloc"), kTotal, kMain}), "total (pool.py:4)");
+  EXPECT_THAT(
+      functions_of(site_frames({native("list_dealloc"),
+                                python("loads", "/usr/lib/python3.11/pickle.py"), kTotal, kMain})),
+      ElementsAre("list_dealloc", "loads", "total"))
+      << "with what it called";
+  EXPECT_EQ(site_of({python("_handle_fromlist", "<frozen importlib._bootstrap>"), kTotal}),
+            "total (pool.py:4)");
+  EXPECT_EQ(site_of({python("get", "/srv/venv/lib/python3.12/site-packages/django/db.py"), kTotal}),
+            "total (pool.py:4)");
+  EXPECT_EQ(site_of({python("run", "<string>"), kMain}), "run (<string>:4)");
+}
+
+TEST(StackFrames, WithoutALineOfItsOwnTheSiteIsAPackages) {
+  const Frame package = python("get", "/usr/lib/python3/dist-packages/gunicorn/sync.py");
+  const Frame library = python("recv", "/usr/lib/python3.11/socket.py");
+  EXPECT_EQ(site_of({library, package}), "get (sync.py:4)");
+  EXPECT_EQ(site_of({native("list_dealloc"), library}), "recv (socket.py:4)");
+  const Frame installed = python("get", "/usr/lib/python3.11/site-packages/x.py");
+  EXPECT_EQ(site_of({library, installed}), "get (x.py:4)");
+}
+
+// Its caller's line would be wrong.
+TEST(StackFrames, TheSiteMayBeALineThatIsNotKnown) {
+  EXPECT_EQ(site_of({python("unknown Python code", "", 0), kMain}), "unknown Python code");
+}
+
+TEST(StackFrames, OfPythonAreFoldedWithTheirLines) {
+  EXPECT_EQ(fold({native("list_dealloc"), kTotal, python("a;b", "/app/x.py")}, true),
+            "[callers not seen];a:b (x.py:4);total (pool.py:4);list_dealloc");
+}
+
+}  // namespace
+}  // namespace cowshed::cow
