@@ -111,6 +111,7 @@ struct ProcessCopies {
   pid_t pid = 0;   // in cowtop's own PID namespace
   pid_t ppid = 0;  // the process that forked it
   std::string comm;
+  std::string cgroup;  // v2, as of its begin or last exec; empty: unknown
   Role role = Role::child;
   bool alive = false;          // still running at the last sample
   std::uint64_t start_ns = 0;  // CLOCK_MONOTONIC

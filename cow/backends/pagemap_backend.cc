@@ -203,6 +203,7 @@ PagemapBackend::Process& PagemapBackend::add(pid_t pid, const ProcStat& stat,
   process->copies.pid = pid;
   process->copies.ppid = stat.ppid;
   process->copies.comm = stat.comm;
+  process->copies.cgroup = proc_.cgroup(pid);
   process->copies.alive = true;
   process->copies.start_ns = start_ns(stat);
   process->copies.role = parent ? Role::child : Role::root;

@@ -249,6 +249,7 @@ void TracepointBackend::add_snapshot(const Snapshot& snapshot) {
 
 void TracepointBackend::update(Process& process, const ProcessCounts& counts) {
   const bool is_new = process.live == nullptr;
+  if (is_new || process.copies.execs != counts.execs) read_cgroup(process, counts);
   if (is_new) process.live = std::make_unique<Live>();
   else if (process.copies.execs != counts.execs) process.live->arena_names.clear();
   copy_counts(counts, process.copies);
@@ -256,6 +257,15 @@ void TracepointBackend::update(Process& process, const ProcessCounts& counts) {
   process.live->has_changed = true;
   if (is_new) inherit(process, counts);
   count_arenas(process);
+}
+
+// Container runtimes move a process before it executes its program.
+void TracepointBackend::read_cgroup(Process& process, const ProcessCounts& counts) {
+  std::string cgroup = counts.alive ? proc_.cgroup(counts.pid) : std::string();
+  const auto parent = processes_.find(counts.parent_id);
+  if (cgroup.empty() && process.copies.cgroup.empty() && parent != processes_.end())
+    cgroup = parent->second.copies.cgroup;
+  if (!cgroup.empty()) process.copies.cgroup = std::move(cgroup);
 }
 
 void TracepointBackend::inherit(Process& child, const ProcessCounts& counts) {

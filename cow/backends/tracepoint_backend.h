@@ -80,6 +80,7 @@ class TracepointBackend : public Backend {
   void note_who_is_gone();
   void add_snapshot(const Snapshot& snapshot);
   void update(Process& process, const ProcessCounts& counts);
+  void read_cgroup(Process& process, const ProcessCounts& counts);
   void inherit(Process& child, const ProcessCounts& counts);
   const PageRanges& pages_for_children(Process& parent);
   void read_arenas(Process& process);

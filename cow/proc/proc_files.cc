@@ -226,6 +226,19 @@ pid_t ProcFiles::own_pid(pid_t pid) const {
   return number<pid_t>(line.substr(line.rfind('\t') + 1));  // the innermost namespace's
 }
 
+std::string ProcFiles::cgroup(pid_t pid) const {
+  constexpr std::string_view kV2 = "0::";
+  constexpr std::size_t kLongest = 4096;
+  std::string text;
+  if (read_all(path(pid, "cgroup"), text) != 0) return {};
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    const std::string_view line = next_word(rest, '\n');
+    if (line.starts_with(kV2)) return std::string(line.substr(kV2.size(), kLongest));
+  }
+  return {};
+}
+
 Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {
   const std::string folder = path(pid, "task");
   const std::unique_ptr<DIR, int (*)(DIR*)> tasks(::opendir(folder.c_str()), ::closedir);

@@ -77,6 +77,8 @@ class ProcFiles {
   bool is_ours(pid_t pid) const;
   // Returns its PID in its own PID namespace; 0: unknown.
   pid_t own_pid(pid_t pid) const;
+  // Returns its cgroup (v2), at most 4 KiB of it; empty: unknown.
+  std::string cgroup(pid_t pid) const;
   // Returns the direct children of all its threads, unordered.
   Expected<std::vector<pid_t>> children(pid_t pid) const;
   // Returns all processes by PID, with kernel threads and zombies.

@@ -1,10 +1,10 @@
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <limits>
 #include <string_view>
 
 #include <cowshed/base/clock.h>
+#include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/tools/cowtop/serve/metrics_sums.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
@@ -31,13 +31,7 @@ bool is_used(const ObjectMetrics& /*object*/) { return false; }
 
 }  // namespace
 
-std::string cgroup_of(pid_t pid) {
-  constexpr std::string_view kV2 = "0::";
-  std::ifstream file("/proc/" + std::to_string(pid) + "/cgroup");
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with(kV2)) return printable(std::string_view(line).substr(kV2.size()));
-  return {};
-}
+std::string cgroup_of(pid_t pid) { return printable(cow::ProcFiles().cgroup(pid)); }
 
 MetricsSums::MetricsSums(std::size_t most_series, std::function<std::string(pid_t)> cgroup)
     : most_series_(most_series), cgroup_(std::move(cgroup)) {
