@@ -5,14 +5,19 @@ namespace cowshed::cowtop {
 cow::Measurement full_measurement() {
   cow::SampledCopies sampled;
   const cow::Frame frame{"fill()", "/src/fill.cc", 12, "/bin/fill", 0x1234, true};
+  cow::Frame line{"total", "/app/pool.py", 4, "/usr/bin/python3.11", 0, false};
+  line.is_python = true;
   sampled.samples = 10;
-  sampled.sites = {{{frame}, {frame, frame}, 7, 448, true}};
+  sampled.python_unread = 1;
+  sampled.types = {{"str", 7, 448}};
+  sampled.sites = {{{frame}, {frame, line}, 7, 448, true}};
   sampled.mappings = {{"[heap]", 10, 640}};
   sampled.ranges = {{0x200000, 0x400000, "[heap]", 10, 640}};
   sampled.stacks = {{"main;fill()", 10, 640}};
 
   cow::ProcessCopies process = copier(41, "worker", 600);
   process.ppid = 40;
+  process.cgroup = "/docker/" + std::string(64, 'a');
   process.alive = true;
   process.start_ns = 1'000'000'007;
   process.end_ns = 3'000'000'000;

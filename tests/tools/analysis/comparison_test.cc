@@ -190,5 +190,23 @@ TEST(Comparison, OfNothing) {
   EXPECT_THAT(comparison.sites, IsEmpty());
 }
 
+TEST(Comparison, OfPythonComparesLinesAndTypes) {
+  cow::Measurement before = full_measurement();
+  cow::Frame line;
+  line.is_python = true;
+  line.function = "total";
+  line.file = "/app/pool.py";
+  line.line = 4;
+  before.sampled->sites = {{{line}, {line}, 10, 640, false}};
+  cow::Measurement after = before;
+  after.sampled->sites[0].estimated_copies = 740;
+  after.sampled->types[0].estimated_copies = 400;
+  const Comparison comparison = compare(before, after);
+  EXPECT_THAT(growth_of(comparison.sites), ElementsAre("total (pool.py:4) 100"));
+  EXPECT_THAT(growth_of(comparison.types), ElementsAre("str -48"));
+  EXPECT_THAT(comparison_table(comparison, {"a", "b"}),
+              HasSubstr("types of Python objects of all processes, estimated:\n"));
+}
+
 }  // namespace
 }  // namespace cowshed::cowtop

@@ -277,6 +277,25 @@ TEST(VerdictTest, Annotations) {
               StartsWith("::warning title=cowtop check::child 12"));
 }
 
+TEST(VerdictTest, AnnotationsOfPythonAreOfTheUsersFile) {
+  cow::Measurement measurement = measured();
+  auto& sampled = measurement.processes[2].sampled;
+  sampled.emplace();
+  cow::Frame line;
+  line.is_python = true;
+  line.function = "total";
+  line.file = std::filesystem::current_path() / "app/pool.py";
+  line.line = 4;
+  sampled->sites = {{{line}, {line}, 7, 448, false}};
+  EXPECT_THAT(verdict_annotations(verdict(measurement, copied(5)), Severity::error),
+              AllOf(StartsWith("::error title=cowtop check,file=app/pool.py,line=4::"),
+                    HasSubstr("culprits: total (pool.py:4) ~")));
+  line.file = "<string>";
+  sampled->sites = {{{line}, {line}, 7, 448, false}};
+  EXPECT_THAT(verdict_annotations(verdict(measurement, copied(5)), Severity::error),
+              StartsWith("::error title=cowtop check::"));
+}
+
 TEST(VerdictTest, Json) {
   const auto json = nlohmann::json::parse(verdict_json(sampled_verdict("\xff")));
   EXPECT_EQ(json["schema"], "cowshed.check/1");

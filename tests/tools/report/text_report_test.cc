@@ -346,6 +346,75 @@ TEST(TextReport, NamesTheRemedyThatThePythonHas) {
 constexpr const char* kEscapes = "x\x1b]0;title\x07\nFAKE \xff\xf4\x90\x80\x80\xe2\x80\xae";
 constexpr const char* kHarmless = "x?]0;title??FAKE ??????";
 
+cow::CodeSite python_site(const std::string& function, int line, std::uint64_t mib) {
+  cow::Frame frame{function, "/app/pool.py", line, "/usr/bin/python3.11", 0, false};
+  frame.is_python = true;
+  return {{frame}, {frame}, mib, mib * kPagesPerMiB, false};
+}
+
+cow::Measurement python_pool(int workers) {
+  cow::Measurement measurement = pool(workers);
+  const auto all = static_cast<std::uint64_t>(workers) * 76;
+  cow::SampledCopies& sampled = measurement.sampled.emplace();
+  sampled.samples = 1000;
+  sampled.sites = {python_site("total", 4, all / 2), python_site("load", 9, all / 4),
+                   python_site("count", 14, all / 5), python_site("last", 20, all / 20)};
+  sampled.types = {{"str", 600, all / 2 * kPagesPerMiB}, {"list", 300, all / 4 * kPagesPerMiB}};
+  return measurement;
+}
+
+TEST(TextReport, OfPythonNamesLinesAndTypes) {
+  const std::string report = text_report(python_pool(4));
+  EXPECT_THAT(report, HasSubstr("  OBJECTS   152.0 MiB  50%  str\n"
+                                "             76.0 MiB  25%  list\n"
+                                "  CODE      152.0 MiB  50%  total (pool.py:4)\n"
+                                "             76.0 MiB  25%  load (pool.py:9)\n"
+                                "             60.0 MiB  20%  count (pool.py:14)\n"));
+  expect_fits_on_a_screen(report);
+}
+
+TEST(TextReport, OnAFullScreenThereAreFewerLinesAndTypes) {
+  cow::Measurement measurement = python_pool(4);
+  for (int i = 0; i < 40; ++i) {
+    measurement.processes.push_back(child_of(1, 100 + i, "sh" + std::to_string(i), 9, 1));
+    measurement.processes.push_back(child_of(1, 200 + i, "make" + std::to_string(i), 9, 0));
+    measurement.processes.back().execs = 1;
+  }
+  measurement.sampled->mappings = {{"[heap]", 1, 30 * kPagesPerMiB},
+                                   {"anonymous", 1, 30 * kPagesPerMiB},
+                                   {"/app/_core.so", 1, 30 * kPagesPerMiB}};
+  measurement.processes[1].sampled = measurement.sampled;
+  for (cow::ProcessCopies& process : measurement.processes)
+    process.patterns = {{"reference count", 0.5, 60, ""}, {"garbage collector", 0.5, 60, ""}};
+  const std::string report = text_report(measurement);
+  EXPECT_THAT(report, HasSubstr("total (pool.py:4)"));
+  EXPECT_THAT(report, HasSubstr("OBJECTS"));
+  EXPECT_THAT(report, Not(HasSubstr("count (pool.py:14)")));
+  expect_fits_on_a_screen(report);
+}
+
+TEST(TextReport, SaysHowManyLinesOfPythonAreNotKnown) {
+  cow::Measurement measurement = python_pool(4);
+  EXPECT_THAT(text_report(measurement), Not(HasSubstr("samples lack their line")));
+  measurement.sampled->python_unread = 30;
+  EXPECT_THAT(text_report(measurement), HasSubstr("3% of the samples lack their line: their Python "
+                                                  "frames could not be read.\n"));
+}
+
+TEST(TextReport, ContainersAreNamedWhereThereAreSeveral) {
+  cow::Measurement measurement = pool(4);
+  const std::string one = "/docker/" + std::string(64, 'a');
+  for (cow::ProcessCopies& process : measurement.processes) process.cgroup = one;
+  EXPECT_THAT(text_report(measurement), Not(HasSubstr("[aaaaaaaaaaaa]")));
+  EXPECT_THAT(text_report(measurement, {.each_process = true}),
+              HasSubstr("    3 worker [aaaaaaaaaaaa] "));
+  EXPECT_THAT(text_report(measurement, {.wide = true}),
+              HasSubstr("container aaaaaaaaaaaa: PID 1 and 4 more\n"));
+  measurement.processes[1].cgroup = "/docker/" + std::string(64, 'b');
+  EXPECT_THAT(text_report(measurement), HasSubstr("  3 x worker [aaaaaaaaaaaa] "));
+  EXPECT_THAT(text_report(measurement), HasSubstr("  worker [bbbbbbbbbbbb] "));
+}
+
 TEST(TextReport, NoNameSendsEscapesToTheTerminal) {
   cow::Measurement measurement = pool(2);
   for (cow::ProcessCopies& process : measurement.processes)
@@ -354,7 +423,15 @@ TEST(TextReport, NoNameSendsEscapesToTheTerminal) {
   measurement.sampled.emplace().sites = {{{nameless}, {nameless}, 99, 2 * 76 * 256, false}};
   measurement.sampled->mappings = {{kEscapes, 99, 2 * 76 * 256}};
   measurement.processes[0].not_measured = kEscapes;
+  measurement.sampled->types = {{kEscapes, 99, 76 * 256}};
+  cow::CodeSite line = python_site(kEscapes, 4, 76);
+  cow::Frame frame = line.frames.front();
+  frame.file = kEscapes;
+  line.frames = {frame};
+  measurement.sampled->sites.push_back(line);
   const std::string report = text_report(measurement);
+  EXPECT_THAT(report, HasSubstr(std::string("50%  ") + kHarmless)) << "of a type";
+  EXPECT_THAT(report, HasSubstr(std::string(kHarmless) + " (")) << "of a line of Python";
   EXPECT_THAT(report, HasSubstr(std::string("install the debug symbols of ") + kHarmless));
   EXPECT_THAT(report, HasSubstr(std::string("40%  ") + kHarmless));
   EXPECT_THAT(report, HasSubstr(std::string("not measured: ") + kHarmless));

@@ -242,6 +242,9 @@ Comparison compare(const cow::Measurement& before, const cow::Measurement& after
   const auto mapping_name = [](const cow::MappingCopies& mapping) { return mapping.name; };
   comparison.mappings = changes(sampled_of(before, &Copies::mappings, mapping_name),
                                 sampled_of(after, &Copies::mappings, mapping_name));
+  const auto type_name = [](const cow::TypeCopies& type) { return type.name; };
+  comparison.types = changes(sampled_of(before, &Copies::types, type_name),
+                             sampled_of(after, &Copies::types, type_name));
   return comparison;
 }
 

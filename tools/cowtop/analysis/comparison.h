@@ -11,7 +11,7 @@
 
 namespace cowshed::cowtop {
 
-// The copies of one process, object, site or mapping in two measurements.
+// The copies of one process, object, site, mapping or type in two measurements.
 struct Change {
   std::string name;
   // Copied pages; nullopt: unknown, or there was no such process.
@@ -38,9 +38,10 @@ struct Comparison {
   // Estimates for all processes.  Empty if neither side was sampled.
   std::vector<Change> sites;
   std::vector<Change> mappings;
+  std::vector<Change> types;  // of Python objects
 };
 
-// Matches the processes, objects, sites and mappings of two measurements.
+// Matches the processes, objects, sites, mappings and types of two measurements.
 Comparison compare(const cow::Measurement& before, const cow::Measurement& after);
 
 }  // namespace cowshed::cowtop

@@ -2,10 +2,12 @@
 #include <array>
 #include <csignal>
 #include <map>
+#include <set>
 #include <utility>
 
 #include <cowshed/cow/process_tree.h>
 #include <cowshed/tools/cowtop/analysis/summary.h>
+#include <cowshed/tools/cowtop/text/container.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
@@ -99,6 +101,7 @@ struct GroupKey {
   std::optional<int> crash;
   std::string crash_place;
   bool has_failed;
+  std::string container;
   std::size_t index;  // of the process, where each is a group; else 0
   auto operator<=>(const GroupKey&) const = default;
 };
@@ -119,7 +122,8 @@ std::string place_of_failure(const cow::ProcessCopies& process) {
   return frames.empty() ? "??" : frame_text(frames.back());
 }
 
-GroupKey key_of(const cow::ProcessCopies& process, bool is_parent, std::size_t index) {
+GroupKey key_of(const cow::ProcessCopies& process, bool is_parent, bool by_container,
+                std::size_t index) {
   return {process.role,
           process.comm,
           process.execs > 0 && process.role == cow::Role::child && !is_parent,
@@ -127,6 +131,7 @@ GroupKey key_of(const cow::ProcessCopies& process, bool is_parent, std::size_t i
           has_crashed(process) ? process.signal : std::nullopt,
           has_crashed(process) ? place_of_failure(process) : "",
           process.exit_status.value_or(0) != 0,
+          by_container ? container_name(process.cgroup) : "",
           index};
 }
 
@@ -208,6 +213,7 @@ class GroupBuilder {
  public:
   GroupBuilder(const GroupKey& key, pid_t pid) {
     group_.comm = key.comm;
+    group_.container = key.container;
     group_.role = key.role;
     group_.has_executed = key.has_executed;
     group_.is_parent = key.is_parent;
@@ -274,10 +280,13 @@ class GroupBuilder {
 std::vector<ProcessGroup> groups_of(const cow::Measurement& measurement,
                                     const std::vector<Forks>& forks, bool each_process) {
   const std::vector<cow::ProcessCopies>& processes = measurement.processes;
+  std::set<std::string> containers;
+  for (const cow::ProcessCopies& each : processes) containers.insert(container_name(each.cgroup));
+  const bool by_container = each_process || containers.size() > 1;
   std::map<GroupKey, GroupBuilder> builders;
   for (std::size_t i = 0; i < processes.size(); ++i) {
     const bool is_parent = acts_as_parent(processes[i], forks[i]);
-    const GroupKey key = key_of(processes[i], is_parent, each_process ? i : 0);
+    const GroupKey key = key_of(processes[i], is_parent, by_container, each_process ? i : 0);
     builders.try_emplace(key, key, processes[i].pid).first->second.add(processes[i], forks[i]);
   }
   std::vector<ProcessGroup> groups;
@@ -432,6 +441,26 @@ std::vector<Share> sites_of(const std::vector<ExplainingSamples>& explaining, st
   return std::move(shares).of(all);
 }
 
+// `part`: without those at a program's end, which destroys objects of all types.
+std::vector<Share> types_of(const std::vector<ExplainingSamples>& explaining, std::uint64_t all) {
+  Shares shares;
+  for (const auto& [samples, part] : explaining)
+    for (const cow::TypeCopies& type : samples->types)
+      shares[type.name].bytes += static_cast<std::uint64_t>(
+          part * static_cast<double>(type.estimated_copies * cow::kPageSize));
+  return std::move(shares).of(all);
+}
+
+double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
+  std::uint64_t all = 0;
+  std::uint64_t unread = 0;
+  for (const auto& [samples, part] : explaining) {
+    all += samples->samples;
+    unread += samples->python_unread;
+  }
+  return all == 0 ? 0 : static_cast<double>(unread) / static_cast<double>(all);
+}
+
 }  // namespace
 
 bool ProcessGroup::is_alike() const {
@@ -475,7 +504,9 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
   const auto explaining = explaining_samples(measurement, forks);
   summary.mappings = mappings_of(measurement, explaining, explained_bytes);
   summary.causes = causes_of(measurement, forks, summary.copied_bytes);
+  summary.types = types_of(explaining, explained_bytes);
   summary.sites = sites_of(explaining, explained_bytes);
+  summary.python_unread = python_unread_of(explaining);
   return summary;
 }
 

@@ -13,6 +13,8 @@ namespace cowshed::cowtop {
 // Processes that a reader would call the same: of one role, name and end.
 struct ProcessGroup {
   std::string comm;
+  // As container_name(); empty in rows of alike processes unless several containers are measured.
+  std::string container;
   cow::Role role = cow::Role::child;
   bool has_executed = false;  // another program than the one that its parent forked
   bool is_parent = false;     // copied for children that share its memory, or has no parent here
@@ -85,7 +87,10 @@ struct Summary {
   // Estimated where copies were sampled, the most first; frozen arenas with their exact counts.
   std::vector<Share> mappings;
   std::vector<Share> causes;
+  std::vector<Share> types;  // of Python objects
   std::vector<Share> sites;
+  // The part of the samples whose line of Python is not known.
+  double python_unread = 0;
 
   // Too little to care: less than 1 MiB, or 1 % of what is shared.
   bool is_little() const;

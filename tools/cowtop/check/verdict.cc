@@ -134,7 +134,9 @@ void add_sampled(std::vector<Culprit>& list, const std::optional<cow::SampledCop
   for (const cow::CodeSite& site : sampled->sites) {
     if (site.frames.empty()) continue;
     const cow::Frame& place = site.frames.back();
-    sites[{site_name(site), place.file, place.line}] += site.estimated_copies * kPageSize;
+    // "<string>" of Python is no file.
+    const std::string file = place.file.starts_with('<') ? "" : place.file;
+    sites[{site_name(site), file, place.line}] += site.estimated_copies * kPageSize;
   }
   for (const auto& [place, bytes] : sites) {
     const auto& [text, file, line] = place;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <fmt/format.h>
 #include <map>
 #include <pugixml.hpp>
@@ -67,10 +68,14 @@ std::string percent_escaped(std::string_view text, std::string_view special) {
 std::string message(std::string_view text) { return percent_escaped(printable(text), "%"); }
 std::string property(std::string_view text) { return percent_escaped(printable(text), "%:,"); }
 
-// Removes the "../../" of a path that is relative to a build folder inside the repository.
-std::string_view in_repository(std::string_view file) {
+// Removes the "../../" of a path that is relative to a build folder inside the repository, and the
+// folder of the repository, in which a job of GitHub runs, from an absolute one.
+std::string in_repository(std::string_view file) {
+  std::error_code error;
+  const std::string folder = std::filesystem::current_path(error).string() + "/";
+  if (!error && file.starts_with(folder)) file.remove_prefix(folder.size());
   while (file.starts_with("../")) file.remove_prefix(3);
-  return file;
+  return std::string(file);
 }
 
 Json json_of(const Culprit& culprit) {

@@ -121,6 +121,7 @@ void leave_out(cow::Measurement& measurement, const std::vector<std::size_t>& de
     process.sampled->sites.clear();
     process.sampled->stacks.clear();
     process.sampled->ranges.clear();
+    process.sampled->types.clear();
     if (!is_detailed[i]) process.sampled->mappings.clear();
   }
 }

@@ -9,6 +9,7 @@
 #include <cowshed/cow/process_tree.h>
 #include <cowshed/tools/cowtop/recording/json_fields.h>
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
+#include <cowshed/tools/cowtop/text/container.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
 // The fields of each struct, in the order of the JSON.  These functions are static, not in an
@@ -29,9 +30,14 @@ static bool from_name(const std::string& name, Role& role) {
 COWSHED_JSON_STRUCT(ArenaCopies, name, bytes, copied_pages)
 COWSHED_JSON_STRUCT(ObjectCopies, name, type, arena, copied_pages)
 COWSHED_JSON_STRUCT(SentObjects, origin, name, type, kind, messages, objects, bytes)
-COWSHED_JSON_STRUCT(Frame, function, file, line, module, address, inlined)
+static void describe(auto& io, Type<Frame> /*type*/) {
+  using Struct = Frame;
+  COWSHED_JSON_FIELDS(function, file, line, module, address, inlined)
+  io.field_if([](const Struct& frame) { return frame.is_python; }, "python", &Struct::is_python);
+}
 COWSHED_JSON_STRUCT(CodeSite, samples, estimated_copies, frames, stack, truncated)
 COWSHED_JSON_STRUCT(MappingCopies, name, samples, estimated_copies)
+COWSHED_JSON_STRUCT(TypeCopies, name, samples, estimated_copies)
 COWSHED_JSON_STRUCT(RangeCopies, begin, end, mapping, samples, estimated_copies)
 COWSHED_JSON_STRUCT(FoldedStack, folded, samples, estimated_copies)
 static void describe(auto& io, Type<FailedAccess> /*type*/) {
@@ -57,6 +63,8 @@ static void describe_sampled(auto& io, const auto& is_present) {
   field("samples", &SampledCopies::samples);
   field("sites", &SampledCopies::sites);
   field("mappings", &SampledCopies::mappings);
+  field("types", &SampledCopies::types);
+  field("python_unread", &SampledCopies::python_unread);
   field("ranges", &SampledCopies::ranges);
   field("stacks", &SampledCopies::stacks);
 }
@@ -75,9 +83,11 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   const auto has_shared_files = [](const Struct& process) {
     return process.copied_shared_file_pages.has_value();
   };
+  const auto has_cgroup = [](const Struct& process) { return !process.cgroup.empty(); };
   io.field_if(is_sum, "processes", &Struct::processes);
   COWSHED_JSON_FIELDS(pid, ppid, comm, role, alive, start_ns, end_ns, exit_status, signal,
                       shares_memory, not_measured, shared_at_fork_bytes)
+  io.field_if(has_cgroup, "cgroup", &Struct::cgroup);
   io.derived("copied_pages", &Struct::copied_pages);
   io.derived("copied_bytes", &Struct::copied_bytes);
   io.derived("copied_ratio", &Struct::copied_ratio);
@@ -176,6 +186,9 @@ Json process_json(const cow::ProcessCopies& process, const cow::Subtree& tree,
     object["memory"]["age_s"] = measurement.memory_age_s(process);
     object["memory"]["stale"] = is_memory_stale(process);
   }
+  const Container container = container_of(process.cgroup);
+  if (!container.id.empty()) object["container"] = container.id;
+  if (!container.pod.empty()) object["pod"] = container.pod;
   object["tree_processes"] = tree.processes;
   object["tree_copied_pages"] = or_null(tree.copied_pages);
   return object;

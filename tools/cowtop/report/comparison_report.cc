@@ -85,6 +85,7 @@ std::string comparison_table(const Comparison& comparison, const ComparedNames& 
   text += section(comparison.objects, "objects, sampled");
   text += section(comparison.sites, "code sites of all processes, estimated");
   text += section(comparison.mappings, "mappings of all processes, estimated");
+  text += section(comparison.types, "types of Python objects of all processes, estimated");
   text += row(comparison.total, "total");
   if (const Change& peak = comparison.peak_pss_bytes; peak.before || peak.after) {
     text += fmt::format("memory of all processes at its peak (PSS): {} MiB, then {} MiB\n",
@@ -111,7 +112,8 @@ std::string comparison_json(const Comparison& comparison, const ComparedNames& n
                        {"processes", list(comparison.processes)},
                        {"objects", list(comparison.objects)},
                        {"sites", list(comparison.sites)},
-                       {"mappings", list(comparison.mappings)}};
+                       {"mappings", list(comparison.mappings)},
+                       {"types", list(comparison.types)}};
   return text_of(report);
 }
 

@@ -1,12 +1,15 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <cowshed/cow/process_tree.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
+#include <cowshed/tools/cowtop/text/container.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
@@ -100,6 +103,33 @@ std::string tree_lines(const cow::Measurement& measurement) {
     text += fmt::format("tree of PID {} ({}): {} MiB copied by {} processes\n", process.pid,
                         printable(process.comm), mebibytes(bytes), trees[i].processes);
   }
+  return text;
+}
+
+std::string container_lines(const cow::Measurement& measurement) {
+  constexpr std::size_t kMost = 20;
+  struct Processes {
+    pid_t first = 0;
+    std::uint64_t count = 0;
+  };
+  std::map<std::pair<std::string, std::string>, Processes> found;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    const Container container = container_of(process.cgroup);
+    if (container.id.empty() && container.pod.empty()) continue;
+    Processes& processes = found[{container.id, container.pod}];
+    if (processes.count == 0) processes.first = process.pid;
+    processes.count += process.processes;
+  }
+  std::string text;
+  std::size_t shown = 0;
+  for (const auto& [container, processes] : found) {
+    if (++shown > kMost) continue;
+    const auto& [id, pod] = container;
+    text += fmt::format("container {}{}{}: PID {}", id, id.empty() || pod.empty() ? "" : " of ",
+                        pod.empty() ? "" : "pod " + pod, processes.first);
+    text += processes.count == 1 ? "\n" : fmt::format(" and {} more\n", processes.count - 1);
+  }
+  if (shown > kMost) text += fmt::format("{} more containers: see --json\n", shown - kMost);
   return text;
 }
 
@@ -259,6 +289,7 @@ std::string sampled_lines(const cow::Measurement& measurement, std::string_view 
   if (!measurement.sampling || !measurement.sampled) return {};
   constexpr std::size_t kMostSites = 10;
   constexpr std::size_t kMostMappings = 5;
+  constexpr std::size_t kMostTypes = 10;
   const cow::SampledCopies& sampled = *measurement.sampled;
   std::uint64_t copied = 0;
   for (const cow::ProcessCopies& process : measurement.processes)
@@ -275,6 +306,15 @@ std::string sampled_lines(const cow::Measurement& measurement, std::string_view 
     const cow::MappingCopies& mapping = sampled.mappings[i];
     text += fmt::format("mapping '{}': ~{} copies, estimated\n", printable(mapping.name),
                         mapping.estimated_copies);
+  }
+  for (std::size_t i = 0; i < sampled.types.size() && i < kMostTypes; ++i) {
+    const cow::TypeCopies& type = sampled.types[i];
+    text += fmt::format("Python objects of type '{}': ~{} copies, estimated\n",
+                        printable(type.name), type.estimated_copies);
+  }
+  if (sampled.python_unread > 0) {
+    text += fmt::format("{} samples lack their line: their Python frames could not be read\n",
+                        sampled.python_unread);
   }
   return text + range_lines(measurement);
 }
@@ -375,8 +415,8 @@ std::string table_report(const cow::Measurement& measurement) {
   for (std::size_t i = 0; i < rows.size(); ++i)
     text += add_row(rows[i], ending(measurement.processes[i]));
   text += merged_line(measurement) + not_seen_line(measurement) + tree_lines(measurement);
-  text += memory_lines(measurement) + lacking_lines(measurement) + arena_lines(measurement) +
-          object_lines(measurement) + transfer_lines(measurement);
+  text += container_lines(measurement) + memory_lines(measurement) + lacking_lines(measurement) +
+          arena_lines(measurement) + object_lines(measurement) + transfer_lines(measurement);
   text += sampled_lines(measurement, "all processes") + pattern_lines(measurement);
   return printable_lines(text + fmt::format("total copied: {}\n", total_copied_text(measurement)));
 }
@@ -387,9 +427,9 @@ std::string process_report(const cow::Measurement& measurement, const cow::Proce
   alone.sampling = measurement.sampling;
   alone.sampled = process.sampled;
   alone.processes = {process};
-  return printable_lines(memory_lines(alone) + lacking_lines(alone) + arena_lines(alone) +
-                         object_lines(alone) + transfer_lines(alone) + pattern_lines(alone) +
-                         sampled_lines(alone, "this process"));
+  return printable_lines(container_lines(alone) + memory_lines(alone) + lacking_lines(alone) +
+                         arena_lines(alone) + object_lines(alone) + transfer_lines(alone) +
+                         pattern_lines(alone) + sampled_lines(alone, "this process"));
 }
 
 }  // namespace cowshed::cowtop

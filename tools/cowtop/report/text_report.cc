@@ -20,7 +20,9 @@ constexpr int kColumns = 80;
 constexpr std::size_t kMostGroups = 6;
 constexpr std::size_t kMostMappings = 3;
 constexpr std::size_t kMostCauses = 2;
-constexpr std::size_t kMostSites = 2;
+constexpr std::ptrdiff_t kMostLines = 23;
+// Of CODE and of OBJECTS, where there is room.
+constexpr std::size_t kMostPlaces = 3;
 constexpr std::size_t kMostAdvice = 2;
 constexpr double kLeastShare = 0.05;
 
@@ -308,6 +310,7 @@ std::string who(const ProcessGroup& group, bool each_process) {
   if (each_process) text += fmt::format("{} ", group.pid);
   if (group.processes > 1) text += fmt::format("{} x ", group.processes);
   text += name_of(group);
+  if (!group.container.empty()) text += fmt::format(" [{}]", group.container);
   if (group.crash) text += " " + signal_name(*group.crash);
   if (group.most_status != 0) text += fmt::format(" exit {}", group.least_status);
   if (group.most_status > group.least_status) text += fmt::format(" to {}", group.most_status);
@@ -423,7 +426,7 @@ std::string share_lines(std::string_view title, const std::vector<Share>& shares
   for (const Share& share : shares) {
     if (shown == most || (share.of_all < kLeastShare && share.remark.empty())) continue;
     std::string line =
-        fmt::format("  {:<6} {:>8} MiB {:>4}  {}", shown == 0 ? title : "", mebibytes(share.bytes),
+        fmt::format("  {:<7}{:>8} MiB {:>4}  {}", shown == 0 ? title : "", mebibytes(share.bytes),
                     whole_percent(share.of_all), live::fit(name(share), kNameWidth, true));
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
@@ -444,8 +447,18 @@ std::string advice_lines(const std::vector<Advice>& advice) {
   return text;
 }
 
-// What was copied, why, by which code, and what to do.
-std::string cause_lines(const cow::Measurement& measurement, const Summary& summary) {
+std::string python_unread_text(const Summary& summary) {
+  constexpr double kWorthSaying = 0.01;
+  if (summary.python_unread < kWorthSaying) return {};
+  return lines_of(
+      fmt::format("{} of the samples lack their line: their Python frames could not be "
+                  "read.",
+                  whole_percent(summary.python_unread)));
+}
+
+// What was copied, why, of which objects, by which code, and what to do.
+std::string cause_lines(const cow::Measurement& measurement, const Summary& summary,
+                        std::size_t most_places) {
   if (summary.is_little()) return {};
   return parent_lines(summary) +
          share_lines("WHAT", summary.mappings, kMostMappings,
@@ -458,7 +471,9 @@ std::string cause_lines(const cow::Measurement& measurement, const Summary& summ
                        const std::string words = cause_in_words(share.name);
                        return printable(share.name) + (words.empty() ? "" : ": " + words);
                      }) +
-         share_lines("CODE", summary.sites, kMostSites,
+         share_lines("OBJECTS", summary.types, most_places,
+                     [](const Share& share) { return printable(share.name); }) +
+         share_lines("CODE", summary.sites, most_places,
                      [](const Share& share) { return share.name; }) +
          advice_lines(advise(measurement, summary));
 }
@@ -477,14 +492,20 @@ std::string text_report(const cow::Measurement& measurement, TextForm form) {
   const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;
   text += memory + (is_one_line ? "  " : "\n") + accuracy + "\n";
   text += exit_text(summary) + own_text(measurement, summary) + frozen_text(summary) +
-          older_text(summary);
+          older_text(summary) + python_unread_text(summary);
   constexpr std::size_t kMostNotMeasured = 2;
   text += lacking_lines(measurement, kMostNotMeasured) + "\n";
   text +=
       form.each_process ? who_lines(summarize(measurement, true), true) : who_lines(summary, false);
-  text += "\n" + cause_lines(measurement, summary) +
-          titled("MORE", "cowtop help WORD explains a word; --wide has every count");
-  return printable_lines(text);
+  const std::string more =
+      titled("MORE", "cowtop help WORD explains a word; --wide has every count");
+  std::string causes = cause_lines(measurement, summary, kMostPlaces);
+  for (std::size_t places = kMostPlaces - 1; places > 0; --places) {
+    const std::string all = text + "\n" + causes + more;
+    if (std::count(all.begin(), all.end(), '\n') <= kMostLines) break;
+    causes = cause_lines(measurement, summary, places);
+  }
+  return printable_lines(text + "\n" + causes + more);
 }
 
 }  // namespace cowshed::cowtop

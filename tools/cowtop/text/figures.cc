@@ -63,6 +63,7 @@ std::string printable(std::string_view text) { return cleaned(text, false); }
 std::string printable_lines(std::string_view text) { return cleaned(text, true); }
 
 std::string frame_text(const cow::Frame& frame) {
+  if (frame.is_python) return printable(cow::python_text(frame));
   std::string text = printable(frame.function.empty() ? "??" : frame.function);
   constexpr std::string_view kNameless = "(anonymous namespace)::";
   for (auto at = text.find(kNameless); at != text.npos; at = text.find(kNameless))

@@ -32,7 +32,7 @@ std::string printable(std::string_view text);
 // The same for text of several lines.  Every report goes through this before it is written.
 std::string printable_lines(std::string_view text);
 
-// Returns "fill() fill.cc:12", or what else is known of the frame.
+// Returns "fill() fill.cc:12", "total (pool.py:4)" of Python, or what else is known of the frame.
 std::string frame_text(const cow::Frame& frame);
 
 // Returns the name of a site, the same in every report.

@@ -31,7 +31,16 @@ const std::vector<Term>& glossary() {
        "The mappings that were copied: the heap, a library's data, a frozen arena.  "
        "Estimated from samples; arenas exactly."},
       {"WHY", "How the copied pages were first written to, as far as samples tell."},
-      {"CODE", "The innermost lines outside the C library that caused copies."},
+      {"OBJECTS",
+       "The types of the Python objects whose heads were written: their reference count, links of "
+       "the collector, or cached hash.  Estimated from samples."},
+      {"CODE",
+       "The innermost lines outside the C library that caused copies.  Of Python: the innermost "
+       "line "
+       "of the program's own files, else of an installed package, else of Python's library."},
+      {"container",
+       "The container of a process, by its cgroup: the first 12 digits of its ID, or of its "
+       "Kubernetes pod's UID.  In rows of --all, and wherever several containers are measured."},
       {"TRY", "Remedies that the evidence supports, and how much memory each saves at most."},
       {"PSS",
        "Proportional set size: a page that n processes map counts as 1/n in each.  The sum over "

@@ -93,6 +93,10 @@ function showMemory(report) {
     nameColumn("Object", (row) => row.name || "(without a name)"), nameColumn("Type", (row) => row.type, 2), nameColumn("Arena", (row) => row.arena, 2),
     pagesColumn("Copied", (row) => row.pages), processes,
   ], (row) => [row.name, row.type, row.arena].join("\n"), "Of frozen arenas; a page that objects share counts for each.");
+  tablePanel("types", "Python objects", report.run.types || [], [
+    nameColumn("Type", (row) => row.name), pagesColumn("Copied", (row) => row.estimated_copies),
+    { title: "Samples", number: true, level: 2, value: (row) => row.samples, show: (row) => countText(row.samples) },
+  ], (row) => row.name, "Writes to what the interpreter keeps in each object, of all processes, estimated.");
   const arenas = added(report, "arenas", (each) => each.name, (each) => each.copied_pages);
   tablePanel("arenas", "Arenas", arenas, [
     nameColumn("Arena", (row) => row.name), { title: "Size", number: true, value: (row) => row.bytes, show: (row) => bytesText(row.bytes) },

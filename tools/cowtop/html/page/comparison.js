@@ -37,7 +37,7 @@ function showChanges(id, title, changes, hint) {
   panel.append(table.element);
 }
 
-function showComparison({ before, after, total, processes, objects, sites, mappings }) {
+function showComparison({ before, after, total, processes, objects, sites, mappings, types }) {
   document.title = `cowtop: ${before} and ${after}`;
   document.getElementById("bar-title").textContent = `${before} \u2192 ${after}`;
   page.main.append(element("h1", {}, "What grew and what shrank"),
@@ -56,4 +56,5 @@ function showComparison({ before, after, total, processes, objects, sites, mappi
   showChanges("objects", "Objects", objects, "Sampled.");
   showChanges("sites", "Code", sites, "Of all processes, estimated.");
   showChanges("mappings", "Mappings", mappings, "Of all processes, estimated.");
+  showChanges("types", "Python objects", types, "By type, of all processes, estimated.");
 }
