@@ -63,10 +63,19 @@ bool is_of_python_library(std::string_view file) {
           (file.find("/lib/python3.") != file.npos || file.find("/lib64/python3.") != file.npos));
 }
 
+// The script by which a package is started, as /usr/bin/gunicorn.
+bool is_starter(const Frame& frame) {
+  const std::string_view file = frame.file;
+  const std::string_view name = base_name(file);
+  return frame.function == "<module>" && name.find('.') == name.npos &&
+         file.substr(0, file.size() - name.size()).ends_with("/bin/");
+}
+
 // The program's own line; else one of a package; else one of Python's library.
 Position python_site(const std::vector<Frame>& stack, Position innermost) {
   const auto is_own = [](const Frame& frame) {
-    return frame.is_python && !is_of_python_library(frame.file) && !is_of_package(frame.file);
+    return frame.is_python && !is_of_python_library(frame.file) && !is_of_package(frame.file) &&
+           !is_starter(frame);
   };
   const auto is_package = [](const Frame& frame) {
     return frame.is_python && !is_of_python_library(frame.file);

@@ -39,7 +39,7 @@ PythonFrames::Lines& PythonFrames::lines_of(const std::shared_ptr<const PythonCo
 
 const Frame* PythonFrames::shared(const PythonCode& code, int line) {
   static const Frame further = python_frame("further Python code");
-  Frame frame = python_frame(code.function.substr(0, kLongestName));
+  Frame frame = python_frame(code.function.empty() ? "??" : code.function.substr(0, kLongestName));
   frame.file = code.file.substr(0, kLongestName);
   frame.line = line;
   if (frames_.size() < kMostFrames) return &*frames_.insert(std::move(frame)).first;

@@ -62,5 +62,19 @@ TEST(PythonLines, OfAForgedTableAreBounded) {
   EXPECT_THAT(lines_at(parse_python_lines(-3, Table{0x80, 0x00}), {0}), ElementsAre(0));
 }
 
+TEST(PythonLines, OfAnyBytesAreInOrder) {
+  std::mt19937 random(1);
+  for (int i = 0; i < 2000; ++i) {
+    Table table(random() % 64);
+    for (std::uint8_t& byte : table) byte = static_cast<std::uint8_t>(random());
+    const auto lines = parse_python_lines(static_cast<int>(random() % 1000), table);
+    ASSERT_FALSE(lines.empty());
+    EXPECT_EQ(lines.back().line, 0);
+    for (std::size_t at = 1; at < lines.size(); ++at)
+      EXPECT_LE(lines[at - 1].instruction, lines[at].instruction);
+    EXPECT_LT(line_index(lines, random()), lines.size());
+  }
+}
+
 }  // namespace
 }  // namespace cowshed::cow

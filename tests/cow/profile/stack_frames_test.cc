@@ -91,6 +91,9 @@ TEST(StackFrames, WithoutALineOfItsOwnTheSiteIsAPackages) {
   const Frame library = python("recv", "/usr/lib/python3.11/socket.py");
   EXPECT_EQ(site_of({library, package}), "get (sync.py:4)");
   EXPECT_EQ(site_of({native("list_dealloc"), library}), "recv (socket.py:4)");
+  EXPECT_EQ(site_of({library, package, python("<module>", "/usr/bin/gunicorn")}),
+            "get (sync.py:4)");
+  EXPECT_EQ(site_of({package, python("main", "/root/bin/serve")}), "main (serve:4)");
   const Frame installed = python("get", "/usr/lib/python3.11/site-packages/x.py");
   EXPECT_EQ(site_of({library, installed}), "get (x.py:4)");
 }

@@ -149,7 +149,7 @@ class ReportTest(HtmlTest):
         self.open_report("pool")
         self.assertEqual([row[0] for row in self.rows("processes")],
                          ["server 100", "worker 104", "worker 103", "worker 102", "worker 101"])
-        for panel in ("curves", "flame", "sites", "why", "objects", "arenas", "mappings"):
+        for panel in ("curves", "flame", "sites", "why", "objects", "arenas", "mappings", "types"):
             self.assertIn(panel, self.script(
                 "return [...document.querySelectorAll('section')].map((each) => each.id)"))
         self.assertIn("exact", self.text("main"))
@@ -182,7 +182,7 @@ class ReportTest(HtmlTest):
         self.assertEqual([row[0] for row in self.rows("processes")],
                          ["server 100", "worker 104", "worker 101"])
         self.search("there is no such thing")
-        for panel in ("processes", "sites", "why", "objects", "mappings"):
+        for panel in ("processes", "sites", "why", "objects", "mappings", "types"):
             self.assertEqual(self.rows(panel), [])
         self.search("")
         self.assertEqual(len(self.rows("processes")), 5)
@@ -374,7 +374,7 @@ class DiffTest(HtmlTest):
                                                "after": str(diff["total"]["after"])})
         for side in (before, after):
             self.assertIn(str(side), self.text(".facts"))
-        for panel in ("processes", "objects", "sites", "mappings"):
+        for panel in ("processes", "objects", "sites", "mappings", "types"):
             self.assertEqual(len(self.rows(panel)), len(diff[panel]))
         self.search("table")
         self.assertEqual([row[0] for row in self.rows("objects")], ["index/table (app::Table)"])

@@ -76,6 +76,7 @@ cow::SampledCopies sampled(std::uint64_t pages, int stacks, int frames, int firs
   const cow::Frame outer{"serve()", "/src/serve.cc", 7, "/bin/server", 0x2345, false};
   result.sites = {{{inner}, {inner, outer}, pages, pages, true}};
   result.mappings = {{"[heap]", pages / 2, pages / 2}, {"anonymous", pages / 2, pages / 2}};
+  result.types = {{"str", pages / 2, pages / 2}};
   result.ranges = {
       {0x5500'0000'0000, 0x5500'0000'0000 + kRange, "[heap]", pages / 2, pages / 2},
       {0x7f00'0000'0000, 0x7f00'0000'0000 + 4 * kRange, "anonymous", pages / 2, pages / 2}};
@@ -122,11 +123,15 @@ cow::Measurement hostile(int step) {
   for (auto& site : measurement.sampled->sites) {
     for (cow::Frames* frames : {&site.frames, &site.stack}) {
       std::vector<cow::Frame> renamed = frames->all();
-      for (cow::Frame& frame : renamed) frame.function = name;
+      for (cow::Frame& frame : renamed) {
+        frame.function = frame.file = name;
+        frame.is_python = true;
+      }
       *frames = std::move(renamed);
     }
   }
   for (auto& each : measurement.sampled->mappings) each.name = name;
+  for (auto& each : measurement.sampled->types) each.name = name;
   return measurement;
 }
 

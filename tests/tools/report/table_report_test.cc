@@ -275,5 +275,13 @@ TEST(TableReport, SitesAndRanges) {
   EXPECT_THAT(table_report(measurement), HasSubstr("\n     -        ~576  fill\n"));
 }
 
+TEST(TableReport, OfPythonHasTypesAndTheLinesThatAreNotKnown) {
+  const std::string table = table_report(full_measurement());
+  EXPECT_THAT(table, HasSubstr("< total (pool.py:4)\n"));
+  EXPECT_THAT(table, HasSubstr("Python objects of type 'str': ~448 copies, estimated\n"));
+  EXPECT_THAT(table, HasSubstr("Python frames could not be read: 1\n"));
+  EXPECT_THAT(table, HasSubstr("container aaaaaaaaaaaa: PID 41\n"));
+}
+
 }  // namespace
 }  // namespace cowshed::cowtop

@@ -51,6 +51,7 @@ Language language_of(const cow::Measurement& measurement) {
     for (const cow::Frame& frame : site.stack) {
       Language language = language_of(cow::base_name(frame.module));
       if (language == Language::native) language = language_of(frame.function);
+      if (language == Language::native && frame.is_python) language = Language::python;
       if (language != Language::native) return language;
     }
   }

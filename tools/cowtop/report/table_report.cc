@@ -313,8 +313,9 @@ std::string sampled_lines(const cow::Measurement& measurement, std::string_view 
                         printable(type.name), type.estimated_copies);
   }
   if (sampled.python_unread > 0) {
-    text += fmt::format("{} samples lack their line: their Python frames could not be read\n",
-                        sampled.python_unread);
+    text += fmt::format(
+        "samples without their line, because their Python frames could not be read: {}\n",
+        sampled.python_unread);
   }
   return text + range_lines(measurement);
 }

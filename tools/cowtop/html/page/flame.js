@@ -76,7 +76,7 @@ class FlameGraph {
     if (node === 0) return `hsl(35 12% ${light})`;
     const name = this.nameOf(node);
     if (name === "[smaller]" || name === "[not sampled]") return `hsl(35 8% ${light})`;
-    const hue = /\(.*:\d+\)$/.test(name) ? 190 : 12; // Python's are blue
+    const hue = /:\d+\)$/.test(name) ? 190 : 12; // Python's are blue
     let hash = 0;
     for (let i = 0; i < name.length; ++i) hash = (hash * 31 + name.charCodeAt(i)) % 9973;
     return `hsl(${hue + (hash % 36)} ${70 + (hash % 20)}% ${light})`;
