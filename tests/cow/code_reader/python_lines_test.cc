@@ -72,7 +72,7 @@ TEST(PythonLines, OfAnyBytesAreInOrder) {
     EXPECT_EQ(lines.back().line, 0);
     for (std::size_t at = 1; at < lines.size(); ++at)
       EXPECT_LE(lines[at - 1].instruction, lines[at].instruction);
-    EXPECT_LT(line_index(lines, random()), lines.size());
+    EXPECT_LT(line_index(lines, static_cast<std::uint32_t>(random())), lines.size());
   }
 }
 

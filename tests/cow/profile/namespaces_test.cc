@@ -14,12 +14,14 @@ constexpr const char* kContainer = R"(
 set -e
 mount -t tmpfs none "$1"
 cd "$1"
-mkdir upper work root lower lower/tmp
+mkdir upper work root lower lower/tmp lower/old
 cp -L --parents $(ldd "$2" | grep -o '/[^ ]*') lower
 cp "$2" lower/subject
 mount -t overlay overlay -o userxattr,lowerdir=lower,upperdir=upper,workdir=work root
 mount -t tmpfs none root/tmp
-exec chroot root /subject "$3" "$4"
+cd root
+pivot_root . old
+exec /subject "$3" "$4"
 )";
 
 class InNamespaces : public cowshed::test::NeedsProbes {
