@@ -63,26 +63,33 @@ bool is_of_python_library(std::string_view file) {
           (file.find("/lib/python3.") != file.npos || file.find("/lib64/python3.") != file.npos));
 }
 
-// The script by which a package is started, as /usr/bin/gunicorn.
-bool is_starter(const Frame& frame) {
+// The script by which a package is started, as /usr/bin/gunicorn, or the command by which
+// multiprocessing starts a process, which calls `inner`.
+bool is_starter(const Frame& frame, const Frame& inner) {
+  if (frame.function != "<module>") return false;
+  if (frame.file == "<string>") {
+    return inner.file.ends_with("/multiprocessing/forkserver.py") ||
+           inner.file.ends_with("/multiprocessing/spawn.py");
+  }
   const std::string_view file = frame.file;
   const std::string_view name = base_name(file);
-  return frame.function == "<module>" && name.find('.') == name.npos &&
+  return name.find('.') == name.npos &&
          file.substr(0, file.size() - name.size()).ends_with("/bin/");
 }
 
 // The program's own line; else one of a package; else one of Python's library.
 Position python_site(const std::vector<Frame>& stack, Position innermost) {
-  const auto is_own = [](const Frame& frame) {
-    return frame.is_python && !is_of_python_library(frame.file) && !is_of_package(frame.file) &&
-           !is_starter(frame);
-  };
-  const auto is_package = [](const Frame& frame) {
-    return frame.is_python && !is_of_python_library(frame.file);
-  };
-  auto site = std::find_if(innermost, stack.end(), is_own);
-  if (site == stack.end()) site = std::find_if(innermost, stack.end(), is_package);
-  return site == stack.end() ? innermost : site;
+  auto inner = innermost;
+  for (auto frame = innermost; frame != stack.end(); inner = frame++) {
+    if (frame->is_python && !is_of_python_library(frame->file) && !is_of_package(frame->file) &&
+        !is_starter(*frame, *inner)) {
+      return frame;
+    }
+  }
+  const auto package = std::find_if(innermost, stack.end(), [](const Frame& frame) {
+    return frame.is_python && is_of_package(frame.file);
+  });
+  return package == stack.end() ? innermost : package;
 }
 
 bool runs_python(const Frame& frame) {

@@ -94,6 +94,9 @@ TEST(StackFrames, WithoutALineOfItsOwnTheSiteIsAPackages) {
   EXPECT_EQ(site_of({library, package, python("<module>", "/usr/bin/gunicorn")}),
             "get (sync.py:4)");
   EXPECT_EQ(site_of({package, python("main", "/root/bin/serve")}), "main (serve:4)");
+  EXPECT_EQ(site_of({python("main", "/usr/lib/python3.14/multiprocessing/forkserver.py"),
+                     python("<module>", "<string>")}),
+            "main (forkserver.py:4)");
   const Frame installed = python("get", "/usr/lib/python3.11/site-packages/x.py");
   EXPECT_EQ(site_of({library, installed}), "get (x.py:4)");
 }
