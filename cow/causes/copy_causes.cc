@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 #include <string_view>
 
+#include <cowshed/cow/causes/cause_names.h>
 #include <cowshed/cow/causes/copy_causes.h>
+#include <cowshed/cow/causes/interpreters.h>
 
 namespace cowshed::cow {
 namespace {
@@ -95,15 +97,6 @@ bool is_lock(std::string_view function) {
                                     "pthread_spin_", "__pthread_spin_", "__lll_lock", "lll_lock"});
 }
 
-bool is_interpreter(std::string_view module) {
-  return starts_with_any(base_name(module), {"python", "libpython", "ruby", "libruby", "php",
-                                             "libphp", "lua", "liblua", "guile", "libguile"});
-}
-
-bool is_dynamic_linker(std::string_view module) {
-  return starts_with_any(base_name(module), {"ld-linux", "ld.so", "ld-musl", "ld-2"});
-}
-
 // Whether `is` holds for one of the innermost functions that have a name.
 bool any_inner(const StoreSite& site, bool (*is)(std::string_view), std::size_t most_functions) {
   for (const std::string& function : site.functions) {
@@ -131,11 +124,6 @@ bool is_relocation(const StoreSite& site) {
          most(site.in_file, site.samples);
 }
 
-// The C library stores series of vectors only to copy and to fill.
-bool is_c_library(std::string_view module) {
-  return starts_with_any(base_name(module), {"libc.so", "libc-2", "ld-musl"});
-}
-
 bool is_copy(std::string_view function) {
   return contains_any(function, {"memcpy", "memmove", "mempcpy"});
 }
@@ -147,6 +135,7 @@ bool is_bulk(const StoreSite& site, StoreKind kind, bool (*is_named)(std::string
     return store.kind == kind &&
            (*store.remaining >= kBulkBytes || most(site.at_page_begin, site.samples));
   }
+  // The C library stores series of vectors only to copy and to fill.
   const bool is_vector = store.kind == StoreKind::vector || store.kind == StoreKind::fill ||
                          store.kind == StoreKind::copy;
   if (is_vector &&
@@ -158,11 +147,21 @@ bool is_bulk(const StoreSite& site, StoreKind kind, bool (*is_named)(std::string
   return kind == StoreKind::fill && store.kind == kind && most(site.at_page_begin, site.samples);
 }
 
-bool is_garbage_collector(const StoreSite& site) {
+bool is_named_collector(const StoreSite& site) {
   if (any_inner(site, is_collector, kInnermost)) return true;
   if (any_inner(site, is_collection, kInCollection)) return true;
-  return is_interpreter(site.module) &&
-         (any_inner(site, has_gc, kInnermost) || (site.store.walks_list && site.store.width == 8));
+  return interpreter_of(site.module) != Interpreter::none && any_inner(site, has_gc, kInnermost);
+}
+
+// Perl has no collector, and R's is told by its names.
+bool marks_lists(Interpreter interpreter) {
+  return interpreter != Interpreter::none && interpreter != Interpreter::perl &&
+         interpreter != Interpreter::r;
+}
+
+bool is_garbage_collector(const StoreSite& site) {
+  return is_named_collector(site) || (marks_lists(interpreter_of(site.module)) &&
+                                      site.store.walks_list && site.store.width == 8);
 }
 
 bool is_free_list(const StoreSite& site) {
@@ -217,6 +216,17 @@ bool is_python_count(const StoreSite& site) {
                                             "_Py_NewRef", "_Py_XNewRef"});
 }
 
+// Also where the counts are stored, or few.
+bool is_control_block_count(const StoreSite& site, const ReleaseSites& release_sites) {
+  constexpr CounterField kOwners{8, 4};
+  return most(site.control_blocks, site.samples) && release_sites(site.module, kOwners) > 0;
+}
+
+// Whether the object shows a count.
+bool is_count_of_object(const StoreSite& site, const ReleaseSites& release_sites) {
+  return site.object_cause == kReferenceCount || is_control_block_count(site, release_sites);
+}
+
 bool is_named_count(const StoreSite& site) {
   return is_shared_ptr_count(site) || is_python_count(site);
 }
@@ -229,26 +239,34 @@ bool is_lock_or_flag(const StoreSite& site) {
          innermost(site, is_lock);
 }
 
-constexpr std::string_view kReferenceCount = "reference count";
-constexpr std::string_view kProgramExit = "program exit";
-constexpr std::string_view kUnknown = "unknown";
+// What is left: of the program's own code, or unknown.
+std::string_view rest_of(const StoreSite& site) {
+  const bool is_own = site.store.kind != StoreKind::unknown && !site.is_generated &&
+                      !site.module.empty() && !is_c_library(site.module) &&
+                      !is_dynamic_linker(site.module) &&
+                      interpreter_of(site.module) == Interpreter::none;
+  return is_own ? kOwnWrites : kUnknown;
+}
 
 std::string_view name_of(const StoreSite& site, const ReleaseSites& release_sites) {
   if (site.system_call) return "system call";
   if (is_stack(site)) return "stack";
+  if (!site.object_cause.empty())
+    return is_named_collector(site) ? kGarbageCollector : site.object_cause;
+  if (is_control_block_count(site, release_sites)) return kReferenceCount;
   if (site.store.kind == StoreKind::unknown) return kUnknown;
   if (is_relocation(site)) return "relocation";
   if (is_bulk(site, StoreKind::copy, is_copy)) return "bulk copy";
   if (is_bulk(site, StoreKind::fill, is_fill)) return "bulk fill";
-  if (is_garbage_collector(site)) return "garbage collector";
-  if (is_free_list(site)) return "allocator free list";
+  if (is_garbage_collector(site)) return kGarbageCollector;
+  if (is_free_list(site)) return kFreeList;
   if (is_named_count(site)) return kReferenceCount;
   if (const auto field = counted_field(site);
       field && (site.store.releases || release_sites(site.module, *field) >= kLeastReleaseSites)) {
     return kReferenceCount;
   }
   if (is_lock_or_flag(site)) return "lock or flag word";
-  return kUnknown;
+  return rest_of(site);
 }
 
 std::string description(const StoreSite& site) {
@@ -282,10 +300,34 @@ struct Group {
 };
 
 // Whether these sites together may be something else than reference counts.
-bool is_weak(const Group& group) {
-  const bool any_named = std::any_of(group.sites.begin(), group.sites.end(),
-                                     [](const StoreSite* site) { return is_named_count(*site); });
-  return !any_named && (group.samples < kLeastReferenceCounts || may_be_stock(group.sites));
+bool is_weak(const Group& group, const ReleaseSites& release_sites) {
+  const bool any_certain =
+      std::any_of(group.sites.begin(), group.sites.end(), [&](const StoreSite* site) {
+        return is_named_count(*site) || is_count_of_object(*site, release_sites);
+      });
+  return !any_certain && (group.samples < kLeastReferenceCounts || may_be_stock(group.sites));
+}
+
+std::string evidence_of_counts(const Group& group, const ReleaseSites& release_sites) {
+  std::uint64_t up = 0;
+  std::uint64_t down = 0;
+  std::uint64_t by_object = 0;
+  for (const StoreSite* site : group.sites) {
+    const std::uint64_t samples = samples_of(*site, kReferenceCount);
+    if (site->store.amount == 1) up += samples;
+    else if (site->store.amount == -1) down += samples;
+    else if (is_count_of_object(*site, release_sites)) by_object += samples;
+  }
+  std::string text = fmt::format("; +1 in {}, -1 in {}", up, down);
+  if (by_object > 0) text += fmt::format(", by the object in {}", by_object);
+  if (const std::uint64_t by_name = group.samples - up - down - by_object; by_name > 0)
+    text += fmt::format(", by the function's name in {}", by_name);
+  const StoreSite& top = *group.sites.front();
+  if (!is_named_count(top) && !is_count_of_object(top, release_sites)) {
+    text += fmt::format(", at 16-byte aligned objects; {} places of {} release",
+                        release_sites(top.module, *counted_field(top)), base_name(top.module));
+  }
+  return text;
 }
 
 std::string evidence(std::string_view name, Group& group, std::uint64_t all,
@@ -297,21 +339,7 @@ std::string evidence(std::string_view name, Group& group, std::uint64_t all,
   std::string text = description(top);
   if (group.sites.size() > 1) text += fmt::format(" and {} more", group.sites.size() - 1);
   text += fmt::format(": {} of {} samples", group.samples, all);
-  if (name == kReferenceCount) {
-    std::uint64_t up = 0;
-    std::uint64_t down = 0;
-    for (const StoreSite* site : group.sites) {
-      if (site->store.amount == 1) up += samples_of(*site, name);
-      if (site->store.amount == -1) down += samples_of(*site, name);
-    }
-    text += fmt::format("; +1 in {}, -1 in {}", up, down);
-    if (up + down < group.samples)
-      text += fmt::format(", by the function's name in {}", group.samples - up - down);
-    if (!is_named_count(top)) {
-      text += fmt::format(", at 16-byte aligned objects; {} places of {} release",
-                          release_sites(top.module, *counted_field(top)), base_name(top.module));
-    }
-  }
+  if (name == kReferenceCount) text += evidence_of_counts(group, release_sites);
   return text;
 }
 
@@ -332,12 +360,14 @@ std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
     }
   }
   if (const auto counts = groups.find(kReferenceCount);
-      counts != groups.end() && is_weak(counts->second)) {
+      counts != groups.end() && is_weak(counts->second, release_sites)) {
     const Group few = std::move(counts->second);
     groups.erase(counts);
-    Group& unknown = groups[kUnknown];
-    unknown.samples += few.samples;
-    unknown.sites.insert(unknown.sites.end(), few.sites.begin(), few.sites.end());
+    for (const StoreSite* site : few.sites) {
+      Group& rest = groups[rest_of(*site)];
+      rest.samples += samples_of(*site, kReferenceCount);
+      rest.sites.push_back(site);
+    }
   }
   std::vector<CopyPattern> patterns;
   patterns.reserve(groups.size());

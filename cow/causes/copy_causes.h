@@ -8,6 +8,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <cowshed/cow/causes/store_decoder.h>
@@ -58,6 +59,8 @@ struct StoreSite {
   std::string module;                      // path of the binary; empty: unknown
   std::uint64_t address = 0;               // of the instruction in the binary
   std::vector<std::string> functions;      // innermost first, without unknown ones
+  bool is_generated = false;               // or unknown code, of no binary
+  std::string_view object_cause;           // that the written objects show; empty: none
   std::optional<std::string> system_call;  // if the kernel wrote: its name; empty: outside a call
   std::uint64_t samples = 0;
   // Numbers of samples with this property:
@@ -67,7 +70,8 @@ struct StoreSite {
   std::uint64_t at_page_end = 0;      // the last store of the page
   std::uint64_t in_file = 0;          // in a private mapping of a file
   std::uint64_t near_stack_pointer = 0;
-  std::uint64_t at_exit = 0;  // below a function for which ends_program() holds
+  std::uint64_t control_blocks = 0;  // counts, behind a pointer to a vtable of the binary
+  std::uint64_t at_exit = 0;         // below a function for which ends_program() holds
 };
 
 // Returns the number of release sites of a binary for a counter (code_reader/refcount_scan.h).

@@ -143,6 +143,15 @@ std::optional<std::int64_t> added(const cs_insn& instruction, const StoreRegiste
   return amount;
 }
 
+void note_stored_value(const cs_insn& instruction, StoreInstruction& store) {
+  const cs_x86& detail = instruction.detail->x86;
+  if (instruction.id != X86_INS_MOV || detail.op_count != 2) return;
+  const cs_x86_op& source = detail.operands[1];
+  if (source.type == X86_OP_IMM) store.constant = static_cast<std::uint64_t>(source.imm);
+  if (source.type != X86_OP_REG) return;
+  if (const auto reg = position(source.reg)) store.source = static_cast<Register>(*reg);
+}
+
 bool agrees(std::optional<std::uint64_t> begin, std::uint64_t width, std::uint64_t address) {
   return !begin || address - *begin < width;
 }
@@ -338,6 +347,7 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
   result.locked = detail.prefix[0] == X86_PREFIX_LOCK || instruction->id == X86_INS_XCHG;
   result.changes_bit = kind == StoreKind::modify && changes_bit(*instruction, width);
   result.streams = streams(instruction->id);
+  note_stored_value(*instruction, result);
   if (kind == StoreKind::add) {
     result.amount = added(*instruction, registers);
     result.releases =

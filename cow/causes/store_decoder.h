@@ -34,6 +34,9 @@ struct StoreInstruction {
   unsigned width = 0;  // bytes that one store writes; 0: unknown
   // For `add`: the added number, negative if it is subtracted.
   std::optional<std::int64_t> amount;
+  // For `store`: the register or the constant that is stored, where it is one.
+  std::optional<Register> source;
+  std::optional<std::uint64_t> constant;
   // For a repeated `fill` or `copy`: the bytes that it has not written yet.
   std::optional<std::uint64_t> remaining;
   // If the operand is a field at a constant distance from one register: that distance.

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <fmt/format.h>
 
+#include <cowshed/cow/causes/interpreters.h>
+#include <cowshed/cow/causes/object_cause.h>
 #include <cowshed/cow/causes/store_sites.h>
 #include <cowshed/cow/measurement.h>
 #include <cowshed/cow/symbolize/syscall_names.h>
@@ -23,6 +25,26 @@ std::string system_call_text(const std::optional<std::uint64_t>& number) {
   return name.empty() ? fmt::format("system call {}", *number) : name + "(2)";
 }
 
+// The interpreter whose code stores, or calls the library that does.
+Interpreter writer_of(const CodeStack& code) {
+  for (const CodeAddress& address : code.addresses) {
+    if (address.binary == nullptr) continue;
+    const std::string& path = address.binary->path;
+    const bool is_first = &address == code.addresses.data();
+    if (is_first && (is_c_library(path) || is_dynamic_linker(path))) return Interpreter::none;
+    if (const Interpreter found = interpreter_of(path); found != Interpreter::none) return found;
+  }
+  return Interpreter::none;
+}
+
+// Whether the store counts in a control block with a vtable in its own binary.
+bool counts_owners(const ObservedStore& observed, const CodeStack& code) {
+  if (code.addresses.empty() || code.addresses.front().binary == nullptr) return false;
+  const CodeAddress& store = code.addresses.front();
+  const std::uint64_t loaded_at = observed.sample[Register::rip] - store.address;
+  return is_control_block(observed, loaded_at + store.binary->begin, loaded_at + store.binary->end);
+}
+
 void tally(StoreSite& site, const CopySample& sample) {
   ++site.samples;
   const std::uint64_t object =
@@ -40,24 +62,42 @@ void tally(StoreSite& site, const CopySample& sample) {
 }  // namespace
 
 StoreSites::SiteKey StoreSites::key_of(const Kernel& kernel, const CodeStack& code) {
-  SiteKey key{kernel, {}};
+  SiteKey key{kernel, {}, {}};
   std::copy_n(code.addresses.begin(), std::min(kCallers, code.addresses.size()), key.code.begin());
   return key;
 }
 
+StoreInstruction StoreSites::decode(const CopySample& sample, const CodeStack& code) {
+  const CodeAddress at = code.addresses.empty() ? CodeAddress() : code.addresses.front();
+  if (const auto found = decoded_.find(at); found != decoded_.end()) return found->second;
+  StoreInstruction store =
+      decoder_.decode(std::span(sample.instruction).first(sample.instruction_bytes),
+                      sample.registers, sample.address);
+  const bool is_same_everywhere = at.binary != nullptr && !at.binary->is_generated;
+  if (is_same_everywhere && store.kind != StoreKind::unknown && decoded_.size() < kMostSites)
+    decoded_.emplace(at, store);
+  return store;
+}
+
 void StoreSites::add(const CopySample& sample, const CodeStack& code) {
   SiteKey key = key_of(sample.user_mode ? Kernel() : Kernel(sample.system_call), code);
+  StoreInstruction store;
+  bool is_owners = false;
+  if (sample.user_mode) {
+    store = decode(sample, code);
+    const ObservedStore observed{sample, store};
+    key.object_cause = object_cause(writer_of(code), observed);
+    is_owners = counts_owners(observed, code);
+  }
   auto& sites = processes_[sample.process_id];
   if (sites_ >= kMostSites && !sites.contains(key)) key = {};
   const auto [entry, is_new] = sites.try_emplace(key);
   if (is_new) ++sites_;
   StoreSite& site = entry->second;
-  if (!sample.user_mode) {
-    site.system_call = system_call_text(sample.system_call);
-  } else if (is_new || site.store.kind == StoreKind::unknown) {
-    site.store = decoder_.decode(std::span(sample.instruction).first(sample.instruction_bytes),
-                                 sample.registers, sample.address);
-  }
+  site.object_cause = key.object_cause;
+  if (!sample.user_mode) site.system_call = system_call_text(sample.system_call);
+  else if (is_new || site.store.kind == StoreKind::unknown) site.store = std::move(store);
+  if (is_owners) ++site.control_blocks;
   tally(site, sample);
 }
 
@@ -79,6 +119,7 @@ void StoreSites::merge(std::uint64_t process_id, std::uint64_t into) {
     sum.at_page_end += site.at_page_end;
     sum.in_file += site.in_file;
     sum.near_stack_pointer += site.near_stack_pointer;
+    sum.control_blocks += site.control_blocks;
   }
 }
 
@@ -102,14 +143,19 @@ std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id,
   std::map<std::string, const Binary*> binaries;  // by module
   for (const auto& [key, tallied] : found->second) {
     StoreSite& site = sites.emplace_back(tallied);
-    if (const auto part = ending.find(key); part != ending.end())
+    SiteKey any_object = key;
+    any_object.object_cause = {};
+    if (const auto part = ending.find(any_object); part != ending.end()) {
       site.at_exit = std::min(part->second, site.samples);
+      part->second -= site.at_exit;
+    }
     for (const CodeAddress& address : key.code) {
       if (address == CodeAddress{}) break;
       for (const Frame& frame : symbols.frames(address)) {
         if (site.functions.empty()) {
           site.module = frame.module;
           site.address = frame.address;
+          site.is_generated = address.binary == nullptr || address.binary->is_generated;
           binaries[site.module] = address.binary;
         }
         site.functions.push_back(frame.function);

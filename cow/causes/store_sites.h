@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include <cowshed/cow/causes/copy_causes.h>
@@ -43,22 +44,25 @@ class StoreSites {
                                     Symbolizer& symbols);
 
  private:
-  // The storing instruction and its nearest callers.
+  // The storing instruction, its nearest callers, and what its objects show.
   static constexpr std::size_t kCallers = 8;
   struct SiteKey {
     Kernel kernel;
     std::array<CodeAddress, kCallers> code;
+    std::string_view object_cause;
     auto operator<=>(const SiteKey&) const = default;
   };
   using Sites = std::map<SiteKey, StoreSite>;
   static SiteKey key_of(const Kernel& kernel, const CodeStack& code);
 
+  StoreInstruction decode(const CopySample& sample, const CodeStack& code);
   std::size_t release_sites_of(const Binary* binary, CounterField field);
 
   // Limit of memory.  Beyond it, new sites are added to one.
   static constexpr std::size_t kMostSites = 1 << 17;
 
   StoreDecoder decoder_;
+  std::map<CodeAddress, StoreInstruction> decoded_;
   std::size_t sites_ = 0;
   std::map<std::uint64_t, Sites> processes_;
   std::map<const Binary*, std::map<CounterField, std::size_t>> releases_;
