@@ -78,8 +78,14 @@ bool is_collection(std::string_view function) {
                  "gc_start", "rb_gc_start", "garbage_collect", "R_gc", "RunGenCollect"});
 }
 
+// R writes to a new object, which is a recycled one.
+bool is_maker(std::string_view function) {
+  return is_any_of(function, {"Rf_allocVector3", "Rf_cons", "R_mkEVPROMISE", "Rf_NewEnvironment"});
+}
+
 bool is_allocator(std::string_view function) {
-  return is_any_of(function, {"malloc", "calloc", "realloc", "free", "cfree", "memalign",
+  return is_maker(function) ||
+         is_any_of(function, {"malloc", "calloc", "realloc", "free", "cfree", "memalign",
                               "posix_memalign", "aligned_alloc"}) ||
          is_any_of(function, {"malloc_consolidate", "unlink_chunk", "tcache_put", "tcache_get",
                               "sysmalloc", "systrim"}) ||

@@ -17,13 +17,17 @@
 
 // Names the causes of copies, from the stores of sampled copies.
 //
-// A cause needs strong evidence; else it is "unknown".  For each site (all samples of one
-// instruction of one process) the first matching rule decides:
+// A cause needs strong evidence; else it is "own writes" or "unknown".  For each site (all samples
+// of one instruction of one process) the first matching rule decides:
 //
 // "program exit"         Below a function that ends the program (ends_program()).  These samples of
 //                        a site count here; a rule below decides for its others.
 // "system call"          The kernel wrote for the program.
 // "stack"                Push, call, or a store near the stack pointer.
+// The object's own       The memory around the address shows it (object_cause.h), in the code of an
+//                        interpreter: "reference count", "garbage collector", "allocator free
+//                        list", "cached hash", "adaptive interpreter", "object flags".  Below a
+//                        function of a collector it is "garbage collector".
 // "relocation"           The dynamic linker wrote a word to a private mapping of a file.
 // "bulk copy", "bulk fill"
 //                        rep movs or rep stos with at least 1 KiB left.  Or, if most samples are at
@@ -48,9 +52,13 @@
 //                        because the alignment may be chance.  Or the innermost named function is
 //                        one by which std::shared_ptr counts.  Or Py_INCREF or Py_DECREF stores the
 //                        word; since CPython 3.12 they load, test and store the count, so only
-//                        debug information shows them, as inlined functions.
+//                        debug information shows them, as inlined functions.  Or it is a count of
+//                        a control block, which begins with a pointer to a vtable of the binary,
+//                        and the binary has a release site for it.
 // "lock or flag word"    xchg, cmpxchg, an atomic or, and, bts...; the same without the lock on one
 //                        constant bit; a store in a function with the name of a lock.
+// "own writes"           All else that code of the program stores: of a binary that is no
+//                        interpreter, C library or dynamic linker.
 namespace cowshed::cow {
 
 // All samples of one instruction of one process.

@@ -76,6 +76,15 @@ bool is_python_object(const ObservedStore& observed, std::int64_t distance) {
   return references && low(*references) >= 1 && is_pointer(observed.word(distance + 8));
 }
 
+// A collection replaces the link before an object by the number of its references.
+bool counts_python_references(const ObservedStore& observed) {
+  constexpr std::uint64_t kFlags = 7;  // in the link
+  const auto link = observed.before();
+  const auto references = observed.after();
+  return stores_word(observed) && link && is_pointer(*link & ~kFlags) && references &&
+         is_count(*references) && is_python_object(observed, 8);
+}
+
 std::string_view python_cause(const ObservedStore& observed) {
   constexpr std::uint64_t kObjectAlignment = 16;
   constexpr std::uint64_t kNoHash = ~std::uint64_t{0};
@@ -88,11 +97,12 @@ std::string_view python_cause(const ObservedStore& observed) {
       is_python_object(observed, 0)) {
     return kReferenceCount;
   }
+  // The object may begin in the page before, which was not read.
   if (stores_word(observed) && observed.before() == kNoHash &&
-      std::any_of(kHashes.begin(), kHashes.end(),
-                  [&](std::int64_t offset) { return is_python_object(observed, -offset); })) {
+      std::find(kHashes.begin(), kHashes.end(), observed.store.displacement) != kHashes.end()) {
     return kCachedHash;
   }
+  if (counts_python_references(observed)) return kGarbageCollector;
   // A counter or an operand of an instruction, which are 2 bytes.
   if (observed.store.width == 2 && observed.store.displacement.value_or(-1) >= 0 &&
       *observed.store.displacement <= 2 &&
@@ -100,6 +110,16 @@ std::string_view python_cause(const ObservedStore& observed) {
     return kAdaptiveInterpreter;
   }
   return is_python_pool(observed) ? kFreeList : "";
+}
+
+// A block of the heap for short-lived arrays and hashes begins with a number, its size, and the
+// next block that a collection has marked.
+bool is_transient_block(const ObservedStore& observed) {
+  constexpr std::uint64_t kMagic = 0xfeab;
+  constexpr std::int64_t kFarthest = 128;
+  for (std::int64_t distance = -kFarthest; distance <= kFarthest; distance += 8)
+    if (const auto word = observed.word(distance); word && (*word & 0xffff) == kMagic) return true;
+  return false;
 }
 
 // A slot begins with flags, of which the lowest 5 bits are the type, and a pointer to its class.
@@ -111,6 +131,7 @@ std::string_view ruby_cause(const ObservedStore& observed) {
   constexpr std::int64_t kNextOfMarkStack = 500 * 8;  // behind 500 objects
   if (stores_word(observed) && observed.store.displacement == kNextOfMarkStack)
     return kGarbageCollector;
+  if (is_transient_block(observed)) return kFreeList;
   const auto flags = observed.word();
   const auto object_class = observed.word(8);
   if (!flags || *flags >= kFlagsEnd) return "";

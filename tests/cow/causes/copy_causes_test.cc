@@ -70,7 +70,7 @@ constexpr const char* kExchange = "__gnu_cxx::__exchange_and_add_single(int*, in
 
 TEST(Pattern, OfNoSamplesThereIsNone) { EXPECT_TRUE(find_patterns({}, releases).empty()); }
 
-TEST(Pattern, APlainStoreIsUnknown) { EXPECT_EQ(name_of(plain_site()), "unknown"); }
+TEST(Pattern, APlainStoreOfTheProgramIsItsOwn) { EXPECT_EQ(name_of(plain_site()), "own writes"); }
 
 TEST(Pattern, PlusAndMinusOneAtAlignedObjectsIsAReferenceCountWhereReferencesAreReleased) {
   const StoreSite site = reference_count();
@@ -80,7 +80,7 @@ TEST(Pattern, PlusAndMinusOneAtAlignedObjectsIsAReferenceCountWhereReferencesAre
   const auto both = find_patterns({site, down}, releases);
   EXPECT_EQ(both.at(0).pattern, "reference count");
   EXPECT_EQ(both.at(0).samples, 2 * kSamples);
-  EXPECT_EQ(name_of(down), "unknown") << "a stock of something";
+  EXPECT_EQ(name_of(down), "own writes") << "a stock of something";
   down.store.locked = true;
   EXPECT_EQ(name_of(down), "reference count") << "of many threads";
 }
@@ -89,7 +89,7 @@ TEST(Pattern, OfAProcessWithFewSamplesItIsNoReferenceCount) {
   StoreSite one = reference_count();
   one.samples = one.aligned = 1;
   const auto three = find_patterns({one, one, one}, releases);
-  EXPECT_EQ(three.at(0).pattern, "unknown");
+  EXPECT_EQ(three.at(0).pattern, "own writes");
   EXPECT_EQ(three.at(0).samples, 3U);
   EXPECT_EQ(find_patterns({one, one, one, one}, releases).at(0).pattern, "reference count");
 }
@@ -98,7 +98,7 @@ TEST(Pattern, CountsOfSharedPointersAreToldByName) {
   StoreSite site = site_of(StoreKind::add, 4, 8, "lock add dword ptr [rax + 8], 1");
   site.store.amount = 1;
   site.store.locked = true;
-  EXPECT_EQ(name_of(site), "unknown") << "requests that were served, say";
+  EXPECT_EQ(name_of(site), "own writes") << "requests that were served, say";
   site.functions = {kAdd, std::string(kBase) + "::_M_add_ref_copy()"};
   EXPECT_EQ(name_of(site), "reference count");
   EXPECT_EQ(evidence_of(site), "lock add dword ptr [rax + 8], 1 in " + site.functions[0] +
@@ -108,7 +108,7 @@ TEST(Pattern, CountsOfSharedPointersAreToldByName) {
   EXPECT_EQ(find_patterns({one}, releases).at(0).pattern, "reference count");
   site.functions.erase(site.functions.begin());
   site.store.amount = 8;
-  EXPECT_EQ(name_of(site), "unknown");
+  EXPECT_EQ(name_of(site), "own writes");
 }
 
 TEST(Pattern, CountsOfSharedPointersThatAreStoredOrExchanged) {
@@ -123,7 +123,7 @@ TEST(Pattern, CountsOfSharedPointersThatAreStoredOrExchanged) {
   const std::string lock = std::string(kBase) + "::_M_add_ref_lock_nothrow()";
   EXPECT_EQ(name_of(site_of(StoreKind::store, 8, 8, "", {release})), "reference count")
       << "both counts";
-  EXPECT_EQ(name_of(site_of(StoreKind::store, 8, 24, "", {release})), "unknown")
+  EXPECT_EQ(name_of(site_of(StoreKind::store, 8, 24, "", {release})), "own writes")
       << "of the object that it destroys";
   EXPECT_EQ(name_of(site_of(StoreKind::exchange, 4, 0, "", {lock})), "reference count")
       << "weak_ptr::lock()";
@@ -132,14 +132,14 @@ TEST(Pattern, CountsOfSharedPointersThatAreStoredOrExchanged) {
 TEST(Pattern, PythonsCountsThatMayBeImmortal) {
   StoreSite site =
       site_of(StoreKind::store, 4, 0, "mov dword ptr [rdx], eax", {"list_item", "Py_INCREF"});
-  EXPECT_EQ(name_of(site), "unknown") << "only innermost";
+  EXPECT_EQ(name_of(site), "own writes") << "only innermost";
   site.functions = {"Py_INCREF", "list_item"};
   EXPECT_EQ(name_of(site), "reference count");
   EXPECT_EQ(evidence_of(site),
             "mov dword ptr [rdx], eax in Py_INCREF (program): 100 of 100 "
             "samples; +1 in 0, -1 in 0, by the function's name in 100");
   site.store.width = 1;
-  EXPECT_EQ(name_of(site), "unknown");
+  EXPECT_EQ(name_of(site), "own writes");
 }
 
 TEST(Pattern, WhatSharedPointersDestroyCountsForItself) {
@@ -148,18 +148,18 @@ TEST(Pattern, WhatSharedPointersDestroyCountsForItself) {
   site.store.amount = -1;
   site.functions = {"Session::~Session()", "std::_Sp_counted_ptr_inplace<Session>::_M_dispose()",
                     std::string(kBase) + "::_M_release()"};
-  EXPECT_EQ(name_of(site), "unknown") << "how many sessions there are";
+  EXPECT_EQ(name_of(site), "own writes") << "how many sessions there are";
   EXPECT_EQ(
       name_of(site_of(StoreKind::store, 8, 8, "", {std::string(kBase) + "::_Sp_counted_base()"})),
-      "unknown")
+      "own writes")
       << "a new object";
-  EXPECT_EQ(name_in({kExchange, "serve_request()"}), "unknown");
+  EXPECT_EQ(name_in({kExchange, "serve_request()"}), "own writes");
 }
 
 TEST(Pattern, AReleaseSpeaksForItself) {
   StoreSite site = reference_count();
   site.store.displacement = 0x80;
-  EXPECT_EQ(name_of(site), "unknown");
+  EXPECT_EQ(name_of(site), "own writes");
   site.store.releases = true;
   EXPECT_EQ(name_of(site), "reference count");
 }
@@ -178,7 +178,7 @@ TEST(Pattern, APlainCounterIsNotAReferenceCount) {
       {"by what is not known", [](StoreSite& site) { site.store.amount.reset(); }},
   };
   for (const auto& [what, change] : cases)
-    EXPECT_EQ(name_after(change, reference_count()), "unknown") << what;
+    EXPECT_EQ(name_after(change, reference_count()), "own writes") << what;
 }
 
 TEST(Pattern, ACollectionOfOcamlRubyOrRIsToldByWhatBeganIt) {
@@ -190,7 +190,7 @@ TEST(Pattern, ACollectionOfOcamlRubyOrRIsToldByWhatBeganIt) {
     EXPECT_EQ(depth_7_of(name), "garbage collector") << name;
   }
   for (const char* name : {"caml_main", "rb_vm_exec", "R_ReplDLLdo1"})
-    EXPECT_EQ(depth_7_of(name), "unknown") << name;
+    EXPECT_EQ(depth_7_of(name), "own writes") << name;
 }
 
 TEST(Pattern, ACollectorIsToldByNameOrByTheWalkOfAnInterpretersList) {
@@ -199,15 +199,15 @@ TEST(Pattern, ACollectorIsToldByNameOrByTheWalkOfAnInterpretersList) {
     EXPECT_EQ(name_in({"helper", name}), "garbage collector") << name;
   }
   for (const char* name : {"_PyLong_GCD", "getgcd", "ngctx", "agc", "collect", "gc_content"})
-    EXPECT_EQ(name_in({name}), "unknown") << name;
-  EXPECT_EQ(name_in({"a", "b", "c", "gc_mark"}), "unknown") << "too far out";
+    EXPECT_EQ(name_in({name}), "own writes") << name;
+  EXPECT_EQ(name_in({"a", "b", "c", "gc_mark"}), "own writes") << "too far out";
   StoreSite walk = plain_site();
   walk.store.walks_list = true;
-  EXPECT_EQ(name_of(walk), "unknown") << "any program has lists";
+  EXPECT_EQ(name_of(walk), "own writes") << "any program has lists";
   walk.module = "/usr/bin/python3.11";
   EXPECT_EQ(name_of(walk), "garbage collector");
   walk.store.walks_list = false;
-  EXPECT_EQ(name_of(walk), "unknown");
+  EXPECT_EQ(name_of(walk), "own writes");
 }
 
 TEST(Pattern, AnAllocatorIsToldByName) {
@@ -215,18 +215,18 @@ TEST(Pattern, AnAllocatorIsToldByName) {
                            "AllocSetAlloc", "je_free"}) {
     EXPECT_EQ(name_in({name}), "allocator free list") << name;
   }
-  EXPECT_EQ(name_in({"fill_buffer", "malloc"}), "unknown") << "only innermost";
-  EXPECT_EQ(name_in({"free_users_table"}), "unknown");
+  EXPECT_EQ(name_in({"fill_buffer", "malloc"}), "own writes") << "only innermost";
+  EXPECT_EQ(name_in({"free_users_table"}), "own writes");
 }
 
 TEST(Pattern, LocksAndFlags) {
   StoreSite site = plain_site();
   site.store.kind = StoreKind::exchange;
-  EXPECT_EQ(name_of(site), "unknown") << "8 bytes: a sum, a pointer";
+  EXPECT_EQ(name_of(site), "own writes") << "8 bytes: a sum, a pointer";
   site.store.width = 4;
   EXPECT_EQ(name_of(site), "lock or flag word");
   site.store.kind = StoreKind::modify;
-  EXPECT_EQ(name_of(site), "unknown") << "xor with a value";
+  EXPECT_EQ(name_of(site), "own writes") << "xor with a value";
   site.store.changes_bit = true;
   EXPECT_EQ(name_of(site), "lock or flag word");
   site.store.changes_bit = false;
@@ -239,42 +239,42 @@ TEST(Pattern, BulkStoresComeRunning) {
   StoreSite site = plain_site();
   site.store.kind = StoreKind::fill;
   site.store.width = 32;
-  EXPECT_EQ(name_of(site), "unknown") << "an object of some words is cleared";
+  EXPECT_EQ(name_of(site), "own writes") << "an object of some words is cleared";
   site.at_page_begin = kSamples;
   EXPECT_EQ(name_of(site), "bulk fill");
   site.store.kind = StoreKind::copy;
-  EXPECT_EQ(name_of(site), "unknown") << "results of arithmetic";
+  EXPECT_EQ(name_of(site), "own writes") << "results of arithmetic";
   site.module = "/usr/lib/x86_64-linux-gnu/libc.so.6";
   EXPECT_EQ(name_of(site), "bulk copy");
   site.module = "/usr/bin/program";
   site.store.kind = StoreKind::vector;
-  EXPECT_EQ(name_of(site), "unknown");
+  EXPECT_EQ(name_of(site), "own writes");
   site.functions = {"__memset_avx2_unaligned"};
   EXPECT_EQ(name_of(site), "bulk fill");
   site.functions = {"__memmove_avx_unaligned_erms"};
   EXPECT_EQ(name_of(site), "bulk copy");
   site.at_page_begin = 0;
-  EXPECT_EQ(name_of(site), "unknown");
+  EXPECT_EQ(name_of(site), "own writes");
   site.near_page_begin = kSamples;
   EXPECT_EQ(name_of(site), "bulk copy") << "of blocks";
   StoreSite few = site;
   few.samples = few.near_page_begin = 3;
-  EXPECT_EQ(find_patterns({few}, releases).at(0).pattern, "unknown") << "by chance";
+  EXPECT_EQ(find_patterns({few}, releases).at(0).pattern, "own writes") << "by chance";
   site.near_page_begin = 0;
   site.at_page_end = kSamples;
   EXPECT_EQ(name_of(site), "bulk copy") << "from the end";
   site.functions = {"__memset_avx2_unaligned"};
-  EXPECT_EQ(name_of(site), "unknown") << "has no reason to come from there";
+  EXPECT_EQ(name_of(site), "own writes") << "has no reason to come from there";
   site.functions = {"__memmove_avx_unaligned_erms"};
   site.at_page_end = 0;
   site.store.streams = true;
   EXPECT_EQ(name_of(site), "bulk copy") << "of megabytes";
   site.functions = {"transform_pixels"};
-  EXPECT_EQ(name_of(site), "unknown");
+  EXPECT_EQ(name_of(site), "own writes");
   StoreSite repeated = plain_site();
   repeated.store.kind = StoreKind::fill;
   repeated.store.remaining = 64;
-  EXPECT_EQ(name_of(repeated), "unknown");
+  EXPECT_EQ(name_of(repeated), "own writes");
   repeated.store.remaining = 4096;
   EXPECT_EQ(name_of(repeated), "bulk fill");
 }
@@ -282,14 +282,14 @@ TEST(Pattern, BulkStoresComeRunning) {
 TEST(Pattern, TheDynamicLinkerRelocatesWordsOfFiles) {
   StoreSite site = plain_site();
   site.module = "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
-  EXPECT_EQ(name_of(site), "unknown") << "its own heap";
+  EXPECT_EQ(name_of(site), "own writes") << "its own heap";
   site.in_file = kSamples;
   EXPECT_EQ(name_of(site), "relocation");
   site.store.kind = StoreKind::add;
   EXPECT_EQ(name_of(site), "relocation");
   site.store.width = 4;
-  EXPECT_EQ(name_of(site), "unknown");
-  EXPECT_EQ(name_after([](StoreSite& program) { program.in_file = kSamples; }), "unknown");
+  EXPECT_EQ(name_of(site), "own writes");
+  EXPECT_EQ(name_after([](StoreSite& program) { program.in_file = kSamples; }), "own writes");
 }
 
 TEST(Pattern, TheStackAndTheKernel) {
@@ -318,7 +318,7 @@ TEST(Pattern, AnInstructionThatCouldNotBeReadIsUnknownWhateverItsFunction) {
     site.store = {};
     site.functions = {"free"};
   };
-  EXPECT_EQ(name_after(unread), "unknown");
+  EXPECT_EQ(name_after(unread), "own writes");
   const auto near_stack = [](StoreSite& site) {
     site.store = {};
     site.near_stack_pointer = kSamples;
@@ -343,7 +343,7 @@ TEST(Pattern, SharesAddUpAndTheEvidenceNamesTheTopSite) {
   EXPECT_EQ(patterns[0].evidence,
             "add qword ptr [rdx], 1 (program) and 1 more: 80 of 100 samples; +1 in 60, -1 in 20, "
             "at 16-byte aligned objects; 50 places of program release");
-  EXPECT_EQ(patterns[1].pattern, "unknown");
+  EXPECT_EQ(patterns[1].pattern, "own writes");
   EXPECT_DOUBLE_EQ(patterns[1].share, 0.2);
 }
 

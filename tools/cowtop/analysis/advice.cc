@@ -128,6 +128,10 @@ std::string cause_in_words(const std::string& pattern) {
   if (pattern == "reference count") return "reads write to the object's header";
   if (pattern == "garbage collector") return "marking an object writes to it";
   if (pattern == "allocator free list") return "malloc and free write to blocks";
+  if (pattern == "cached hash") return "hashing a key stores the hash in it";
+  if (pattern == "adaptive interpreter") return "running code counts and rewrites itself";
+  if (pattern == "object flags") return "using an object marks its header";
+  if (pattern == "own writes") return "the program's own code";
   if (pattern == "lock or flag word") return "it lies beside shared data";
   if (pattern == "bulk copy") return "memcpy over memory that was shared";
   if (pattern == "bulk fill") return "memset over memory that was shared";

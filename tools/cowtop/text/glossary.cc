@@ -80,6 +80,18 @@ const std::vector<Term>& glossary() {
       {"allocator free list",
        "malloc and free keep lists in the blocks themselves.  A block that is freed in a child "
        "writes to a shared page."},
+      {"cached hash",
+       "The first look-up by a key stores the key's hash in the object.  A copy follows where the "
+       "object was made before the fork, and not hashed."},
+      {"adaptive interpreter",
+       "Python counts how often an instruction runs, and replaces it by a faster one.  Both write "
+       "to the code of the function.  Functions that ran before the fork write less."},
+      {"object flags",
+       "An interpreter stores in an object's header that it has converted, shared or changed the "
+       "object."},
+      {"own writes",
+       "Code of the program itself, or of a library that is neither an interpreter nor the C "
+       "library, wrote.  CODE has the place."},
       {"program exit",
        "At its end an interpreter frees every object, and the C library destroys what is static: a "
        "worker that ends writes to all that it shares.  The report leaves these copies out of its "
