@@ -247,10 +247,14 @@ bool is_lock_or_flag(const StoreSite& site) {
 
 // What is left: of the program's own code, or unknown.
 std::string_view rest_of(const StoreSite& site) {
-  const bool is_own = site.store.kind != StoreKind::unknown && !site.is_generated &&
-                      !site.module.empty() && !is_c_library(site.module) &&
-                      !is_dynamic_linker(site.module) &&
-                      interpreter_of(site.module) == Interpreter::none;
+  const StoreKind kind = site.store.kind;
+  const Interpreter interpreter = interpreter_of(site.module);
+  // Ruby counts no references, and marks by bits.
+  const bool stores_data =
+      interpreter == Interpreter::none ||
+      (interpreter == Interpreter::ruby && (kind == StoreKind::store || kind == StoreKind::vector));
+  const bool is_own = kind != StoreKind::unknown && !site.is_generated && !site.module.empty() &&
+                      !is_c_library(site.module) && !is_dynamic_linker(site.module) && stores_data;
   return is_own ? kOwnWrites : kUnknown;
 }
 

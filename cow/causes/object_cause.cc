@@ -112,13 +112,18 @@ std::string_view python_cause(const ObservedStore& observed) {
   return is_python_pool(observed) ? kFreeList : "";
 }
 
-// A block of the heap for short-lived arrays and hashes begins with a number, its size, and the
-// next block that a collection has marked.
-bool is_transient_block(const ObservedStore& observed) {
+// A block of the heap for short-lived arrays and hashes begins with a magic number and its size, of
+// 2 bytes each, and a pointer to its object.
+bool is_in_transient_block(const ObservedStore& observed) {
   constexpr std::uint64_t kMagic = 0xfeab;
+  constexpr unsigned kMagicBits = 16;
   constexpr std::int64_t kFarthest = 128;
-  for (std::int64_t distance = -kFarthest; distance <= kFarthest; distance += 8)
-    if (const auto word = observed.word(distance); word && (*word & 0xffff) == kMagic) return true;
+  for (std::int64_t distance = 0; distance >= -kFarthest; distance -= 8) {
+    const auto word = observed.word(distance);
+    if (!word || (*word & 0xffff) != kMagic) continue;
+    const auto bytes = static_cast<std::int64_t>((*word >> kMagicBits) & 0xffff);
+    return bytes % 8 == 0 && bytes > -distance && is_pointer(observed.word(distance + 8));
+  }
   return false;
 }
 
@@ -131,7 +136,7 @@ std::string_view ruby_cause(const ObservedStore& observed) {
   constexpr std::int64_t kNextOfMarkStack = 500 * 8;  // behind 500 objects
   if (stores_word(observed) && observed.store.displacement == kNextOfMarkStack)
     return kGarbageCollector;
-  if (is_transient_block(observed)) return kFreeList;
+  if (is_in_transient_block(observed)) return kFreeList;
   const auto flags = observed.word();
   const auto object_class = observed.word(8);
   if (!flags || *flags >= kFlagsEnd) return "";

@@ -62,7 +62,9 @@ static __always_inline void save_kernel_fault(struct thread_state* thread, struc
                         (void*)(thread->details.frame - sizeof(__u64)));
 }
 
-static __always_inline int frame_is_live(struct thread_state* thread) {
+/* A call, so that its copy is on the stack only meanwhile. */
+static __noinline int frame_is_live(struct thread_state* thread) {
+  if (!thread) return 0;
   __u64 now[FRAME_WORDS];
   if (bpf_probe_read_kernel(now, sizeof now, (void*)(thread->details.frame - sizeof(__u64))))
     return 0;

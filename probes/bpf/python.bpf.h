@@ -33,6 +33,11 @@ __u32 last_python_id;
 #define MOST_WORDS 32
 
 struct python_scratch {
+  __u64 copied; /* as read_page() has it */
+  __u64 thread_id;
+  __u64 interpreter; /* the walk's place */
+  __u64 thread;
+  __u64 frame;
   struct python_key key;
   __u64 words[MOST_WORDS]; /* of a frame, a code object or a type */
   struct cowshed_python_type type;
@@ -46,22 +51,27 @@ struct {
   __type(value, struct python_scratch);
 } python_scratch SEC(".maps");
 
+/* On the stack, which is short. */
 struct python_walk {
   struct cowshed_sample* sample;
   struct python_scratch* scratch;
   struct cowshed_python_layout* layout;
-  struct thread_state* thread_state;
-  __u64 image;
-  __u64 copied; /* as read_page() has it */
-  __u64 thread_id;
-  __u64 interpreter;
-  __u64 thread;
-  __u64 frame;
 };
 
 static __always_inline __u64 word_at(struct python_walk* walk, __u64 address) {
-  return read_word(walk->sample->address, address, walk->copied);
+  return read_word(walk->sample->address, address, walk->scratch->copied);
 }
+
+/* A number of which the compiler knows nothing, so that it leaves out no check of the bounds. */
+#define OPAQUE(number)               \
+  ({                                 \
+    __u64 opaque = (number);         \
+    asm volatile("" : "+r"(opaque)); \
+    opaque;                          \
+  })
+
+/* An index below `size`, a power of two, in a way that the verifier of 6.1 follows. */
+#define BOUNDED(index, size) (OPAQUE(index) & ((size) - 1))
 
 /* Reads words into python_scratch.  Those in an absent page are 0.  Not static, as walk_node(). */
 __noinline long read_words(__u64 written, __u64 copied, __u64 from, __u32 bytes) {
@@ -163,7 +173,7 @@ __noinline __u32 send_code(__u64 written, __u64 copied, __u32 first_line) {
   read_str(&code->file, scratch->key.words[1], COWSHED_PYTHON_TEXT_BYTES, &source);
   if (!code->function.bytes || !code->file.bytes) return 0;
   read_lines(code, scratch->key.words[2], &source);
-  __u32 lines = code->lines_bytes;
+  __u64 lines = OPAQUE(code->lines_bytes);
   if (lines > COWSHED_PYTHON_LINES_BYTES) return 0;
   __u32 id = __sync_fetch_and_add(&last_python_id, 1) + 1;
   code->id = id;
@@ -178,7 +188,7 @@ __noinline __u32 send_code(__u64 written, __u64 copied, __u32 first_line) {
 
 /* In scratch->words. */
 static __always_inline __u64 word_in(struct python_scratch* scratch, __u32 offset) {
-  return scratch->words[offset / sizeof(__u64) & (MOST_WORDS - 1)];
+  return scratch->words[BOUNDED(offset / sizeof(__u64), MOST_WORDS)];
 }
 
 static __always_inline __u32 byte_in(struct python_scratch* scratch, __u32 offset) {
@@ -195,13 +205,12 @@ static __always_inline void read_code(struct python_walk* walk, struct cowshed_p
   struct python_scratch* scratch = walk->scratch;
   struct cowshed_python_layout* layout = walk->layout;
   __u32 bytes = layout->code;
-  if (read_words(walk->sample->address, walk->copied, address, bytes)) return;
+  if (read_words(walk->sample->address, walk->scratch->copied, address, bytes)) return;
   __s64 offset = instruction - address - bytes;
   if (offset < 0) offset = 0; /* the first instruction has not run yet */
   __u64 units = (__u64)offset / 2;
   if (units >= word_in(scratch, OBJECT_SIZE)) return;
   to->instruction = units & ~COWSHED_PYTHON_ENTRY;
-  scratch->key.image = walk->image;
   scratch->key.address = address;
   scratch->key.words[0] = word_in(scratch, layout->function);
   scratch->key.words[1] = word_in(scratch, layout->file);
@@ -209,7 +218,7 @@ static __always_inline void read_code(struct python_walk* walk, struct cowshed_p
   to->code = known_id(scratch);
   if (to->code) return;
   __u32 line = word_in(scratch, layout->first_line) >> (layout->first_line % sizeof(__u64) * 8);
-  to->code = send_code(walk->sample->address, walk->copied, line);
+  to->code = send_code(walk->sample->address, walk->scratch->copied, line);
 }
 
 static long read_frame(__u32 step, struct python_walk* walk) {
@@ -217,18 +226,19 @@ static long read_frame(__u32 step, struct python_walk* walk) {
   struct cowshed_python_layout* layout = walk->layout;
   struct cowshed_sample* sample = walk->sample;
   __u32 count = sample->python_frames;
-  if (!walk->frame || count >= COWSHED_PYTHON_FRAMES ||
-      read_words(sample->address, walk->copied, walk->frame, layout->frame_bytes)) {
-    return 1; /* cut, if walk->frame is not 0 */
+  if (!walk->scratch->frame || count >= COWSHED_PYTHON_FRAMES ||
+      read_words(sample->address, walk->scratch->copied, walk->scratch->frame,
+                 layout->frame_bytes)) {
+    return 1; /* cut, if walk->scratch->frame is not 0 */
   }
-  walk->frame = word_in(scratch, layout->previous);
+  walk->scratch->frame = word_in(scratch, layout->previous);
   if (byte_in(scratch, layout->owner) >= OWNED_BY_C) {
     if (count)
-      sample->python[(count - 1) & (COWSHED_PYTHON_FRAMES - 1)].instruction |= COWSHED_PYTHON_ENTRY;
+      sample->python[BOUNDED(count - 1, COWSHED_PYTHON_FRAMES)].instruction |= COWSHED_PYTHON_ENTRY;
     return 0;
   }
   __u32 is_entry = layout->is_entry && byte_in(scratch, layout->is_entry);
-  struct cowshed_python_frame* to = &sample->python[count];
+  struct cowshed_python_frame* to = &sample->python[BOUNDED(count, COWSHED_PYTHON_FRAMES)];
   to->code = to->instruction = 0;
   read_code(walk, to, word_in(scratch, layout->executable) & ~(__u64)TAG_BITS,
             word_in(scratch, layout->instruction));
@@ -242,38 +252,37 @@ static long read_frame(__u32 step, struct python_walk* walk) {
 #define MOST_INTERPRETERS 16
 #define MOST_THREADS 256
 
-/* Whether walk->thread is the running one, in Python code. */
+/* Whether walk->scratch->thread is the running one, in Python code. */
 static __always_inline int is_running(struct python_walk* walk) {
   struct cowshed_python_layout* layout = walk->layout;
-  __u64 thread = walk->thread;
-  if (!thread || word_at(walk, thread + layout->thread_id) != walk->thread_id) return 0;
+  __u64 thread = walk->scratch->thread;
+  if (!thread || word_at(walk, thread + layout->thread_id) != walk->scratch->thread_id) return 0;
   if (layout->cframe) thread = word_at(walk, thread + layout->cframe);
   if (!thread) return 0;
-  walk->frame = word_at(walk, thread + layout->current_frame);
-  return walk->frame != 0;
+  walk->scratch->frame = word_at(walk, thread + layout->current_frame);
+  return walk->scratch->frame != 0;
 }
 
 static long try_thread(__u32 step, struct python_walk* walk) {
   struct cowshed_python_layout* layout = walk->layout;
-  if (walk->thread) {
+  if (walk->scratch->thread) {
     if (is_running(walk)) return 1;
-    walk->thread = word_at(walk, walk->thread + layout->next_thread);
+    walk->scratch->thread = word_at(walk, walk->scratch->thread + layout->next_thread);
     return 0;
   }
-  if (!walk->interpreter) return 1;
-  walk->thread = word_at(walk, walk->interpreter + layout->threads);
-  walk->interpreter = word_at(walk, walk->interpreter + layout->next_interpreter);
+  if (!walk->scratch->interpreter) return 1;
+  walk->scratch->thread = word_at(walk, walk->scratch->interpreter + layout->threads);
+  walk->scratch->interpreter = word_at(walk, walk->scratch->interpreter + layout->next_interpreter);
   return 0;
 }
 
-static __always_inline void find_thread(struct python_walk* walk) {
-  struct thread_state* state = walk->thread_state;
-  walk->thread = state->python_thread;
+static __always_inline void find_thread(struct python_walk* walk, struct thread_state* state) {
+  walk->scratch->thread = state->python_thread;
   if (is_running(walk)) return;
-  walk->thread = 0;
-  walk->interpreter = word_at(walk, walk->layout->runtime + walk->layout->interpreters);
+  walk->scratch->thread = 0;
+  walk->scratch->interpreter = word_at(walk, walk->layout->runtime + walk->layout->interpreters);
   bpf_loop(MOST_INTERPRETERS + MOST_THREADS, try_thread, walk, 0);
-  state->python_thread = walk->frame ? walk->thread : 0;
+  state->python_thread = walk->scratch->frame ? walk->scratch->thread : 0;
 }
 
 /* Objects. */
@@ -345,19 +354,18 @@ static __always_inline int has_byte(struct python_walk* walk, __u64 type, __s32 
  * `offset`; else 0. */
 static __always_inline __u32 read_type(struct python_walk* walk, __u64 address, __s32 offset) {
   struct python_scratch* scratch = walk->scratch;
-  if (read_words(walk->sample->address, walk->copied, address, TYPE_BYTES)) return 0;
+  if (read_words(walk->sample->address, walk->scratch->copied, address, TYPE_BYTES)) return 0;
   __u64 its_type = word_in(scratch, OBJECT_TYPE);
   __u64 name = word_in(scratch, TYPE_NAME);
   if (!IS_POINTER(its_type) || name < COWSHED_PAGE_BYTES || !has_byte(walk, address, offset))
     return 0;
-  scratch->key.image = walk->image;
   scratch->key.address = address;
   scratch->key.words[0] = name;
   scratch->key.words[1] = its_type;
   scratch->key.words[2] = 0;
   __u32 id = known_id(scratch);
   if (id || !is_ready_type(walk, address) || !is_metatype(walk, its_type)) return id;
-  return send_type(walk->sample->address, walk->copied);
+  return send_type(walk->sample->address, walk->scratch->copied);
 }
 
 /* Since 3.14 a reference count has flags in its upper 16 bits, and 0 in the 16 before.  In a free
@@ -378,6 +386,8 @@ static long try_header(__u32 step, struct python_walk* walk) {
       !(sample->around_readable >> (at + 1) / COWSHED_LINE_WORDS & 1)) {
     return 0;
   }
+  at = BOUNDED(at, 32);
+  if (at >= COWSHED_LINES_AROUND * COWSHED_LINE_WORDS - 1) return 0;
   __u64 count = sample->around[at];
   __u64 type = sample->around[at + 1];
   if (!MAY_BE_COUNT(count) || !IS_POINTER(type)) return 0;
@@ -393,16 +403,19 @@ static long try_header(__u32 step, struct python_walk* walk) {
 __noinline int read_python(struct thread_state* thread, __u64 image, __u64 copied) {
   __u32 slot = 0;
   if (!thread) return 0;
-  struct python_walk walk = {.thread_state = thread, .image = image, .copied = copied};
+  struct python_walk walk = {};
   walk.sample = bpf_map_lookup_elem(&new_sample, &slot);
   walk.scratch = bpf_map_lookup_elem(&python_scratch, &slot);
   walk.layout = bpf_map_lookup_elem(&interpreters, &image);
   if (!walk.sample || !walk.scratch || !walk.layout) return 0;
   struct task_struct* task = bpf_get_current_task_btf();
-  walk.thread_id = BPF_CORE_READ(task, thread.fsbase);
-  find_thread(&walk);
+  walk.scratch->key.image = image;
+  walk.scratch->copied = copied;
+  walk.scratch->thread_id = BPF_CORE_READ(task, thread.fsbase);
+  walk.scratch->frame = 0;
+  find_thread(&walk, thread);
   bpf_loop(2 * COWSHED_PYTHON_FRAMES, read_frame, &walk, 0);
-  walk.sample->is_python_cut = walk.frame != 0;
+  walk.sample->is_python_cut = walk.scratch->frame != 0;
   bpf_loop(HEADER_CANDIDATES, try_header, &walk, 0);
   return 0;
 }
