@@ -178,7 +178,8 @@ TEST(Pattern, APlainCounterIsNotAReferenceCount) {
       {"by what is not known", [](StoreSite& site) { site.store.amount.reset(); }},
   };
   for (const auto& [what, change] : cases)
-    EXPECT_THAT(name_after(change, reference_count()), AnyOf("own writes", "unknown")) << what;
+    EXPECT_THAT(name_after(change, reference_count()), ::testing::AnyOf("own writes", "unknown"))
+        << what;
 }
 
 TEST(Pattern, ACollectionOfOcamlRubyOrRIsToldByWhatBeganIt) {

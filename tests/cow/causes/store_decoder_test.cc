@@ -156,7 +156,7 @@ StoreInstruction decode(std::string_view code, const StoreRegisters& registers,
   return decoder.decode(bytes_of(code), registers, address);
 }
 
-constexpr std::size_t kPage = 4096;
+constexpr std::size_t kOnePage = 4096;
 constexpr std::size_t kRdx = 1;
 constexpr std::size_t kRcx = 2;
 constexpr std::size_t kRbx = 3;
@@ -213,7 +213,7 @@ class Processor {
     ::sigaction(SIGSEGV, &segv_before_, nullptr);
     ::sigaction(SIGILL, &ill_before_, nullptr);
     ::sigaltstack(&stack_before_, nullptr);
-    for (std::uint8_t* page : {code_, readable_, target_}) ::munmap(page, kPage);
+    for (std::uint8_t* page : {code_, readable_, target_}) ::munmap(page, kOnePage);
   }
 
   StoreRegisters registers() const {
@@ -227,11 +227,11 @@ class Processor {
     values[kRip] = reinterpret_cast<std::uintptr_t>(code_);
     return values;
   }
-  std::uint64_t target() const { return reinterpret_cast<std::uintptr_t>(target_) + kPage / 2; }
+  std::uint64_t target() const { return reinterpret_cast<std::uintptr_t>(target_) + kOnePage / 2; }
 
   const Fault& run(const Bytes& code) {
     constexpr int kNoInstruction = 0x06;
-    std::memset(code_, kNoInstruction, kPage);
+    std::memset(code_, kNoInstruction, kOnePage);
     std::memcpy(code_, code.data(), code.size());
     caught = {};
     const StoreRegisters values = registers();
@@ -243,7 +243,7 @@ class Processor {
  private:
   static std::uint8_t* map(int protection) {
     return static_cast<std::uint8_t*>(
-        ::mmap(nullptr, kPage, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        ::mmap(nullptr, kOnePage, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   }
   static void enter(const std::uint64_t* values) {
     asm volatile(
@@ -328,10 +328,10 @@ unknown 0: half an instruction = 0f | nothing = )";
 
 TEST(StoreInstruction, AStoreThatCrossesAPageFaultsBehindItsBeginning) {
   StoreRegisters registers{};
-  registers[kRdi] = 2 * kPage - 3;
+  registers[kRdi] = 2 * kOnePage - 3;
   constexpr const char* kMov = "48 89 07";  // mov %rax,(%rdi)
-  EXPECT_EQ(decode(kMov, registers, 2 * kPage).kind, StoreKind::store);
-  EXPECT_EQ(decode(kMov, registers, 2 * kPage + 5).kind, StoreKind::unknown);
+  EXPECT_EQ(decode(kMov, registers, 2 * kOnePage).kind, StoreKind::store);
+  EXPECT_EQ(decode(kMov, registers, 2 * kOnePage + 5).kind, StoreKind::unknown);
 }
 
 TEST(StoreInstruction, RipRelativeOperandsCountFromTheNextInstruction) {
@@ -351,7 +351,7 @@ TEST(StoreInstruction, ThreadLocalOperandsAreBelieved) {
 
 StoreRegisters at_a_page() {
   StoreRegisters registers{};
-  registers[kRdi] = kPage;
+  registers[kRdi] = kOnePage;
   registers[kRdx] = ~std::uint64_t{0};
   registers[kRcx] = 100;
   return registers;
@@ -374,10 +374,10 @@ TEST(StoreInstruction, TheNextInstructionsTellWhatTheFieldIs) {
       {"addq $1,(%rdi,%rcx,8)", "48 83 04 cf 01", std::nullopt, false, false},
   };
   StoreRegisters registers{};
-  registers[kRdi] = kPage;
+  registers[kRdi] = kOnePage;
   for (const auto& each : cases) {
     const auto told = decode(each.code, registers,
-                             kPage + static_cast<std::uint64_t>(each.displacement.value_or(0)));
+                             kOnePage + static_cast<std::uint64_t>(each.displacement.value_or(0)));
     EXPECT_NE(told.kind, StoreKind::unknown) << each.assembly;
     EXPECT_EQ(told.displacement, each.displacement) << each.assembly;
     EXPECT_EQ(told.walks_list, each.walks_list) << each.assembly;
@@ -414,22 +414,22 @@ streams 0: vmovdqu %ymm0,(%rdi) = c5 fe 7f 07)";
       {"changes_bit", &StoreInstruction::changes_bit},
       {"streams", &StoreInstruction::streams}};
   for (const Row& row : rows_of(kProperties))
-    EXPECT_EQ(decode(row.code, at_a_page(), kPage).*properties.at(row.kind), row.width == 1)
+    EXPECT_EQ(decode(row.code, at_a_page(), kOnePage).*properties.at(row.kind), row.width == 1)
         << row.kind << ": " << row.assembly;
 }
 
 TEST(StoreInstruction, ARepeatedInstructionSaysHowMuchIsLeft) {
-  EXPECT_EQ(decode("f3 48 ab", at_a_page(), kPage).remaining, 800U);
-  EXPECT_EQ(decode("f3 a4", at_a_page(), kPage).remaining, 100U);
-  EXPECT_EQ(decode("48 ab", at_a_page(), kPage).remaining, std::nullopt);
+  EXPECT_EQ(decode("f3 48 ab", at_a_page(), kOnePage).remaining, 800U);
+  EXPECT_EQ(decode("f3 a4", at_a_page(), kOnePage).remaining, 100U);
+  EXPECT_EQ(decode("48 ab", at_a_page(), kOnePage).remaining, std::nullopt);
 }
 
 // A relative target would be told from 0.
 TEST(StoreInstruction, WhereACallGoesToIsNotShown) {
   StoreRegisters registers{};
-  registers[kRsp] = kPage + 8;
-  EXPECT_EQ(decode("e8 00 01 00 00", registers, kPage).text, "call");
-  EXPECT_EQ(decode("ff d0", registers, kPage).text, "call rax");
+  registers[kRsp] = kOnePage + 8;
+  EXPECT_EQ(decode("e8 00 01 00 00", registers, kOnePage).text, "call");
+  EXPECT_EQ(decode("ff d0", registers, kOnePage).text, "call rax");
 }
 
 }  // namespace
