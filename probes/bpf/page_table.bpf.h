@@ -107,8 +107,8 @@ __noinline __u32 is_copied_page(__u64 address) {
   return others > 0;
 }
 
-/* The kernel's address of the byte at `address` in the running task; 0: unknown, or no page is there.
- * Not static, as walk_node(). */
+/* The kernel's address of the byte at `address` in the running task; 0: unknown, or no page is
+ * there. Not static, as walk_node(). */
 __noinline __u64 kernel_address(__u64 address) {
   struct task_struct* task = bpf_get_current_task_btf();
   struct mm_struct* mm = task->mm;
