@@ -11,7 +11,7 @@ constexpr std::uint64_t kWordBytes = sizeof(std::uint64_t);
 constexpr unsigned kHalfBits = 32;
 constexpr std::uint64_t kMostReferences = 1 << 24;  // that anything but chance makes
 
-// The two halves of a word, of which the lower one comes first in memory.
+// The two halves of a word.  The lower one comes first in memory.
 std::uint64_t low(std::uint64_t word) { return word & 0xffffffff; }
 std::uint64_t high(std::uint64_t word) { return word >> kHalfBits; }
 
@@ -127,8 +127,8 @@ bool is_in_transient_block(const ObservedStore& observed) {
   return false;
 }
 
-// A slot begins with flags, of which the lowest 5 bits are the type, and a pointer to its class.
-// The type of a free slot is 0, and a pointer to the next follows.
+// A slot begins with flags and a pointer to its class.  The lowest 5 bits of the flags are its
+// type. A free slot has type 0 and a pointer to the next free one.
 std::string_view ruby_cause(const ObservedStore& observed) {
   constexpr std::uint64_t kType = 0x1f;
   constexpr std::uint64_t kAge = 0x60;

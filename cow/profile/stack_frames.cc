@@ -4,6 +4,7 @@
 #include <iterator>
 #include <string_view>
 
+#include <cowshed/cow/causes/interpreters.h>
 #include <cowshed/cow/profile/stack_frames.h>
 
 namespace cowshed::cow {
@@ -98,8 +99,7 @@ bool runs_python(const Frame& frame) {
 }
 
 bool is_of_interpreter(const Frame& frame) {
-  const std::string_view file = base_name(frame.module);
-  return file.starts_with("python") || file.starts_with("libpython");
+  return interpreter_of(frame.module) == Interpreter::python;
 }
 
 // The innermost frame of an interpreter that runs Python, with the functions that are inlined into

@@ -62,7 +62,7 @@ static __always_inline __u64 word_at(struct python_walk* walk, __u64 address) {
   return read_word(walk->sample->address, address, walk->scratch->copied);
 }
 
-/* A number of which the compiler knows nothing, so that it leaves out no check of the bounds. */
+/* Hides a number from the compiler, so that it leaves out no check of the bounds. */
 #define OPAQUE(number)               \
   ({                                 \
     __u64 opaque = (number);         \

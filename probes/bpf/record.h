@@ -133,7 +133,7 @@ enum cowshed_failure {
   COWSHED_OTHER_FAILURE,
 };
 
-/* How a program's interpreter is to be read: struct PythonLayout of probes/python_layout.h. */
+/* Where a program's interpreter keeps what we read, as struct PythonLayout. */
 struct cowshed_python_layout {
   __u64 runtime;
   __u32 interpreters;

@@ -1,5 +1,6 @@
 #include <poll.h>
 
+#include <cowshed/cow/code_reader/python_lines.h>
 #include <cowshed/cow/command.h>
 #include <cowshed/cow/profile/address_spaces.h>
 #include <cowshed/probes/probe.h>
@@ -11,35 +12,9 @@
 namespace cowshed::test {
 namespace {
 
-// The line of an instruction by a co_linetable (Objects/locations.md of CPython); 0: none.
 int line_at(const PythonCode& code, std::uint32_t instruction) {
-  int line = code.first_line;
-  std::uint32_t unit = 0;
-  std::size_t at = 0;
-  const auto varint = [&] {
-    unsigned value = 0;
-    for (unsigned shift = 0; at < code.lines.size(); shift += 6) {
-      const unsigned byte = code.lines[at++];
-      value |= (byte & 0x3f) << shift;
-      if ((byte & 0x40) == 0) break;
-    }
-    return value;
-  };
-  while (at < code.lines.size()) {
-    const unsigned first = code.lines[at++];
-    const unsigned kind = first >> 3 & 15;
-    const bool has_line = kind != 15;
-    if (kind == 13 || kind == 14) {
-      const unsigned step = varint();
-      line += (step & 1) != 0 ? -static_cast<int>(step >> 1) : static_cast<int>(step >> 1);
-    } else if (kind >= 10 && kind <= 12) {
-      line += static_cast<int>(kind) - 10;
-    }
-    while (at < code.lines.size() && (code.lines[at] & 0x80) == 0) ++at;  // columns
-    unit += (first & 7) + 1;
-    if (instruction < unit) return has_line ? line : 0;
-  }
-  return 0;
+  const auto lines = cow::parse_python_lines(code.first_line, code.lines);
+  return lines.at(cow::line_index(lines, instruction)).line;
 }
 
 // A child of the corpus.

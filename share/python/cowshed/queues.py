@@ -181,7 +181,7 @@ class Connection:
     pipes.  ``recv`` then raises ``EOFError`` once all is received, and ``send`` ``BrokenPipeError``.
     """
 
-    # A kernel's pipe beside each channel shows who is alive.  Receivers hold its reading end, and senders
+    # A pipe beside each channel shows who is alive.  Receivers hold its reading end, and senders
     # its writing end.
     def __init__(self, receive: _cowshed.Channel | None, sender_lives: int,
                  send: _cowshed.Channel | None, receiver_lives: int) -> None:

@@ -1,4 +1,4 @@
-"""Tests references to published objects, the meters, and what is said of transfers."""
+"""Tests references to published objects, meters, and counts of transfers."""
 
 import multiprocessing
 import os
