@@ -13,8 +13,9 @@
 #include <vector>
 
 // The code that made copies and the memory that was copied, from samples: one copy in `period` of
-// each thread.  An estimate spreads a process's exact number of copies over its samples.  In a sum
-// over processes, those with few or no samples are estimated together.  Only the tracepoint backend
+// each thread.  A thread with many samples may have a longer period.  An estimate spreads a
+// process's exact number of copies over its samples, each by what it stands for.  In a sum over
+// processes, those with few or no samples are estimated together.  Only the tracepoint backend
 // samples copies.  All types here are values and may cross threads.
 namespace cowshed::cow {
 
@@ -178,13 +179,14 @@ struct SampledCopies {
 
 // The sampling of the whole measurement; emitted == received + lost.
 struct SamplingSummary {
-  std::uint32_t period = 0;
+  std::uint32_t period = 0;  // at the beginning of a thread
   std::uint64_t emitted = 0;
   std::uint64_t received = 0;
   // The kernel's buffer was full, or too many samples waited in cowtop.
   std::uint64_t lost = 0;
   // Files without names, a line each: the process that read the file crashed or hung.
   std::vector<std::string> unread = {};
+  std::uint64_t longest_period = 0;  // of a thread
 };
 
 }  // namespace cowshed::cow

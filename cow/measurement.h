@@ -77,7 +77,7 @@ struct SentObjects {
 // A named cause of copies, derived from the stores of sampled copies (causes/copy_causes.h).
 struct CopyPattern {
   std::string pattern;
-  double share = 0;  // of the process's samples, 0 to 1
+  double share = 0;  // of the process's copies, 0 to 1, estimated
   std::uint64_t samples = 0;
   std::string evidence;
   bool operator==(const CopyPattern&) const = default;
@@ -182,7 +182,7 @@ struct ProcessCopies {
   // The sampled copies; nullopt if copies are not sampled.
   std::optional<SampledCopies> sampled;
 
-  // The causes, most samples first; nullopt if copies are not sampled.
+  // The causes, most copies first; nullopt if copies are not sampled.
   std::optional<std::vector<CopyPattern>> patterns;
 
   ProcessId id() const { return {pid, start_ns}; }

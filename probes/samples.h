@@ -15,6 +15,8 @@ struct SamplingOptions {
   // One in this many copies of each thread is sampled, at a random position.  1: all; 0: none, at
   // no cost.
   std::uint32_t period = 0;
+  // After this many samples of a thread its period doubles, up to 16 times the first.  0: never.
+  std::uint32_t samples_of_period = 0;
   std::uint32_t stack_bytes = 8192;      // of each sample; at most 16384
   std::uint32_t buffer_bytes = 4 << 20;  // for pending samples; a power of two of pages
 };
@@ -94,6 +96,7 @@ struct CopySample {
   std::uint64_t process_id = 0;  // ProcessCounts::id
   int pid = 0;                   // as ProcessCounts::pid
   std::uint64_t execs = 0;       // of the process before the copy: tells its programs apart
+  std::uint64_t copies = 1;      // that this sample stands for
   std::uint64_t address = 0;     // that was written, or not accessible
   CopyClass copy_class = CopyClass::anonymous;
   AccessFailure failure = AccessFailure::none;
@@ -125,6 +128,22 @@ struct CopySample {
 
   std::uint64_t operator[](Register name) const {
     return registers[static_cast<std::size_t>(name)];  // NOLINT(*-constant-array-index)
+  }
+};
+
+// Samples, and the copies that they stand for.
+struct SampleSum {
+  std::uint64_t samples = 0;
+  std::uint64_t copies = 0;
+  SampleSum& operator+=(const SampleSum& other) {
+    samples += other.samples;
+    copies += other.copies;
+    return *this;
+  }
+  SampleSum& operator-=(const SampleSum& other) {
+    samples -= other.samples;
+    copies -= other.copies;
+    return *this;
   }
 };
 

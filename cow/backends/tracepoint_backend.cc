@@ -191,6 +191,8 @@ Expected<void> TracepointBackend::take_samples() {
   if (!profiler_) return {};
   TRY(auto samples, probe_.take_samples());
   taken_meanwhile_ += samples.size();
+  for (const CopySample& sample : samples)
+    sampling_->longest_period = std::max(sampling_->longest_period, sample.copies);
   profiler_->add(std::move(samples));
   return {};
 }
@@ -242,8 +244,9 @@ void TracepointBackend::add_snapshot(const Snapshot& snapshot) {
   overhead_ = {snapshot.overhead.events, snapshot.overhead.ns_per_event};
   if (const auto counts = probe_.sample_counts(); counts && sampling_) {
     const std::uint64_t dropped = profiler_->dropped();
-    sampling_ = {sampling_->period, counts->emitted, counts->received - dropped,
-                 counts->lost + dropped};
+    sampling_->emitted = counts->emitted;
+    sampling_->received = counts->received - dropped;
+    sampling_->lost = counts->lost + dropped;
   }
 }
 

@@ -300,12 +300,14 @@ bool may_be_stock(const std::vector<const StoreSite*>& sites) {
   });
 }
 
-std::uint64_t samples_of(const StoreSite& site, std::string_view cause) {
-  return cause == kProgramExit ? site.at_exit : site.samples - site.at_exit;
+SampleSum samples_of(const StoreSite& site, std::string_view cause) {
+  if (cause == kProgramExit) return site.at_exit;
+  SampleSum others{site.samples, site.copies};
+  return others -= site.at_exit;
 }
 
 struct Group {
-  std::uint64_t samples = 0;
+  SampleSum sum;
   std::vector<const StoreSite*> sites;
 };
 
@@ -315,7 +317,7 @@ bool is_weak(const Group& group, const ReleaseSites& release_sites) {
       std::any_of(group.sites.begin(), group.sites.end(), [&](const StoreSite* site) {
         return is_named_count(*site) || is_count_of_object(*site, release_sites);
       });
-  return !any_certain && (group.samples < kLeastReferenceCounts || may_be_stock(group.sites));
+  return !any_certain && (group.sum.samples < kLeastReferenceCounts || may_be_stock(group.sites));
 }
 
 std::string evidence_of_counts(const Group& group, const ReleaseSites& release_sites) {
@@ -323,14 +325,14 @@ std::string evidence_of_counts(const Group& group, const ReleaseSites& release_s
   std::uint64_t down = 0;
   std::uint64_t by_object = 0;
   for (const StoreSite* site : group.sites) {
-    const std::uint64_t samples = samples_of(*site, kReferenceCount);
+    const std::uint64_t samples = samples_of(*site, kReferenceCount).samples;
     if (site->store.amount == 1) up += samples;
     else if (site->store.amount == -1) down += samples;
     else if (is_count_of_object(*site, release_sites)) by_object += samples;
   }
   std::string text = fmt::format("; +1 in {}, -1 in {}", up, down);
   if (by_object > 0) text += fmt::format(", by the object in {}", by_object);
-  if (const std::uint64_t by_name = group.samples - up - down - by_object; by_name > 0)
+  if (const std::uint64_t by_name = group.sum.samples - up - down - by_object; by_name > 0)
     text += fmt::format(", by the function's name in {}", by_name);
   const StoreSite& top = *group.sites.front();
   if (!is_named_count(top) && !is_count_of_object(top, release_sites)) {
@@ -343,12 +345,12 @@ std::string evidence_of_counts(const Group& group, const ReleaseSites& release_s
 std::string evidence(std::string_view name, Group& group, std::uint64_t all,
                      const ReleaseSites& release_sites) {
   std::stable_sort(group.sites.begin(), group.sites.end(), [&](const auto* a, const auto* b) {
-    return samples_of(*a, name) > samples_of(*b, name);
+    return samples_of(*a, name).copies > samples_of(*b, name).copies;
   });
   const StoreSite& top = *group.sites.front();
   std::string text = description(top);
   if (group.sites.size() > 1) text += fmt::format(" and {} more", group.sites.size() - 1);
-  text += fmt::format(": {} of {} samples", group.samples, all);
+  text += fmt::format(": {} of {} samples", group.sum.samples, all);
   if (name == kReferenceCount) text += evidence_of_counts(group, release_sites);
   return text;
 }
@@ -357,16 +359,16 @@ std::string evidence(std::string_view name, Group& group, std::uint64_t all,
 
 std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
                                        const ReleaseSites& release_sites) {
-  std::uint64_t all = 0;
+  SampleSum all;
   std::map<std::string_view, Group> groups;
   for (const StoreSite& site : sites) {
     for (const std::string_view cause : {name_of(site, release_sites), kProgramExit}) {
-      const std::uint64_t samples = samples_of(site, cause);
-      if (samples == 0) continue;
+      const SampleSum sum = samples_of(site, cause);
+      if (sum.samples == 0) continue;
       Group& group = groups[cause];
-      group.samples += samples;
+      group.sum += sum;
       group.sites.push_back(&site);
-      all += samples;
+      all += sum;
     }
   }
   if (const auto counts = groups.find(kReferenceCount);
@@ -375,7 +377,7 @@ std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
     groups.erase(counts);
     for (const StoreSite* site : few.sites) {
       Group& rest = groups[rest_of(*site)];
-      rest.samples += samples_of(*site, kReferenceCount);
+      rest.sum += samples_of(*site, kReferenceCount);
       rest.sites.push_back(site);
     }
   }
@@ -383,11 +385,11 @@ std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
   patterns.reserve(groups.size());
   for (auto& [name, group] : groups) {
     patterns.push_back({std::string(name),
-                        static_cast<double>(group.samples) / static_cast<double>(all),
-                        group.samples, evidence(name, group, all, release_sites)});
+                        static_cast<double>(group.sum.copies) / static_cast<double>(all.copies),
+                        group.sum.samples, evidence(name, group, all.samples, release_sites)});
   }
   std::stable_sort(patterns.begin(), patterns.end(),
-                   [](const auto& a, const auto& b) { return a.samples > b.samples; });
+                   [](const auto& a, const auto& b) { return a.share > b.share; });
   return patterns;
 }
 

@@ -14,6 +14,7 @@
 #include <cowshed/cow/causes/store_decoder.h>
 #include <cowshed/cow/code_reader/refcount_scan.h>
 #include <cowshed/cow/measurement.h>
+#include <cowshed/probes/samples.h>
 
 // Names the causes of copies, from the stores of sampled copies.
 //
@@ -71,6 +72,7 @@ struct StoreSite {
   std::string_view object_cause;           // that the written objects show; empty: none
   std::optional<std::string> system_call;  // if the kernel wrote: its name; empty: outside a call
   std::uint64_t samples = 0;
+  std::uint64_t copies = 0;  // that they stand for
   // Numbers of samples with this property:
   std::uint64_t aligned = 0;          // the operand's register is a multiple of 16
   std::uint64_t at_page_begin = 0;    // within the width of one store
@@ -79,13 +81,13 @@ struct StoreSite {
   std::uint64_t in_file = 0;          // in a private mapping of a file
   std::uint64_t near_stack_pointer = 0;
   std::uint64_t control_blocks = 0;  // counts, behind a pointer to a vtable of the binary
-  std::uint64_t at_exit = 0;         // below a function for which ends_program() holds
+  SampleSum at_exit;                 // below a function for which ends_program() holds
 };
 
 // Returns the number of release sites of a binary for a counter (code_reader/refcount_scan.h).
 using ReleaseSites = std::function<std::size_t(const std::string& module, CounterField field)>;
 
-// Returns the causes for one process's sites, most samples first, with "unknown".  The shares add
+// Returns the causes for one process's sites, most copies first, with "unknown".  The shares add
 // up to 1.  Empty without samples.
 std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
                                        const ReleaseSites& release_sites);

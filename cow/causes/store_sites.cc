@@ -47,6 +47,7 @@ bool counts_owners(const ObservedStore& observed, const CodeStack& code) {
 
 void tally(StoreSite& site, const CopySample& sample) {
   ++site.samples;
+  site.copies += sample.copies;
   const std::uint64_t object =
       sample.address - static_cast<std::uint64_t>(site.store.displacement.value_or(0));
   if (object % kObjectAlignment == 0) ++site.aligned;
@@ -113,6 +114,7 @@ void StoreSites::merge(std::uint64_t process_id, std::uint64_t into) {
     if (is_new) continue;
     StoreSite& sum = entry->second;
     sum.samples += site.samples;
+    sum.copies += site.copies;
     sum.aligned += site.aligned;
     sum.at_page_begin += site.at_page_begin;
     sum.near_page_begin += site.near_page_begin;
@@ -136,8 +138,8 @@ std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id,
                                               Symbolizer& symbols) {
   const auto found = processes_.find(process_id);
   if (found == processes_.end()) return {};
-  std::map<SiteKey, std::uint64_t> ending;
-  for (const AtExit& each : at_exit) ending[key_of(each.kernel, each.code)] += each.samples;
+  std::map<SiteKey, SampleSum> ending;
+  for (const AtExit& each : at_exit) ending[key_of(each.kernel, each.code)] += each.sum;
   std::vector<StoreSite> sites;
   sites.reserve(found->second.size());
   std::map<std::string, const Binary*> binaries;  // by module
@@ -146,7 +148,8 @@ std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id,
     SiteKey any_object = key;
     any_object.object_cause = {};
     if (const auto part = ending.find(any_object); part != ending.end()) {
-      site.at_exit = std::min(part->second, site.samples);
+      site.at_exit = {std::min(part->second.samples, site.samples),
+                      std::min(part->second.copies, site.copies)};
       part->second -= site.at_exit;
     }
     for (const CodeAddress& address : key.code) {

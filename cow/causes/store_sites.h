@@ -36,7 +36,7 @@ class StoreSites {
   struct AtExit {
     Kernel kernel;
     CodeStack code;
-    std::uint64_t samples = 0;
+    SampleSum sum;
   };
 
   // Returns the causes of one process, by the probe's ID.  Looks up names and reads binaries.

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <initializer_list>
 #include <string>
+#include <string_view>
 #include <sys/time.h>
 #include <utility>
 
@@ -127,14 +128,18 @@ BinaryNames::BinaryNames(const DwflBinary& binary) : dwfl_(::dwfl_begin(dwfl_cal
   // At its link-time addresses, so that addresses need no correction.
   module_ = report_binary(*dwfl_, binary, extent.begin, extent.end);
   ::dwfl_report_end(dwfl_.get(), nullptr, nullptr);
-  if (module_ != nullptr) shared_.emplace(module_);
+  // No line of theirs is ever the program's.  To read their debug information takes 50 ms.
+  const std::string_view name = base_name(binary.elf->path());
+  has_lines_ = !name.starts_with("libc.so") && !name.starts_with("ld-linux");
+  if (module_ != nullptr && has_lines_) shared_.emplace(module_);
 }
 
 BinaryNames::~BinaryNames() = default;
 
 std::vector<Frame> BinaryNames::frames(std::uint64_t address) {
   if (module_ == nullptr) return {Frame{}};
-  std::vector<Frame> frames = from_dwarf(address);
+  std::vector<Frame> frames;
+  if (has_lines_) frames = from_dwarf(address);
   if (frames.empty()) frames.emplace_back();
   if (Frame& outermost = frames.back(); outermost.function.empty())
     outermost.function = from_symbol_table(address);

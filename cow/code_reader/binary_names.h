@@ -31,6 +31,7 @@ class BinaryNames {
   std::optional<SharedDebugFile> shared_;
   OwnDwfl dwfl_;
   Dwfl_Module* module_ = nullptr;
+  bool has_lines_ = false;
 };
 
 }  // namespace cowshed::cow

@@ -49,6 +49,9 @@ class CodeReader {
     BinaryId binary = 0;        // 0: none
     std::uint64_t address = 0;  // in the binary, else in the process
     std::uint64_t pc = 0;       // in the process
+    // The bytes from the stack pointer to the word that the address was read from.
+    std::uint64_t depth = kNotOnStack;
+    static constexpr std::uint64_t kNotOnStack = ~std::uint64_t{0};
   };
   struct Walk {
     std::vector<Location> locations;  // innermost first; at least one

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <utility>
 
@@ -16,7 +18,13 @@ struct StackWalker::State {
   const CopySample* sample = nullptr;
   // Reads beyond the copied stack.  libdwfl then ends the walk as if at a thread's first frame.
   std::uint64_t misses = 0;
-  std::vector<std::uint64_t> callers;
+  struct Caller {
+    std::uint64_t pc = 0;
+    std::uint64_t depth = CodeReader::Location::kNotOnStack;
+  };
+  std::vector<Caller> callers;
+  std::vector<Caller> reads;     // the words, and where they are
+  std::size_t caller_reads = 0;  // up to that of the last caller
 };
 
 struct StackWalker::Callbacks {
@@ -46,6 +54,7 @@ struct StackWalker::Callbacks {
       return false;
     }
     std::memcpy(result, stack.data() + offset, sizeof *result);
+    state->reads.push_back({*result, offset});
     return true;
   }
 
@@ -56,8 +65,16 @@ struct StackWalker::Callbacks {
     if (!::dwfl_frame_pc(frame, &pc, &is_activation) || pc == 0) return DWARF_CB_ABORT;
     // A return address may lie beyond the end of the function that made the call.
     const bool interrupted = state->callers.empty() || is_activation;
-    state->callers.push_back(interrupted ? pc : pc - 1);
-    state->at_work_on(state->walker->located(state->callers.back()).binary);
+    State::Caller caller{interrupted ? pc : pc - 1};
+    const auto rest = state->reads.begin() + static_cast<std::ptrdiff_t>(state->caller_reads);
+    const auto read = std::find_if(rest, state->reads.end(),
+                                   [&](const State::Caller& each) { return each.pc == pc; });
+    if (read != state->reads.end()) {
+      caller.depth = read->depth;
+      state->caller_reads = static_cast<std::size_t>(read - state->reads.begin()) + 1;
+    }
+    state->callers.push_back(caller);
+    state->at_work_on(state->walker->located(caller.pc).binary);
     return state->callers.size() < CodeReader::kMostFrames ? DWARF_CB_OK : DWARF_CB_ABORT;
   }
 };
@@ -97,13 +114,16 @@ CodeReader::Walk StackWalker::walk(const CopySample& sample) {
   state_->sample = &sample;
   state_->misses = 0;
   state_->callers.clear();
+  state_->reads.clear();
+  state_->caller_reads = 0;
   int outcome = -1;
   if (attached_)
     outcome = ::dwfl_getthread_frames(dwfl_.get(), kThread, Callbacks::frame, state_.get());
-  if (state_->callers.empty()) state_->callers.push_back(sample[Register::rip]);
+  if (state_->callers.empty()) state_->callers.push_back({sample[Register::rip]});
   CodeReader::Walk walk;
   walk.truncated = outcome != 0 || state_->misses != 0;
-  for (const std::uint64_t pc : state_->callers) walk.locations.push_back(located(pc));
+  for (const State::Caller& caller : state_->callers)
+    walk.locations.emplace_back(located(caller.pc)).depth = caller.depth;
   return walk;
 }
 

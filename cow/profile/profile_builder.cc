@@ -153,14 +153,15 @@ void ProfileBuilder::add_fork(const CopySample& fork, AddressSpaces& spaces,
 const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& spaces,
                                      BinaryCache& binaries) {
   Tally& tally = tallies_[sample.process_id];
-  ++tally.samples;
+  const SampleSum one{1, sample.copies};
+  tally.all += one;
   const AddressSpace* space = spaces.at(sample);
   Stack stack = stack_of(sample, space, spaces, binaries);
   if (addresses_ >= kMostAddresses) shorten_new(stack, tally);
   const auto [counted, is_new_stack] = tally.stacks.try_emplace(std::move(stack));
   if (is_new_stack)
     addresses_ += counted->first.code.addresses.size() + counted->first.python.size();
-  ++counted->second;
+  counted->second += one;
   Block block = space == nullptr
                     ? Block{Block::kAnywhere, "unknown"}
                     : Block{sample.address / kBlockBytes, mapping_name(*space, sample, binaries)};
@@ -168,17 +169,17 @@ const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& sp
     block = {Block::kAnywhere, "unknown"};
   const auto [in_block, is_new_block] = tally.blocks.try_emplace(std::move(block));
   if (is_new_block) ++blocks_;
-  ++in_block->second;
+  in_block->second += one;
   if (lacks_python(sample)) ++tally.python_unread;
-  if (is_at_head(sample)) count_type(sample.object_type.substr(0, kLongestType), tally);
+  if (is_at_head(sample)) count_type(sample.object_type.substr(0, kLongestType), one, tally);
   return counted->first.code;
 }
 
-void ProfileBuilder::count_type(std::string name, Tally& tally) {
+void ProfileBuilder::count_type(std::string name, const SampleSum& one, Tally& tally) {
   if (types_ >= kMostTypes && !tally.types.contains(name)) name = kFurtherTypes;
   const auto [type, is_new] = tally.types.try_emplace(std::move(name));
   if (is_new) ++types_;
-  ++type->second;
+  type->second += one;
 }
 
 // Shortens a new stack to its innermost frame; if that is new, too, to no frame.
@@ -200,7 +201,7 @@ void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
   Tally before = std::exchange(sum, {});
   types_ -= before.types.size() + from.mapped().types.size();
   for (Tally* each : {&before, &from.mapped()}) {
-    sum.samples += each->samples;
+    sum.all += each->all;
     for (Failure& failure : each->failures)
       if (sum.failures.empty()) sum.failures.push_back(std::move(failure));
     for (const auto& [stack, samples] : each->stacks) {
@@ -223,9 +224,9 @@ void ProfileBuilder::look_up(const std::vector<Weighted>& tallies, Symbolizer& s
     const std::vector<CodeAddress>& code = stack.code.addresses;
     addresses.insert(code.begin(), code.end());
   };
-  for (const auto& [tally, copies_per_sample] : tallies) {
-    for (const auto& [stack, samples] : tally->stacks) add(stack);
-    if (tally->fork) add(*tally->fork);
+  for (const Weighted& each : tallies) {
+    for (const auto& [stack, samples] : each.tally->stacks) add(stack);
+    if (each.tally->fork) add(*each.tally->fork);
   }
   symbols.look_up(std::move(addresses));
 }
@@ -274,7 +275,7 @@ ProfileBuilder::Weighted ProfileBuilder::weighted(std::uint64_t process_id, cons
                                                   const Copies& copies) {
   const auto copied = copies.find(process_id);
   const auto pages = copied == copies.end() ? 0.0 : static_cast<double>(copied->second);
-  return {&tally, pages / static_cast<double>(std::max<std::uint64_t>(tally.samples, 1))};
+  return {&tally, pages / static_cast<double>(std::max<std::uint64_t>(tally.all.copies, 1))};
 }
 
 std::vector<CodeSite> ProfileBuilder::sites(const std::vector<Weighted>& tallies,
@@ -288,14 +289,14 @@ std::vector<CodeSite> ProfileBuilder::sites(const std::vector<Weighted>& tallies
   };
   std::map<std::vector<Frame>, Found> found;
   look_up(tallies, symbols);
-  for (const auto& [tally, copies_per_sample] : tallies) {
-    for (const auto& [stack, samples] : tally->stacks) {
+  for (const Weighted& each : tallies) {
+    for (const auto& [stack, sum] : each.tally->stacks) {
       std::vector<Frame> all = frames(stack, symbols);
       Found& site = found[site_frames(all)];
-      site.samples += samples;
-      site.copies += static_cast<double>(samples) * copies_per_sample;
-      if (samples > site.most_samples) {
-        site.most_samples = samples;
+      site.samples += sum.samples;
+      site.copies += each.copies(sum);
+      if (sum.samples > site.most_samples) {
+        site.most_samples = sum.samples;
         site.stack = std::move(all);
         site.truncated = stack.code.truncated;
       }
@@ -321,11 +322,11 @@ std::vector<T> ProfileBuilder::by_name(const std::vector<Weighted>& tallies, std
     double copies = 0;
   };
   std::map<std::string, Found> found;
-  for (const auto& [tally, copies_per_sample] : tallies) {
-    count_of(*tally, [&](const std::string& name, std::uint64_t samples) {
+  for (const Weighted& each : tallies) {
+    count_of(*each.tally, [&](const std::string& name, const SampleSum& sum) {
       Found& entry = found[name];
-      entry.samples += samples;
-      entry.copies += static_cast<double>(samples) * copies_per_sample;
+      entry.samples += sum.samples;
+      entry.copies += each.copies(sum);
     });
   }
   std::vector<T> result;
@@ -353,53 +354,51 @@ std::vector<TypeCopies> ProfileBuilder::types(const std::vector<Weighted>& talli
 
 std::vector<RangeCopies> ProfileBuilder::ranges(const Weighted& weighted, std::size_t most) {
   const auto density = [](const RangeCopies& range) {
-    return static_cast<double>(range.samples) / static_cast<double>(range.end - range.begin);
+    return static_cast<double>(range.estimated_copies) /
+           static_cast<double>(range.end - range.begin);
   };
   std::vector<RangeCopies> result;
-  for (const auto& [block, samples] : weighted.tally->blocks) {
+  for (const auto& [block, sum] : weighted.tally->blocks) {
     if (block.number == Block::kAnywhere) continue;
     const std::uint64_t begin = block.number * kBlockBytes;
-    RangeCopies next{begin, begin + kBlockBytes, block.mapping, samples, 0};
+    RangeCopies next{begin, begin + kBlockBytes, block.mapping, sum.samples, sum.copies};
     if (!result.empty() && result.back().end == begin && result.back().mapping == block.mapping &&
         density(next) <= kAboutEqually * density(result.back()) &&
         density(result.back()) <= kAboutEqually * density(next)) {
       RangeCopies& last = result.back();
       last.end = next.end;
       last.samples += next.samples;
+      last.estimated_copies += next.estimated_copies;
     } else {
       result.push_back(std::move(next));
     }
   }
-  for (RangeCopies& range : result) {
-    range.estimated_copies =
-        rounded(static_cast<double>(range.samples) * weighted.copies_per_sample);
-  }
   std::stable_sort(result.begin(), result.end(),
                    [&](const auto& a, const auto& b) { return density(a) > density(b); });
+  for (RangeCopies& range : result)  // it had what its samples stand for
+    range.estimated_copies = rounded(weighted.copies({range.samples, range.estimated_copies}));
   keep_most(result, most);
   return result;
 }
 
 std::vector<FoldedStack> ProfileBuilder::folded(const Weighted& weighted, Symbolizer& symbols) {
-  std::map<std::string, std::uint64_t> found;
-  for (const auto& [stack, samples] : weighted.tally->stacks)
-    found[fold(frames(stack, symbols), stack.code.truncated)] += samples;
-  const auto all = static_cast<long double>(weighted.tally->samples);
-  const auto copies = std::round(weighted.copies_per_sample * all);
+  std::map<std::string, SampleSum> found;
+  for (const auto& [stack, sum] : weighted.tally->stacks)
+    found[fold(frames(stack, symbols), stack.code.truncated)] += sum;
+  const auto all = static_cast<long double>(weighted.tally->all.copies);
+  const auto copies = std::round(weighted.copies(weighted.tally->all));
   // Rounds the running sum, not each stack, so that the copies add up to the exact number.
   std::vector<FoldedStack> result;
   result.reserve(found.size());
-  std::uint64_t samples_before = 0;
+  std::uint64_t before = 0;
   std::uint64_t copies_before = 0;
-  for (const auto& [text, samples] : found) {
-    samples_before += samples;
-    const auto end =
-        static_cast<std::uint64_t>(copies * (static_cast<long double>(samples_before) / all));
-    result.push_back({text, samples, end - copies_before});
+  for (const auto& [text, sum] : found) {
+    before += sum.copies;
+    const auto end = static_cast<std::uint64_t>(copies * (static_cast<long double>(before) / all));
+    result.push_back({text, sum.samples, end - copies_before});
     copies_before = end;
   }
-  std::stable_sort(result.begin(), result.end(),
-                   [](const auto& a, const auto& b) { return a.samples > b.samples; });
+  sort_by_copies(result);
   return result;
 }
 
@@ -426,7 +425,7 @@ SampledCopies ProfileBuilder::of(std::uint64_t process_id, const Copies& copies,
   const auto found = tallies_.find(process_id);
   if (found == tallies_.end()) return result;
   const Weighted one = weighted(process_id, found->second, copies);
-  result.samples = one.tally->samples;
+  result.samples = one.tally->all.samples;
   result.sites = sites({one}, symbols, most);
   result.mappings = mappings({one}, most);
   result.types = types({one}, most);
@@ -440,26 +439,26 @@ SampledCopies ProfileBuilder::of(std::uint64_t process_id, const Copies& copies,
 SampledCopies ProfileBuilder::of_all(const Copies& copies, Symbolizer& symbols,
                                      std::size_t most) const {
   SampledCopies result;
-  // Processes with few samples or none are estimated together: each of their samples stands for the
-  // same number of their copies.
-  std::uint64_t few_samples = 0;
+  // Processes with few samples or none are estimated together: what each of their samples stands
+  // for is scaled by the same factor.
+  SampleSum few;
   std::uint64_t few_copies = 0;
   const auto has_few = [this](std::uint64_t id) {
     const auto tally = tallies_.find(id);
-    return tally == tallies_.end() || tally->second.samples < kFewSamples;
+    return tally == tallies_.end() || tally->second.all.samples < kFewSamples;
   };
   for (const auto& [id, copied] : copies)
     if (has_few(id)) few_copies += copied;
   for (const auto& [id, tally] : tallies_) {
-    if (has_few(id)) few_samples += tally.samples;
-    result.samples += tally.samples;
+    if (has_few(id)) few += tally.all;
+    result.samples += tally.all.samples;
     result.python_unread += tally.python_unread;
   }
-  const double copies_per_few = static_cast<double>(few_copies) /
-                                static_cast<double>(std::max<std::uint64_t>(few_samples, 1));
+  const double scale_of_few =
+      static_cast<double>(few_copies) / static_cast<double>(std::max<std::uint64_t>(few.copies, 1));
   std::vector<Weighted> all;
   for (const auto& [id, tally] : tallies_)
-    all.push_back(has_few(id) ? Weighted{&tally, copies_per_few} : weighted(id, tally, copies));
+    all.push_back(has_few(id) ? Weighted{&tally, scale_of_few} : weighted(id, tally, copies));
   result.sites = sites(all, symbols, most);
   result.mappings = mappings(all, most);
   result.types = types(all, most);

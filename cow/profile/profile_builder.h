@@ -66,24 +66,25 @@ class ProfileBuilder {
     Stack stack;
   };
   struct Tally {
-    std::uint64_t samples = 0;
-    std::map<Stack, std::uint64_t> stacks;
-    std::map<Block, std::uint64_t> blocks;
-    std::map<std::string, std::uint64_t> types;
+    SampleSum all;
+    std::map<Stack, SampleSum> stacks;
+    std::map<Block, SampleSum> blocks;
+    std::map<std::string, SampleSum> types;
     std::uint64_t python_unread = 0;
     std::vector<Failure> failures;
     std::optional<Stack> fork;
   };
 
-  // The samples of one process, and the copies per sample.
+  // The samples of one process, and its copies per copy that a sample stands for.
   struct Weighted {
     const Tally* tally;
-    double copies_per_sample;
+    double scale;
+    double copies(const SampleSum& sum) const { return static_cast<double>(sum.copies) * scale; }
   };
 
   Stack stack_of(const CopySample& sample, const AddressSpace* space, const AddressSpaces& spaces,
                  BinaryCache& binaries);
-  void count_type(std::string name, Tally& tally);
+  void count_type(std::string name, const SampleSum& one, Tally& tally);
   static Weighted weighted(std::uint64_t process_id, const Tally& tally, const Copies& copies);
   static void look_up(const std::vector<Weighted>& tallies, Symbolizer& symbols);
   static std::vector<Frame> frames(const Stack& stack, Symbolizer& symbols);

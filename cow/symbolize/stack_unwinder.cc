@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cstring>
 #include <fmt/format.h>
-#include <functional>
 #include <iterator>
 
 #include <cowshed/cow/symbolize/stack_unwinder.h>
@@ -10,12 +9,26 @@ namespace cowshed::cow {
 namespace {
 
 constexpr std::size_t kMostKnown = 4000;
-constexpr unsigned kBlockBits = 21;
+constexpr std::size_t kMostOfOne = 32;  // stacks of one instruction
 
 // Code, or the read-only data that the linker put around it.
 bool belongs_to_code(const Mapping& mapping) {
   const bool is_file = mapping.inode != 0 && mapping.path.starts_with('/');
   return is_file || mapping.path == CodeReader::kVdso;
+}
+
+std::optional<std::uint64_t> word_at(const std::vector<std::uint8_t>& stack, std::uint64_t depth) {
+  std::uint64_t word = 0;
+  if (stack.size() < sizeof word || depth > stack.size() - sizeof word) return std::nullopt;
+  std::memcpy(&word, stack.data() + depth, sizeof word);
+  return word;
+}
+
+// Where in the stack the frame pointer points to, if it is one.
+std::uint64_t frame_depth(const CopySample& sample) {
+  constexpr std::uint64_t kNowhere = CodeReader::Location::kNotOnStack;
+  const std::uint64_t depth = sample[Register::rbp] - sample[Register::rsp];
+  return depth < sample.stack.size() ? depth : kNowhere;
 }
 
 }  // namespace
@@ -24,12 +37,6 @@ StackUnwinder::StackUnwinder(const std::vector<Mapping>& mappings, pid_t pid, Bi
     : reader_(&binaries.reader()) {
   for (const Mapping& mapping : mappings)
     if (mapping.executable) code_.push_back({mapping.begin, mapping.end, !mapping.is_memory()});
-  for (const Code& code : code_) {
-    const std::uint64_t first = code.begin >> kBlockBits;
-    const std::uint64_t last = (code.end - 1) >> kBlockBits;
-    for (std::uint64_t block = first; block <= last && block - first < kBlocks; ++block)
-      blocks_.set(block % kBlocks);
-  }
   layout_ = binaries.new_layout();
   modules_ = modules_of(mappings, pid, binaries);
   reader_->add_layout(layout_, modules_);
@@ -95,35 +102,11 @@ std::string StackUnwinder::code_layout(const std::vector<Mapping>& mappings) {
   return text;
 }
 
-const StackUnwinder::Code* StackUnwinder::code_at(std::uint64_t word) const {
-  if (!blocks_[(word >> kBlockBits) % kBlocks]) return nullptr;
+const StackUnwinder::Code* StackUnwinder::code_at(std::uint64_t address) const {
   const auto after =
-      std::upper_bound(code_.begin(), code_.end(), word,
+      std::upper_bound(code_.begin(), code_.end(), address,
                        [](std::uint64_t value, const Code& code) { return value < code.begin; });
-  return after != code_.begin() && word < std::prev(after)->end ? &*std::prev(after) : nullptr;
-}
-
-// A hash of everything that decides how a stack is unwound: its place, and the words in the
-// registers and on the stack that point to code or into the stack (counted from its top).
-std::size_t StackUnwinder::fingerprint(const CopySample& sample) const {
-  const std::uint64_t top = sample[Register::rsp];
-  std::string text;
-  const auto add = [&](std::uint64_t key, std::uint64_t word) {
-    const std::uint64_t depth = word - top;
-    const bool in_stack = depth < sample.stack.size();
-    if (!in_stack && code_at(word) == nullptr) return;
-    const std::uint64_t value = in_stack ? depth : word;
-    text.append(reinterpret_cast<const char*>(&key), sizeof key);
-    text.append(reinterpret_cast<const char*>(&value), sizeof value);
-  };
-  for (std::size_t i = 0; i < kRegisters; ++i) add(UINT64_MAX - i, sample.registers[i]);
-  for (std::size_t at = 0; at + sizeof(std::uint64_t) <= sample.stack.size();
-       at += sizeof(std::uint64_t)) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, sample.stack.data() + at, sizeof word);
-    add(at, word);
-  }
-  return std::hash<std::string>()(text);  // the text takes kilobytes
+  return after != code_.begin() && address < std::prev(after)->end ? &*std::prev(after) : nullptr;
 }
 
 CodeAddress StackUnwinder::known_address(const CodeReader::Location& location) const {
@@ -134,20 +117,41 @@ CodeAddress StackUnwinder::known_address(const CodeReader::Location& location) c
   return {binary->second, location.address};
 }
 
-CodeStack StackUnwinder::walk(const CopySample& sample) {
+StackUnwinder::Walked StackUnwinder::walk(const CopySample& sample) {
   const CodeReader::Walk walk = reader_->walk(layout_, sample);
-  CodeStack stack;
-  stack.truncated = walk.truncated;
+  Walked result;
+  result.stack.truncated = walk.truncated;
   for (const CodeReader::Location& location : walk.locations)
-    stack.addresses.push_back(known_address(location));
-  return stack;
+    result.stack.addresses.push_back(known_address(location));
+  result.callers.assign(std::next(walk.locations.begin()), walk.locations.end());
+  result.stack_bytes = sample.stack.size();
+  result.frame_depth = frame_depth(sample);
+  return result;
+}
+
+bool StackUnwinder::is_same(const Walked& known, const CopySample& sample) {
+  // Another sample may have what this one lacked.
+  if (known.stack.truncated &&
+      (sample.stack.size() > known.stack_bytes || frame_depth(sample) != known.frame_depth)) {
+    return false;
+  }
+  return std::all_of(known.callers.begin(), known.callers.end(), [&](const auto& caller) {
+    const auto word = word_at(sample.stack, caller.depth);
+    return word && (*word == caller.pc || *word == caller.pc + 1);
+  });
 }
 
 const CodeStack& StackUnwinder::unwind(const CopySample& sample) {
   if (known_.size() >= kMostKnown) known_.clear();
-  const auto [entry, is_new] = known_.try_emplace(fingerprint(sample));
-  if (is_new) entry->second = walk(sample);
-  return entry->second;
+  std::vector<Walked>& known = known_[sample[Register::rip]];
+  const auto found = std::find_if(known.rbegin(), known.rend(),
+                                  [&](const Walked& each) { return is_same(each, sample); });
+  if (found != known.rend()) {
+    std::rotate(std::prev(found.base()), found.base(), known.end());
+    return known.back().stack;
+  }
+  if (known.size() == kMostOfOne) known.erase(known.begin());
+  return known.emplace_back(walk(sample)).stack;
 }
 
 }  // namespace cowshed::cow

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -31,8 +30,8 @@ struct CodeStack {
 };
 
 // Unwinds copied stacks of processes with the same code at the same addresses.  It uses call frame
-// information, or frame pointers if there is none.  The processes may have ended.  After the first,
-// stacks with the same return addresses cost a fraction.  One thread at a time.
+// information, or frame pointers if there is none.  The processes may have ended.  A stack with the
+// return addresses of an earlier one, at the same places, costs a fraction.  One thread at a time.
 class StackUnwinder {
  public:
   // Only `mappings` of files count.  Their files are opened in process `pid`.
@@ -41,6 +40,7 @@ class StackUnwinder {
   StackUnwinder& operator=(const StackUnwinder&) = delete;
   ~StackUnwinder();
 
+  // The result is valid until the next call.
   const CodeStack& unwind(const CopySample& sample);
 
   // Returns the CPython interpreter in one of the files, with its address in the processes;
@@ -61,23 +61,26 @@ class StackUnwinder {
 
   std::vector<CodeReader::Module> modules_of(const std::vector<Mapping>& mappings, pid_t pid,
                                              BinaryCache& binaries);
-  const Code* code_at(std::uint64_t word) const;
-  std::size_t fingerprint(const CopySample& sample) const;
+  const Code* code_at(std::uint64_t address) const;
   CodeAddress known_address(const CodeReader::Location& location) const;
-  CodeStack walk(const CopySample& sample);
+
+  struct Walked {
+    CodeStack stack;
+    std::vector<CodeReader::Location> callers;
+    std::size_t stack_bytes = 0;    // of the sample
+    std::uint64_t frame_depth = 0;  // of its frame pointer
+  };
+  Walked walk(const CopySample& sample);
+  static bool is_same(const Walked& known, const CopySample& sample);
 
   std::vector<Code> code_;  // sorted
-  // The blocks of 2 MiB that have code, by their number modulo the size.  Most words of a stack are
-  // in none.
-  static constexpr std::uint64_t kBlocks = 4096;
-  std::bitset<kBlocks> blocks_;
   CodeReader* reader_;
   CodeReader::LayoutId layout_ = 0;
   std::map<CodeReader::BinaryId, const Binary*> binaries_;
   std::vector<CodeReader::Module> modules_;
   std::optional<PythonLayout> python_;
-  std::unordered_map<std::size_t, CodeStack> known_;  // by fingerprint
-  std::map<std::uint64_t, std::string> names_;        // by address
+  std::unordered_map<std::uint64_t, std::vector<Walked>> known_;  // by rip, the latest last
+  std::map<std::uint64_t, std::string> names_;                    // by address
 };
 
 }  // namespace cowshed::cow

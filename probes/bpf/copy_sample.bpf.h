@@ -5,10 +5,11 @@
 #include "page_table.bpf.h"
 #include "python.bpf.h"
 
-/* Samples of copies: one in every `sample_period` copies of a thread, at a random position.  So
- * each copy has the same chance, and no loop runs in step with the sampling.  A sample has all that
- * user space needs to unwind the stack and to find names.  An access that ends in a signal is a
- * sample, too. */
+/* Samples of copies: one in each block of a thread's copies, at a random position.  So each copy of
+ * a block has the same chance, and no loop runs in step with the sampling.  A block has
+ * `sample_period` copies; after `samples_of_period` samples twice as many, and so on, so that a
+ * thread that copies much costs little.  A sample has all that user space needs to unwind the stack
+ * and to find names.  An access that ends in a signal is a sample, too. */
 
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -17,40 +18,29 @@ struct {
   __type(value, struct cowshed_sample_counts);
 } sample_counts SEC(".maps");
 
-const volatile __u32 sample_period = 0; /* 0: none, and the verifier removes this code */
+const volatile __u32 sample_period = 0;     /* 0: none, and the verifier removes this code */
+const volatile __u32 samples_of_period = 0; /* 0: the period never changes */
 const volatile __u32 sample_stack_bytes = 0;
 
-static __always_inline void draw_turn(struct sample_turn* turn) {
-  __u32 position = bpf_get_prandom_u32() % sample_period;
+#define MOST_DOUBLINGS 4
+
+static __always_inline __u32 draw_turn(struct sample_turn* turn) {
+  __u32 before = sample_period << (turn->doublings & 31);
+  if (samples_of_period && turn->taken++ == samples_of_period && turn->doublings < MOST_DOUBLINGS) {
+    turn->doublings++;
+    turn->taken = 1;
+  }
+  __u32 period = sample_period << (turn->doublings & 31);
+  __u32 position = bpf_get_prandom_u32() % period;
   turn->until = turn->after + position + 1;
-  turn->after = sample_period - 1 - position;
+  turn->after = period - 1 - position;
+  return before;
 }
 
-static __always_inline int is_its_turn(struct sample_turn* turn) {
+/* Returns how many copies a sample of this one stands for; 0: it is not its turn. */
+static __always_inline __u32 copies_of_turn(struct sample_turn* turn) {
   if (!turn->until) draw_turn(turn);
-  if (--turn->until) return 0;
-  draw_turn(turn);
-  return 1;
-}
-
-static __always_inline void read_registers(__u64* to, struct pt_regs* from) {
-  to[0] = from->ax;
-  to[1] = from->dx;
-  to[2] = from->cx;
-  to[3] = from->bx;
-  to[4] = from->si;
-  to[5] = from->di;
-  to[6] = from->bp;
-  to[7] = from->sp;
-  to[8] = from->r8;
-  to[9] = from->r9;
-  to[10] = from->r10;
-  to[11] = from->r11;
-  to[12] = from->r12;
-  to[13] = from->r13;
-  to[14] = from->r14;
-  to[15] = from->r15;
-  to[16] = from->ip;
+  return --turn->until ? 0 : draw_turn(turn);
 }
 
 /* The memory around the address, as far as it is in its page. */
@@ -68,18 +58,24 @@ static __always_inline void read_around(struct cowshed_sample* sample, __u64 pag
   }
 }
 
+#define STACK_BYTES_OF_PYTHON 4096
+
 /* Reads up to the first absent page.  It raises no fault, so the process keeps sharing. */
 static __always_inline void read_stack(struct cowshed_sample* sample, __u64 sp, __u64 copied) {
   __u32 used = 0;
+  __u32 most = sample_stack_bytes;
+  /* The native callers of an interpreter are of no interest. */
+  if (sample->python_frames && !sample->is_python_cut && most > STACK_BYTES_OF_PYTHON)
+    most = STACK_BYTES_OF_PYTHON;
   for (int i = 0; i <= COWSHED_STACK_BYTES / COWSHED_PAGE_BYTES; i++) {
     __u32 piece = BYTES_TO_PAGE_END(sp + used);
-    if (used >= sample_stack_bytes || used >= COWSHED_STACK_BYTES ||
+    if (used >= most || used >= COWSHED_STACK_BYTES ||
         read_page(sample->address, sample->stack + used, piece, sp + used, copied)) {
       break;
     }
     used += piece;
   }
-  sample->stack_bytes = used < sample_stack_bytes ? used : sample_stack_bytes;
+  sample->stack_bytes = used < most ? used : most;
 }
 
 static __always_inline void read_instruction(struct cowshed_sample* sample, __u64 ip) {
@@ -95,11 +91,13 @@ static __always_inline void read_instruction(struct cowshed_sample* sample, __u6
 }
 
 static __always_inline void describe_sample(struct cowshed_sample* sample,
-                                            struct thread_state* thread) {
+                                            struct thread_state* thread, int with_python) {
   struct task_struct* task = bpf_get_current_task_btf();
   struct pending_fault* fault = &thread->pending;
   struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
-  struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
+  struct pt_regs* registers = (struct pt_regs*)sample->registers;
+  struct cowshed_key key = thread->key; /* here, as Linux 6.1 demands */
+  struct cowshed_process* process = bpf_map_lookup_elem(&processes, &key);
   sample->process_id = process ? process->id : 0;
   sample->pid = process ? process->pid : 0;
   sample->execs = process ? process->execs : 0;
@@ -108,18 +106,17 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   sample->failure = thread->failure;
   sample->is_handled = thread->is_handled;
   sample->user_mode = fault->mode == PENDING_USER;
-  sample->system_call = sample->user_mode ? ~0ULL : entry->orig_ax;
   sample->arena[0] = 0;
   if (fault->traits & MAPPING_ARENA)
     __builtin_memcpy(sample->arena, thread->arena.name, sizeof sample->arena);
-  read_registers(sample->registers, entry);
+  bpf_probe_read_kernel(sample->registers, sizeof sample->registers, entry);
   sample->instruction_bytes = 0;
-  if (sample->user_mode) read_instruction(sample, entry->ip);
+  if (sample->user_mode) read_instruction(sample, registers->ip);
   __u64 page = fault->protection ? kernel_address(thread->address & PAGE_MASK) : 0;
   read_around(sample, page);
-  read_stack(sample, entry->sp, page);
   sample->object_type = sample->python_frames = sample->is_python_cut = 0;
-  if (process) read_python(thread, process->image, page);
+  if (process && with_python) read_python(thread, process->image, page);
+  read_stack(sample, registers->sp, page);
 }
 
 /* The stack of a child's fork, until its first sample: the child itself called none of those
@@ -137,39 +134,44 @@ struct {
   __type(value, struct fork_record);
 } forks SEC(".maps");
 
-/* Runs in the parent. */
-static __noinline int keep_fork(struct thread_state* child) {
+/* Runs in the parent.  Not static, as walk_node(). */
+__noinline int keep_fork(struct thread_state* child) {
   __u32 slot = 0;
   struct cowshed_sample* sample = bpf_map_lookup_elem(&new_sample, &slot);
   if (!sample || !child) return 0;
-  describe_sample(sample, child);
+  describe_sample(sample, child, 0);
   sample->kind = COWSHED_FORK_RECORD;
   if (sample->stack_bytes > FORK_STACK_BYTES) sample->stack_bytes = FORK_STACK_BYTES;
-  child->has_fork = !bpf_map_update_elem(&forks, &child->key, sample, BPF_ANY);
+  struct cowshed_key key = child->key;
+  child->has_fork = !bpf_map_update_elem(&forks, &key, sample, BPF_ANY);
   return 0;
 }
 
-static __noinline int drop_fork(struct thread_state* thread) {
+__noinline int drop_fork(struct thread_state* thread) {
   if (!thread) return 0;
   thread->has_fork = 0;
-  bpf_map_delete_elem(&forks, &thread->key);
+  struct cowshed_key key = thread->key;
+  bpf_map_delete_elem(&forks, &key);
   return 0;
 }
 
 static __always_inline void send_fork(struct thread_state* thread) {
-  struct fork_record* record = bpf_map_lookup_elem(&forks, &thread->key);
+  struct cowshed_key key = thread->key;
+  struct fork_record* record = bpf_map_lookup_elem(&forks, &key);
   if (record) bpf_ringbuf_output(&samples, record, sizeof *record, BPF_RB_NO_WAKEUP);
   drop_fork(thread);
 }
 
-static __noinline int take_sample(struct thread_state* thread) {
+/* Not static, as walk_node(). */
+__noinline int take_sample(struct thread_state* thread, __u32 copies) {
   __u32 slot = 0;
   struct cowshed_sample* sample = bpf_map_lookup_elem(&new_sample, &slot);
   struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
-  if (!sample || !counts) return 0;
+  if (!thread || !sample || !counts) return 0;
   if (thread->has_fork) send_fork(thread);
-  describe_sample(sample, thread);
+  describe_sample(sample, thread, 1);
   sample->kind = COWSHED_COPY_RECORD;
+  sample->copies = copies;
   __u32 stack_bytes = sample->stack_bytes;
   if (stack_bytes > COWSHED_STACK_BYTES) stack_bytes = COWSHED_STACK_BYTES;
   counts->emitted++;
@@ -183,7 +185,9 @@ static __noinline int take_sample(struct thread_state* thread) {
 
 /* Runs for each copy while its fault is pending. */
 static __always_inline void sample_copy(struct thread_state* thread) {
-  if (sample_period && !thread->await_exec && is_its_turn(&thread->turn)) take_sample(thread);
+  if (!sample_period || thread->await_exec) return;
+  __u32 copies = copies_of_turn(&thread->turn);
+  if (copies) take_sample(thread, copies);
 }
 
 /* Some programs, such as Java's, handle very many. */
@@ -202,7 +206,7 @@ static __always_inline void sample_failure(struct thread_state* thread, __u64 ad
   thread->pending.mode = PENDING_USER;
   thread->pending.fault_class = COWSHED_FAILED;
   thread->pending.traits = 0;
-  take_sample(thread);
+  take_sample(thread, 1);
   thread->pending.mode = PENDING_NONE;
   thread->failure = COWSHED_NO_FAILURE;
   thread->is_handled = 0;

@@ -67,10 +67,12 @@ struct fault_details {
 #define FRAME_WORDS (PT_REGS_WORDS + 1)
 #define MAPLE_NODE_WORDS 32
 
-/* A thread takes one sample in each block of `sample_period` copies. */
+/* A thread takes one sample in each block of copies. */
 struct sample_turn {
-  __u32 until; /* copies up to the next sample; 0: not drawn yet */
-  __u32 after; /* copies of the same block after it */
+  __u32 until;     /* copies up to the next sample; 0: not drawn yet */
+  __u32 after;     /* copies of the same block after it */
+  __u32 taken;     /* samples of blocks of this size */
+  __u32 doublings; /* of the size */
 };
 
 /* In order of use: a fault in the same mapping as the last fault uses the first 128 bytes. */

@@ -114,7 +114,7 @@ struct cowshed_arena {
   char name[COWSHED_ARENA_NAME_BYTES];
 };
 
-#define COWSHED_REGISTERS 17 /* of DWARF on x86-64: rax rdx rcx rbx rsi rdi rbp rsp r8-r15 rip */
+#define COWSHED_REGISTERS 21         /* as struct pt_regs of x86-64 */
 #define COWSHED_INSTRUCTION_BYTES 16 /* the longest instruction has 15 */
 #define COWSHED_STACK_BYTES 16384    /* at most, of a sample */
 #define COWSHED_LINE_WORDS 8         /* of 8 bytes: such a line lies in one page */
@@ -214,7 +214,6 @@ struct cowshed_sample {
   __u64 kind;
   __u64 process_id;
   __u64 address;
-  __u64 system_call; /* its number; ~0: none */
   __u64 registers[COWSHED_REGISTERS];
   __u32 pid;   /* in the loader's PID namespace */
   __u32 execs; /* of the process before the copy */
@@ -224,6 +223,8 @@ struct cowshed_sample {
   __u32 stack_bytes;
   __u32 failure;    /* enum cowshed_failure */
   __u32 is_handled; /* the program has a handler for the signal */
+  __u32 copies;     /* that it stands for */
+  __u32 unused;
   /* The lines before, at and after the address, as far as they are in its page.  Bit i: line i was
    * read. */
   __u64 around[COWSHED_LINES_AROUND * COWSHED_LINE_WORDS];

@@ -117,6 +117,7 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
   skeleton->rodata->vm_events_from_runqueue = constants.vm_events_from_runqueue;
   if (sampling.period != 0) {
     skeleton->rodata->sample_period = sampling.period;
+    skeleton->rodata->samples_of_period = sampling.samples_of_period;
     skeleton->rodata->sample_stack_bytes =
         std::min<std::uint32_t>(sampling.stack_bytes, COWSHED_STACK_BYTES);
     if (const int error = bpf_map__set_max_entries(skeleton->maps.samples, sampling.buffer_bytes);

@@ -1,9 +1,9 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <utility>
 
 #include <cowshed/probes/bpf/record.h>
@@ -46,8 +46,8 @@ class PythonRecords {
     }
 
    private:
-    std::map<std::uint32_t, std::shared_ptr<const Value>> newer_;
-    std::map<std::uint32_t, std::shared_ptr<const Value>> older_;
+    std::unordered_map<std::uint32_t, std::shared_ptr<const Value>> newer_;
+    std::unordered_map<std::uint32_t, std::shared_ptr<const Value>> older_;
   };
 
   Recent<PythonCode> codes_;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <cerrno>
@@ -13,7 +14,11 @@ namespace cowshed {
 namespace {
 
 constexpr std::size_t kWithoutStack = offsetof(cowshed_sample, stack);
-static_assert(kRegisters == COWSHED_REGISTERS);
+
+// The places of DWARF's registers in struct pt_regs.
+constexpr std::array<std::size_t, kRegisters> kPlaces = {10, 12, 11, 5, 13, 14, 4, 19, 9,
+                                                         8,  7,  6,  3, 2,  1,  0, 16};
+constexpr std::size_t kOriginalRax = 15;
 
 CopyClass class_of(__u32 fault_class) {
   switch (fault_class) {
@@ -28,6 +33,7 @@ CopySample described(const cowshed_sample& from) {
   sample.process_id = from.process_id;
   sample.pid = static_cast<int>(from.pid);
   sample.execs = from.execs;
+  sample.copies = from.copies;
   sample.address = from.address;
   sample.copy_class = class_of(from.fault_class);
   static_assert(static_cast<int>(AccessFailure::other) == COWSHED_OTHER_FAILURE);
@@ -35,8 +41,10 @@ CopySample described(const cowshed_sample& from) {
   sample.is_handled = from.is_handled != 0;
   sample.arena.assign(from.arena, strnlen(from.arena, sizeof from.arena));
   sample.user_mode = from.user_mode != 0;
-  if (from.system_call != UINT64_MAX) sample.system_call = from.system_call;
-  std::copy(std::begin(from.registers), std::end(from.registers), sample.registers.begin());
+  for (std::size_t i = 0; i < kRegisters; ++i)
+    sample.registers.at(i) = from.registers[kPlaces.at(i)];  // NOLINT(*-constant-array-index)
+  const std::uint64_t system_call = from.registers[kOriginalRax];
+  if (!sample.user_mode && system_call != UINT64_MAX) sample.system_call = system_call;
   std::copy(std::begin(from.instruction), std::end(from.instruction), sample.instruction.begin());
   sample.instruction_bytes = from.instruction_bytes;
   static_assert(MemoryAround::kLines == COWSHED_LINES_AROUND &&

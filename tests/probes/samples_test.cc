@@ -89,6 +89,19 @@ TEST_F(Samples, OneOfEachBlockOfAPeriod) {
   EXPECT_THAT(places, SizeIs(kPeriod));
 }
 
+TEST_F(Samples, AThreadThatCopiesMuchIsSampledLess) {
+  // 8 samples each of blocks of 4, 8, 16 and 32 copies are 480 copies; then come blocks of 64.
+  const SampledRun some = run({.period = 4, .samples_of_period = 8}, "anon_copied", 5000);
+  const std::uint64_t pages = some.subject.measured.copied_pages();
+  EXPECT_GE(some.samples.size(), 32 + (pages - 480) / 64);
+  EXPECT_LE(some.samples.size(), 32 + (pages - 480) / 64 + 1);
+  std::map<std::uint64_t, int> by_block;
+  for (const CopySample& sample : some.samples) ++by_block[sample.copies];
+  by_block.erase(64);
+  EXPECT_THAT(by_block, ElementsAre(testing::Pair(4, 8), testing::Pair(8, 8), testing::Pair(16, 8),
+                                    testing::Pair(32, 8)));
+}
+
 TEST_F(Samples, TheStackIsCutAtItsEndOrAtTheLimit) {
   const SampledRun cut = run({.period = 1, .stack_bytes = 256}, "anon_copied", 10);
   for (const CopySample& sample : cut.samples) EXPECT_THAT(sample.stack, SizeIs(256));

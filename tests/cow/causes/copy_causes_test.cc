@@ -14,7 +14,7 @@ StoreSite plain_site() {
   site.store.displacement = 0;
   site.store.text = "mov qword ptr [rdi], rax";
   site.module = "/usr/bin/program";
-  site.samples = kSamples;
+  site.samples = site.copies = kSamples;
   return site;
 }
 
@@ -87,7 +87,7 @@ TEST(Pattern, PlusAndMinusOneAtAlignedObjectsIsAReferenceCountWhereReferencesAre
 
 TEST(Pattern, OfAProcessWithFewSamplesItIsNoReferenceCount) {
   StoreSite one = reference_count();
-  one.samples = one.aligned = 1;
+  one.samples = one.copies = one.aligned = 1;
   const auto three = find_patterns({one, one, one}, releases);
   EXPECT_EQ(three.at(0).pattern, "own writes");
   EXPECT_EQ(three.at(0).samples, 3U);
@@ -104,7 +104,7 @@ TEST(Pattern, CountsOfSharedPointersAreToldByName) {
   EXPECT_EQ(evidence_of(site), "lock add dword ptr [rax + 8], 1 in " + site.functions[0] +
                                    " (program): 100 of 100 samples; +1 in 100, -1 in 0");
   StoreSite one = site;
-  one.samples = 1;
+  one.samples = one.copies = 1;
   EXPECT_EQ(find_patterns({one}, releases).at(0).pattern, "reference count");
   site.functions.erase(site.functions.begin());
   site.store.amount = 8;
@@ -259,7 +259,7 @@ TEST(Pattern, BulkStoresComeRunning) {
   site.near_page_begin = kSamples;
   EXPECT_EQ(name_of(site), "bulk copy") << "of blocks";
   StoreSite few = site;
-  few.samples = few.near_page_begin = 3;
+  few.samples = few.copies = few.near_page_begin = 3;
   EXPECT_EQ(find_patterns({few}, releases).at(0).pattern, "own writes") << "by chance";
   site.near_page_begin = 0;
   site.at_page_end = kSamples;
@@ -305,7 +305,7 @@ TEST(Pattern, TheStackAndTheKernel) {
 
 TEST(Pattern, WhatIsWrittenWhileTheProgramEndsIsApart) {
   StoreSite site = reference_count();
-  site.at_exit = 75;
+  site.at_exit = {75, 75};
   const auto patterns = find_patterns({site}, releases);
   ASSERT_EQ(patterns.size(), 2U);
   EXPECT_EQ(patterns[0].pattern, "program exit");
@@ -329,13 +329,13 @@ TEST(Pattern, AnInstructionThatCouldNotBeReadIsUnknownWhateverItsFunction) {
 
 TEST(Pattern, SharesAddUpAndTheEvidenceNamesTheTopSite) {
   StoreSite up = reference_count();
-  up.samples = up.aligned = 60;
+  up.samples = up.copies = up.aligned = 60;
   StoreSite down = reference_count();
   down.store.amount = -1;
   down.store.text = "sub qword ptr [rax], 1";
-  down.samples = down.aligned = 20;
+  down.samples = down.copies = down.aligned = 20;
   StoreSite other = plain_site();
-  other.samples = 20;
+  other.samples = other.copies = 20;
   const auto patterns = find_patterns({other, down, up}, releases);
   ASSERT_EQ(patterns.size(), 2U);
   EXPECT_EQ(patterns[0].pattern, "reference count");

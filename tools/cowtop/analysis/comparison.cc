@@ -102,7 +102,7 @@ std::optional<PagesByName> objects_of(const cow::Measurement& measurement) {
 struct Sampled {
   PagesByName pages;
   bool whole = false;
-  std::uint64_t period = 1;  // one copy in so many is a sample
+  std::uint64_t period = 1;  // one copy in so many is a sample, at least
 };
 
 template <class T, class Name>
@@ -119,7 +119,8 @@ std::optional<Sampled> sampled_of(const cow::Measurement& measurement,
     all_named = all_named && !its_name.starts_with("unknown");
   }
   result.whole = all_named && samples == measurement.sampled->samples;
-  if (measurement.sampling) result.period = measurement.sampling->period;
+  if (const auto& sampling = measurement.sampling)
+    result.period = std::max<std::uint64_t>(sampling->period, sampling->longest_period);
   return result;
 }
 

@@ -9,6 +9,7 @@ namespace cowshed::cowtop {
 namespace {
 
 constexpr std::uint32_t kUsualPeriod = 64;
+constexpr std::uint32_t kUsualSamplesOfPeriod = 128;
 constexpr std::uint32_t kMostPeriod = 1'000'000'000;
 
 }  // namespace
@@ -22,8 +23,9 @@ MeasureArguments::MeasureArguments(CLI::App& app, Otherwise otherwise)
                            " same")
                 ->type_name("USER");
   count_ = app.add_option("-c,--count", period_,
-                          "Sample one copy in N of each thread (64), as perf record -c: samples"
-                          " say which code copied, and why; counts stay exact")
+                          "Sample one copy in N of each thread, as perf record -c: samples say"
+                          " which code copied, and why; counts stay exact.  Without it N is 64, and"
+                          " grows to 1024 in a thread that copies much")
                ->type_name("N")
                ->check(CLI::Range(1U, kMostPeriod).description(""));
   app.add_flag("--no-sites", no_sites_, "Count pages alone, without samples")->excludes(count_);
@@ -37,7 +39,8 @@ Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> comm
   if (count_->count() > 0 && !can_sample)
     return wrong("-c: the pagemap backend does not see who copies");
   if (can_sample && !no_sites_)
-    options.sampling.period = count_->count() == 0 ? kUsualPeriod : period_;
+    options.sampling = count_->count() == 0 ? SamplingOptions{kUsualPeriod, kUsualSamplesOfPeriod}
+                                            : SamplingOptions{period_};
   TRY(options.selection, selected_.selection());
   if (options.selection && !options.command.empty())
     return wrong("give either " + options.selection->text() + " or a command, not both");

@@ -45,7 +45,12 @@ static void describe(auto& io, Type<FailedAccess> /*type*/) {
   COWSHED_JSON_FIELDS(address, mapping, reason, frames, stack)
   io.field_if([](const Struct& access) { return access.handled; }, "handled", &Struct::handled);
 }
-COWSHED_JSON_STRUCT(SamplingSummary, period, emitted, received, lost, unread)
+static void describe(auto& io, Type<SamplingSummary> /*type*/) {
+  using Struct = SamplingSummary;
+  COWSHED_JSON_FIELDS(period, emitted, received, lost, unread)
+  io.field_if([](const Struct& sampling) { return sampling.longest_period > sampling.period; },
+              "longest_period", &Struct::longest_period);
+}
 COWSHED_JSON_STRUCT(CopyPattern, pattern, share, samples, evidence)
 COWSHED_JSON_STRUCT(MemorySample, shared_bytes, private_bytes, sampled_ns)
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)

@@ -295,11 +295,14 @@ std::string sampled_lines(const cow::Measurement& measurement, std::string_view 
   for (const cow::ProcessCopies& process : measurement.processes)
     copied += process.copied_pages().value_or(0);
   std::string text;
+  const cow::SamplingSummary& sampling = *measurement.sampling;
+  std::string period = fmt::format("{}", sampling.period);
+  if (sampling.longest_period > sampling.period)
+    period += fmt::format(" to {}", sampling.longest_period);
   text += fmt::format(
       "code sites of {}, estimated from {} samples, 1 in {} copies; {} samples lost{}\n", whose,
-      sampled.samples, measurement.sampling->period, measurement.sampling->lost,
-      measurement.sampling->lost == 0 ? ""
-                                      : ", of whatever copied fastest; a larger -c loses fewer");
+      sampled.samples, period, sampling.lost,
+      sampling.lost == 0 ? "" : ", of whatever copied fastest; a larger -c loses fewer");
   for (std::size_t i = 0; i < sampled.sites.size() && i < kMostSites; ++i)
     text += site_lines(sampled.sites[i], copied);
   for (std::size_t i = 0; i < sampled.mappings.size() && i < kMostMappings; ++i) {
