@@ -12,6 +12,8 @@ constexpr std::uint8_t kRexW = 0x08;
 constexpr std::uint8_t kGroup1Imm8 = 0x83;  // a group of opcodes with add and sub
 constexpr std::uint8_t kGroup5 = 0xff;      // a group with dec
 constexpr std::uint8_t kTwoBytes = 0x0f;
+constexpr std::uint8_t kLea = 0x8d;
+constexpr std::uint8_t kMovToMemory = 0x89;
 constexpr std::uint8_t kXadd = 0xc1;
 constexpr unsigned kAdd = 0;
 constexpr unsigned kDec = 1;
@@ -61,13 +63,35 @@ bool is_jump_on_zero(Code code) {
   return code[0] == kTwoBytes && (code[1] | 1U) == (kNearEqual | 1U);
 }
 
+bool is_rex(std::uint8_t byte) { return (byte & 0xf0U) == 0x40U; }
+
 // Whether the code compares the old value with 1: by cmp 1, or by sub 1.
 bool is_compare_with_one(Code code) {
-  if (!code.empty() && (code[0] & 0xf0U) == 0x40U) code = code.subspan(1);
+  if (!code.empty() && is_rex(code[0])) code = code.subspan(1);
   constexpr unsigned kCompareRegister = 0xf8;
   constexpr unsigned kSubtractFromRegister = 0xe8;
   return code.size() >= 3 && code[0] == kGroup1Imm8 && code[2] == 1 &&
          ((code[1] & 0xf8U) == kCompareRegister || (code[1] & 0xf8U) == kSubtractFromRegister);
+}
+
+// lea -1(%a),%b; mov %b,(counter); cmp $1,%a; je: as g++ compiles std::shared_ptr in a program that
+// has one thread.
+std::optional<CounterField> stored_release_at(Code code) {
+  constexpr std::size_t kLeaBytes = 3;
+  constexpr std::uint8_t kMinusOne = 0xff;
+  if (code.size() <= kLeaBytes + 1 || code[1] >> 6U != 1 || code[2] != kMinusOne)
+    return std::nullopt;
+  const std::uint8_t prefix = is_rex(code[kLeaBytes]) ? code[kLeaBytes] : 0;
+  code = code.subspan(prefix == 0 ? kLeaBytes : kLeaBytes + 1);
+  if (code[0] != kMovToMemory) return std::nullopt;
+  const auto operand = field_operand(code.subspan(1));
+  if (!operand) return std::nullopt;
+  code = code.subspan(1 + operand->length);
+  if (!is_compare_with_one(code)) return std::nullopt;
+  constexpr std::size_t kCompareBytes = 3;
+  if (!is_jump_on_zero(code.subspan(is_rex(code[0]) ? kCompareBytes + 1 : kCompareBytes)))
+    return std::nullopt;
+  return CounterField{operand->displacement, (prefix & kRexW) != 0 ? 8U : 4U};
 }
 
 std::optional<CounterField> release_at(Code code, unsigned width) {
@@ -100,9 +124,13 @@ std::map<CounterField, std::size_t> release_sites(Code code) {
   std::map<CounterField, std::size_t> sites;
   for (std::size_t i = 0; i < code.size(); ++i) {
     const std::uint8_t byte = code[i];
+    if (byte == kLea) {
+      if (const auto field = stored_release_at(code.subspan(i))) ++sites[*field];
+      continue;
+    }
     if (byte != kGroup1Imm8 && byte != kGroup5 && byte != kTwoBytes) continue;
     const std::uint8_t before = i > 0 ? code[i - 1] : 0;
-    const bool is_wide = (before & 0xf0U) == 0x40U && (before & kRexW) != 0;
+    const bool is_wide = is_rex(before) && (before & kRexW) != 0;
     // Without a prefix, these bytes are too often the end of a call and the beginning of a mov.
     constexpr std::uint8_t kLock = 0xf0;
     if (byte == kGroup5 && !is_wide && before != kLock) continue;

@@ -21,6 +21,12 @@ TEST(ReleaseSites, FindsEveryWayToTakeOneOffAndJump) {
       {"lock decl (%rdi); je", "f0 ff 0f 74 05", {0, 4}},
       {"decq 8(%rdi); je", "48 ff 4f 08 74 05", {8, 8}},
       {"lock xaddl %eax,8(%rdi); cmpl $1,%eax", "f0 0f c1 47 08 83 f8 01", {8, 4}},
+      {"leal -1(%rax),%edx; movl %edx,8(%r15); cmpl $1,%eax; jne",
+       "8d 50 ff 41 89 57 08 83 f8 01 0f 85 6a ff ff ff",
+       {8, 4}},
+      {"leaq -1(%r8),%rdx; movq %rdx,(%rbx); cmpq $1,%r8; je",
+       "49 8d 50 ff 48 89 13 49 83 f8 01 74 07",
+       {0, 8}},
       {"lock xaddl %eax,0x80(%rdi); subl $1,%eax", "f0 0f c1 87 80 00 00 00 83 e8 01", {0x80, 4}},
       {"lock xaddq %rax,(%rdi); cmpq $1,%rax", "f0 48 0f c1 07 48 83 f8 01", {0, 8}},
   };
@@ -37,14 +43,18 @@ TEST(ReleaseSites, FindsEveryWayToTakeOneOffAndJump) {
 
 TEST(ReleaseSites, WhatOnlyCountsIsNone) {
   const char* others[] = {
-      "48 83 03 01 74 05",              // addq $1,(%rbx); je
-      "48 83 2b 02 74 05",              // subq $2,(%rbx); je
-      "48 83 2b 01 90",                 // subq $1,(%rbx); nop
-      "48 83 2b 01 78 05",              // subq $1,(%rbx); js
-      "48 83 eb 01 74 05",              // subq $1,%rbx; je
-      "48 83 2c cb 01 74 05",           // subq $1,(%rbx,%rcx,8); je
-      "48 83 2d 10 00 00 00 01 74 05",  // subq $1,16(%rip); je
-      "ff 0f 74 05",                    // decl (%rdi); je: or the end of a call
+      "48 83 03 01 74 05",                    // addq $1,(%rbx); je
+      "48 83 2b 02 74 05",                    // subq $2,(%rbx); je
+      "48 83 2b 01 90",                       // subq $1,(%rbx); nop
+      "48 83 2b 01 78 05",                    // subq $1,(%rbx); js
+      "48 83 eb 01 74 05",                    // subq $1,%rbx; je
+      "48 83 2c cb 01 74 05",                 // subq $1,(%rbx,%rcx,8); je
+      "48 83 2d 10 00 00 00 01 74 05",        // subq $1,16(%rip); je
+      "ff 0f 74 05",                          // decl (%rdi); je: or the end of a call
+      "8d 50 fe 41 89 57 08 83 f8 01 74 05",  // leal -2(%rax),%edx; ...
+      "8d 50 ff 41 89 57 08 83 f8 01 78 05",  // ...; js
+      "8d 50 ff 41 89 57 08 83 f8 02 74 05",  // ...; cmpl $2,%eax; je
+      "8d 50 ff 41",                          // cut
       "",
   };
   for (const char* code : others) EXPECT_EQ(release_sites(bytes_of(code)), Sites{}) << code;
