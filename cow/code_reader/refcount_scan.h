@@ -20,8 +20,9 @@ struct CounterField {
 
 // Counts, by counter, the sites in x86-64 code that release a reference: they subtract 1 from a
 // counter in memory and jump if the result is zero (`lock dec`, `sub 1`, `add -1`, with je or jne;
-// `lock xadd`, or `lea -1` and a store, with a compare with 1).  Hardly any other code does that.  Only displacements below
-// 128 bytes count.  It finds byte patterns without disassembly, in a few ms for a large binary.
+// `lock xadd`, or `lea -1` and a store, with a compare with 1).  Hardly any other code does that.
+// Only displacements below 128 bytes count.  It finds byte patterns without disassembly, in a few
+// ms for a large binary.
 std::map<CounterField, std::size_t> release_sites(std::span<const std::uint8_t> code);
 
 }  // namespace cowshed::cow

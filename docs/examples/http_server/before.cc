@@ -45,9 +45,11 @@ void add_words(Catalogue& catalogue, const Ptr<Package>& package, std::string_vi
     }
     word.clear();
   };
-  for (const unsigned char c : text)
+  for (const char each : text) {
+    const auto c = static_cast<unsigned char>(each);
     if (std::isalnum(c) != 0) word += static_cast<char>(std::tolower(c));
     else end_word();
+  }
   end_word();
 }
 
