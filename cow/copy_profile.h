@@ -14,8 +14,8 @@
 
 // The code that made copies and the memory that was copied, from samples: one copy in `period` of
 // each thread.  A thread with many samples may have a longer period.  An estimate spreads a
-// process's exact number of copies over its samples, each by what it stands for.  In a sum over
-// processes, those with few or no samples are estimated together.  Only the tracepoint backend
+// process's exact number of copies over its samples: more to those of longer periods.  In a sum
+// over processes, those with few or no samples are estimated together.  Only the tracepoint backend
 // samples copies.  All types here are values and may cross threads.
 namespace cowshed::cow {
 

@@ -23,8 +23,8 @@ struct StackWalker::State {
     std::uint64_t depth = CodeReader::Location::kNotOnStack;
   };
   std::vector<Caller> callers;
-  std::vector<Caller> reads;     // the words, and where they are
-  std::size_t caller_reads = 0;  // up to that of the last caller
+  std::vector<Caller> reads;  // the words, and where they are
+  std::size_t next_read = 0;  // reads before it are of known callers
 };
 
 struct StackWalker::Callbacks {
@@ -66,12 +66,12 @@ struct StackWalker::Callbacks {
     // A return address may lie beyond the end of the function that made the call.
     const bool interrupted = state->callers.empty() || is_activation;
     State::Caller caller{interrupted ? pc : pc - 1};
-    const auto rest = state->reads.begin() + static_cast<std::ptrdiff_t>(state->caller_reads);
+    const auto rest = state->reads.begin() + static_cast<std::ptrdiff_t>(state->next_read);
     const auto read = std::find_if(rest, state->reads.end(),
                                    [&](const State::Caller& each) { return each.pc == pc; });
     if (read != state->reads.end()) {
       caller.depth = read->depth;
-      state->caller_reads = static_cast<std::size_t>(read - state->reads.begin()) + 1;
+      state->next_read = static_cast<std::size_t>(read - state->reads.begin()) + 1;
     }
     state->callers.push_back(caller);
     state->at_work_on(state->walker->located(caller.pc).binary);
@@ -115,7 +115,7 @@ CodeReader::Walk StackWalker::walk(const CopySample& sample) {
   state_->misses = 0;
   state_->callers.clear();
   state_->reads.clear();
-  state_->caller_reads = 0;
+  state_->next_read = 0;
   int outcome = -1;
   if (attached_)
     outcome = ::dwfl_getthread_frames(dwfl_.get(), kThread, Callbacks::frame, state_.get());

@@ -142,7 +142,10 @@ bool StackUnwinder::is_same(const Walked& known, const CopySample& sample) {
 }
 
 const CodeStack& StackUnwinder::unwind(const CopySample& sample) {
-  if (known_.size() >= kMostKnown) known_.clear();
+  if (walks_ >= kMostKnown) {
+    known_.clear();
+    walks_ = 0;
+  }
   std::vector<Walked>& known = known_[sample[Register::rip]];
   const auto found = std::find_if(known.rbegin(), known.rend(),
                                   [&](const Walked& each) { return is_same(each, sample); });
@@ -151,6 +154,7 @@ const CodeStack& StackUnwinder::unwind(const CopySample& sample) {
     return known.back().stack;
   }
   if (known.size() == kMostOfOne) known.erase(known.begin());
+  else ++walks_;
   return known.emplace_back(walk(sample)).stack;
 }
 

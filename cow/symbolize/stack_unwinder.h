@@ -80,6 +80,7 @@ class StackUnwinder {
   std::vector<CodeReader::Module> modules_;
   std::optional<PythonLayout> python_;
   std::unordered_map<std::uint64_t, std::vector<Walked>> known_;  // by rip, the latest last
+  std::size_t walks_ = 0;                                         // in known_
   std::map<std::uint64_t, std::string> names_;                    // by address
 };
 
