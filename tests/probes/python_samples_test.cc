@@ -87,9 +87,9 @@ class PythonSamples : public NeedsProbes, public testing::WithParamInterface<std
     std::ifstream lines(list);
     int pid = 0;
     for (Child child; lines >> pid >> child.function >> child.line >> child.type;) {
-      child.copied_pages = run.copied_pages(pid);
-      child.samples = run.samples(pid);
-      children.push_back(std::move(child));
+      children.push_back(child);
+      children.back().copied_pages = run.copied_pages(pid);
+      children.back().samples = run.samples(pid);
     }
     return children;
   }

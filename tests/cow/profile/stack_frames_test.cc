@@ -28,11 +28,11 @@ std::vector<std::string> functions_of(const std::vector<Frame>& frames) {
   return functions;
 }
 
-const Frame kTotal = python("total", "/app/pool.py");
-const Frame kMain = python("<module>", "/app/pool.py", 9);
+const Frame total_frame = python("total", "/app/pool.py");
+const Frame module_frame = python("<module>", "/app/pool.py", 9);
 
 std::vector<std::string> folded_into(const std::vector<Frame>& stack) {
-  return functions_of(with_python_frames(stack, {&kTotal, &kMain}));
+  return functions_of(with_python_frames(stack, {&total_frame, &module_frame}));
 }
 
 TEST(StackFrames, PythonTakesThePlaceOfItsInterpreter) {
@@ -58,7 +58,7 @@ TEST(StackFrames, AnInterpreterWithoutSymbolsIsKnownByItsFile) {
 
 TEST(StackFrames, OfPythonNameTheInterpretersFile) {
   const auto frames = with_python_frames(
-      {native("add", "/app/_core.so"), native("_PyEval_EvalFrameDefault")}, {&kTotal});
+      {native("add", "/app/_core.so"), native("_PyEval_EvalFrameDefault")}, {&total_frame});
   EXPECT_EQ(frames.back().module, "/usr/bin/python3.11");
 }
 
@@ -73,17 +73,18 @@ std::string site_of(const std::vector<Frame>& stack) {
 }
 
 TEST(StackFrames, TheSiteIsTheProgramsOwnInnermostLine) {
-  EXPECT_EQ(site_of({native("list_dealloc"), kTotal, kMain}), "total (pool.py:4)");
-  EXPECT_THAT(
-      functions_of(site_frames({native("list_dealloc"),
-                                python("loads", "/usr/lib/python3.11/pickle.py"), kTotal, kMain})),
-      ElementsAre("list_dealloc", "loads", "total"))
+  EXPECT_EQ(site_of({native("list_dealloc"), total_frame, module_frame}), "total (pool.py:4)");
+  EXPECT_THAT(functions_of(site_frames({native("list_dealloc"),
+                                        python("loads", "/usr/lib/python3.11/pickle.py"),
+                                        total_frame, module_frame})),
+              ElementsAre("list_dealloc", "loads", "total"))
       << "with what it called";
-  EXPECT_EQ(site_of({python("_handle_fromlist", "<frozen importlib._bootstrap>"), kTotal}),
+  EXPECT_EQ(site_of({python("_handle_fromlist", "<frozen importlib._bootstrap>"), total_frame}),
             "total (pool.py:4)");
-  EXPECT_EQ(site_of({python("get", "/srv/venv/lib/python3.12/site-packages/django/db.py"), kTotal}),
-            "total (pool.py:4)");
-  EXPECT_EQ(site_of({python("run", "<string>"), kMain}), "run (<string>:4)");
+  EXPECT_EQ(
+      site_of({python("get", "/srv/venv/lib/python3.12/site-packages/django/db.py"), total_frame}),
+      "total (pool.py:4)");
+  EXPECT_EQ(site_of({python("run", "<string>"), module_frame}), "run (<string>:4)");
 }
 
 TEST(StackFrames, WithoutALineOfItsOwnTheSiteIsAPackages) {
@@ -103,11 +104,11 @@ TEST(StackFrames, WithoutALineOfItsOwnTheSiteIsAPackages) {
 
 // Its caller's line would be wrong.
 TEST(StackFrames, TheSiteMayBeALineThatIsNotKnown) {
-  EXPECT_EQ(site_of({python("unknown Python code", "", 0), kMain}), "unknown Python code");
+  EXPECT_EQ(site_of({python("unknown Python code", "", 0), module_frame}), "unknown Python code");
 }
 
 TEST(StackFrames, OfPythonAreFoldedWithTheirLines) {
-  EXPECT_EQ(fold({native("list_dealloc"), kTotal, python("a;b", "/app/x.py")}, true),
+  EXPECT_EQ(fold({native("list_dealloc"), total_frame, python("a;b", "/app/x.py")}, true),
             "[callers not seen];a:b (x.py:4);total (pool.py:4);list_dealloc");
 }
 

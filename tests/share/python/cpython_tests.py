@@ -1,17 +1,14 @@
-"""Runs CPython's own tests, unmodified, after freeze(): cpython_tests.py [MODULE...]"""
+"""Runs CPython's own tests, unmodified, after freeze(): cpython_tests.py MODULE..."""
 
 import sys
 import unittest
 
 import cowshed
 
-MODULES = """test_dict test_list test_tuple test_set test_str test_bytes test_int test_float test_json test_copy
-             test_pickle test_functools test_asyncio""".split()
-
 
 def main(*modules):
     suite = unittest.TestSuite()
-    for name in modules or MODULES:
+    for name in modules:
         suite.addTest(unittest.defaultTestLoader.loadTestsFromName("test." + name))
     print(cowshed.freeze(), file=sys.stderr)
     result = unittest.TextTestRunner(stream=sys.stdout, verbosity=1, buffer=True).run(suite)
