@@ -23,7 +23,7 @@ TEXTS = {
 # As on any Debian; what else a script may call comes from busybox.
 PROGRAMS = ("dash", "sleep", "setpriv")
 # In the order in which they are loaded; zram's are those that this kernel has as modules.
-MODULES = ("brd",)
+MODULES = ("brd", "overlay")
 ZRAM_MODULES = ("zsmalloc", "lzo-rle", "lz4_compress", "lz4hc_compress", "zram")
 
 

@@ -1,3 +1,6 @@
+#include <gmock/gmock.h>
+#include <optional>
+
 #include <cowshed/cow/open_backend.h>
 #include <cowshed/tests/cow/backends/measure_command.h>
 #include <cowshed/tests/support/folder.h>
@@ -15,45 +18,50 @@ set -e
 mount -t tmpfs none "$1"
 cd "$1"
 mkdir upper work root lower lower/tmp lower/old
-cp -L --parents $(ldd "$2" | grep -o '/[^ ]*') lower
+for library in $(LD_TRACE_LOADED_OBJECTS=1 "$2" | grep -o '/[^ ]*'); do
+  mkdir -p "lower${library%/*}"
+  cp -L "$library" "lower$library"
+done
 cp "$2" lower/subject
 mount -t overlay overlay -o userxattr,lowerdir=lower,upperdir=upper,workdir=work root
 mount -t tmpfs none root/tmp
 cd root
-pivot_root . old
+pivot_root . old || exec chroot . /subject "$3" "$4"  # a guest's first root cannot be left
 exec /subject "$3" "$4"
 )";
 
 class InNamespaces : public cowshed::test::NeedsProbes {
  protected:
-  Measurement run(const std::string& kind, int pages) const {
+  static Measurement run(const std::string& kind, int pages) {
+    const cowshed::test::Folder folder;
     const OpenedBackend opened =
         open_backend(BackendChoice::tracepoint, {.period = 1, .buffer_bytes = 64 << 20}).value();
     return test::measure_command(
         *opened.backend,
         {"/usr/bin/unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "/bin/sh",
-         "-c", kContainer, "sh", folder_ / "", SITE_SUBJECT, kind, std::to_string(pages)});
+         "-c", kContainer, "sh", folder / "", SITE_SUBJECT, kind, std::to_string(pages)});
   }
 
-  static const CodeSite* find(const Measurement& measured, const std::string& function) {
-    for (const CodeSite& site : measured.sampled->sites)
-      if (site.frames.back().function.find(function) != std::string::npos) return &site;
-    return nullptr;
+  // A process that nobody saw alive has no names: on a slow machine a longer life helps.
+  static std::optional<CodeSite> site_of(const std::string& kind, const std::string& function) {
+    for (const int pages : {20'000, 100'000, 200'000}) {
+      const Measurement measured = run(kind, pages);
+      for (const CodeSite& site : measured.sampled->sites)
+        if (site.frames.back().function.find(function) != std::string::npos) return site;
+    }
+    return std::nullopt;
   }
-
-  const cowshed::test::Folder folder_;
 };
 
 TEST_F(InNamespaces, LinesAreThoseOfTheContainersFiles) {
-  const Measurement measured = run("shares", 20'000);
-  const CodeSite* site = find(measured, "copy_often");
-  ASSERT_NE(site, nullptr);
+  const std::optional<CodeSite> site = site_of("shares", "copy_often");
+  ASSERT_TRUE(site);
   EXPECT_EQ(site->frames.back().line, test::line_of(SITE_SUBJECT, "copy_often"));
-  EXPECT_EQ(site->frames.back().module, "/subject");
+  EXPECT_THAT(site->frames.back().module, testing::EndsWith("/subject"));
 }
 
 TEST_F(InNamespaces, GeneratedCodeIsNamedByTheMapOfThePidThatTheContainerKnows) {
-  EXPECT_NE(find(run("generated", 20'000), "py::generated:/app.py"), nullptr);
+  EXPECT_TRUE(site_of("generated", "py::generated:/app.py"));
 }
 
 }  // namespace
