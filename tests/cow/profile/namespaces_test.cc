@@ -1,4 +1,3 @@
-#include <gmock/gmock.h>
 #include <optional>
 
 #include <cowshed/cow/open_backend.h>
@@ -26,7 +25,10 @@ cp "$2" lower/subject
 mount -t overlay overlay -o userxattr,lowerdir=lower,upperdir=upper,workdir=work root
 mount -t tmpfs none root/tmp
 cd root
-pivot_root . old || exec chroot . /subject "$3" "$4"  # a guest's first root cannot be left
+pivot_root . old || {  # a guest's first root cannot be left
+  mount --move . /
+  exec chroot . /subject "$3" "$4"
+}
 exec /subject "$3" "$4"
 )";
 
@@ -57,7 +59,7 @@ TEST_F(InNamespaces, LinesAreThoseOfTheContainersFiles) {
   const std::optional<CodeSite> site = site_of("shares", "copy_often");
   ASSERT_TRUE(site);
   EXPECT_EQ(site->frames.back().line, test::line_of(SITE_SUBJECT, "copy_often"));
-  EXPECT_THAT(site->frames.back().module, testing::EndsWith("/subject"));
+  EXPECT_EQ(site->frames.back().module, "/subject");
 }
 
 TEST_F(InNamespaces, GeneratedCodeIsNamedByTheMapOfThePidThatTheContainerKnows) {
