@@ -68,8 +68,10 @@ class Backend {
   virtual Expected<void> sample() = 0;
   virtual std::chrono::milliseconds interval() const = 0;
 
-  // Call take_pending() this often between samples; nullopt: never.  It empties the kernel's buffer
-  // in a fraction of the time of sample().  It returns true if sample() is due now.
+  // Between samples, call take_pending() when pending_fd() is readable, and from then on this often
+  // until pending_interval() is nullopt.  It empties the kernel's buffer in a fraction of the time
+  // of sample().  It returns true if sample() is due now.
+  virtual int pending_fd() const { return -1; }
   virtual std::optional<std::chrono::milliseconds> pending_interval() const { return std::nullopt; }
   virtual bool take_pending() { return false; }
 

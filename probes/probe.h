@@ -76,6 +76,9 @@ class Probe {
   // none before its exec.  Lost samples do not change the counts of copies.
   Expected<std::vector<CopySample>> take_samples();
 
+  // Readable as soon as there is a sample.
+  int samples_fd() const;
+
   // Returns the numbers of samples: emitted == received + lost, once all were taken.
   Expected<SampleCounts> sample_counts() const;
 

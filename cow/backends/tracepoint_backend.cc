@@ -25,12 +25,13 @@ constexpr std::uint64_t kUnchangedNs = 1'000'000'000;  // between scans without 
 
 constexpr std::chrono::milliseconds kShortestInterval{10};
 constexpr std::chrono::milliseconds kLongestInterval{1000};
-// Snapshots take at most a twentieth of the time, and scans as much.
+// Snapshots take at most a twentieth of the time, and scans a 200th.
 constexpr std::uint64_t kCostShare = 20;
+constexpr std::uint64_t kScansShare = 200;
 // In the long run each takes a 400th of a CPU; the first seconds may take more.
 constexpr std::uint64_t kLongRunShare = 400;
 constexpr std::uint64_t kFirstSnapshotsNs = 50'000'000;
-constexpr std::uint64_t kFirstScansNs = 100'000'000;
+constexpr std::uint64_t kFirstScansNs = 50'000'000;
 
 // Some 140 MB, if copies are sampled faster than they are attributed.
 constexpr std::size_t kMostTakenMeanwhile = 16'384;
@@ -98,7 +99,7 @@ PageRanges private_arena_pages(const ProcFiles& proc, pid_t pid) {
 TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& sampling, ProcFiles proc)
     : probe_(std::move(probe)),
       proc_(std::move(proc)),
-      scans_(kCostShare),
+      scans_(kScansShare),
       scan_budget_(kLongRunShare, kFirstScansNs),
       snapshot_budget_(kLongRunShare, kFirstSnapshotsNs) {
   if (sampling.period == 0) return;
@@ -173,7 +174,7 @@ std::chrono::milliseconds TracepointBackend::interval() const {
 }
 
 std::optional<std::chrono::milliseconds> TracepointBackend::pending_interval() const {
-  if (!profiler_) return std::nullopt;
+  if (!pending_) return std::nullopt;
   return kShortestInterval;
 }
 
@@ -181,8 +182,9 @@ std::optional<std::chrono::milliseconds> TracepointBackend::pending_interval() c
 // snapshot is due now, unless the budget is spent.
 bool TracepointBackend::take_pending() {
   if (!profiler_) return false;
-  if (!take_samples()) return true;  // sample() returns the error
   taken_meanwhile_ = 0;
+  if (!take_samples()) return true;  // sample() returns the error
+  pending_ = taken_meanwhile_ > 0;
   profiler_->attribute_known([this] { take_samples_meanwhile(); });
   return profiler_->is_waiting() && snapshot_budget_.is_left(monotonic_ns());
 }
@@ -224,9 +226,14 @@ Expected<void> TracepointBackend::sample() {
   usual_snapshot_cost_ns_ = std::min(cost, std::exchange(last_snapshot_cost_ns_, cost));
   scan_memory(snapshot);
   std::vector<pid_t> pids;
-  for (const auto& [id, process] : processes_)
-    if (process.copies.alive && !process.copies.shares_memory) pids.push_back(process.copies.pid);
-  memory_.sample(proc_, pids);
+  std::uint64_t allocated = 0;
+  for (const auto& [id, process] : processes_) {
+    const ProcessCopies& copies = process.copies;
+    allocated +=
+        (copies.copied_pages().value_or(0) + copies.zero_filled_pages.value_or(0)) * kPageSize;
+    if (copies.alive && !copies.shares_memory) pids.push_back(copies.pid);
+  }
+  memory_.sample(proc_, pids, allocated);
   forget_the_ended(snapshot);
   return {};
 }

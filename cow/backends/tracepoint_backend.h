@@ -40,6 +40,7 @@ class TracepointBackend : public Backend {
   bool measures(pid_t pid) const override { return alive_.contains(pid); }
   Expected<void> sample() override;
   std::chrono::milliseconds interval() const override;
+  int pending_fd() const override { return profiler_ ? probe_.samples_fd() : -1; }
   std::optional<std::chrono::milliseconds> pending_interval() const override;
   bool take_pending() override;
   bool any_alive() const override;
@@ -111,6 +112,7 @@ class TracepointBackend : public Backend {
   std::optional<SamplingSummary> sampling_;
   std::unique_ptr<CopyProfiler> profiler_;  // null: copies are not sampled
   std::size_t taken_meanwhile_ = 0;         // samples of copies, since the last sample()
+  bool pending_ = false;                    // the last take_pending() took some
 };
 
 }  // namespace cowshed::cow

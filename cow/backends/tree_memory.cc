@@ -3,11 +3,19 @@
 
 namespace cowshed::cow {
 
-void TreeMemoryMeter::sample(const ProcFiles& proc, const std::vector<pid_t>& pids) {
+bool TreeMemoryMeter::may_exceed_peak(std::uint64_t allocated) const {
+  constexpr std::uint64_t kMargin = 25;
+  if (!memory_ || allocated < last_allocated_) return false;
+  const std::uint64_t now = memory_->pss_bytes + (allocated - last_allocated_);
+  return now > memory_->peak_pss_bytes + memory_->peak_pss_bytes / kMargin;
+}
+
+void TreeMemoryMeter::sample(const ProcFiles& proc, const std::vector<pid_t>& pids,
+                             std::uint64_t allocated) {
   const std::uint64_t start = monotonic_ns();
-  const bool is_due = pace_.is_due(start) || pids.size() != processes_;
-  if (pids.empty() || !is_due || !left_.is_left(start)) return;
-  processes_ = pids.size();
+  const bool is_due = pace_.is_due(start) || (may_exceed_peak(allocated) && peaks_.is_left(start));
+  if (pids.empty() || !is_due) return;
+  last_allocated_ = allocated;
   const std::uint64_t begin = thread_cpu_ns();
   TreeMemory now;
   for (const pid_t pid : pids) {
@@ -22,8 +30,9 @@ void TreeMemoryMeter::sample(const ProcFiles& proc, const std::vector<pid_t>& pi
     ++now.processes;
   }
   const std::uint64_t end = monotonic_ns();
-  pace_.ran(end, thread_cpu_ns() - begin);
-  left_.spend(end, thread_cpu_ns() - begin);
+  const std::uint64_t took = thread_cpu_ns() - begin;
+  pace_.ran(end, took);
+  peaks_.spend(end, took);
   if (now.processes == 0) return;
   now.peak_pss_bytes = now.pss_bytes;
   if (memory_ && memory_->peak_pss_bytes >= now.pss_bytes) {

@@ -10,25 +10,28 @@
 
 namespace cowshed::cow {
 
-// Sums the memory of a process tree: every 100 ms and when processes came or went, for at most a
-// twentieth of one CPU's time at first, and an 800th in the long run.
+// Sums the memory of a process tree: every 100 ms, for at most a 400th of one CPU's time, and when
+// it may exceed its peak by a 25th, for 100 ms at first and an 800th of the time.
 class TreeMemoryMeter {
  public:
   // Reads the memory of each of `pids` if it is time to.  No two of them may share an address
-  // space, as a child of vfork and its parent do.
-  void sample(const ProcFiles& proc, const std::vector<pid_t>& pids);
+  // space, as a child of vfork and its parent do.  `allocated` is what the processes of the tree
+  // have allocated so far, ended ones included, in bytes; 0: not known.
+  void sample(const ProcFiles& proc, const std::vector<pid_t>& pids, std::uint64_t allocated = 0);
   // nullopt: not sampled yet, or none could be read.
   const std::optional<TreeMemory>& memory() const { return memory_; }
 
  private:
-  static constexpr std::uint64_t kCostFactor = 20;
+  bool may_exceed_peak(std::uint64_t allocated) const;
+
+  static constexpr std::uint64_t kCostFactor = 400;
   static constexpr std::uint64_t kLeastPauseNs = 100'000'000;
-  static constexpr std::uint64_t kLongShare = 800;
-  static constexpr std::uint64_t kBurstNs = 500'000'000;
+  static constexpr std::uint64_t kPeaksShare = 800;
+  static constexpr std::uint64_t kFirstPeaksNs = 100'000'000;
 
   internal::DutyCycle pace_{kCostFactor, kLeastPauseNs};
-  internal::TokenBucket left_{kLongShare, kBurstNs};
-  std::size_t processes_ = 0;  // at the last sample
+  internal::TokenBucket peaks_{kPeaksShare, kFirstPeaksNs};
+  std::uint64_t last_allocated_ = 0;
   std::optional<TreeMemory> memory_;
 };
 

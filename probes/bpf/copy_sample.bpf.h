@@ -158,7 +158,7 @@ __noinline int drop_fork(struct thread_state* thread) {
 static __always_inline void send_fork(struct thread_state* thread) {
   struct cowshed_key key = thread->key;
   struct fork_record* record = bpf_map_lookup_elem(&forks, &key);
-  if (record) bpf_ringbuf_output(&samples, record, sizeof *record, BPF_RB_NO_WAKEUP);
+  if (record) bpf_ringbuf_output(&samples, record, sizeof *record, 0);
   drop_fork(thread);
 }
 
@@ -176,8 +176,7 @@ __noinline int take_sample(struct thread_state* thread, __u32 copies) {
   if (stack_bytes > COWSHED_STACK_BYTES) stack_bytes = COWSHED_STACK_BYTES;
   counts->emitted++;
   if (bpf_ringbuf_output(&samples, sample,
-                         __builtin_offsetof(struct cowshed_sample, stack) + stack_bytes,
-                         BPF_RB_NO_WAKEUP)) {
+                         __builtin_offsetof(struct cowshed_sample, stack) + stack_bytes, 0)) {
     counts->lost++;
   }
   return 0;

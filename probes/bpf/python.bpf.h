@@ -178,8 +178,7 @@ __noinline __u32 send_code(__u64 written, __u64 copied, __u32 first_line) {
   __u32 id = __sync_fetch_and_add(&last_python_id, 1) + 1;
   code->id = id;
   if (bpf_ringbuf_output(&samples, code,
-                         __builtin_offsetof(struct cowshed_python_code, lines) + lines,
-                         BPF_RB_NO_WAKEUP)) {
+                         __builtin_offsetof(struct cowshed_python_code, lines) + lines, 0)) {
     return 0;
   }
   keep_id(scratch, id);
@@ -338,7 +337,7 @@ __noinline __u32 send_type(__u64 written, __u64 copied) {
     read_page(written, type->name + here, rest, at + here, copied);
   __u32 id = __sync_fetch_and_add(&last_python_id, 1) + 1;
   type->id = id;
-  if (bpf_ringbuf_output(&samples, type, sizeof *type, BPF_RB_NO_WAKEUP)) return 0;
+  if (bpf_ringbuf_output(&samples, type, sizeof *type, 0)) return 0;
   keep_id(scratch, id);
   return id;
 }

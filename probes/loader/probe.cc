@@ -131,6 +131,8 @@ Expected<void> Probe::add_interpreter(std::uint64_t image, const PythonLayout& l
   return {};
 }
 
+int Probe::samples_fd() const { return state_->samples.fd(); }
+
 Expected<std::vector<CopySample>> Probe::take_samples() { return state_->samples.take(); }
 
 Expected<SampleCounts> Probe::sample_counts() const { return state_->samples.counts(); }

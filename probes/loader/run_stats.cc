@@ -7,7 +7,7 @@
 namespace cowshed {
 namespace {
 
-constexpr std::uint64_t kShortestPauseNs = 100'000'000;
+constexpr std::uint64_t kLongestPauseNs = 2'000'000'000;
 constexpr std::uint64_t kPausePerWindow = 20;
 
 bpf_prog_info info_of(int program) {
@@ -29,7 +29,8 @@ void RunStats::end_window(std::span<const int> programs) {
   if (!window_) return;
   window_ = {};
   const std::uint64_t now = monotonic_ns();
-  next_ns_ = now + std::max(kShortestPauseNs, (now - begun_ns_) * kPausePerWindow);
+  next_ns_ = now + std::max(pause_ns_, (now - begun_ns_) * kPausePerWindow);
+  pause_ns_ = std::min(2 * pause_ns_, kLongestPauseNs);
   time_ = 0;
   runs_ = 0;
   for (const int program : programs) {

@@ -118,6 +118,8 @@ Expected<std::vector<CopySample>> SampleReader::take() {
   return std::exchange(arrived_->samples, {});
 }
 
+int SampleReader::fd() const { return ring_buffer__epoll_fd(buffer_.get()); }
+
 Expected<SampleCounts> SampleReader::counts() const {
   std::vector<cowshed_sample_counts> parts(static_cast<std::size_t>(libbpf_num_possible_cpus()));
   const __u32 slot = 0;

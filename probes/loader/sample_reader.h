@@ -24,6 +24,9 @@ class SampleReader {
   // wait for the next call.
   Expected<std::vector<CopySample>> take();
 
+  // Readable as soon as a sample is in the buffer.
+  int fd() const;
+
   Expected<SampleCounts> counts() const;
 
  private:

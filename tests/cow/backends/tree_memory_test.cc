@@ -37,6 +37,17 @@ TEST_F(TreeMemoryTest, ThePeakStays) {
   EXPECT_EQ(meter.memory(), (TreeMemory{40 << 10, 100 << 10, 8 << 10, 1, 0}));
 }
 
+TEST_F(TreeMemoryTest, IsReadAgainAtOnceWhenItMayExceedItsPeak) {
+  write_process(7, 100, 8);
+  TreeMemoryMeter meter;
+  meter.sample(proc(), {7}, 0);
+  write_process(7, 200, 8);
+  meter.sample(proc(), {7}, 3 << 10);
+  EXPECT_EQ(meter.memory()->pss_bytes, 100U << 10);
+  meter.sample(proc(), {7}, 5 << 10);
+  EXPECT_EQ(meter.memory()->pss_bytes, 200U << 10);
+}
+
 TEST_F(TreeMemoryTest, WithoutAProcessThatCanBeReadItIsNotKnown) {
   TreeMemoryMeter meter;
   meter.sample(proc(), {});

@@ -30,10 +30,12 @@ bool wait_for_event(int signal_fd, int pidfd, cow::Backend& backend, Observer* o
   for (;;) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - steady_clock::now());
     if (left.count() < 0) return true;
-    std::array<pollfd, 3> events{{{signal_fd, POLLIN, 0},
+    const auto pending = backend.pending_interval();
+    std::array<pollfd, 4> events{{{signal_fd, POLLIN, 0},
                                   {pidfd, POLLIN, 0},
-                                  {observer != nullptr ? observer->fd() : -1, POLLIN, 0}}};
-    const auto step = std::min(left, backend.pending_interval().value_or(left));
+                                  {observer != nullptr ? observer->fd() : -1, POLLIN, 0},
+                                  {pending ? -1 : backend.pending_fd(), POLLIN, 0}}};
+    const auto step = std::min(left, pending.value_or(left));
     const int ready = ::poll(events.data(), events.size(), static_cast<int>(step.count()));
     if (events[2].revents != 0 && !observer->readable()) return false;
     if (events[0].revents != 0 || events[1].revents != 0) return true;
