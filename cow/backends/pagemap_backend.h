@@ -39,6 +39,7 @@ class PagemapBackend : public Backend {
   bool measures(pid_t pid) const override { return alive_.contains(pid); }
   Expected<void> sample() override;
   std::chrono::milliseconds interval() const override;
+  void want_memory() override { memory_.make_due(); }
   bool any_alive() const override { return !alive_.empty(); }
   using Backend::measurement;
   Measurement measurement(const CodeOf& code) const override;

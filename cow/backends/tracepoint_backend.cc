@@ -21,7 +21,9 @@ namespace {
 
 // Scans of one sample() together.  The process that has waited longest is first the next time.
 constexpr std::uint64_t kScansAtOnceNs = 10'000'000;
-constexpr std::uint64_t kUnchangedNs = 1'000'000'000;  // between scans without a new count
+// Between scans without a new count: of a process that counts what it sends, and of others.
+constexpr std::uint64_t kUnchangedSenderNs = 1'000'000'000;
+constexpr std::uint64_t kUnchangedNs = 10'000'000'000;
 
 constexpr std::chrono::milliseconds kShortestInterval{10};
 constexpr std::chrono::milliseconds kLongestInterval{1000};
@@ -422,7 +424,8 @@ std::vector<TracepointBackend::Process*> TracepointBackend::due_for_scan(const S
   for (const ProcessCounts& counts : snapshot.processes) {
     Process& process = processes_.at(counts.id);
     if (!counts.alive || process.copies.shares_memory || !process.live->scans.is_due(now)) continue;
-    if (process.live->has_changed || now - process.live->last_scan_ns >= kUnchangedNs)
+    const std::uint64_t unchanged = process.copies.transfers ? kUnchangedSenderNs : kUnchangedNs;
+    if (process.live->has_changed || now - process.live->last_scan_ns >= unchanged)
       due.push_back(&process);
   }
   std::stable_sort(due.begin(), due.end(), [](const Process* a, const Process* b) {

@@ -40,6 +40,7 @@ class TracepointBackend : public Backend {
   bool measures(pid_t pid) const override { return alive_.contains(pid); }
   Expected<void> sample() override;
   std::chrono::milliseconds interval() const override;
+  void want_memory() override { memory_.make_due(); }
   int pending_fd() const override { return profiler_ ? probe_.samples_fd() : -1; }
   std::optional<std::chrono::milliseconds> pending_interval() const override;
   bool take_pending() override;

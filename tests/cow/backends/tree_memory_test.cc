@@ -48,6 +48,16 @@ TEST_F(TreeMemoryTest, IsReadAgainAtOnceWhenItMayExceedItsPeak) {
   EXPECT_EQ(meter.memory()->pss_bytes, 200U << 10);
 }
 
+TEST_F(TreeMemoryTest, IsReadWhenWanted) {
+  write_process(7, 100, 8);
+  TreeMemoryMeter meter;
+  meter.sample(proc(), {7}, 1);
+  write_process(7, 50, 8);
+  meter.make_due();
+  meter.sample(proc(), {7}, 1);
+  EXPECT_EQ(meter.memory()->pss_bytes, 50U << 10);
+}
+
 TEST_F(TreeMemoryTest, WithoutAProcessThatCanBeReadItIsNotKnown) {
   TreeMemoryMeter meter;
   meter.sample(proc(), {});

@@ -142,9 +142,10 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
       break;
     }
     ended = !wait_for_event(signals->fd(), -1, backend, observer);
-    if (!signals->next()) continue;
-    ended = true;
-    if (observer != nullptr) observer->asked_to_end();
+    const bool is_asked = signals->next().has_value();
+    if (is_asked && observer != nullptr) observer->asked_to_end();
+    ended = ended || is_asked;
+    if (ended) backend.want_memory();
   }
   cow::Measurement measurement = backend.measurement();
   if (!failure.empty()) complain("incomplete: " + failure);
