@@ -32,8 +32,8 @@ constexpr std::uint64_t kCostShare = 20;
 constexpr std::uint64_t kScansShare = 200;
 // In the long run each takes a 400th of a CPU; the first seconds may take more.
 constexpr std::uint64_t kLongRunShare = 400;
-constexpr std::uint64_t kFirstSnapshotsNs = 50'000'000;
-constexpr std::uint64_t kFirstScansNs = 50'000'000;
+constexpr std::uint64_t kFirstSnapshotsNs = 30'000'000;
+constexpr std::uint64_t kFirstScansNs = 30'000'000;
 
 // Some 140 MB, if copies are sampled faster than they are attributed.
 constexpr std::size_t kMostTakenMeanwhile = 16'384;

@@ -11,7 +11,7 @@
 namespace cowshed::cow {
 
 // Sums the memory of a process tree: every 100 ms while it changes, else every 5 s, for at most a
-// 400th of one CPU's time, and when it may exceed its peak by a 25th, for 100 ms at first and an
+// 400th of one CPU's time, and when it may exceed its peak by a 25th, for 50 ms at first and an
 // 800th of the time.
 class TreeMemoryMeter {
  public:
@@ -31,7 +31,7 @@ class TreeMemoryMeter {
   static constexpr std::uint64_t kLeastPauseNs = 100'000'000;
   static constexpr std::uint64_t kUnchangedNs = 5'000'000'000;
   static constexpr std::uint64_t kPeaksShare = 800;
-  static constexpr std::uint64_t kFirstPeaksNs = 100'000'000;
+  static constexpr std::uint64_t kFirstPeaksNs = 50'000'000;
 
   internal::DutyCycle pace_{kCostFactor, kLeastPauseNs};
   internal::TokenBucket peaks_{kPeaksShare, kFirstPeaksNs};
