@@ -65,7 +65,8 @@ struct MapWorker<function, std::index_sequence<extra...>> {
   static void run(const Worker& self, Channel<Bytes>& tasks, Channel<Bytes>& results,
                   typename Parts::template Parameter<extra + 1>... args) {
     serve_map(tasks, results, type_name<R>(), [&](Decoder& from, Encoder& value) {
-      ArgumentOf<Item> item(from);
+      ArgumentOf<Item> item;
+      item.read(from);
       if constexpr (Parts::kTakesWorker) value.put<R>(function(self, item.get(), args...));
       else value.put<R>(function(item.get(), args...));
     });

@@ -96,7 +96,7 @@ class ArgumentOf {
     else to.put<T>(T(argument));
   }
 
-  explicit ArgumentOf(Decoder& from) {
+  void read(Decoder& from) {
     switch (from.take<Passing>()) {
       case Passing::value:
         if constexpr (kByValue) {
@@ -175,7 +175,8 @@ struct Parts {
   }
   template <class Function>
   static int call(const Function& function, const Worker&, Decoder& from, Encoder& value) {
-    std::tuple<ArgumentOf<Ps>...> arguments{ArgumentOf<Ps>(from)...};  // braces: in this order
+    std::tuple<ArgumentOf<Ps>...> arguments;
+    std::apply([&](auto&... each) { (each.read(from), ...); }, arguments);
     return keep_value<std::remove_cvref_t<R>>(value, [&]() -> R {
       return std::apply([&](auto&... each) -> R { return function(each.get()...); }, arguments);
     });
