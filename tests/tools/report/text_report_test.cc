@@ -119,12 +119,13 @@ TEST(TextReport, WhatForksNothingSaysSo) {
 }
 
 TEST(TextReport, ProgramsThatWereExecutedAreOutOfTheVerdict) {
-  cow::ProcessCopies compiler = child_of(1, 2, "cc1", 9, 50);
-  compiler.execs = 1;
-  compiler.copied_pages_before_exec = 3;
-  const std::string report = text_report(measurement_with({root_of("make"), compiler}));
+  cow::ProcessCopies compilers = child_of(1, 2, "cc1", 9, 50);
+  compilers.processes = 1000;
+  compilers.execs = 1000;
+  compilers.copied_pages_before_exec = 3000;  // 12 MiB in all
+  const std::string report = text_report(measurement_with({root_of("make"), compilers}));
   EXPECT_THAT(report, HasSubstr("those that were forked ran"));
-  EXPECT_THAT(report, HasSubstr("  1 x cc1 "));
+  EXPECT_THAT(report, HasSubstr("  1000 x cc1 "));
 }
 
 TEST(TextReport, LittleIsSaidToBeLittle) {

@@ -498,8 +498,12 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     if (is_older(process) && measurement.exact) summary.older += process.processes;
     summary.is_all_known = summary.is_all_known && copied_by_forks(process, has_forked);
   }
-  for (const ProcessGroup& group : summary.groups)
-    summary.copied_bytes += group.copied_bytes.value_or(0);
+  for (const ProcessGroup& group : summary.groups) {
+    const std::uint64_t copied = group.copied_bytes.value_or(0);
+    // A build's thousand compilers each copy a few pages before they execute.
+    const bool is_little = group.has_executed && copied / group.processes < kLittle;
+    if (!is_little) summary.copied_bytes += copied;
+  }
   summary.parents = parents_of(measurement, forks);
   const auto explaining = explaining_samples(measurement, forks);
   summary.mappings = mappings_of(measurement, explaining, explained_bytes);
