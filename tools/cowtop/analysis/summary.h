@@ -72,9 +72,10 @@ struct Summary {
   std::uint64_t alive = 0;           // of these
   std::uint64_t sharers = 0;         // children that share memory with their parent
   std::uint64_t older = 0;           // of these, forked before the measurement began
-  std::uint64_t copied_bytes = 0;    // of all groups
-  std::uint64_t exit_bytes = 0;      // copied while programs ended; in none of the other figures
-  std::uint64_t shared_bytes = 0;    // sum over the sharers, at their forks
+  // Of all groups, but for less than 1 MiB each of children that executed a program.
+  std::uint64_t copied_bytes = 0;
+  std::uint64_t exit_bytes = 0;    // copied while programs ended; in none of the other figures
+  std::uint64_t shared_bytes = 0;  // sum over the sharers, at their forks
   // That children allocated themselves, at the least, when they were last looked at.
   std::uint64_t own_bytes = 0;
   // Of Python, made immortal by cowshed.freeze().
