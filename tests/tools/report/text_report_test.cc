@@ -374,6 +374,16 @@ TEST(TextReport, OfPythonNamesLinesAndTypes) {
   expect_fits_on_a_screen(report);
 }
 
+TEST(TextReport, TheStartOfAProgramIsNoCodeThatCopies) {
+  cow::Measurement measurement = python_pool(4);
+  const cow::Frame relocate{"_dl_relocate_object", "", 0, "/lib64/ld-linux-x86-64.so.2", 5, false};
+  const cow::Frame start{"_start", "", 0, "/lib64/ld-linux-x86-64.so.2", 5, false};
+  measurement.sampled->sites.push_back({{start}, {relocate, start}, 9, 4 * kPagesPerMiB, true});
+  const std::string report = text_report(measurement);
+  EXPECT_THAT(report, Not(HasSubstr("_start")));
+  EXPECT_THAT(report, HasSubstr("CODE      152.0 MiB  51%  total (pool.py:4)"));
+}
+
 TEST(TextReport, OnAFullScreenThereAreFewerLinesAndTypes) {
   cow::Measurement measurement = python_pool(4);
   for (int i = 0; i < 40; ++i) {

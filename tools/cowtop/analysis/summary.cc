@@ -432,12 +432,23 @@ bool is_at_exit(const cow::CodeSite& site) {
                      [](const cow::Frame& frame) { return cow::ends_program(frame.function); });
 }
 
+// The kernel's and the dynamic linker's work for a program that was executed: no fork caused it.
+bool is_at_start(const cow::CodeSite& site) {
+  if (site.stack.empty()) return false;
+  const cow::Frame& last = site.stack.back();
+  return site.stack.front().function == "[execve(2)]" ||
+         (last.function == "_start" && cow::base_name(last.module).starts_with("ld-linux"));
+}
+
 std::vector<Share> sites_of(const std::vector<ExplainingSamples>& explaining, std::uint64_t all) {
   Shares shares;
-  for (const auto& [samples, part] : explaining)
-    for (const cow::CodeSite& site : samples->sites)
-      if (part == 1 || !is_at_exit(site))
-        shares[site_name(site)].bytes += site.estimated_copies * cow::kPageSize;
+  for (const auto& [samples, part] : explaining) {
+    for (const cow::CodeSite& site : samples->sites) {
+      const std::uint64_t bytes = site.estimated_copies * cow::kPageSize;
+      if (is_at_start(site)) all -= std::min(all, bytes);
+      else if (part == 1 || !is_at_exit(site)) shares[site_name(site)].bytes += bytes;
+    }
+  }
   return std::move(shares).of(all);
 }
 
