@@ -239,7 +239,13 @@ struct TreeMemory {
   std::uint64_t page_table_bytes = 0;
   std::uint64_t processes = 0;         // that were read
   std::uint64_t unread_processes = 0;  // whose memory /proc refuses us
+  // The peak at most, where processes that were growing ended before they were read; 0: none did,
+  // or it is not known.
+  std::uint64_t most_peak_bytes = 0;
   bool operator==(const TreeMemory&) const = default;
+
+  // To a tenth.
+  bool is_peak_known() const { return most_peak_bytes <= peak_pss_bytes + peak_pss_bytes / 10; }
 };
 
 // The result of one run of a backend, over one or more process trees.

@@ -48,6 +48,34 @@ TEST_F(TreeMemoryTest, IsReadAgainAtOnceWhenItMayExceedItsPeak) {
   EXPECT_EQ(meter.memory()->pss_bytes, 200U << 10);
 }
 
+TEST_F(TreeMemoryTest, IsReadWhenItNoLongerGrows) {
+  write_process(7, 1000, 8);
+  TreeMemoryMeter meter;
+  meter.sample(proc(), {7}, 0);
+  write_process(7, 1020, 8);
+  meter.sample(proc(), {7}, 20 << 10);
+  EXPECT_EQ(meter.memory()->pss_bytes, 1000U << 10);
+  for (int i = 0; meter.memory()->pss_bytes == 1000 << 10 && i < 200; ++i) {
+    ::usleep(10'000);
+    meter.sample(proc(), {7}, 20 << 10);
+  }
+  EXPECT_EQ(meter.memory()->pss_bytes, 1020U << 10);
+}
+
+TEST_F(TreeMemoryTest, OfWhatEndsUnreadThePeakIsARange) {
+  write_process(7, 100, 8);
+  write_process(8, 100, 8);
+  TreeMemoryMeter meter;
+  meter.sample(proc(), {8, 7}, 0);
+  meter.sample(proc(), {7, 8}, 5 << 10);
+  EXPECT_TRUE(meter.memory()->is_peak_known());
+  meter.sample(proc(), {7}, 100 << 10);
+  meter.sample(proc(), {}, 120 << 10);
+  EXPECT_FALSE(meter.memory()->is_peak_known());
+  EXPECT_EQ(meter.memory()->peak_pss_bytes, 200U << 10);
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 300U << 10);
+}
+
 TEST_F(TreeMemoryTest, IsReadWhenWanted) {
   write_process(7, 100, 8);
   TreeMemoryMeter meter;

@@ -220,7 +220,8 @@ Comparison compare(const cow::Measurement& before, const cow::Measurement& after
   comparison.total.before = total_of(before, comparison.not_known_before);
   comparison.total.after = total_of(after, comparison.not_known_after);
   const auto peak = [](const cow::Measurement& measurement) {
-    return measurement.memory ? std::optional(measurement.memory->peak_pss_bytes) : std::nullopt;
+    const auto& memory = measurement.memory;
+    return memory && memory->is_peak_known() ? std::optional(memory->peak_pss_bytes) : std::nullopt;
   };
   comparison.peak_pss_bytes = {"", peak(before), peak(after), before.memory && after.memory};
   Kinds summed;

@@ -55,8 +55,12 @@ COWSHED_JSON_STRUCT(CopyPattern, pattern, share, samples, evidence)
 COWSHED_JSON_STRUCT(MemorySample, shared_bytes, private_bytes, sampled_ns)
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)
 COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)
-COWSHED_JSON_STRUCT(TreeMemory, pss_bytes, peak_pss_bytes, page_table_bytes, processes,
-                    unread_processes)
+static void describe(auto& io, Type<TreeMemory> /*type*/) {
+  using Struct = TreeMemory;
+  COWSHED_JSON_FIELDS(pss_bytes, peak_pss_bytes, page_table_bytes, processes, unread_processes)
+  io.field_if([](const Struct& memory) { return !memory.is_peak_known(); }, "most_peak_bytes",
+              &Struct::most_peak_bytes);
+}
 
 // The members of an optional `sampled` are fields of the struct itself.  Without samples a process
 // has them as null; a measurement lacks them.

@@ -239,8 +239,12 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
     text += fmt::format(" hold{} {} MiB (PSS; up to {})", summary.alive == 1 ? "s" : "",
                         mebibytes(memory.pss_bytes), mebibytes(memory.peak_pss_bytes));
   } else {
-    text = fmt::format("{} held up to {} MiB{} (PSS)", who, mebibytes(memory.peak_pss_bytes),
-                       is_one ? "" : " at once");
+    const std::string at_once = is_one ? "" : " at once";
+    const std::string peak = mebibytes(memory.peak_pss_bytes);
+    text = memory.is_peak_known()
+               ? fmt::format("{} held up to {} MiB{} (PSS)", who, peak, at_once)
+               : fmt::format("{} held {} to {} MiB{} (PSS; they ended unread)", who, peak,
+                             mebibytes(memory.most_peak_bytes), at_once);
   }
   constexpr std::uint64_t kWorthSaying = 100;  // a hundredth of the memory
   if (memory.page_table_bytes * kWorthSaying > memory.peak_pss_bytes)
