@@ -106,10 +106,26 @@ struct CodeSite {
 // Whether a function ends the program, by its name: an interpreter or the C library frees or
 // destroys there what the program holds.
 inline bool ends_program(std::string_view function) {
-  constexpr std::array<std::string_view, 9> kNames = {
-      "__run_exit_handlers", "Py_FinalizeEx",       "Py_Finalize", "ruby_cleanup", "rb_ec_cleanup",
-      "perl_destruct",       "php_module_shutdown", "R_CleanUp",   "caml_shutdown"};
+  constexpr std::array<std::string_view, 10> kNames = {
+      "__run_exit_handlers", "Py_FinalizeEx", "Py_Finalize",         "Py_Exit",   "ruby_cleanup",
+      "rb_ec_cleanup",       "perl_destruct", "php_module_shutdown", "R_CleanUp", "caml_shutdown"};
   return std::find(kNames.begin(), kNames.end(), function) != kNames.end();
+}
+
+// How many such functions are in a stack.  What Py_RunMain() calls at the end has no name in a
+// stripped Python 3.13: it is one if no code of Python runs.
+inline std::size_t ends_of_program(const std::vector<Frame>& stack) {
+  std::size_t ends = 0;
+  bool is_main = false;
+  bool runs_code = false;
+  for (const Frame& frame : stack) {
+    const std::string_view name = frame.function;
+    if (ends_program(name)) ++ends;
+    is_main = is_main || name == "Py_RunMain";
+    runs_code =
+        runs_code || frame.is_python || name.starts_with("PyEval_") || name.starts_with("_PyEval_");
+  }
+  return is_main && !runs_code ? std::max<std::size_t>(ends, 1) : ends;
 }
 
 // The copies by writes to the heads of Python objects of one type: to their reference counts,

@@ -222,6 +222,13 @@ bool is_python_count(const StoreSite& site) {
                                             "_Py_NewRef", "_Py_XNewRef"});
 }
 
+// Perl shares the keys of hashes, and keys() and each() count one more user of each.
+bool is_perl_key_count(const StoreSite& site) {
+  return site.store.kind == StoreKind::add && is_word(site.store) && !site.functions.empty() &&
+         is_any_of(site.functions.front(), {"Perl_newSVhek", "Perl_share_hek", "S_share_hek_flags",
+                                            "Perl_unshare_hek", "S_unshare_hek_or_pvn"});
+}
+
 // Also where the counts are stored, or few.
 bool is_control_block_count(const StoreSite& site, const ReleaseSites& release_sites) {
   constexpr CounterField kOwners{8, 4};
@@ -234,7 +241,7 @@ bool is_count_of_object(const StoreSite& site, const ReleaseSites& release_sites
 }
 
 bool is_named_count(const StoreSite& site) {
-  return is_shared_ptr_count(site) || is_python_count(site);
+  return is_shared_ptr_count(site) || is_python_count(site) || is_perl_key_count(site);
 }
 
 bool is_lock_or_flag(const StoreSite& site) {

@@ -255,12 +255,8 @@ std::vector<StoreSites::AtExit> ProfileBuilder::at_exit(std::uint64_t process_id
   const auto found = tallies_.find(process_id);
   if (found == tallies_.end()) return result;
   look_up({{&found->second, 0}}, symbols);
-  const auto exits_in = [&](const Stack& stack) {
-    const std::vector<Frame> all = frames(stack, symbols);
-    return std::count_if(all.begin(), all.end(),
-                         [](const Frame& frame) { return ends_program(frame.function); });
-  };
-  const auto before = found->second.fork ? exits_in(*found->second.fork) : 0;
+  const auto exits_in = [&](const Stack& stack) { return ends_of_program(frames(stack, symbols)); };
+  const std::size_t before = found->second.fork ? exits_in(*found->second.fork) : 0;
   for (const auto& [stack, samples] : found->second.stacks) {
     if (exits_in(stack) <= before) continue;
     StoreSites::Kernel kernel;

@@ -192,6 +192,24 @@ TEST(VerdictTest, WhatIsNotKnownIsSaid) {
   EXPECT_TRUE(verdict(unknown, tree(copied(6))).is_over());
 }
 
+TEST(VerdictTest, WhatWasCopiedBeforeTheLookIsNotZero) {
+  auto older = with(measured(), [](auto& all) { all[2].shared_at_fork_bytes.reset(); });
+  expect(verdict(older, copied(6)), {},
+         {"not held to max_copied: child 12 (worker): it was forked"},
+         {"some processes or copies were missed"});
+  EXPECT_TRUE(verdict(older, copied(5)).is_over());
+}
+
+TEST(VerdictTest, WhatACommandLeavesBehindIsNotWithin) {
+  const auto daemon =
+      with(measured(), [](auto& all) { all[0].alive = false, all[2].alive = true; });
+  expect(verdict(daemon, copied(6)), {},
+         {"the command has ended, but child 12 (worker) still runs"},
+         {"some processes or copies were missed"});
+  const auto server = with(measured(), [](auto& all) { all[0].alive = true, all[2].alive = true; });
+  expect(verdict(server, copied(6)), {});
+}
+
 TEST(VerdictTest, NothingToHold) {
   auto root = root_alone();
   const auto not_measured = [&](const Budget& budget) {

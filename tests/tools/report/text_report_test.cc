@@ -269,6 +269,23 @@ TEST(TextReport, WhatRunsInItsParentsMemoryRunsNoProgram) {
               HasSubstr("kid                                    -  -  "));
 }
 
+TEST(TextReport, WhatACommandLeavesBehindIsNamed) {
+  cow::ProcessCopies daemon = child_of(1, 2, "daemon", 89, 0);
+  daemon.alive = true;
+  const std::string report = report_of({root_of("sh"), daemon});
+  EXPECT_THAT(report,
+              AllOf(StartsWith("So far, the sharing holds"), HasSubstr("1 process still runs")));
+}
+
+TEST(TextReport, WhatIsCopiedBeforeAnExecCounts) {
+  cow::ProcessCopies child = child_of(1, 2, "sleep", 89, 30);
+  child.execs = 1;
+  child.copied_pages_before_exec = 30 * kPagesPerMiB;
+  EXPECT_THAT(report_of({root_of("sh"), child}),
+              AllOf(StartsWith("sleep copied 30.0 MiB before it ran that program."),
+                    HasSubstr("30.0 MiB           then ran it")));
+}
+
 TEST(TextReport, WhatRanBeforeSharedWhatItShares) {
   cow::Measurement measurement = pool(2);
   for (cow::ProcessCopies& process : measurement.processes) {
@@ -277,7 +294,7 @@ TEST(TextReport, WhatRanBeforeSharedWhatItShares) {
   }
   EXPECT_THAT(text_report(measurement),
               AllOf(HasSubstr("2 worker processes each copied 76.0 of 100.0 MiB shared (76%)"),
-                    HasSubstr("Not counted: what 2 processes copied before cowtop looked")));
+                    HasSubstr("Not counted: what 2 older processes")));
 
   cow::ProcessCopies save = child_of(1, 2, "redis-server", 0, 0);
   save.shared_at_fork_bytes.reset();

@@ -88,6 +88,29 @@ std::string for_collector(Language language) {
   }
 }
 
+bool is_of_dlopen(const cow::CodeSite& site) {
+  return std::any_of(site.stack.begin(), site.stack.end(), [](const cow::Frame& frame) {
+    return frame.function == "_dl_open" || frame.function == "dl_open_worker";
+  });
+}
+
+// LD_BIND_NOW does nothing for a library that a child loads.
+std::string for_relocations(const cow::Measurement& measurement) {
+  std::uint64_t of_dlopen = 0;
+  std::uint64_t others = 0;
+  if (measurement.sampled) {
+    for (const cow::CodeSite& site : measurement.sampled->sites) {
+      const bool relocates =
+          std::any_of(site.stack.begin(), site.stack.end(), [](const cow::Frame& frame) {
+            return cow::base_name(frame.module).starts_with("ld-linux");
+          });
+      if (relocates) (is_of_dlopen(site) ? of_dlopen : others) += site.estimated_copies;
+    }
+  }
+  return of_dlopen > others ? "load the libraries before the fork that children load by dlopen()"
+                            : "set LD_BIND_NOW=1: symbols are bound before the fork";
+}
+
 // The Debian package of a file; empty: it is in none.
 std::string package_of(const std::string& file) {
   std::error_code error;
@@ -136,7 +159,7 @@ std::string cause_in_words(const std::string& pattern) {
   if (pattern == "bulk copy") return "memcpy over memory that was shared";
   if (pattern == "bulk fill") return "memset over memory that was shared";
   if (pattern == "stack") return "the stack is written by every call";
-  if (pattern == "relocation") return "symbols are bound at their first use";
+  if (pattern == "relocation") return "the dynamic linker writes addresses";
   if (pattern == "system call") return "the kernel stores, as for read(2)";
   return "";
 }
@@ -150,8 +173,7 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
     if (cause.name == "reference count")
       result.push_back({for_reference_counts(language, summary.frozen_objects > 0), cause.bytes});
     if (cause.name == "garbage collector") result.push_back({for_collector(language), cause.bytes});
-    if (cause.name == "relocation")
-      result.push_back({"set LD_BIND_NOW=1: symbols are bound before the fork", cause.bytes});
+    if (cause.name == "relocation") result.push_back({for_relocations(measurement), cause.bytes});
     if (cause.name == "allocator free list")
       result.push_back(
           {"free nothing in the child that was allocated before the fork", cause.bytes});
@@ -168,7 +190,8 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
     const std::uint64_t at_once =
         most == summary.parents.end() ? top->copied_bytes.value_or(0) : most->copied_bytes;
     result.push_back(
-        {"write less while a child lives: fork when few writes come, or on a replica", at_once});
+        {"write less while a child lives: fork when few writes come (a database: on a replica)",
+         at_once});
   }
   std::stable_sort(result.begin(), result.end(),
                    [](const Advice& a, const Advice& b) { return a.saves_bytes > b.saves_bytes; });

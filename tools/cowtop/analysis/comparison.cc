@@ -7,6 +7,7 @@
 
 #include <cowshed/cow/process_tree.h>
 #include <cowshed/tools/cowtop/analysis/comparison.h>
+#include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
@@ -224,6 +225,10 @@ Comparison compare(const cow::Measurement& before, const cow::Measurement& after
     return memory && memory->is_peak_known() ? std::optional(memory->peak_pss_bytes) : std::nullopt;
   };
   comparison.peak_pss_bytes = {"", peak(before), peak(after), before.memory && after.memory};
+  const auto at_exit = [](const cow::Measurement& measurement) {
+    return summarize(measurement).exit_bytes / cow::kPageSize;
+  };
+  comparison.at_exit = {"", at_exit(before), at_exit(after)};
   Kinds summed;
   add_summed_kinds(summed, before);
   add_summed_kinds(summed, after);

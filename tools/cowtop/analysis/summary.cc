@@ -71,7 +71,7 @@ bool is_older(const cow::ProcessCopies& process) {
 // What a child shared at its fork; of an older one: when the measurement began.
 std::optional<std::uint64_t> shared_by(const cow::ProcessCopies& process) {
   if (!is_older(process)) return shown_at_fork(process);
-  const auto copied = all_copied_by_forks(process, false);
+  const auto copied = copied_by_forks(process, false);
   if (!process.memory || !copied) return std::nullopt;
   return process.memory->shared_bytes + *copied;
 }
@@ -97,6 +97,7 @@ struct GroupKey {
   cow::Role role;
   std::string comm;
   bool has_executed;
+  bool is_older;
   bool is_parent;
   std::optional<int> crash;
   std::string crash_place;
@@ -127,6 +128,7 @@ GroupKey key_of(const cow::ProcessCopies& process, bool is_parent, bool by_conta
   return {process.role,
           process.comm,
           process.execs > 0 && process.role == cow::Role::child && !is_parent,
+          is_older(process),
           is_parent,
           has_crashed(process) ? process.signal : std::nullopt,
           has_crashed(process) ? place_of_failure(process) : "",
@@ -216,6 +218,7 @@ class GroupBuilder {
     group_.container = key.container;
     group_.role = key.role;
     group_.has_executed = key.has_executed;
+    group_.is_older = key.is_older;
     group_.is_parent = key.is_parent;
     group_.crash = key.crash;
     group_.crash_place = key.crash_place;
@@ -293,7 +296,7 @@ std::vector<ProcessGroup> groups_of(const cow::Measurement& measurement,
   for (auto& [key, builder] : builders) groups.push_back(std::move(builder).group());
   std::stable_sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) {
     const auto rank = [](const ProcessGroup& group) {
-      return std::pair(!group.has_executed, group.copied_bytes.value_or(0));
+      return std::pair(!group.only_ran(), group.copied_bytes.value_or(0));
     };
     return rank(a) > rank(b);
   });
@@ -346,7 +349,10 @@ class Shares {
 // Whose samples explain what forks made them copy: of a program that was executed, most are of its
 // own start.
 bool is_explained(const cow::ProcessCopies& process, bool has_forked) {
-  return process.execs == 0 || process.role == cow::Role::root || has_forked;
+  const std::uint64_t before_exec = process.copied_pages_before_exec.value_or(0);
+  return process.execs == 0 || process.role == cow::Role::root || has_forked ||
+         (before_exec * cow::kPageSize >= kLittle &&
+          before_exec * 2 >= process.copied_pages().value_or(0));
 }
 
 struct ExplainingSamples {
@@ -427,10 +433,7 @@ void add_frozen(const cow::ProcessCopies& process, Summary& summary) {
   }
 }
 
-bool is_at_exit(const cow::CodeSite& site) {
-  return std::any_of(site.stack.begin(), site.stack.end(),
-                     [](const cow::Frame& frame) { return cow::ends_program(frame.function); });
-}
+bool is_at_exit(const cow::CodeSite& site) { return cow::ends_of_program(site.stack.all()) > 0; }
 
 // The kernel's and the dynamic linker's work for a program that was executed: no fork caused it.
 bool is_at_start(const cow::CodeSite& site) {
@@ -474,6 +477,10 @@ double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
 
 }  // namespace
 
+bool ProcessGroup::only_ran() const {
+  return has_executed && copied_bytes.value_or(0) / std::max<std::uint64_t>(processes, 1) < kLittle;
+}
+
 bool ProcessGroup::is_alike() const {
   return most_copied - least_copied <= std::max(most_copied / 10, kLittle);
 }
@@ -510,11 +517,14 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     summary.is_all_known = summary.is_all_known && copied_by_forks(process, has_forked);
   }
   for (const ProcessGroup& group : summary.groups) {
-    const std::uint64_t copied = group.copied_bytes.value_or(0);
     // A build's thousand compilers each copy a few pages before they execute.
-    const bool is_little = group.has_executed && copied / group.processes < kLittle;
-    if (!is_little) summary.copied_bytes += copied;
+    if (!group.only_ran()) summary.copied_bytes += group.copied_bytes.value_or(0);
+    if (group.forks > 0 && !group.copied_bytes) summary.are_parents_known = false;
   }
+  const bool has_root = std::any_of(
+      measurement.processes.begin(), measurement.processes.end(),
+      [](const auto& process) { return process.alive && process.role == cow::Role::root; });
+  if (!has_root) summary.left_behind = summary.alive;
   summary.parents = parents_of(measurement, forks);
   const auto explaining = explaining_samples(measurement, forks);
   summary.mappings = mappings_of(measurement, explaining, explained_bytes);

@@ -17,6 +17,7 @@ struct ProcessGroup {
   std::string container;
   cow::Role role = cow::Role::child;
   bool has_executed = false;  // another program than the one that its parent forked
+  bool is_older = false;      // forked before the measurement began
   bool is_parent = false;     // copied for children that share its memory, or has no parent here
   // Copied, too, what it shares with its own parent: whose sharing each page ended is not known.
   bool is_between = false;
@@ -45,6 +46,8 @@ struct ProcessGroup {
   // What they still shared when they were last seen, as a part of what they shared at their forks.
   std::optional<double> still_shared;
 
+  // Executed a program, and copied hardly anything before.
+  bool only_ran() const;
   bool is_alike() const;
   bool shares_alike() const;
 };
@@ -70,6 +73,7 @@ struct Summary {
   std::vector<ProcessGroup> groups;  // the most copied first
   std::uint64_t processes = 0;       // all
   std::uint64_t alive = 0;           // of these
+  std::uint64_t left_behind = 0;     // alive after their root has ended
   std::uint64_t sharers = 0;         // children that share memory with their parent
   std::uint64_t older = 0;           // of these, forked before the measurement began
   // Of all groups, but for less than 1 MiB each of children that executed a program.
@@ -81,7 +85,8 @@ struct Summary {
   // Of Python, made immortal by cowshed.freeze().
   std::uint64_t frozen_objects = 0;
   std::uint64_t frozen_bytes = 0;
-  bool is_all_known = true;  // what the sharers copied
+  bool is_all_known = true;       // what the sharers copied
+  bool are_parents_known = true;  // what those that forked them copied
   // Those of at least 1 MiB, the most first; none of a parent whose children lived at the same
   // time.
   std::vector<ParentCopies> parents;

@@ -54,7 +54,11 @@ Used no_copies(const ProcessCopies& process) {
 
 Used copied(const ProcessCopies& process) {
   const auto bytes = process.copied_bytes();
-  return bytes ? used(*bytes) : no_copies(process);
+  if (!bytes) return no_copies(process);
+  const bool is_older = is_child(process) && !process.shares_memory && process.execs == 0 &&
+                        !process.shared_at_fork_bytes;
+  if (!is_older) return used(*bytes);
+  return {*bytes, 0, "it was forked earlier: what was copied before is not known", true};
 }
 
 constexpr std::uint64_t kLeastShared = 1 << 20;
@@ -235,10 +239,10 @@ class Judge {
         if (!sum) sum = used(0);
         *sum->bytes += *of_it.bytes;
         sum->of_bytes += of_it.of_bytes;
-      } else {
-        not_known_of[of_it.why_not_known].push_back(name_of_process(process));
-        any_missed_ = any_missed_ || of_it.is_missed;
       }
+      if (!of_it.why_not_known.empty())
+        not_known_of[of_it.why_not_known].push_back(name_of_process(process));
+      any_missed_ = any_missed_ || of_it.is_missed;
       if (rule.together) continue;
       Held held = held_to(rule, of_it, limit_of(of_it.of_bytes));
       held.pid = process.pid;
@@ -348,12 +352,29 @@ class Judge {
     }
   }
 
+  // What a command left behind, as a daemon does, may copy more.
+  void note_who_still_runs() {
+    std::vector<std::string> names;
+    for (const ProcessCopies& process : measurement_.processes) {
+      if (!process.alive) continue;
+      if (!is_child(process)) return;
+      if (process.execs == 0) names.push_back(name_of_process(process));
+    }
+    if (names.empty()) return;
+    any_missed_ = true;
+    verdict_.notes.push_back(fmt::format(
+        "the command has ended, but {}{} still runs: what it copies from here on is "
+        "not known; measure it with -p",
+        names.front(), names.size() == 1 ? "" : fmt::format(" and {} more", names.size() - 1)));
+  }
+
   void note_losses() {
     if (measurement_.lost_events.value_or(0) > 0) {
       any_missed_ = true;
       verdict_.notes.push_back(fmt::format(
           "{} events lost: what they would have counted is not known", *measurement_.lost_events));
     }
+    note_who_still_runs();
     if (!measurement_.not_seen) return;
     const cow::ProcessesNotSeen& not_seen = *measurement_.not_seen;
     if (not_seen.at_least == 0 && not_seen.at_most == 0U) return;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <fmt/format.h>
 #include <future>
@@ -9,6 +10,7 @@
 #include <string>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 #include <utility>
 
@@ -97,7 +99,13 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
       ::syscall(SYS_pidfd_send_signal, command->pidfd(), signal->ssi_signo, nullptr, 0);
     }
   }
-  sample();
+  // Helpers of a program, such as a pool's, end a moment after it.
+  constexpr auto kPatience = std::chrono::milliseconds(500);
+  const auto begin = std::chrono::steady_clock::now();
+  for (sample(); backend.any_alive() && std::chrono::steady_clock::now() < begin + kPatience;
+       sample()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
   const auto status = command->wait();
   if (!status) return failed(status.error());
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <fmt/format.h>
 #include <string_view>
 
@@ -31,7 +32,9 @@ std::string row(const Change& change, std::string_view name) {
                      percent_of(change), name);
 }
 
-std::string section(const std::vector<Change>& changes, std::string_view title) {
+// `little`: rows of fewer pages on both sides are only counted.
+std::string section(const std::vector<Change>& changes, std::string_view title,
+                    std::uint64_t little = 0) {
   constexpr std::size_t kMost = 20;
   if (changes.empty()) return {};
   std::string text = fmt::format("{}:\n", title);
@@ -40,11 +43,14 @@ std::string section(const std::vector<Change>& changes, std::string_view title) 
   std::size_t nothing = 0;
   std::size_t not_known = 0;
   std::size_t left = 0;
+  std::size_t small = 0;
   for (const Change& each : changes) {
     if (!each.before && !each.after) {
       ++not_known;
     } else if (each.growth() == 0) {
       ++(each.before == each.after ? same : nothing);
+    } else if (std::max(each.before.value_or(0), each.after.value_or(0)) < little) {
+      ++small;
     } else if (shown < kMost) {
       text += row(each, printable(each.name));
       ++shown;
@@ -53,6 +59,7 @@ std::string section(const std::vector<Change>& changes, std::string_view title) 
     }
   }
   if (left > 0) text += fmt::format("{:>50} more, changed or not known: see --json\n", left);
+  if (small > 0) text += fmt::format("{:>50} of less than 1% of all copies\n", small);
   if (same > 0) text += fmt::format("{:>50} as before\n", same);
   if (nothing > 0) text += fmt::format("{:>50} without a copy, of one side alone\n", nothing);
   if (not_known > 0) text += fmt::format("{:>50} not known of either side\n", not_known);
@@ -83,10 +90,15 @@ std::string comparison_table(const Comparison& comparison, const ComparedNames& 
   text += fmt::format("{:>12} {:>12} {:>12} {:>9}\n", "BEFORE", "AFTER", "CHANGE", "");
   text += section(comparison.processes, "processes");
   text += section(comparison.objects, "objects, sampled");
-  text += section(comparison.sites, "code sites of all processes, estimated");
-  text += section(comparison.mappings, "mappings of all processes, estimated");
-  text += section(comparison.types, "types of Python objects of all processes, estimated");
+  constexpr std::uint64_t kLittle = 100;
+  const std::uint64_t little =
+      std::max(comparison.total.before.value_or(0), comparison.total.after.value_or(0)) / kLittle;
+  text += section(comparison.sites, "code sites of all processes, estimated", little);
+  text += section(comparison.mappings, "mappings of all processes, estimated", little);
+  text += section(comparison.types, "types of Python objects of all processes, estimated", little);
   text += row(comparison.total, "total");
+  if (comparison.at_exit.before.value_or(0) + comparison.at_exit.after.value_or(0) > 0)
+    text += row(comparison.at_exit, "in it, copied while programs ended, estimated");
   if (const Change& peak = comparison.peak_pss_bytes; peak.before || peak.after) {
     text += fmt::format("memory of all processes at its peak (PSS): {} MiB, then {} MiB\n",
                         mebibytes(peak.before), mebibytes(peak.after));

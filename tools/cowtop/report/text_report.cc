@@ -17,7 +17,7 @@ namespace cowshed::cowtop {
 namespace {
 
 constexpr int kColumns = 80;
-constexpr std::size_t kMostGroups = 6;
+constexpr std::size_t kMostGroups = 5;
 constexpr std::size_t kMostMappings = 3;
 constexpr std::size_t kMostCauses = 2;
 constexpr std::ptrdiff_t kMostLines = 23;
@@ -98,6 +98,8 @@ std::string of_children(const ProcessGroup& group) {
   std::string text = is_one ? name_of(group)
                             : fmt::format("{} {} processes each", group.processes, name_of(group));
   text += fmt::format(" copied {}", copied_each(group));
+  if (group.has_executed)
+    return text + kNoBreak + "MiB before " + (is_one ? "it ran" : "they ran") + " that program";
   constexpr std::uint64_t kWorthSaying = 1 << 20;
   const std::uint64_t of_files = group.file_bytes / std::max<std::uint64_t>(group.processes, 1);
   const std::uint64_t of_shared = mean_copied(group) - std::min(mean_copied(group), of_files);
@@ -109,6 +111,8 @@ std::string of_children(const ProcessGroup& group) {
     part = whole_percent(group.least_part) + " to " + whole_percent(group.most_part);
   const std::string of = fmt::format(" of {} shared ({})", shared_each(group), part);
   if (of_files < kWorthSaying) return text + of;
+  if (!group.is_alike())
+    return text + kNoBreak + "MiB, " + (of_files > of_shared ? "most" : "a part") + " of files";
   return text + fmt::format("{}MiB: {}{}, and {} of files", kNoBreak, mebibytes(of_shared), of,
                             mib(of_files));
 }
@@ -119,9 +123,17 @@ std::string of_little(const Summary& summary) {
     if (!group.has_executed) shared = std::max(shared, group.shared_bytes.value_or(0));
   const std::string who =
       summary.sharers == 1 ? "a child" : fmt::format("{} children", summary.sharers);
-  if (shared == 0) return fmt::format("Hardly any memory was shared with {}.", who);
-  return fmt::format("The sharing holds: {} share{} up to {}{}, of which {} were copied{}.", who,
-                     summary.sharers == 1 ? "s" : "", mib(shared),
+  if (shared == 0) {
+    const bool is_known =
+        std::all_of(summary.groups.begin(), summary.groups.end(), [](const ProcessGroup& group) {
+          return group.role == cow::Role::root || group.has_executed || group.shared_bytes;
+        });
+    return is_known ? fmt::format("Hardly any memory was shared with {}.", who)
+                    : fmt::format("How much memory is shared with {} is not known.", who);
+  }
+  return fmt::format("{}: {} share{} up to {}{}, of which {} were copied{}.",
+                     summary.left_behind > 0 ? "So far, the sharing holds" : "The sharing holds",
+                     who, summary.sharers == 1 ? "s" : "", mib(shared),
                      summary.sharers == 1 ? "" : " each", mib(summary.copied_bytes),
                      summary.sharers == 1 ? "" : " in all");
 }
@@ -134,9 +146,11 @@ std::string of_no_sharer(const cow::Measurement& measurement, const Summary& sum
         process.execs == 0 && process.memory && process.memory->shared_bytes >= kWorthSaying;
     return fmt::format("{} forked no process in {:.1f} s{}", name_of(summary.groups.front()),
                        measurement.duration_s,
-                       shares ? fmt::format(". With those that forked it, it shares {}.",
-                                            mib(process.memory->shared_bytes))
-                              : ": it shares no memory, so none was copied.");
+                       shares
+                           ? fmt::format(". With those that forked it, it shares {}. Its parent is "
+                                         "PID {}.",
+                                         mib(process.memory->shared_bytes), process.ppid)
+                           : ": it shares no memory, so none was copied.");
   }
   const auto any = [&](auto is) {
     return std::any_of(measurement.processes.begin(), measurement.processes.end(), is);
@@ -164,8 +178,13 @@ std::string verdict(const cow::Measurement& measurement, const Summary& summary)
   std::string text = top.is_parent ? of_parent(top) : of_children(top);
   constexpr std::uint64_t kPart = 50;
   const bool is_all = summary.copied_bytes - *top.copied_bytes < summary.copied_bytes / kPart;
-  if (!is_all || top.processes > 1) text += fmt::format(": {} in all", mib(summary.copied_bytes));
-  return text + (summary.is_all_known ? "." : ", and what is not known (-).");
+  if (top.processes == 1 && !is_all)
+    text += fmt::format(", of {} in all", mib(summary.copied_bytes));
+  if (top.processes > 1)
+    text += fmt::format(": {}{} in all", is_all ? "" : mebibytes(top.copied_bytes) + " of ",
+                        mib(is_all ? top.copied_bytes : summary.copied_bytes));
+  if (!summary.is_all_known) return text + ", and what is not known (-).";
+  return text + (summary.are_parents_known ? "." : ", without the parent's.");
 }
 
 std::string reason_of(const cow::FailedAccess& failed) {
@@ -195,7 +214,10 @@ std::string crash_lines(const Summary& summary) {
   std::string text;
   std::size_t shown = 0;
   std::uint64_t left = 0;
-  for (const ProcessGroup& group : summary.groups) {
+  std::vector<ProcessGroup> groups = summary.groups;
+  std::stable_partition(groups.begin(), groups.end(),
+                        [](const auto& group) { return group.role == cow::Role::root; });
+  for (const ProcessGroup& group : groups) {
     if (!group.crash) continue;
     if (++shown > kMost) {
       left += group.processes;
@@ -254,7 +276,7 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
   return text + ".";
 }
 
-std::string accuracy_text(const cow::Measurement& measurement) {
+std::string accuracy_text(const cow::Measurement& measurement, const Summary& summary) {
   if (measurement.exact) {
     const std::uint64_t lost = measurement.lost_events.value_or(0);
     return lost == 0
@@ -262,6 +284,7 @@ std::string accuracy_text(const cow::Measurement& measurement) {
                : fmt::format("{} events LOST (eBPF): counts are too low.", lost);
   }
   std::string text = fmt::format("Sampled from /proc for {:.1f} s", measurement.duration_s);
+  if (!summary.are_parents_known) text += "; a page counts for the child, whoever copied it";
   if (!measurement.not_seen) return text + ".";
   const auto [at_least, at_most] = *measurement.not_seen;
   if (at_least > 0) text += fmt::format(", at least {} ended unseen", plural(at_least, "process"));
@@ -284,7 +307,8 @@ std::string exit_text(const Summary& summary) {
 std::string own_text(const cow::Measurement& measurement, const Summary& summary) {
   constexpr std::uint64_t kWorthSaying = 16 << 20;
   const std::uint64_t peak = measurement.memory ? measurement.memory->peak_pss_bytes : 0;
-  if (summary.own_bytes < kWorthSaying || summary.own_bytes < peak / 2) return {};
+  // More than all ever held is of processes that lived one after the other.
+  if (summary.own_bytes < std::max(kWorthSaying, peak / 2) || summary.own_bytes > peak) return {};
   return lines_of(
       fmt::format("Never shared: {}, which children allocated themselves, for what "
                   "they were sent, say.",
@@ -300,11 +324,17 @@ std::string frozen_text(const Summary& summary) {
 
 std::string older_text(const Summary& summary) {
   if (summary.older == 0) return {};
-  const bool is_one = summary.older == 1;
   return lines_of(
-      fmt::format("Not counted: what {} copied before cowtop looked, since {} "
-                  "forked earlier.",
-                  plural(summary.older, "process"), is_one ? "it was" : "they were"));
+      fmt::format("Not counted: what {}, forked before cowtop looked, and {} copied until then.",
+                  summary.older == 1 ? "the older child" : plural(summary.older, "older process"),
+                  summary.older == 1 ? "its parent" : "their parents"));
+}
+
+std::string left_behind_text(const Summary& summary) {
+  if (summary.left_behind == 0) return {};
+  return lines_of(fmt::format("{} still run{}: what is copied from here on is not counted.",
+                              plural(summary.left_behind, "process"),
+                              summary.left_behind == 1 ? "s" : ""));
 }
 
 constexpr int kNameColumns = 30;
@@ -315,6 +345,7 @@ std::string who(const ProcessGroup& group, bool each_process) {
   if (group.processes > 1) text += fmt::format("{} x ", group.processes);
   text += name_of(group);
   if (!group.container.empty()) text += fmt::format(" [{}]", group.container);
+  if (group.is_older) text += " (older)";
   if (group.crash) text += " " + signal_name(*group.crash);
   if (group.most_status != 0) text += fmt::format(" exit {}", group.least_status);
   if (group.most_status > group.least_status) text += fmt::format(" to {}", group.most_status);
@@ -346,7 +377,7 @@ std::string group_line(const ProcessGroup& group, bool each_process) {
   std::string still = "-";
   if (group.still_shared)
     still = fmt::format("{:>4} {}", whole_percent(*group.still_shared), bar(*group.still_shared));
-  if (group.has_executed) shared = "-", still = "ran a program";
+  if (group.has_executed) shared = "-", still = "then ran it";
   return row(who(group, each_process), shared, copied, still);
 }
 
@@ -355,7 +386,7 @@ std::string executed_line(const Summary& summary) {
   std::uint64_t processes = 0;
   std::string names;
   for (const ProcessGroup& group : summary.groups) {
-    if (!group.has_executed) continue;
+    if (!group.only_ran()) continue;
     processes += group.processes;
     const std::string name = name_of(group);
     if (names.find(name) == std::string::npos) names += (names.empty() ? "" : ", ") + name;
@@ -371,7 +402,7 @@ std::string who_lines(const Summary& summary, bool each_process) {
   std::uint64_t left_processes = 0;
   std::uint64_t left_bytes = 0;
   for (const ProcessGroup& group : summary.groups) {
-    if (group.has_executed && !each_process) continue;
+    if (group.only_ran() && !each_process) continue;
     if (each_process || shown < kMostGroups) {
       text += group_line(group, each_process);
       ++shown;
@@ -492,11 +523,11 @@ std::string text_report(const cow::Measurement& measurement, TextForm form) {
   const std::string answer = lines_of(verdict(measurement, summary));
   text += summary.is_little() ? crashes + answer : answer + crashes;
   const std::string memory = memory_text(measurement, summary);
-  const std::string accuracy = accuracy_text(measurement);
+  const std::string accuracy = accuracy_text(measurement, summary);
   const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;
-  text += memory + (is_one_line ? "  " : "\n") + accuracy + "\n";
+  text += is_one_line ? memory + "  " + accuracy + "\n" : lines_of(memory) + lines_of(accuracy);
   text += exit_text(summary) + own_text(measurement, summary) + frozen_text(summary) +
-          older_text(summary) + python_unread_text(summary);
+          older_text(summary) + left_behind_text(summary) + python_unread_text(summary);
   constexpr std::size_t kMostNotMeasured = 2;
   text += lacking_lines(measurement, kMostNotMeasured) + "\n";
   text +=
