@@ -25,7 +25,7 @@ class CMakeExtension(build_ext):
                             "-D", "CMAKE_UNITY_BUILD=ON", "-D", "COWSHED_BUILD_PYTHON=ON",
                             "-D", f"COWSHED_PYTHONS={sys.executable}",
                             *(f"-DCOWSHED_BUILD_{part}=OFF" for part in ("TOOLS", "BENCH", "TESTS"))], check=True)
-            subprocess.run(["cmake", "--build", folder, "--target", "cowshed_python", "--parallel"], check=True)
+            subprocess.run(["cmake", "--build", folder, "--target", "cowshed_python", "--parallel", str(os.cpu_count() or 1)], check=True)
             shutil.copyfile(pathlib.Path(folder, "python", "cowshed", target.name), target)
 
 

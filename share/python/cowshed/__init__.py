@@ -7,16 +7,19 @@
 docs/how-to/share-python-objects.md shows it for multiprocessing, gunicorn and others.
 """
 
+import os as _os
 import sys as _sys
 import sysconfig as _sysconfig
 
 try:
-    from cowshed import _cowshed
+    import cowshed._cowshed as _cowshed  # "from cowshed import" says that the import is circular
 except ModuleNotFoundError:
     _kind = ("free-threaded" if _sysconfig.get_config_var("Py_GIL_DISABLED") else
              "debug" if hasattr(_sys, "gettotalrefcount") else "")
     raise ImportError(f"cowshed was not built for this Python: {_sys.implementation.name} {_sys.version.split()[0]}"
-                      f"{_kind and ', a ' + _kind + ' build, which it does not support'}") from None
+                      f"{_kind and ', a ' + _kind + ' build, which it does not support'}; its folder has "
+                      f"{', '.join(_name for _name in _os.listdir(_os.path.dirname(__file__)) if '.so' in _name)}"
+                      ) from None
 
 from cowshed.contexts import get_context
 from cowshed.errors import (Closed, Damaged, Error, NotPublished, OutOfMemory, PeerStopped, PublishedTooLate,

@@ -826,7 +826,10 @@ def version():
         with open(os.path.join(here, "../../../VERSION"), encoding="ascii") as file:
             return file.read().strip()
     except OSError:
-        return importlib.metadata.version("cowshed")
+        try:
+            return importlib.metadata.version("cowshed")
+        except importlib.metadata.PackageNotFoundError:
+            return "of an unknown version"
 
 
 def parse_arguments(argv):
@@ -1045,7 +1048,7 @@ def report_text(options, runs, heading):
         messages, objects, size = run.totals()
         starts = ", ".join(f"{count} by {method}" for method, (count,) in sorted(run.starts.items()))
         asked = f" --start-method {run.method}" if run.method else ""
-        yield heading(f"pickled{asked}: {command}: {things(messages, 'pickle')} of "
+        yield heading(f"pickled{asked}: {command}, by {sys.executable}: {things(messages, 'pickle')} of "
                       f"{things(objects, 'object')}, {units(size)}; "
                       f"processes started: {starts or 'none'}")
         if run.status > 128:

@@ -88,6 +88,18 @@ std::string for_collector(Language language) {
   }
 }
 
+// Of multiprocessing's pickling, in a call of put() or in the thread that a Queue sends by.
+std::uint64_t pickling_bytes(const cow::Measurement& measurement) {
+  std::uint64_t bytes = 0;
+  if (!measurement.sampled) return bytes;
+  for (const cow::CodeSite& site : measurement.sampled->sites)
+    if (std::any_of(site.stack.begin(), site.stack.end(), [](const cow::Frame& frame) {
+          return frame.is_python && frame.function.ends_with("ForkingPickler.dumps");
+        }))
+      bytes += site.estimated_copies * cow::kPageSize;
+  return bytes;
+}
+
 bool is_of_dlopen(const cow::CodeSite& site) {
   return std::any_of(site.stack.begin(), site.stack.end(), [](const cow::Frame& frame) {
     return frame.function == "_dl_open" || frame.function == "dl_open_worker";
@@ -177,6 +189,14 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
     if (cause.name == "allocator free list")
       result.push_back(
           {"free nothing in the child that was allocated before the fork", cause.bytes});
+  }
+  const std::uint64_t pickled = pickling_bytes(measurement);
+  if (pickled >= kLeastBytes &&
+      static_cast<double>(pickled) >= kLeastShare * static_cast<double>(summary.copied_bytes)) {
+    result.push_back(
+        {"send less through queues, pools and pipes: pickling reads each object (tools/pickled "
+         "lists what is sent)",
+         pickled});
   }
   const bool is_unknown = !summary.causes.empty() && summary.causes.front().name == "unknown";
   if (auto text = for_missing_names(measurement, summary.copied_bytes); is_unknown && !text.empty())
