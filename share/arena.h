@@ -14,10 +14,10 @@
 // Memory for a set of objects.  A process fills it, freezes it, and then shares it with all
 // processes that it forks, at the same addresses and without copies.
 //
-//   auto arena = cowshed::Arena::create({.name = "index", .capacity = 64_GiB});
-//   auto index = arena->make<Index>(...);   // std::pmr members of Index use the arena too
-//   arena->freeze();                        // immutable from here, in huge pages
-//   cowshed::start({.count = 8}, ...);      // workers.h
+//   auto arena = cowshed::Arena::create({.name = "index", .capacity = 64_GiB}).value();
+//   Index* index = arena.make<Index>(...).value();  // members too, if Index has allocator_type
+//   arena.freeze().value();                         // immutable from here, in huge pages
+//   cowshed::start({.count = 8}, ...);              // workers.h
 namespace cowshed {
 
 namespace internal {

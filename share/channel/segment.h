@@ -30,8 +30,9 @@
 // The comments name steps and locks as docs/explanation/channel-protocol.md does.
 namespace cowshed::internal {
 
-// The result of one attempt to send or to receive.
-enum class Attempt : std::uint8_t {
+// The result of one attempt to send or to receive.  Not smaller: headers pass it on to the library,
+// and g++ leaves the upper bits of a small argument open, while clang++ takes them for zero.
+enum class Attempt : std::uint32_t {  // NOLINT(performance-enum-size)
   done,
   blocked,     // the channel is full, empty or out of memory
   busy,        // another thread holds the lock

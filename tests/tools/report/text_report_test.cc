@@ -342,6 +342,19 @@ TEST(TextReport, SaysWhatAndWhyAndWhatToDo) {
   expect_fits_on_a_screen(report);
 }
 
+TEST(TextReport, ALongNameKeepsItsLine) {
+  cow::Measurement measurement = pool(1);
+  const std::string arguments = "(std::unordered_map<std::string, std::vector<int>> const&)";
+  const auto code_of = [&](const std::string& function, const std::string& file) {
+    const cow::Frame frame{function, file, 44, "/a.out", 0, false};
+    measurement.sampled.emplace().sites = {{{frame}, {frame}, 99, 76 * kPagesPerMiB, false}};
+    return text_report(measurement);
+  };
+  EXPECT_THAT(code_of("ranked" + arguments, "before.cc"), HasSubstr("100%  ranked before.cc:44\n"));
+  EXPECT_THAT(code_of("ranked" + arguments, ""), HasSubstr("100%  ranked (a.out)\n"));
+  EXPECT_THAT(code_of("operator<" + arguments, "before.cc"), HasSubstr("100%  operator<(std::"));
+}
+
 TEST(TextReport, NamesTheRemedyThatThePythonHas) {
   cow::Measurement measurement = pool(4);
   for (cow::ProcessCopies& process : measurement.processes)

@@ -25,6 +25,7 @@ constexpr std::ptrdiff_t kMostLines = 23;
 constexpr std::size_t kMostPlaces = 3;
 constexpr std::size_t kMostAdvice = 2;
 constexpr double kLeastShare = 0.05;
+constexpr int kNameWidth = kColumns - 28;  // in WHAT to CODE
 
 std::string plural(std::uint64_t count, std::string_view one) {
   return fmt::format("{} {}{}", count, one,
@@ -198,9 +199,24 @@ std::string reason_of(const cow::FailedAccess& failed) {
   return "why is not known";
 }
 
+// Without the arguments of functions and templates: "ranked before.cc:44", "ranked (a.out)".
+std::string without_arguments(const std::string& name) {
+  const auto module = name.ends_with(')') ? name.rfind(" (") : name.npos;
+  std::string text;
+  int depth = 0;
+  for (const char each : name.substr(0, module)) {
+    if (each == '(' || each == '<') ++depth;
+    if (depth == 0) text += each;
+    if (each == ')' || each == '>') --depth;
+  }
+  if (depth != 0 || text.empty()) return name;  // operator<, say
+  return module == name.npos ? text : text + name.substr(module);
+}
+
 // The name of a template may fill a screen.
 std::string shortened(std::string text) {
   constexpr std::size_t kMost = 100;
+  if (text.size() > kMost) text = without_arguments(text);
   if (text.size() <= kMost) return text;
   const auto line = text.rfind(' ');  // FILE:LINE
   const bool has_line = line != text.npos && line > text.size() - kMost / 2;
@@ -455,7 +471,6 @@ std::string parent_lines(const Summary& summary) {
 
 std::string share_lines(std::string_view title, const std::vector<Share>& shares, std::size_t most,
                         const std::function<std::string(const Share&)>& name) {
-  constexpr int kNameWidth = kColumns - 28;
   std::string text;
   std::size_t shown = 0;
   for (const Share& share : shares) {
@@ -509,7 +524,10 @@ std::string cause_lines(const cow::Measurement& measurement, const Summary& summ
          share_lines("OBJECTS", summary.types, most_places,
                      [](const Share& share) { return printable(share.name); }) +
          share_lines("CODE", summary.sites, most_places,
-                     [](const Share& share) { return share.name; }) +
+                     [](const Share& share) {
+                       const bool is_long = live::columns_of(share.name) > kNameWidth;
+                       return is_long ? without_arguments(share.name) : share.name;
+                     }) +
          advice_lines(advise(measurement, summary));
 }
 

@@ -15,25 +15,27 @@ const std::vector<Term>& glossary() {
        "anonymous memory and its frozen arenas.  Of a process that ran before cowtop came: what it "
        "shared then."},
       {"COPIED",
-       "Memory that the kernel copied because the process wrote to a shared page.  Copies after "
-       "exec are excluded, and, as far as samples tell, those while a program ends (see \"program "
-       "exit\").  --wide, --json, diff and check count all.  For a parent: what it wrote while a "
-       "child shared it.",
+       "Memory that the kernel copied because the process wrote to a shared page.  The report "
+       "leaves out copies after an exec and, as far as samples tell, while a program ends (see "
+       "\"program exit\"); --wide, --json, diff and check count them.  For a parent: what it wrote "
+       "while a child shared it.",
        true},
       {"STILL SHARED",
-       "The part of SHARED that the process has not copied since; of an only child, nor its "
-       "parent.  \"-\": not known, or the process copied some pages more than once, or memory that "
+       "The part of SHARED that the process has not copied since.  If it is an only child, its "
+       "parent has not copied it either.  \"-\": not known, or the process copied some pages more than once, or memory that "
        "others share, too."},
       {"FORKS",
        "Children that lived one after another, such as saves of a database, for which their parent "
        "copied 1 MiB or more: what each cost."},
       {"WHAT",
        "The mappings that were copied: the heap, a library's data, a frozen arena.  "
-       "Estimated from samples; arenas exactly."},
+       "Estimated from samples; arenas exactly.  Its percentages, and those of OBJECTS and CODE, "
+       "are of all samples, which have copies of a program's start, too."},
       {"WHY", "How the copied pages were first written to, as far as samples tell."},
       {"OBJECTS",
        "The types of the Python objects whose heads were written: their reference count, links of "
-       "the collector, or cached hash.  Estimated from samples."},
+       "the collector, or cached hash.  The first object that is written on a page has the "
+       "page's copy.  Estimated from samples."},
       {"CODE",
        "The innermost lines outside the C library that caused copies.  Of Python: the innermost "
        "line "
@@ -100,7 +102,9 @@ const std::vector<Term>& glossary() {
       {"bulk copy", "memcpy or the like wrote over memory that was shared."},
       {"bulk fill", "memset or the like wrote over memory that was shared."},
       {"stack", "Calls write return addresses and variables to the stack: a few pages a process."},
-      {"relocation", "The dynamic linker resolved a symbol: a few pages of each library's data."},
+      {"relocation",
+       "The dynamic linker wrote addresses into a library's data: as it loaded the library, or at "
+       "the first use of a function."},
       {"system call", "The kernel wrote for the program: read(2) into a shared buffer, say."},
       {"unknown", "The samples are no evidence for one of the other causes."},
       {"anonymous", "Memory without a file behind it, from mmap(2): large blocks of malloc, say."},
@@ -113,6 +117,17 @@ const std::vector<Term>& glossary() {
        "exit\") and those before cowtop came."},
       {"ran a program",
        "The process executed another program, and so gave up what it shared with its parent."},
+      {"older",
+       "Forked before cowtop looked: what it and its parent copied until then is not counted."},
+      {"still runs",
+       "The command has ended, but processes that it started have not, a daemon say.  What they "
+       "copy from there on is in no figure; measure them with -p."},
+      {"ended unread",
+       "Processes that were growing ended before their PSS was read.  So the peak is a range, up "
+       "to what they had allocated."},
+      {"frozen",
+       "Of an arena: sealed, so that ordinary stores fail.  Of Python: made immortal by "
+       "cowshed.freeze(), so that reading an object writes no reference count."},
       {"culprits", "In a verdict of cowtop check: the code and memory with most of the copies."},
       {"eBPF",
        "Programs in the kernel that count each write fault.  They need root, or CAP_BPF and "
