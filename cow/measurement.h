@@ -243,9 +243,6 @@ struct TreeMemory {
   // or it is not known.
   std::uint64_t most_peak_bytes = 0;
   bool operator==(const TreeMemory&) const = default;
-
-  // To a tenth.
-  bool is_peak_known() const { return most_peak_bytes <= peak_pss_bytes + peak_pss_bytes / 10; }
 };
 
 // The result of one run of a backend, over one or more process trees.

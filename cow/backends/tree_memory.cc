@@ -20,7 +20,7 @@ bool TreeMemoryMeter::is_due(const std::vector<pid_t>& pids, std::optional<std::
   const bool has_changed =
       !grown || *grown > little || pids != last_pids_ || now - last_ns_ > kUnchangedNs;
   if (has_changed && pace_.is_due(now)) return true;
-  constexpr std::uint64_t kMargin = 25;
+  constexpr std::uint64_t kMargin = 10;
   const std::uint64_t peak = memory_->peak_pss_bytes;
   const std::uint64_t at_most = memory_->pss_bytes + grown.value_or(0);
   if (at_most > peak + peak / kMargin && peaks_.is_left(now)) return true;

@@ -11,7 +11,7 @@
 namespace cowshed::cow {
 
 // Sums the memory of a process tree: every 100 ms while it changes, else every 5 s, for at most a
-// 400th of one CPU's time; when it may exceed its peak by a 25th, for 50 ms at first and an 800th
+// 400th of one CPU's time; when it may exceed its peak by a tenth, for 50 ms at first and an 800th
 // of the time; and when it may exceed it by a 100th but no longer grows, for 500 ms at first and a
 // 200th of the time.
 class TreeMemoryMeter {
@@ -35,7 +35,7 @@ class TreeMemoryMeter {
   static constexpr std::uint64_t kFirstPeaksNs = 50'000'000;
   static constexpr std::uint64_t kRestsShare = 200;
   static constexpr std::uint64_t kFirstRestsNs = 500'000'000;
-  static constexpr std::uint64_t kRestNs = 100'000'000;
+  static constexpr std::uint64_t kRestNs = 50'000'000;
 
   internal::DutyCycle pace_{kCostFactor, kLeastPauseNs};
   internal::TokenBucket peaks_{kPeaksShare, kFirstPeaksNs};

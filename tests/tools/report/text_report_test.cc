@@ -314,6 +314,13 @@ TEST(TextReport, MemoryIsThatOfAll) {
   measurement.memory = {300ULL << 20U, 402ULL << 20U, 12ULL << 20U, 5, 0};
   EXPECT_THAT(text_report(measurement),
               HasSubstr("The processes held up to 402.0 MiB at once (PSS), page tables 12.0."));
+  measurement.memory->most_peak_bytes = 600ULL << 20U;
+  EXPECT_THAT(text_report(measurement),
+              HasSubstr("The processes held 402.0 to 600.0 MiB at once (PSS; they ended unread)"));
+  cow::Measurement ended = measurement;
+  for (cow::ProcessCopies& process : ended.processes)
+    process.patterns = {{"program exit", 0.75, 75, ""}};  // 228 MiB
+  EXPECT_THAT(text_report(ended), HasSubstr("The processes held up to 402.0 MiB at once (PSS)"));
   measurement.processes[0].alive = true;
   EXPECT_THAT(text_report(measurement),
               HasSubstr("1 of 5 processes holds 300.0 MiB (PSS; up to 402.0), page tables 12.0."));

@@ -220,15 +220,15 @@ Comparison compare(const cow::Measurement& before, const cow::Measurement& after
   Comparison comparison;
   comparison.total.before = total_of(before, comparison.not_known_before);
   comparison.total.after = total_of(after, comparison.not_known_after);
-  const auto peak = [](const cow::Measurement& measurement) {
-    const auto& memory = measurement.memory;
-    return memory && memory->is_peak_known() ? std::optional(memory->peak_pss_bytes) : std::nullopt;
+  const Summary summary_before = summarize(before);
+  const Summary summary_after = summarize(after);
+  const auto peak = [](const cow::Measurement& measurement, const Summary& summary) {
+    return summary.is_peak_known ? std::optional(measurement.memory->peak_pss_bytes) : std::nullopt;
   };
-  comparison.peak_pss_bytes = {"", peak(before), peak(after), before.memory && after.memory};
-  const auto at_exit = [](const cow::Measurement& measurement) {
-    return summarize(measurement).exit_bytes / cow::kPageSize;
-  };
-  comparison.at_exit = {"", at_exit(before), at_exit(after)};
+  comparison.peak_pss_bytes = {"", peak(before, summary_before), peak(after, summary_after),
+                               before.memory && after.memory};
+  comparison.at_exit = {"", summary_before.exit_bytes / cow::kPageSize,
+                        summary_after.exit_bytes / cow::kPageSize};
   Kinds summed;
   add_summed_kinds(summed, before);
   add_summed_kinds(summed, after);

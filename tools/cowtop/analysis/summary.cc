@@ -525,6 +525,14 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
       measurement.processes.begin(), measurement.processes.end(),
       [](const auto& process) { return process.alive && process.role == cow::Role::root; });
   if (!has_root) summary.left_behind = summary.alive;
+  if (measurement.memory) {
+    const cow::TreeMemory& memory = *measurement.memory;
+    const std::uint64_t most = memory.most_peak_bytes;
+    summary.most_peak_bytes =
+        std::max(memory.peak_pss_bytes, most - std::min(most, summary.exit_bytes));
+    summary.is_peak_known =
+        summary.most_peak_bytes <= memory.peak_pss_bytes + memory.peak_pss_bytes / 10;
+  }
   summary.parents = parents_of(measurement, forks);
   const auto explaining = explaining_samples(measurement, forks);
   summary.mappings = mappings_of(measurement, explaining, explained_bytes);

@@ -78,7 +78,10 @@ struct Summary {
   std::uint64_t older = 0;           // of these, forked before the measurement began
   // Of all groups, but for less than 1 MiB each of children that executed a program.
   std::uint64_t copied_bytes = 0;
-  std::uint64_t exit_bytes = 0;    // copied while programs ended; in none of the other figures
+  std::uint64_t exit_bytes = 0;  // copied while programs ended; in none of the other figures
+  // The highest that PSS may have been before programs ended; 0: PSS is not known.
+  std::uint64_t most_peak_bytes = 0;
+  bool is_peak_known = false;      // PSS was read there, to a tenth
   std::uint64_t shared_bytes = 0;  // sum over the sharers, at their forks
   // That children allocated themselves, at the least, when they were last looked at.
   std::uint64_t own_bytes = 0;

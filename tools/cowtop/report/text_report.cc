@@ -279,10 +279,10 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
   } else {
     const std::string at_once = is_one ? "" : " at once";
     const std::string peak = mebibytes(memory.peak_pss_bytes);
-    text = memory.is_peak_known()
+    text = summary.is_peak_known
                ? fmt::format("{} held up to {} MiB{} (PSS)", who, peak, at_once)
                : fmt::format("{} held {} to {} MiB{} (PSS; they ended unread)", who, peak,
-                             mebibytes(memory.most_peak_bytes), at_once);
+                             mebibytes(summary.most_peak_bytes), at_once);
   }
   constexpr std::uint64_t kWorthSaying = 100;  // a hundredth of the memory
   if (memory.page_table_bytes * kWorthSaying > memory.peak_pss_bytes)
