@@ -140,10 +140,10 @@ Expected<void> PagemapBackend::sample() {
   find_processes();
   finding_ns_ = thread_cpu_ns() - begin;
   scan_memory();
-  std::vector<pid_t> pids;
+  std::vector<TreeProcess> tree;
   for (const auto& [pid, process] : alive_)
-    if (!process->copies.shares_memory) pids.push_back(pid);
-  memory_.sample(proc_, pids);
+    if (!process->copies.shares_memory) tree.push_back({.id = 0, .pid = pid});
+  memory_.sample(proc_, tree);
   sampling_ns_ += thread_cpu_ns() - begin;
   ++samples_;
   return {};

@@ -227,15 +227,15 @@ Expected<void> TracepointBackend::sample() {
   snapshot_budget_.spend(monotonic_ns(), cost);
   usual_snapshot_cost_ns_ = std::min(cost, std::exchange(last_snapshot_cost_ns_, cost));
   scan_memory(snapshot);
-  std::vector<pid_t> pids;
-  std::uint64_t allocated = 0;
+  std::vector<TreeProcess> tree;
   for (const auto& [id, process] : processes_) {
     const ProcessCopies& copies = process.copies;
-    allocated +=
-        (copies.copied_pages().value_or(0) + copies.zero_filled_pages.value_or(0)) * kPageSize;
-    if (copies.alive && !copies.shares_memory) pids.push_back(copies.pid);
+    if (!copies.shares_memory) {
+      tree.push_back({id, copies.pid, copies.alive, copies.copied_pages().value_or(0) * kPageSize,
+                      copies.zero_filled_pages.value_or(0) * kPageSize});
+    }
   }
-  memory_.sample(proc_, pids, allocated);
+  memory_.sample(proc_, tree);
   forget_the_ended(snapshot);
   return {};
 }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <optional>
 #include <sys/types.h>
 #include <vector>
@@ -10,23 +12,45 @@
 
 namespace cowshed::cow {
 
-// Sums the memory of a process tree: every 100 ms while it changes, else every 5 s, for at most a
-// 400th of one CPU's time; when it may exceed its peak by a tenth, for 50 ms at first and an 800th
-// of the time; and when it may exceed it by a 100th but no longer grows, for 500 ms at first and a
-// 200th of the time.
+// A process of a tree.  No two alive may share an address space, as a child of vfork and its parent
+// do.
+struct TreeProcess {
+  std::uint64_t id = 0;  // of no other process
+  pid_t pid = 0;
+  bool alive = true;
+  // So far; nullopt: not counted.
+  std::optional<std::uint64_t> copied_bytes = std::nullopt;
+  std::uint64_t zero_filled_bytes = 0;
+};
+
+// Sums the memory of a process tree (PSS): every 100 ms while it changes, else every 5 s, for at
+// most a 400th of one CPU's time; when it may exceed its peak by a tenth, for 50 ms at first and an
+// 800th of the time; and when it may exceed it by a 100th but no longer grows, for 500 ms at first
+// and a 200th of the time.  How much it may have grown since follows from the copies and from each
+// process's resident memory, which is cheap to read: for 20 ms at first and a 400th of the time.
 class TreeMemoryMeter {
  public:
-  // Reads the memory of each of `pids` if it is time to.  No two of them may share an address
-  // space, as a child of vfork and its parent do.  `allocated` is what the processes of the tree
-  // have allocated so far, ended ones included, in bytes; 0: not known.
-  void sample(const ProcFiles& proc, std::vector<pid_t> pids, std::uint64_t allocated = 0);
+  // Reads the memory of the tree if it is time to.
+  void sample(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
   // The next sample() reads it.
   void make_due() { is_wanted_ = true; }
   // nullopt: not sampled yet, or none could be read.
   const std::optional<TreeMemory>& memory() const { return memory_; }
 
  private:
-  bool is_due(const std::vector<pid_t>& pids, std::optional<std::uint64_t> grown);
+  // What is known of a process since the tree's memory was read.
+  struct Known {
+    std::uint64_t counts = 0;  // when its resident memory was read
+    std::uint64_t resident_bytes = 0;
+    std::uint64_t resident_then = 0;
+    std::uint64_t copied_then = 0;
+    bool was_alive = false;
+  };
+
+  void look_at(const ProcFiles& proc, const TreeProcess& process, Known& known);
+  void note_growth(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
+  bool is_due();
+  void read(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
 
   static constexpr std::uint64_t kCostFactor = 400;
   static constexpr std::uint64_t kLeastPauseNs = 100'000'000;
@@ -36,16 +60,21 @@ class TreeMemoryMeter {
   static constexpr std::uint64_t kRestsShare = 200;
   static constexpr std::uint64_t kFirstRestsNs = 500'000'000;
   static constexpr std::uint64_t kRestNs = 50'000'000;
+  static constexpr std::uint64_t kLooksShare = 400;
+  static constexpr std::uint64_t kFirstLooksNs = 20'000'000;
 
   internal::DutyCycle pace_{kCostFactor, kLeastPauseNs};
   internal::TokenBucket peaks_{kPeaksShare, kFirstPeaksNs};
   internal::TokenBucket rests_{kRestsShare, kFirstRestsNs};
+  internal::TokenBucket looks_{kLooksShare, kFirstLooksNs};
   bool is_wanted_ = false;
+  bool is_another_tree_ = true;  // than at the last read
+  std::uint64_t last_ns_ = 0;
+  // Since the last read, by the processes that are alive; nullopt: not known.
+  std::optional<std::uint64_t> grown_;
   std::uint64_t rests_since_ns_ = 0;
   std::uint64_t grown_then_ = 0;
-  std::uint64_t last_ns_ = 0;
-  std::uint64_t last_allocated_ = 0;
-  std::vector<pid_t> last_pids_;  // sorted
+  std::map<std::uint64_t, Known> known_;
   std::optional<TreeMemory> memory_;
 };
 

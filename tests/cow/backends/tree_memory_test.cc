@@ -6,89 +6,117 @@
 namespace cowshed::cow {
 namespace {
 
+constexpr std::uint64_t kKiB = 1024;
+
 class TreeMemoryTest : public FakeProc {
  protected:
-  void write_process(pid_t pid, int pss_kib, int page_table_kib) const {
+  void write_process(pid_t pid, int pss_kib, int page_table_kib, int anonymous_kib = 0) const {
     const std::string folder = std::to_string(pid) + "/";
     write(folder + "smaps_rollup",
           "0-1 ---p 0 00:00 0 [rollup]\nRss:  9 kB\nPss:  " + std::to_string(pss_kib) + " kB\n");
-    write(folder + "status",
-          "Name:\tx\nVmPTE:\t   " + std::to_string(page_table_kib) + " kB\nThreads:\t1\n");
+    write(folder + "status", "Name:\tx\nRssAnon:\t   " + std::to_string(anonymous_kib) +
+                                 " kB\nVmPTE:\t   " + std::to_string(page_table_kib) +
+                                 " kB\nThreads:\t1\n");
   }
+  static TreeProcess counted(pid_t pid, std::uint64_t copied_kib, std::uint64_t zero_filled_kib = 0,
+                             bool alive = true) {
+    return {static_cast<std::uint64_t>(pid), pid, alive, copied_kib * kKiB, zero_filled_kib * kKiB};
+  }
+  static TreeProcess not_counted(pid_t pid) { return {.pid = pid}; }
+  static TreeProcess ended(pid_t pid, std::uint64_t copied_kib) {
+    return counted(pid, copied_kib, 0, false);
+  }
+  // Samples until it is as large, or 2 s have passed.
+  void sample_until(std::uint64_t pss_kib, const std::vector<TreeProcess>& tree) {
+    for (int i = 0; meter.memory()->pss_bytes != pss_kib * kKiB && i < 200; ++i) {
+      ::usleep(10'000);
+      meter.sample(proc(), tree);
+    }
+    EXPECT_EQ(meter.memory()->pss_bytes, pss_kib * kKiB);
+  }
+
+  TreeMemoryMeter meter;
 };
 
 TEST_F(TreeMemoryTest, IsTheSumOverTheProcesses) {
   write_process(7, 100, 8);
   write_process(8, 50, 4);
-  TreeMemoryMeter meter;
-  meter.sample(proc(), {7, 8, 9});
+  meter.sample(proc(), {not_counted(7), not_counted(8), not_counted(9)});
   EXPECT_EQ(meter.memory(), (TreeMemory{150 << 10, 150 << 10, 12 << 10, 2, 0}));
 }
 
 TEST_F(TreeMemoryTest, ThePeakStays) {
   write_process(7, 100, 8);
-  TreeMemoryMeter meter;
-  meter.sample(proc(), {7});
+  meter.sample(proc(), {not_counted(7)});
   write_process(7, 40, 4);
-  for (int i = 0; meter.memory()->pss_bytes == 100 << 10 && i < 100; ++i) {
-    ::usleep(10'000);
-    meter.sample(proc(), {7});
-  }
+  sample_until(40, {not_counted(7)});
   EXPECT_EQ(meter.memory(), (TreeMemory{40 << 10, 100 << 10, 8 << 10, 1, 0}));
 }
 
 TEST_F(TreeMemoryTest, IsReadAgainAtOnceWhenItMayExceedItsPeak) {
-  write_process(7, 100, 8);
-  TreeMemoryMeter meter;
-  meter.sample(proc(), {7}, 0);
-  write_process(7, 200, 8);
-  meter.sample(proc(), {7}, 9 << 10);
-  EXPECT_EQ(meter.memory()->pss_bytes, 100U << 10);
-  meter.sample(proc(), {7}, 11 << 10);
-  EXPECT_EQ(meter.memory()->pss_bytes, 200U << 10);
+  write_process(7, 100, 8, 100);
+  meter.sample(proc(), {counted(7, 0)});
+  write_process(7, 200, 8, 100);
+  meter.sample(proc(), {counted(7, 9)});
+  EXPECT_EQ(meter.memory()->pss_bytes, 100 * kKiB);
+  meter.sample(proc(), {counted(7, 11)});
+  EXPECT_EQ(meter.memory()->pss_bytes, 200 * kKiB);
+  write_process(7, 300, 8, 150);
+  meter.sample(proc(), {counted(7, 11, 1)});
+  EXPECT_EQ(meter.memory()->pss_bytes, 300 * kKiB);
+}
+
+TEST_F(TreeMemoryTest, WhatIsGivenBackAgainIsNoGrowth) {
+  write_process(7, 100, 8, 100);
+  meter.sample(proc(), {counted(7, 0, 100)});
+  write_process(7, 200, 8, 100);
+  meter.sample(proc(), {counted(7, 0, 1000)});
+  EXPECT_EQ(meter.memory()->pss_bytes, 100 * kKiB);
 }
 
 TEST_F(TreeMemoryTest, IsReadWhenItNoLongerGrows) {
   write_process(7, 1000, 8);
-  TreeMemoryMeter meter;
-  meter.sample(proc(), {7}, 0);
+  meter.sample(proc(), {counted(7, 0)});
   write_process(7, 1020, 8);
-  meter.sample(proc(), {7}, 20 << 10);
-  EXPECT_EQ(meter.memory()->pss_bytes, 1000U << 10);
-  for (int i = 0; meter.memory()->pss_bytes == 1000 << 10 && i < 200; ++i) {
-    ::usleep(10'000);
-    meter.sample(proc(), {7}, 20 << 10);
-  }
-  EXPECT_EQ(meter.memory()->pss_bytes, 1020U << 10);
+  meter.sample(proc(), {counted(7, 20)});
+  EXPECT_EQ(meter.memory()->pss_bytes, 1000 * kKiB);
+  sample_until(1020, {counted(7, 20)});
 }
 
 TEST_F(TreeMemoryTest, OfWhatEndsUnreadThePeakIsARange) {
-  write_process(7, 100, 8);
-  write_process(8, 100, 8);
-  TreeMemoryMeter meter;
-  meter.sample(proc(), {8, 7}, 0);
-  meter.sample(proc(), {7, 8}, 5 << 10);
+  write_process(7, 100, 8, 100);
+  write_process(8, 100, 8, 100);
+  meter.sample(proc(), {counted(7, 0), counted(8, 0)});
+  meter.sample(proc(), {counted(7, 5), counted(8, 0)});
   EXPECT_EQ(meter.memory()->most_peak_bytes, 0U);
-  meter.sample(proc(), {7}, 100 << 10);
-  meter.sample(proc(), {}, 120 << 10);
-  EXPECT_EQ(meter.memory()->peak_pss_bytes, 200U << 10);
-  EXPECT_EQ(meter.memory()->most_peak_bytes, 300U << 10);
+  meter.sample(proc(), {counted(7, 10), ended(8, 20)});
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 230 * kKiB);
+  meter.sample(proc(), {ended(7, 15), ended(8, 20)});
+  EXPECT_EQ(meter.memory()->peak_pss_bytes, 200 * kKiB);
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 230 * kKiB);
+}
+
+TEST_F(TreeMemoryTest, WhatAChildGotAtItsForkIsNoGrowth) {
+  write_process(7, 100, 8, 100);
+  meter.sample(proc(), {counted(7, 0, 100)});
+  write_process(8, 50, 8, 102);
+  meter.sample(proc(), {counted(7, 0, 100), counted(8, 0, 2)});
+  meter.sample(proc(), {counted(7, 0, 100), counted(8, 3, 2, false)});
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 105 * kKiB);
 }
 
 TEST_F(TreeMemoryTest, IsReadWhenWanted) {
   write_process(7, 100, 8);
-  TreeMemoryMeter meter;
-  meter.sample(proc(), {7}, 1);
+  meter.sample(proc(), {counted(7, 1)});
   write_process(7, 50, 8);
   meter.make_due();
-  meter.sample(proc(), {7}, 1);
-  EXPECT_EQ(meter.memory()->pss_bytes, 50U << 10);
+  meter.sample(proc(), {counted(7, 1)});
+  EXPECT_EQ(meter.memory()->pss_bytes, 50 * kKiB);
 }
 
 TEST_F(TreeMemoryTest, WithoutAProcessThatCanBeReadItIsNotKnown) {
-  TreeMemoryMeter meter;
   meter.sample(proc(), {});
-  meter.sample(proc(), {7});
+  meter.sample(proc(), {not_counted(7)});
   EXPECT_FALSE(meter.memory());
 }
 

@@ -22,7 +22,8 @@ const std::vector<Term>& glossary() {
        true},
       {"STILL SHARED",
        "The part of SHARED that the process has not copied since.  If it is an only child, its "
-       "parent has not copied it either.  \"-\": not known, or the process copied some pages more than once, or memory that "
+       "parent has not copied it either.  \"-\": not known, or the process copied some pages more "
+       "than once, or memory that "
        "others share, too."},
       {"FORKS",
        "Children that lived one after another, such as saves of a database, for which their parent "
