@@ -21,8 +21,8 @@
 // A cause needs strong evidence; else it is "own writes" or "unknown".  For each site (all samples
 // of one instruction of one process) the first matching rule decides:
 //
-// "program exit"         Below a function that ends the program (ends_program()).  These samples of
-//                        a site count here; a rule below decides for its others.
+// "program exit"         Below a function that ends the program (ends_of_program()).  These samples
+//                        of a site count here; a rule below decides for its others.
 // "system call"          The kernel wrote for the program.
 // "stack"                Push, call, or a store near the stack pointer.
 // The object's own       The memory around the address shows it (object_cause.h), in the code of an
@@ -51,11 +51,12 @@
 //                        (code_reader/refcount_scan.h): a plain counter is never compared with
 //                        zero.  With fewer than 4 such samples in a process the cause is unknown,
 //                        because the alignment may be chance.  Or the innermost named function is
-//                        one by which std::shared_ptr counts.  Or Py_INCREF or Py_DECREF stores the
-//                        word; since CPython 3.12 they load, test and store the count, so only
-//                        debug information shows them, as inlined functions.  Or it is a count of
-//                        a control block, which begins with a pointer to a vtable of the binary,
-//                        and the binary has a release site for it.
+//                        one by which std::shared_ptr counts, or Perl the users of a hash's key.
+//                        Or Py_INCREF or Py_DECREF stores the word; since CPython 3.12 they load,
+//                        test and store the count, so only debug information shows them, as
+//                        inlined functions.  Or it is a count of a control block, which begins
+//                        with a pointer to a vtable of the binary, and the binary has a release
+//                        site for it.
 // "lock or flag word"    xchg, cmpxchg, an atomic or, and, bts...; the same without the lock on one
 //                        constant bit; a store in a function with the name of a lock.
 // "own writes"           All else that code of the program stores: of a binary that is no

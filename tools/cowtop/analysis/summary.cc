@@ -63,11 +63,6 @@ bool is_sharer(const cow::ProcessCopies& process) {
   return process.role == cow::Role::child && !process.shares_memory && process.execs == 0;
 }
 
-// Forked before the measurement began.
-bool is_older(const cow::ProcessCopies& process) {
-  return is_sharer(process) && !process.shared_at_fork_bytes;
-}
-
 // What a child shared at its fork; of an older one: when the measurement began.
 std::optional<std::uint64_t> shared_by(const cow::ProcessCopies& process) {
   if (!is_older(process)) return shown_at_fork(process);

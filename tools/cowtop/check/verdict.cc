@@ -55,9 +55,7 @@ Used no_copies(const ProcessCopies& process) {
 Used copied(const ProcessCopies& process) {
   const auto bytes = process.copied_bytes();
   if (!bytes) return no_copies(process);
-  const bool is_older = is_child(process) && !process.shares_memory && process.execs == 0 &&
-                        !process.shared_at_fork_bytes;
-  if (!is_older) return used(*bytes);
+  if (!is_older(process)) return used(*bytes);
   return {*bytes, 0, "it was forked earlier: what was copied before is not known", true};
 }
 

@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <csignal>
-#include <cstring>
 #include <fmt/format.h>
 #include <functional>
 #include <string_view>
@@ -8,6 +6,8 @@
 
 #include <cowshed/tools/cowtop/analysis/advice.h>
 #include <cowshed/tools/cowtop/analysis/summary.h>
+#include <cowshed/tools/cowtop/report/head_lines.h>
+#include <cowshed/tools/cowtop/report/screen_lines.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
 #include <cowshed/tools/cowtop/report/text_report.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
@@ -16,7 +16,6 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr int kColumns = 80;
 constexpr std::size_t kMostGroups = 5;
 constexpr std::size_t kMostMappings = 3;
 constexpr std::size_t kMostCauses = 2;
@@ -26,334 +25,6 @@ constexpr std::size_t kMostPlaces = 3;
 constexpr std::size_t kMostAdvice = 2;
 constexpr double kLeastShare = 0.05;
 constexpr int kNameWidth = kColumns - 28;  // in WHAT to CODE
-
-std::string plural(std::uint64_t count, std::string_view one) {
-  return fmt::format("{} {}{}", count, one,
-                     count == 1                 ? ""
-                     : one.ends_with("process") ? "es"
-                                                : "s");
-}
-
-std::string whole_percent(double ratio) { return fmt::format("{:.0f}%", ratio * 100); }
-
-std::string signal_name(int signal) {
-  const char* name = ::sigabbrev_np(signal);
-  return name ? fmt::format("SIG{}", name) : fmt::format("signal {}", signal);
-}
-
-// A line break between a number and its unit misleads.
-constexpr const char* kNoBreak = "\u00a0";
-std::string mib(const std::optional<std::uint64_t>& bytes) {
-  return mebibytes(bytes) + kNoBreak + "MiB";
-}
-
-std::vector<std::string> wrapped(const std::string& text, int columns) {
-  std::vector<std::string> lines = live::wrap(text, columns);
-  for (std::string& line : lines)
-    for (auto at = line.find(kNoBreak); at != line.npos; at = line.find(kNoBreak, at))
-      line.replace(at, std::string_view(kNoBreak).size(), " ");
-  return lines;
-}
-
-std::string lines_of(const std::string& text) {
-  std::string result;
-  for (const std::string& line : wrapped(text, kColumns)) result += line + "\n";
-  return result;
-}
-
-std::string name_of(const ProcessGroup& group) { return printable(group.comm); }
-
-std::uint64_t mean_copied(const ProcessGroup& group) {
-  return group.copied_bytes.value_or(0) / std::max<std::uint64_t>(group.processes, 1);
-}
-
-// "76.1", or "3.0 to 76.1" of a group whose processes differ.
-std::string copied_each(const ProcessGroup& group) {
-  if (group.is_alike()) return mebibytes(mean_copied(group));
-  return fmt::format("{} to {}", mebibytes(group.least_copied), mebibytes(group.most_copied));
-}
-
-// "89.0 MiB", or "25 to 100 MiB" of a group whose processes differ.
-std::string shared_each(const ProcessGroup& group) {
-  if (group.shares_alike()) return mebibytes(group.shared_bytes) + kNoBreak + "MiB";
-  return fmt::format("{:.0f} to {:.0f}{}MiB", static_cast<double>(group.least_shared) / kMiB,
-                     static_cast<double>(*group.shared_bytes) / kMiB, kNoBreak);
-}
-
-// A root's copies are all of pages that it shares with its children.
-std::string of_parent(const ProcessGroup& group) {
-  std::string text = group.processes == 1
-                         ? name_of(group)
-                         : fmt::format("{} {} processes each", group.processes, name_of(group));
-  text += fmt::format(" copied {}{}MiB", copied_each(group), kNoBreak);
-  if (group.is_between) return text + ", shared with its parent or with children";
-  if (mean_copied(group) <= group.shared_bytes.value_or(0)) {
-    return text + fmt::format(" of the {} shared with {}", shared_each(group),
-                              group.forks == 1 ? "its child" : "children");
-  }
-  return text + fmt::format(": some pages again after each of {}", plural(group.forks, "fork"));
-}
-
-std::string of_children(const ProcessGroup& group) {
-  const bool is_one = group.processes == 1;
-  std::string text = is_one ? name_of(group)
-                            : fmt::format("{} {} processes each", group.processes, name_of(group));
-  text += fmt::format(" copied {}", copied_each(group));
-  if (group.has_executed)
-    return text + kNoBreak + "MiB before " + (is_one ? "it ran" : "they ran") + " that program";
-  constexpr std::uint64_t kWorthSaying = 1 << 20;
-  const std::uint64_t of_files = group.file_bytes / std::max<std::uint64_t>(group.processes, 1);
-  const std::uint64_t of_shared = mean_copied(group) - std::min(mean_copied(group), of_files);
-  if (of_shared > group.shared_bytes.value_or(0)) return text + kNoBreak + "MiB";
-  std::string part =
-      whole_percent(static_cast<double>(of_shared) / static_cast<double>(std::max<std::uint64_t>(
-                                                         group.shared_bytes.value_or(0), 1)));
-  if (!group.shares_alike())
-    part = whole_percent(group.least_part) + " to " + whole_percent(group.most_part);
-  const std::string of = fmt::format(" of {} shared ({})", shared_each(group), part);
-  if (of_files < kWorthSaying) return text + of;
-  if (!group.is_alike())
-    return text + kNoBreak + "MiB, " + (of_files > of_shared ? "most" : "a part") + " of files";
-  return text + fmt::format("{}MiB: {}{}, and {} of files", kNoBreak, mebibytes(of_shared), of,
-                            mib(of_files));
-}
-
-std::string of_little(const Summary& summary) {
-  std::uint64_t shared = 0;
-  for (const ProcessGroup& group : summary.groups)
-    if (!group.has_executed) shared = std::max(shared, group.shared_bytes.value_or(0));
-  const std::string who =
-      summary.sharers == 1 ? "a child" : fmt::format("{} children", summary.sharers);
-  if (shared == 0) {
-    const bool is_known =
-        std::all_of(summary.groups.begin(), summary.groups.end(), [](const ProcessGroup& group) {
-          return group.role == cow::Role::root || group.has_executed || group.shared_bytes;
-        });
-    return is_known ? fmt::format("Hardly any memory was shared with {}.", who)
-                    : fmt::format("How much memory is shared with {} is not known.", who);
-  }
-  return fmt::format("{}: {} share{} up to {}{}, of which {} were copied{}.",
-                     summary.left_behind > 0 ? "So far, the sharing holds" : "The sharing holds",
-                     who, summary.sharers == 1 ? "s" : "", mib(shared),
-                     summary.sharers == 1 ? "" : " each", mib(summary.copied_bytes),
-                     summary.sharers == 1 ? "" : " in all");
-}
-
-std::string of_no_sharer(const cow::Measurement& measurement, const Summary& summary) {
-  if (summary.processes == 1) {
-    const cow::ProcessCopies& process = measurement.processes.front();
-    constexpr std::uint64_t kWorthSaying = 1 << 20;
-    const bool shares =
-        process.execs == 0 && process.memory && process.memory->shared_bytes >= kWorthSaying;
-    return fmt::format("{} forked no process in {:.1f} s{}", name_of(summary.groups.front()),
-                       measurement.duration_s,
-                       shares
-                           ? fmt::format(". With those that forked it, it shares {}. Its parent is "
-                                         "PID {}.",
-                                         mib(process.memory->shared_bytes), process.ppid)
-                           : ": it shares no memory, so none was copied.");
-  }
-  const auto any = [&](auto is) {
-    return std::any_of(measurement.processes.begin(), measurement.processes.end(), is);
-  };
-  const bool ran =
-      any([](const auto& each) { return each.role == cow::Role::child && each.execs > 0; });
-  if (any([](const cow::ProcessCopies& each) { return each.shares_memory; }))
-    return fmt::format(
-        "No process has a copy of its parent's memory: those that were started {}ran "
-        "in it (vfork, CLONE_VM).",
-        ran ? "ran programs or " : "");
-  if (!ran) return "No process was forked.";
-  return "No process goes on with its parent's memory: those that were forked ran programs.";
-}
-
-std::string verdict(const cow::Measurement& measurement, const Summary& summary) {
-  if (summary.groups.empty()) return "No process was measured.";
-  if (!summary.is_all_known && summary.copied_bytes == 0) return "The copies are not known.";
-  if (summary.is_little()) {
-    const bool may_lack = measurement.not_seen && measurement.not_seen->at_most != 0U;
-    return (may_lack ? "As far as was seen: " : "") +
-           (summary.sharers == 0 ? of_no_sharer(measurement, summary) : of_little(summary));
-  }
-  const ProcessGroup& top = summary.groups.front();
-  std::string text = top.is_parent ? of_parent(top) : of_children(top);
-  constexpr std::uint64_t kPart = 50;
-  constexpr std::uint64_t kLittle = 1 << 20;
-  const bool is_all =
-      summary.copied_bytes - *top.copied_bytes < std::max(kLittle, summary.copied_bytes / kPart);
-  if (top.processes == 1 && !is_all)
-    text += fmt::format(", of {} in all", mib(summary.copied_bytes));
-  if (top.processes > 1)
-    text += fmt::format(": {}{} in all", is_all ? "" : mebibytes(top.copied_bytes) + " of ",
-                        mib(is_all ? top.copied_bytes : summary.copied_bytes));
-  if (!summary.is_all_known) return text + ", and what is not known (-).";
-  return text + (summary.are_parents_known ? "." : ", without the parent's.");
-}
-
-std::string reason_of(const cow::FailedAccess& failed) {
-  const std::string mapping = failed.mapping.empty() ? "the mapping" : printable(failed.mapping);
-  if (failed.reason == "not inherited") return "this memory was not inherited (MADV_DONTFORK)";
-  if (failed.reason == "not mapped") return "nothing is mapped there";
-  if (failed.reason == "read-only") return mapping + " is read-only";
-  if (failed.reason == "no access") return mapping + " may not be accessed";
-  if (failed.reason == "not executable") return mapping + " is not executable";
-  if (failed.reason == "lacks a page") return mapping + " ends before it";
-  return "why is not known";
-}
-
-// Without the arguments of functions and templates: "ranked before.cc:44", "ranked (a.out)".
-std::string without_arguments(const std::string& name) {
-  const auto module = name.ends_with(')') ? name.rfind(" (") : name.npos;
-  std::string text;
-  int depth = 0;
-  for (const char each : name.substr(0, module)) {
-    if (each == '(' || each == '<') ++depth;
-    if (depth == 0) text += each;
-    if (each == ')' || each == '>') --depth;
-  }
-  if (depth != 0 || text.empty()) return name;  // operator<, say
-  return module == name.npos ? text : text + name.substr(module);
-}
-
-// The name of a template may fill a screen.
-std::string shortened(std::string text) {
-  constexpr std::size_t kMost = 100;
-  if (text.size() > kMost) text = without_arguments(text);
-  if (text.size() <= kMost) return text;
-  const auto line = text.rfind(' ');  // FILE:LINE
-  const bool has_line = line != text.npos && line > text.size() - kMost / 2;
-  const std::string place = has_line ? text.substr(line) : "";
-  return text.substr(0, kMost - place.size()) + "..." + place;
-}
-
-// Killed by what no server sends to its workers.
-std::string crash_lines(const Summary& summary) {
-  constexpr std::size_t kMost = 3;
-  std::string text;
-  std::size_t shown = 0;
-  std::uint64_t left = 0;
-  std::vector<ProcessGroup> groups = summary.groups;
-  std::stable_partition(groups.begin(), groups.end(),
-                        [](const auto& group) { return group.role == cow::Role::root; });
-  for (const ProcessGroup& group : groups) {
-    if (!group.crash) continue;
-    if (++shown > kMost) {
-      left += group.processes;
-      continue;
-    }
-    std::string line = group.processes == 1
-                           ? fmt::format("{} (PID {}) was", name_of(group), group.pid)
-                           : fmt::format("{} {} processes were", group.processes, name_of(group));
-    line += " killed by " + signal_name(*group.crash);
-    if (group.failed && group.failed->handled) {
-      line += fmt::format(". Before, {} handled a failed access",
-                          group.processes == 1 ? "it" : "the first");
-    } else if (group.failed && group.processes > 1) {
-      line += ", the first";
-    }
-    if (group.failed)
-      line += fmt::format(" at 0x{:x}, in {}", group.failed->address, shortened(group.crash_place));
-    text += lines_of(line + (group.failed ? ":" : "."));
-    if (group.failed) text += "    " + reason_of(*group.failed) + ".\n";
-  }
-  if (left > 0) text += fmt::format("{} more ended so: see --all.\n", plural(left, "process"));
-  return text;
-}
-
-// "The processes held up to 402.1 MiB at once (PSS)."
-std::string memory_text(const cow::Measurement& measurement, const Summary& summary) {
-  const bool is_one = summary.processes == 1;
-  const std::string who = is_one ? "The process" : "The processes";
-  if (!measurement.memory) return who + " ended before the memory was read (PSS -).";
-  const cow::TreeMemory& memory = *measurement.memory;
-  // What a command leaves behind, a forkserver say, does not hold all of it.
-  const bool is_alive = std::any_of(
-      measurement.processes.begin(), measurement.processes.end(),
-      [](const cow::ProcessCopies& each) { return each.alive && each.role == cow::Role::root; });
-  std::string text;
-  if (is_alive) {
-    const bool are_all = summary.alive == summary.processes;
-    text = is_one    ? who
-           : are_all ? fmt::format("All {} processes", summary.processes)
-                     : fmt::format("{} of {} processes", summary.alive, summary.processes);
-    text += fmt::format(" hold{} {} MiB (PSS; up to {})", summary.alive == 1 ? "s" : "",
-                        mebibytes(memory.pss_bytes), mebibytes(memory.peak_pss_bytes));
-  } else {
-    const std::string at_once = is_one ? "" : " at once";
-    const std::string peak = mebibytes(memory.peak_pss_bytes);
-    text = summary.is_peak_known
-               ? fmt::format("{} held up to {} MiB{} (PSS)", who, peak, at_once)
-               : fmt::format("{} held {} to {} MiB{} (PSS; they ended unread)", who, peak,
-                             mebibytes(summary.most_peak_bytes), at_once);
-  }
-  constexpr std::uint64_t kWorthSaying = 100;  // a hundredth of the memory
-  if (memory.page_table_bytes * kWorthSaying > memory.peak_pss_bytes)
-    text += fmt::format(", page tables {}", mebibytes(memory.page_table_bytes));
-  if (memory.unread_processes > 0)
-    text += fmt::format(", without {} that may not be read", memory.unread_processes);
-  return text + ".";
-}
-
-std::string accuracy_text(const cow::Measurement& measurement, const Summary& summary) {
-  if (measurement.exact) {
-    const std::uint64_t lost = measurement.lost_events.value_or(0);
-    return lost == 0
-               ? fmt::format("Exact (eBPF) for {:.1f} s, 0 events lost.", measurement.duration_s)
-               : fmt::format("{} events LOST (eBPF): counts are too low.", lost);
-  }
-  std::string text = fmt::format("Sampled from /proc for {:.1f} s", measurement.duration_s);
-  if (!summary.are_parents_known) text += "; a page counts for the child, whoever copied it";
-  if (!measurement.not_seen) return text + ".";
-  const auto [at_least, at_most] = *measurement.not_seen;
-  if (at_least > 0) text += fmt::format(", at least {} ended unseen", plural(at_least, "process"));
-  else if (!at_most) text += ", others may have ended unseen";
-  else if (*at_most > 0)
-    text += fmt::format(", up to {} ended unseen", plural(*at_most, "process"));
-  return text + ".";
-}
-
-std::string exit_text(const Summary& summary) {
-  constexpr std::uint64_t kWorthSaying = 1 << 20;
-  if (summary.exit_bytes < kWorthSaying) return {};
-  return lines_of(
-      fmt::format("Not counted here: some {} that were copied while programs ended: exit() "
-                  "frees what they hold, _exit() does not.",
-                  mib(summary.exit_bytes)));
-}
-
-// Where no copies explain the memory.
-std::string own_text(const cow::Measurement& measurement, const Summary& summary) {
-  constexpr std::uint64_t kWorthSaying = 16 << 20;
-  const std::uint64_t peak = measurement.memory ? measurement.memory->peak_pss_bytes : 0;
-  // More than all ever held is of processes that lived one after the other.
-  if (summary.own_bytes < std::max(kWorthSaying, peak / 2) || summary.own_bytes > peak) return {};
-  return lines_of(
-      fmt::format("Never shared: {}, which children allocated themselves, for what "
-                  "they were sent, say.",
-                  mib(summary.own_bytes)));
-}
-
-std::string frozen_text(const Summary& summary) {
-  if (summary.frozen_objects == 0) return {};
-  return lines_of(fmt::format("Frozen by cowshed.freeze(): {}, {}.",
-                              plural(summary.frozen_objects, "Python object"),
-                              mib(summary.frozen_bytes)));
-}
-
-std::string older_text(const Summary& summary) {
-  if (summary.older == 0) return {};
-  return lines_of(
-      fmt::format("Not counted: what {}, forked before cowtop looked, and {} copied until then.",
-                  summary.older == 1 ? "the older child" : plural(summary.older, "older process"),
-                  summary.older == 1 ? "its parent" : "their parents"));
-}
-
-std::string left_behind_text(const Summary& summary) {
-  if (summary.left_behind == 0) return {};
-  return lines_of(fmt::format("{} still run{}: what is copied from here on is not counted.",
-                              plural(summary.left_behind, "process"),
-                              summary.left_behind == 1 ? "s" : ""));
-}
 
 constexpr int kNameColumns = 30;
 
@@ -499,15 +170,6 @@ std::string advice_lines(const std::vector<Advice>& advice) {
   return text;
 }
 
-std::string python_unread_text(const Summary& summary) {
-  constexpr double kWorthSaying = 0.01;
-  if (summary.python_unread < kWorthSaying) return {};
-  return lines_of(
-      fmt::format("{} of the samples lack their line: their Python frames could not be "
-                  "read.",
-                  whole_percent(summary.python_unread)));
-}
-
 // What was copied, why, of which objects, by which code, and what to do.
 std::string cause_lines(const cow::Measurement& measurement, const Summary& summary,
                         std::size_t most_places) {
@@ -538,16 +200,7 @@ std::string cause_lines(const cow::Measurement& measurement, const Summary& summ
 std::string text_report(const cow::Measurement& measurement, TextForm form) {
   if (form.wide) return table_report(measurement);
   const Summary summary = summarize(measurement);
-  std::string text;
-  const std::string crashes = crash_lines(summary);
-  const std::string answer = lines_of(verdict(measurement, summary));
-  text += summary.is_little() ? crashes + answer : answer + crashes;
-  const std::string memory = memory_text(measurement, summary);
-  const std::string accuracy = accuracy_text(measurement, summary);
-  const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;
-  text += is_one_line ? memory + "  " + accuracy + "\n" : lines_of(memory) + lines_of(accuracy);
-  text += exit_text(summary) + own_text(measurement, summary) + frozen_text(summary) +
-          older_text(summary) + left_behind_text(summary) + python_unread_text(summary);
+  std::string text = head_lines(measurement, summary);
   constexpr std::size_t kMostNotMeasured = 2;
   text += lacking_lines(measurement, kMostNotMeasured) + "\n";
   text +=

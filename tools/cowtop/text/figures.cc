@@ -117,6 +117,11 @@ std::optional<double> shown_ratio(const cow::ProcessCopies& process) {
   return process.execs == 0 ? process.copied_ratio() : std::nullopt;
 }
 
+bool is_older(const cow::ProcessCopies& process) {
+  return process.role == cow::Role::child && !process.shares_memory && process.execs == 0 &&
+         !process.shared_at_fork_bytes;
+}
+
 bool is_memory_stale(const cow::ProcessCopies& process) {
   constexpr std::uint64_t kRounding = 1 << 20;  // AT FORK is approximate
   const auto at_fork = shown_at_fork(process);

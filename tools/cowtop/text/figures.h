@@ -50,6 +50,10 @@ std::string and_more(const cow::ProcessCopies& process);
 std::optional<std::uint64_t> shown_at_fork(const cow::ProcessCopies& process);
 std::optional<double> shown_ratio(const cow::ProcessCopies& process);
 
+// Whether a child was forked before the measurement began, so that nobody knows what it, or its
+// parent for it, copied until then.
+bool is_older(const cow::ProcessCopies& process);
+
 // Whether the process has copied so much since its last memory sample that its shared and copied
 // memory exceed the memory at its fork.
 bool is_memory_stale(const cow::ProcessCopies& process);

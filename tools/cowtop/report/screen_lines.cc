@@ -1,0 +1,73 @@
+#include <algorithm>
+#include <cstring>
+#include <fmt/format.h>
+
+#include <cowshed/tools/cowtop/report/screen_lines.h>
+#include <cowshed/tools/cowtop/text/display_width.h>
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop {
+
+std::string plural(std::uint64_t count, std::string_view one) {
+  return fmt::format("{} {}{}", count, one,
+                     count == 1                 ? ""
+                     : one.ends_with("process") ? "es"
+                                                : "s");
+}
+
+std::string whole_percent(double ratio) { return fmt::format("{:.0f}%", ratio * 100); }
+
+std::string signal_name(int signal) {
+  const char* name = ::sigabbrev_np(signal);
+  return name ? fmt::format("SIG{}", name) : fmt::format("signal {}", signal);
+}
+
+std::string mib(const std::optional<std::uint64_t>& bytes) {
+  return mebibytes(bytes) + kNoBreak + "MiB";
+}
+
+std::vector<std::string> wrapped(const std::string& text, int columns) {
+  std::vector<std::string> lines = live::wrap(text, columns);
+  for (std::string& line : lines)
+    for (auto at = line.find(kNoBreak); at != line.npos; at = line.find(kNoBreak, at))
+      line.replace(at, std::string_view(kNoBreak).size(), " ");
+  return lines;
+}
+
+std::string lines_of(const std::string& text) {
+  std::string result;
+  for (const std::string& line : wrapped(text, kColumns)) result += line + "\n";
+  return result;
+}
+
+std::string name_of(const ProcessGroup& group) { return printable(group.comm); }
+
+std::uint64_t mean_copied(const ProcessGroup& group) {
+  return group.copied_bytes.value_or(0) / std::max<std::uint64_t>(group.processes, 1);
+}
+
+std::string copied_each(const ProcessGroup& group) {
+  if (group.is_alike()) return mebibytes(mean_copied(group));
+  return fmt::format("{} to {}", mebibytes(group.least_copied), mebibytes(group.most_copied));
+}
+
+std::string shared_each(const ProcessGroup& group) {
+  if (group.shares_alike()) return mebibytes(group.shared_bytes) + kNoBreak + "MiB";
+  return fmt::format("{:.0f} to {:.0f}{}MiB", static_cast<double>(group.least_shared) / kMiB,
+                     static_cast<double>(*group.shared_bytes) / kMiB, kNoBreak);
+}
+
+std::string without_arguments(const std::string& name) {
+  const auto module = name.ends_with(')') ? name.rfind(" (") : name.npos;
+  std::string text;
+  int depth = 0;
+  for (const char each : name.substr(0, module)) {
+    if (each == '(' || each == '<') ++depth;
+    if (depth == 0) text += each;
+    if (each == ')' || each == '>') --depth;
+  }
+  if (depth != 0 || text.empty()) return name;  // operator<, say
+  return module == name.npos ? text : text + name.substr(module);
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <cowshed/tools/cowtop/analysis/summary.h>
+
+// Words and lines of the report that fits on a screen (text_report.h).
+namespace cowshed::cowtop {
+
+constexpr int kColumns = 80;
+// A line break between a number and its unit misleads.
+constexpr const char* kNoBreak = "\u00a0";
+
+std::string plural(std::uint64_t count, std::string_view one);  // "2 processes"
+std::string whole_percent(double ratio);                        // "85%"
+std::string signal_name(int signal);                            // "SIGSEGV"
+std::string mib(const std::optional<std::uint64_t>& bytes);     // "1.5 MiB", which is not broken
+
+// Lines of at most so many columns.  Continued ones are indented.
+std::vector<std::string> wrapped(const std::string& text, int columns);
+// Lines of a screen, each with its end.
+std::string lines_of(const std::string& text);
+
+// Without the arguments of functions and templates: "ranked before.cc:44", "ranked (a.out)".
+std::string without_arguments(const std::string& name);
+
+std::string name_of(const ProcessGroup& group);
+std::uint64_t mean_copied(const ProcessGroup& group);
+// "76.1", or "3.0 to 76.1" of a group whose processes differ.
+std::string copied_each(const ProcessGroup& group);
+// "89.0 MiB", or "25 to 100 MiB" of a group whose processes differ.
+std::string shared_each(const ProcessGroup& group);
+
+}  // namespace cowshed::cowtop
