@@ -32,20 +32,20 @@ struct Publication {
 // `name`: null for none.
 Expected<RefBits> publish(const std::string_view* name, const Publication& publication);
 Expected<RefBits> find(std::string_view name, const TypeInfo& type);
-Expected<void> withdraw(const RefBits& bits, const TypeInfo& type);
+Expected<void> withdraw(RefBits bits, const TypeInfo& type);
 
 template <class T>
 Expected<Ref<T>> publish(const std::string_view* name, const T* object) {
-  return publish(name, {object, sizeof(T), alignof(T), type_info<T>(), spawn_safe<T>})
-      .map([](const RefBits& bits) { return Ref<T>(bits); });
+  return publish(name, {object, sizeof(T), alignof(T), kTypeInfo<T>, spawn_safe<T>})
+      .map([](RefBits bits) { return Ref<T>(bits); });
 }
 
 template <class T>
 Expected<Ref<std::span<const T>>> publish(const std::string_view* name, std::span<const T> array) {
   using Array = std::span<const T>;
-  return publish(name, {array.data(), array.size_bytes(), alignof(T), type_info<Array>(),
+  return publish(name, {array.data(), array.size_bytes(), alignof(T), kTypeInfo<Array>,
                         spawn_safe<const T>})
-      .map([](const RefBits& bits) { return Ref<Array>(bits); });
+      .map([](RefBits bits) { return Ref<Array>(bits); });
 }
 }  // namespace internal
 
@@ -79,7 +79,7 @@ Expected<Ref<std::span<const T>>> publish(std::span<T, extent> array) {
 // not_spawn_safe, if it came with an image (share/arena_image.h).
 template <class T>
 Expected<Ref<T>> find(std::string_view name) {
-  return internal::find(name, internal::type_info<T>()).map([](const auto& bits) {
+  return internal::find(name, internal::kTypeInfo<T>).map([](const auto& bits) {
     return Ref<T>(bits);
   });
 }
@@ -88,7 +88,7 @@ Expected<Ref<T>> find(std::string_view name) {
 // The object itself stays.  Errors: those of Ref::get().
 template <class T>
 Expected<void> withdraw(const Ref<T>& ref) {
-  return internal::withdraw(ref.bits(), internal::type_info<T>());
+  return internal::withdraw(ref.bits(), internal::kTypeInfo<T>);
 }
 
 struct Published {

@@ -102,11 +102,11 @@ bool is_live_as(const Record* record, const TypeInfo& type) {
   return record != nullptr && record->live && has_type(*record, type);
 }
 
-// Why this process has no record of a publication.  The caller has checked bits.slot.
-Error no_record(const RefBits& bits) {
-  if (newest[bits.slot] >= bits.generation)
+// Why this process has no record of a publication.
+Error no_record(RefBits bits) {
+  if (newest[bits.slot()] >= bits.generation())
     return {ErrorCode::released, 0, "the object was withdrawn, or its arena destroyed"};
-  if (bits.generation <= joined_generation) {
+  if (bits.generation() <= joined_generation) {
     return {ErrorCode::released, 0,
             "the object was withdrawn, or its arena was destroyed or not sent to this process"};
   }
@@ -152,11 +152,11 @@ Expected<RefBits> internal::find(std::string_view name, const TypeInfo& type) {
   return bits_of(*record);
 }
 
-Expected<void> internal::withdraw(const RefBits& bits, const TypeInfo& type) {
+Expected<void> internal::withdraw(RefBits bits, const TypeInfo& type) {
   {
     const std::lock_guard lock(process_tree::mutex());
     if (is_live_as(find_record(bits), type)) {
-      release(records().find(bits.generation));
+      release(records().find(bits.generation()));
       return {};
     }
   }
@@ -176,7 +176,7 @@ std::vector<Published> published() {
   return result;
 }
 
-const void* internal::resolve(const RefBits& bits, const TypeInfo& type) noexcept {
+const void* internal::resolve(RefBits bits, const TypeInfo& type) noexcept {
   if (bits == RefBits{}) return nullptr;
   const std::lock_guard lock(process_tree::mutex());
   Record* record = find_record(bits);
@@ -184,33 +184,34 @@ const void* internal::resolve(const RefBits& bits, const TypeInfo& type) noexcep
                                                                 : nullptr;
 }
 
-Error internal::explain(const RefBits& bits, const TypeInfo& type) {
+Error internal::explain(RefBits bits, const TypeInfo& type) {
   if (bits == RefBits{}) {
     return {ErrorCode::null_reference, 0,
             "this reference refers to nothing; take one from publish() or find()"};
   }
   const std::lock_guard lock(process_tree::mutex());
-  if (bits.tree != process_tree::id() || bits.slot != bits.generation % kMaxPublished) {
+  const auto found = records().find(bits.generation());
+  const bool is_known = found != records().end();
+  if (bits.tree() != tree_bits() || (is_known && bits_of(found->second) != bits)) {
     return {ErrorCode::wrong_process_tree, 0,
             "this reference is damaged, or was made in another process tree; it is good only where "
             "its object was published and in what was started from there"};
   }
-  const Record* record = find_record(bits);
-  if (record == nullptr) return no_record(bits);
-  if (!record->live) return not_inherited(*record);
-  if (!has_type(*record, type)) return wrong_type(*record, type);
-  if (has_foreign_code(*record)) return not_spawn_safe(*record);
+  if (!is_known) return no_record(bits);
+  const Record& record = found->second;
+  if (!record.live) return not_inherited(record);
+  if (!has_type(record, type)) return wrong_type(record, type);
+  if (has_foreign_code(record)) return not_spawn_safe(record);
   return {ErrorCode::published_too_late, 0,
-          quoted(*record) + " was received just after this use failed; use the reference again"};
+          quoted(record) + " was received just after this use failed; use the reference again"};
 }
 
-std::string internal::describe(const RefBits& bits, std::string_view type) {
+std::string internal::describe(RefBits bits, std::string_view type) {
   const std::string head = "Ref<" + std::string(type) + ">(";
   if (bits == RefBits{}) return head + "nothing)";
   std::array<char, 17> tree{};
-  std::snprintf(tree.data(), tree.size(), "%016lx", bits.tree);
-  return head + "slot " + std::to_string(bits.slot) + ", generation " +
-         std::to_string(bits.generation) + ", tree " + tree.data() + ")";
+  std::snprintf(tree.data(), tree.size(), "%012lx", bits.tree());
+  return head + "generation " + std::to_string(bits.generation()) + ", tree " + tree.data() + ")";
 }
 
 Expected<void> registry::join_tree(std::uint64_t id, FileDescriptor memfd,
@@ -319,6 +320,7 @@ void registry::enter_lost(const std::string& arena, const std::vector<Object>& o
     Record record;
     record.live = false;
     record.object.generation = object.generation;
+    record.object.address = object.address;
     record.object.name = object.name;
     record.lost_arena = arena;
     enter(std::move(record));

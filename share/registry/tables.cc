@@ -42,7 +42,7 @@ Tables& tables() {
 // Makes a record lost: no reference finds it, and the layout no longer shows it.
 void hide(Record& record) {
   if (!record.live) return;
-  PublishedSlot& slot = published_slots[bits_of(record).slot];
+  PublishedSlot& slot = published_slots[bits_of(record).slot()];
   if (record.rtti != nullptr && slot.stamp == stamp_of(bits_of(record), *record.rtti)) {
     slot.stamp.store(0, std::memory_order_release);
     slot.object.store(nullptr, std::memory_order_relaxed);
@@ -98,8 +98,8 @@ Record* find_name(std::string_view name, bool live) {
 
 Records& records() { return tables().records; }
 
-Record* find_record(const RefBits& bits) {
-  const auto found = records().find(bits.generation);
+Record* find_record(RefBits bits) {
+  const auto found = records().find(bits.generation());
   return found == records().end() || bits_of(found->second) != bits ? nullptr : &found->second;
 }
 
@@ -141,7 +141,7 @@ const void* fill_slot(Record& record, const TypeInfo& type) {
     if (record.object.array) type.make_span(record.span.data(), object, record.object.bytes);
   }
   if (record.object.array) object = record.span.data();
-  PublishedSlot& slot = published_slots[bits_of(record).slot];
+  PublishedSlot& slot = published_slots[bits_of(record).slot()];
   if (slot.stamp == 0) {
     slot.object.store(object, std::memory_order_relaxed);
     slot.stamp.store(stamp_of(bits_of(record), *record.rtti), std::memory_order_release);
@@ -149,9 +149,13 @@ const void* fill_slot(Record& record, const TypeInfo& type) {
   return object;
 }
 
+std::uint64_t tree_bits() {
+  const std::uint64_t id = process_tree::id();
+  return id >> 32U << 16U | (id & 0xffffU);  // what is random, and of the rest what differs most
+}
+
 RefBits bits_of(const Record& record) {
-  const std::uint32_t generation = record.object.generation;
-  return {process_tree::id(), generation, generation % kMaxPublished};
+  return {tree_bits(), record.object.generation, record.object.address};
 }
 
 std::uint64_t fingerprint_of(const TypeInfo& type) {

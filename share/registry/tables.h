@@ -40,7 +40,7 @@ struct Record {
 
 using Records = std::unordered_map<std::uint32_t, Record>;
 Records& records();
-Record* find_record(const internal::RefBits& bits);
+Record* find_record(internal::RefBits bits);
 Record* find_live(std::string_view name);
 Record* find_lost(std::string_view name);
 
@@ -53,6 +53,7 @@ Records::iterator release(Records::iterator record);
 // Puts the object into its slot if that is free.  Returns the address that a Ref gives.
 const void* fill_slot(Record& record, const internal::TypeInfo& type);
 
+std::uint64_t tree_bits();  // of this process's tree, as references have them
 internal::RefBits bits_of(const Record& record);
 std::uint64_t fingerprint_of(const internal::TypeInfo& type);
 bool has_type(const Record& record, const internal::TypeInfo& type);

@@ -17,7 +17,7 @@ namespace {
 using internal::RefBits;
 
 internal::TypeInfo object_type() {
-  internal::TypeInfo type = internal::type_info<PyObject>();
+  internal::TypeInfo type = internal::kTypeInfo<PyObject>;
   type.name = "Python object";
   return type;
 }

@@ -464,7 +464,7 @@ TEST(ArenaTransfer, TwoPublicationsOfOneSlotAreBothGood) {
   Peer child([](int socket) {
     const auto parents = read_bytes<Ref<Node>>(socket);
     process_tree::shared().last_generation = process_tree::word_of(
-        process_tree::kGeneration, parents.bits().generation + kMaxPublished - 1);
+        process_tree::kGeneration, parents.bits().generation() + kMaxPublished - 1);
     Arena arena = make_arena(64_MiB, "result");
     const auto ref = publish("childs", make_nodes(arena, 10));
     return ref && arena.freeze() && send_arena(socket, arena) && write_bytes(socket, *ref) ? 0 : 1;
@@ -473,7 +473,7 @@ TEST(ArenaTransfer, TwoPublicationsOfOneSlotAreBothGood) {
   ASSERT_TRUE(write_bytes(child.socket(), parents));
   std::optional<Arena> arena = receive_arena(child.socket()).value();
   const auto childs = read_bytes<Ref<Node>>(child.socket());
-  ASSERT_EQ(childs.bits().slot, parents.bits().slot);
+  ASSERT_EQ(childs.bits().slot(), parents.bits().slot());
   EXPECT_EQ(test::sum_of(&*parents), 6U);
   EXPECT_EQ(test::sum_of(&*childs), 55U);
   EXPECT_EQ(*find<Node>("childs"), childs);

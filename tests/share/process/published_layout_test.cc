@@ -106,7 +106,7 @@ TEST(Layout, NamesArenasAndObjects) {
   EXPECT_EQ(object->address, reinterpret_cast<std::uintptr_t>(of.object));
   EXPECT_EQ(object->bytes, sizeof(Index));
   EXPECT_EQ(object->alignment, alignof(Index));
-  EXPECT_EQ(object->generation, of.ref.bits().generation);
+  EXPECT_EQ(object->generation, of.ref.bits().generation());
   EXPECT_EQ(object->publisher, static_cast<std::uint32_t>(::getpid()));
   EXPECT_THAT(object->type.data(), HasSubstr("Index"));
 
