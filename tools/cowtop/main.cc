@@ -77,6 +77,10 @@ void hold_closed_standard_descriptors() {
 }
 
 cowshed::Expected<int> run_words(std::vector<std::string> words) {
+  if (words.size() == 2 && words[0] == "help" &&
+      std::ranges::any_of(kSubcommands, [&](const auto& each) { return each.name == words[1]; })) {
+    words = {words[1], "--help"};
+  }
   for (const Subcommand& each : kSubcommands) {
     if (words.empty() || words[0] != each.name) continue;
     words.erase(words.begin());

@@ -13,12 +13,13 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr const char* kHelpDescription = "Explains a word of cowtop's reports.";
-constexpr const char* kHelpUsage = "cowtop help [WORD]";
+constexpr const char* kHelpDescription = "Explains a word of cowtop's reports, or a subcommand.";
+constexpr const char* kHelpUsage = "cowtop help [WORD|SUBCOMMAND]";
 constexpr const char* kHelpFooter = R"(Examples:
   cowtop help                  the words that there are
   cowtop help still shared
   cowtop help "reference count"
+  cowtop help record           as cowtop record --help
 
 Exit status: 0; 125 if there is no such word, or bad usage.)";
 
