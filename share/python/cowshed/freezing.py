@@ -58,6 +58,8 @@ _AT_THE_FIRST_USE = {
     "random": ("_sha2",),  # of seed() with a string; before 3.12 there is none
 }
 
+# Unlike io.IOBase it is no ABC: those keep what they were asked, in pages that are shared.
+_IOBase: Any = io.IOBase.__base__
 _lock = threading.Lock()
 _to_end: list[weakref.ref[Any]] = []
 _warned = False
@@ -136,14 +138,14 @@ def _remember(objects: list[Any]) -> None:
 @atexit.register
 def _end() -> None:
     alive = [each for ref in _to_end if (each := ref()) is not None]
-    files = [each for each in alive if isinstance(each, io.IOBase)]
+    files = [each for each in alive if isinstance(each, _IOBase)]
     for each in reversed(files):  # what is in front of another file was made after it
         _attempt(_flush, each)
     for each in files:
         if type(each).__module__ != "_io":
             _attempt(type(each).close, each)  # GzipFile, say, has an end to write
     for each in alive:
-        if not isinstance(each, io.IOBase) and not getattr(each, "gi_running", False):
+        if not isinstance(each, _IOBase) and not getattr(each, "gi_running", False):
             _attempt(_cowshed.finalise, each)
 
 
