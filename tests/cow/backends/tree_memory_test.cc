@@ -26,9 +26,9 @@ class TreeMemoryTest : public FakeProc {
   static TreeProcess ended(pid_t pid, std::uint64_t copied_kib) {
     return counted(pid, copied_kib, 0, false);
   }
-  // Samples until it is as large, or 2 s have passed.
+  // Samples until it is as large, which takes 400 times as long as the last reading.
   void sample_until(std::uint64_t pss_kib, const std::vector<TreeProcess>& tree) {
-    for (int i = 0; meter.memory()->pss_bytes != pss_kib * kKiB && i < 200; ++i) {
+    for (int i = 0; meter.memory()->pss_bytes != pss_kib * kKiB && i < 6000; ++i) {
       ::usleep(10'000);
       meter.sample(proc(), tree);
     }
