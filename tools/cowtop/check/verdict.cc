@@ -56,7 +56,7 @@ Used copied(const ProcessCopies& process) {
   const auto bytes = process.copied_bytes();
   if (!bytes) return no_copies(process);
   if (!is_older(process)) return used(*bytes);
-  return {*bytes, 0, "it was forked earlier: what was copied before is not known", true};
+  return {bytes, 0, "it was forked earlier: what was copied before is not known", true};
 }
 
 constexpr std::uint64_t kLeastShared = 1 << 20;
