@@ -87,8 +87,9 @@ bool is_allocator(std::string_view function) {
   return is_maker(function) ||
          is_any_of(function, {"malloc", "calloc", "realloc", "free", "cfree", "memalign",
                               "posix_memalign", "aligned_alloc"}) ||
-         is_any_of(function, {"malloc_consolidate", "unlink_chunk", "tcache_put", "tcache_get",
-                              "sysmalloc", "systrim"}) ||
+         starts_with_any(function, {"__libc_malloc", "__libc_calloc", "__libc_realloc",
+                                    "__libc_free", "malloc_consolidate", "unlink_chunk",
+                                    "tcache_put", "tcache_get", "sysmalloc", "systrim"}) ||
          is_any_of(function, {"PyObject_Malloc", "PyObject_Free", "PyObject_Realloc",
                               "PyMem_Malloc", "PyMem_Free", "_efree", "_emalloc", "palloc"}) ||
          starts_with_any(function, {"_int_malloc", "_int_free", "_int_realloc", "_int_memalign",
@@ -159,10 +160,10 @@ bool is_named_collector(const StoreSite& site) {
   return interpreter_of(site.module) != Interpreter::none && any_inner(site, has_gc, kInnermost);
 }
 
-// Perl has no collector, and R's is told by its names.
+// Perl has no collector, Python's is told by the objects, and R's by its names.
 bool marks_lists(Interpreter interpreter) {
-  return interpreter != Interpreter::none && interpreter != Interpreter::perl &&
-         interpreter != Interpreter::r;
+  return interpreter == Interpreter::ruby || interpreter == Interpreter::php ||
+         interpreter == Interpreter::other;
 }
 
 bool is_garbage_collector(const StoreSite& site) {
@@ -183,6 +184,10 @@ std::optional<CounterField> counted_field(const StoreSite& site) {
   }
   return CounterField{*store.displacement, store.width};
 }
+
+// Of the control block of std::shared_ptr.
+constexpr CounterField kOwners{8, 4};
+constexpr CounterField kObservers{12, 4};
 
 bool is_shared_ptr(std::string_view function) {
   return contains_any(function, {"_Sp_counted_base", "std::__shared_count", "__shared_weak_count"});
@@ -208,10 +213,8 @@ bool is_shared_ptr_count(const StoreSite& site) {
   if (innermost(site, is_counting_helper)) return any_inner(site, is_shared_ptr, kInnermost);
   if (store.kind == StoreKind::add)
     return std::abs(store.amount.value_or(0)) == 1 && innermost(site, is_shared_ptr);
-  constexpr std::int64_t kOwners = 8;
-  constexpr std::int64_t kObservers = 12;
-  return (store.kind == StoreKind::exchange || store.displacement == kOwners ||
-          store.displacement == kObservers) &&
+  return (store.kind == StoreKind::exchange || store.displacement == kOwners.displacement ||
+          store.displacement == kObservers.displacement) &&
          innermost(site, changes_shared_ptr_count);
 }
 
@@ -231,8 +234,18 @@ bool is_perl_key_count(const StoreSite& site) {
 
 // Also where the counts are stored, or few.
 bool is_control_block_count(const StoreSite& site, const ReleaseSites& release_sites) {
-  constexpr CounterField kOwners{8, 4};
   return most(site.control_blocks, site.samples) && release_sites(site.module, kOwners) > 0;
+}
+
+// An unlocked counter at the place of std::shared_ptr's counts, in a binary that has those, but not
+// in what looks like a control block.
+bool is_beside_shared_ptrs(const StoreSite& site, CounterField field,
+                           const ReleaseSites& release_sites) {
+  constexpr std::uint64_t kTypes = 4;  // of blocks, at one place
+  const bool is_there = field == kOwners || field == kObservers;
+  return is_there && !site.store.locked && release_sites(site.module, kOwners) > 0 &&
+         release_sites(site.module, kObservers) > 0 &&
+         site.like_the_last * kTypes + 1 < site.samples;
 }
 
 // Whether the object shows a count.
@@ -252,17 +265,22 @@ bool is_lock_or_flag(const StoreSite& site) {
          innermost(site, is_lock);
 }
 
+// What the C library stores for the program, in blocks that are not large.
+bool copies_or_fills(const StoreSite& site) {
+  const StoreKind kind = site.store.kind;
+  return kind == StoreKind::copy || kind == StoreKind::fill || innermost(site, is_copy) ||
+         innermost(site, is_fill);
+}
+
 // What is left: of the program's own code, or unknown.
 std::string_view rest_of(const StoreSite& site) {
-  const StoreKind kind = site.store.kind;
-  const Interpreter interpreter = interpreter_of(site.module);
-  // Ruby counts no references, and marks by bits.
-  const bool stores_data =
-      interpreter == Interpreter::none ||
-      (interpreter == Interpreter::ruby && (kind == StoreKind::store || kind == StoreKind::vector));
-  const bool is_own = kind != StoreKind::unknown && !site.is_generated && !site.module.empty() &&
-                      !is_c_library(site.module) && !is_dynamic_linker(site.module) && stores_data;
-  return is_own ? kOwnWrites : kUnknown;
+  if (site.store.kind == StoreKind::unknown || site.is_generated || site.module.empty() ||
+      is_dynamic_linker(site.module)) {
+    return kUnknown;
+  }
+  const bool is_own = is_c_library(site.module) ? copies_or_fills(site)
+                                                : interpreter_of(site.module) == Interpreter::none;
+  return is_own || most(site.programs_data, site.samples) ? kOwnWrites : kUnknown;
 }
 
 std::string_view name_of(const StoreSite& site, const ReleaseSites& release_sites) {
@@ -279,7 +297,8 @@ std::string_view name_of(const StoreSite& site, const ReleaseSites& release_site
   if (is_free_list(site)) return kFreeList;
   if (is_named_count(site)) return kReferenceCount;
   if (const auto field = counted_field(site);
-      field && (site.store.releases || release_sites(site.module, *field) >= kLeastReleaseSites)) {
+      field && !is_beside_shared_ptrs(site, *field, release_sites) &&
+      (site.store.releases || release_sites(site.module, *field) >= kLeastReleaseSites)) {
     return kReferenceCount;
   }
   if (is_lock_or_flag(site)) return "lock or flag word";

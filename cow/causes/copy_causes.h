@@ -41,8 +41,9 @@
 //                        (Elsewhere a series of two registers may be results of arithmetic.)
 // "garbage collector"    One of the 3 innermost named functions has a name such as gc, or one of
 //                        the first 8 begins a collection of OCaml, Ruby or R.  Or, in the
-//                        binary of an interpreter, a store to a field of a node and a step to the
-//                        next node, as a collector marks its lists.
+//                        binary of Ruby, PHP or an interpreter whose objects are not known, a store
+//                        to a field of a node and a step to the next node, as a collector marks
+//                        its lists.
 // "allocator free list"  The innermost named function is malloc, free or similar, and stores a
 //                        word.
 // "reference count"      +1 or -1 to a word of 4 or 8 bytes at a fixed displacement in an object
@@ -50,7 +51,10 @@
 //                        also have at least 3 release sites for that displacement
 //                        (code_reader/refcount_scan.h): a plain counter is never compared with
 //                        zero.  With fewer than 4 such samples in a process the cause is unknown,
-//                        because the alignment may be chance.  Or the innermost named function is
+//                        because the alignment may be chance.  If the binary counts by
+//                        std::shared_ptr, at displacements 8 and 12, an unlocked counter there must
+//                        look like its control block: behind a pointer that other blocks have, too,
+//                        and beside a second count.  Or the innermost named function is
 //                        one by which std::shared_ptr counts, or Perl the users of a hash's key.
 //                        Or Py_INCREF or Py_DECREF stores the word; since CPython 3.12 they load,
 //                        test and store the count, so only debug information shows them, as
@@ -60,7 +64,9 @@
 // "lock or flag word"    xchg, cmpxchg, an atomic or, and, bts...; the same without the lock on one
 //                        constant bit; a store in a function with the name of a lock.
 // "own writes"           All else that code of the program stores: of a binary that is no
-//                        interpreter, C library or dynamic linker.
+//                        interpreter, C library or dynamic linker.  Or that the C library copies or
+//                        fills for it; or that an interpreter stores where the memory around shows
+//                        no object's bookkeeping.
 namespace cowshed::cow {
 
 // All samples of one instruction of one process.
@@ -82,7 +88,10 @@ struct StoreSite {
   std::uint64_t in_file = 0;          // in a private mapping of a file
   std::uint64_t near_stack_pointer = 0;
   std::uint64_t control_blocks = 0;  // counts, behind a pointer to a vtable of the binary
-  SampleSum at_exit;                 // below a function for which ends_program() holds
+  std::uint64_t like_the_last = 0;   // counts, behind the same pointer as in the sample before
+  std::uint64_t programs_data = 0;   // is_programs_data()
+  std::optional<std::uint64_t> last_vtable;  // vtable_of_control_block() of the last sample
+  SampleSum at_exit;                         // below a function for which ends_program() holds
 };
 
 // Returns the number of release sites of a binary for a counter (code_reader/refcount_scan.h).

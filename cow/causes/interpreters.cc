@@ -14,6 +14,19 @@ bool has_name(std::string_view path, std::initializer_list<std::string_view> beg
   });
 }
 
+// Whether it is a version and the like, rather than more words: as in python3.11d,
+// libruby-3.1.so.3.1 and php-fpm8.2, but not in perlin, node_exporter or python3-config-server.
+bool ends_a_name(std::string_view rest) {
+  rest = rest.substr(0, rest.find(".so"));
+  for (const std::string_view part : {"-fpm", "-cgi", "-"}) {
+    if (!rest.starts_with(part)) continue;
+    rest.remove_prefix(part.size());
+    break;
+  }
+  const std::size_t version = rest.find_first_not_of("0123456789.");
+  return version == std::string_view::npos || version + 1 == rest.size();  // "d", "m", "t"
+}
+
 }  // namespace
 
 Interpreter interpreter_of(std::string_view path) {
@@ -30,10 +43,12 @@ Interpreter interpreter_of(std::string_view path) {
       Prefix{"liblua", Interpreter::other},   Prefix{"guile", Interpreter::other},
       Prefix{"libguile", Interpreter::other}, Prefix{"node", Interpreter::other},
       Prefix{"libnode", Interpreter::other},  Prefix{"libjvm", Interpreter::other},
-      Prefix{"ocamlrun", Interpreter::other}, Prefix{"beam", Interpreter::other}};
+      Prefix{"nodejs", Interpreter::other},   Prefix{"luajit", Interpreter::other},
+      Prefix{"ocamlrun", Interpreter::other}, Prefix{"beam.smp", Interpreter::other}};
   const std::string_view name = base_name(path);
   for (const Prefix& prefix : kPrefixes)
-    if (name.starts_with(prefix.text)) return prefix.interpreter;
+    if (name.starts_with(prefix.text) && ends_a_name(name.substr(prefix.text.size())))
+      return prefix.interpreter;
   return Interpreter::none;
 }
 

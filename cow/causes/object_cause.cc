@@ -71,9 +71,14 @@ bool is_python_pool(const ObservedStore& observed) {
          (*free == 0 || (*free ^ pool) < kPythonPoolBytes) && size && high(*size) < kSizes;
 }
 
+// Where the kernel's part knows the interpreter, it has read the type itself.  Elsewhere the words
+// tell.  Since 3.14 the upper 16 bits of a count are flags; the 16 before are 0, unlike a
+// pointer's.
 bool is_python_object(const ObservedStore& observed, std::int64_t distance) {
+  constexpr std::uint64_t kOverflow = 0xffff;
   const auto references = observed.word(distance);
-  return references && low(*references) >= 1 && is_pointer(observed.word(distance + 8));
+  return observed.sample.python.empty() && references && low(*references) >= 1 &&
+         (high(*references) & kOverflow) == 0 && is_pointer(observed.word(distance + 8));
 }
 
 // A collection replaces the link before an object by the number of its references.
@@ -134,8 +139,13 @@ std::string_view ruby_cause(const ObservedStore& observed) {
   constexpr std::uint64_t kAge = 0x60;
   constexpr std::uint64_t kFlagsEnd = std::uint64_t{1} << kHalfBits;
   constexpr std::int64_t kNextOfMarkStack = 500 * 8;  // behind 500 objects
+  constexpr std::int64_t kFlagsOfPage = 12;           // what a page of slots remembers
   if (stores_word(observed) && observed.store.displacement == kNextOfMarkStack)
     return kGarbageCollector;
+  if (observed.store.kind == StoreKind::modify && observed.store.width == 1 &&
+      observed.store.displacement == kFlagsOfPage) {
+    return kGarbageCollector;
+  }
   if (is_in_transient_block(observed)) return kFreeList;
   const auto flags = observed.word();
   const auto object_class = observed.word(8);
@@ -256,11 +266,31 @@ std::string_view object_cause(Interpreter interpreter, const ObservedStore& obse
   return "";
 }
 
-bool is_control_block(const ObservedStore& observed, std::uint64_t begin, std::uint64_t end) {
+bool is_programs_data(Interpreter interpreter, const ObservedStore& observed) {
+  if (!observed.word()) return false;
+  switch (interpreter) {
+    case Interpreter::python: return !observed.sample.python.empty();
+    case Interpreter::ruby:
+    case Interpreter::php:
+    case Interpreter::perl:
+    case Interpreter::r: return !observed.counts();
+    case Interpreter::other:
+    case Interpreter::none: return false;
+  }
+  return false;
+}
+
+std::optional<std::uint64_t> vtable_of_control_block(const ObservedStore& observed) {
   const auto counts = observed.word();
   const auto vtable = observed.word(-8);
-  return counts && is_count(low(*counts)) && is_count(high(*counts)) && is_pointer(vtable) &&
-         *vtable >= begin && *vtable < end && observed.store.width == 4 && observed.counts();
+  const bool is_block = counts && is_count(low(*counts)) && is_count(high(*counts)) &&
+                        is_pointer(vtable) && observed.store.width == 4 && observed.counts();
+  return is_block ? vtable : std::nullopt;
+}
+
+bool is_control_block(const ObservedStore& observed, std::uint64_t begin, std::uint64_t end) {
+  const auto vtable = vtable_of_control_block(observed);
+  return vtable && *vtable >= begin && *vtable < end;
 }
 
 }  // namespace cowshed::cow

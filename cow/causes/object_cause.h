@@ -29,8 +29,15 @@ struct ObservedStore {
 // R 4.
 std::string_view object_cause(Interpreter interpreter, const ObservedStore& observed);
 
+// Whether the memory around the address was read and shows that the store, for which
+// object_cause() shows none, is no bookkeeping of the interpreter: it writes the program's data.
+bool is_programs_data(Interpreter interpreter, const ObservedStore& observed);
+
 // Whether the address is a count of a control block, as std::shared_ptr and boost::shared_ptr have:
 // a pointer to a vtable, between `begin` and `end`, and two counts of 4 bytes.
 bool is_control_block(const ObservedStore& observed, std::uint64_t begin, std::uint64_t end);
+
+// What may be that pointer; nullopt: the address is no count of a control block.
+std::optional<std::uint64_t> vtable_of_control_block(const ObservedStore& observed);
 
 }  // namespace cowshed::cow

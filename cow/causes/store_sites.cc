@@ -84,11 +84,16 @@ void StoreSites::add(const CopySample& sample, const CodeStack& code) {
   SiteKey key = key_of(sample.user_mode ? Kernel() : Kernel(sample.system_call), code);
   StoreInstruction store;
   bool is_owners = false;
+  bool is_data = false;
+  std::optional<std::uint64_t> vtable;
   if (sample.user_mode) {
     store = decode(sample, code);
     const ObservedStore observed{sample, store};
-    key.object_cause = object_cause(writer_of(code), observed);
+    const Interpreter writer = writer_of(code);
+    key.object_cause = object_cause(writer, observed);
     is_owners = counts_owners(observed, code);
+    vtable = vtable_of_control_block(observed);
+    is_data = is_programs_data(writer, observed);
   }
   auto& sites = processes_[sample.process_id];
   if (sites_ >= kMostSites && !sites.contains(key)) key = {};
@@ -99,6 +104,9 @@ void StoreSites::add(const CopySample& sample, const CodeStack& code) {
   if (!sample.user_mode) site.system_call = system_call_text(sample.system_call);
   else if (is_new || site.store.kind == StoreKind::unknown) site.store = std::move(store);
   if (is_owners) ++site.control_blocks;
+  if (is_data) ++site.programs_data;
+  if (vtable && vtable == site.last_vtable) ++site.like_the_last;
+  site.last_vtable = vtable;
   tally(site, sample);
 }
 
@@ -122,6 +130,8 @@ void StoreSites::merge(std::uint64_t process_id, std::uint64_t into) {
     sum.in_file += site.in_file;
     sum.near_stack_pointer += site.near_stack_pointer;
     sum.control_blocks += site.control_blocks;
+    sum.like_the_last += site.like_the_last;
+    sum.programs_data += site.programs_data;
   }
 }
 

@@ -206,18 +206,38 @@ TEST(Pattern, ACollectorIsToldByNameOrByTheWalkOfAnInterpretersList) {
   walk.store.walks_list = true;
   EXPECT_EQ(name_of(walk), "own writes") << "any program has lists";
   walk.module = "/usr/bin/python3.11";
+  EXPECT_EQ(name_of(walk), "unknown") << "a list's item is released so";
+  walk.module = "/usr/bin/ruby3.1";
   EXPECT_EQ(name_of(walk), "garbage collector");
   walk.store.walks_list = false;
   EXPECT_EQ(name_of(walk), "unknown");
+  walk.programs_data = kSamples;
+  EXPECT_EQ(name_of(walk), "own writes");
 }
 
 TEST(Pattern, AnAllocatorIsToldByName) {
   for (const char* name : {"malloc", "free", "_int_free", "operator delete(void*)", "PyObject_Free",
-                           "AllocSetAlloc", "je_free"}) {
+                           "AllocSetAlloc", "je_free", "unlink_chunk.constprop.0"}) {
     EXPECT_EQ(name_in({name}), "allocator free list") << name;
   }
   EXPECT_EQ(name_in({"fill_buffer", "malloc"}), "own writes") << "only innermost";
   EXPECT_EQ(name_in({"free_users_table"}), "own writes");
+}
+
+TEST(Pattern, ACounterBesideSharedPtrsIsNoneOfTheirs) {
+  const auto shared_ptrs = [](const std::string&, CounterField field) -> std::size_t {
+    return field == CounterField{8, 4} || field == CounterField{12, 4} ? 50 : 0;
+  };
+  const auto in_the_same_type = [&](std::int64_t displacement, std::uint64_t samples) {
+    StoreSite site = reference_count();
+    site.store.displacement = displacement;
+    site.store.width = 4;
+    site.like_the_last = samples;
+    return find_patterns({site}, shared_ptrs).at(0).pattern;
+  };
+  EXPECT_EQ(in_the_same_type(8, kSamples - 1), "reference count");
+  EXPECT_EQ(in_the_same_type(8, 0), "own writes") << "how often a shape was drawn";
+  EXPECT_EQ(in_the_same_type(12, 0), "own writes") << "a value in a hash map";
 }
 
 TEST(Pattern, LocksAndFlags) {
@@ -261,6 +281,10 @@ TEST(Pattern, BulkStoresComeRunning) {
   StoreSite few = site;
   few.samples = few.copies = few.near_page_begin = 3;
   EXPECT_EQ(find_patterns({few}, releases).at(0).pattern, "own writes") << "by chance";
+  few.module = "/usr/lib/x86_64-linux-gnu/libc.so.6";
+  EXPECT_EQ(find_patterns({few}, releases).at(0).pattern, "own writes") << "by the program's call";
+  few.functions = {"strtok_r"};
+  EXPECT_EQ(find_patterns({few}, releases).at(0).pattern, "unknown");
   site.near_page_begin = 0;
   site.at_page_end = kSamples;
   EXPECT_EQ(name_of(site), "bulk copy") << "from the end";

@@ -55,6 +55,9 @@ TEST(ObjectCause, APlainStoreOfACountThatGrowsByOne) {
   EXPECT_EQ(Write(list, 0, stores(2, 4)).cause_in(Interpreter::python), kReferenceCount);
   EXPECT_EQ(Write(list, 0, stores(9, 4)).cause_in(Interpreter::python), "");
   EXPECT_EQ(Write({3, 17}, 0, stores(4, 4)).cause_in(Interpreter::python), "") << "of no type";
+  EXPECT_EQ(Write({kPointer, kPointer}, 0, stores(kPointer + 1, 8)).cause_in(Interpreter::python),
+            "")
+      << "pointers in a row";
   EXPECT_EQ(Write(list, 0, stores(4, 4)).cause_in(Interpreter::none), "");
 }
 
@@ -114,6 +117,18 @@ TEST(ObjectCause, AControlBlockHasAVtableOfItsBinaryAndTwoCounts) {
   EXPECT_FALSE(Write(block, 8, adds(1, 4)).is_control_block(kPointer + 8, kPointer + 16));
   EXPECT_FALSE(Write(block, 8, adds(8, 4)).is_control_block(kPointer, kPointer + 8));
   EXPECT_FALSE(Write({kPointer, 2}, 8, adds(1, 4)).is_control_block(kPointer, kPointer + 8));
+}
+
+TEST(Interpreter, IsTheNameOfAProgramAndAVersion) {
+  for (const char* name : {"/usr/bin/python", "python3.13t", "libpython3.11.so.1.0"})
+    EXPECT_EQ(interpreter_of(name), Interpreter::python) << name;
+  for (const char* name : {"php", "php-fpm8.2", "/usr/sbin/php-cgi", "libphp8.2.so"})
+    EXPECT_EQ(interpreter_of(name), Interpreter::php) << name;
+  EXPECT_EQ(interpreter_of("libruby-3.1.so.3.1"), Interpreter::ruby);
+  for (const char* name : {"python3-config-server", "pythonista", "perlin", "node_exporter",
+                           "php-exporter", "beamformer", "/opt/python/server"}) {
+    EXPECT_EQ(interpreter_of(name), Interpreter::none) << name;
+  }
 }
 
 }  // namespace
