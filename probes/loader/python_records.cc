@@ -67,8 +67,8 @@ void PythonRecords::add_type(const void* record, std::size_t bytes) {
   auto type = std::make_shared<Type>();
   type->name_at = from.name_at;
   const std::size_t length = strnlen(from.name, sizeof from.name);
-  if (length == sizeof from.name) return;  // no type has a name without an end
   if (from.is_named != 0) type->name.assign(from.name, length);
+  if (length == sizeof from.name) type->name += "...";
   types_.add(from.id, std::move(type));
 }
 

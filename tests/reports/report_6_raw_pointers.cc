@@ -61,7 +61,7 @@ TEST(RawPointers, WithCowshedEveryReferenceIsTheObjectOrAClearError) {
   EXPECT_EQ(reader.read(withdrawn), "released");
   EXPECT_EQ(reader.read({}), "null_reference");
   auto foreign = made_early.bits();
-  ++foreign.tree;
+  foreign.upper ^= std::uint64_t{1} << 63U;
   EXPECT_EQ(reader.read(WordRef(foreign)), "wrong_process_tree");
   EXPECT_TRUE(reader.ended_well()) << "never a crash";
 }

@@ -227,6 +227,13 @@ Comparison compare(const cow::Measurement& before, const cow::Measurement& after
   };
   comparison.peak_pss_bytes = {"", peak(before, summary_before), peak(after, summary_after),
                                before.memory && after.memory};
+  const auto range = [](const cow::Measurement& measurement, const Summary& summary) {
+    return measurement.memory
+               ? Comparison::Range({measurement.memory->peak_pss_bytes, summary.most_peak_bytes})
+               : std::nullopt;
+  };
+  comparison.peak_range_before = range(before, summary_before);
+  comparison.peak_range_after = range(after, summary_after);
   comparison.at_exit = {"", summary_before.exit_bytes / cow::kPageSize,
                         summary_after.exit_bytes / cow::kPageSize};
   Kinds summed;

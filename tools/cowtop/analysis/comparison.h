@@ -33,6 +33,10 @@ struct Comparison {
   std::uint64_t not_known_before = 0;
   std::uint64_t not_known_after = 0;
   Change peak_pss_bytes;  // of all processes together, in bytes
+  // The same where processes ended unread: at least, and at most; nullopt: nothing was read.
+  using Range = std::optional<std::pair<std::uint64_t, std::uint64_t>>;
+  Range peak_range_before;
+  Range peak_range_after;
   // Matched by their path in the tree: "server/worker[2]" is the second child of that name.
   std::vector<Change> processes;
   std::vector<Change> objects;  // "ARENA/NAME (TYPE)", in all processes

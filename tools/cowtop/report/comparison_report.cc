@@ -82,6 +82,11 @@ Json list(const std::vector<Change>& changes) {
   return array;
 }
 
+std::string peak_text(std::optional<std::uint64_t> known, const Comparison::Range& range) {
+  if (known || !range) return mebibytes(known);
+  return mebibytes(range->first) + " to " + mebibytes(range->second);
+}
+
 }  // namespace
 
 std::string comparison_table(const Comparison& comparison, const ComparedNames& names) {
@@ -99,9 +104,11 @@ std::string comparison_table(const Comparison& comparison, const ComparedNames& 
   text += row(comparison.total, "total");
   if (comparison.at_exit.before.value_or(0) + comparison.at_exit.after.value_or(0) > 0)
     text += row(comparison.at_exit, "in it, copied while programs ended, estimated");
-  if (const Change& peak = comparison.peak_pss_bytes; peak.before || peak.after) {
+  if (comparison.peak_range_before || comparison.peak_range_after) {
+    const Change& peak = comparison.peak_pss_bytes;
     text += fmt::format("memory of all processes at its peak (PSS): {} MiB, then {} MiB\n",
-                        mebibytes(peak.before), mebibytes(peak.after));
+                        peak_text(peak.before, comparison.peak_range_before),
+                        peak_text(peak.after, comparison.peak_range_after));
   }
   if (comparison.not_known_before + comparison.not_known_after > 0) {
     text += fmt::format(

@@ -277,6 +277,17 @@ std::string python_unread_text(const Summary& summary) {
                   whole_percent(summary.python_unread)));
 }
 
+std::string lost_samples_text(const cow::Measurement& measurement) {
+  constexpr std::uint64_t kWorthSaying = 100;  // a hundredth
+  const std::uint64_t lost = measurement.sampling ? measurement.sampling->lost : 0;
+  const std::uint64_t all = lost + (measurement.sampled ? measurement.sampled->samples : 0);
+  if (lost * kWorthSaying <= all) return {};
+  return lines_of(fmt::format(
+      "{} of {} samples were lost, of whatever copied fastest: its part of WHAT, WHY, OBJECTS and "
+      "CODE is too small.",
+      lost, all));
+}
+
 }  // namespace
 
 std::string head_lines(const cow::Measurement& measurement, const Summary& summary) {
@@ -288,7 +299,8 @@ std::string head_lines(const cow::Measurement& measurement, const Summary& summa
   return (summary.is_little() ? crashes + answer : answer + crashes) +
          (is_one_line ? memory + "  " + accuracy + "\n" : lines_of(memory) + lines_of(accuracy)) +
          exit_text(summary) + own_text(measurement, summary) + frozen_text(summary) +
-         older_text(summary) + left_behind_text(summary) + python_unread_text(summary);
+         older_text(summary) + left_behind_text(summary) + lost_samples_text(measurement) +
+         python_unread_text(summary);
 }
 
 }  // namespace cowshed::cowtop
