@@ -146,7 +146,6 @@ Expected<void> Waiting::give_up_at_once() {
   return segment_.error(ErrorCode::would_block, " is empty");
 }
 
-// Whether the channel was empty and the descriptor unreadable at some moment of this call.
 Expected<bool> Waiting::drain_event() {
   if (!is_ready(segment_.descriptors().event)) return true;
   Lock& drainer = segment_.control().seldom.drainer;

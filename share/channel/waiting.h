@@ -41,6 +41,10 @@ class Waiting {
   // Returns when another attempt may succeed, or the error of the call.
   Expected<void> after(Attempt attempt);
 
+  // For a message, in a process that has joined: makes the descriptor unreadable if the channel is
+  // empty.  Returns whether it was both at some moment of this call.
+  Expected<bool> drain_event();
+
  private:
   channel_layout::Lock& busy_lock() const;
   Expected<void> wait_for_lock(channel_layout::Lock& lock);
@@ -49,7 +53,6 @@ class Waiting {
   Expected<void> wait_for_peer();
   Expected<void> wait_for_sender_to_leave();
   Expected<void> give_up_at_once();
-  Expected<bool> drain_event();
   Expected<void> give_up_at_deadline();
   Expected<void> timed_out(const char* state) const;
   Expected<void> interrupted() const;

@@ -85,12 +85,12 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
     A second call freezes what is new.  Threads may run meanwhile; they wait.  On a Python before
     3.12 only ``gc.freeze()`` is called, and a warning says so once.
 
-    :param keep: objects to leave as they are, such as a cache that will be cleared.
+    :param keep: objects to leave as they are, such as a cache that will be cleared.  ``keep`` itself is left, too.
     :return: what was frozen, and what was left.
     :raises TypeError: if ``keep`` cannot be iterated over.
     """
     global _warned
-    kept = list(keep)
+    kept = [*keep, keep]
     for user in _AT_THE_FIRST_USE.keys() & sys.modules.keys():
         for name in _AT_THE_FIRST_USE[user]:
             with contextlib.suppress(ImportError):

@@ -187,6 +187,7 @@ class Connection:
                  send: _cowshed.Channel | None, receiver_lives: int) -> None:
         self._receive, self._sender_lives = receive, sender_lives
         self._send, self._receiver_lives = send, receiver_lives
+        self._poller: select.epoll | None = None
         self._closed = False
 
     def __getstate__(self) -> tuple[Any, ...]:
@@ -236,16 +237,24 @@ class Connection:
         return self._send is not None
 
     def fileno(self) -> int:
-        """Returns a descriptor that is readable when there may be something to receive.
+        """Returns a descriptor for ``select`` and ``multiprocessing.connection.wait``.
 
-        It does not show that the other end is closed; ``poll`` does."""
-        return self._receiver().descriptor()
+        It is readable while there is something to receive, or the other end is closed."""
+        channel = self._receiver()
+        if self._poller is None:
+            self._poller = select.epoll()
+            self._poller.register(channel.descriptor(), select.EPOLLIN)
+            self._poller.register(self._sender_lives, 0)
+        channel.settle()
+        return self._poller.fileno()
 
     def close(self) -> None:
         """Closes this process's copy of the end."""
         if self._closed:
             return
         self._closed = True
+        if self._poller is not None:
+            self._poller.close()
         for lives in (self._sender_lives, self._receiver_lives):
             if lives >= 0:
                 os.close(lives)
@@ -334,6 +343,8 @@ class Connection:
             message = channel.receive(0)
             if message is None and at_end:
                 raise EOFError
+        if self._poller is not None:
+            channel.settle()
         return message
 
     def poll(self, timeout: float | None = 0.0) -> bool:

@@ -325,6 +325,16 @@ PyObject* channel_descriptor(PyObject* object, PyObject*) {
   return descriptor ? PyLong_FromLong(*descriptor) : raise(descriptor.error());
 }
 
+// Makes the descriptor unreadable if the channel is empty.
+PyObject* channel_settle(PyObject* object, PyObject*) {
+  internal::ChannelSegment& segment = as_channel(object)->channel->internals().segment();
+  if (!segment.has_message() && !segment.closed() && segment.join(true)) {
+    const Wait never = Wait::never();
+    (void)internal::Waiting(segment, never, internal::Waiting::For::message).drain_event();
+  }
+  Py_RETURN_NONE;
+}
+
 PyObject* channel_descriptors(PyObject* object, PyObject*) {
   const ChannelDescriptors descriptors = as_channel(object)->channel->descriptors();
   return Py_BuildValue("ii", descriptors.segment, descriptors.event);
@@ -358,6 +368,7 @@ PyMethodDef channel_methods[] = {
     {"close", channel_close, METH_NOARGS, nullptr},
     {"closed", channel_closed, METH_NOARGS, nullptr},
     {"descriptor", channel_descriptor, METH_NOARGS, nullptr},
+    {"settle", channel_settle, METH_NOARGS, nullptr},
     {"descriptors", channel_descriptors, METH_NOARGS, nullptr},
     {"fill", channel_fill, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};

@@ -77,6 +77,7 @@ class Freezer {
       exclude(PySequence_Fast_GET_ITEM(objects, i));
     excluded_.insert(objects);
     excluded_.insert(tracked);
+    excluded_.insert(frozen_.to_end.get());
   }
 
   void freeze_all(PyObject* tracked) {
@@ -200,7 +201,7 @@ class Freezer {
   }
 
   // What reading would write into the object, or beside it.  Runs no Python code.
-  static void fill(PyObject* object, const TypeFacts& facts) {
+  void fill(PyObject* object, const TypeFacts& facts) {
     if (PyUnicode_Check(object) && !PyUnicode_IS_ASCII(object)) PyUnicode_AsUTF8(object);
     if (facts.hashes_itself && may_hash(object)) PyObject_Hash(object);
     if (PyType_Check(object)) {
@@ -222,31 +223,38 @@ class Freezer {
 #endif
   }
 
-  static bool may_hash(PyObject* object, int depth = 0) {
-    if (PyTuple_Check(object)) {
-      for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i)
-        if (!is_plain(PyTuple_GET_ITEM(object, i), depth)) return false;
-      return true;
-    }
-    if (!starts_with(Py_TYPE(object), "datetime.") || !has_time_zone(object)) return true;
-    return false;  // the zone may be Python code
+  bool may_hash(PyObject* object, int depth = 0) {
+    if (!PyTuple_Check(object)) return !has_foreign_zone(object);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i)
+      if (!is_plain(PyTuple_GET_ITEM(object, i), depth)) return false;
+    return true;
   }
 
-  static bool has_time_zone(PyObject* object) {
+  // Of a class that may be Python code: its offset is a part of the hash.
+  static bool has_foreign_zone(PyObject* object) {
     const std::string_view name = Py_TYPE(object)->tp_name;
-    return (name == "datetime.datetime" || name == "datetime.time") &&
-           reinterpret_cast<_PyDateTime_BaseTZInfo*>(object)->hastzinfo;
+    const bool is_moment = name == "datetime.datetime";
+    if ((!is_moment && name != "datetime.time") ||
+        !reinterpret_cast<_PyDateTime_BaseTZInfo*>(object)->hastzinfo) {
+      return false;
+    }
+    PyObject* const zone =
+        is_moment ? PyDateTime_DATE_GET_TZINFO(object) : PyDateTime_TIME_GET_TZINFO(object);
+    const std::string_view zones = Py_TYPE(zone)->tp_name;
+    return (zones != "datetime.timezone" && zones != "zoneinfo.ZoneInfo") ||
+           !is_of_module(Py_TYPE(zone));
   }
 
   // Null: a tuple that is on its way has such items.
-  static bool is_plain(PyObject* object, int depth) {
+  bool is_plain(PyObject* object, int depth) {
     constexpr int kDeepest = 20;
     if (object == nullptr || depth > kDeepest) return false;
-    return PyUnicode_CheckExact(object) || PyLong_CheckExact(object) ||
-           PyFloat_CheckExact(object) || PyBytes_CheckExact(object) || PyBool_Check(object) ||
-           object == Py_None ||
-           (PyTuple_Check(object) && Py_TYPE(object)->tp_hash == PyTuple_Type.tp_hash &&
-            may_hash(object, depth + 1));
+    if (PyUnicode_CheckExact(object) || PyLong_CheckExact(object) || PyFloat_CheckExact(object) ||
+        PyBytes_CheckExact(object) || PyBool_Check(object) || PyComplex_CheckExact(object) ||
+        object == Py_None || Py_TYPE(object)->tp_hash == PyBaseObject_Type.tp_hash) {
+      return true;
+    }
+    return facts_of(Py_TYPE(object)).hashes_itself && may_hash(object, depth + 1);
   }
 
   void child(PyObject* object) {

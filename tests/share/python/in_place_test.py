@@ -109,6 +109,25 @@ class FreezeTest(unittest.TestCase):
         with self.assertRaises(TypeError):
             cowshed.freeze(keep=5)
 
+    def test_what_is_left_dies_with_its_last_reference(self):
+        said = run("""
+            import socket, weakref
+            import cowshed
+            class Final:
+                def __del__(self): print("del")
+            def wait():
+                try: yield
+                finally: print("finally")
+            class Cache: pass
+            final, waiting, cache = Final(), wait(), Cache()
+            next(waiting); weakref.finalize(cache, print, "kept")
+            ours, theirs = socket.socketpair()
+            cowshed.freeze(keep=[cache])
+            del final, waiting, cache, theirs
+            print(ours.recv(1))
+        """)
+        self.assertEqual(said, "del\nfinally\nkept\nb''\n")
+
     def test_a_list_of_a_million_links(self):
         head = None
         for _ in range(10 ** 6):
@@ -129,6 +148,24 @@ class FreezeTest(unittest.TestCase):
             os.wait()
         """)
         self.assertLess(int(said), 2 << 20)
+
+    def test_children_that_hash_copy_hardly_anything(self):
+        said = run("""
+            import datetime, decimal, os
+            import cowshed
+            class Plain: pass
+            begin = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+            data = [each for i in range(20_000) for each in (
+                begin + datetime.timedelta(minutes=i), (begin.date(), i), (decimal.Decimal(i), "EUR"), (Plain(), i),
+                (frozenset((str(i),)), i))]
+            cowshed.freeze()
+            if os.fork() == 0:
+                for each in data: hash(each)
+                os.write(1, str(cowshed.copied()).encode())
+                os._exit(0)
+            os.wait()
+        """)
+        self.assertLess(int(said), 1 << 20)
 
     def test_tracemalloc_is_warned_of(self):
         import tracemalloc
@@ -175,6 +212,45 @@ class FreezeTest(unittest.TestCase):
             thread.join()
         sys.setswitchinterval(interval)
         self.assertEqual(errors, [])
+
+
+class ContextTest(unittest.TestCase):
+    def started(self, preload):
+        """What a program says whose forkserver loads so."""
+        with tempfile.TemporaryDirectory() as folder:
+            program = os.path.join(folder, "program.py")
+            with open(os.path.join(folder, "broken.py"), "w") as file:
+                file.write("import no_such_module")
+            with open(program, "w") as file:
+                file.write(textwrap.dedent(f"""
+                    import cowshed
+                    data = [str(i) for i in range(1000)]
+                    def work(results): results.put(cowshed.is_frozen(data))
+                    if __name__ == "__main__":
+                        context = cowshed.get_context({preload})
+                        results = context.SimpleQueue()
+                        worker = context.Process(target=work, args=(results,))
+                        worker.start(); print(results.get()); worker.join()
+                """))
+            return subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+
+    def test_the_main_module_is_loaded_and_frozen(self):
+        done = self.started("")
+        self.assertEqual((done.stdout, done.returncode), ("True\n", 0), done.stderr)
+
+    def test_a_module_that_cannot_be_loaded_is_an_error(self):
+        done = self.started("['broken']")
+        self.assertEqual((done.stdout, done.returncode), ("", 1))
+        self.assertIn("cannot import what it is to preload: No module named 'no_such_module'", done.stderr)
+
+    def test_names_of_modules_are_asked_for(self):
+        for preload in ("json", [5]):
+            with self.assertRaisesRegex(TypeError, "preload takes"):
+                cowshed.get_context(preload)
+        with self.assertRaisesRegex(ValueError, "module:function"):
+            cowshed.get_context([], warm_up="json")
+        with self.assertRaisesRegex(ModuleNotFoundError, "no_such"):
+            cowshed.get_context(["no_such"])
 
 
 class EndTest(unittest.TestCase):

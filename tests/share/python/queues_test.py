@@ -2,9 +2,11 @@
 
 import array
 import multiprocessing
+import multiprocessing.connection
 import os
 import pickle
 import queue
+import selectors
 import signal
 import threading
 import time
@@ -260,6 +262,32 @@ class PipeTest(unittest.TestCase):
         threading.Timer(0.05, theirs.send, ["now"]).start()
         self.assertTrue(ours.poll(10))
         self.assertEqual(ours.recv(), "now")
+
+    def test_is_ready_for_wait_and_selectors(self):
+        pipes = [cowshed.Pipe(False) for _ in range(3)]
+        ends = [reader for reader, _ in pipes]
+        pipes[2][1].send("there")
+        self.assertEqual(multiprocessing.connection.wait(ends), ends[2:])
+        self.assertEqual(ends[2].recv(), "there")
+        self.assertEqual(multiprocessing.connection.wait(ends, 0.01), [])
+        pipes[1][1].close()
+        self.assertEqual(multiprocessing.connection.wait(ends), ends[1:2])
+        self.assertRaises(EOFError, ends[1].recv)
+
+        def send():
+            for i in range(1000):
+                pipes[i % 2 * 2][1].send(i)
+
+        sender, received = threading.Thread(target=send), []
+        with selectors.DefaultSelector() as selector:
+            for end in ends[::2]:
+                selector.register(end, selectors.EVENT_READ)
+            sender.start()
+            while len(received) < 1000:
+                received += [key.fileobj.recv() for key, _ in selector.select(10)]
+            sender.join()
+            self.assertEqual(selector.select(0.01), [])
+        self.assertEqual(sorted(received), list(range(1000)))
 
 
 if __name__ == "__main__":
