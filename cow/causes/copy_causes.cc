@@ -85,13 +85,13 @@ bool is_maker(std::string_view function) {
 
 bool is_allocator(std::string_view function) {
   return is_maker(function) ||
-         is_any_of(function, {"malloc", "calloc", "realloc", "free", "cfree", "memalign",
-                              "posix_memalign", "aligned_alloc"}) ||
+         is_any_of(function,
+                   {"malloc", "calloc", "realloc", "free", "cfree", "memalign", "posix_memalign",
+                    "aligned_alloc", "PyObject_Malloc", "PyObject_Free", "PyObject_Realloc",
+                    "PyMem_Malloc", "PyMem_Free", "_efree", "_emalloc", "palloc"}) ||
          starts_with_any(function, {"__libc_malloc", "__libc_calloc", "__libc_realloc",
                                     "__libc_free", "malloc_consolidate", "unlink_chunk",
                                     "tcache_put", "tcache_get", "sysmalloc", "systrim"}) ||
-         is_any_of(function, {"PyObject_Malloc", "PyObject_Free", "PyObject_Realloc",
-                              "PyMem_Malloc", "PyMem_Free", "_efree", "_emalloc", "palloc"}) ||
          starts_with_any(function, {"_int_malloc", "_int_free", "_int_realloc", "_int_memalign",
                                     "operator new", "operator delete", "_Znwm", "_Znam", "_ZdlPv",
                                     "_ZdaPv", "je_", "mi_", "tc_", "AllocSet", "zend_mm_",

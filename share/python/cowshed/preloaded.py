@@ -31,7 +31,8 @@ try:
         _module, _, _function = _asked["warm_up"].partition(":")
         getattr(importlib.import_module(_module), _function)()
 except ImportError as _error:  # which multiprocessing would pass over in silence
-    raise RuntimeError(f"cowshed.get_context(): the forkserver cannot import what it is to preload: {_error}") from _error
+    raise RuntimeError("cowshed.get_context(): the forkserver cannot import what it is to preload: "
+                       f"{_error}") from _error
 
 frozen = cowshed.freeze()
 """What the forkserver froze, for its workers to read."""

@@ -26,6 +26,9 @@ class Write {
   bool is_control_block(std::uint64_t begin, std::uint64_t end) const {
     return cow::is_control_block({sample_, store_}, begin, end);
   }
+  bool is_programs_data(Interpreter interpreter) const {
+    return cow::is_programs_data(interpreter, {sample_, store_});
+  }
   CopySample& sample() { return sample_; }
 
  private:
@@ -117,6 +120,22 @@ TEST(ObjectCause, AControlBlockHasAVtableOfItsBinaryAndTwoCounts) {
   EXPECT_FALSE(Write(block, 8, adds(1, 4)).is_control_block(kPointer + 8, kPointer + 16));
   EXPECT_FALSE(Write(block, 8, adds(8, 4)).is_control_block(kPointer, kPointer + 8));
   EXPECT_FALSE(Write({kPointer, 2}, 8, adds(1, 4)).is_control_block(kPointer, kPointer + 8));
+}
+
+TEST(ObjectCause, WhereNoObjectShowsOneTheProgramsDataIsWritten) {
+  const std::vector<std::uint64_t> bytes = {0, 0};
+  const auto is_data = [&](Interpreter interpreter, const StoreInstruction& store) {
+    return Write(bytes, 8, store).is_programs_data(interpreter);
+  };
+  EXPECT_TRUE(is_data(Interpreter::php, stores(7, 8)));
+  EXPECT_FALSE(is_data(Interpreter::php, adds(1, 4))) << "it may count references";
+  EXPECT_FALSE(is_data(Interpreter::other, stores(7, 8)));
+  EXPECT_FALSE(is_data(Interpreter::python, stores(7, 8))) << "of an unknown interpreter";
+  Write known(bytes, 8, stores(7, 8));
+  known.sample().python.emplace_back();
+  EXPECT_TRUE(known.is_programs_data(Interpreter::python));
+  known.sample().around.is_readable.fill(false);
+  EXPECT_FALSE(known.is_programs_data(Interpreter::python));
 }
 
 TEST(Interpreter, IsTheNameOfAProgramAndAVersion) {

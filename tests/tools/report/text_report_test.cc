@@ -448,6 +448,14 @@ TEST(TextReport, SaysHowManyLinesOfPythonAreNotKnown) {
                                                   "frames could not be read.\n"));
 }
 
+TEST(TextReport, SaysHowManySamplesWereLost) {
+  cow::Measurement measurement = python_pool(4);
+  measurement.sampling.emplace().lost = measurement.sampled->samples / 200;
+  EXPECT_THAT(text_report(measurement), Not(HasSubstr("were lost")));
+  measurement.sampling->lost = measurement.sampled->samples;
+  EXPECT_THAT(text_report(measurement), HasSubstr("samples were lost, of whatever copied fastest"));
+}
+
 TEST(TextReport, ContainersAreNamedWhereThereAreSeveral) {
   cow::Measurement measurement = pool(4);
   const std::string one = "/docker/" + std::string(64, 'a');

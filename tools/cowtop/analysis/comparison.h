@@ -33,7 +33,7 @@ struct Comparison {
   std::uint64_t not_known_before = 0;
   std::uint64_t not_known_after = 0;
   Change peak_pss_bytes;  // of all processes together, in bytes
-  // The same where processes ended unread: at least, and at most; nullopt: nothing was read.
+  // The same at least, as it was read, and at most, as processes ended unread; nullopt: unread.
   using Range = std::optional<std::pair<std::uint64_t, std::uint64_t>>;
   Range peak_range_before;
   Range peak_range_after;
