@@ -543,7 +543,7 @@ echo "ready ", getmypid(), "\n";
   // Clears its variables for each request.  All others are of a few copies.
   EXPECT_THAT(places(ours, 1), ElementsAre(StartsWith("zend_activate (php-fpm8.2)")));
   EXPECT_TRUE(calls(ours.at("sites").at(0), "php_request_startup")) << ours.at("sites").at(0);
-  EXPECT_EQ(patterns(ours).at(0), "unknown");
+  EXPECT_EQ(patterns(ours).at(0), "own writes");
   EXPECT_THAT(patterns(ours), Contains("bulk fill"));
 }
 
