@@ -1,56 +1,51 @@
 #include "holder.h"
 
-#include <algorithm>
-#include <cerrno>
 #include <fmt/format.h>
-#include <memory_resource>
+#include <map>
+#include <memory>
 #include <stdexcept>
-#include <sys/prctl.h>
-#include <system_error>
 
-#include "machine.h"
+#include "family.h"
 
 namespace cowshed::bench {
 namespace {
 
-Arena make_arena(std::size_t bytes) {
-  auto arena = Arena::create({.name = "bench", .capacity = bytes + bytes / 4 + 64_MiB});
-  if (!arena) throw std::runtime_error(arena.error().message);
-  return std::move(*arena);
-}
+const SubjectKind kHolder("holder", [](const Words& arguments) -> Answer {
+  const auto holding = std::make_shared<Holding>(arguments.at(0), std::stoull(arguments.at(1)));
+  return [holding](const Words& question) -> std::vector<double> {
+    if (question.at(0) == "fork") return {time_fork()};
+    const int count = std::stoi(question.at(2));
+    if (question[0] == "memory") return measure_memory(question[1], *holding, count);
+    return time_start(question[1], *holding, static_cast<std::size_t>(count));
+  };
+});
 
 }  // namespace
 
-nlohmann::json Holding::configuration() const {
-  return {{"memory", memory}, {"layout", layout}, {"bytes", bytes}};
+std::string Held::name() const {
+  if (memory == "none") return memory;
+  return bytes >= 1_GiB ? fmt::format("{}/{}GiB", memory, bytes >> 30U)
+                        : fmt::format("{}/{}MiB", memory, bytes >> 20U);
 }
 
-std::vector<std::string> Holding::environment() const {
-  if (memory == "huge heap") return {"GLIBC_TUNABLES=glibc.malloc.hugetlb=1"};
-  return {};
+std::vector<Held> all_held() {
+  std::vector<Held> all = {{"none", 0}};
+  for (const std::string memory : {"arena", "memfd", "heap", "huge"})
+    for (const std::size_t bytes : {is_quick() ? 4_MiB : 64_MiB, is_quick() ? 16_MiB : 4_GiB})
+      all.push_back({memory, bytes});
+  return all;
 }
 
-Holder::Holder(const nlohmann::json& configuration)
-    : arena_(make_arena(
-          configuration["memory"] == "arena" ? configuration["bytes"].get<std::size_t>() : 0)),
-      in_arena_(configuration["memory"] == "arena"),
-      bytes_(configuration["bytes"]) {
-  if (configuration["memory"] == "heap" && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0)
-    throw std::system_error(errno, std::system_category(), "PR_SET_THP_DISABLE");
-  auto& memory = in_arena_ ? *arena_.resource() : *std::pmr::new_delete_resource();
-  data_ = std::make_unique<Dataset>(memory, configuration["layout"].get<std::string>(), bytes_);
-  const auto frozen = arena_.freeze();
-  if (!frozen) throw std::runtime_error(frozen.error().message);
-  data_->check();
-  data_->check_in_child();
-}
-
-nlohmann::json Holder::facts() const {
-  if (bytes_ == 0) return {{"huge_share", 0}};
-  const std::size_t huge = in_arena_ ? arena_.stats().huge_page_bytes
-                                     : proc_bytes("/proc/self/smaps_rollup", "AnonHugePages");
-  const double share = static_cast<double>(huge) / static_cast<double>(bytes_);
-  return {{"huge_share", std::min(share, 1.0)}};
+Subject& holder(const Held& held) {
+  static std::map<std::string, std::unique_ptr<Subject>> all;
+  auto& subject = all[held.name()];
+  if (subject == nullptr) {
+    const Words environment =
+        held.memory == "huge" ? Words{"GLIBC_TUNABLES=glibc.malloc.hugetlb=1"} : Words{};
+    subject = std::make_unique<Subject>(Words{"holder", held.memory, std::to_string(held.bytes)},
+                                        environment);
+  }
+  return *subject;
 }
 
 }  // namespace cowshed::bench

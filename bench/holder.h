@@ -1,45 +1,35 @@
 #pragma once
 
-#include <memory>
-#include <nlohmann/json.hpp>
+#include <cstddef>
 #include <string>
 #include <vector>
 
-#include <cowshed/share/arena.h>
+#include "holding.h"
+#include "subject.h"
 
-#include "dataset.h"
-
+// Processes that hold data, fork, and start workers.
 namespace cowshed::bench {
 
-// How a process holds its data: in a frozen arena, or on glibc's heap in pages of 4 KiB or, where
-// the kernel gives them, of 2 MiB.  A process with a heap also has a frozen arena, an empty one.
-struct Holding {
-  std::string memory;  // "arena", "heap" or "huge heap"
-  std::string layout;  // of dataset.h
+struct Held {
+  std::string memory;  // see Holding
   std::size_t bytes;
 
-  nlohmann::json configuration() const;
-  std::vector<std::string> environment() const;  // that its process needs
+  std::string name() const;  // "none", or as "arena/4GiB"
 };
 
-// What `memory` means, for a report.
-constexpr const char* kHeapSetting =
-    "glibc's malloc, transparent huge pages off by prctl(PR_SET_THP_DISABLE)";
-constexpr const char* kHugeHeapSetting =
-    "glibc's malloc with GLIBC_TUNABLES=glibc.malloc.hugetlb=1, which is madvise(MADV_HUGEPAGE)";
+// Nothing, and every memory with 64 MiB and 4 GiB.
+std::vector<Held> all_held();
 
-// Such data in this process; checked here and in a child before anybody measures.
-class Holder {
- public:
-  explicit Holder(const nlohmann::json& configuration);
+// The process that holds it: one for all benchmarks of this process.  It answers
+//   fork                   the ns that fork() takes it
+//   start METHOD THREADS   of a worker, beside so many other threads: the ns from the call to its
+//                          first line, to its answer about the data, and to its end
+//   memory METHOD WORKERS  of workers that have read all the data: PSS of all processes and their
+//                          page tables in bytes, and the ns from the first start until then
+Subject& holder(const Held& held);
 
-  nlohmann::json facts() const;  // {"huge_share": of the bytes, in 2 MiB pages}
-
- private:
-  Arena arena_;
-  std::unique_ptr<Dataset> data_;
-  bool in_arena_;
-  std::size_t bytes_;
-};
+double time_fork();
+std::vector<double> time_start(const std::string& method, Holding& holding, std::size_t threads);
+std::vector<double> measure_memory(const std::string& method, Holding& holding, int workers);
 
 }  // namespace cowshed::bench

@@ -1,30 +1,28 @@
 #pragma once
 
 #include <cstddef>
-#include <nlohmann/json.hpp>
 #include <string>
 
 namespace cowshed::bench {
 
-// Processor, cores, memory, kernel and the settings of huge pages: what a figure depends on.
-nlohmann::json describe_machine();
+// Throws if less than nine tenths of `bytes` of this process's heap lie in pages of 2 MiB, or, with
+// `huge` false, if any do.
+void expect_pages(bool huge, std::size_t bytes);
 
-// Whether the kernel gives memory on the heap pages of 2 MiB, if only where it is asked to.
-bool has_huge_pages();
+// The process's heap gets pages of 4 KiB, whatever the machine's default.
+void use_small_pages();
 
-// Throws where the environment asks this process's malloc for 2 MiB pages and it has them for less
-// than half of `bytes`; less than 64 MiB may fit between them.
-void expect_huge_pages(std::size_t bytes);
-
-// The calling thread, to the `index`-th of its CPUs counted from the last (the first CPU serves
-// most interrupts).  Wraps.
+// Pins the calling thread to the `index`-th of its CPUs, counted from the last: the first CPU
+// serves most interrupts.  Wraps.  What it forks or starts inherits that.
 void pin_to_cpu(std::size_t index);
+// Lets it run on all of them again.
+void unpin();
 
-// Touches and releases that much memory (less where less is available): a page that a virtual
-// machine's host does not back yet costs several times as much at its first touch.
+// Touches and releases that much memory, or less if less is available.  A virtual machine's host
+// backs a page at its first touch, which costs several times as much.
 void touch_memory(std::size_t bytes);
 
-// "Name:   123 kB" of a file like /proc/self/smaps_rollup, in bytes; throws where it is missing.
+// "Name:   123 kB" of a file like /proc/self/smaps_rollup, in bytes.  Throws if it is missing.
 std::size_t proc_bytes(const std::string& path, const std::string& name);
 
 }  // namespace cowshed::bench

@@ -1,33 +1,28 @@
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 #include <cerrno>
-#include <csignal>
 #include <cstddef>
 #include <cstdint>
-#include <fmt/format.h>
-#include <memory>
+#include <empty_probes.skel.h>
 #include <stdexcept>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <system_error>
 #include <unistd.h>
 #include <vector>
 
+#include "family.h"
 #include "machine.h"
-#include "observer.h"
 #include "peer.h"
-#include "program.h"
-#include "statistics.h"
+#include "subject.h"
 
-// What it costs to be measured: for each copied page, for a process beside it, and for one that
-// does not fault.
+// The work that observed.py watches: what it costs to be measured for each copied page, for a
+// process beside the measured one, and for one that does not fault.
 namespace cowshed::bench {
 namespace {
 
-using nlohmann::json;
-
 constexpr std::size_t kPage = 4096;
-constexpr int kTimes = 3;                      // within one sample, of which the median counts
-constexpr std::uint64_t kFaultsOfAFork = 256;  // of the child's own, at its start and its end
+constexpr int kTimes = 3;  // of one sample, of which the median counts
 
 std::byte* pages(std::size_t count) {
   void* memory =
@@ -41,39 +36,22 @@ void write_each(std::byte* memory, std::size_t count, std::size_t stride = 1) {
     *reinterpret_cast<volatile std::byte*>(memory + i * stride * kPage) = std::byte{1};
 }
 
-class Work : public SubjectWork {
+// A forked child writes to each page that it shares; with `stride` 2, each lies in a mapping of its
+// own.
+class Copies {
  public:
-  Work() { prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); }
-  json facts() const override { return {{"pid", getpid()}}; }
-  json answer(const json&) final {
-    std::vector<double> times(kTimes);
-    for (double& time : times) time = once();
-    return nanoseconds(median(times));
-  }
-
- protected:
-  virtual double once() = 0;
-};
-
-enum class Where : std::uint8_t { one_mapping, one_mapping_each };
-
-// A forked child writes to each page that it shares.
-class Copies final : public Work {
- public:
-  Copies(std::size_t count, Where where)
+  Copies(std::size_t count, std::size_t stride)
       : count_(count),
-        stride_(where == Where::one_mapping ? 1 : 2),
-        memory_(pages(count * stride_)),
+        stride_(stride),
+        memory_(pages(count * stride)),
         took_(static_cast<double*>(shared_memory(sizeof *took_))) {
     write_each(memory_, count, stride_);
-    if (where == Where::one_mapping) return;
-    for (std::size_t i = 0; i < count; ++i)
+    for (std::size_t i = 0; stride == 2 && i < count; ++i)
       if (mprotect(memory_ + (2 * i + 1) * kPage, kPage, PROT_READ) != 0)
         throw std::system_error(errno, std::system_category(), "mprotect");
   }
 
- private:
-  double once() override {
+  double operator()() const {
     const pid_t pid = fork();
     if (pid == 0) {
       pin_to_cpu(0);
@@ -88,181 +66,69 @@ class Copies final : public Work {
     return *took_;
   }
 
+ private:
   std::size_t count_;
   std::size_t stride_;  // in pages
   std::byte* memory_;
   double* took_;  // ns a page, shared with the child
 };
 
-// First touches, by a process that nobody has asked about.
-class Touches final : public Work {
- public:
-  explicit Touches(std::size_t count) : count_(count) { pin_to_cpu(0); }
-
- private:
-  double once() override {
-    std::byte* memory = pages(count_);
-    const std::uint64_t before = now_ns();
-    write_each(memory, count_);
-    const auto took = static_cast<double>(now_ns() - before);
-    munmap(memory, count_ * kPage);
-    return took / static_cast<double>(count_);
-  }
-
-  std::size_t count_;
-};
-
-// Reads and writes of memory that is its own already.
-class Computes final : public Work {
- public:
-  explicit Computes(std::size_t count) : count_(count), memory_(pages(kOwn)) {
-    pin_to_cpu(0);
-    write_each(memory_, kOwn);
-  }
-
- private:
-  static constexpr std::size_t kOwn = 64;
-
-  double once() override {
-    const std::uint64_t before = now_ns();
-    for (std::size_t i = 0; i < count_; ++i) write_each(memory_, kOwn);
-    return static_cast<double>(now_ns() - before) / static_cast<double>(count_);
-  }
-
-  std::size_t count_;
-  std::byte* memory_;
-};
-
-std::unique_ptr<SubjectWork> make_work(const json& configuration) {
-  const std::size_t count = configuration["count"];
-  const std::string work = configuration["work"];
-  if (work == "copies") return std::make_unique<Copies>(count, Where::one_mapping);
-  if (work == "many mappings") return std::make_unique<Copies>(count, Where::one_mapping_each);
-  if (work == "touches") return std::make_unique<Touches>(count);
-  return std::make_unique<Computes>(count);
+// First touches of new pages.
+double touch(std::size_t count) {
+  std::byte* memory = pages(count);
+  const std::uint64_t before = now_ns();
+  write_each(memory, count);
+  const auto took = static_cast<double>(now_ns() - before);
+  munmap(memory, count * kPage);
+  return took / static_cast<double>(count);
 }
 
-void check_count(const ObserverKind& kind, std::uint64_t count, std::uint64_t counted) {
-  if (!kind.counts) return;
-  if (count < counted || count > counted + kTimes * kFaultsOfAFork)
-    throw std::runtime_error(fmt::format("{} counted {} of {} copies", kind.name, count, counted));
+// Writes to memory that is its own already.
+double compute(std::size_t count) {
+  constexpr std::size_t kOwn = 64;
+  static std::byte* const memory = pages(kOwn);
+  const std::uint64_t before = now_ns();
+  for (std::size_t i = 0; i < count; ++i) write_each(memory, kOwn);
+  return static_cast<double>(now_ns() - before) / static_cast<double>(count);
 }
 
-// `asked` is measured while `watched` is watched: itself, or a process that sleeps.
-std::vector<Samples> measure_under(const std::vector<ObserverKind>& kinds, Subject& asked,
-                                   const Subject& watched, std::uint64_t counted, int pairs) {
-  std::vector<Variant> variants;
-  const auto add = [&](const ObserverKind& kind, const std::string& name) {
-    variants.push_back({name, [&, kind] {
-                          const auto observer = kind.watch(watched.facts()["pid"]);
-                          const double ns = asked.ask({})["ns"];
-                          check_count(kind, observer->stop(), counted);
-                          return ns;
-                        }});
+// Answers a question with the median ns a page, or a round.
+const SubjectKind kMeasured("measured", [](const Words& arguments) -> Answer {
+  use_small_pages();
+  const std::string work = arguments.at(0);
+  const std::size_t count = std::stoull(arguments.at(1));
+  const auto times = [](auto once) -> std::vector<double> {
+    std::vector<double> all(kTimes);
+    for (double& time : all) time = once();
+    return {median(all)};
   };
-  for (const ObserverKind& kind : kinds) add(kind, kind.name);
-  add(kinds.front(), "none again");
-  return interleave(variants, pairs);
-}
-
-void print_figures(const std::string& group, const std::vector<Samples>& samples, Report& report) {
-  for (const auto& [name, values] : samples) report.figure(group, name, median(values), "ns");
-  report.control(group, compare(samples_of(samples, "none again"), samples_of(samples, "none")));
-}
-
-// What each adds to a fault, by turn.
-std::vector<double> added(const std::vector<Samples>& samples, const std::string& name) {
-  std::vector<double> result = samples_of(samples, name);
-  const auto& none = samples_of(samples, "none");
-  const auto& again = samples_of(samples, "none again");
-  for (std::size_t i = 0; i < result.size(); ++i) result[i] -= (none[i] + again[i]) / 2;
-  return result;
-}
-
-// What each observer adds; and the goal, against the empty programs.
-void report_added(const std::string& group, double most, const std::vector<ObserverKind>& kinds,
-                  const std::vector<Samples>& samples, Report& report) {
-  print_figures(group, samples, report);
-  for (const ObserverKind& kind : kinds) {
-    if (kind.name == "none") continue;
-    report.figure(group, kind.name + " adds", median(added(samples, kind.name)), "ns");
+  if (work == "copy" || work == "copy_in_many_mappings") {
+    const Copies copies(count, work == "copy" ? 1 : 2);
+    return [=](const Words&) { return times(copies); };
   }
-  const Comparison comparison =
-      compare_differences(added(samples, "cowtop"), added(samples, "empty programs"));
-  report.goal({group + ": added by cowtop to added by the empty programs", Goal::Bound::at_most,
-               most, "", group},
-              comparison.ratio, comparison.interval);
-}
+  pin_to_cpu(0);
+  if (work == "touch") return [=](const Words&) { return times([&] { return touch(count); }); };
+  return [=](const Words&) { return times([&] { return compute(count); }); };
+});
 
-void measure_copies(const std::vector<ObserverKind>& kinds, const Options& options,
-                    Report& report) {
-  const std::size_t count = options.quick ? 1024 : 16384;
-  Subject subject(json{{"work", "copies"}, {"count", count}});
-  report_added("copy", 1.5, kinds,
-               measure_under(kinds, subject, subject, count * kTimes, options.pairs), report);
-}
-
-void measure_many_mappings(const std::vector<ObserverKind>& kinds, const Options& options,
-                           Report& report) {
-  const std::size_t count = options.quick ? 1024 : 16384;
-  Subject subject(json{{"work", "many mappings"}, {"count", count}});
-  const auto samples = measure_under(kinds, subject, subject, count * kTimes, options.pairs);
-  print_figures("many mappings", samples, report);
-  report.figure("many mappings", "cowtop adds", median(added(samples, "cowtop")), "ns");
-  report.ratio("many mappings", "a copy under cowtop to one unwatched",
-               compare(samples_of(samples, "cowtop"), samples_of(samples, "none")));
-}
-
-void measure_bystander(const std::vector<ObserverKind>& kinds, const Options& options,
-                       Report& report) {
-  Subject asleep(json{{"work", "computes"}, {"count", 1}});
-  Subject bystander(json{{"work", "touches"}, {"count", options.quick ? 1024 : 16384}});
-  report_added("bystander", 1.1, kinds, measure_under(kinds, bystander, asleep, 0, options.pairs),
-               report);
-}
-
-void measure_quiet(const std::vector<ObserverKind>& kinds, const Options& options, Report& report) {
-  Subject subject(json{{"work", "computes"}, {"count", options.quick ? 10'000 : 1'000'000}});
-  const auto samples = measure_under(kinds, subject, subject, 0, options.pairs);
-  print_figures("no faults", samples, report);
-  const Comparison comparison = compare(samples_of(samples, "cowtop"), samples_of(samples, "none"));
-  report.goal({"no faults: under cowtop to unwatched", Goal::Bound::at_most, 1.05, "", "no faults"},
-              comparison.ratio, comparison.interval);
-}
-
-void measure(const Options& options, Report& report) {
-  report.setting("copy",
-                 "a forked child writes to 16,384 pages of 4 KiB that it shares; ns a page; who "
-                 "observes runs on any CPU");
-  report.setting(
-      "many mappings",
-      "the same where each page lies in a mapping of its own, of 32,768 in all; ns a page");
-  report.setting(
-      "bystander",
-      "another process than the watched one, which sleeps, touches new pages; ns a page");
-  report.setting("no faults", "the watched process writes to 64 pages of its own; ns a round");
-  if (const std::string reason = cannot_observe(); !reason.empty()) {
-    report.setting("not measured", reason);
-    return;
+// BPF programs that return at once, on the events of cowtop's, until the process ends.
+const SubjectKind kEmptyProbes("empty_probes", [](const Words&) -> Answer {
+  libbpf_set_print(nullptr);
+  empty_probes_bpf* skeleton = empty_probes_bpf__open_and_load();
+  if (skeleton == nullptr || empty_probes_bpf__attach(skeleton) != 0)
+    throw std::runtime_error("the empty programs cannot be attached: is this root?");
+  const int statistics = bpf_enable_stats(BPF_STATS_RUN_TIME);
+  touch(1);
+  for (const bpf_program* program :
+       {skeleton->progs.on_user_fault, skeleton->progs.on_page_alloc}) {
+    bpf_prog_info info = {};
+    __u32 size = sizeof info;
+    if (bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size) != 0 || info.run_cnt == 0)
+      throw std::runtime_error("an empty program does not run on a fault");
   }
-  const auto kinds = observers();
-  for (const ObserverKind& kind : kinds) report.setting(kind.name, kind.setting);
-  if (!options.quick) touch_memory(1UL << 30);
-  if (options.wants("copy")) measure_copies(kinds, options, report);
-  if (options.wants("many mappings")) measure_many_mappings(kinds, options, report);
-  if (options.wants("bystander")) measure_bystander(kinds, options, report);
-  if (options.wants("no faults")) measure_quiet(kinds, options, report);
-}
+  close(statistics);
+  return [](const Words&) { return std::vector<double>(); };
+});
 
 }  // namespace
 }  // namespace cowshed::bench
-
-int main(int argc, char** argv) {
-  return cowshed::bench::run_program(
-      argc, argv,
-      {.name = "measuring",
-       .question = "what counting copies costs those who are counted",
-       .pairs = 6,
-       .measure = cowshed::bench::measure,
-       .make_work = cowshed::bench::make_work});
-}

@@ -1,46 +1,97 @@
 #!/usr/bin/env python3
-"""Runs the benchmarks of a build folder one after another, and writes OUT/results.csv and
-OUT/performance.md.  ./tools/bench calls it."""
+"""Runs the benchmarks of a build folder in turns, and writes OUT/results.csv, OUT/performance.md and
+four plots.  ./tools/bench calls it."""
 import argparse
-import csv
+import collections
 import json
+import os
 import pathlib
+import re
 import subprocess
 import sys
-import tempfile
+import time
 
-BENCHMARKS = ["fork", "fill", "freeze", "deref", "channel", "start", "measuring", "own_cost"]
-COLUMNS = ["benchmark", "group", "name", "value", "low", "high", "unit", "bound", "limit", "verdict"]
+import observed
+import page
+import python_ways
+
+# Each sitting is a fresh process, or several; in it, the repetitions of all rows are interleaved.
+Family = collections.namedtuple("Family", "sittings repetitions")
+FAMILIES = {
+    "fork": Family(2, 3),
+    "start": Family(2, 3),
+    "memory": Family(1, 1),
+    "churn": Family(2, 5),
+    "fill": Family(2, 2),
+    "freeze": Family(2, 1),
+    "deref": Family(3, 5),
+    "channel": Family(3, 3),
+}
+TOGETHER = ["fork", "start", "memory"]  # they use the same 17 GiB
+MODULES = {"start": python_ways.start, "memory": python_ways.memory, "channel": python_ways.channel,
+           "measuring": observed.measuring, "own_cost": observed.own_cost, "server": observed.server,
+           "http": observed.http}
+SITTINGS = {"measuring": 2, "server": 3, "channel": 2}  # of the modules; else 1
+SUFFIX = re.compile(r"/(iterations|repeats|min_time|manual_time)(:[\d.]+)?")
+COUNTERS = ["begun_ns", "answered_ns", "p99_ns", "pss_bytes", "page_table_bytes", "huge_percent", "use_s"]
 
 
-def rows_of(report):
-    """One row each for figures, ratios, the same against itself, and goals."""
-    for row in report["figures"]:
-        yield row
-    for row in report["ratios"]:
-        yield {**row, "value": row["measured"]}
-    for row in report["controls"]:
-        yield {**row, "name": "the same against itself", "value": row["measured"],
-               "verdict": "void" if row["void"] else ""}
-    for row in report["goals"]:
-        yield {**row, "name": row["what"], "value": row["measured"]}
+def run_program(build, names, quick):
+    """Yields name, metric and value of each repetition of these families of the program."""
+    family = FAMILIES[names[0]]
+    with subprocess.Popen(
+            [build / "bench/bench", f"--benchmark_filter=^({'|'.join(names)})/", "--benchmark_format=json",
+             "--benchmark_enable_random_interleaving=true",
+             f"--benchmark_repetitions={1 if quick else family.repetitions}"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, **({"COWSHED_BENCH_QUICK": "1"} if quick else {})}) as program:
+        output = program.stdout.read()
+    if program.returncode != 0:
+        raise RuntimeError(f"bench has ended with {program.returncode}")
+    for run in json.loads(output)["benchmarks"]:
+        if run["run_type"] != "iteration":
+            continue
+        name = SUFFIX.sub("", run["name"])
+        if run.get("error_occurred"):
+            raise RuntimeError(f"{name}: {run['error_message']}")
+        yield name, "time_ns", run["real_time"]
+        yield from ((name, each, run[each]) for each in COUNTERS if each in run)
 
 
-def number(value):
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+def parts_of(only):
+    """The sitting, a name, and a function of the build folder and `quick`."""
+    wanted = {only} if only else {*FAMILIES, *MODULES}
+    if only == "fill":
+        wanted.add("churn")
+    together = [name for name in TOGETHER if name in wanted]
+    groups = ([together] if together else []) + [[n] for n in FAMILIES if n in wanted and n not in TOGETHER]
+    for names in groups:
+        for sitting in range(max(FAMILIES[name].sittings for name in names)):
+            now = [name for name in names if sitting < FAMILIES[name].sittings]
+            yield sitting, " ".join(now), lambda build, quick, now=now: run_program(build, now, quick)
+    for name, measure in MODULES.items():
+        if name in wanted:
+            for sitting in range(SITTINGS.get(name, 1)):
+                yield sitting, f"{name}.py", measure
 
 
-def markdown(report, rows, arguments):
-    yield f"\n## {report['benchmark']}\n"
-    yield f"`build/release/bench/{report['benchmark']}{''.join(' ' + each for each in arguments)}`: "\
-          f"{report['question']}.\n"
-    yield from (f"* {row['name']}: {row['text']}" for row in report["settings"])
-    yield "\n| group | what | measured | limit | verdict |\n|---|---|---|---|---|"
-    for row in rows:
-        interval = f" [{number(row['low'])}, {number(row['high'])}]" if "low" in row else ""
-        limit = f"{row['bound'].replace('_', ' ')} {number(row['limit'])}" if "limit" in row else ""
-        yield (f"| {row['group']} | {row['name']} | {number(row['value'])} {row.get('unit', '')}{interval} "
-               f"| {limit} | {row.get('verdict', '')} |")
+def measure_all(build, out, quick, only):
+    """Writes results.csv after each part.  Returns what failed."""
+    results, failed = collections.defaultdict(list), []
+    for sitting, name, measure in sorted(parts_of(only), key=lambda part: part[0]):
+        if quick and sitting:
+            break
+        began, values = time.monotonic(), collections.defaultdict(list)
+        try:
+            for row, metric, value in measure(build, quick):
+                values[row, metric].append(value)
+        except (RuntimeError, OSError, subprocess.SubprocessError) as failure:
+            failed.append(f"{name}: {failure}")
+        for key, of_sitting in values.items():
+            results[key].append(of_sitting)
+        page.write_csv(results, out)
+        print(f"{name}, sitting {sitting + 1}: {time.monotonic() - began:.0f} s", flush=True)
+    return failed
 
 
 def main():
@@ -48,33 +99,15 @@ def main():
     parser.add_argument("build", type=pathlib.Path)
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=BENCHMARKS)
+    parser.add_argument("--only", choices=sorted({*FAMILIES, *MODULES}))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    arguments = ["--quick"] if options.quick else []
-    page, table, failed = [], [], []
-    for name in [options.only] if options.only else BENCHMARKS:
-        with tempfile.NamedTemporaryFile(suffix=".json") as file:
-            run = subprocess.run([options.build / "bench" / name, *arguments, "--json", file.name], check=False)
-            if run.returncode != 0:
-                failed.append(name)
-                continue
-            report = json.load(file)
-        rows = list(rows_of(report))
-        table += [{"benchmark": name, **row} for row in rows]
-        page += markdown(report, rows, arguments)
-        about = report["machine"]
-    if table:
-        head = [f"# {about['processor']}, {about['cores']} cores, {about['memory_bytes'] >> 30} GiB, "
-                f"Linux {about['kernel']}, THP `{about['thp']}`"]
-        (options.out / "performance.md").write_text("\n".join(head + page) + "\n", encoding="utf-8")
-        with open(options.out / "results.csv", "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(table)
-        print(f"written: {options.out}/performance.md and results.csv")
+    failed = measure_all(options.build.resolve(), options.out, options.quick, options.only)
+    if not failed and not options.only:
+        page.write(options.out)
+        print(f"written: {options.out}/performance.md, results.csv and four plots")
     if failed:
-        sys.exit(f"error: failed: {', '.join(failed)}")
+        sys.exit("error: " + "\nerror: ".join(failed))
 
 
 if __name__ == "__main__":

@@ -1,140 +1,152 @@
-#include <cstring>
-#include <fmt/format.h>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
 #include <memory>
 #include <optional>
+#include <stdexcept>
+#include <thread>
 
+#include <cowshed/share/forkserver.h>
 #include <cowshed/share/workers.h>
 
+#include "by_hand.h"
+#include "family.h"
 #include "holder.h"
-#include "machine.h"
-#include "program.h"
-#include "repeat.h"
-#include "starts.h"
+#include "peer.h"
 
-// How long a worker takes to its first line, and to its end, by how it is started and by what its
-// starter shares with it.
+// How long a worker takes to its first line, to its answer about the data, and to its end.
 namespace cowshed::bench {
 namespace {
 
-using nlohmann::json;
+Reply reply_about_array(WordsOfData words) { return reply_about(words, Part::some, now_ns()); }
+Reply reply_about_vector(const std::vector<std::uint64_t>& words) {
+  return reply_about(words, Part::some, now_ns());
+}
 
-constexpr int kRounds = 8;  // of fresh processes: two of the same differ by more than their samples
+template <class R>
+Reply value_of(Expected<Workers<R>> workers) {
+  const auto results = got(got(std::move(workers)).wait());
+  if (!results[0].value) throw std::runtime_error(results[0].error);
+  return *results[0].value;
+}
 
-class StartWork final : public SubjectWork {
- public:
-  explicit StartWork(const json& configuration) : method_(configuration["method"]) {
-    if (configuration["memory"] != "none") holder_.emplace(configuration);
-    for (int i = 0; i < 5; ++i) starter_.measure(method_);  // warm
+Reply start_by_library(const std::string& method, Holding& holding) {
+  static std::optional<ForkServer> server;
+  WorkersOptions options;
+  if (method == "spawn") options.method = Start::spawn;
+  if (method == "forkserver") {
+    if (!server) server.emplace(got(ForkServer::start()));
+    options.method = Start::forkserver;
+    options.server = &*server;
   }
+  if (holding.memory() == "arena")
+    return value_of(start<reply_about_array>(options, holding.ref()));
+  return value_of(start<reply_about_vector>(options, holding.heap()));
+}
 
-  json answer(const json&) override {
-    const StartTimes times = starter_.measure(method_);
-    return {{"begin_us", times.begin_us}, {"cycle_us", times.cycle_us}};
-  }
+Reply start_one(const std::string& method, Holding& holding) {
+  if (method == "fork" || method == "forkserver" || method == "spawn")
+    return start_by_library(method, holding);
+  return WorkerByHand(method, holding, Part::some).reply();
+}
 
- private:
-  std::string method_;
-  std::optional<Holder> holder_;
-  Starter starter_;
+struct Times {
+  double begun;
+  double answered;
+  double ended;
 };
 
-std::unique_ptr<SubjectWork> make_work(const json& configuration) {
-  return std::make_unique<StartWork>(configuration);
+Times time_one(const std::string& method, Holding& holding) {
+  const std::uint64_t before = now_ns();
+  const Reply reply = start_one(method, holding);
+  const std::uint64_t ended = now_ns();
+  if (reply.sum != expected_sum(holding.words().size_bytes(), Part::some))
+    throw std::runtime_error("a worker by " + method + " gave a wrong answer");
+  if (reply.begun < before || reply.answered > ended)
+    throw std::runtime_error("a worker by " + method +
+                             " did not run between its start and its end");
+  const auto since = [before](std::uint64_t time) { return static_cast<double>(time - before); };
+  return {since(reply.begun), since(reply.answered), since(ended)};
 }
+
+// Threads as a server has them: each wakes up every millisecond, allocates, writes and frees.
+class Crowd {
+ public:
+  explicit Crowd(std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) threads_.emplace_back([this] { live(); });
+  }
+  ~Crowd() {
+    ended_ = true;
+    for (auto& thread : threads_) thread.join();
+  }
+  Crowd(const Crowd&) = delete;
+  Crowd& operator=(const Crowd&) = delete;
+
+ private:
+  void live() const {
+    while (!ended_) {
+      const std::vector<char> block(4000, 'x');
+      std::this_thread::sleep_for(std::chrono::milliseconds(1) +
+                                  std::chrono::microseconds(block[7]));
+    }
+  }
+
+  std::atomic<bool> ended_ = false;
+  std::vector<std::thread> threads_;
+};
 
 struct Method {
   std::string name;
-  std::string rival;
-  double most;  // times the rival
+  std::string memories;  // of which its worker can read the data
+  std::string copied;    // memories of which it is sent a copy: at most 1 GiB
 };
 
-// A fresh process of each, in turns; both times of each sample.
-void measure_method(const Method& method, const std::string& memory, std::size_t small,
-                    std::size_t large, const Options& options, Report& report) {
-  const auto none = json{{"memory", "none"}, {"method", method.rival}};
-  const auto with = [&](std::size_t bytes) {
-    json configuration = Holding{memory, "array", bytes}.configuration();
-    configuration["method"] = method.name;
-    return configuration;
-  };
-  const std::vector<std::pair<std::string, json>> all = {{method.rival, none},
-                                                         {size_name(small), with(small)},
-                                                         {size_name(large), with(large)},
-                                                         {method.rival + " again", none}};
-  std::vector<Samples> begins;
-  std::vector<Samples> cycles;
-  for (int round = 0; round < (options.quick ? 1 : kRounds); ++round) {
-    std::vector<std::unique_ptr<Subject>> subjects;
-    std::vector<Variant> variants;
-    std::vector<std::vector<double>> round_cycles(all.size());
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      subjects.push_back(std::make_unique<Subject>(all[i].second));
-      variants.push_back({all[i].first, [&, i, subject = subjects.back().get()] {
-                            const json times = subject->ask({});
-                            round_cycles[i].push_back(times["cycle_us"]);
-                            return times["begin_us"].get<double>();
-                          }});
-    }
-    append(begins, interleave(variants, options.pairs));
-    std::vector<Samples> of_round;
-    for (std::size_t i = 0; i < all.size(); ++i)
-      of_round.push_back({all[i].first, round_cycles[i]});
-    append(cycles, of_round);
-  }
-  for (const auto& [what, samples] : {std::pair("begin", &begins), std::pair("cycle", &cycles)}) {
-    const std::string group = fmt::format("{}/{}/{}", memory, method.name, what);
-    for (const auto& [name, values] : *samples) report.figure(group, name, median(values), "us");
-    const auto& rival = samples_of(*samples, method.rival);
-    const Comparison cost = compare(samples_of(*samples, size_name(large)), rival);
-    const Comparison flat =
-        compare(samples_of(*samples, size_name(large)), samples_of(*samples, size_name(small)));
-    if (memory == "arena" && std::strcmp(what, "begin") == 0) {
-      report.goal({fmt::format("{}: {} to {}", group, size_name(large), method.rival),
-                   Goal::Bound::at_most, method.most, "", group},
-                  cost.ratio, cost.interval);
-      report.goal({fmt::format("{}: {} to {}", group, size_name(large), size_name(small)),
-                   Goal::Bound::at_most, 1.3, "", group},
-                  flat.ratio, flat.interval);
-    } else {
-      report.ratio(group, size_name(large) + " to " + method.rival, cost);
-    }
-    report.control(group, compare(samples_of(*samples, method.rival + " again"), rival));
-  }
-}
+const std::array<Method, 7> kMethods = {{{"fork", "none arena heap huge", ""},
+                                         {"forkserver", "none arena heap huge", "heap huge"},
+                                         {"spawn", "none arena heap huge", "heap huge"},
+                                         {"bare_fork", "none memfd heap huge", ""},
+                                         {"vfork", "none memfd heap huge", "heap huge"},
+                                         {"posix_spawn", "none memfd heap huge", "heap huge"},
+                                         {"thread", "none heap huge", ""}}};
 
-void measure(const Options& options, Report& report) {
-  const std::size_t small = options.quick ? 4_MiB : 64_MiB;
-  const std::size_t large = options.quick ? 16_MiB : 4_GiB;
-  report.setting(
-      "begin",
-      fmt::format("from the call to the first line of the worker's function; each time is {}",
-                  kRepeatSetting));
-  report.setting("cycle", "from the call until the worker has been reaped and its value is there");
-  report.setting("bare fork", "fork(), _exit(), waitpid() in a process without an arena");
-  report.setting("posix_spawn", "of this program, whose main() writes the time to a pipe and ends");
-  report.setting("heap", kHeapSetting);
-  if (!options.quick) touch_memory(1_GiB);
-  for (const std::string memory : {"arena", "heap"}) {
-    for (const Method& method :
-         {Method{"fork", "bare fork", 1.5}, Method{"forkserver", "bare fork", 2},
-          Method{"spawn", "posix_spawn", 1.3}}) {
-      if (options.wants(memory + "/" + method.name))
-        measure_method(method, memory, small, large, options, report);
-    }
-  }
+bool has(const std::string& words, const std::string& word) {
+  return words.find(word) != std::string::npos;
 }
 
 }  // namespace
-}  // namespace cowshed::bench
 
-int main(int argc, char** argv) {
-  if (const auto code = cowshed::bench::is_worker(argc, argv)) return *code;
-  const cowshed::Runtime runtime(argc, argv);
-  return cowshed::bench::run_program(
-      argc, argv,
-      {.name = "start",
-       .question = "how long a worker takes to start by fork, spawn and forkserver",
-       .pairs = 4,
-       .measure = cowshed::bench::measure,
-       .make_work = cowshed::bench::make_work});
+std::vector<double> time_start(const std::string& method, Holding& holding, std::size_t threads) {
+  const Crowd crowd(threads);
+  auto all = repeat([&] { return time_one(method, holding); });
+  if (all.size() > 2) all.erase(all.begin());  // the first is slower
+  std::vector<double> result;
+  for (const auto time : {&Times::begun, &Times::answered, &Times::ended}) {
+    std::vector<double> times;
+    for (const Times& each : all) times.push_back(each.*time);
+    result.push_back(median(times));
+  }
+  return result;
 }
+
+void add_start() {
+  for (const int threads : {0, 32}) {
+    for (const Method& method : kMethods) {
+      if (threads > 0 && method.name == "fork") continue;  // it refuses, and names the threads
+      for (const Held& held : all_held()) {
+        if (!has(method.memories, held.memory)) continue;
+        if (has(method.copied, held.memory) && (held.bytes > 1_GiB || threads > 0)) continue;
+        const std::string question = "start " + method.name + " " + std::to_string(threads);
+        add("start/" + method.name + "/" + held.name() + (threads > 0 ? "/beside_threads" : ""),
+            [held, question](benchmark::State& state) {
+              const auto times = holder(held).ask(question);
+              state.counters["begun_ns"] = times.at(0);
+              state.counters["answered_ns"] = times.at(1);
+              return times.at(2);
+            });
+      }
+    }
+  }
+}
+
+}  // namespace cowshed::bench

@@ -1,61 +1,48 @@
 #pragma once
 
-#include <memory>
-#include <nlohmann/json.hpp>
-#include <stdexcept>
+#include <functional>
+#include <optional>
 #include <string>
 #include <sys/types.h>
 #include <vector>
 
-// One process per variant: a benchmark starts itself (or a sibling program) again with a
-// configuration; that process prepares, says so, and then answers questions until its input ends.
-// Both speak in lines of JSON over pipes.
+// A fresh process for a benchmark: `bench --subject KIND ARGUMENT...`.  It prepares, and then
+// answers questions until its input ends.  A question is a line of words, an answer a line of
+// numbers.
 namespace cowshed::bench {
 
-// What a subject process does.  Exceptions of its constructor and of answer() reach the driver.
-class SubjectWork {
- public:
-  SubjectWork() = default;
-  virtual ~SubjectWork() = default;
-  SubjectWork(const SubjectWork&) = delete;
-  SubjectWork& operator=(const SubjectWork&) = delete;
+using Words = std::vector<std::string>;
+using Answer = std::function<std::vector<double>(const Words& question)>;
 
-  virtual nlohmann::json facts() const { return nlohmann::json::object(); }  // once, when ready
-  virtual nlohmann::json answer(const nlohmann::json& question) = 0;
+// Registers a kind.  Exceptions of `prepare` and of the answer reach the benchmark.
+struct SubjectKind {
+  SubjectKind(const std::string& name, Answer (*prepare)(const Words& arguments));
 };
 
-// An answer that is one time.
-inline nlohmann::json nanoseconds(double value) { return {{"ns", value}}; }
+// The exit code, if this process is a subject.
+std::optional<int> run_as_subject(int argc, char** argv);
 
-using MakeWork = std::unique_ptr<SubjectWork> (*)(const nlohmann::json& configuration);
-
-// The subject's main(): the exit code.
-int run_subject(const std::string& configuration, MakeWork make_work);
-
-// The driver's side.  Throws std::runtime_error with the subject's message when it fails.
+// Throws std::runtime_error with the subject's message if it fails.
 class Subject {
  public:
-  // `program` is empty for this executable, or the name of one beside it.  `environment` adds
-  // "NAME=value" to ours.  Returns when the subject is ready.
-  explicit Subject(const nlohmann::json& configuration, const std::string& program = "",
-                   const std::vector<std::string>& environment = {});
+  // `arguments` begin with the kind.  `environment` adds "NAME=value".  `program` lies beside this
+  // executable; empty is this one.  Returns when the subject is ready.
+  explicit Subject(const Words& arguments, const Words& environment = {},
+                   const std::string& program = "");
   ~Subject();
   Subject(const Subject&) = delete;
   Subject& operator=(const Subject&) = delete;
 
-  const nlohmann::json& facts() const { return facts_; }
-  nlohmann::json ask(const nlohmann::json& question);
+  std::vector<double> ask(const std::string& question = "");
+  pid_t pid() const { return pid_; }
 
  private:
-  nlohmann::json read_answer();
-  std::runtime_error failure_of_end();
+  std::vector<double> read_answer();
 
-  std::string name_;  // of its program
-  pid_t pid_ = 0;     // 0: it has been waited for
-  int to_ = -1;
-  int from_ = -1;
-  std::string buffer_;
-  nlohmann::json facts_;
+  std::string name_;
+  pid_t pid_ = 0;
+  FILE* to_ = nullptr;
+  FILE* from_ = nullptr;
 };
 
 }  // namespace cowshed::bench

@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::uint64_t kLongestPauseNs = 2'000'000'000;
 constexpr std::uint64_t kPausePerWindow = 20;
+constexpr std::uint64_t kPausePerCpuTime = 1000;
 
 bpf_prog_info info_of(int program) {
   bpf_prog_info info = {};
@@ -21,15 +22,20 @@ bpf_prog_info info_of(int program) {
 
 void RunStats::begin_window() {
   begun_ns_ = monotonic_ns();
-  if (!window_ && begun_ns_ >= next_ns_)
-    window_ = FileDescriptor(bpf_enable_stats(BPF_STATS_RUN_TIME));
+  if (window_ || begun_ns_ < next_ns_) return;
+  const std::uint64_t cpu = thread_cpu_ns();
+  window_ = FileDescriptor(bpf_enable_stats(BPF_STATS_RUN_TIME));
+  cpu_ns_ = thread_cpu_ns() - cpu;
 }
 
 void RunStats::end_window(std::span<const int> programs) {
   if (!window_) return;
+  const std::uint64_t cpu = thread_cpu_ns();
   window_ = {};
+  cpu_ns_ += thread_cpu_ns() - cpu;
   const std::uint64_t now = monotonic_ns();
-  next_ns_ = now + std::max(pause_ns_, (now - begun_ns_) * kPausePerWindow);
+  next_ns_ =
+      now + std::max({pause_ns_, (now - begun_ns_) * kPausePerWindow, cpu_ns_ * kPausePerCpuTime});
   pause_ns_ = std::min(2 * pause_ns_, kLongestPauseNs);
   time_ = 0;
   runs_ = 0;

@@ -10,8 +10,9 @@ namespace cowshed {
 
 // The kernel's times of our programs.  It times the runs of all programs on the machine, on
 // request, and that costs more than the runs themselves (some 130 ns each in a guest).  So we
-// request it in short windows, at most a twentieth of the time and ever more rarely: each patches
-// the kernel's code, which interrupts every CPU twice.
+// request it in short windows, at most a twentieth of the time and ever more rarely.  Each patches
+// the kernel's code twice, which interrupts every CPU and may take 8 ms in a guest without nested
+// paging: so a window is followed by a pause of a thousand times the CPU time that it took.
 class RunStats {
  public:
   // Runs between the two calls are timed, if a window is due.
@@ -24,6 +25,7 @@ class RunStats {
  private:
   FileDescriptor window_;  // keeps the timing on, until the death of the process at most
   std::uint64_t begun_ns_ = 0;
+  std::uint64_t cpu_ns_ = 0;  // that the request took
   std::uint64_t next_ns_ = 0;
   std::uint64_t pause_ns_ = 100'000'000;  // after the next window; doubled up to 2 s
   std::uint64_t time_ = 0;

@@ -13,11 +13,13 @@ struct Shape {
   std::size_t size;  // of each message: a multiple of 8
   std::size_t senders = 1;
   std::size_t receivers = 1;
-  bool back = false;  // the one receiver answers the one sender
+  bool back = false;   // the one receiver answers the one sender
+  bool spins = false;  // nobody sleeps: they try again and again
+  bool paced = false;  // the sender pauses, so that the receiver sleeps
 
-  // Messages under way, where a queue has a length: 1,024, and at most 256 MiB of them, but one.
+  // Messages under way, where a queue has a length: 1,024, and at most 64 MiB of them.
   std::size_t slots() const {
-    return std::clamp<std::size_t>((std::size_t{256} << 20U) / size, 1, 1024);
+    return std::clamp<std::size_t>((std::size_t{64} << 20U) / size, 1, 1024);
   }
 };
 
@@ -30,8 +32,7 @@ class Port {
   Port& operator=(const Port&) = delete;
 
   virtual void send(std::span<const std::byte> message) = 0;
-  // Valid until the next call.
-  virtual std::span<const std::byte> receive() = 0;
+  virtual std::span<const std::byte> receive() = 0;  // valid until the next call
 };
 
 // Made before the processes are forked, which then make their ports.  Everything throws
@@ -47,8 +48,9 @@ class Way {
   virtual std::unique_ptr<Port> receiver() = 0;
 };
 
-// By its name: "channel", "channel of values" for 64 bytes, "pipe", "socketpair" or "Boost
-// message_queue".
+// `name` is channel, values (Channel of std::array, of 64 bytes), pipe, socketpair, boost_queue
+// (interprocess::message_queue), boost_spsc (lockfree::spsc_queue, of 64 bytes, spins), zeromq
+// (PAIR over ipc://) or futex (a store and FUTEX_WAKE, paced).
 std::unique_ptr<Way> make_way(const std::string& name, const Shape& shape);
 
 }  // namespace cowshed::bench
