@@ -65,7 +65,7 @@ class FillWork {
     Dl_info info = {};
     const bool found = dladdr(dlsym(RTLD_DEFAULT, "malloc"), &info) != 0;
     if (!found || std::string(info.dli_fname).find(options.library) == std::string::npos)
-      throw std::runtime_error("malloc is not that of " + options.library);
+      throw std::runtime_error("malloc does not come from " + options.library);
     for (unsigned i = 0; i < options.threads; ++i) operations_.push_back(make_operations(i + 1));
     if (options.pattern == "churn")  // a process that fills is used once, and checked afterwards
       in_threads([this](unsigned index, Thread& thread) { return check(thread, index); });

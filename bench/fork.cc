@@ -8,8 +8,7 @@
 #include "holder.h"
 #include "peer.h"
 
-// How long fork() takes a process by what it holds: the call in the parent.  The child ends at
-// once.
+// The time of the call fork() in the parent, by the memory of its data.  The child ends at once.
 namespace cowshed::bench {
 
 double time_fork() {

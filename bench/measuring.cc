@@ -22,7 +22,7 @@ namespace cowshed::bench {
 namespace {
 
 constexpr std::size_t kPage = 4096;
-constexpr int kTimes = 3;  // of one sample, of which the median counts
+constexpr int kTimes = 3;  // an answer is the median of so many times
 
 std::byte* pages(std::size_t count) {
   void* memory =

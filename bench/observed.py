@@ -51,7 +51,7 @@ def observer(kind, build, pid, folder):
         return
     if kind == "cowtop":
         with tool([build / "tools/cowtop", "--json", "-p", pid], "attached to") as (_, said):
-            yield lambda: copies_in("".join(said))
+            yield lambda: copies_in(report_in(said))
     elif kind == "bpftrace":
         program = (f'BEGIN {{ printf("ready\\n"); }} software:page-faults:1 /pid == {pid} || '
                    f"curtask->real_parent->tgid == {pid}/ {{ @ = count(); }}")
@@ -69,10 +69,15 @@ def number_in(said, pattern):
     return int(found[1])
 
 
-def copies_in(text):
+def report_in(said):
+    text = "".join(said)
     report = json.loads(text[text.index("{"):])
     if report["backend"] != "tracepoint" or report["lost_events"]:
         raise RuntimeError("cowtop was not exact")
+    return report
+
+
+def copies_in(report):
     return sum(process["copied_pages"] for process in report["processes"])
 
 
@@ -178,8 +183,8 @@ def own_cost(build, quick):
                     yield f"own_cost/{state}/{name}", "cpu_percent", 100 * (cpu_s(pid) - before[name]) / window
             for name, pid in pids.items():
                 yield f"own_cost/{state}/{name}", "memory_mib", memory_mib(pid)
-        report = json.loads("".join(said)[len("".join(said).split("{", 1)[0]):])
-        rate = copies_in("".join(said)) / report["duration_s"]
+        report = report_in(said)
+        rate = copies_in(report) / report["duration_s"]
         if len(report["processes"]) < processes or rate < processes * pages / 4:
             raise RuntimeError(f"cowtop saw {len(report['processes'])} processes, {rate:.0f} copies a second")
 

@@ -98,8 +98,8 @@ class Crowd {
 
 struct Method {
   std::string name;
-  std::string memories;  // of which its worker can read the data
-  std::string copied;    // memories of which it is sent a copy: at most 1 GiB
+  std::string memories;  // whose data its worker can read
+  std::string copied;    // memories whose data it is sent, up to 1 GiB
 };
 
 const std::array<Method, 7> kMethods = {{{"fork", "none arena heap huge", ""},
