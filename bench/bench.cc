@@ -1,10 +1,9 @@
-#include <benchmark/benchmark.h>
 #include <cstdlib>
 
 #include <cowshed/share/workers.h>
 
-#include "by_hand.h"
 #include "family.h"
+#include "start/workers.h"
 #include "subject.h"
 
 // All benchmarks of the library, by Google Benchmark.  COWSHED_BENCH_QUICK=1 makes all sizes tiny.
@@ -17,12 +16,8 @@ int main(int argc, char** argv) {
   if (const auto code = bench::run_as_subject(argc, argv)) return *code;
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  bench::add_fork();
-  bench::add_fill();
-  bench::add_freeze();
-  bench::add_deref();
-  bench::add_channel();
-  bench::add_start();
-  bench::add_memory();
+  for (const auto add : {bench::add_fork, bench::add_fill, bench::add_freeze, bench::add_deref,
+                         bench::add_channel, bench::add_start, bench::add_memory})
+    add();
   benchmark::RunSpecifiedBenchmarks();
 }

@@ -1,15 +1,11 @@
 #include <array>
-#include <benchmark/benchmark.h>
 #include <cstdint>
-#include <memory>
-#include <string>
 
 #include <cowshed/share/arena.h>
-#include <cowshed/share/immortal_ptr.h>
 #include <cowshed/share/registry.h>
 
 #include "family.h"
-#include "machine.h"
+#include "process.h"
 
 // What it costs to use a reference, with its checks, instead of a raw pointer.
 namespace cowshed::bench {
@@ -24,13 +20,15 @@ struct Object {
 };
 
 struct Objects {
+  Arena arena = got(Arena::create({.name = "deref", .capacity = 16_MiB}));
+  std::array<Ref<Object>, kObjects> refs;
+  std::array<const Object*, kObjects> pointers{};
+
   Objects() {
     const auto objects = got(arena.make_array<Object>(kObjects));
     for (std::size_t i = 0; i < kObjects; ++i) {
       refs.at(i) = got(publish(&objects[i]));
       pointers.at(i) = &objects[i];
-      immortal.at(i) = ImmortalPtr<const Object>(&objects[i]);
-      shared.at(i) = std::make_shared<const Object>(Object{i, {}, nullptr});
     }
     for (std::size_t i = 0; i < kObjects; ++i) {
       const std::size_t next = (i * 5 + 1) % kObjects;  // visits each, in no order
@@ -38,23 +36,7 @@ struct Objects {
     }
     got(arena.freeze());
   }
-
-  Arena arena = got(Arena::create({.name = "deref", .capacity = 16_MiB}));
-  std::array<Ref<Object>, kObjects> refs;
-  std::array<const Object*, kObjects> pointers{};
-  std::array<ImmortalPtr<const Object>, kObjects> immortal{};
-  std::array<std::shared_ptr<const Object>, kObjects> shared{};
 };
-
-const Objects& objects() {
-  static const Objects all;
-  return all;
-}
-
-void finish(benchmark::State& state, std::uint64_t sum) {
-  if (sum != static_cast<std::uint64_t>(state.iterations()) * (kObjects * (kObjects - 1) / 2))
-    state.SkipWithError("a reference gave another object");
-}
 
 template <class Use>
 void add_use(const std::string& name, Use use) {
@@ -65,7 +47,8 @@ void add_use(const std::string& name, Use use) {
     unpin();
     state.counters["use_s"] = benchmark::Counter(
         kObjects, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
-    finish(state, sum);
+    if (sum != static_cast<std::uint64_t>(state.iterations()) * (kObjects * (kObjects - 1) / 2))
+      state.SkipWithError("a reference gave another object");
   })->MinTime(is_quick() ? 0.001 : 0.1);
 }
 
@@ -81,15 +64,15 @@ void add_each(const std::string& name, const Handles& handles, Read read) {
 }
 
 // One after the other: the object has the handle of the next one.
-template <class Handle, class Next>
-void add_chain(const std::string& name, const Handle& first, Next next) {
+template <class Handle>
+void add_chain(const std::string& name, const Handle& first, Handle Object::* next) {
   add_use(name, [&first, next] {
     std::uint64_t sum = 0;
     Handle handle = first;
     for (std::size_t i = 0; i < kObjects; ++i) {
       const Object& object = *handle;
       sum += object.value;
-      handle = next(object);
+      handle = object.*next;
     }
     return sum;
   });
@@ -98,21 +81,13 @@ void add_chain(const std::string& name, const Handle& first, Next next) {
 }  // namespace
 
 void add_deref() {
-  const auto value = [](const auto& pointer) { return pointer->value; };
-  add_each("raw", objects().pointers, value);
-  add_each("raw_again", objects().pointers, value);
-  add_each("immortal_ptr", objects().immortal, value);
-  add_each("ref", objects().refs, [](const Ref<Object>& ref) { return (*ref).value; });
-  add_each("try_get", objects().refs, [](const Ref<Object>& ref) { return ref.try_get()->value; });
-  add_each("get", objects().refs, [](const Ref<Object>& ref) { return (*ref.get())->value; });
-  add_each("shared_ptr_copied", objects().shared, [](const std::shared_ptr<const Object>& pointer) {
-    const std::shared_ptr<const Object> copy = pointer;  // NOLINT: measured
-    benchmark::DoNotOptimize(copy.get());
-    return copy->value;
-  });
-  add_chain("raw_chain", objects().pointers[0],
-            [](const Object& object) { return object.next_raw; });
-  add_chain("ref_chain", objects().refs[0], [](const Object& object) { return object.next; });
+  static const Objects all;
+  const auto value = [](const auto& handle) { return (*handle).value; };
+  add_each("raw", all.pointers, value);
+  add_each("raw_again", all.pointers, value);
+  add_each("ref", all.refs, value);
+  add_chain("raw_chain", all.pointers[0], &Object::next_raw);
+  add_chain("ref_chain", all.refs[0], &Object::next);
 }
 
 }  // namespace cowshed::bench

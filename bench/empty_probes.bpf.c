@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 
-/* On the events that the probes use for every fault, programs that return at once: the least that
- * any program there costs. */
+/* On the events that cowtop's programs use for every copy, programs that return at once: the least
+ * that any program there costs. */
 
 /* clang-format off */
 #include <linux/types.h> /* libbpf's header needs these two first */
@@ -11,21 +11,9 @@
 /* clang-format on */
 
 SEC("tp_btf/page_fault_user")
-int on_user_fault(void* context) {
-  (void)context;
-  return 0;
-}
-
-SEC("tp_btf/page_fault_kernel")
-int on_kernel_fault(void* context) {
-  (void)context;
-  return 0;
-}
+int on_user_fault(void* context) { return context == 0; }
 
 SEC("tp_btf/mm_page_alloc")
-int on_page_alloc(void* context) {
-  (void)context;
-  return 0;
-}
+int on_page_alloc(void* context) { return context == 0; }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

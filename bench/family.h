@@ -17,6 +17,10 @@ namespace cowshed::bench {
 
 bool is_quick();  // tiny sizes: that it works, not how fast
 
+inline std::uint64_t now_ns() {
+  return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+}
+
 // Registers a benchmark whose time is what `sample` returns, in ns.  It may set counters.  An
 // exception fails the benchmark with its message.
 template <class Sample>
@@ -40,20 +44,17 @@ benchmark::internal::Benchmark* add(const std::string& name, Sample sample) {
 // in a row, none begun after 10 ms.
 template <class Once>
 auto repeat(Once once) {
-  using Clock = std::chrono::steady_clock;
-  const auto end = Clock::now() + std::chrono::milliseconds(10);
+  const std::uint64_t end = now_ns() + 10'000'000;
   std::vector<decltype(once())> results;
   do {
     results.push_back(once());
-  } while (results.size() < 9 && Clock::now() < end);
+  } while (results.size() < 9 && now_ns() < end);
   return results;
 }
 
 inline double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  if (values.size() % 2 == 1) return *middle;
-  return (*middle + *std::max_element(values.begin(), middle)) / 2;
+  std::sort(values.begin(), values.end());
+  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
 }
 
 // The value, or std::runtime_error.

@@ -1,16 +1,10 @@
-#include <algorithm>
+#include <array>
 #include <cstring>
-#include <fmt/format.h>
-#include <memory>
-#include <stdexcept>
-#include <vector>
+#include <sys/mman.h>
 
 #include <cowshed/share/arena.h>
 
 #include "family.h"
-#include "machine.h"
-#include "peer.h"
-#include "subject.h"
 
 // What freeze() costs and achieves, against a memcpy() of as many bytes, in ns per GiB.
 namespace cowshed::bench {
@@ -21,94 +15,59 @@ struct Linked {
   std::array<std::uint64_t, 5> values;
 };
 
-std::uint64_t fill(Arena& arena, const std::string& layout, std::size_t bytes, const Linked*& last,
-                   std::span<std::uint64_t>& words) {
-  if (layout == "array") {
-    words = {static_cast<std::uint64_t*>(arena.allocate(bytes)), bytes / 8};
-    for (std::size_t i = 0; i < words.size(); ++i) words[i] = i;
-    return words.size();
-  }
-  const std::size_t count = bytes / sizeof(Linked);
-  for (std::size_t i = 0; i < count; ++i)
-    last = new (arena.allocate(sizeof(Linked))) Linked{last, {i}};
-  return count;
+double per_gib(std::uint64_t since, std::size_t bytes) {
+  return static_cast<double>(now_ns() - since) *
+         (static_cast<double>(1_GiB) / static_cast<double>(bytes));
 }
 
-// layout: array, or objects of 48 bytes.  pages: 2M, 4K, or collapsed: from 4K into 2M afterwards.
-double freeze_once(const std::string& layout, const std::string& pages, std::size_t bytes,
-                   benchmark::State& state) {
+// Of small objects.  pages: 2M, 4K, or collapsed: from 4K into 2M afterwards.
+double freeze_once(const std::string& pages, std::size_t bytes, benchmark::State& state) {
   Arena arena = got(Arena::create(
       {.name = "freeze", .capacity = bytes + bytes / 4 + 64_MiB, .huge_pages = pages == "2M"}));
+  const std::size_t count = bytes / sizeof(Linked);
   const Linked* last = nullptr;
-  std::span<std::uint64_t> words;
-  const std::uint64_t count = fill(arena, layout, bytes, last, words);
+  for (std::size_t i = 0; i < count; ++i)
+    last = new (arena.allocate(sizeof(Linked))) Linked{last, {i}};
   std::uint64_t before = now_ns();
   got(arena.freeze());
   if (pages == "collapsed") {
     before = now_ns();
     got(arena.collapse());
   }
-  const auto took = static_cast<double>(now_ns() - before);
+  const double took = per_gib(before, bytes);
   std::uint64_t sum = 0;
-  for (const std::uint64_t word : words) sum += word;
-  for (const Linked* object = last; object != nullptr; object = object->previous)
-    sum += object->values[0];
+  for (; last != nullptr; last = last->previous) sum += last->values[0];
   if (sum != count * (count - 1) / 2) throw std::runtime_error("a freeze has changed the data");
   state.counters["huge_percent"] = std::min(
       100.0, 100 * static_cast<double>(arena.stats().huge_page_bytes) / static_cast<double>(bytes));
-  return took / (static_cast<double>(bytes) / static_cast<double>(1_GiB));
+  return took;
 }
 
-const SubjectKind kCopy("memcpy", [](const Words& arguments) -> Answer {
-  const bool huge = arguments.at(0) == "2M";
-  const std::size_t bytes = std::stoull(arguments.at(1));
-  if (!huge) use_small_pages();
-  pin_to_cpu(0);
-  const auto from = std::make_shared<std::vector<std::byte>>(bytes, std::byte{1});
-  const auto to = std::make_shared<std::vector<std::byte>>(bytes);
-  expect_pages(huge, 2 * bytes);
-  return [from, to, bytes](const Words&) -> std::vector<double> {
-    to->back() = std::byte{0};
-    const std::uint64_t before = now_ns();
-    std::memcpy(to->data(), from->data(), bytes);
-    const auto took = static_cast<double>(now_ns() - before);
-    if (*to != *from) throw std::runtime_error("memcpy did not copy");
-    return {took / (static_cast<double>(bytes) / static_cast<double>(1_GiB))};
-  };
-});
-
-// Arena::private_bytes(), of an arena in which the process has written to some pages.
-double audit_once(std::size_t bytes) {
-  constexpr std::size_t kWritten = 20;
-  Arena arena = got(Arena::create({.name = "audit", .capacity = bytes + 64_MiB}));
-  std::memset(arena.allocate(bytes), 1, bytes);
-  got(arena.freeze(FreezeMode::lenient));
-  for (std::size_t i = 0; i < kWritten; ++i)
-    *reinterpret_cast<volatile std::byte*>(arena.base() + i * (bytes / kWritten)) = std::byte{2};
+double copy_once(bool huge, std::size_t bytes) {
+  void* from = mmap(nullptr, 2 * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (from == MAP_FAILED) throw std::runtime_error("no memory to copy");
+  madvise(from, 2 * bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+  std::memset(from, 1, 2 * bytes);
+  auto* to = static_cast<std::byte*>(from) + bytes;
+  to[bytes - 1] = std::byte{0};
   const std::uint64_t before = now_ns();
-  const std::size_t found = got(arena.private_bytes());
-  const auto took = static_cast<double>(now_ns() - before);
-  if (found < kWritten * 4096 || found > kWritten * 2_MiB)
-    throw std::runtime_error(fmt::format("{} private bytes after {} writes", found, kWritten));
-  return took / (static_cast<double>(bytes) / static_cast<double>(1_GiB));
+  std::memcpy(to, from, bytes);
+  const double took = per_gib(before, bytes);
+  if (std::memcmp(to, from, bytes) != 0) throw std::runtime_error("memcpy did not copy");
+  munmap(from, 2 * bytes);
+  return took;
 }
 
 }  // namespace
 
 void add_freeze() {
   const std::size_t bytes = is_quick() ? 64_MiB : 512_MiB;
-  for (const std::string layout : {"array", "objects"})
-    for (const std::string pages : {"2M", "4K", "collapsed"})
-      add("freeze/" + layout + "/" + pages,
-          [=](benchmark::State& state) { return freeze_once(layout, pages, bytes, state); });
-  for (const std::string pages : {"2M", "4K"}) {
-    const Words environment =
-        pages == "2M" ? Words{"GLIBC_TUNABLES=glibc.malloc.hugetlb=1"} : Words{};
-    add("freeze/memcpy/" + pages, [=](benchmark::State&) {
-      return Subject({"memcpy", pages, std::to_string(bytes)}, environment).ask().front();
-    });
-  }
-  add("freeze/audit/2M", [=](benchmark::State&) { return audit_once(bytes); });
+  for (const std::string pages : {"2M", "4K", "collapsed"})
+    add("freeze/objects/" + pages,
+        [=](benchmark::State& state) { return freeze_once(pages, bytes, state); });
+  for (const std::string pages : {"2M", "4K"})
+    add("freeze/memcpy/" + pages,
+        [=](benchmark::State&) { return copy_once(pages == "2M", bytes); });
 }
 
 }  // namespace cowshed::bench

@@ -7,19 +7,18 @@ import pathlib
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
-MIB = 1 << 20
+OBSERVERS = ["none", "none_again", "empty_probes", "cowtop", "perf", "bpftrace"]
 
 
 @contextlib.contextmanager
 def tool(command, ready=None):
     """A program until SIGINT; `ready` is in its output when it works.  Yields the list of what it writes."""
-    with subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    with subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True) as process:
         said = []
         try:
@@ -27,8 +26,7 @@ def tool(command, ready=None):
                 said.append(process.stdout.readline())
                 if not said[-1]:
                     raise RuntimeError(f"{command[0]} has ended: {''.join(said)}")
-            if not ready:
-                time.sleep(0.3)  # perf does not say when it is ready
+            time.sleep(0 if ready else 0.3)  # perf does not say when it is ready
             yield process, said
         finally:
             process.send_signal(signal.SIGINT)
@@ -41,37 +39,33 @@ def tool(command, ready=None):
 @contextlib.contextmanager
 def observer(kind, build, pid, folder):
     """Watches a process and its children.  Yields a function of what was counted, for afterwards."""
-    said = []
     if kind.startswith("none"):
-        yield lambda: None
+        yield None
         return
-    if kind == "empty_probes":
-        with subject(build, "empty_probes"):
-            yield lambda: None
-        return
-    if kind == "cowtop":
-        with tool([build / "tools/cowtop", "--json", "-p", pid], "attached to") as (_, said):
-            yield lambda: copies_in(report_in(said))
-    elif kind == "bpftrace":
-        program = (f'BEGIN {{ printf("ready\\n"); }} software:page-faults:1 /pid == {pid} || '
-                   f"curtask->real_parent->tgid == {pid}/ {{ @ = count(); }}")
-        with tool(["bpftrace", "-e", program], "ready") as (_, said):
-            yield lambda: number_in(said, r"@: (\d+)")
-    else:
-        with tool(["perf", "record", "-e", "page-faults", "-c", "1", "-o", folder / "perf", "-p", pid]) as (_, said):
-            yield lambda: number_in(said, r"\((\d+) samples\)")
+    command, ready, counted = {
+        "empty_probes": ([build / "bench/bench", "--subject", "empty_probes"], "\n", None),
+        "cowtop": ([build / "tools/cowtop", "--json", "-p", pid], "attached to", None),
+        "perf": (["perf", "record", "-e", "page-faults", "-c", "1", "-o", folder / "perf", "-p", pid], None,
+                 r"\((\d+) samples\)"),
+        "bpftrace": (["bpftrace", "-e", f'BEGIN {{ printf("ready\\n"); }} software:page-faults:1 /pid == {pid} || '
+                      f"curtask->real_parent->tgid == {pid}/ {{ @ = count(); }}"], "ready", r"@: (\d+)"),
+    }[kind]
+    with tool(command, ready) as (_, said):
+        if kind == "empty_probes":
+            yield None
+        else:
+            yield lambda: copies_in(report_in(said)) if counted is None else int(found_in(said, counted))
 
 
-def number_in(said, pattern):
-    found = re.search(pattern, "".join(said))
+def found_in(said, pattern):
+    found = re.search(pattern, "".join(said), re.DOTALL)
     if not found:
         raise RuntimeError(f"an observer did not say what it counted: {''.join(said)}")
-    return int(found[1])
+    return found[1]
 
 
 def report_in(said):
-    text = "".join(said)
-    report = json.loads(text[text.index("{"):])
+    report = json.loads(found_in(said, r"(\{.*\})"))
     if report["backend"] != "tracepoint" or report["lost_events"]:
         raise RuntimeError("cowtop was not exact")
     return report
@@ -82,54 +76,43 @@ def copies_in(report):
 
 
 @contextlib.contextmanager
-def subject(build, *arguments):
+def subject(build, work, count):
     """A process of the program bench.  Yields its PID and a function that asks it."""
-    with subprocess.Popen([build / "bench/bench", "--subject", *map(str, arguments)], stdin=subprocess.PIPE,
+    with subprocess.Popen([build / "bench/bench", "--subject", "measured", work, str(count)], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, text=True) as process:
-
         def ask():
             process.stdin.write("\n")
             process.stdin.flush()
             return float(process.stdout.readline())
 
-        line = process.stdout.readline()
-        if line != "\n":
-            raise RuntimeError(f"{arguments}: {line}")
+        if (line := process.stdout.readline()) != "\n":
+            raise RuntimeError(f"{work}: {line}")
         yield process.pid, ask
         process.stdin.close()
 
 
-OBSERVERS = ["none", "none_again", "empty_probes", "cowtop", "perf", "bpftrace"]
-
-
-def measuring(build, quick):
+def measuring(build, quick, _families):
     """ns a copied page, a first touch by another process than the watched one, a round without faults."""
     pages = 1024 if quick else 8192
-    with tempfile.TemporaryDirectory() as folder:
-        turns = [(work, kind) for work in ("copy", "touch", "compute") for kind in OBSERVERS]
-        turns += [("copy_in_many_mappings", "none"), ("copy_in_many_mappings", "cowtop")]
-        turns *= 1 if quick else 2
-        random.shuffle(turns)
-        for work, kind in turns:
-            with subject(build, "measured", work, 200_000 if work == "compute" else pages) as (pid, ask), \
-                    subject(build, "measured", "compute", 1) as (asleep, _):
-                ask()
-                with observer(kind, build, asleep if work == "touch" else pid, pathlib.Path(folder)) as counted:
-                    ns = ask()
-                count = counted() if work == "copy" else None
-                if count is not None and not 3 * pages <= count <= 3 * pages + 1536:  # and the forks' own
-                    raise RuntimeError(f"{kind} has counted {count} of {3 * pages} copies")
-            yield f"measuring/{work}/{kind}", "time_ns", ns
+    turns = [(work, kind) for work in ("copy", "touch", "compute") for kind in OBSERVERS]
+    turns = (turns + [("copy_in_many_mappings", "none"), ("copy_in_many_mappings", "cowtop")]) * (1 if quick else 2)
+    random.shuffle(turns)
+    for work, kind in turns:
+        with tempfile.TemporaryDirectory() as folder, \
+                subject(build, work, 200_000 if work == "compute" else pages) as (pid, ask), \
+                subject(build, "compute", 1) as (asleep, _):
+            ask()
+            with observer(kind, build, asleep if work == "touch" else pid, pathlib.Path(folder)) as counted:
+                ns = ask()
+            if counted and work == "copy" and not 3 * pages <= counted() <= 3 * pages + 1536:  # and the forks' own
+                raise RuntimeError(f"{kind} has counted {counted()} of {3 * pages} copies")
+        yield f"measuring/{work}/{kind}", "time_ns", ns
 
 
 def cpu_s(pid):
     """CPU time that a process and its threads have taken."""
     return sum(int(task.read_text(encoding="utf-8").split()[0])
                for task in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
-
-
-def memory_mib(pid):
-    return int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))[1]) / 1024
 
 
 def run_tree(processes, pages):
@@ -148,26 +131,17 @@ def run_tree(processes, pages):
                 memory.madvise(mmap.MADV_DONTNEED)
                 time.sleep(1)
     print("ready", flush=True)
+    signal.signal(signal.SIGINT, lambda *_: os.killpg(0, signal.SIGKILL))
     signal.pause()
 
 
-@contextlib.contextmanager
-def python_tree(*arguments):
-    """A process group of this file that is killed at the end.  Yields the process and its first line."""
-    with subprocess.Popen(["/usr/bin/python3", "-B", __file__, *map(str, arguments)], stdout=subprocess.PIPE,
-                          text=True, start_new_session=True) as process:
-        try:
-            yield process, process.stdout.readline()
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def own_cost(build, quick):
+def own_cost(build, quick, _families):
     """CPU in percent of one, and MiB, of cowtop's commands while they watch 1,000 processes, all at a time."""
     processes, settle, window, windows = (20, 0.5, 0.5, 1) if quick else (1000, 40, 5, 3)
     cowtop = build / "tools/cowtop"
     for state, pages in (("idle", 0), ("copying", 10)):
-        with tempfile.TemporaryDirectory() as folder, python_tree("tree", processes, pages) as (tree, _), \
+        with tempfile.TemporaryDirectory() as folder, \
+                tool(["setsid", "/usr/bin/python3", "-B", __file__, processes, pages], "ready") as (tree, _), \
                 tool([cowtop, "--json", "--no-sites", "-p", tree.pid], "attached to") as (watch, said), \
                 tool([cowtop, "record", "--no-sites", "-o", f"{folder}/file", "-p", tree.pid],
                      "attached to") as (record, _), \
@@ -182,40 +156,24 @@ def own_cost(build, quick):
                 for name, pid in pids.items():
                     yield f"own_cost/{state}/{name}", "cpu_percent", 100 * (cpu_s(pid) - before[name]) / window
             for name, pid in pids.items():
-                yield f"own_cost/{state}/{name}", "memory_mib", memory_mib(pid)
+                status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+                yield f"own_cost/{state}/{name}", "memory_mib", int(found_in(status, r"VmHWM:\s+(\d+)")) / 1024
         report = report_in(said)
         rate = copies_in(report) / report["duration_s"]
         if len(report["processes"]) < processes or rate < processes * pages / 4:
             raise RuntimeError(f"cowtop saw {len(report['processes'])} processes, {rate:.0f} copies a second")
 
 
-def run_server(port, requests):
-    """A pre-forking server: each of 2 workers answers so many requests from a shared list, and is replaced."""
+def make_application():
+    """What gunicorn serves: each request reads 200 strings that the workers share."""
     data = [str(number) * 4 for number in range(300_000)]
-    listener = socket.create_server(("127.0.0.1", port), backlog=256)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
-    def work():
-        served = 0
-        while served < requests:
-            connection, _ = listener.accept()
-            with connection, contextlib.suppress(ConnectionResetError):
-                while served < requests and (request := connection.recv(4096)):
-                    at = hash(request) % 1000 + served * 200 % (len(data) - 1200)
-                    body = str(sum(map(len, data[at:at + 200]))).encode()
-                    served += 1
-                    close = b"Connection: close\r\n" if served == requests else b""
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), close, body))
-        os._exit(0)
+    def application(_environ, start_response):
+        at = random.randrange(len(data) - 200)
+        start_response("200 OK", [])
+        return [str(sum(map(len, data[at:at + 200]))).encode()]
 
-    for _ in range(2):
-        if os.fork() == 0:
-            work()
-    print("ready", flush=True)
-    while True:
-        os.wait()
-        if os.fork() == 0:
-            work()
+    return application
 
 
 def load(port, seconds):
@@ -228,23 +186,26 @@ def load(port, seconds):
     return float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1]), float(late) * {"us": 1e3, "ms": 1e6, "s": 1e9}[unit]
 
 
-def server(build, quick):
+def server(build, quick, _families):
     """A busy server under each observer."""
     port, seconds = random.randrange(20000, 30000), 1 if quick else 4
     kinds = ["none", "none_again", "cowtop", "perf", "bpftrace"] * (1 if quick else 2)
     random.shuffle(kinds)
-    with tempfile.TemporaryDirectory() as folder, python_tree("server", port, 500 if quick else 20000) as (process, _):
+    with tempfile.TemporaryDirectory() as folder, \
+            tool(["gunicorn", "--preload", "--workers", 2, "--max-requests", 300 if quick else 2000, "--max-requests-jitter",
+                  200, "--bind", f"127.0.0.1:{port}", "--chdir", pathlib.Path(__file__).parent,
+                  "observed:make_application()"], "Booting worker") as (process, _):
         load(port, 1)
         for kind in kinds:
             with observer(kind, build, process.pid, pathlib.Path(folder)) as counted:
                 rate, late = load(port, seconds)
-            if not kind.startswith("none") and not counted():
+            if counted and not counted():
                 raise RuntimeError(f"{kind} has counted nothing")
             yield f"server/busy/{kind}", "requests_s", rate
-            yield f"server/busy/{kind}", "p99_ns", late
+            yield f"server/busy/{kind}", "time_ns", late
 
 
-def http(build, quick):
+def http(build, quick, _families):
     """The HTTP server of docs/examples, without and with an arena."""
     measure = pathlib.Path(__file__).parent.parent / "docs/examples/http_server/measure"
     runs = json.loads(subprocess.run(["/usr/bin/python3", measure, "--build", build, "--json", "--requests",
@@ -255,4 +216,4 @@ def http(build, quick):
 
 
 if __name__ == "__main__":
-    (run_tree if sys.argv[1] == "tree" else run_server)(*map(int, sys.argv[2:]))
+    run_tree(*map(int, sys.argv[1:]))

@@ -12,6 +12,8 @@
 namespace cowshed::bench {
 
 using Words = std::vector<std::string>;
+Words words_of(const std::string& line);
+std::vector<char*> pointers_to(Words& words);  // as exec wants them, null at the end
 using Answer = std::function<std::vector<double>(const Words& question)>;
 
 // Registers a kind.  Exceptions of `prepare` and of the answer reach the benchmark.
@@ -34,15 +36,13 @@ class Subject {
   Subject& operator=(const Subject&) = delete;
 
   std::vector<double> ask(const std::string& question = "");
-  pid_t pid() const { return pid_; }
 
  private:
   std::vector<double> read_answer();
 
   std::string name_;
   pid_t pid_ = 0;
-  FILE* to_ = nullptr;
-  FILE* from_ = nullptr;
+  FILE* file_ = nullptr;  // its input and output
 };
 
 }  // namespace cowshed::bench

@@ -1,7 +1,7 @@
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_scope.h>
 
-#include "fill_work.h"
+#include "work.h"
 
 // The program that `fill` starts to measure malloc in an ArenaScope: it is linked with
 // cowshed::malloc.
@@ -11,23 +11,15 @@ namespace {
 struct Scope {
   explicit Scope(bool huge)
       : arena(got(Arena::create({.name = "fill", .capacity = 4_GiB, .huge_pages = huge}))) {}
-  class Thread {
-   public:
-    explicit Thread(Scope& backend) : scope_(got(ArenaScope::enter(backend.arena))) {}
-    void* allocate(std::size_t size) { return std::malloc(size); }
-    void deallocate(void* block, std::size_t) { std::free(block); }
-
-   private:
-    ArenaScope scope_;
-  };
+  ArenaScope enter() { return got(ArenaScope::enter(arena)); }
+  static void* allocate(std::size_t size) { return std::malloc(size); }
+  static void deallocate(void* block, std::size_t) { std::free(block); }
   static void check_pages(bool, std::size_t) {}
 
   Arena arena;
 };
 
-const SubjectKind kFill("fill", [](const Words& arguments) -> Answer {
-  return fill_answer<Scope>(FillOptions(arguments));
-});
+const SubjectKind kFill("fill", fill_answer<Scope>);
 
 }  // namespace
 }  // namespace cowshed::bench

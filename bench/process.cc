@@ -1,21 +1,23 @@
-#include "machine.h"
+#include "process.h"
 
-#include <algorithm>
 #include <cerrno>
-#include <cstdint>
+#include <csignal>
+#include <cstdio>
+#include <exception>
 #include <fmt/format.h>
 #include <fstream>
 #include <sched.h>
 #include <stdexcept>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <system_error>
+#include <unistd.h>
+#include <utility>
 #include <vector>
 
 namespace cowshed::bench {
 namespace {
-
-constexpr std::size_t kLeaveAlone = std::size_t{1} << 30U;  // of the available memory
 
 const cpu_set_t& usable_cpus() {  // before the first thread is pinned
   static const cpu_set_t set = [] {
@@ -55,24 +57,52 @@ void pin_to_cpu(std::size_t index) {
 
 void unpin() { sched_setaffinity(0, sizeof(cpu_set_t), &usable_cpus()); }
 
-void touch_memory(std::size_t bytes) {
-  const std::size_t available = proc_bytes("/proc/meminfo", "MemAvailable");
-  bytes = std::min(bytes, available > kLeaveAlone ? available - kLeaveAlone : 0);
-  if (bytes == 0) return;
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return;
-  madvise(memory, bytes, MADV_HUGEPAGE);  // the quick way to touch much
-  auto* at = static_cast<volatile std::uint8_t*>(memory);
-  for (std::size_t offset = 0; offset < bytes; offset += 4096) at[offset] = 1;
-  munmap(memory, bytes);
-}
-
 std::size_t proc_bytes(const std::string& path, const std::string& name) {
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);)
     if (line.starts_with(name + ":")) return std::stoull(line.substr(name.size() + 1)) * 1024;
   throw std::runtime_error(path + " has no " + name);
+}
+
+Child::Child(std::size_t cpu, const std::function<void()>& work) : pid_(fork()) {
+  if (pid_ < 0) throw std::runtime_error("no process can be forked");
+  if (pid_ > 0) return;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  pin_to_cpu(cpu);
+  try {
+    work();
+  } catch (const std::exception& failure) {
+    std::fprintf(stderr, "a child: %s\n", failure.what());
+    _exit(1);
+  }
+  _exit(0);
+}
+
+Child::~Child() {
+  if (pid_ == 0) return;
+  kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+}
+
+void Child::join() {
+  int status = -1;
+  waitpid(std::exchange(pid_, 0), &status, 0);
+  if (status != 0) throw std::runtime_error("a child has failed");
+}
+
+void* shared_memory(std::size_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::runtime_error("mmap");
+  return memory;
+}
+
+pthread_barrier_t* shared_barrier(unsigned processes) {
+  auto* barrier = static_cast<pthread_barrier_t*>(shared_memory(sizeof(pthread_barrier_t)));
+  pthread_barrierattr_t shared;
+  pthread_barrierattr_init(&shared);
+  pthread_barrierattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+  pthread_barrier_init(barrier, &shared, processes);
+  return barrier;
 }
 
 }  // namespace cowshed::bench

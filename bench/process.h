@@ -1,9 +1,34 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
+#include <pthread.h>
 #include <string>
+#include <sys/types.h>
 
+// Processes, their CPUs and their memory.
 namespace cowshed::bench {
+
+// A forked process that does `work` on a CPU as pin_to_cpu() counts them, and ends.
+class Child {
+ public:
+  Child(std::size_t cpu, const std::function<void()>& work);
+  ~Child();  // kills it
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  void join();  // throws std::runtime_error if it has failed
+  pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_;
+};
+
+// Zeroed, shared with what is forked later.
+void* shared_memory(std::size_t bytes);
+
+// In shared memory, for pthread_barrier_wait() of so many processes.
+pthread_barrier_t* shared_barrier(unsigned processes);
 
 // Throws if less than nine tenths of `bytes` of this process's heap lie in pages of 2 MiB, or, with
 // `huge` false, if any do.
@@ -17,10 +42,6 @@ void use_small_pages();
 void pin_to_cpu(std::size_t index);
 // Lets it run on all of them again.
 void unpin();
-
-// Touches and releases that much memory, or less if less is available.  A virtual machine's host
-// backs a page at its first touch, which costs several times as much.
-void touch_memory(std::size_t bytes);
 
 // "Name:   123 kB" of a file like /proc/self/smaps_rollup, in bytes.  Throws if it is missing.
 std::size_t proc_bytes(const std::string& path, const std::string& name);
