@@ -101,7 +101,7 @@ _FILL = ("An arena's memory is a memfd's: the kernel takes longer to fault it in
          "SIGBUS comes later. One lock guards an arena's extents.")
 _REF = "A use checks the object's slot."
 _SERVER = "wrk, the server and its observer share two CPUs, whose noise is larger than one percent."
-_OWN = "System calls and interrupts take ten times as long in this virtual machine as on others."
+_OWN = "It makes as many system calls on a machine where each takes ten times as long."
 _CHURN = {"glibc": "glibc's fast bins take fewer instructions for small blocks.",
           "jemalloc": "The scope asks for the thread's arena at each call.",
           "mimalloc": "mimalloc's free lists by page take fewer instructions than jemalloc's, which an arena uses."}
@@ -207,15 +207,15 @@ def add_claims(page):
     for claim, (*_, verdict) in judged:
         if verdict != "met":
             whys[claim.why].append(f"{claim.what} ({verdict})")
-    page.lines += ["", "What is not met, and why:", "", *(f"* {'; '.join(what)}: {why}" for why, what in whys.items())]
+    page.lines += ["", "What is not met, and why:", "", *(f"* {'. '.join(what)}. {why}" for why, what in whys.items())]
 
 
 def add_start(page):
     page.section("fork", "The call in the parent, which holds one array. Without data it takes "
                  f"{page.cell('fork/none')}, and once more {page.cell('fork/none_again')}.")
     page.grid(MEMORIES, {"SMALL": page.small, "LARGE": page.large}, lambda *at: page.cell("fork/{}/{}".format(*at)))
-    page.section("start", "From the call until the worker has answered a question about the data and has been reaped; in",
-                 "brackets until its first line. *Heap*: `fork` inherits it; else the worker gets a copy, through a pipe, as",
+    page.section("start", "From the call until the worker has answered a question about the data and has been reaped. In",
+                 "brackets: until its first line. *Heap*: `fork` inherits it. Other workers get a copy, through a pipe, as",
                  "an argument or pickled; more than 1 GiB is left out. *Mapped*: an arena, a memfd or `shared_memory`.",
                  "*Threads*: beside 32 threads that wake up each millisecond, without data; `Start::fork` refuses that.",
                  "`results.csv` has all holdings beside threads.")
@@ -271,13 +271,13 @@ def add_others(page):
     page.grid(WAYS, columns, lambda way, column: page.cell(f"channel/{column}/{way}"))
     page.section("measuring", "ns a page, in the watched process: a copy, the same where each page has a mapping of its own, and the",
                  "first touch of a page by another process; and a round without faults. perf: `perf record -e page-faults",
-                 "-c 1`; bpftrace: it counts page faults.")
-    page.grid(OBSERVERS, {"copy": "copy", "copy_in_many_mappings": "copy, many mappings", "touch": "touch beside",
-                          "compute": "no faults"}, lambda kind, work: page.cell(f"measuring/{work}/{kind}"))
-    page.section("server", "gunicorn with two workers, each replaced after 2,000 requests, under wrk.")
-    page.table(["", "requests a second", "99 % answered in"],
-               [(name, page.cell(f"server/busy/{kind}", "requests_s", "{:,.0f}".format), page.cell(f"server/busy/{kind}"))
-                for kind, name in OBSERVERS.items()])
+                 "-c 1`; bpftrace: it counts page faults. The last two columns are of a busy server: gunicorn with two workers,",
+                 "each replaced after 2,000 requests, under wrk.")
+    page.grid(OBSERVERS, {("measuring/copy/{}",): "copy", ("measuring/copy_in_many_mappings/{}",): "copy, many mappings",
+                          ("measuring/touch/{}",): "touch beside", ("measuring/compute/{}",): "no faults",
+                          ("server/busy/{}", "requests_s", "{:,.0f}".format): "requests a second",
+                          ("server/busy/{}",): "99 % answered in"},
+              lambda kind, column: page.cell(column[0].format(kind), *column[1:]))
 
 
 def plot(page, out):
@@ -298,9 +298,9 @@ def plot(page, out):
             axes.bar(at, heights, 0.8 / len(series), label=label, error_kw={"elinewidth": 0.7},
                      yerr=[[y - low * scale for y, (low, _) in zip(heights, spread)],
                            [high * scale - y for y, (_, high) in zip(heights, spread)]])
-        axes.set(title=title, ylabel=unit, yscale="log", xticks=range(len(groups)))
-        axes.set_xticklabels(groups.values(), rotation=20, ha="right")
-        axes.legend(fontsize="small")
+        axes.set(title=title, ylabel=unit, yscale="linear" if unit == "ns" else "log", xticks=range(len(groups)))
+        axes.set_xticklabels([name.replace("`", "") for name in groups.values()], rotation=20, ha="right")
+        axes.legend(fontsize="small", framealpha=0.5)
         figure.savefig(out / f"{next(iter(series.values())).split('/')[0]}.svg", metadata={"Date": None})
         pyplot.close(figure)
 
@@ -336,11 +336,11 @@ def write(out):
     page = Page(read_csv(out))
     page.lines = ["# Performance", "", "`./tools/bench` made this page, `results.csv` and the plots. The machine: "
                   f"{next(metric for name, metric in page.results if name == 'machine')}.",
-                  "It is a small, noisy virtual machine: take the ratios. All rows of a family take turns; figures are medians.",
+                  "Take the ratios: times differ between machines. All rows of a family take turns; figures are medians.",
                   "[results.csv](results.csv) has each row's 95 % interval and its values.", "", "## In short"]
     page.table(["", "before", "after"], short(page))
     add_claims(page)
-    page.lines += ["", "![fork](fork.svg) ![start](start.svg)", "![channel](channel.svg) ![measuring](measuring.svg)"]
+    page.lines += ["", "![fork](fork.svg) ![start](start.svg) ![channel](channel.svg) ![measuring](measuring.svg)"]
     add_start(page)
     add_others(page)
     (out / "performance.md").write_text("\n".join(page.lines) + "\n", encoding="utf-8")

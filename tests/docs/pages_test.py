@@ -57,6 +57,17 @@ class PagesTest(unittest.TestCase):
             with self.subTest(page=page.name):
                 self.assertEqual(named - used - OF_OTHER_PROGRAMS - BY_HAND, set())
 
+    def test_readme_has_the_figures_of_the_benchmarks(self):
+        def rows(page, heading):
+            section = page.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+            return [line for line in section.splitlines() if line.startswith("| ")]
+
+        results = rows(ROOT / "README.md", "Results")
+        self.assertEqual(results, rows(ROOT / "docs/explanation/performance.md", "In short"))
+        after, before = re.search(r"\*\*(\d+ MiB) instead of (\d+ MiB)\*\*", (ROOT / "README.md").read_text()).groups()
+        self.assertIn(f"| {before}, ", results[1])
+        self.assertIn(f"| {after}, ", results[1])
+
     def test_pages_are_short(self):
         for page in PAGES:
             text = page.read_text()
