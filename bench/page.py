@@ -13,17 +13,17 @@ import subprocess
 import sys
 
 
-def median(sittings):
-    return statistics.median([value for sitting in sittings for value in sitting])
-
-
 def estimate(data, statistic):
-    """The median over sittings of a statistic of several rows' medians: a machine is slower in one than in another."""
+    """Compares rows within each sitting, as the machine's speed differs between sittings.  The median over sittings."""
     return statistics.median(statistic(*map(statistics.median, sitting)) for sitting in zip(*data))
 
 
+def median(sittings):
+    return estimate([sittings], lambda figure: figure)
+
+
 def interval(data, statistic=lambda figure: figure, times=400):
-    """95 % interval of an estimate by bootstrap: resamples sittings, the same of all rows, and values within them."""
+    """95 % interval of an estimate by bootstrap.  Resamples sittings, the same of all rows, and values in each."""
     choose = random.Random(1).choices
     found = []
     for _ in range(times):
@@ -74,6 +74,9 @@ class Page:
         data = [self.get(row, claim.metric) for row in claim.rows.split()]
         if not all(data):
             return None
+        # The control is the same once more: its spread is the noise.
+        again = [self.get(row + "_again", claim.metric) for row in claim.rows.split()]
+        data = [[a + b for a, b in zip(*rows)] if all(rows) else rows[0] for rows in zip(data, again)]
         statistic, limit = STATISTICS[claim.statistic], float(claim.limit.split()[-1])
         figure, (low, high) = estimate(data, statistic), interval(data, statistic)
         if claim.statistic == "extra" and interval(data[1:], lambda none, empty: empty - none)[0] <= 0:
@@ -100,7 +103,7 @@ _START = ("`start()` also opens a pidfd, and brings back a value or an exception
 _FILL = ("An arena's memory is a memfd's: the kernel takes longer to fault it in, and allocates it at once so that no "
          "SIGBUS comes later. One lock guards an arena's extents.")
 _REF = "A use checks the object's slot."
-_SERVER = "wrk, the server and its observer share two CPUs, whose noise is larger than one percent."
+_SERVER = "Samples may take a twentieth of a CPU, and here wrk, two workers and cowtop share two CPUs."
 _OWN = "It makes as many system calls on a machine where each takes ten times as long."
 _CHURN = {"glibc": "glibc's fast bins take fewer instructions for small blocks.",
           "jemalloc": "The scope asks for the thread's arena at each call.",
@@ -138,7 +141,7 @@ CLAIMS = [
           "at most 1.1", "A channel's messages are numbered and survive a killed process."),
     Claim("a copied page: added by cowtop to added by empty BPF programs",
           "measuring/copy/cowtop measuring/copy/none measuring/copy/empty_probes", "at most 1.5",
-          "The noise of a copy's time is larger than what empty programs add.", "extra"),
+          "A copy's time varies by more than empty programs add to it.", "extra"),
     Claim("a process without faults, watched by cowtop: time to unwatched",
           "measuring/compute/cowtop measuring/compute/none", "at most 1.05", "It shares its CPU with cowtop."),
     Claim("a busy server, watched by cowtop: requests a second to unwatched", "server/busy/cowtop server/busy/none",

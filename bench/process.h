@@ -24,7 +24,7 @@ class Child {
   pid_t pid_;
 };
 
-// Zeroed, shared with what is forked later.
+// Zeroed, shared with what is forked later.  Throws if there is none.
 void* shared_memory(std::size_t bytes);
 
 // In shared memory, for pthread_barrier_wait() of so many processes.

@@ -20,7 +20,7 @@ COUNTERS = ["begun_ns", "answered_ns", "pss_bytes", "page_table_bytes", "huge_pe
 
 
 def program(repetitions):
-    """A function that yields name, metric and value of each repetition of these families of the program bench."""
+    """Returns a function that runs families of `bench` and yields name, metric and value of each repetition."""
     def run(build, quick, families):
         with subprocess.Popen(
                 [build / "bench/bench", f"--benchmark_filter=^({'|'.join(families)})/", "--benchmark_format=json",

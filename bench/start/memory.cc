@@ -142,9 +142,8 @@ void add_memory() {
   for (const Held& held : all_held()) {
     const bool is_arena = held.memory == "arena";
     const bool is_large = held.bytes >= 1_GiB;
-    const int most = is_arena                            ? 64
-                     : is_large && held.memory != "huge" ? 1
-                                                         : 8;  // or a million pages each
+    // In 4 KiB pages, each worker makes a million page table entries.
+    const int most = is_arena ? 64 : is_large && held.memory != "huge" ? 1 : 8;
     std::vector<std::string> methods = {"bare_fork", "thread", "posix_spawn"};
     if (held.memory == "none") methods = {};
     if (is_arena) methods = {"fork", "forkserver", "spawn"};
