@@ -36,6 +36,10 @@ def tool(command, ready=None):
                 process.kill()
 
 
+def children_of(pid):
+    return pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+
+
 @contextlib.contextmanager
 def observer(kind, build, pid, folder):
     """Watches a process and its children.  Yields a function of what was counted, for afterwards."""
@@ -44,17 +48,14 @@ def observer(kind, build, pid, folder):
         return
     command, ready, counted = {
         "empty_probes": ([build / "bench/bench", "--subject", "empty_probes"], "\n", None),
-        "cowtop": ([build / "tools/cowtop", "--json", "-p", pid], "attached to", None),
-        "perf": (["perf", "record", "-e", "page-faults", "-c", "1", "-o", folder / "perf", "-p", pid], None,
-                 r"\((\d+) samples\)"),
+        "cowtop": ([build / "tools/cowtop", "--json", "-p", pid], "attached to", lambda said: copies_in(report_in(said))),
+        "perf": (["perf", "record", "-e", "page-faults", "-c", "1", "-o", folder / "perf", "-p",
+                  ",".join([str(pid), *children_of(pid)])], None, lambda said: int(found_in(said, r"\((\d+) samples\)"))),
         "bpftrace": (["bpftrace", "-e", f'BEGIN {{ printf("ready\\n"); }} software:page-faults:1 /pid == {pid} || '
-                      f"curtask->real_parent->tgid == {pid}/ {{ @ = count(); }}"], "ready", r"@: (\d+)"),
+                      f"curtask->real_parent->tgid == {pid}/ {{ @ = count(); }}"], "ready", lambda said: int(found_in(said, r"@: (\d+)"))),
     }[kind]
     with tool(command, ready) as (_, said):
-        if kind == "empty_probes":
-            yield None
-        else:
-            yield lambda: copies_in(report_in(said)) if counted is None else int(found_in(said, counted))
+        yield counted and (lambda: counted(said))
 
 
 def found_in(said, pattern):
@@ -148,8 +149,7 @@ def own_cost(build, quick, _families):
                 tool(["script", "-qec", f"TERM=xterm-256color stty rows 40 cols 120; exec {cowtop} --wide -p {tree.pid}",
                       "/dev/null"]) as (script, _):
             time.sleep(settle)
-            children = pathlib.Path(f"/proc/{script.pid}/task/{script.pid}/children").read_text(encoding="utf-8")
-            pids = {"watch": watch.pid, "record": record.pid, "live": int(children.split()[0])}
+            pids = {"watch": watch.pid, "record": record.pid, "live": int(children_of(script.pid)[0])}
             for _ in range(windows):
                 before = {name: cpu_s(pid) for name, pid in pids.items()}
                 time.sleep(window)
@@ -166,7 +166,7 @@ def own_cost(build, quick, _families):
 
 def make_application():
     """What gunicorn serves: each request reads 200 strings that the workers share."""
-    data = [str(number) * 4 for number in range(300_000)]
+    data = [str(number) * 4 for number in range(1_000_000)]
 
     def application(_environ, start_response):
         at = random.randrange(len(data) - 200)
@@ -187,22 +187,22 @@ def load(port, seconds):
 
 
 def server(build, quick, _families):
-    """A busy server under each observer."""
-    port, seconds = random.randrange(20000, 30000), 1 if quick else 4
+    """A busy server's first seconds under each observer: its workers copy what they read, at first nearly all."""
     kinds = ["none", "none_again", "cowtop", "perf", "bpftrace"] * (1 if quick else 2)
     random.shuffle(kinds)
-    with tempfile.TemporaryDirectory() as folder, \
-            tool(["gunicorn", "--preload", "--workers", 2, "--max-requests", 300 if quick else 2000, "--max-requests-jitter",
-                  200, "--bind", f"127.0.0.1:{port}", "--chdir", pathlib.Path(__file__).parent,
-                  "observed:make_application()"], "Booting worker") as (process, _):
-        load(port, 1)
-        for kind in kinds:
+    for kind in kinds:
+        port = random.randrange(20000, 30000)
+        with tempfile.TemporaryDirectory() as folder, \
+                tool(["gunicorn", "--preload", "--workers", 2, "--bind", f"127.0.0.1:{port}", "--chdir",
+                      pathlib.Path(__file__).parent, "observed:make_application()"], "Booting worker") as (process, _):
+            while len(children_of(process.pid)) < 2:
+                time.sleep(0.01)
             with observer(kind, build, process.pid, pathlib.Path(folder)) as counted:
-                rate, late = load(port, seconds)
-            if counted and not counted():
-                raise RuntimeError(f"{kind} has counted nothing")
-            yield f"server/busy/{kind}", "requests_s", rate
-            yield f"server/busy/{kind}", "time_ns", late
+                rate, late = load(port, 1 if quick else 6)
+        if counted and not counted():
+            raise RuntimeError(f"{kind} has counted nothing")
+        yield f"server/busy/{kind}", "requests_s", rate
+        yield f"server/busy/{kind}", "time_ns", late
 
 
 def http(build, quick, _families):

@@ -103,7 +103,7 @@ _START = ("`start()` also opens a pidfd, and brings back a value or an exception
 _FILL = ("An arena's memory is a memfd's: the kernel takes longer to fault it in, and allocates it at once so that no "
          "SIGBUS comes later. One lock guards an arena's extents.")
 _REF = "A use checks the object's slot."
-_SERVER = "Samples may take a twentieth of a CPU, and here wrk, two workers and cowtop share two CPUs."
+_SERVER = "It spends most at first, some 0.2 s of CPU, and here wrk, two workers and cowtop share two CPUs."
 _OWN = "It makes as many system calls on a machine where each takes ten times as long."
 _CHURN = {"glibc": "glibc's fast bins take fewer instructions for small blocks.",
           "jemalloc": "The scope asks for the thread's arena at each call.",
@@ -274,8 +274,8 @@ def add_others(page):
     page.grid(WAYS, columns, lambda way, column: page.cell(f"channel/{column}/{way}"))
     page.section("measuring", "ns a page, in the watched process: a copy, the same where each page has a mapping of its own, and the",
                  "first touch of a page by another process; and a round without faults. perf: `perf record -e page-faults",
-                 "-c 1`; bpftrace: it counts page faults. The last two columns are of a busy server: gunicorn with two workers,",
-                 "each replaced after 2,000 requests, under wrk.")
+                 "-c 1`; bpftrace: it counts page faults. The last two columns are of the first six seconds of two new",
+                 "workers of gunicorn under wrk, which copy most of what they share.")
     page.grid(OBSERVERS, {("measuring/copy/{}",): "copy", ("measuring/copy_in_many_mappings/{}",): "copy, many mappings",
                           ("measuring/touch/{}",): "touch beside", ("measuring/compute/{}",): "no faults",
                           ("server/busy/{}", "requests_s", "{:,.0f}".format): "requests a second",
