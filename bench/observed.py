@@ -29,11 +29,12 @@ def tool(command, ready=None):
             time.sleep(0 if ready else 0.3)  # perf does not say when it is ready
             yield process, said
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                said.append(process.communicate(timeout=30)[0])
-            except subprocess.TimeoutExpired:  # bpftrace may miss it
-                process.kill()
+            for _ in range(2):  # bpftrace may miss the first
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    said.append(process.communicate(timeout=30)[0])
+                    break
+            process.kill()
 
 
 def children_of(pid):
@@ -158,8 +159,7 @@ def own_cost(build, quick, _families):
             for name, pid in pids.items():
                 status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
                 yield f"own_cost/{state}/{name}", "memory_mib", int(found_in(status, r"VmHWM:\s+(\d+)")) / 1024
-        report = report_in(said)
-        rate = copies_in(report) / report["duration_s"]
+        rate = copies_in(report := report_in(said)) / report["duration_s"]
         if len(report["processes"]) < processes or rate < processes * pages / 4:
             raise RuntimeError(f"cowtop saw {len(report['processes'])} processes, {rate:.0f} copies a second")
 
