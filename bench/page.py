@@ -103,7 +103,7 @@ _START = ("`start()` also opens a pidfd, and brings back a value or an exception
 _FILL = ("An arena's memory is a memfd's: the kernel takes longer to fault it in, and allocates it at once so that no "
          "SIGBUS comes later. One lock guards an arena's extents.")
 _REF = "A use checks the object's slot."
-_SERVER = "It spends most at first, some 0.2 s of CPU, and here wrk, two workers and cowtop share two CPUs."
+_SERVER = "It spends most in its first seconds, and here wrk, two workers and cowtop share two CPUs."
 _OWN = "It makes as many system calls on a machine where each takes ten times as long."
 _CHURN = {"glibc": "glibc's fast bins take fewer instructions for small blocks.",
           "jemalloc": "The scope asks for the thread's arena at each call.",
