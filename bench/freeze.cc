@@ -20,20 +20,16 @@ double per_gib(std::uint64_t since, std::size_t bytes) {
          (static_cast<double>(1_GiB) / static_cast<double>(bytes));
 }
 
-// Of small objects.  pages: 2M, 4K, or collapsed: from 4K into 2M afterwards.
-double freeze_once(const std::string& pages, std::size_t bytes, benchmark::State& state) {
+// Of small objects.
+double freeze_once(bool huge, std::size_t bytes, benchmark::State& state) {
   Arena arena = got(Arena::create(
-      {.name = "freeze", .capacity = bytes + bytes / 4 + 64_MiB, .huge_pages = pages == "2M"}));
+      {.name = "freeze", .capacity = bytes + bytes / 4 + 64_MiB, .huge_pages = huge}));
   const std::size_t count = bytes / sizeof(Linked);
   const Linked* last = nullptr;
   for (std::size_t i = 0; i < count; ++i)
     last = new (arena.allocate(sizeof(Linked))) Linked{last, {i}};
-  std::uint64_t before = now_ns();
+  const std::uint64_t before = now_ns();
   got(arena.freeze());
-  if (pages == "collapsed") {
-    before = now_ns();
-    got(arena.collapse());
-  }
   const double took = per_gib(before, bytes);
   std::uint64_t sum = 0;
   for (; last != nullptr; last = last->previous) sum += last->values[0];
@@ -62,12 +58,11 @@ double copy_once(bool huge, std::size_t bytes) {
 
 void add_freeze() {
   const std::size_t bytes = is_quick() ? 64_MiB : 512_MiB;
-  for (const std::string pages : {"2M", "4K", "collapsed"})
-    add("freeze/objects/" + pages,
-        [=](benchmark::State& state) { return freeze_once(pages, bytes, state); });
-  for (const std::string pages : {"2M", "4K"})
-    add("freeze/memcpy/" + pages,
-        [=](benchmark::State&) { return copy_once(pages == "2M", bytes); });
+  for (const std::string pages : {"2M", "4K", "2M_again"}) {
+    const bool huge = pages != "4K";
+    add("freeze/objects/" + pages, [=](auto& state) { return freeze_once(huge, bytes, state); });
+    add("freeze/memcpy/" + pages, [=](auto&) { return copy_once(huge, bytes); });
+  }
 }
 
 }  // namespace cowshed::bench

@@ -24,10 +24,9 @@ std::byte* pages(std::size_t count) {
   return static_cast<std::byte*>(memory);
 }
 
-// With `stride` 2, to every second page.
-void write_each(std::byte* memory, std::size_t count, std::size_t stride) {
+void write_each(std::byte* memory, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i)
-    *reinterpret_cast<volatile std::byte*>(memory + i * stride * kPage) = std::byte{1};
+    *reinterpret_cast<volatile std::byte*>(memory + i * kPage) = std::byte{1};
 }
 
 double ns_each(std::size_t count, const auto& work) {
@@ -37,16 +36,16 @@ double ns_each(std::size_t count, const auto& work) {
 }
 
 // A forked child writes to each page that it shares.
-double copy(std::byte* memory, std::size_t count, std::size_t stride) {
+double copy(std::byte* memory, std::size_t count) {
   static auto* const took = static_cast<double*>(shared_memory(sizeof(double)));
-  Child(0, [=] { *took = ns_each(count, [=] { write_each(memory, count, stride); }); }).join();
+  Child(0, [=] { *took = ns_each(count, [=] { write_each(memory, count); }); }).join();
   return *took;
 }
 
 // First touches of new pages.
 double touch(std::size_t count) {
   std::byte* memory = pages(count);
-  const double took = ns_each(count, [=] { write_each(memory, count, 1); });
+  const double took = ns_each(count, [=] { write_each(memory, count); });
   munmap(memory, count * kPage);
   return took;
 }
@@ -54,7 +53,7 @@ double touch(std::size_t count) {
 // Rounds of writes to memory that is its own already.
 double compute(std::byte* memory, std::size_t count) {
   return ns_each(count, [=] {
-    for (std::size_t i = 0; i < count; ++i) write_each(memory, 64, 1);
+    for (std::size_t i = 0; i < count; ++i) write_each(memory, 64);
   });
 }
 
@@ -63,20 +62,14 @@ const SubjectKind kMeasured("measured", [](const Words& arguments) -> Answer {
   use_small_pages();
   const std::string work = arguments.at(0);
   const std::size_t count = std::stoull(arguments.at(1));
-  const std::size_t stride = work == "copy_in_many_mappings" ? 2 : 1;
-  std::byte* memory = pages(std::max<std::size_t>(count * stride, 64));
-  if (work.starts_with("copy")) write_each(memory, count, stride);
+  std::byte* memory = pages(std::max<std::size_t>(count, 64));
+  if (work == "copy") write_each(memory, count);
   else pin_to_cpu(0);
-  for (std::size_t i = 0; stride == 2 && i < count; ++i)  // each page has a mapping of its own
-    if (mprotect(memory + (2 * i + 1) * kPage, kPage, PROT_READ) != 0)
-      throw std::system_error(errno, std::system_category(), "mprotect");
   return [=](const Words&) -> std::vector<double> {
     std::vector<double> times(3);
-    for (double& time : times) {
-      time = work == "touch"     ? touch(count)
-             : work == "compute" ? compute(memory, count)
-                                 : copy(memory, count, stride);
-    }
+    for (double& time : times)
+      if (work == "touch") time = touch(count);
+      else time = work == "copy" ? copy(memory, count) : compute(memory, count);
     return {median(times)};
   };
 });

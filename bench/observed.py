@@ -97,7 +97,7 @@ def measuring(build, quick, _families):
     """ns a copied page, a first touch by another process than the watched one, a round without faults."""
     pages = 1024 if quick else 8192
     turns = [(work, kind) for work in ("copy", "touch", "compute") for kind in OBSERVERS]
-    turns = (turns + [("copy_in_many_mappings", "none"), ("copy_in_many_mappings", "cowtop")]) * (1 if quick else 2)
+    turns *= 1 if quick else 2
     random.shuffle(turns)
     for work, kind in turns:
         with tempfile.TemporaryDirectory() as folder, \
@@ -139,24 +139,21 @@ def run_tree(processes, pages):
 
 def own_cost(build, quick, _families):
     """CPU in percent of one, and MiB, of cowtop's commands while they watch 1,000 processes, all at a time."""
-    processes, settle, window, windows = (20, 0.5, 0.5, 1) if quick else (1000, 40, 5, 3)
+    processes, settle, window = (20, 0.5, 0.5) if quick else (1000, 40, 30)
     cowtop = build / "tools/cowtop"
     for state, pages in (("idle", 0), ("copying", 10)):
         with tempfile.TemporaryDirectory() as folder, \
                 tool(["setsid", "/usr/bin/python3", "-B", __file__, processes, pages], "ready") as (tree, _), \
-                tool([cowtop, "--json", "--no-sites", "-p", tree.pid], "attached to") as (watch, said), \
-                tool([cowtop, "record", "--no-sites", "-o", f"{folder}/file", "-p", tree.pid],
-                     "attached to") as (record, _), \
+                tool([cowtop, "--json", "-p", tree.pid], "attached to") as (watch, said), \
+                tool([cowtop, "record", "-o", f"{folder}/file", "-p", tree.pid], "attached to") as (record, _), \
                 tool(["script", "-qec", f"TERM=xterm-256color stty rows 40 cols 120; exec {cowtop} --wide -p {tree.pid}",
                       "/dev/null"]) as (script, _):
             time.sleep(settle)
             pids = {"watch": watch.pid, "record": record.pid, "live": int(children_of(script.pid)[0])}
-            for _ in range(windows):
-                before = {name: cpu_s(pid) for name, pid in pids.items()}
-                time.sleep(window)
-                for name, pid in pids.items():
-                    yield f"own_cost/{state}/{name}", "cpu_percent", 100 * (cpu_s(pid) - before[name]) / window
+            before = {name: cpu_s(pid) for name, pid in pids.items()}
+            time.sleep(window)
             for name, pid in pids.items():
+                yield f"own_cost/{state}/{name}", "cpu_percent", 100 * (cpu_s(pid) - before[name]) / window
                 status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
                 yield f"own_cost/{state}/{name}", "memory_mib", int(found_in(status, r"VmHWM:\s+(\d+)")) / 1024
         rate = copies_in(report := report_in(said)) / report["duration_s"]

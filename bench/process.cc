@@ -31,12 +31,12 @@ const cpu_set_t& usable_cpus() {  // before the first thread is pinned
 
 }  // namespace
 
-void expect_pages(bool huge, std::size_t bytes) {
-  const std::size_t found = proc_bytes("/proc/self/smaps_rollup", "AnonHugePages");
+void expect_pages(const std::string& field, std::size_t bytes) {
+  const std::size_t found = proc_bytes("/proc/self/smaps_rollup", field);
   const std::size_t large_enough = std::size_t{64} << 20U;  // less may lie between 2 MiB limits
-  if (huge ? bytes >= large_enough && found < bytes / 10 * 9 : found != 0)
+  if (bytes == 0 ? found != 0 : bytes >= large_enough && found < bytes / 10 * 9)
     throw std::runtime_error(
-        fmt::format("of {} MiB {} are in 2 MiB pages", bytes >> 20U, found >> 20U));
+        fmt::format("{} are {} MiB, not {}", field, found >> 20U, bytes >> 20U));
 }
 
 void use_small_pages() {

@@ -30,9 +30,9 @@ void* shared_memory(std::size_t bytes);
 // In shared memory, for pthread_barrier_wait() of so many processes.
 pthread_barrier_t* shared_barrier(unsigned processes);
 
-// Throws if less than nine tenths of `bytes` of this process's heap lie in pages of 2 MiB, or, with
-// `huge` false, if any do.
-void expect_pages(bool huge, std::size_t bytes);
+// Throws if less than nine tenths of `bytes` lie in pages of 2 MiB, or, if `bytes` is 0, if any do.
+// `field` of /proc/self/smaps_rollup is AnonHugePages for the heap, ShmemPmdMapped for a memfd.
+void expect_pages(const std::string& field, std::size_t bytes);
 
 // The process's heap gets pages of 4 KiB, whatever the machine's default.
 void use_small_pages();

@@ -1,9 +1,11 @@
 """Python's own ways, beside the library's: multiprocessing's start methods, its queues and its pipe."""
 import contextlib
+import fcntl
 import json
 import multiprocessing
 import os
 import pathlib
+import random
 import statistics
 import subprocess
 import sys
@@ -73,15 +75,17 @@ def run_workers(method, data, workers):
 
 def run(memory, size, workers, repetitions):
     """Prints lines of JSON: method, beside threads or not, and what run_workers() returns."""
+    multiprocessing.set_forkserver_preload(["json", "statistics", "subprocess", "multiprocessing.shared_memory"])
     with holding(memory, size) as data:
         for crowd in (0, 32) if workers == 1 else (0,):
             ended = threading.Event()
             for _ in range(crowd):
                 threading.Thread(target=lambda: [None for _ in iter(lambda: ended.wait(0.001), True)]).start()
-            for method in ("fork", "spawn", "forkserver"):
-                if method != "fork" and memory == "heap" and (size > 1 << 30 or crowd):
-                    continue  # it would pickle more than 1 GiB
-                for repetition in range(repetitions):
+            pickles = memory == "heap" and (size > 1 << 30 or crowd)  # more than 1 GiB, which is left out
+            methods = ["fork"] if pickles else ["fork", "spawn", "forkserver"]
+            for repetition in range(repetitions):
+                random.shuffle(methods)
+                for method in methods:
                     figures = run_workers(method, data, workers)
                     if repetition > 0 or repetitions == 1:
                         print(json.dumps([method, crowd, *figures]))
@@ -105,7 +109,7 @@ def start(_build, quick, _families):
     held = [("none", "none", 0)] + [(memory, f"{memory}/{name}", size) for memory in ("shared_memory", "heap")
                                     for name, size in sizes.items()]
     for memory, name, size in held:
-        for method, crowd, *times, _ in python(memory, size, 1, 2 if quick else 5):
+        for method, crowd, *times, _ in python(memory, size, 1, 2 if quick else 4):
             row = f"start/python_{method}/{name}" + ("/beside_threads" if crowd else "")
             yield from zip([row] * 3, ["begun_ns", "answered_ns", "time_ns"], times)
 
@@ -122,60 +126,64 @@ def line(kind):
     context = multiprocessing.get_context("fork")
     if kind == "python_pipe":
         inlet, outlet = context.Pipe(duplex=False)
+        fcntl.fcntl(outlet.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
         return outlet.send_bytes, inlet.recv_bytes
     queue = context.Queue() if kind == "python_queue" else context.SimpleQueue()
     return queue.put, queue.get
 
 
 def exchange(kind, size, count, mode):
-    """ns a message (rate), or the median of a round trip (trip), or of waking the receiver (wake)."""
+    """ns a message (rate), or the median of a round trip (trip), or of waking the receiver (wake).  As in
+    channel.cc, all is compared in a first turn, and the second is timed."""
     (put, get), (answer, get_answer), (done, get_done) = line(kind), line(kind), line("python_pipe")
     message = os.urandom(size)
 
     def receive():
-        wrong, delays = 0, []
-        for _ in range(count):
-            got = get()
-            if mode == "wake":
-                delays.append(time.monotonic_ns() - int.from_bytes(got[:8], "little"))
-                continue
-            wrong += got != message
-            if mode == "trip":
-                answer(got)
-        done(json.dumps([wrong, time.monotonic_ns(), delays]).encode())
+        for compares in (True, False):
+            wrong, delays = 0, []
+            for _ in range(count):
+                got = get()
+                if mode == "wake":
+                    delays.append(time.monotonic_ns() - int.from_bytes(got[:8], "little"))
+                wrong += got[8:] != message[8:] if compares else len(got) != size
+                if mode == "trip":
+                    answer(got)
+            done(json.dumps([wrong, time.monotonic_ns(), delays]).encode())
 
     cpus = sorted(os.sched_getaffinity(0))
     process = multiprocessing.get_context("fork").Process(target=receive)
     process.start()
     os.sched_setaffinity(process.pid, cpus[-1:])  # on CPUs of their own, as all rows are
     os.sched_setaffinity(0, cpus[-2:-1] or cpus)
-    began, trips = time.monotonic_ns(), []
-    for _ in range(count):
-        before = time.monotonic_ns()
-        if mode == "wake":
-            time.sleep(0.001)
-            put(time.monotonic_ns().to_bytes(8, "little") + message[8:])
-            continue
-        put(message)
-        if mode == "trip":
-            get_answer()
-            trips.append(time.monotonic_ns() - before)
-    wrong, ended, delays = json.loads(get_done())
+    for _ in range(2):
+        began, trips = time.monotonic_ns(), []
+        for _ in range(count):
+            before = time.monotonic_ns()
+            if mode == "wake":
+                time.sleep(0.0002)
+                put(time.monotonic_ns().to_bytes(8, "little") + message[8:])
+                continue
+            put(message)
+            if mode == "trip":
+                get_answer()
+                trips.append(time.monotonic_ns() - before)
+        wrong, ended, delays = json.loads(get_done())
+        if wrong:
+            raise RuntimeError(f"{kind} has changed a message")
     process.join()
     os.sched_setaffinity(0, cpus)
-    if wrong:
-        raise RuntimeError(f"{kind} has changed a message")
     return (ended - began) / count if mode == "rate" else statistics.median(trips or delays)
 
 
 def channel(_build, quick, _families):
     rows = [("rate_64B_blocks", 64, 10000), ("trip_64B_blocks", 64, 1000), ("wake_64B", 64, 200),
             ("rate_1MiB_blocks", 1 << 20, 100), ("trip_1MiB_blocks", 1 << 20, 100)]
+    turns = [(kind, *row) for kind in ("python_queue", "python_simple_queue", "python_pipe") for row in rows]
     for _ in range(1 if quick else 3):
-        for kind in ("python_queue", "python_simple_queue", "python_pipe"):
-            for row, size, count in rows:
-                ns = exchange(kind, size, count // 20 if quick else count, row.split("_")[0])
-                yield f"channel/{row}/{kind}", "time_ns", ns
+        random.shuffle(turns)
+        for kind, row, size, count in turns:
+            ns = exchange(kind, size, count // 20 if quick else count, row.split("_")[0])
+            yield f"channel/{row}/{kind}", "time_ns", ns
 
 
 if __name__ == "__main__":

@@ -45,17 +45,16 @@ def program(repetitions):
 # Each sitting is a fresh process, or several; in it, the repetitions of all rows are interleaved.
 Part = collections.namedtuple("Part", "families sittings measure")
 PARTS = [
-    Part(["fork", "start", "memory"], 1, program(5)),  # they use the same 17 GiB
-    Part(["fork", "start"], 2, program(5)),
+    Part(["fork", "start", "memory"], 3, program(3)),  # they use the same 17 GiB
     Part(["churn", "fill"], 3, program(3)),
     Part(["freeze"], 3, program(1)),
     Part(["deref"], 3, program(5)),
     Part(["channel"], 3, program(4)),
-    Part(["start"], 1, python_ways.start),
-    Part(["memory"], 1, python_ways.memory),
+    Part(["start"], 2, python_ways.start),
+    Part(["memory"], 2, python_ways.memory),
     Part(["channel"], 2, python_ways.channel),
     Part(["measuring"], 2, observed.measuring),
-    Part(["own_cost"], 1, observed.own_cost),
+    Part(["own_cost"], 2, observed.own_cost),
     Part(["server"], 3, observed.server),
     Part(["http"], 1, observed.http),
 ]

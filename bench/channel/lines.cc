@@ -36,14 +36,10 @@ void expect(bool succeeded, const char* call) {
 
 class FileLine final : public Line {
  public:
-  FileLine(const Shape& shape, bool by_socket) : size_(shape.size), buffer_(size_) {
-    // One who reads alone may read ahead.  If several read a stream, each may get a part of a
-    // message.
-    const bool alone = shape.receivers == 1;
-    if (alone) buffer_.resize(std::max(size_, kRead));
+  FileLine(const Shape& shape, bool by_socket)
+      : size_(shape.size), buffer_(std::max(size_, kRead)) {
     if (by_socket) {
-      const int type = alone ? SOCK_STREAM : SOCK_SEQPACKET;
-      expect(socketpair(AF_UNIX, type, 0, ends_.data()) == 0, "socketpair");
+      expect(socketpair(AF_UNIX, SOCK_STREAM, 0, ends_.data()) == 0, "socketpair");
       expect(setsockopt(ends_[1], SOL_SOCKET, SO_SNDBUFFORCE, &kBuffer, sizeof kBuffer) == 0 ||
                  setsockopt(ends_[1], SOL_SOCKET, SO_SNDBUF, &kBuffer, sizeof kBuffer) == 0,
              "SO_SNDBUF");
@@ -126,9 +122,9 @@ class ChannelLine final : public Line {
  private:
   static constexpr bool by_value = std::is_same_v<Sent, Value>;
 
-  // For as many as are queued elsewhere, and one in the hand of each receiver.
+  // For as many as are queued elsewhere, and one in the receiver's hand.
   static std::size_t memory(const Shape& shape) {
-    return (shape.slots() + shape.receivers) * ((shape.size + 4095) / 4096 * 4096);
+    return (shape.slots() + 1) * ((shape.size + 4095) / 4096 * 4096);
   }
   void send_as(const auto& message) {
     if (spins_) insist([&] { return channel_.try_send(message); });

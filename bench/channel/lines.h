@@ -10,12 +10,10 @@
 namespace cowshed::bench {
 
 struct Shape {
-  std::size_t size;  // of each message: a multiple of 8
-  std::size_t senders = 1;
-  std::size_t receivers = 1;  // as many
-  bool back = false;          // the receiver answers the sender
-  bool spins = false;         // nobody sleeps: they try again and again
-  bool paced = false;         // the sender pauses, so that the receiver sleeps
+  std::size_t size;    // of each message: a multiple of 8
+  bool back = false;   // the receiver answers the sender
+  bool spins = false;  // nobody sleeps: they try again and again
+  bool paced = false;  // the sender pauses, so that the receiver sleeps
 
   // Messages under way, where a queue has a length: 1,024, and at most 64 MiB of them.
   std::size_t slots() const {

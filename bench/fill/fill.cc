@@ -17,11 +17,7 @@ struct InArena {
   static int enter() { return 0; }
   void* allocate(std::size_t size) { return arena.allocate(size); }
   void deallocate(void* block, std::size_t size) { arena.deallocate(block, size); }
-  void check_pages(bool huge, std::size_t bytes) const {
-    const std::size_t found = arena.stats().huge_page_bytes;
-    if (huge ? found < bytes / 10 * 9 : found != 0)
-      throw std::runtime_error("the arena has pages of another size");
-  }
+  std::size_t huge_bytes() const { return arena.stats().huge_page_bytes; }
 
   Arena arena;
 };
@@ -32,32 +28,38 @@ struct Malloc {
   static int enter() { return 0; }
   static void* allocate(std::size_t size) { return std::malloc(size); }
   static void deallocate(void* block, std::size_t) { std::free(block); }
-  static void check_pages(bool huge, std::size_t bytes) { expect_pages(huge, bytes); }
+  static std::size_t huge_bytes() { return proc_bytes("/proc/self/smaps_rollup", "AnonHugePages"); }
 };
 
 const SubjectKind kFill("fill", fill_answer<Malloc>);
 const SubjectKind kFillArena("fill_arena", fill_answer<InArena>);
 
+// A second arena's memory would stay in pages of 4 KiB.
+constexpr const char* kGlibcHuge = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1";
+
 // Name, part of the file that malloc is in, and variables: always, and for pages of 2 MiB.
 const std::vector<std::array<std::string, 4>> kAllocators = {
     {"arena", "libc.so", "", ""},
     {"scope", "bench_scope", "", ""},
-    {"glibc", "libc.so", "", "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"},
+    {"glibc", "libc.so", "", kGlibcHuge},
+    {"glibc_again", "libc.so", "", kGlibcHuge},
     {"jemalloc", "libjemalloc", "LD_PRELOAD=libjemalloc.so.2", "MALLOC_CONF=thp:always"},
     {"mimalloc", "libmimalloc", "LD_PRELOAD=libmimalloc.so",
-     "MIMALLOC_LARGE_OS_PAGES=1 MIMALLOC_ALLOW_LARGE_OS_PAGES=1"},
+     "MIMALLOC_LARGE_OS_PAGES=1 MIMALLOC_ALLOW_LARGE_OS_PAGES=1 MIMALLOC_EAGER_COMMIT_DELAY=0"},
 };
 
 }  // namespace
 
 void add_fill() {
   const std::string operations = std::to_string(is_quick() ? 1U << 16U : 1U << 20U);
-  const std::string bytes = std::to_string(is_quick() ? 32_MiB : 128_MiB);
+  const std::string bytes = std::to_string(is_quick() ? 64_MiB : 128_MiB);
   for (const std::string pattern : {"churn", "fill"}) {
     for (const std::string threads : {"1", "2"}) {
       for (const std::string pages : {"4K", "2M"}) {
+        if (pattern == "churn" && pages == "2M") continue;  // its blocks fill 250 KiB
         for (const auto& [name, library, always, for_huge_pages] : kAllocators) {
           const std::string amount = pattern == "churn" ? operations : bytes;
+          if (name == "glibc_again" && pages == "2M") continue;
           const Words words =
               words_of(fmt::format("{} {} {} {} {} {}", name == "arena" ? "fill_arena" : "fill",
                                    pattern, threads, amount, pages, library));

@@ -14,7 +14,7 @@ struct Scope {
   ArenaScope enter() { return got(ArenaScope::enter(arena)); }
   static void* allocate(std::size_t size) { return std::malloc(size); }
   static void deallocate(void* block, std::size_t) { std::free(block); }
-  static void check_pages(bool, std::size_t) {}
+  std::size_t huge_bytes() const { return arena.stats().huge_page_bytes; }
 
   Arena arena;
 };

@@ -17,7 +17,8 @@
 namespace cowshed::bench {
 
 // What a process of `fill` does, with one way to allocate.  The threads share a `Backend`, with
-// allocate(size) and deallocate(block, size), and each keeps what its enter() returns.
+// allocate(size), deallocate(block, size) and huge_bytes(), its memory in pages of 2 MiB.  Each
+// keeps what its enter() returns.
 template <class Backend>
 class FillWork {
  public:
@@ -35,13 +36,28 @@ class FillWork {
     const bool found = dladdr(dlsym(RTLD_DEFAULT, "malloc"), &info) != 0;
     if (!found || std::string(info.dli_fname).find(words.at(4)) == std::string::npos)
       throw std::runtime_error("malloc does not come from " + words[4]);
-    for (std::size_t i = 0; i < threads_; ++i) operations_.push_back(make_operations(i + 1));
+    for (std::size_t i = 0; i < threads_; ++i) {
+      operations_.push_back(make_operations(i + 1));
+      blocks_.emplace_back(churns_ ? kSlots : count_to_fill(operations_[i]));
+    }
     if (churns_) in_threads(&FillWork::check);  // what fills is new, and checked afterwards
   }
 
   // Nanoseconds per operation of one thread: a free and an allocation, or an allocation and
   // writing all of it.
-  double measure() { return in_threads(churns_ ? &FillWork::churn : &FillWork::fill); }
+  double measure() {
+    if (churns_) return in_threads(&FillWork::churn);
+    const std::size_t huge = backend_.huge_bytes();
+    const std::size_t resident = proc_bytes("/proc/self/smaps_rollup", "Rss");
+    const double took = in_threads(&FillWork::fill);
+    const std::size_t most = amount_ / 10 * 9;
+    if (proc_bytes("/proc/self/smaps_rollup", "Rss") - resident < most)
+      throw std::runtime_error("the filled memory is not new");
+    const std::size_t gained = backend_.huge_bytes() - huge;
+    if (huge_ ? gained < most : gained != 0)
+      throw std::runtime_error(std::to_string(gained >> 20U) + " MiB are in 2 MiB pages");
+    return took;
+  }
 
  private:
   static constexpr std::size_t kSlots = 4096;  // blocks alive while they churn, per thread
@@ -65,6 +81,13 @@ class FillWork {
     for (auto& operation : operations)
       operation = {slot(random), static_cast<std::uint16_t>(std::exp2(exponent(random)))};
     return operations;
+  }
+
+  std::size_t count_to_fill(const std::vector<Operation>& operations) const {
+    std::size_t count = 0;
+    for (std::size_t bytes = 0; bytes < amount_ / threads_; ++count)
+      bytes += operations[count % kOperations].size;
+    return count;
   }
 
   // The slowest thread's result.  The first thread is the calling one: a malloc may be cheaper in a
@@ -92,11 +115,12 @@ class FillWork {
   void release(std::vector<Block>& blocks) {
     for (auto& block : blocks)
       if (block.memory != nullptr) backend_.deallocate(block.memory, block.size);
+    blocks.assign(kSlots, {});
   }
 
   double churn(std::size_t index) {
     const auto& operations = operations_[index];
-    std::vector<Block> blocks(kSlots);
+    std::vector<Block>& blocks = blocks_[index];
     const auto pass = [&] {
       const std::uint64_t start = now_ns();
       for (const auto& operation : operations) replace(blocks[operation.slot], operation.size);
@@ -112,7 +136,7 @@ class FillWork {
 
   // All of each block is written and read back: no block may overlap another.
   double check(std::size_t index) {
-    std::vector<Block> blocks(kSlots);
+    std::vector<Block>& blocks = blocks_[index];
     for (const auto& operation : operations_[index]) {
       Block& block = blocks[operation.slot];
       expect(block, operation.slot);
@@ -124,12 +148,9 @@ class FillWork {
   }
 
   double fill(std::size_t index) {
-    std::vector<Block> blocks;
-    std::size_t bytes = 0;
-    for (std::size_t i = 0; bytes < amount_ / threads_; ++i) {
-      blocks.push_back({nullptr, operations_[index][i % kOperations].size});
-      bytes += blocks.back().size;
-    }
+    std::vector<Block>& blocks = blocks_[index];
+    for (std::size_t i = 0; i < blocks.size(); ++i)
+      blocks[i].size = operations_[index][i % kOperations].size;
     all_.arrive_and_wait();
     const std::uint64_t start = now_ns();
     for (std::size_t i = 0; i < blocks.size(); ++i) {
@@ -138,7 +159,6 @@ class FillWork {
     }
     const auto took = static_cast<double>(now_ns() - start);
     for (std::size_t i = 0; i < blocks.size(); ++i) expect(blocks[i], i);
-    if (index == 0) backend_.check_pages(huge_, amount_ / threads_);
     return took / static_cast<double>(blocks.size());
   }
 
@@ -156,6 +176,7 @@ class FillWork {
   Backend backend_;
   std::barrier<> all_;
   std::vector<std::vector<Operation>> operations_;
+  std::vector<std::vector<Block>> blocks_;  // of each thread; not in the memory that is measured
 };
 
 template <class Backend>

@@ -55,9 +55,8 @@ std::optional<int> run_as_worker(int argc, char** argv) {
   std::vector<std::uint64_t> received;
   WordsOfData words;
   if (memory == "memfd") {
-    void* mapped = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, kData, 0);
-    if (mapped == MAP_FAILED) return 1;
-    words = {static_cast<const std::uint64_t*>(mapped), bytes / sizeof(std::uint64_t)};
+    words = {static_cast<const std::uint64_t*>(map_memfd(kData, bytes, PROT_READ)),
+             bytes / sizeof(std::uint64_t)};
   } else if (memory != "none") {
     received.resize(bytes / sizeof(std::uint64_t));
     if (std::fread(received.data(), 1, bytes, fdopen(kData, "r")) != bytes) return 1;

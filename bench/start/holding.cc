@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <linux/mman.h>  // MADV_COLLAPSE
 #include <map>
 #include <memory>
 #include <numeric>
@@ -15,6 +16,16 @@ namespace {
 std::size_t step_of(WordsOfData words, Part part) {
   constexpr std::size_t kPage = 4096 / sizeof(std::uint64_t);
   return part == Part::each_page ? kPage : std::max(words.size() / 64, kPage);
+}
+
+// The best sharing by hand: in pages of 2 MiB, as an arena is.
+void* make_memfd(int fd, std::size_t bytes) {
+  if (ftruncate(fd, static_cast<off_t>(bytes)) != 0) throw std::runtime_error("ftruncate");
+  auto* memory = static_cast<std::byte*>(map_memfd(fd, bytes, PROT_READ | PROT_WRITE));
+  for (std::size_t at = 0; at < bytes; at += 2_MiB) memory[at] = std::byte{1};
+  if (madvise(memory, bytes, MADV_COLLAPSE) != 0)
+    throw std::system_error(errno, std::system_category(), "MADV_COLLAPSE of a memfd");
+  return memory;
 }
 
 const SubjectKind kHolder("holder", [](const Words& arguments) -> Answer {
@@ -47,29 +58,37 @@ std::vector<Held> all_held() {
 Holding::Holding(const Held& held) : memory(held.memory) {
   std::span<std::uint64_t> filled;
   const std::size_t count = held.bytes / sizeof(std::uint64_t);
-  if (memory == "heap" || memory == "memfd") use_small_pages();
+  if (memory == "heap") use_small_pages();
   if (memory == "arena") {
     arena = got(Arena::create({.name = "bench", .capacity = held.bytes / 4 * 5 + 4_MiB}));
     filled = {static_cast<std::uint64_t*>(arena->allocate(held.bytes)), count};
   } else if (memory == "memfd") {
     memfd = memfd_create("bench", MFD_CLOEXEC);
-    void* mapped = MAP_FAILED;
-    if (ftruncate(memfd, static_cast<off_t>(held.bytes)) == 0)
-      mapped = mmap(nullptr, held.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
-    if (mapped == MAP_FAILED) throw std::runtime_error("no memory in a memfd");
-    filled = {static_cast<std::uint64_t*>(mapped), count};
+    filled = {static_cast<std::uint64_t*>(make_memfd(memfd, held.bytes)), count};
   } else if (memory != "none") {
     heap.resize(count);
     filled = heap;
   }
   std::iota(filled.begin(), filled.end(), 1);
   words = filled;
-  if (memory == "heap" || memory == "huge") expect_pages(memory == "huge", held.bytes);
+  if (memory == "heap") expect_pages("AnonHugePages", 0);
+  if (memory == "huge") expect_pages("AnonHugePages", held.bytes);
+  if (memory == "memfd") expect_pages("ShmemPmdMapped", held.bytes);
   if (arena) {
     ref = got(publish(filled));
     got(arena->freeze());
   }
   check(reply_about(words, Part::each_page, 0), words, Part::each_page);
+}
+
+void* map_memfd(int fd, std::size_t bytes, int protection) {
+  // Pages of 2 MiB are mapped as such only at multiples of 2 MiB.
+  void* room = mmap(nullptr, bytes + 2_MiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* begin = reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(room) | (2_MiB - 1)) + 1);
+  if (room == MAP_FAILED ||
+      mmap(begin, bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+    throw std::runtime_error("a memfd cannot be mapped");
+  return begin;
 }
 
 Subject& holder(const Held& held) {

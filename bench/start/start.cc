@@ -64,6 +64,18 @@ std::vector<double> time_start(const std::string& method, Holding& holding, std:
 }
 
 void add_start() {
+  const auto add_one = [](const std::string& name, const std::string& method, const Held& held,
+                          int threads) {
+    const std::string question = fmt::format("start {} {}", method, threads);
+    add(fmt::format("start/{}/{}{}", name, held.name(), threads > 0 ? "/beside_threads" : ""),
+        [held, question](benchmark::State& state) {
+          const auto times = holder(held).ask(question);
+          state.counters["begun_ns"] = times.at(0);
+          state.counters["answered_ns"] = times.at(1);
+          return times.at(2);
+        });
+  };
+  add_one("bare_fork_again", "bare_fork", {"none", 0}, 0);
   for (const std::string& method :
        words_of("fork forkserver spawn bare_fork vfork posix_spawn thread")) {
     const bool is_ours = method == "fork" || method == "forkserver" || method == "spawn";
@@ -74,14 +86,7 @@ void add_start() {
         if (held.memory == (is_ours ? "memfd" : "arena")) continue;
         const bool is_copied = !inherits && (held.memory == "heap" || held.memory == "huge");
         if (is_copied && (held.bytes > 1_GiB || threads > 0)) continue;
-        const std::string question = fmt::format("start {} {}", method, threads);
-        add(fmt::format("start/{}/{}{}", method, held.name(), threads > 0 ? "/beside_threads" : ""),
-            [held, question](benchmark::State& state) {
-              const auto times = holder(held).ask(question);
-              state.counters["begun_ns"] = times.at(0);
-              state.counters["answered_ns"] = times.at(1);
-              return times.at(2);
-            });
+        add_one(method, method, held, threads);
       }
     }
   }

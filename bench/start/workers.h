@@ -28,13 +28,16 @@ using WordsOfData = std::span<const std::uint64_t>;
 //   arena  a frozen arena in 2 MiB pages
 //   heap   glibc's malloc, in 4 KiB pages
 //   huge   glibc's malloc, in 2 MiB pages by GLIBC_TUNABLES=glibc.malloc.hugetlb=1
-//   memfd  a memfd mapped MAP_SHARED, in 4 KiB pages: sharing by hand
+//   memfd  a memfd mapped MAP_SHARED, in 2 MiB pages: sharing by hand
 struct Held {
   std::string memory;
   std::size_t bytes;
 
   std::string name() const;  // "none", or as "arena/4GiB"
 };
+
+// Maps one MAP_SHARED, for pages of 2 MiB.  Throws if that fails.
+void* map_memfd(int fd, std::size_t bytes, int protection);
 
 // Nothing, and every memory with 64 MiB and 4 GiB.
 std::vector<Held> all_held();

@@ -65,8 +65,17 @@ class PagesTest(unittest.TestCase):
         results = rows(ROOT / "README.md", "Results")
         self.assertEqual(results, rows(ROOT / "docs/explanation/performance.md", "In short"))
         after, before = re.search(r"\*\*(\d+ MiB) instead of (\d+ MiB)\*\*", (ROOT / "README.md").read_text()).groups()
-        self.assertIn(f"| {before}, ", results[1])
-        self.assertIn(f"| {after}, ", results[1])
+        self.assertIn(f"| {before} | {after} |", results[1])
+
+    def test_guides_have_the_figures_of_the_benchmarks(self):
+        page = (ROOT / "docs/explanation/performance.md").read_text()
+        for name in ("start-method", "channel"):
+            guide = (ROOT / f"docs/how-to/choose-a-{name}.md").read_text().split("\n## What holds\n")[0]
+            figures = re.findall(r"\b[\d.,]+ (?:ns|µs|ms|MiB)\b", guide)
+            self.assertGreater(len(figures), 3)
+            for figure in figures:
+                with self.subTest(guide=name, figure=figure):
+                    self.assertRegex(page, rf"(?<![\d.]){re.escape(figure)}")
 
     def test_pages_are_short(self):
         for page in PAGES:
