@@ -88,7 +88,7 @@ int main(int count, char** arguments) {
     object[0] = 1;
     object[1] = to(type);
   }
-  usleep(100000);  // The program is seen by now.
+  usleep(500000);  // The program is seen by now, also by a slow measurement.
   const pid_t child = fork();
   if (child == 0) {
     for (size_t i = 0; i < pages; i++) memory[i * kPage] = 2;
