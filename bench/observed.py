@@ -209,7 +209,6 @@ def http(build, quick, _families):
                                       "200" if quick else "2000"], check=True, stdout=subprocess.PIPE).stdout)
     for version, run in runs.items():
         yield f"server/http/{version}", "pss_bytes", run["memory_bytes"]
-        yield f"server/http/{version}", "peak_pss_bytes", run["peak_memory_bytes"]
 
 
 if __name__ == "__main__":

@@ -252,8 +252,9 @@ def add_others(page):
     page.section("channel", "Between processes on CPUs of their own; a first turn compares every byte. *Blocks*: calls that sleep if they",
                  "must (a channel spins before it sleeps); *spins*: calls that return at once, again and again. *Rate*: time a",
                  "message; *trip*: there and back, median; *woken*: from the send until a receiver that slept has it.")
-    columns = {"rate_64B_blocks": "64 B rate, blocks", "rate_64B_spins": "spins", "rate_1MiB_blocks": "1 MiB rate", "trip_64B_blocks": "64 B trip, blocks", "trip_64B_spins": "spins",
-               "trip_1MiB_blocks": "1 MiB trip", "wake_64B": "woken"}
+    columns = {"rate_64B_blocks": "64 B rate, blocks", "rate_64B_spins": "spins", "rate_1MiB_blocks": "1 MiB rate",
+               "trip_64B_blocks": "64 B trip, blocks", "trip_64B_spins": "spins", "trip_1MiB_blocks": "1 MiB trip",
+               "wake_64B": "woken"}
     page.grid(WAYS, columns, lambda way, column: page.cell(f"channel/{column}/{way}"))
     page.section("measuring", "Time of a copied page in the watched process; of the first touch of a page by another process; and of a",
                  "round without faults. perf: `perf record -e page-faults -c 1`; bpftrace: it counts page faults. The last",

@@ -53,8 +53,8 @@ struct Incoming {
   }
 };
 
-// Two processes, each on a CPU of its own where there are enough, one of which sends: at first to
-// compare all and use every slot, then for the time.
+// A sender and a receiver, each a process on a CPU of its own where there are enough.  The first
+// turn compares all and uses every slot, the second is timed.
 class Traffic {
  public:
   // `count` messages are sent, or answered.

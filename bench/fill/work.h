@@ -47,15 +47,15 @@ class FillWork {
   // writing all of it.
   double measure() {
     if (churns_) return in_threads(&FillWork::churn);
-    const std::size_t huge = backend_.huge_bytes();
-    const std::size_t resident = proc_bytes("/proc/self/smaps_rollup", "Rss");
+    const std::size_t huge_before = backend_.huge_bytes();
+    const std::size_t resident_before = proc_bytes("/proc/self/smaps_rollup", "Rss");
     const double took = in_threads(&FillWork::fill);
-    const std::size_t most = amount_ / 10 * 9;
-    if (proc_bytes("/proc/self/smaps_rollup", "Rss") - resident < most)
+    const std::size_t least = amount_ / 10 * 9;
+    if (proc_bytes("/proc/self/smaps_rollup", "Rss") < resident_before + least)
       throw std::runtime_error("the filled memory is not new");
-    const std::size_t gained = backend_.huge_bytes() - huge;
-    if (huge_ ? gained < most : gained != 0)
-      throw std::runtime_error(std::to_string(gained >> 20U) + " MiB are in 2 MiB pages");
+    const std::size_t huge = backend_.huge_bytes();
+    if (huge_ ? huge < huge_before + least : huge != huge_before)
+      throw std::runtime_error(std::to_string(huge >> 20U) + " MiB are in 2 MiB pages");
     return took;
   }
 
