@@ -58,7 +58,7 @@ double compute(std::byte* memory, std::size_t count) {
 }
 
 // Answers a question with the median of three times.
-const SubjectKind kMeasured("measured", [](const Words& arguments) -> Answer {
+const SubjectKind measured_kind("measured", [](const Words& arguments) -> Answer {
   use_small_pages();
   const std::string work = arguments.at(0);
   const std::size_t count = std::stoull(arguments.at(1));
@@ -75,7 +75,7 @@ const SubjectKind kMeasured("measured", [](const Words& arguments) -> Answer {
 });
 
 // Until the process ends.
-const SubjectKind kEmptyProbes("empty_probes", [](const Words&) -> Answer {
+const SubjectKind empty_probes_kind("empty_probes", [](const Words&) -> Answer {
   empty_probes_bpf* skeleton = empty_probes_bpf__open_and_load();
   if (skeleton == nullptr || empty_probes_bpf__attach(skeleton) != 0)
     throw std::runtime_error("the empty programs cannot be attached: is this root?");

@@ -105,22 +105,22 @@ class ChannelLine final : public Line {
   explicit ChannelLine(const Shape& shape)
       : spins_(shape.spins),
         channel_(got(Channel<Sent>::create(
-            {.slots = shape.slots(), .memory = by_value ? 0 : memory(shape)}))) {}
+            {.slots = shape.slots(), .memory = kByValue ? 0 : memory(shape)}))) {}
 
   void send(Message message) override {
-    if constexpr (by_value) send_as(value_of(message));
+    if constexpr (kByValue) send_as(value_of(message));
     else send_as(message);
   }
   Message receive() override {
-    if constexpr (!by_value) received_ = {};  // before one more: the sender may need its memory
+    if constexpr (!kByValue) received_ = {};  // before one more: the sender may need its memory
     received_ =
         spins_ ? insist([this] { return channel_.try_receive(); }) : got(channel_.receive());
-    if constexpr (by_value) return received_;
+    if constexpr (kByValue) return received_;
     else return std::as_const(received_).span();
   }
 
  private:
-  static constexpr bool by_value = std::is_same_v<Sent, Value>;
+  static constexpr bool kByValue = std::is_same_v<Sent, Value>;
 
   // For as many as are queued elsewhere, and one in the receiver's hand.
   static std::size_t memory(const Shape& shape) {

@@ -31,14 +31,14 @@ struct Malloc {
   static std::size_t huge_bytes() { return proc_bytes("/proc/self/smaps_rollup", "AnonHugePages"); }
 };
 
-const SubjectKind kFill("fill", fill_answer<Malloc>);
-const SubjectKind kFillArena("fill_arena", fill_answer<InArena>);
+const SubjectKind fill_kind("fill", fill_answer<Malloc>);
+const SubjectKind fill_arena_kind("fill_arena", fill_answer<InArena>);
 
 // A second arena's memory would stay in pages of 4 KiB.
 constexpr const char* kGlibcHuge = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1";
 
 // Name, part of the file that malloc is in, and variables: always, and for pages of 2 MiB.
-const std::vector<std::array<std::string, 4>> kAllocators = {
+const std::vector<std::array<std::string, 4>> allocators = {
     {"arena", "libc.so", "", ""},
     {"scope", "bench_scope", "", ""},
     {"glibc", "libc.so", "", kGlibcHuge},
@@ -57,7 +57,7 @@ void add_fill() {
     for (const std::string threads : {"1", "2"}) {
       for (const std::string pages : {"4K", "2M"}) {
         if (pattern == "churn" && pages == "2M") continue;  // its blocks fill 250 KiB
-        for (const auto& [name, library, always, for_huge_pages] : kAllocators) {
+        for (const auto& [name, library, always, for_huge_pages] : allocators) {
           const std::string amount = pattern == "churn" ? operations : bytes;
           if (name == "glibc_again" && pages == "2M") continue;
           const Words words =

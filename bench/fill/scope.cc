@@ -19,7 +19,7 @@ struct Scope {
   Arena arena;
 };
 
-const SubjectKind kFill("fill", fill_answer<Scope>);
+const SubjectKind fill_kind("fill", fill_answer<Scope>);
 
 }  // namespace
 }  // namespace cowshed::bench

@@ -28,7 +28,7 @@ void* make_memfd(int fd, std::size_t bytes) {
   return memory;
 }
 
-const SubjectKind kHolder("holder", [](const Words& arguments) -> Answer {
+const SubjectKind holder_kind("holder", [](const Words& arguments) -> Answer {
   const auto holding =
       std::make_shared<Holding>(Held{arguments.at(0), std::stoull(arguments.at(1))});
   return [holding](const Words& question) -> std::vector<double> {

@@ -106,7 +106,7 @@ std::vector<double> measure_objects(const std::string& how, std::size_t bytes) {
   return read_by_all(nodes);
 }
 
-const SubjectKind kObjects("objects", [](const Words& arguments) -> Answer {
+const SubjectKind objects_kind("objects", [](const Words& arguments) -> Answer {
   return [arguments](const Words&) {
     return measure_objects(arguments.at(0), std::stoull(arguments.at(1)));
   };

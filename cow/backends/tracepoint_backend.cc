@@ -27,9 +27,6 @@ constexpr std::uint64_t kUnchangedNs = 10'000'000'000;
 
 constexpr std::chrono::milliseconds kShortestInterval{10};
 constexpr std::chrono::milliseconds kLongestInterval{1000};
-// Between takings of samples of copies, while they are few and of known processes.
-constexpr std::chrono::milliseconds kKnownInterval{50};
-constexpr std::size_t kManyPending = 50;
 // Snapshots take at most a twentieth of the time, and scans a 200th.
 constexpr std::uint64_t kCostShare = 20;
 constexpr std::uint64_t kScansShare = 200;
@@ -180,8 +177,7 @@ std::chrono::milliseconds TracepointBackend::interval() const {
 
 std::optional<std::chrono::milliseconds> TracepointBackend::pending_interval() const {
   if (!pending_) return std::nullopt;
-  const bool is_urgent = taken_meanwhile_ >= kManyPending || profiler_->is_waiting();
-  return is_urgent ? kShortestInterval : kKnownInterval;
+  return kShortestInterval;
 }
 
 // A process with samples that is in no snapshot yet may have ended by the next one.  So the next

@@ -71,7 +71,7 @@ bool TreeMemoryMeter::is_due() {
   const std::uint64_t peak = memory_->peak_pss_bytes;
   const std::uint64_t at_most = memory_->pss_bytes + grown_.value_or(0);
   if (at_most > peak + peak / kMargin && peaks_.is_left(now)) return true;
-  return at_most > peak + peak / kSmall && now - rests_since_ns_ > rest_ns_ && rests_.is_left(now);
+  return at_most > peak + peak / kSmall && now - rests_since_ns_ > kRestNs && rests_.is_left(now);
 }
 
 void TreeMemoryMeter::sample(const ProcFiles& proc, const std::vector<TreeProcess>& tree) {
@@ -106,7 +106,6 @@ void TreeMemoryMeter::read(const ProcFiles& proc, const std::vector<TreeProcess>
   pace_.ran(end, took);
   peaks_.spend(end, took);
   rests_.spend(end, took);
-  rest_ns_ = std::clamp(kRestFactor * took, kLeastRestNs, kMostRestNs);
   if (now.processes == 0) return;
   now.peak_pss_bytes = now.pss_bytes;
   if (memory_ && memory_->peak_pss_bytes >= now.pss_bytes) {

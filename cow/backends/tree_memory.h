@@ -25,10 +25,9 @@ struct TreeProcess {
 
 // Sums the memory of a process tree (PSS): every 100 ms while it changes, else every 5 s, for at
 // most a 400th of one CPU's time; when it may exceed its peak by a tenth, for 50 ms at first and an
-// 800th of the time; and when it may exceed it by a 100th but has hardly grown for 40 times as long
-// as a reading takes, for 500 ms at first and a 200th of the time.  How much it may have grown
-// since follows from the copies and from each process's resident memory, which is cheap to read:
-// for 20 ms at first and a 400th of the time.
+// 800th of the time; and when it may exceed it by a 100th but no longer grows, for 500 ms at first
+// and a 200th of the time.  How much it may have grown since follows from the copies and from each
+// process's resident memory, which is cheap to read: for 20 ms at first and a 400th of the time.
 class TreeMemoryMeter {
  public:
   // Reads the memory of the tree if it is time to.
@@ -60,9 +59,7 @@ class TreeMemoryMeter {
   static constexpr std::uint64_t kFirstPeaksNs = 50'000'000;
   static constexpr std::uint64_t kRestsShare = 200;
   static constexpr std::uint64_t kFirstRestsNs = 500'000'000;
-  static constexpr std::uint64_t kRestFactor = 40;
-  static constexpr std::uint64_t kLeastRestNs = 50'000'000;
-  static constexpr std::uint64_t kMostRestNs = 1'000'000'000;
+  static constexpr std::uint64_t kRestNs = 50'000'000;
   static constexpr std::uint64_t kLooksShare = 400;
   static constexpr std::uint64_t kFirstLooksNs = 20'000'000;
 
@@ -76,7 +73,6 @@ class TreeMemoryMeter {
   // Since the last read, by the processes that are alive; nullopt: not known.
   std::optional<std::uint64_t> grown_;
   std::uint64_t rests_since_ns_ = 0;
-  std::uint64_t rest_ns_ = kLeastRestNs;
   std::uint64_t grown_then_ = 0;
   std::map<std::uint64_t, Known> known_;
   std::optional<TreeMemory> memory_;
