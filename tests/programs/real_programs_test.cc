@@ -367,12 +367,12 @@ INSTANTIATE_TEST_SUITE_P(All, Servers, ::testing::ValuesIn(servers()),
 
 using PythonFork = Programs<kPython>;
 
-// A list of 300,000 strings, and a child.
+// A list of 300,000 strings, and a child.  A sanitized cowtop needs the time to read the mappings.
 Command python(const std::string& before_fork, const std::string& in_child) {
   return {kPython, "-c",
-          "import gc, os\n"
+          "import gc, os, time\n"
           "items = [str(i) + 'x' * 10 for i in range(300000)]\n" +
-              before_fork + "\npid = os.fork()\nif pid == 0:\n" + in_child +
+              before_fork + "\ntime.sleep(0.5); pid = os.fork()\nif pid == 0:\n" + in_child +
               "    os._exit(0)\nos.waitpid(pid, 0)\n"};
 }
 

@@ -7,6 +7,7 @@ import unittest
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 COUNT = os.environ.get("COWSHED_GENERATIONS", "1000")
+HUGE_PAGE = 2048 / (0.9 * int(COUNT))  # KiB a generation, when either has one more
 
 
 def growth(mode):
@@ -21,7 +22,7 @@ class GenerationsTest(unittest.TestCase):
     def test_grows_as_without(self):
         plain, frozen = growth("plain"), growth("cowshed")
         print(f"{plain} KiB a generation, frozen {frozen}")
-        self.assertLess(frozen, 1.1 * plain)
+        self.assertLess(frozen, 1.1 * plain + HUGE_PAGE)
 
 
 if __name__ == "__main__":
