@@ -15,6 +15,7 @@
 #include <httplib.h>
 #include <map>
 #include <memory>
+#include <ranges>
 #include <string>
 #include <string_view>
 #include <sys/wait.h>
@@ -105,8 +106,8 @@ void answer_search(const Catalogue& catalogue, const httplib::Request& request,
     return std::tie(b->installed_size, a->name) < std::tie(a->installed_size, b->name);
   });
   std::string answer = std::to_string(packages.size()) + " packages\n";
-  packages.resize(std::min<std::size_t>(packages.size(), 20));
-  for (const Ptr<Package>& package : packages) answer += package->name + "\n";
+  for (const Ptr<Package>& package : packages | std::views::take(20))
+    answer += package->name + "\n";
   response.set_content(answer, "text/plain");
 }
 

@@ -172,8 +172,10 @@ void read_struct(const Json& json, const std::string& path, T& value);
 template <class T>
 void read_json(const Json& json, const std::string& path, T& value) {
   if constexpr (IsOptional<T>::value) {
-    value.reset();
-    if (!json.is_null()) read_json(json, path, value.emplace());
+    if (json.is_null()) return value.reset();
+    typename T::value_type read{};
+    read_json(json, path, read);
+    value = std::move(read);
   } else if constexpr (IsVector<T>::value) {
     if (!json.is_array()) throw_not(path, "an array");
     value.clear();
