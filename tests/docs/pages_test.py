@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Reads README and docs: every link leads to a file and a heading, every option that they name is one
-that a test uses, no page is over 250 lines, and sentences are short: ROOT=FOLDER python3 pages_test.py"""
+that a test uses, figures and an example's difference are those of their sources, no page is over 250
+lines, and sentences are short: ROOT=FOLDER python3 pages_test.py"""
 
 import os
 import pathlib
 import re
+import subprocess
 import unittest
 
 ROOT = pathlib.Path(os.environ["ROOT"])
@@ -56,6 +58,13 @@ class PagesTest(unittest.TestCase):
             named = {option for code in CODE.findall(page.read_text()) for option in OPTION.findall(code)}
             with self.subTest(page=page.name):
                 self.assertEqual(named - used - OF_OTHER_PROGRAMS - BY_HAND, set())
+
+    def test_the_example_shows_its_difference(self):
+        diff = subprocess.run(["diff", "-u", "--label", "before.cc", "--label", "after.cc", "before.cc", "after.cc"],
+                              cwd=ROOT / "docs/examples/http_server", capture_output=True, text=True)
+        self.assertEqual(diff.returncode, 1, diff.stderr)
+        self.assertIn("```diff\n" + diff.stdout + "```\n",
+                      (ROOT / "docs/examples/http_server/README.md").read_text())
 
     def test_readme_has_the_figures_of_the_benchmarks(self):
         def rows(page, heading):
