@@ -23,7 +23,7 @@ def median(sittings):
 
 
 def interval(data, statistic=lambda figure: figure, times=400):
-    """95 % interval of an estimate by bootstrap.  Resamples sittings, the same of all rows, and values in each."""
+    """95 % of a bootstrap of an estimate.  Resamples sittings, the same of all rows, and values in each."""
     choose = random.Random(1).choices
     found = []
     for _ in range(times):
@@ -56,7 +56,10 @@ class Page:
         return self.results.get((self.sized(name), metric))
 
     def cell(self, name, metric="time_ns", nice=nice_time):
-        return nice(median(sittings)) if (sittings := self.get(name, metric)) else ""
+        if not (sittings := self.get(name, metric)):
+            return ""
+        low, high = interval([sittings])
+        return "~" * (high > 2 * low) + nice(median(sittings))
 
     def pss(self, name, metric="pss_bytes"):
         return self.cell(name, metric, lambda count: f"{count / 2**20:,.0f} MiB")
@@ -80,16 +83,16 @@ class Page:
         return data
 
     def judge(self, claim):
-        """Measured, low, high and verdict: met if the whole interval keeps the limit, missed if none of it does."""
+        """Measured, as text, and the verdict: met if the whole interval keeps the limit, missed if none of it does."""
         data = self.rows(claim.rows, claim.metric)
         statistic, limit = STATISTICS[claim.statistic], float(claim.limit.split()[-1])
         figure, (low, high) = estimate(data, statistic), interval(data, statistic)
         if claim.statistic == "extra" and interval(data[1:], lambda none, empty: empty - none)[0] <= 0:
-            return figure, low, high, "close"  # what it is compared to is lost in the noise
+            return "both are lost in the noise", "close"
         margin = 0.01 if claim.statistic == "ratio" else 0
         below, above = high * (1 + margin) <= limit, low * (1 - margin) >= limit
         met, missed = (below, above) if claim.limit.startswith("at most") else (above, below)
-        return figure, low, high, "met" if met else "missed" if missed else "close"
+        return f"{figure:.3g} [{low:.3g}, {high:.3g}]", "met" if met else "missed" if missed else "close"
 
 
 STATISTICS = {
@@ -156,7 +159,8 @@ WAYS = {"channel": "`Channel<Bytes>`", "values": "`Channel` of values", "pipe": 
         "zeromq": "ZeroMQ, ipc", "bare": "bare memory and futex", "python_pipe": "Python Pipe",
         "python_simple_queue": "Python SimpleQueue", "python_queue": "Python Queue"}
 HOLDINGS = {"none": "nothing", "mapped/SMALL": "mapped SMALL", "mapped/LARGE": "mapped LARGE", "heap/SMALL": "heap SMALL",
-            "heap/LARGE": "heap LARGE", "huge/LARGE": "heap LARGE, 2 MiB pages", "none/beside_threads": "nothing, threads",
+            "heap/LARGE": "heap LARGE", "huge/SMALL": "heap SMALL, 2 MiB pages", "huge/LARGE": "heap LARGE, 2 MiB pages",
+            "none/beside_threads": "nothing, threads",
             "mapped/LARGE/beside_threads": "mapped LARGE, threads"}
 OBSERVERS = {"none": "unwatched", "empty_probes": "empty BPF programs",
              "cowtop": "cowtop", "perf": "perf", "bpftrace": "bpftrace"}
@@ -164,18 +168,20 @@ OBSERVERS = {"none": "unwatched", "empty_probes": "empty BPF programs",
 
 def short(page):
     """The README's rows: what, before, after."""
-    fork = [page.cell(f"fork/{memory}/LARGE") for memory in ("heap", "huge", "arena")]
+    fork = [page.cell(f"fork/{memory}/LARGE") for memory in ("heap", "huge", "memfd", "arena")]
     trip = "channel/trip_64B_spins/"
     return [
         ("HTTP server, 4 workers: all memory (PSS)", page.pss("server/http/before"), page.pss("server/http/after")),
-        ("64 MiB of `shared_ptr`s' objects, 8 workers that read them: all memory (PSS)",
+        ("64 MiB of `shared_ptr`s' objects, 8 workers that copy each pointer and read: all memory (PSS)",
          f"{page.pss('memory/objects/heap_shared_ptr/8')}; {page.pss('memory/objects/heap_immortal_ptr/8')} with `ImmortalPtr`",
          f"{page.pss('memory/objects/arena_immortal_ptr/8')} with `ImmortalPtr` in an arena"),
-        ("`fork()` with 4 GiB of data", f"{fork[0]}; {fork[1]} in 2 MiB heap pages", fork[2]),
+        ("`fork()` with 4 GiB of data", f"{fork[0]}; {fork[1]} in 2 MiB heap pages; {fork[2]} in a memfd by hand",
+         f"{fork[3]} in an arena"),
         ("64 B to another process and back, both spin", f"pipe {page.cell(trip + 'pipe')}; for one sender and one receiver, "
-         f"Boost's spsc_queue {page.cell(trip + 'boost_spsc')}", page.cell(trip + "values")),
-        ("**A loss:** free and allocate a small block", f"mimalloc {page.cell('churn/mimalloc/4K/1')}",
-         f"malloc in an `ArenaScope` {page.cell('churn/scope/4K/1')}; glibc {page.cell('churn/glibc/4K/1')}"),
+         f"Boost's spsc_queue {page.cell(trip + 'boost_spsc')}", f"`Channel` of values {page.cell(trip + 'values')}"),
+        ("**A loss** to mimalloc: free and allocate a small block",
+         "; ".join(f"{rival} {page.cell(f'churn/{rival}/4K/1')}" for rival in _RIVALS),
+         f"malloc in an `ArenaScope` {page.cell('churn/scope/4K/1')}"),
     ]
 
 
@@ -191,13 +197,11 @@ def machine():
 
 
 def add_claims(page):
-    judged = [(claim, page.judge(claim)) for claim in CLAIMS]
-    page.section("What is claimed", "A claim is *met* if the whole 95 % interval keeps the limit, *missed* if none of it does,",
-                 "else *close*. *Against*: a ratio of times, unless it says otherwise; within 1 % of its limit it is close.",
-                 "1.053 is 95 % of the other's speed. The interval is from a bootstrap over sittings, and values in them.")
+    page.section("What is claimed", "A claim is *met* if the whole interval keeps the limit, *missed* if none of it does, else *close*.",
+                 "*Against* means a ratio, mostly of times; within 1 % of its limit it is close too. 1.053 is 95 % of the other's",
+                 "speed. An interval is 95 % of a bootstrap over two or three sittings: hardly more than their range.")
     page.table(["claim", "limit", "measured", "verdict"],
-               [(claim.what, f"{claim.limit} {claim.unit}".strip(),
-                 f"{figure:.3g} [{low:.3g}, {high:.3g}]", verdict) for claim, (figure, low, high, verdict) in judged])
+               [(claim.what, f"{claim.limit} {claim.unit}".strip(), *page.judge(claim)) for claim in CLAIMS])
 
 
 def start_row(page, method, holding):
@@ -209,10 +213,9 @@ def add_start(page):
     page.section("fork", f"The call in the parent, which holds one array. Without data it takes {page.cell('fork/none')}.")
     page.grid(MEMORIES, {"SMALL": "SMALL", "LARGE": "LARGE"}, lambda *at: page.cell("fork/{}/{}".format(*at)))
     page.section("start", "From the call until the worker has answered a question about the data and has been reaped. In",
-                 "brackets: until its first line. *Heap*: `fork` inherits it. Other workers get a copy, through a pipe, as",
-                 "an argument or pickled; more than 1 GiB is left out. *Mapped*: an arena, a memfd, both in 2 MiB pages, or",
-                 "Python's `shared_memory`. *Threads*: beside 32 threads that wake up each millisecond; `Start::fork`",
-                 "refuses that.")
+                 "brackets: until its first line. *Heap*: `fork` inherits it. Other workers get a copy, through a pipe, as an",
+                 "argument or pickled; more than 1 GiB is left out. *Mapped*: an arena, a memfd, both in 2 MiB pages, or Python's",
+                 "`shared_memory`. *Threads*: beside 32 threads that wake up each millisecond; `Start::fork` refuses that.")
 
     def times(method, holding):
         row = start_row(page, method, holding)
@@ -221,9 +224,9 @@ def add_start(page):
     page.grid(METHODS, HOLDINGS, times)
     page.section("memory", "PSS of all processes once each worker has read all the data, and the time from the first start until",
                  "then. Page tables are not in PSS: with 64 workers and 4 GiB in an arena they take "
-                 f"{page.pss('memory/fork/arena/LARGE/64', 'page_table_bytes')}. 8 workers read no 4 GiB in 4 KiB pages.")
-    shown = ["fork/arena/SMALL", "bare_fork/memfd/SMALL", "bare_fork/heap/SMALL", "posix_spawn/memfd/SMALL",
-             "posix_spawn/heap/SMALL", "python_fork/list/SMALL", "python_spawn/list/SMALL", "python_fork/shared_memory/SMALL",
+                 f"{page.pss('memory/fork/arena/LARGE/64', 'page_table_bytes')}. No row has 8 workers that read 4 GiB in 4 KiB pages.")
+    shown = ["fork/arena/SMALL", "bare_fork/memfd/SMALL", "bare_fork/heap/SMALL", "bare_fork/huge/SMALL",
+             "posix_spawn/memfd/SMALL", "posix_spawn/heap/SMALL", "posix_spawn/huge/SMALL", "python_fork/list/SMALL", "python_spawn/list/SMALL", "python_fork/shared_memory/SMALL",
              "fork/arena/LARGE", "forkserver/arena/LARGE", "spawn/arena/LARGE", "bare_fork/memfd/LARGE",
              "bare_fork/huge/LARGE", "thread/heap/LARGE"]
     names = {}
@@ -237,8 +240,8 @@ def add_start(page):
 def add_others(page):
     page.section("fill", "ns to free and allocate a block of 16 to 128 bytes (*churn*), or to allocate and write it (*fill*), by fresh",
                  "processes of 1 and 2 threads. Arena: `Arena::allocate()`; scope: malloc in an `ArenaScope`. 2 MiB pages:",
-                 "`MALLOC_CONF=thp:always`, `MIMALLOC_LARGE_OS_PAGES=1` with `EAGER_COMMIT_DELAY=0`, `glibc.malloc.hugetlb=1` with",
-                 "`arena_max=1`: else second threads fill 4 KiB pages. That the filled memory is new, and its pages, are checked.")
+                 "`MALLOC_CONF=thp:always`, `MIMALLOC_LARGE_OS_PAGES=1` with `MIMALLOC_EAGER_COMMIT_DELAY=0`, `glibc.malloc.hugetlb=1`",
+                 "with `glibc.malloc.top_pad=33554432`. Each run checks that what it has filled is new, and is in these pages.")
     page.grid({f"{pattern}/{{}}/{pages}/{threads}": f"{pattern}, {threads}, {pages}"
                for pattern in ("churn", "fill") for threads in (1, 2) for pages in (("4K",) if pattern == "churn" else ("4K", "2M"))},
               {way: way for way in ("arena", "scope", "glibc", "jemalloc", "mimalloc")},
@@ -251,9 +254,10 @@ def add_others(page):
               lambda chain, how: page.cell(f"deref/{how}{chain}", "use_s", lambda s: nice_time(1e9 * s)))
     page.section("channel", "Between processes on CPUs of their own; a first turn compares every byte. *Blocks*: calls that sleep if they",
                  "must (a channel spins before it sleeps); *spins*: calls that return at once, again and again. *Rate*: time a",
-                 "message; *trip*: there and back, median; *woken*: from the send until a receiver that slept has it.")
-    columns = {"rate_64B_blocks": "64 B rate, blocks", "rate_64B_spins": "spins", "rate_1MiB_blocks": "1 MiB rate",
-               "trip_64B_blocks": "64 B trip, blocks", "trip_64B_spins": "spins", "trip_1MiB_blocks": "1 MiB trip",
+                 "message; *trip*: there and back, median; *woken*: from the send until a receiver that slept has it. ZeroMQ: PUSH",
+                 "and PULL, which may queue 100,000 messages of 64 B, Boost and channels 1,024; its own thread shares the CPU.")
+    columns = {"rate_64B_blocks": "64 B rate, blocks", "rate_64B_spins": "64 B rate, spins", "rate_1MiB_blocks": "1 MiB rate",
+               "trip_64B_blocks": "64 B trip, blocks", "trip_64B_spins": "64 B trip, spins", "trip_1MiB_blocks": "1 MiB trip",
                "wake_64B": "woken"}
     page.grid(WAYS, columns, lambda way, column: page.cell(f"channel/{column}/{way}"))
     page.section("measuring", "Time of a copied page in the watched process; of the first touch of a page by another process; and of a",
@@ -270,7 +274,7 @@ def add_noise(page):
     page.section("noise", "The same benchmark once more in the same run: its figure, divided by the first.")
     controls = [name for name, metric in page.results if "_again" in name and metric == "time_ns"]
     rows = [(first, page.rows(f"{name} {first}", "time_ns")) for name in controls for first in [name.replace("_again", "")]]
-    page.table(["", "again", "95 % interval"],
+    page.table(["", "again", "interval"],
                [(name, f"{estimate(data, STATISTICS['ratio']):.3g}", "[{:.3g}, {:.3g}]".format(*interval(data, STATISTICS["ratio"])))
                 for name, data in rows])
 
@@ -331,9 +335,9 @@ def write(out):
     page = Page(read_csv(out))
     page.lines = ["# Performance", "", "`./tools/bench` made this page, `results.csv` and the plots. The machine: "
                   f"{next(metric for name, metric in page.results if name == 'machine')}.",
-                  "Take the ratios: times differ between machines. All rows of a family take turns, in up to three sittings that are",
-                  "minutes apart. Figures are medians.",
-                  "[results.csv](results.csv) has each row's 95 % interval and its values.", "", "## In short"]
+                  "Take the ratios: times differ between machines. A family's rows take turns, in two or three sittings that are minutes",
+                  "apart; Python's take turns of their own; the HTTP server runs once. Figures are medians. ~ marks one whose interval's",
+                  "ends are more than a factor of two apart. [results.csv](results.csv) has all values.", "", "## In short"]
     if page.small == "4MiB":
         page.lines += ["", "Tiny sizes: nothing here says how fast anything is."]
     page.table(["", "before", "after"], short(page))

@@ -52,7 +52,7 @@ PARTS = [
     Part(["channel"], 3, program(4)),
     Part(["start"], 2, python_ways.start),
     Part(["memory"], 2, python_ways.memory),
-    Part(["channel"], 2, python_ways.channel),
+    Part(["channel"], 3, python_ways.channel),
     Part(["measuring"], 2, observed.measuring),
     Part(["own_cost"], 2, observed.own_cost),
     Part(["server"], 3, observed.server),
@@ -89,8 +89,8 @@ def main():
     parser.add_argument("--only", choices=FAMILIES)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    failed = measure_all(options.build.resolve(), options.out, options.quick, [options.only] if options.only else FAMILIES)
-    if failed:
+    wanted = [options.only] if options.only else FAMILIES
+    if failed := measure_all(options.build.resolve(), options.out, options.quick, wanted):
         sys.exit("error: " + "\nerror: ".join(failed))
     if not options.only:
         page.write(options.out)

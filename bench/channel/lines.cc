@@ -40,9 +40,8 @@ class FileLine final : public Line {
       : size_(shape.size), buffer_(std::max(size_, kRead)) {
     if (by_socket) {
       expect(socketpair(AF_UNIX, SOCK_STREAM, 0, ends_.data()) == 0, "socketpair");
-      expect(setsockopt(ends_[1], SOL_SOCKET, SO_SNDBUFFORCE, &kBuffer, sizeof kBuffer) == 0 ||
-                 setsockopt(ends_[1], SOL_SOCKET, SO_SNDBUF, &kBuffer, sizeof kBuffer) == 0,
-             "SO_SNDBUF");
+      expect(setsockopt(ends_[1], SOL_SOCKET, SO_SNDBUFFORCE, &kBuffer, sizeof kBuffer) == 0,
+             "SO_SNDBUFFORCE");  // as root
     } else {
       expect(pipe(ends_.data()) == 0, "pipe");
       expect(fcntl(ends_[1], F_SETPIPE_SZ, kBuffer) >= kBuffer, "F_SETPIPE_SZ");
@@ -237,9 +236,9 @@ class ZeroLine final : public Line {
   void open(int (*join)(void*, const char*)) {
     if (socket_ != nullptr) return;
     static void* const context = zmq_ctx_new();
-    socket_ = zmq_socket(context, ZMQ_PAIR);
-    zmq_setsockopt(socket_, ZMQ_SNDHWM, &most_, sizeof most_);
-    zmq_setsockopt(socket_, ZMQ_RCVHWM, &most_, sizeof most_);
+    socket_ = zmq_socket(context, join == zmq_bind ? ZMQ_PULL : ZMQ_PUSH);
+    for (const int limit : {ZMQ_SNDHWM, ZMQ_RCVHWM})
+      expect(zmq_setsockopt(socket_, limit, &most_, sizeof most_) == 0, "ZeroMQ");
     // Large messages do not go back to the kernel, to be faulted in again.
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);

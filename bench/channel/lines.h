@@ -33,7 +33,7 @@ class Line {
 
 // `way` is channel, values (Channel of std::array, of 64 bytes), pipe, socketpair, boost_queue
 // (interprocess::message_queue), boost_spsc (lockfree::spsc_queue, of 64 bytes, spins), zeromq
-// (PAIR over ipc://) or bare (a store, and FUTEX_WAKE unless it spins; one message at a time).
+// (PUSH and PULL over ipc://) or bare (a store, and FUTEX_WAKE unless it spins; one at a time).
 std::unique_ptr<Line> make_line(const std::string& way, const Shape& shape);
 
 }  // namespace cowshed::bench

@@ -41,8 +41,8 @@ struct Malloc {
 const SubjectKind fill_kind("fill", fill_answer<Malloc>);
 const SubjectKind fill_arena_kind("fill_arena", fill_answer<InArena>);
 
-// A second arena's memory would stay in pages of 4 KiB.
-constexpr const char* kGlibcHuge = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1";
+// A second arena asks for huge pages only where it grows by 2 MiB or more.
+constexpr auto kGlibcHuge = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.top_pad=33554432";
 
 // Name, part of the file that malloc is in, and variables: always, and for pages of 2 MiB.
 const std::vector<std::array<std::string, 4>> allocators = {

@@ -20,8 +20,7 @@ constexpr int kData = 101;
 void say_and_stay(int socket, const Reply& reply) {
   if (write(socket, &reply, sizeof reply) != sizeof reply) return;
   char nothing = 0;
-  while (read(socket, &nothing, 1) > 0) {
-  }
+  while (read(socket, &nothing, 1) > 0) continue;
 }
 
 // Both start this program again; `data` may be -1.  The PID, or -1.

@@ -1,15 +1,21 @@
 #!/usr/bin/env python3
 """Reads README and docs: every link leads to a file and a heading, every option that they name is one
 that a test uses, figures and an example's difference are those of their sources, no page is over 250
-lines, and sentences are short: ROOT=FOLDER python3 pages_test.py"""
+lines, and sentences are short: ROOT=FOLDER python3 -B pages_test.py"""
 
 import os
 import pathlib
 import re
+import shutil
 import subprocess
+import sys
+import tempfile
 import unittest
+import unittest.mock
 
 ROOT = pathlib.Path(os.environ["ROOT"])
+sys.path.insert(0, str(ROOT / "bench"))
+import page as benchmarks
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
@@ -65,6 +71,13 @@ class PagesTest(unittest.TestCase):
         self.assertEqual(diff.returncode, 1, diff.stderr)
         self.assertIn("```diff\n" + diff.stdout + "```\n",
                       (ROOT / "docs/examples/http_server/README.md").read_text())
+
+    def test_the_page_of_the_benchmarks_is_made_from_their_results(self):
+        kept = ROOT / "docs/explanation"
+        with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.object(benchmarks, "plot"):
+            shutil.copy(kept / "results.csv", folder)
+            benchmarks.write(pathlib.Path(folder))
+            self.assertEqual((pathlib.Path(folder) / "performance.md").read_text(), (kept / "performance.md").read_text())
 
     def test_readme_has_the_figures_of_the_benchmarks(self):
         def rows(page, heading):
