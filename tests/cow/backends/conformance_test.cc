@@ -4,7 +4,6 @@
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/subjects/copiers.h>
 #include <cowshed/tests/support/failure.h>
-#include <cowshed/tests/support/scale.h>
 
 // What holds for every backend, each against the same programs.
 namespace cowshed::cow {
@@ -221,13 +220,12 @@ class Conformance : public ::testing::TestWithParam<std::tuple<BackendChoice, Ca
   }
 };
 
-// What is counted is right at once.  What is sampled may be sampled too early or too late on a busy
-// machine: then once more, with more time.  A sanitized backend looks seldom.
+// What is counted is right at once.  What is sampled, or absent because /proc was not read in time,
+// may be better on a machine that is less busy: then once more, with more time.
 TEST_P(Conformance, EachFigureIsRightOrAbsent) {
   const auto& [choice, wanted] = GetParam();
   std::string found;
-  for (const int factor :
-       is_exact() ? std::vector{cowshed::test::sized(5, 25)} : std::vector{1, 5, 25}) {
+  for (const int factor : is_exact() ? std::vector{5, 25} : std::vector{1, 5, 25}) {
     const auto backend = opened(choice);
     if (!backend) GTEST_SKIP() << "no tracepoints here";
     std::vector<std::string> command = wanted.command;
@@ -236,7 +234,7 @@ TEST_P(Conformance, EachFigureIsRightOrAbsent) {
     expect_consistent(measured);
     found = wrong_figures(measured, wanted);
     if (wanted.name == std::string("NestedWorkers")) found += wrong_sums(measured);
-    if (found.empty()) break;
+    if (found.empty() || (is_exact() && found.find("absent") == std::string::npos)) break;
   }
   EXPECT_EQ(found, "");
 }
