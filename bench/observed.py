@@ -175,7 +175,7 @@ def make_application():
 
 def load(url, seconds):
     """Requests a second, and the ns within which 99 % were answered."""
-    with urllib.request.urlopen(url) as answer:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url) as answer:
         length = int(answer.read())
     said = subprocess.run(["wrk", "-t1", "-c2", f"-d{seconds}s", "--latency", url], check=True, stdout=subprocess.PIPE, text=True).stdout
     [(late, unit)] = re.findall(r"99%\s+([\d.]+)(us|ms|s)", said)

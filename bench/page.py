@@ -224,7 +224,7 @@ def add_start(page):
     page.grid(METHODS, HOLDINGS, times)
     page.section("memory", "PSS of all processes once each worker has read all the data, and the time from the first start until",
                  "then. Page tables are not in PSS: with 64 workers and 4 GiB in an arena they take "
-                 f"{page.pss('memory/fork/arena/LARGE/64', 'page_table_bytes')}. Whichever row first reads all of a memfd or heap of 4 GiB takes a second longer here.")
+                 f"{page.pss('memory/fork/arena/LARGE/64', 'page_table_bytes')}. The row that happens to read a holder's 4 GiB first may take much longer than the others.")
     shown = ["fork/arena/SMALL", "bare_fork/memfd/SMALL", "bare_fork/heap/SMALL", "bare_fork/huge/SMALL",
              "posix_spawn/memfd/SMALL", "posix_spawn/heap/SMALL", "posix_spawn/huge/SMALL", "python_fork/list/SMALL", "python_spawn/list/SMALL", "python_fork/shared_memory/SMALL",
              "fork/arena/LARGE", "forkserver/arena/LARGE", "spawn/arena/LARGE", "bare_fork/memfd/LARGE",
