@@ -262,6 +262,12 @@ struct Measurement {
   std::optional<SampledCopies> sampled;     // all processes together
   std::vector<ProcessCopies> processes;     // in order of start
 
+  // How the copies were counted, in a word: "inexact" if events were lost.
+  const char* precision() const {
+    if (!exact) return "sampled";
+    return lost_events.value_or(0) == 0 ? "exact" : "inexact";
+  }
+
   // All processes, including those in sums.
   std::uint64_t process_count() const {
     std::uint64_t count = 0;

@@ -92,15 +92,15 @@ struct Losses {
   std::uint64_t processes = 0;  // untracked: the table was full
   std::uint64_t arenas = 0;     // copies without the name of their arena
   std::uint64_t late = 0;       // faults after the final counts of their process
+  // Events that a program missed because BPF was running it for another task on that CPU, and that
+  // nothing else shows.
+  std::uint64_t missed = 0;
   // Faults that may be in a wrong class.  Either the mapping was not found: then reused, failed,
   // write_notify or other may be wrong.  Or the page tables are unreadable: then an absent private
   // page counts as a file copy, a first touch or other, but may be swapped in.  Not part of lost().
   std::uint64_t vma_misses = 0;
-  // Runs that BPF refused because an interrupt came during a run of the same program.  It is never
-  // a fault of a tracked task.  Not part of lost().
-  std::uint64_t missed_runs = 0;
 
-  std::uint64_t lost() const { return threads + processes + arenas + late; }
+  std::uint64_t lost() const { return threads + processes + arenas + late + missed; }
 };
 
 // The cost of the probes.

@@ -138,12 +138,15 @@ struct {
 __noinline int keep_fork(struct thread_state* child) {
   __u32 slot = 0;
   struct cowshed_sample* sample = bpf_map_lookup_elem(&new_sample, &slot);
-  if (!sample || !child) return 0;
+  struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
+  if (!sample || !child || !counts || counts->is_busy) return 0;
+  counts->is_busy = 1;
   describe_sample(sample, child, 0);
   sample->kind = COWSHED_FORK_RECORD;
   if (sample->stack_bytes > FORK_STACK_BYTES) sample->stack_bytes = FORK_STACK_BYTES;
   struct cowshed_key key = child->key;
   child->has_fork = !bpf_map_update_elem(&forks, &key, sample, BPF_ANY);
+  counts->is_busy = 0;
   return 0;
 }
 
@@ -169,16 +172,24 @@ __noinline int take_sample(struct thread_state* thread, __u32 copies) {
   struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
   if (!thread || !sample || !counts) return 0;
   if (thread->has_fork) send_fork(thread);
+  __sync_fetch_and_add(&counts->emitted, 1);
+  if (counts->is_busy) {
+    __sync_fetch_and_add(&counts->lost, 1);
+    return 0;
+  }
+  counts->is_busy = 1;
+  compiler_barrier();
   describe_sample(sample, thread, 1);
   sample->kind = COWSHED_COPY_RECORD;
   sample->copies = copies;
   __u32 stack_bytes = sample->stack_bytes;
   if (stack_bytes > COWSHED_STACK_BYTES) stack_bytes = COWSHED_STACK_BYTES;
-  counts->emitted++;
   if (bpf_ringbuf_output(&samples, sample,
                          __builtin_offsetof(struct cowshed_sample, stack) + stack_bytes, 0)) {
-    counts->lost++;
+    __sync_fetch_and_add(&counts->lost, 1);
   }
+  compiler_barrier();
+  counts->is_busy = 0;
   return 0;
 }
 
@@ -187,6 +198,16 @@ static __always_inline void sample_copy(struct thread_state* thread) {
   if (!sample_period || thread->await_exec) return;
   __u32 copies = copies_of_turn(&thread->turn);
   if (copies) take_sample(thread, copies);
+}
+
+/* The same, for a copy of which nothing is known any more. */
+static __always_inline void lose_sample(struct thread_state* thread) {
+  __u32 slot = 0;
+  if (!sample_period || thread->await_exec || !copies_of_turn(&thread->turn)) return;
+  struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
+  if (!counts) return;
+  __sync_fetch_and_add(&counts->emitted, 1);
+  __sync_fetch_and_add(&counts->lost, 1);
 }
 
 /* Some programs, such as Java's, handle very many. */

@@ -23,10 +23,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* 1. Fork, exec, exit. */
 
-/* Unlike sched_process_fork, this event includes the threads that the kernel adds to a process, for
- * io_uring and vhost. */
-SEC("tp_btf/task_newtask")
-int BPF_PROG(on_new_task, struct task_struct* child) {
+static __always_inline int track_new_task(struct task_struct* child) {
   struct task_struct* parent = bpf_get_current_task_btf();
   struct thread_state* thread = state_of(parent);
   if (!thread) return 0;
@@ -46,16 +43,20 @@ int BPF_PROG(on_new_task, struct task_struct* child) {
   return 0;
 }
 
-/* An exec renames the thread as soon as it has its new address space.  The pages that it copies
- * there, before sched_process_exec, belong to the new program. */
-SEC("tp_btf/task_rename")
-int BPF_PROG(on_rename, struct task_struct* task, const char* comm) {
-  if (task != bpf_get_current_task_btf()) return 0;
-  struct thread_state* thread = state_of(task);
-  if (!thread || thread->program == (__u64)task->mm) return 0;
-  thread->program = (__u64)task->mm;
+/* Unlike sched_process_fork, these events include the threads that the kernel adds to a process,
+ * for io_uring and vhost.  The loader chooses one. */
+SEC("tp_btf/task_newtask")
+int BPF_PROG(on_new_task, struct task_struct* child) { return track_new_task(child); }
+
+/* With interrupts off, so that no child is missed.  Before 6.4 a thread's state might not be
+ * allocated here. */
+SEC("tp_btf/sched_wakeup_new")
+int BPF_PROG(on_wakeup_new, struct task_struct* child) { return track_new_task(child); }
+
+static __noinline int begin_program(struct thread_state* thread, __u64 memory, const void* comm) {
   begin_update(thread);
-  end_fault(thread);
+  end_fault_without_page(thread);
+  thread->program = memory;
   thread->mapping.mm = 0; /* the next address space may lie where an older one lay */
   if (thread->has_fork) drop_fork(thread);
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
@@ -83,16 +84,57 @@ int BPF_PROG(on_rename, struct task_struct* task, const char* comm) {
   return 0;
 }
 
+/* An exec renames the thread as soon as it has its new address space.  The pages that it copies
+ * there, before sched_process_exec, belong to the new program.  If this event is missed, the first
+ * fault of the new program shows it. */
+SEC("tp_btf/task_rename")
+int BPF_PROG(on_rename, struct task_struct* task, const char* comm) {
+  if (task != bpf_get_current_task_btf()) return 0;
+  struct thread_state* thread = state_of(task);
+  if (!thread || thread->program == (__u64)task->mm) return 0;
+  return begin_program(thread, (__u64)task->mm, comm);
+}
+
+/* The last event in the old address space, where the page of a missed allocation can be seen. */
+SEC("tp_btf/sched_prepare_exec")
+int BPF_PROG(on_prepare_exec, struct task_struct* task) {
+  struct thread_state* thread = state_of(task);
+  if (!thread || task != bpf_get_current_task_btf()) return 0;
+  begin_update(thread);
+  end_fault_without_page(thread);
+  end_update(thread);
+  return 0;
+}
+
+static __always_inline void count_exit(struct thread_state* thread, struct task_struct* task) {
+  begin_update(thread);
+  end_fault_without_page(thread);
+  end_update(thread);
+  flush_counts(thread, task);
+  if (thread->has_fork) drop_fork(thread);
+}
+
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct* task) {
   struct thread_state* thread = state_of(task);
-  if (thread) {
-    begin_update(thread);
-    end_fault(thread);
-    end_update(thread);
-    flush_counts(thread, task);
-    if (thread->has_fork) drop_fork(thread);
-  }
+  if (thread) count_exit(thread, task);
+  return 0;
+}
+
+/* For a thread whose exit was missed. */
+static __noinline int count_missed_exit(struct thread_state* thread, struct task_struct* task) {
+  if (!thread->exited && !__sync_fetch_and_add(&thread->late_exits, 1)) count_exit(thread, task);
+  return 0;
+}
+
+/* In a softirq, so that it is not missed. */
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(on_free, struct task_struct* task) {
+  struct thread_state* thread = state_of(task);
+  if (!thread) return 0;
+  if (!thread->exited) return count_missed_exit(thread, task);
+  if (thread->pending.mode != PENDING_NONE && may_have_missed(thread))
+    __sync_fetch_and_add(&losses.missed, 1); /* it faulted after on_exit */
   return 0;
 }
 
@@ -102,7 +144,7 @@ int BPF_PROG(on_exit, struct task_struct* task) {
 static __always_inline int enter_read_fault(struct thread_state* thread) {
   if (thread->pending.mode != PENDING_NONE) {
     begin_update(thread);
-    end_fault(thread);
+    end_fault_without_page(thread);
     end_update(thread);
   }
   return 0;
@@ -139,8 +181,8 @@ static __always_inline int enter_write_fault(struct thread_state* thread, struct
                                              unsigned long address, struct pt_regs* regs,
                                              unsigned long error_code, __u32 mode) {
   begin_update(thread);
-  if (thread->exited) thread->pending.mode = PENDING_NONE; /* flush_after_exit() has counted it */
-  end_fault(thread);
+  if (thread->exited) take_back(thread);
+  end_fault_without_page(thread);
   thread->counts.write_faults++;
   if (is_refused(task, error_code, mode)) {
     count_class(thread, COWSHED_FAILED);
@@ -165,6 +207,8 @@ static __always_inline int enter_fault(unsigned long address, struct pt_regs* re
   struct task_struct* task = bpf_get_current_task_btf();
   struct thread_state* thread = state_of(task);
   if (!thread) return 0;
+  if (may_miss() && thread->program != (__u64)task->mm)
+    begin_program(thread, (__u64)task->mm, &task->comm);
   if (!is_write) return enter_read_fault(thread);
   return enter_write_fault(thread, task, address, regs, error_code, mode);
 }
@@ -181,31 +225,12 @@ int on_kernel_fault(__u64* context) {
 
 /* 3. Copy. */
 
-static __noinline int count_arena(struct thread_state* thread) {
-  struct cowshed_arena_key key = {.process = thread->key, .inode = thread->arena.inode};
-  struct cowshed_arena* arena = bpf_map_lookup_elem(&arenas, &key);
-  if (!arena) {
-    struct cowshed_arena fresh = {};
-    __builtin_memcpy(fresh.name, thread->arena.name, sizeof fresh.name);
-    bpf_map_update_elem(&arenas, &key, &fresh, BPF_NOEXIST);
-    __sync_fetch_and_add(&arenas_added, 1);
-    arena = bpf_map_lookup_elem(&arenas, &key);
-  }
-  if (arena) __sync_fetch_and_add(&arena->copied_pages, 1);
-  else __sync_fetch_and_add(&losses.arenas, 1);
-  return 0;
-}
-
 static __always_inline void count_copy(struct thread_state* thread) {
   struct pending_fault* fault = &thread->pending;
   note_copies(thread, 1);
   if (was_split(thread)) thread->counts.huge_splits++;
-  if (fault->fault_class == COWSHED_COPIED_FILE) {
-    int is_memfd = fault->traits & MAPPING_ARENA && thread->arena.name[0];
-    if (fault->traits & MAPPING_ARENA) count_arena(thread);
-    if (fault->protection && !is_memfd && was_written(thread->address))
-      thread->counts.copied_shared_file++;
-  }
+  if (fault->fault_class == COWSHED_COPIED_FILE)
+    count_file_copy(thread, fault->protection && was_written(thread->address));
   sample_copy(thread);
 }
 
@@ -235,8 +260,7 @@ int on_page_alloc(__u64* context) {
   int is_for_fault = in_pending_fault(thread, task, context);
   begin_update(thread);
   if (is_for_fault) {
-    if (thread->exited) /* takes back what flush_after_exit() has counted */
-      thread->counts.faults[thread->pending.fault_class & (COWSHED_CLASSES - 1)]--;
+    if (thread->exited) take_back(thread);
     end_fault_with_page(thread, order, gfp);
   }
   end_update(thread);
@@ -253,21 +277,27 @@ struct signal_info {
   __u64 address;
 };
 
-static __noinline int is_kept_by_parent(struct thread_state* thread, __u64 address) {
-  struct task_struct* task = bpf_get_current_task_btf();
-  struct mm_struct* mm = task->real_parent->mm;
+/* The mapping at `address`; 0: none, or unknown. */
+static __noinline struct vm_area_struct* mapping_at(struct thread_state* thread,
+                                                    struct mm_struct* mm, __u64 address) {
   struct vm_area_struct* vma = 0;
   if (!mm || walk_tree(thread, mm, address, &vma) != WALK_FOUND) return 0;
-  return BPF_CORE_READ(vma, vm_mm) == mm && address >= BPF_CORE_READ(vma, vm_start) &&
-         address < BPF_CORE_READ(vma, vm_end) && BPF_CORE_READ(vma, vm_flags) & VM_DONTCOPY;
+  int is_there = BPF_CORE_READ(vma, vm_mm) == mm && address >= BPF_CORE_READ(vma, vm_start) &&
+                 address < BPF_CORE_READ(vma, vm_end);
+  return is_there ? vma : 0;
+}
+
+static __always_inline int is_kept_by_parent(struct thread_state* thread, struct task_struct* task,
+                                             __u64 address) {
+  struct vm_area_struct* vma = mapping_at(thread, task->real_parent->mm, address);
+  return vma && BPF_CORE_READ(vma, vm_flags) & VM_DONTCOPY;
 }
 
 /* The address is mapped, but not for this access. */
-static __noinline __u32 why_not_permitted(struct thread_state* thread, __u64 address, __u64 ip) {
-  struct task_struct* task = bpf_get_current_task_btf();
-  struct mm_struct* mm = task->mm;
-  struct vm_area_struct* vma = 0;
-  if (!mm || walk_tree(thread, mm, address, &vma) != WALK_FOUND) return COWSHED_OTHER_FAILURE;
+static __always_inline __u32 why_not_permitted(struct thread_state* thread,
+                                               struct task_struct* task, __u64 address, __u64 ip) {
+  struct vm_area_struct* vma = mapping_at(thread, task->mm, address);
+  if (!vma) return COWSHED_OTHER_FAILURE;
   __u64 flags = BPF_CORE_READ(vma, vm_flags);
   if (address == ip) return flags & VM_EXEC ? COWSHED_OTHER_FAILURE : COWSHED_NOT_EXECUTABLE;
   if (flags & VM_WRITE) return COWSHED_OTHER_FAILURE;
@@ -284,10 +314,13 @@ static __always_inline int is_handled(struct task_struct* task, int signal) {
 
 static __always_inline __u32 failure_of(struct thread_state* thread, const struct signal_info* info,
                                         __u64 ip) {
+  struct task_struct* task = bpf_get_current_task_btf();
   if (info->number == SIGBUS) return COWSHED_NO_PAGE;
-  if (info->code == SEGV_ACCERR) return why_not_permitted(thread, info->address, ip);
+  if (info->code == SEGV_ACCERR) return why_not_permitted(thread, task, info->address, ip);
   if (info->code != SEGV_MAPERR) return COWSHED_OTHER_FAILURE;
-  return is_kept_by_parent(thread, info->address) ? COWSHED_NOT_INHERITED : COWSHED_NOT_MAPPED;
+  if (is_kept_by_parent(thread, task, info->address)) return COWSHED_NOT_INHERITED;
+  /* In a mapping: a guard page (MADV_GUARD_INSTALL). */
+  return mapping_at(thread, task->mm, info->address) ? COWSHED_NO_ACCESS : COWSHED_NOT_MAPPED;
 }
 
 /* The kernel raises SIGSEGV or SIGBUS inside a fault that fails: the access hit a guard page, an
@@ -321,7 +354,6 @@ struct {
 } collapses SEC(".maps");
 
 #define SCAN_SUCCEED 1 /* mm/khugepaged.c */
-#define PAGES_OF_HUGE 512
 
 SEC("tp_btf/mm_collapse_huge_page_isolate")
 int BPF_PROG(on_isolate, void* page, int missing) {
@@ -331,20 +363,22 @@ int BPF_PROG(on_isolate, void* page, int missing) {
   return 0;
 }
 
-/* MADV_COLLAPSE or khugepaged copies the pages of 2 MiB into one huge page of the process, without
- * a fault. */
+/* MADV_COLLAPSE or khugepaged copies the pages of 2 MiB, or since 7.2 of less, into one large page
+ * of the process, without a fault.  Context: mm, whether it was isolated, the status, the order. */
 SEC("tp_btf/mm_collapse_huge_page")
-int BPF_PROG(on_collapse, struct mm_struct* mm, int isolated, int status) {
+int on_collapse(__u64* context) {
+  struct mm_struct* mm = (struct mm_struct*)context[0];
+  __u32 pages = has_collapse_order ? 1U << (context[3] & 31) : PAGES_OF_HUGE;
   __u32 thread = bpf_get_current_pid_tgid();
   __u32* missing = bpf_map_lookup_elem(&collapses, &thread);
   struct task_struct* owner = BPF_CORE_READ(mm, owner);
-  if (status != SCAN_SUCCEED || !missing || *missing > PAGES_OF_HUGE || !owner) return 0;
+  if ((int)context[2] != SCAN_SUCCEED || !missing || *missing > pages || !owner) return 0;
   struct cowshed_key key = {};
   fill_key(&key, owner);
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, &key);
   if (process) {
     begin_record_change();
-    __sync_fetch_and_add(&process->collapsed_pages, PAGES_OF_HUGE - *missing);
+    __sync_fetch_and_add(&process->collapsed_pages, pages - *missing);
     end_record_change();
   }
   return 0;
@@ -357,6 +391,7 @@ int BPF_PROG(on_collapse, struct mm_struct* mm, int isolated, int status) {
 struct reading {
   struct thread_state* thread;
   struct task_struct* task;
+  struct page_view now;
   struct cowshed_thread_record record;
 };
 
@@ -369,11 +404,20 @@ static long read_counts(__u32 attempt, struct reading* reading) {
   record->counts = thread->counts;
   record->pending = thread->pending.mode != PENDING_NONE;
   if (record->pending && has_left_fault(thread, reading->task)) {
-    record->pending = 0;
-    record->counts.faults[thread->pending.fault_class & (COWSHED_CLASSES - 1)]++;
+    __u32 fault_class = thread->pending.fault_class;
+    if (has_missed_since(thread)) {
+      view_again(thread, reading->task, &reading->now);
+      fault_class = class_by_page(thread, &reading->now);
+    }
+    if (fault_class < COWSHED_CLASSES) {
+      record->pending = 0;
+      record->counts.faults[fault_class & (COWSHED_CLASSES - 1)]++;
+      count_page(thread, fault_class, &reading->now, &record->counts);
+    }
   }
   compiler_barrier();
-  return before == *(volatile __u64*)&thread->update_begin;
+  record->is_torn = before != *(volatile __u64*)&thread->update_begin;
+  return !record->is_torn;
 }
 
 SEC("iter/task")
@@ -382,6 +426,7 @@ int dump_threads(struct bpf_iter__task* ctx) {
   if (!task) return 0;
   struct thread_state* thread = state_of(task);
   if (!thread || thread->exited) return 0;
+  if (may_miss() && task->exit_state) return count_missed_exit(thread, task);
   struct reading reading = {.thread = thread, .task = task};
   bpf_loop(READ_ATTEMPTS, read_counts, &reading, 0);
   struct cowshed_thread_record* record = &reading.record;

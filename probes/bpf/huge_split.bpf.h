@@ -7,6 +7,8 @@
  * counts splits per CPU.  An increase is ours if no other task has run meanwhile: without a context
  * switch the CPU is the same, too. */
 
+#define PAGES_OF_HUGE 512
+
 /* This CPU's count of THP_SPLIT_PMD.  Per-CPU variables have no symbol that we may resolve unless
  * the kernel has KALLSYMS_ALL.  But the task's run queue is one, and BTF gives the distance. */
 static __always_inline __u64 split_count(struct task_struct* task) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
 
-/* The kernel's structures as far as we read them, and every difference between 6.1 and 6.18.
+/* The kernel's structures as far as we read them, and every difference between 6.1 and 7.3.
  * Offsets are relocated when the programs are loaded (CO-RE), so only names and nesting matter; no
  * generated vmlinux.h, which would tie the build to the machine that builds. */
 
@@ -20,7 +20,7 @@
 #define PF_KEY 0x20
 #define PF_SHADOW_STACK 0x40
 
-/* include/linux/mm.h: unchanged 6.1 to 6.18. */
+/* include/linux/mm.h: unchanged 6.1 to 7.3. */
 #define VM_READ 0x1
 #define VM_WRITE 0x2
 #define VM_EXEC 0x4
@@ -221,6 +221,8 @@ struct page {
   unsigned long flags;
 };
 
+enum pageflags { PG_head = 6 };
+
 struct vm_struct {
   struct page** pages;
 };
@@ -241,9 +243,10 @@ struct folio___v6_1 {
 
 struct task_struct {
   unsigned int flags;
-  int on_cpu;
+  unsigned int on_cpu; /* u8 since 7.2; the size of a signed one could not change */
   struct sched_entity se;
   struct mm_struct* mm;
+  unsigned int exit_state; /* not 0: a zombie, or about to be freed */
   int exit_code;
   int pid;
   int tgid;
@@ -273,6 +276,25 @@ struct seq_file;
 
 struct bpf_iter_meta {
   struct seq_file* seq;
+};
+
+struct bpf_prog_stats {
+  struct {
+    __u64 value;
+  } misses;
+};
+
+struct bpf_prog_aux {
+  __u32 id;
+};
+
+struct bpf_prog {
+  struct bpf_prog_stats* stats; /* per CPU */
+  struct bpf_prog_aux* aux;
+};
+
+struct bpf_iter__bpf_prog {
+  struct bpf_prog* prog;
 };
 
 struct bpf_iter__task {

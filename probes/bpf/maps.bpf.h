@@ -55,13 +55,36 @@ struct pending_fault {
   __u64 ip; /* of the user's instruction; in kernel mode, of the system call */
 };
 
-/* More fields of kernel-mode faults and of faults on a huge page. */
+enum page_entry {
+  ENTRY_UNKNOWN,
+  ENTRY_NONE, /* or a mark */
+  ENTRY_PRESENT,
+  ENTRY_PROT_NONE, /* a NUMA hint */
+  ENTRY_SWAP,      /* or in migration */
+};
+
+/* What the page table says of an address. */
+struct page_view {
+  __u64 page; /* its physical address, if one is mapped */
+  __u8 entry; /* enum page_entry */
+  __u8 is_huge;
+  __u8 is_zeros;     /* the zero page, or the huge one */
+  __u8 is_anonymous; /* only where `is_zeros` or a private copy of a file's page is in question */
+};
+
+/* More fields: of kernel-mode faults, of faults on a huge page, and of faults whose allocation may
+ * be missed (missed_page.bpf.h). */
 struct fault_details {
   __u64 call;  /* the system call's number and arguments, mixed */
   __u64 frame; /* address of the exception's registers */
   __u64 stack; /* of the allocation */
   __u64 splits;
   __u64 switches;
+  struct page_view before; /* when the fault entered */
+  __u64 cached;            /* pages of a shared file that were in memory */
+  __u64 misses;            /* of on_page_alloc, on that CPU */
+  __u32 cpu;
+  __u32 misses_known;
 };
 
 #define FRAME_WORDS (PT_REGS_WORDS + 1)
@@ -93,6 +116,7 @@ struct thread_state {
   __u32 failure;  /* of the sample that is taken: enum cowshed_failure */
   __u32 is_handled;
   __u32 has_fork;      /* in `forks` */
+  __u32 late_exits;    /* attempts to count its end, which on_exit missed */
   __u64 python_thread; /* where its PyThreadState was last found */
   struct fault_details details;
   struct mapped_arena arena;
@@ -136,8 +160,8 @@ struct {
   __type(value, struct cowshed_root);
 } roots SEC(".maps");
 
-/* Scratch for new records.  Tracepoint programs cannot be preempted and use slot 0.  Iterators can,
- * and use slot 1. */
+/* Scratch for new records.  Programs of new tasks cannot be preempted and use slot 0.  Iterators
+ * can, and use slot 1. */
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, 2);
@@ -182,6 +206,8 @@ __u64 record_changes_done;
 __u64 slow_lookups; /* mappings that only bpf_find_vma found */
 __u32 pid_level;    /* the level of the loader's PID namespace */
 
+const volatile __u32 may_be_preempted = 0;   /* the programs of tracepoints: since 7.0 */
+const volatile __u32 has_collapse_order = 0; /* an argument of the collapse's event: since 7.2 */
 const volatile __s64 vm_events_from_runqueue = 0; /* vm_event_states - runqueues, 0: unknown */
 const volatile __u32 gfp_movable = 0x8; /* ___GFP_* as of 6.1; the loader asks newer kernels */
 const volatile __u32 gfp_zero = 0x100;
@@ -201,8 +227,7 @@ static __always_inline void end_record_change(void) {
 
 #define compiler_barrier() asm volatile("" ::: "memory")
 
-/* Only the thread's own programs write here, and they cannot be preempted.  x86 keeps the order of
- * stores. */
+/* Only the thread's own programs write here.  x86 keeps the order of stores. */
 static __always_inline void begin_update(struct thread_state* thread) {
   thread->update_begin++;
   thread->counts.events++;

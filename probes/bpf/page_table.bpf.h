@@ -22,16 +22,9 @@
 #define LEAST_WITH_4_LEVELS 0xffff800000000000ULL /* kernel addresses */
 #define LEAST_DIRECT_MAP 0xff11000000000000ULL
 
-enum page_entry {
-  ENTRY_UNKNOWN,
-  ENTRY_NONE, /* or a mark */
-  ENTRY_PRESENT,
-  ENTRY_PROT_NONE, /* a NUMA hint */
-  ENTRY_SWAP,      /* or in migration */
-};
-
 __u64 direct_map;   /* the kernel's address of physical address 0; 0: unknown */
 __u64 page_structs; /* of the struct page of physical address 0; 0: unknown */
+__u64 zero_page;    /* the physical address of the page that reads map; 0: unknown */
 
 struct table_walk {
   __u64 direct_map;
@@ -65,10 +58,26 @@ static __always_inline __u64 page_of_entry(struct table_walk* walk) {
   return frame_of(walk, walk->entry) & ~((1ULL << (walk->shift & 63)) - 1);
 }
 
+#define LEAST_HEAD_MASK 0xffffffff00000000ULL
+
+/* The struct page of the first page of the folio that `page` belongs to.  The second word of a
+ * tail has bit 0, and the rest is the head's address or, since 7.2, may be a mask for it
+ * (_compound_head, include/linux/page-flags.h). */
+static __always_inline __u64 head_of(__u64 page) {
+  __u64 second = 0;
+  bpf_probe_read_kernel(&second, sizeof second, (void*)(page + sizeof second));
+  if (!(second & 1)) return page;
+  return second >= LEAST_HEAD_MASK ? page & second & ~1ULL : second & ~1ULL;
+}
+
+/* The folio of the page at that physical address. */
+static __always_inline struct folio* folio_at(__u64 physical) {
+  return (void*)head_of(page_structs + (physical >> 12) * bpf_core_type_size(struct page));
+}
+
 #define PAGE_MAPPING_ANON 1 /* in page.mapping, include/linux/page-flags.h */
 
-/* The folio of a small page, or of a whole huge page, that `entry` maps at `address` for the
- * running task; 0: unknown. */
+/* The folio of the page that `entry` maps at `address` for the running task; 0: unknown. */
 static __always_inline struct folio* mapped_folio(__u64 address, __u64* entry) {
   struct task_struct* task = bpf_get_current_task_btf();
   struct mm_struct* mm = task->mm;
@@ -76,7 +85,7 @@ static __always_inline struct folio* mapped_folio(__u64 address, __u64* entry) {
   struct table_walk walk = {.direct_map = direct_map, .table = (__u64)BPF_CORE_READ(mm, pgd)};
   if (walk_tables(&walk, address) || !(walk.entry & PTE_PRESENT)) return 0;
   *entry = walk.entry;
-  return (void*)(page_structs + (page_of_entry(&walk) >> 12) * bpf_core_type_size(struct page));
+  return folio_at(page_of_entry(&walk));
 }
 
 static __always_inline int is_anonymous(struct folio* folio) {
@@ -118,6 +127,13 @@ __noinline __u64 kernel_address(__u64 address) {
   return direct_map + page_of_entry(&walk) + (address & ((1ULL << (walk.shift & 63)) - 1));
 }
 
+static __always_inline __u32 kind_of_entry(__u64 entry) {
+  if (entry & PTE_PRESENT) return ENTRY_PRESENT;
+  if (!(entry & ~PTE_ERRATUM)) return ENTRY_NONE;
+  if (entry & PTE_PROT_NONE) return ENTRY_PROT_NONE;
+  return entry >> PTE_TYPE_SHIFT == PTE_MARKER ? ENTRY_NONE : ENTRY_SWAP;
+}
+
 /* Returns an enum page_entry for the running task.  Not static, as walk_node(). */
 __noinline __u32 page_entry(__u64 address) {
   struct task_struct* task = bpf_get_current_task_btf();
@@ -125,19 +141,52 @@ __noinline __u32 page_entry(__u64 address) {
   if (!mm || !direct_map) return ENTRY_UNKNOWN;
   struct table_walk walk = {.direct_map = direct_map, .table = (__u64)BPF_CORE_READ(mm, pgd)};
   if (walk_tables(&walk, address)) return ENTRY_UNKNOWN;
-  if (walk.entry & PTE_PRESENT) return ENTRY_PRESENT;
-  if (!(walk.entry & ~PTE_ERRATUM)) return ENTRY_NONE;
-  if (walk.entry & PTE_PROT_NONE) return ENTRY_PROT_NONE;
-  return walk.entry >> PTE_TYPE_SHIFT == PTE_MARKER ? ENTRY_NONE : ENTRY_SWAP;
+  return kind_of_entry(walk.entry);
+}
+
+/* Fills `view` by the page table `table`.  Not static, as walk_node(). */
+__noinline int view_page(struct page_view* view, __u64 table, __u64 address, __u32 is_file) {
+  if (!view) return 0;
+  view->entry = ENTRY_UNKNOWN;
+  if (!table || !direct_map) return 0;
+  struct table_walk walk = {.direct_map = direct_map, .table = table};
+  if (walk_tables(&walk, address)) return 0;
+  view->entry = kind_of_entry(walk.entry);
+  if (view->entry == ENTRY_PROT_NONE) walk.entry = ~walk.entry; /* pgtable-invert.h */
+  else if (view->entry != ENTRY_PRESENT) return 0;
+  __u64 first = page_of_entry(&walk);
+  __u64 offset = address & ((1ULL << (walk.shift & 63)) - 1);
+  view->page = first + (offset & ~(__u64)(COWSHED_PAGE_BYTES - 1));
+  view->is_huge = walk.shift > 12;
+  view->is_zeros = zero_page && view->page == zero_page;
+  view->is_anonymous = 1;
+  if (page_structs && (is_file || view->is_huge))
+    view->is_anonymous = is_anonymous(folio_at(first));
+  if (view->is_huge && !is_file && !view->is_anonymous) view->is_zeros = 1;
+  return 0;
+}
+
+/* The number of pages of the folio at that physical address; 0: unknown. */
+static __always_inline __u32 pages_of_folio(__u64 physical) {
+  if (!page_structs || !bpf_core_enum_value_exists(enum pageflags, PG_head)) return 0;
+  __u64 head = (__u64)folio_at(physical);
+  __u64 flags = 0;
+  if (bpf_probe_read_kernel(&flags, sizeof flags, (void*)head)) return 0;
+  if (!(flags >> (bpf_core_enum_value(enum pageflags, PG_head) & 63) & 1)) return 1;
+  if (bpf_probe_read_kernel(&flags, sizeof flags, (void*)(head + bpf_core_type_size(struct page))))
+    return 0;
+  return 1U << (flags & 31); /* folio_large_order(): in the flags of the second page */
 }
 
 #define TOKEN_WORDS 4
 #define MOST_GIB (1 << 20)
 
-/* The address of the loader's token, and its content. */
+/* The address of the loader's token, and its content; and of a page that the loader has only read.
+ */
 struct token {
   __u64 address;
   __u64 words[TOKEN_WORDS];
+  __u64 untouched;
 };
 
 struct direct_map_search {
@@ -185,6 +234,9 @@ int find_direct_map(struct token* token) {
                                        .table = (__u64)BPF_CORE_READ(task, mm, pgd)};
     bpf_loop(MOST_GIB, try_direct_map, &search, 0);
     find_page_structs(task, search.table);
+    struct page_view untouched = {};
+    view_page(&untouched, search.table, copy.untouched, 0);
+    if (untouched.entry == ENTRY_PRESENT && !untouched.is_huge) zero_page = untouched.page;
   }
   return 0;
 }

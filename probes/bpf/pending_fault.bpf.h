@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
 
-#include "fault_class.bpf.h"
-#include "huge_split.bpf.h"
-#include "lineage.bpf.h"
+#include "missed_page.bpf.h"
 
 /* The state of a thread's write fault:
  *
@@ -21,6 +19,12 @@ static __always_inline void end_fault(struct thread_state* thread) {
   }
 }
 
+/* The same, if no allocation of the fault was seen. */
+static __always_inline void end_fault_without_page(struct thread_state* thread) {
+  if (may_miss() && thread->pending.mode != PENDING_NONE) settle_missed_page(thread);
+  end_fault(thread);
+}
+
 /* For a thread that is leaving its address space.  Perhaps no event follows, so its pending fault
  * is counted now.  If an allocation follows, that count is taken back. */
 static __always_inline void flush_after_exit(struct thread_state* thread,
@@ -29,6 +33,12 @@ static __always_inline void flush_after_exit(struct thread_state* thread,
   end_fault(thread);
   flush_counts(thread, task);
   thread->pending.mode = pending;
+}
+
+/* What flush_after_exit() has counted. */
+static __always_inline void take_back(struct thread_state* thread) {
+  if (thread->pending.mode != PENDING_NONE)
+    thread->counts.faults[thread->pending.fault_class & (COWSHED_CLASSES - 1)]--;
 }
 
 /* Returns whether the fault's class is still open.  Then the caller sets its mode. */
@@ -44,6 +54,7 @@ static __always_inline int begin_fault(struct thread_state* thread, __u64 addres
   }
   thread->address = address;
   watch_split(thread, address);
+  remember_page(thread);
   return 1;
 }
 

@@ -97,6 +97,8 @@ struct cowshed_thread_record {
   struct cowshed_counts counts;
   __u32 pending; /* 1: its last fault is in progress, and in no class yet */
   __u32 is_leader;
+  __u32 is_torn; /* the counts changed while they were read */
+  __u32 unused;
   char comm[COWSHED_COMM_BYTES];
 };
 
@@ -242,7 +244,8 @@ struct cowshed_sample {
 /* Per CPU: a ring buffer does not count the records that it refuses. */
 struct cowshed_sample_counts {
   __u64 emitted;
-  __u64 lost; /* part of `emitted`: no room in the ring buffer */
+  __u64 lost;    /* part of `emitted`: no room in the ring buffer, or the scratch was in use */
+  __u64 is_busy; /* a program fills this CPU's scratch, and may be preempted meanwhile */
 };
 
 enum cowshed_adopt_mode {
@@ -270,6 +273,7 @@ struct cowshed_losses {
   __u64 processes; /* no room for a process's record */
   __u64 arenas;    /* no room for an arena's count; the page itself was counted */
   __u64 late;      /* counted after the process's final record had been taken */
+  __u64 missed;    /* faults whose page was missed, and cannot be told from the page table */
 };
 
 /* NOLINTEND(readability-identifier-naming) */

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <iterator>
 #include <string>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <system_error>
 #include <unistd.h>
@@ -78,18 +79,37 @@ void run_once(int program, const void* context, std::size_t size) {
   bpf_prog_test_run_opts(program, &options);
 }
 
-// Lets a program find the direct map, through which the others read page tables.  Without it (in
-// another memory layout) they count the faults whose class is unsure.
+// Lets a program find the direct map, through which the others read page tables, and the zero page.
+// Without it (in another memory layout) they count the faults whose class is unsure.
 void find_direct_map(int program) {
   constexpr std::size_t kWords = 4;  // TOKEN_WORDS of page_table.bpf.h
   struct Token {
     std::uint64_t address = 0;
     std::array<std::uint64_t, kWords> words = {};
+    std::uint64_t untouched = 0;
   };
   alignas(64) std::array<std::uint64_t, kWords> token = {};  // on one page
   if (getentropy(token.data(), sizeof token) != 0) return;
-  Token searched = {reinterpret_cast<std::uintptr_t>(token.data()), token};
+  void* page = mmap(nullptr, COWSHED_PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page != MAP_FAILED) (void)*static_cast<volatile char*>(page);  // maps the zero page
+  Token searched = {reinterpret_cast<std::uintptr_t>(token.data()), token,
+                    reinterpret_cast<std::uintptr_t>(page)};
   run_once(program, &searched, sizeof searched);
+  if (page != MAP_FAILED) munmap(page, COWSHED_PAGE_BYTES);
+}
+
+// Lets a program find where the kernel counts the runs of on_page_alloc that it skips.  Without it
+// each fault without an allocation is looked up in the page table.
+void find_page_alloc_stats(cow_bpf& skeleton) {
+  bpf_prog_info info = {};
+  __u32 size = sizeof info;
+  if (bpf_obj_get_info_by_fd(bpf_program__fd(skeleton.progs.on_page_alloc), &info, &size) != 0)
+    return;
+  skeleton.bss->page_alloc_id = info.id;
+  const std::unique_ptr<bpf_link, int (*)(bpf_link*)> link(
+      bpf_program__attach(skeleton.progs.find_page_alloc_stats), bpf_link__destroy);
+  std::vector<char> nothing;
+  if (link) (void)run_iterator(link.get(), nothing);
 }
 
 }  // namespace
@@ -98,6 +118,7 @@ struct Programs::State {
   std::unique_ptr<cow_bpf, void (*)(cow_bpf*)> skeleton{cow_bpf__open(), cow_bpf__destroy};
   BtfConstants constants;
   std::vector<int> descriptors;
+  std::vector<int> must_not_miss;
 };
 
 Programs::Programs(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -130,23 +151,37 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
       bpf_map__set_max_entries(map, 1);
     }
   }
-  for (bpf_program* program : {skeleton->progs.on_isolate, skeleton->progs.on_collapse})
-    bpf_program__set_autoload(program, constants.has_collapse_events);
+  const auto& programs = skeleton->progs;
+  skeleton->rodata->may_be_preempted = constants.may_be_preempted ? 1 : 0;
+  skeleton->rodata->has_collapse_order = constants.has_collapse_order ? 1 : 0;
+  const auto load_if = [](bool wanted, std::initializer_list<bpf_program*> some) {
+    for (bpf_program* program : some) bpf_program__set_autoload(program, wanted);
+  };
+  load_if(constants.has_collapse_events, {programs.on_isolate, programs.on_collapse});
+  load_if(!constants.may_be_preempted, {programs.on_new_task});
+  load_if(constants.may_be_preempted, {programs.on_wakeup_new, programs.on_prepare_exec,
+                                       programs.on_free, programs.find_page_alloc_stats});
+  bpf_program__set_autoattach(programs.find_page_alloc_stats, false);
   if (const int error = cow_bpf__load(skeleton); error != 0)
     return refused("loading the BPF programs", error, text);
-  find_direct_map(bpf_program__fd(skeleton->progs.find_direct_map));
+  find_direct_map(bpf_program__fd(programs.find_direct_map));
+  if (constants.may_be_preempted) find_page_alloc_stats(*skeleton);
   for (const int cpu : online_cpus()) {
     const auto number = static_cast<std::uint64_t>(cpu);
-    run_once(bpf_program__fd(skeleton->progs.add_cpu), &number, sizeof number);
+    run_once(bpf_program__fd(programs.add_cpu), &number, sizeof number);
   }
   if (const int error = cow_bpf__attach(skeleton); error != 0)
     return refused("attaching the BPF programs", error, text);
-  const auto& programs = skeleton->progs;
-  state->descriptors = {
-      bpf_program__fd(programs.on_user_fault), bpf_program__fd(programs.on_kernel_fault),
-      bpf_program__fd(programs.on_page_alloc), bpf_program__fd(programs.on_new_task),
-      bpf_program__fd(programs.on_rename),     bpf_program__fd(programs.on_signal),
-      bpf_program__fd(programs.on_exit)};
+  const auto append = [](std::vector<int>& to, std::initializer_list<const bpf_program*> some) {
+    for (const bpf_program* program : some)
+      if (const int fd = bpf_program__fd(program); fd >= 0) to.push_back(fd);
+  };
+  append(state->must_not_miss, {programs.on_user_fault, programs.on_kernel_fault,
+                                programs.on_new_task, programs.on_wakeup_new, programs.on_signal,
+                                programs.on_free, programs.on_isolate, programs.on_collapse});
+  state->descriptors = state->must_not_miss;
+  append(state->descriptors,
+         {programs.on_page_alloc, programs.on_rename, programs.on_prepare_exec, programs.on_exit});
   return Programs(std::move(state));
 }
 
@@ -180,7 +215,9 @@ std::optional<std::uint64_t> Programs::record_changes() const {
 }
 bool Programs::counts_splits() const { return state_->constants.counts_splits; }
 bool Programs::counts_collapses() const { return state_->constants.has_collapse_events; }
+bool Programs::may_be_preempted() const { return state_->constants.may_be_preempted; }
 std::span<const int> Programs::descriptors() const { return state_->descriptors; }
+std::span<const int> Programs::must_not_miss() const { return state_->must_not_miss; }
 
 Expected<cowshed_adoption> Programs::adopt(cowshed_adopt_mode mode) {
   cowshed_adoption& request = state_->skeleton->bss->adoption;

@@ -41,7 +41,10 @@ class Programs {
   std::optional<std::uint64_t> record_changes() const;
   bool counts_splits() const;                // of huge pages
   bool counts_collapses() const;             // into huge pages
+  bool may_be_preempted() const;             // on this kernel
   std::span<const int> descriptors() const;  // of the programs that run on events
+  // Of those whose missed runs nothing else makes up for.
+  std::span<const int> must_not_miss() const;
   Expected<cowshed_adoption> adopt(cowshed_adopt_mode mode);
   Expected<std::vector<cowshed_thread_record>> dump_threads() const;
 

@@ -2,6 +2,7 @@
 #include <bpf/btf.h>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include <cowshed/probes/loader/btf_constants.h>
@@ -55,6 +56,18 @@ bool finds_splits(const btf& kernel, const BtfConstants& constants) {
                         has_name(btf_members(members), btf_vlen(members), "cfs_rq"));
 }
 
+// 0: the kernel does not have the tracepoint.
+int arguments_of_event(const btf& kernel, const std::string& event) {
+  const std::int32_t name =
+      btf__find_by_name_kind(&kernel, ("btf_trace_" + event).c_str(), BTF_KIND_TYPEDEF);
+  if (name < 0) return 0;
+  // A typedef of a pointer to a function, whose first argument is the tracepoint's own data.
+  const btf_type* pointer =
+      btf__type_by_id(&kernel, btf__type_by_id(&kernel, static_cast<std::uint32_t>(name))->type);
+  const btf_type* function = btf__type_by_id(&kernel, pointer->type);
+  return btf_is_func_proto(function) ? btf_vlen(function) - 1 : 0;
+}
+
 }  // namespace
 
 BtfConstants read_btf_constants(const btf& kernel) {
@@ -68,9 +81,14 @@ BtfConstants read_btf_constants(const btf& kernel) {
       read_percpu_distance(kernel, *type, constants);
     }
   }
+  // The type of the guard in which a tracepoint calls its programs.
+  constants.may_be_preempted =
+      btf__find_by_name_kind(&kernel, "class_srcu_fast_notrace_t", BTF_KIND_TYPEDEF) > 0;
   constants.counts_splits = finds_splits(kernel, constants);
-  constants.has_collapse_events =
-      btf__find_by_name_kind(&kernel, "btf_trace_mm_collapse_huge_page", BTF_KIND_TYPEDEF) > 0;
+  constexpr int kArgumentsWithOrder = 4;
+  const int of_collapse = arguments_of_event(kernel, "mm_collapse_huge_page");
+  constants.has_collapse_events = of_collapse > 0;
+  constants.has_collapse_order = of_collapse >= kArgumentsWithOrder;
   return constants;
 }
 

@@ -20,6 +20,11 @@ struct BtfConstants {
   bool counts_splits = false;
   // Whether the kernel has the tracepoints of khugepaged and MADV_COLLAPSE.
   bool has_collapse_events = false;
+  // Whether the event of a collapse has its order as an argument (since 7.2).
+  bool has_collapse_order = false;
+  // Whether a program may be preempted on most tracepoints, because these are under SRCU
+  // (since 7.0: a46023d5616e).
+  bool may_be_preempted = false;
 };
 
 // Reads them from the running kernel; returns the defaults if it cannot read its BTF.

@@ -61,6 +61,8 @@ Expected<ByProcess<LiveThreads>> read_live_threads(const Programs& programs) {
     LiveThreads& process = live[thread.key];
     add(process.counts, thread.counts);
     process.pending += thread.pending;
+    ++process.threads;
+    if (thread.is_torn != 0) process.is_torn = true;
     if (thread.is_leader != 0) process.comm = text(thread.comm);
   }
   return live;

@@ -26,7 +26,9 @@ using ByProcess = std::map<cowshed_key, Value, KeyOrder>;
 struct LiveThreads {
   cowshed_counts counts = {};
   std::uint64_t pending = 0;
-  std::string comm;  // the leader's
+  std::uint64_t threads = 0;
+  bool is_torn = false;  // the counts of a thread changed while they were read
+  std::string comm;      // the leader's
 };
 
 // Each reads the whole map, or runs the iterator once.  Even an empty map takes the kernel 0.7 ms,

@@ -118,7 +118,7 @@ Expected<Snapshot> Probe::snapshot() {
   snapshot.losses.processes = losses.processes;
   snapshot.losses.arenas = losses.arenas;
   snapshot.losses.late = losses.late;
-  snapshot.losses.missed_runs = missed_runs(state_->programs.descriptors());
+  snapshot.losses.missed += losses.missed + missed_runs(state_->programs.must_not_miss());
   snapshot.overhead.slow_lookups = state_->programs.slow_lookups();
   snapshot.overhead.ns_per_event = state_->stats.ns_per_run();
   return snapshot;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 #include <sys/wait.h>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/base/try.h>
@@ -10,6 +11,7 @@ namespace cowshed {
 namespace {
 
 constexpr int kMostAttempts = 50;
+constexpr useconds_t kPauseUs = 1000;  // for a task that is preempted inside a program
 
 bool has_ended(const cowshed_process& process) { return (process.flags & COWSHED_ENDED) != 0; }
 
@@ -113,6 +115,14 @@ Expected<void> SnapshotReader::read_arena_counts() {
   return {};
 }
 
+// Whether the live threads were all read, each as a whole.  A thread whose exit was missed is
+// neither live nor ended from its release until the kernel frees it.
+bool SnapshotReader::is_whole(const View& view) const {
+  if (has_ended(view.record)) return true;
+  return !view.live.is_torn &&
+         (!programs_->may_be_preempted() || view.live.threads == view.record.threads_live);
+}
+
 Expected<std::optional<ByProcess<SnapshotReader::View>>>
 SnapshotReader::views_of_unchanged_records() {
   std::optional<ByProcess<View>> views;
@@ -126,8 +136,9 @@ SnapshotReader::views_of_unchanged_records() {
   views.emplace();
   for (const auto& [key, record] : records_) {
     auto threads = live.extract(key);
-    views->emplace_hint(views->end(), key,
-                        View{record, threads ? std::move(threads.mapped()) : LiveThreads{}});
+    const auto added = views->emplace_hint(
+        views->end(), key, View{record, threads ? std::move(threads.mapped()) : LiveThreads{}});
+    if (!is_whole(added->second)) return std::nullopt;
   }
   return views;
 }
@@ -143,12 +154,19 @@ Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
     TRY(auto live, read_live_threads(*programs_));
     TRY_VOID(read_records());
     complete = true;
+    unread_threads_ = 0;
     for (const auto& [key, record] : records_) {
       if (views.count(key) != 0) continue;
-      if (fits(before, key, record))
-        views[key] = {record, has_ended(record) ? LiveThreads{} : std::move(live[key])};
-      else complete = false;
+      View view{record, has_ended(record) ? LiveThreads{} : std::move(live[key])};
+      if (fits(before, key, record) && is_whole(view)) {
+        views[key] = std::move(view);
+      } else {
+        complete = false;
+        if (view.live.threads < record.threads_live)
+          unread_threads_ += record.threads_live - view.live.threads;
+      }
     }
+    if (!complete && programs_->may_be_preempted()) usleep(kPauseUs);
   }
   if (!complete) {
     // Threads end faster than we read.  Such a process keeps its last consistent view.
@@ -167,7 +185,9 @@ void SnapshotReader::add_totals(Snapshot& snapshot, const cowshed_counts& counts
 }
 
 Expected<void> SnapshotReader::read(Snapshot& snapshot) {
+  unread_threads_ = 0;
   TRY(auto views, whole_views());
+  if (programs_->may_be_preempted()) snapshot.losses.missed += unread_threads_;
   TRY_VOID(read_arena_counts());
   snapshot.overhead.events = ended_events_;
   snapshot.losses.vma_misses = ended_vma_misses_;

@@ -33,6 +33,7 @@ class SnapshotReader {
   Expected<void> read_arena_counts();
   Expected<ByProcess<View>> whole_views();
   Expected<std::optional<ByProcess<View>>> views_of_unchanged_records();
+  bool is_whole(const View& view) const;
   void add_totals(Snapshot& snapshot, const cowshed_counts& counts, bool ended);
 
   const Programs* programs_;
@@ -44,6 +45,7 @@ class SnapshotReader {
   std::optional<std::uint64_t> records_as_of_;  // number of changes then; nullopt: unknown
   ByProcess<std::vector<ArenaCount>> arenas_;
   std::uint64_t arenas_added_ = 0;
+  std::uint64_t unread_threads_ = 0;  // live by their process's record, and not found
   std::uint64_t ended_events_ = 0;
   std::uint64_t ended_vma_misses_ = 0;
 };

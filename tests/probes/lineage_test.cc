@@ -283,6 +283,13 @@ TEST_F(Lineage, CopiesOfAFileThatAForkSharedAreKeptApart) {
               300, 2);
 }
 
+TEST_F(Lineage, APageOfAHugeFolioOfAFileIsNotOneThatWasWritten) {
+  const ProcessCounts idle = run("second_pages_of_file_written", 0).measured;
+  const ProcessCounts busy = run("second_pages_of_file_written", 100).measured;
+  EXPECT_EQ(busy.copied_file_pages - idle.copied_file_pages, 100U);
+  EXPECT_EQ(busy.copied_shared_file_pages, idle.copied_shared_file_pages);
+}
+
 TEST_F(Lineage, AProcessThatIsNotThereIsAnError) {
   Child child([] { return 0; });
   const pid_t ended = child.pid();

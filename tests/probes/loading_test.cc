@@ -60,5 +60,27 @@ TEST(BtfConstants, SplitsThatCannotBeCountedAreNotZero) {
       << "without huge pages there are none";
 }
 
+// A kernel's BTF with a tracepoint of so many arguments, and with that typedef.
+std::unique_ptr<btf, decltype(&btf__free)> kernel_with(const char* type, int arguments) {
+  std::unique_ptr<btf, decltype(&btf__free)> made(btf__new_empty(), btf__free);
+  const int number = btf__add_int(made.get(), "int", 4, BTF_INT_SIGNED);
+  const int function = btf__add_func_proto(made.get(), 0);
+  for (int i = 0; i <= arguments; ++i) btf__add_func_param(made.get(), "", number);
+  btf__add_typedef(made.get(), "btf_trace_mm_collapse_huge_page",
+                   btf__add_ptr(made.get(), function));
+  btf__add_typedef(made.get(), type, number);
+  return made;
+}
+
+TEST(BtfConstants, PreemptionAndTheOrderOfACollapseAreKnownByTheirTypes) {
+  const BtfConstants newest = read_btf_constants(*kernel_with("class_srcu_fast_notrace_t", 4));
+  EXPECT_TRUE(newest.may_be_preempted);
+  EXPECT_TRUE(newest.has_collapse_order);
+  const BtfConstants older = read_btf_constants(*kernel_with("other", 3));
+  EXPECT_FALSE(older.may_be_preempted);
+  EXPECT_TRUE(older.has_collapse_events);
+  EXPECT_FALSE(older.has_collapse_order);
+}
+
 }  // namespace
 }  // namespace cowshed

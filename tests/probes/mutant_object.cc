@@ -1,3 +1,4 @@
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <cstdlib>
 #include <fstream>
@@ -22,5 +23,16 @@ extern "C" int __wrap_bpf_object__open_skeleton(bpf_object_skeleton* skeleton,
     skeleton->data_sz = mutant.size();
   }
   return __real_bpf_object__open_skeleton(skeleton, options);
+}
+
+// With COWSHED_PREEMPTED the kernel's BTF has what tells preemptible tracepoints.
+extern "C" btf* __real_btf__load_vmlinux_btf();
+
+extern "C" btf* __wrap_btf__load_vmlinux_btf() {
+  btf* const kernel = __real_btf__load_vmlinux_btf();
+  if (kernel == nullptr || std::getenv("COWSHED_PREEMPTED") == nullptr) return kernel;
+  btf* const more = btf__new_empty_split(kernel);  // which refers to `kernel`
+  btf__add_typedef(more, "class_srcu_fast_notrace_t", btf__add_struct(more, "srcu_guard", 0));
+  return more;
 }
 // NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)

@@ -1,3 +1,5 @@
+#include <cowshed/tests/support/conditions.h>
+
 #include "subject.h"
 
 // Which copies are sampled, with what, and that nothing else changes by it.
@@ -73,6 +75,26 @@ TEST_F(Samples, WithPeriod1EveryCopyIsASample) {
     EXPECT_EQ(sample.around.word(sample.address), 1) << "as the parent left it";
     EXPECT_TRUE(sample.around.word(sample.address + 64));
     EXPECT_FALSE(sample.around.word(sample.address - 64)) << "of the page before";
+  }
+}
+
+TEST_F(Samples, AnAccessThatFailsHasItsReason) {
+  const std::vector<std::pair<std::string, AccessFailure>> reasons = {
+      {"not_inherited", AccessFailure::not_inherited},
+      {"closed_to_writes", AccessFailure::read_only},
+      {"closed_to_all", AccessFailure::no_access},
+      {"beyond_memory_file", AccessFailure::no_page},
+      {"guarded", AccessFailure::no_access},
+  };
+  for (const auto& [kind, reason] : reasons) {
+    if (kind == "guarded" && kernel_is_before(6, 13)) continue;  // it has no guard pages
+    SCOPED_TRACE(kind);
+    const SampledRun failed = run({.period = 64}, kind, 1);
+    const auto found =
+        std::find_if(failed.samples.begin(), failed.samples.end(),
+                     [](const CopySample& each) { return each.copy_class == CopyClass::failed; });
+    ASSERT_NE(found, failed.samples.end());
+    EXPECT_EQ(found->failure, reason);
   }
 }
 

@@ -1,17 +1,29 @@
+#!/usr/bin/env python3
 """Debian's cloud kernels, fetched with apt and unpacked in a folder; nothing gets installed.
 
 apt keeps its lists and packages in that folder too, so the machine's own apt is as it was.  A kernel
 that is there is used; remove the folder to get the newest one.
+
+As a program, kernels.py fetches all KERNELS and prints one line for each: "NAME RELEASE", or
+"NAME - REASON" for a kernel that is not available.
 """
 
 import fcntl
+import functools
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-SERIES = ("6.1", "6.12")
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "build/vm"
+# A kernel's name is MAJOR.MINOR, for the newest of that series, or one of these, for a suite's newest.
+SUITES = {"backports": "trixie-backports", "testing": "testing", "experimental": "experimental"}
+KERNELS = ("6.1", "6.12", "7.1", *SUITES)  # what --kernel all means, and what the matrix tests
+SEARCHED = ("bookworm", "trixie", *SUITES.values())
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 class VmError(Exception):
@@ -22,7 +34,7 @@ class VmError(Exception):
 class Kernel:
     release: str
     image: Path
-    modules: Path  # the folder lib/modules/RELEASE
+    modules: Path  # a folder that holds its modules, at any depth
 
 
 def run(command, **options):
@@ -32,100 +44,160 @@ def run(command, **options):
     )
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise VmError(f"{command[0]} failed: {''.join(last) or done.returncode}")
+        reason = re.sub(r"\w+://[^/\s]+", "", "".join(last)) or done.returncode  # without a server's name
+        raise VmError(f"{command[0]} failed: {reason}")
     return done.stdout
 
 
 class PrivateApt:
-    """The machine's apt sources, with lists and packages of its own."""
+    """apt with Debian's suites, from where this machine's packages come, and lists of its own."""
 
     def __init__(self, folder):
         self.folder = folder
-        self.sources = folder / "sources.list"
         for name in ("state/lists/partial", "cache/archives/partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        configured = Path("/etc/apt/sources.list")
-        self.configured = configured.read_text(encoding="utf-8") if configured.exists() else ""
-        self.sources.write_text(self.configured, encoding="utf-8")
-
-    def call(self, program, *arguments):
-        options = {
-            "Dir::State": self.folder / "state",
+        self.options = {
+            "Dir::State": folder / "state",
             "Dir::State::status": "/var/lib/dpkg/status",
-            "Dir::Cache": self.folder / "cache",
-            "Dir::Etc::SourceList": self.sources,
+            "Dir::Cache": folder / "cache",
+            "Dir::Cache::pkgcache": "pkgcache.bin",  # an image for containers switches it off
             "Acquire::Languages": "none",
+            "APT::Get::List-Cleanup": "false",  # keeps the lists from one set of sources to the other
             "APT::Update::Post-Invoke-Success": "",
+            "APT::Update::Error-Mode": "any",
             "APT::Sandbox::User": "root",
         }
-        settings = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+        self.trouble = self.update()  # only a list names its suite
+        self.uri = self.debian()
+        sources = folder / "sources.list"
+        lines = [f"deb [signed-by={KEYRING}] {self.uri} {suite} main\n" for suite in SEARCHED]
+        sources.write_text("".join(lines), encoding="utf-8")
+        self.options |= {"Dir::Etc::SourceList": sources, "Dir::Etc::SourceParts": "/dev/null"}
+        self.trouble = self.update()
+
+    def call(self, program, *arguments):
+        settings = [part for name, value in self.options.items() for part in ("-o", f"{name}={value}")]
         return run([program, "-q", *settings, *arguments], cwd=self.folder)
 
     def update(self):
+        """Why some list is missing, if one is.  The other lists are there."""
         try:
             self.call("apt-get", "update")
-        except VmError:
-            pass  # one source that does not answer is no reason to stop: the package decides
+        except VmError as error:
+            return f" ({error})"
+        return ""
 
-    def add_backports(self):
-        """The backports of the release that is configured, from where that one comes."""
-        where = self.call(
-            "apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(RELEASE)",
-            "Identifier: Packages", "Label: Debian",
+    def debian(self):
+        """The URI of Debian in the sources that are configured."""
+        found = self.call(
+            "apt-get", "indextargets", "--format", "$(REPO_URI)", "Identifier: Packages", "Label: Debian"
         )  # fmt: skip
-        for line in where.splitlines():
-            uri, codename, release = line.split()
-            if codename == release:
-                self.sources.write_text(
-                    f"{self.configured}\ndeb {uri} {codename}-backports main\n", encoding="utf-8"
-                )
-                self.update()
-                return
+        if not found:
+            raise VmError(f"apt has no source of Debian here{self.trouble}")
+        return found.split()[0].rstrip("/")
 
-    def newest(self, pattern):
-        found = self.call("apt-cache", "search", "--names-only", pattern).splitlines()
-        names = [line.split()[0] for line in found]
-        return max(names, key=lambda name: [int(part) for part in re.findall(r"\d+", name)], default=None)
+    def parts(self, wanted):
+        """NAME=VERSION of the newest package that matches, and of the kernel's parts that it depends on."""
+        try:
+            shown = self.call("apt-cache", "show", wanted)
+        except VmError:
+            shown = ""
+        found = [
+            dict(re.findall(r"^(Package|Version|Depends): (.*)", text, re.M))
+            for text in shown.strip().split("\n\n")
+            if text
+        ]
+        if not found and "=" in wanted:
+            return [wanted]  # see download()
+        if not found:
+            raise VmError(f"apt has no package {wanted}{self.trouble}")
+        newest = max(found, key=lambda package: in_order(package["Version"]))
+        parts = [f"{newest['Package']}={newest['Version']}"]
+        depends = newest.get("Depends", "")
+        for name, version in re.findall(r"(linux-(?:image|binary|modules)-\d\S*) \(= (\S+)\)", depends):
+            parts += self.parts(f"{name}={version}")
+        return parts
+
+    def download(self, part):
+        """The package NAME=VERSION, in the folder.
+
+        The lists drop the modules of a suite's older kernels.  The pool keeps them, and nobody vouches
+        for them but the guest's kernel, which checks their signatures.
+        """
+        try:
+            self.call("apt-get", "download", part)
+        except VmError as error:
+            file = f"{part.replace('=', '_')}_amd64.deb"
+            where = f"{self.uri}/pool/main/l/linux/{file.replace('+', '%2b')}"
+            try:
+                self.call("/usr/lib/apt/apt-helper", "download-file", where, self.folder / file)
+            except VmError:
+                raise VmError(f"neither apt's lists nor the pool have {part} ({error})") from None
+
+
+def in_order(version):
+    """A key that sorts versions as dpkg does, for those of kernels: 7.3~rc7 is before 7.3."""
+    return [-1 if part == "~" else int(part) for part in re.findall(r"~|\d+", version)] + [0]
+
+
+@functools.cache
+def apt_in(folder):
+    return PrivateApt(folder)
+
+
+def packages(name):
+    """What apt calls the kernel of that name."""
+    if name in SUITES:
+        return f"linux-image-cloud-amd64/{SUITES[name]}"
+    return rf"^linux-image-{re.escape(name)}(\.[0-9].*)?-cloud-amd64$"
 
 
 def unpacked(folder):
-    images = sorted((folder / "boot").glob("vmlinuz-*"))
-    if not images:
-        return None
-    release = images[-1].name.removeprefix("vmlinuz-")
-    return Kernel(release, images[-1], folder / "lib/modules" / release)
+    """The kernel in that folder: up to 7.1 it is in /boot, since 7.2 beside its modules."""
+    for image in (*folder.glob("boot/vmlinuz-*"), *folder.glob("usr/lib/modules/*/vmlinuz")):
+        release = image.name.removeprefix("vmlinuz-") if "-" in image.name else image.parent.name
+        return Kernel(release, image, folder)
+    return None
 
 
-def fetch(series, folder):
-    apt = PrivateApt(folder.parent / "apt")
-    pattern = rf"^linux-image-{re.escape(series)}\.[0-9].*-cloud-amd64$"
-    apt.update()
-    package = apt.newest(pattern)
-    if package is None:
-        apt.add_backports()
-        package = apt.newest(pattern)
-    if package is None:
-        raise VmError(f"apt knows no cloud kernel {series}, neither here nor in the backports")
-    print(f"vm: fetching {package}", flush=True)
-    apt.call("apt-get", "download", package)
-    (archive,) = apt.folder.glob(f"{package}_*.deb")
+def fetch(name, folder):
+    apt = apt_in(folder.parent / "apt")
+    parts = apt.parts(packages(name))
+    print(f"vm: fetching {' '.join(parts)}", file=sys.stderr, flush=True)
+    for archive in apt.folder.glob("*.deb"):
+        archive.unlink()
+    for part in parts:
+        apt.download(part)
     # Complete or not there at all.
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    run(["dpkg-deb", "-x", archive, partial])
-    archive.unlink()
+    for archive in apt.folder.glob("*.deb"):
+        run(["dpkg-deb", "-x", archive, partial])
+        archive.unlink()
     partial.rename(folder)
 
 
-def kernel(series, folder):
-    """The kernel of that series (one of SERIES), from the network if it is not in `folder` yet."""
-    place = folder / series
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w", encoding="utf-8") as lock:
+def kernel(name):
+    """The kernel of that name, from the network if it is not unpacked yet."""
+    place = FOLDER / name
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with open(FOLDER / "lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time fetches
         if not unpacked(place):
-            fetch(series, place)
+            fetch(name, place)
     found = unpacked(place)
     if not found:
-        raise VmError(f"the package of kernel {series} holds no /boot/vmlinuz-*")
+        raise VmError(f"the packages of kernel {name} hold no vmlinuz")
     return found
+
+
+def main():
+    for name in KERNELS:
+        try:
+            print(name, kernel(name).release, flush=True)
+        except VmError as error:
+            print(name, "-", error, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -25,13 +25,14 @@ case $(uname -r) in
   absent='-*/guarded_*'
   echo "not run: guarded_* (guard pages came with 6.13)"
   ;;
-*) absent='' ;;
+*) absent='' ;; # newer: nothing
 esac
 export COWSHED_FAULTS=100000 # of the emulated CPUs' million
 run probes/ground_truth_test "*_1000:*/anon_copied_20000:*/kernel_copied_20000:GroundTruth.*:$absent"
 run probes/lineage_test
 run probes/loader_test
 run probes/samples_test
+run probes/storm_test
 run cow/cow_test '-*/pagemap:*NamedPatterns*:DebugFile.*:PythonLinesOfCPython.*:*AThousandChildren:ProfileBuilder.MeasuringCopiesNothing'
 # In a process of its own, as ctest has it: what other tests left would be shared with the measured.
 run cow/cow_test 'ProfileBuilder.MeasuringCopiesNothing'

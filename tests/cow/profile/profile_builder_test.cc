@@ -114,7 +114,8 @@ TEST_P(CodeSitesOf, ShortLivedChildrenHaveTheirParentsMappings) {
   const Measurement measured = run("short_lived", 200, 1);
   ASSERT_THAT(measured.processes, SizeIs(201));
   const CodeSite& site = find(*measured.sampled, "copy_often");
-  EXPECT_EQ(site.samples, 2000U);
+  EXPECT_LE(site.samples, 2000U);
+  EXPECT_GE(site.samples + measured.sampling->lost, 2000U);  // more than one runs on each CPU
 }
 
 TEST_P(CodeSitesOf, MappingsByName) {

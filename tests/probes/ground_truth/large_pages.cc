@@ -76,6 +76,30 @@ KIND(collapsed) {
   });
 }
 
+// A private mapping of a file that lies in memory in huge folios.  Each write is to the second page
+// of 16.
+KIND(second_pages_of_file_written) {
+  constexpr long kStride = 16;
+  const long writes = count;
+  count = writes * kStride / 512 + 1;  // of huge pages
+  char* huge = huge_pages();
+  const std::size_t size = static_cast<std::size_t>(count) * kHuge;
+  const int fd = memfd_create("plain", 0);
+  if (fd < 0 || ftruncate(fd, static_cast<off_t>(size)) != 0) fail("memfd");
+  if (mmap(huge, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+    fail("mmap");
+  touch_each(huge, kPage);
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1
+  if (madvise(huge, size, kCollapse) != 0) fail("MADV_COLLAPSE");
+  munmap(huge, size);
+  count = static_cast<long>(size / kPage) - 1;
+  in_child([=] {
+    char* pages = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
+    read_all(pages);
+    for (long i = 0; i < writes; ++i) store(page_of(pages, i * kStride + 1));
+  });
+}
+
 // A read maps the kernel's huge page of zeros.
 KIND(huge_zero_page) {
   in_child([] {

@@ -3,6 +3,7 @@
 
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/report/table_report.h>
 #include <cowshed/tools/cowtop/report/text_report.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 
@@ -51,6 +52,19 @@ TEST(TextReport, AlikeWorkersAreOneRow) {
                                 "304.0 MiB in all.\n"));
   EXPECT_THAT(report, HasSubstr("    4 x worker                      89.0 MiB  76.0 MiB each       "
                                 "15% #.........\n"));
+}
+
+TEST(TextReport, IsExactOnlyIfNoEventWasLost) {
+  cow::Measurement measurement = pool(4);
+  measurement.exact = true;
+  measurement.lost_events = 0;
+  EXPECT_THAT(text_report(measurement), HasSubstr("Exact (eBPF)"));
+  EXPECT_THAT(table_report(measurement), HasSubstr("backend, exact;"));
+  measurement.lost_events = 3;
+  EXPECT_THAT(
+      text_report(measurement),
+      AllOf(HasSubstr("3 events LOST (eBPF): counts are too low."), Not(HasSubstr("Exact"))));
+  EXPECT_THAT(table_report(measurement), HasSubstr("backend, inexact;"));
 }
 
 TEST(TextReport, FitsOnAScreenHoweverManyProcessesThereAre) {

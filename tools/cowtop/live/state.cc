@@ -135,8 +135,7 @@ std::vector<std::string> State::header_parts() const {
   std::vector<std::string> parts = {"cowtop"};
   if (is_loading_) return parts;
   const cow::Measurement& measurement = model_.measurement;
-  parts.push_back(fmt::format("{}, {}", printable(measurement.backend),
-                              measurement.exact ? "exact" : "sampled"));
+  parts.push_back(fmt::format("{}, {}", printable(measurement.backend), measurement.precision()));
   parts.push_back(fmt::format("{:.1f} s", measurement.duration_s));
   parts.push_back(processes_text(measurement));
   parts.push_back("copied: " + copied_text(measurement));

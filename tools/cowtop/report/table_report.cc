@@ -44,7 +44,7 @@ Row row_of(const cow::ProcessCopies& process) {
 std::string heading(const cow::Measurement& measurement) {
   std::string text = fmt::format(
       "cowtop: {} backend, {}; {} process{} in {:.2f} s", printable(measurement.backend),
-      measurement.exact ? "exact" : "sampled", measurement.process_count(),
+      measurement.precision(), measurement.process_count(),
       measurement.process_count() == 1 ? "" : "es", measurement.duration_s);
   if (measurement.lost_events) text += fmt::format("; {} events lost", *measurement.lost_events);
   if (measurement.unsure_faults.value_or(0) > 0)

@@ -14,7 +14,7 @@ function showHeading(report) {
   const { run, recording } = report;
   showCommand(recording);
   const facts = [
-    element("span", { class: run.exact ? "badge" : "badge rough" }, run.exact ? "exact" : "sampled"),
+    element("span", { class: run.exact && !run.lost_events ? "badge" : "badge rough" }, !run.exact ? "sampled" : run.lost_events ? "inexact" : "exact"),
     `${run.backend} backend`, new Date(recording.started_s * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }),
     `for ${secondsText(run.duration_s)}`, `Linux ${recording.kernel}`, plural(recording.cpus, "CPU"), `cowtop ${recording.cowtop}`,
   ];

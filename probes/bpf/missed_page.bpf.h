@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+#pragma once
+
+#include "copy_sample.bpf.h"
+#include "fault_class.bpf.h"
+#include "huge_split.bpf.h"
+#include "lineage.bpf.h"
+
+/* Since Linux 7.0 the programs of most tracepoints may be preempted.  While one is, BPF skips it
+ * for every other task on that CPU, so on_page_alloc may miss the page of a fault.  The programs of
+ * the faults themselves run with interrupts off and miss nothing.  They read the page table entry
+ * when the fault enters.  If on_page_alloc has missed a run by the thread's next event, the entry
+ * of that time decides: another page is a copy, the same page was reused. */
+
+static __always_inline int may_miss(void) { return may_be_preempted; }
+
+static __always_inline int read_misses(__u32 cpu, __u64* misses) {
+  __u64 at = cpu < MOST_CPUS ? misses_at[cpu & (MOST_CPUS - 1)] : 0;
+  return at && !bpf_probe_read_kernel(misses, sizeof *misses, (void*)at);
+}
+
+static __always_inline __u64 cached_pages(struct thread_state* thread) {
+  __u64 inode = thread->file.size_at - bpf_core_field_offset(struct inode, i_size);
+  return BPF_CORE_READ((struct inode*)inode, i_mapping, nrpages);
+}
+
+/* When the fault enters. */
+static __always_inline void remember_page(struct thread_state* thread) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct fault_details* details = &thread->details;
+  __u32 traits = thread->pending.traits;
+  if (!may_miss()) return;
+  details->cpu = bpf_get_smp_processor_id();
+  details->misses_known = read_misses(details->cpu, &details->misses);
+  view_page(&details->before, number(&details->stack, task->mm->pgd), thread->address,
+            traits & MAPPING_FILE);
+  if (traits & MAPPING_SHARED) details->cached = cached_pages(thread);
+}
+
+/* Whether on_page_alloc has missed a run on the CPU where the pending fault entered. */
+static __always_inline int has_missed_since(struct thread_state* thread) {
+  struct fault_details* details = &thread->details;
+  __u64 misses = 0;
+  if (!may_miss()) return 0;
+  return !details->misses_known || !read_misses(details->cpu, &misses) || misses != details->misses;
+}
+
+/* Whether it may have missed the page of the pending fault of the running thread. */
+static __always_inline int may_have_missed(struct thread_state* thread) {
+  __u32 cpu = bpf_get_smp_processor_id();
+  __u64 misses = 0;
+  if (!may_miss()) return 0;
+  return has_missed_since(thread) ||
+         (cpu != thread->details.cpu && (!read_misses(cpu, &misses) || misses));
+}
+
+static __always_inline int is_mapped(struct page_view* view) {
+  return view->entry == ENTRY_PRESENT || view->entry == ENTRY_PROT_NONE;
+}
+
+/* Looks up the page of the pending fault again, if `task` still has the memory in which it faulted.
+ */
+static __always_inline void view_again(struct thread_state* thread, struct task_struct* task,
+                                       struct page_view* now) {
+  now->entry = ENTRY_UNKNOWN;
+  if (task->mm && thread->program == (__u64)task->mm)
+    view_page(now, (__u64)BPF_CORE_READ(task, mm, pgd), thread->address, 0);
+}
+
+/* The class of the pending fault by its page before and now.  COWSHED_CLASSES: unknown.  A fault
+ * that failed has ended by its signal. */
+static __always_inline __u32 class_by_page(struct thread_state* thread, struct page_view* now) {
+  struct pending_fault* fault = &thread->pending;
+  struct page_view* before = &thread->details.before;
+  __u32 traits = fault->traits;
+  if (!traits) return COWSHED_CLASSES;
+  if (before->entry == ENTRY_PROT_NONE) return fault->fault_class;
+  if (traits & MAPPING_SHARED) {
+    if (before->entry == ENTRY_PRESENT || !(traits & MAPPING_SHMEM)) return fault->fault_class;
+    return cached_pages(thread) == thread->details.cached ? fault->fault_class
+                                                          : COWSHED_ZERO_FILLED;
+  }
+  if (before->entry == ENTRY_PRESENT) {
+    if (!is_mapped(now)) return COWSHED_CLASSES;
+    if (now->page == before->page) return fault->fault_class;
+    return before->is_zeros ? COWSHED_ZERO_PAGE_WRITE : copied_class(traits);
+  }
+  if (traits & MAPPING_ABSENT && !is_mapped(now)) return fault->fault_class;
+  if (before->entry != ENTRY_NONE) return COWSHED_CLASSES;
+  if (!(traits & MAPPING_FILE)) return COWSHED_ZERO_FILLED;
+  if (traits & MAPPING_UFFD_MISSING) return COWSHED_CLASSES;
+  return is_beyond_file(thread) ? COWSHED_FAILED : COWSHED_COPIED_FILE;
+}
+
+/* 0: unknown, or several processes added pages to a shared file. */
+static __always_inline __u64 filled_pages(struct thread_state* thread, struct page_view* now) {
+  if (thread->pending.traits & MAPPING_SHARED) {
+    __u64 added = cached_pages(thread) - thread->details.cached;
+    return added == 1 || added == PAGES_OF_HUGE ? added : 0;
+  }
+  if (!is_mapped(now)) return 0;
+  return now->is_huge ? PAGES_OF_HUGE : pages_of_folio(now->page);
+}
+
+/* Counts what a fault of that class did to its page, apart from the fault itself. */
+static __always_inline void count_page(struct thread_state* thread, __u32 fault_class,
+                                       struct page_view* now, struct cowshed_counts* counts) {
+  if (fault_class == COWSHED_ZERO_FILLED) {
+    __u64 pages = filled_pages(thread, now);
+    if (!pages) counts->vma_misses++;
+    counts->zero_filled_pages += pages ? pages : 1;
+  }
+  if (fault_class <= COWSHED_COPIED_FILE && thread->details.before.is_huge && !now->is_huge)
+    counts->huge_splits++;
+}
+
+static __noinline int count_arena(struct thread_state* thread) {
+  struct cowshed_arena_key key = {.process = thread->key, .inode = thread->arena.inode};
+  struct cowshed_arena* arena = bpf_map_lookup_elem(&arenas, &key);
+  if (!arena) {
+    struct cowshed_arena fresh = {};
+    __builtin_memcpy(fresh.name, thread->arena.name, sizeof fresh.name);
+    bpf_map_update_elem(&arenas, &key, &fresh, BPF_NOEXIST);
+    __sync_fetch_and_add(&arenas_added, 1);
+    arena = bpf_map_lookup_elem(&arenas, &key);
+  }
+  if (arena) __sync_fetch_and_add(&arena->copied_pages, 1);
+  else __sync_fetch_and_add(&losses.arenas, 1);
+  return 0;
+}
+
+/* `is_shared`: whether the page that was copied had been written before. */
+static __always_inline void count_file_copy(struct thread_state* thread, int is_shared) {
+  struct pending_fault* fault = &thread->pending;
+  int is_memfd = fault->traits & MAPPING_ARENA && thread->arena.name[0];
+  if (fault->traits & MAPPING_ARENA) count_arena(thread);
+  if (is_shared && !is_memfd) thread->counts.copied_shared_file++;
+}
+
+/* Gives the pending fault the class of its page, if on_page_alloc may have missed that.  The
+ * thread's registers are others by now, so its sample is lost. */
+static __noinline int settle_missed_page(struct thread_state* thread) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct pending_fault* fault = &thread->pending;
+  struct page_view now = {};
+  if (!may_have_missed(thread)) return 0;
+  view_again(thread, task, &now);
+  __u32 fault_class = class_by_page(thread, &now);
+  if (fault_class == fault->fault_class) return 0;
+  if (fault_class == COWSHED_CLASSES) {
+    __sync_fetch_and_add(&losses.missed, 1);
+    return 0;
+  }
+  count_page(thread, fault_class, &now, &thread->counts);
+  fault->fault_class = fault_class;
+  if (fault_class > COWSHED_COPIED_FILE) return 0;
+  note_copies(thread, 1);
+  lose_sample(thread);
+  if (fault_class == COWSHED_COPIED_FILE)
+    count_file_copy(thread, fault->protection && thread->details.before.is_anonymous);
+  return 0;
+}
