@@ -95,44 +95,51 @@ int BPF_PROG(on_rename, struct task_struct* task, const char* comm) {
   return begin_program(thread, (__u64)task->mm, comm);
 }
 
-/* The last event in the old address space, where the page of a missed allocation can be seen. */
-SEC("tp_btf/sched_prepare_exec")
-int BPF_PROG(on_prepare_exec, struct task_struct* task) {
+/* While the address space is still there, where the page of a missed allocation can be seen. */
+static __always_inline int end_last_fault(struct task_struct* task) {
   struct thread_state* thread = state_of(task);
-  if (!thread || task != bpf_get_current_task_btf()) return 0;
+  if (!thread || thread->pending.mode == PENDING_NONE || task != bpf_get_current_task_btf())
+    return 0;
   begin_update(thread);
   end_fault_without_page(thread);
   end_update(thread);
   return 0;
 }
 
-static __always_inline void count_exit(struct thread_state* thread, struct task_struct* task) {
+SEC("tp_btf/sched_prepare_exec")
+int BPF_PROG(on_prepare_exec, struct task_struct* task) { return end_last_fault(task); }
+
+/* It has work only if the first was missed.  So it is hardly ever preempted, and both are hardly
+ * ever missed together. */
+SEC("tp_btf/sched_prepare_exec")
+int BPF_PROG(on_prepare_exec_again, struct task_struct* task) { return end_last_fault(task); }
+
+static __always_inline int count_exit(struct thread_state* thread, struct task_struct* task) {
+  if (thread->exited || __sync_fetch_and_add(&thread->exits, 1)) return 0;
   begin_update(thread);
   end_fault_without_page(thread);
   end_update(thread);
   flush_counts(thread, task);
   if (thread->has_fork) drop_fork(thread);
+  return 0;
 }
 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct* task) {
   struct thread_state* thread = state_of(task);
-  if (thread) count_exit(thread, task);
-  return 0;
+  return thread ? count_exit(thread, task) : 0;
 }
 
-/* For a thread whose exit was missed. */
-static __noinline int count_missed_exit(struct thread_state* thread, struct task_struct* task) {
-  if (!thread->exited && !__sync_fetch_and_add(&thread->late_exits, 1)) count_exit(thread, task);
-  return 0;
-}
+/* As on_prepare_exec_again.  on_free counts the exit. */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_exit_again, struct task_struct* task) { return end_last_fault(task); }
 
-/* In a softirq, so that it is not missed. */
+/* In a softirq, so that it is not missed, but long after the thread's end. */
 SEC("tp_btf/sched_process_free")
 int BPF_PROG(on_free, struct task_struct* task) {
   struct thread_state* thread = state_of(task);
   if (!thread) return 0;
-  if (!thread->exited) return count_missed_exit(thread, task);
+  if (!thread->exited) return count_exit(thread, task);
   if (thread->pending.mode != PENDING_NONE && may_have_missed(thread))
     __sync_fetch_and_add(&losses.missed, 1); /* it faulted after on_exit */
   return 0;
@@ -426,7 +433,7 @@ int dump_threads(struct bpf_iter__task* ctx) {
   if (!task) return 0;
   struct thread_state* thread = state_of(task);
   if (!thread || thread->exited) return 0;
-  if (may_miss() && task->exit_state) return count_missed_exit(thread, task);
+  if (may_miss() && task->exit_state) return count_exit(thread, task);
   struct reading reading = {.thread = thread, .task = task};
   bpf_loop(READ_ATTEMPTS, read_counts, &reading, 0);
   struct cowshed_thread_record* record = &reading.record;

@@ -219,6 +219,12 @@ struct thread_struct {
 
 struct page {
   unsigned long flags;
+  struct {
+    int counter;
+  } _mapcount;
+  struct {
+    int counter;
+  } _refcount;
 };
 
 enum pageflags { PG_head = 6 };
@@ -290,6 +296,7 @@ struct bpf_prog_aux {
 
 struct bpf_prog {
   struct bpf_prog_stats* stats; /* per CPU */
+  unsigned char* active;        /* per CPU: an int that is not 0 while the program runs */
   struct bpf_prog_aux* aux;
 };
 

@@ -49,17 +49,23 @@ static __always_inline __u64 percpu_shift(__u32 cpu) {
   return base ? number(&mine->id, there) - base : 0;
 }
 
-/* Where each CPU counts the runs of on_page_alloc that BPF skipped; 0: unknown. */
+/* Where each CPU counts the runs of on_page_alloc that BPF skipped, and those in progress; 0:
+ * unknown.
+ */
 __u64 misses_at[MOST_CPUS];
-__u64 page_alloc_stats; /* the per-CPU pointer of its statistics; 0: not needed */
-__u32 page_alloc_id;    /* of the program; the loader sets it */
+__u64 active_at[MOST_CPUS];
+__u64 page_alloc_stats; /* per-CPU pointers of the program; 0: not needed */
+__u64 page_alloc_active;
+__u32 page_alloc_id; /* the loader sets it */
 
 /* The loader runs it once, before add_cpu(). */
 SEC("iter/bpf_prog")
 int find_page_alloc_stats(struct bpf_iter__bpf_prog* ctx) {
   struct bpf_prog* program = ctx->prog;
-  if (program && BPF_CORE_READ(program, aux, id) == page_alloc_id)
+  if (program && BPF_CORE_READ(program, aux, id) == page_alloc_id) {
     page_alloc_stats = (__u64)BPF_CORE_READ(program, stats);
+    page_alloc_active = (__u64)BPF_CORE_READ(program, active);
+  }
   return 0;
 }
 
@@ -77,8 +83,10 @@ int add_cpu(struct cpu_number* number) {
     percpu_parts = part + 1;
   }
   if (shift && page_alloc_stats && number->cpu < MOST_CPUS) {
-    misses_at[number->cpu & (MOST_CPUS - 1)] =
+    __u32 cpu = number->cpu & (MOST_CPUS - 1);
+    misses_at[cpu] =
         page_alloc_stats + shift + bpf_core_field_offset(struct bpf_prog_stats, misses);
+    active_at[cpu] = page_alloc_active + shift;
   }
   return 0;
 }

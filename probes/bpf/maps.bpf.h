@@ -63,6 +63,8 @@ enum page_entry {
   ENTRY_SWAP,      /* or in migration */
 };
 
+enum page_sharers { SHARERS_UNKNOWN, SHARERS_NONE, SHARERS_SOME };
+
 /* What the page table says of an address. */
 struct page_view {
   __u64 page; /* its physical address, if one is mapped */
@@ -70,6 +72,7 @@ struct page_view {
   __u8 is_huge;
   __u8 is_zeros;     /* the zero page, or the huge one */
   __u8 is_anonymous; /* only where `is_zeros` or a private copy of a file's page is in question */
+  __u8 sharers;      /* enum page_sharers; only when the fault entered */
 };
 
 /* More fields: of kernel-mode faults, of faults on a huge page, and of faults whose allocation may
@@ -116,7 +119,7 @@ struct thread_state {
   __u32 failure;  /* of the sample that is taken: enum cowshed_failure */
   __u32 is_handled;
   __u32 has_fork;      /* in `forks` */
-  __u32 late_exits;    /* attempts to count its end, which on_exit missed */
+  __u32 exits;         /* programs that noticed its end: the first counts it */
   __u64 python_thread; /* where its PyThreadState was last found */
   struct fault_details details;
   struct mapped_arena arena;

@@ -19,6 +19,13 @@ static __always_inline int read_misses(__u32 cpu, __u64* misses) {
   return at && !bpf_probe_read_kernel(misses, sizeof *misses, (void*)at);
 }
 
+/* Whether a run on this CPU was preempted, so that the next one will be skipped. */
+static __always_inline int is_active(__u32 cpu) {
+  __u64 at = cpu < MOST_CPUS ? active_at[cpu & (MOST_CPUS - 1)] : 0;
+  __u32 active = 0;
+  return at && !bpf_probe_read_kernel(&active, sizeof active, (void*)at) && active;
+}
+
 static __always_inline __u64 cached_pages(struct thread_state* thread) {
   __u64 inode = thread->file.size_at - bpf_core_field_offset(struct inode, i_size);
   return BPF_CORE_READ((struct inode*)inode, i_mapping, nrpages);
@@ -34,7 +41,10 @@ static __always_inline void remember_page(struct thread_state* thread) {
   details->misses_known = read_misses(details->cpu, &details->misses);
   view_page(&details->before, number(&details->stack, task->mm->pgd), thread->address,
             traits & MAPPING_FILE);
+  details->before.sharers = SHARERS_UNKNOWN;
   if (traits & MAPPING_SHARED) details->cached = cached_pages(thread);
+  else if (thread->pending.protection && !details->before.is_huge && is_active(details->cpu))
+    details->before.sharers = sharers_of(details->before.page);
 }
 
 /* Whether on_page_alloc has missed a run on the CPU where the pending fault entered. */
@@ -67,6 +77,14 @@ static __always_inline void view_again(struct thread_state* thread, struct task_
     view_page(now, (__u64)BPF_CORE_READ(task, mm, pgd), thread->address, 0);
 }
 
+/* The class of a fault on a page that was there, if neither it nor another one is there now. */
+static __always_inline __u32 class_by_sharers(struct pending_fault* fault,
+                                              struct page_view* before) {
+  if (fault->traits & MAPPING_UFFD_WP) return COWSHED_CLASSES;
+  if (!before->is_anonymous || before->sharers == SHARERS_SOME) return copied_class(fault->traits);
+  return before->sharers == SHARERS_NONE ? fault->fault_class : COWSHED_CLASSES;
+}
+
 /* The class of the pending fault by its page before and now.  COWSHED_CLASSES: unknown.  A fault
  * that failed has ended by its signal. */
 static __always_inline __u32 class_by_page(struct thread_state* thread, struct page_view* now) {
@@ -81,9 +99,10 @@ static __always_inline __u32 class_by_page(struct thread_state* thread, struct p
                                                           : COWSHED_ZERO_FILLED;
   }
   if (before->entry == ENTRY_PRESENT) {
-    if (!is_mapped(now)) return COWSHED_CLASSES;
-    if (now->page == before->page) return fault->fault_class;
-    return before->is_zeros ? COWSHED_ZERO_PAGE_WRITE : copied_class(traits);
+    if (is_mapped(now) && now->page == before->page) return fault->fault_class;
+    if (before->is_zeros) return COWSHED_ZERO_PAGE_WRITE;
+    if (is_mapped(now)) return copied_class(traits);
+    return class_by_sharers(fault, before);
   }
   if (traits & MAPPING_ABSENT && !is_mapped(now)) return fault->fault_class;
   if (before->entry != ENTRY_NONE) return COWSHED_CLASSES;

@@ -166,6 +166,23 @@ __noinline int view_page(struct page_view* view, __u64 table, __u64 address, __u
   return 0;
 }
 
+/* Whether other processes map the small page at that physical address, or refer to it. */
+static __always_inline __u32 sharers_of(__u64 physical) {
+  struct {
+    int mappings; /* less 1 */
+    int references;
+  } counts = {};
+  struct page* page = (void*)(page_structs + (physical >> 12) * bpf_core_type_size(struct page));
+  if (!page_structs ||
+      bpf_core_field_offset(page->_refcount) - bpf_core_field_offset(page->_mapcount) !=
+          sizeof counts.mappings ||
+      bpf_probe_read_kernel(&counts, sizeof counts, &page->_mapcount)) {
+    return SHARERS_UNKNOWN;
+  }
+  if (counts.mappings > 0) return SHARERS_SOME;
+  return counts.mappings == 0 && counts.references == 1 ? SHARERS_NONE : SHARERS_UNKNOWN;
+}
+
 /* The number of pages of the folio at that physical address; 0: unknown. */
 static __always_inline __u32 pages_of_folio(__u64 physical) {
   if (!page_structs || !bpf_core_enum_value_exists(enum pageflags, PG_head)) return 0;

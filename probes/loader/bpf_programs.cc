@@ -159,8 +159,9 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
   };
   load_if(constants.has_collapse_events, {programs.on_isolate, programs.on_collapse});
   load_if(!constants.may_be_preempted, {programs.on_new_task});
-  load_if(constants.may_be_preempted, {programs.on_wakeup_new, programs.on_prepare_exec,
-                                       programs.on_free, programs.find_page_alloc_stats});
+  load_if(constants.may_be_preempted,
+          {programs.on_wakeup_new, programs.on_prepare_exec, programs.on_prepare_exec_again,
+           programs.on_exit_again, programs.on_free, programs.find_page_alloc_stats});
   bpf_program__set_autoattach(programs.find_page_alloc_stats, false);
   if (const int error = cow_bpf__load(skeleton); error != 0)
     return refused("loading the BPF programs", error, text);
@@ -181,7 +182,8 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
                                 programs.on_free, programs.on_isolate, programs.on_collapse});
   state->descriptors = state->must_not_miss;
   append(state->descriptors,
-         {programs.on_page_alloc, programs.on_rename, programs.on_prepare_exec, programs.on_exit});
+         {programs.on_page_alloc, programs.on_rename, programs.on_prepare_exec,
+          programs.on_prepare_exec_again, programs.on_exit, programs.on_exit_again});
   return Programs(std::move(state));
 }
 
