@@ -64,6 +64,6 @@ int adopt(struct bpf_iter__task* ctx) {
   int added = add_process(task, &key, parent, root ? COWSHED_ROOT : 0, 1);
   if (added < 0) return 0;
   adoption.processes += added;
-  adoption.threads += add_thread(task, &key, adoption.mode == COWSHED_ADOPT_COMMAND);
+  adoption.threads += add_thread(task, &key, adoption.mode == COWSHED_ADOPT_COMMAND) > 0;
   return 0;
 }

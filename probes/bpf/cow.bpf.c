@@ -34,9 +34,10 @@ static __always_inline int track_new_task(struct task_struct* child) {
     __u32 flags = child->mm == parent->mm ? COWSHED_SHARES_MEMORY : COWSHED_FORK_SEEN;
     if (add_process(child, &key, creator, flags, 0) < 0) return 0;
   }
-  if (!add_thread(child, &key, 0)) {
+  int added = add_thread(child, &key, 0);
+  if (added < 0) {
     if (child->tgid != parent->tgid) bpf_map_delete_elem(&processes, &key);
-  } else if (sample_period && child->mm != parent->mm) {
+  } else if (added && sample_period && child->mm != parent->mm) {
     struct thread_state* its = state_of(child);
     if (its) keep_fork(its);
   }
@@ -140,7 +141,7 @@ int BPF_PROG(on_free, struct task_struct* task) {
   struct thread_state* thread = state_of(task);
   if (!thread) return 0;
   if (!thread->exited) return count_exit(thread, task);
-  if (thread->pending.mode != PENDING_NONE && may_have_missed(thread))
+  if (thread->pending.mode != PENDING_NONE && may_have_missed(thread, task))
     __sync_fetch_and_add(&losses.missed, 1); /* it faulted after on_exit */
   return 0;
 }
@@ -412,7 +413,7 @@ static long read_counts(__u32 attempt, struct reading* reading) {
   record->pending = thread->pending.mode != PENDING_NONE;
   if (record->pending && has_left_fault(thread, reading->task)) {
     __u32 fault_class = thread->pending.fault_class;
-    if (has_missed_since(thread)) {
+    if (may_have_missed(thread, reading->task)) {
       view_again(thread, reading->task, &reading->now);
       fault_class = class_by_page(thread, &reading->now);
     }

@@ -54,6 +54,7 @@ static __always_inline __u64 percpu_shift(__u32 cpu) {
  */
 __u64 misses_at[MOST_CPUS];
 __u64 active_at[MOST_CPUS];
+__u32 cpus;             /* that have such a place: 0 to this, without it */
 __u64 page_alloc_stats; /* per-CPU pointers of the program; 0: not needed */
 __u64 page_alloc_active;
 __u32 page_alloc_id; /* the loader sets it */
@@ -87,6 +88,7 @@ int add_cpu(struct cpu_number* number) {
     misses_at[cpu] =
         page_alloc_stats + shift + bpf_core_field_offset(struct bpf_prog_stats, misses);
     active_at[cpu] = page_alloc_active + shift;
+    if (cpus <= cpu) cpus = cpu + 1;
   }
   return 0;
 }
@@ -225,11 +227,12 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   return 1;
 }
 
-/* Tracks one thread of a process that has a record. */
+/* Tracks one thread of a process that has a record.  1: tracked, 0: it was already, as another CPU
+ * was quicker, -1: it cannot be. */
 static __always_inline int add_thread(struct task_struct* task, struct cowshed_key* key,
                                       __u32 await_exec) {
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, key);
-  if (!process) return 0;
+  if (!process) return -1;
   begin_record_change();
   __sync_fetch_and_add(&process->threads_live, 1);
   struct thread_state* thread =
@@ -238,6 +241,11 @@ static __always_inline int add_thread(struct task_struct* task, struct cowshed_k
     __sync_fetch_and_add(&process->threads_live, -1);
     end_record_change();
     __sync_fetch_and_add(&losses.threads, 1);
+    return -1;
+  }
+  if (__sync_fetch_and_add(&thread->tracked, 1)) {
+    __sync_fetch_and_add(&process->threads_live, -1);
+    end_record_change();
     return 0;
   }
   __sync_fetch_and_add(&process->threads_total, 1);
@@ -254,7 +262,7 @@ static __always_inline void flush_counts(struct thread_state* thread, struct tas
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
   struct cowshed_counts* counts = &thread->counts;
   if (!process) {
-    add(&losses.late, counts->write_faults);
+    add(&losses.late, counts->write_faults ? counts->write_faults : 1);
     __builtin_memset(counts, 0, sizeof *counts);
     return;
   }

@@ -119,6 +119,7 @@ struct thread_state {
   __u32 failure;  /* of the sample that is taken: enum cowshed_failure */
   __u32 is_handled;
   __u32 has_fork;      /* in `forks` */
+  __u32 tracked;       /* attempts to track it: the first does */
   __u32 exits;         /* programs that noticed its end: the first counts it */
   __u64 python_thread; /* where its PyThreadState was last found */
   struct fault_details details;

@@ -38,6 +38,7 @@ static __always_inline void remember_page(struct thread_state* thread) {
   __u32 traits = thread->pending.traits;
   if (!may_miss()) return;
   details->cpu = bpf_get_smp_processor_id();
+  details->switches = task->nvcsw + task->nivcsw;
   details->misses_known = read_misses(details->cpu, &details->misses);
   view_page(&details->before, number(&details->stack, task->mm->pgd), thread->address,
             traits & MAPPING_FILE);
@@ -47,21 +48,24 @@ static __always_inline void remember_page(struct thread_state* thread) {
     details->before.sharers = sharers_of(details->before.page);
 }
 
-/* Whether on_page_alloc has missed a run on the CPU where the pending fault entered. */
-static __always_inline int has_missed_since(struct thread_state* thread) {
-  struct fault_details* details = &thread->details;
+static long find_miss(__u32 cpu, int* is_missed) {
   __u64 misses = 0;
-  if (!may_miss()) return 0;
-  return !details->misses_known || !read_misses(details->cpu, &misses) || misses != details->misses;
+  *is_missed = read_misses(cpu, &misses) && misses;
+  return *is_missed;
 }
 
-/* Whether it may have missed the page of the pending fault of the running thread. */
-static __always_inline int may_have_missed(struct thread_state* thread) {
-  __u32 cpu = bpf_get_smp_processor_id();
+/* Whether on_page_alloc may have missed the page of the pending fault of `task`.  Unless the thread
+ * was switched out, it has been on one CPU since then. */
+static __always_inline int may_have_missed(struct thread_state* thread, struct task_struct* task) {
+  struct fault_details* details = &thread->details;
   __u64 misses = 0;
+  int is_missed = 0;
   if (!may_miss()) return 0;
-  return has_missed_since(thread) ||
-         (cpu != thread->details.cpu && (!read_misses(cpu, &misses) || misses));
+  if (!details->misses_known || !read_misses(details->cpu, &misses) || misses != details->misses)
+    return 1;
+  if (details->switches == task->nvcsw + task->nivcsw) return 0;
+  bpf_loop(cpus, find_miss, &is_missed, 0);
+  return is_missed;
 }
 
 static __always_inline int is_mapped(struct page_view* view) {
@@ -73,7 +77,7 @@ static __always_inline int is_mapped(struct page_view* view) {
 static __always_inline void view_again(struct thread_state* thread, struct task_struct* task,
                                        struct page_view* now) {
   now->entry = ENTRY_UNKNOWN;
-  if (task->mm && thread->program == (__u64)task->mm)
+  if (task->mm && thread->program == (__u64)task->mm && state_of(task) == thread)
     view_page(now, (__u64)BPF_CORE_READ(task, mm, pgd), thread->address, 0);
 }
 
@@ -162,7 +166,7 @@ static __noinline int settle_missed_page(struct thread_state* thread) {
   struct task_struct* task = bpf_get_current_task_btf();
   struct pending_fault* fault = &thread->pending;
   struct page_view now = {};
-  if (!may_have_missed(thread)) return 0;
+  if (!may_have_missed(thread, task)) return 0;
   view_again(thread, task, &now);
   __u32 fault_class = class_by_page(thread, &now);
   if (fault_class == fault->fault_class) return 0;

@@ -177,13 +177,15 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
     for (const bpf_program* program : some)
       if (const int fd = bpf_program__fd(program); fd >= 0) to.push_back(fd);
   };
-  append(state->must_not_miss, {programs.on_user_fault, programs.on_kernel_fault,
-                                programs.on_new_task, programs.on_wakeup_new, programs.on_signal,
-                                programs.on_free, programs.on_isolate, programs.on_collapse});
-  state->descriptors = state->must_not_miss;
+  if (constants.may_be_preempted) {
+    append(state->must_not_miss, {programs.on_wakeup_new, programs.on_signal, programs.on_free,
+                                  programs.on_isolate, programs.on_collapse});
+  }
   append(state->descriptors,
-         {programs.on_page_alloc, programs.on_rename, programs.on_prepare_exec,
-          programs.on_prepare_exec_again, programs.on_exit, programs.on_exit_again});
+         {programs.on_user_fault, programs.on_kernel_fault, programs.on_page_alloc,
+          programs.on_new_task, programs.on_wakeup_new, programs.on_rename,
+          programs.on_prepare_exec, programs.on_prepare_exec_again, programs.on_signal,
+          programs.on_exit, programs.on_exit_again, programs.on_free});
   return Programs(std::move(state));
 }
 

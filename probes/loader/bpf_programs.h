@@ -43,7 +43,8 @@ class Programs {
   bool counts_collapses() const;             // into huge pages
   bool may_be_preempted() const;             // on this kernel
   std::span<const int> descriptors() const;  // of the programs that run on events
-  // Of those whose missed runs nothing else makes up for.
+  // Of those that other tasks may make miss a run which nothing else shows.  An interrupt, or a
+  // fault of the program itself, makes it miss a run that is no event of a tracked task.
   std::span<const int> must_not_miss() const;
   Expected<cowshed_adoption> adopt(cowshed_adopt_mode mode);
   Expected<std::vector<cowshed_thread_record>> dump_threads() const;

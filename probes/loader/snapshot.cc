@@ -154,7 +154,7 @@ Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
     TRY(auto live, read_live_threads(*programs_));
     TRY_VOID(read_records());
     complete = true;
-    unread_threads_ = 0;
+    unread_ = 0;
     for (const auto& [key, record] : records_) {
       if (views.count(key) != 0) continue;
       View view{record, has_ended(record) ? LiveThreads{} : std::move(live[key])};
@@ -162,8 +162,9 @@ Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
         views[key] = std::move(view);
       } else {
         complete = false;
-        if (view.live.threads < record.threads_live)
-          unread_threads_ += record.threads_live - view.live.threads;
+        unread_ += std::max<std::uint64_t>(1, record.threads_live > view.live.threads
+                                                  ? record.threads_live - view.live.threads
+                                                  : 0);
       }
     }
     if (!complete && programs_->may_be_preempted()) usleep(kPauseUs);
@@ -171,6 +172,7 @@ Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
   if (!complete) {
     // Threads end faster than we read.  Such a process keeps its last consistent view.
     for (const auto& [key, view] : last_) views.emplace(key, view);
+    for (const auto& [key, record] : records_) views.emplace(key, View{record, {}});
   }
   return views;
 }
@@ -185,9 +187,9 @@ void SnapshotReader::add_totals(Snapshot& snapshot, const cowshed_counts& counts
 }
 
 Expected<void> SnapshotReader::read(Snapshot& snapshot) {
-  unread_threads_ = 0;
+  unread_ = 0;
   TRY(auto views, whole_views());
-  if (programs_->may_be_preempted()) snapshot.losses.missed += unread_threads_;
+  if (programs_->may_be_preempted()) snapshot.losses.missed += unread_;
   TRY_VOID(read_arena_counts());
   snapshot.overhead.events = ended_events_;
   snapshot.losses.vma_misses = ended_vma_misses_;

@@ -45,7 +45,7 @@ class SnapshotReader {
   std::optional<std::uint64_t> records_as_of_;  // number of changes then; nullopt: unknown
   ByProcess<std::vector<ArenaCount>> arenas_;
   std::uint64_t arenas_added_ = 0;
-  std::uint64_t unread_threads_ = 0;  // live by their process's record, and not found
+  std::uint64_t unread_ = 0;  // threads that are not in the last snapshot as they are
   std::uint64_t ended_events_ = 0;
   std::uint64_t ended_vma_misses_ = 0;
 };

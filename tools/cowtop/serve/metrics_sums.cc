@@ -139,7 +139,8 @@ void MetricsSums::add(const cow::Measurement& measurement,
 
   totals_.backend = measurement.backend;
   totals_.exact = measurement.exact;
-  totals_.lost_events = measurement.lost_events;
+  // Some are found again later, but a counter does not fall.
+  totals_.lost_events = std::max(totals_.lost_events, measurement.lost_events);
   if (measurement.not_seen) totals_.not_seen = measurement.not_seen->at_least;
   if (measurement.exact) {
     const auto events = grow(probe_events_, measurement.overhead.events);
