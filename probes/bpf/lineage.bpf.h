@@ -49,9 +49,7 @@ static __always_inline __u64 percpu_shift(__u32 cpu) {
   return base ? number(&mine->id, there) - base : 0;
 }
 
-/* Where each CPU counts the runs of on_page_alloc that BPF skipped, and those in progress; 0:
- * unknown.
- */
+/* Where each CPU counts the skipped runs of on_page_alloc, and those in progress; 0: unknown. */
 __u64 misses_at[MOST_CPUS];
 __u64 active_at[MOST_CPUS];
 __u32 cpus;             /* that have such a place: 0 to this, without it */

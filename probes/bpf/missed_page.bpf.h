@@ -42,7 +42,6 @@ static __always_inline void remember_page(struct thread_state* thread) {
   details->misses_known = read_misses(details->cpu, &details->misses);
   view_page(&details->before, number(&details->stack, task->mm->pgd), thread->address,
             traits & MAPPING_FILE);
-  details->before.sharers = SHARERS_UNKNOWN;
   if (traits & MAPPING_SHARED) details->cached = cached_pages(thread);
   else if (thread->pending.protection && !details->before.is_huge && is_active(details->cpu))
     details->before.sharers = sharers_of(details->before.page);

@@ -147,7 +147,7 @@ __noinline __u32 page_entry(__u64 address) {
 /* Fills `view` by the page table `table`.  Not static, as walk_node(). */
 __noinline int view_page(struct page_view* view, __u64 table, __u64 address, __u32 is_file) {
   if (!view) return 0;
-  view->entry = ENTRY_UNKNOWN;
+  __builtin_memset(view, 0, sizeof *view); /* ENTRY_UNKNOWN */
   if (!table || !direct_map) return 0;
   struct table_walk walk = {.direct_map = direct_map, .table = table};
   if (walk_tables(&walk, address)) return 0;

@@ -172,7 +172,9 @@ Expected<ByProcess<SnapshotReader::View>> SnapshotReader::whole_views() {
   if (!complete) {
     // Threads end faster than we read.  Such a process keeps its last consistent view.
     for (const auto& [key, view] : last_) views.emplace(key, view);
-    for (const auto& [key, record] : records_) views.emplace(key, View{record, {}});
+    // On other kernels a process without one is in the next snapshot.
+    if (programs_->may_be_preempted())
+      for (const auto& [key, record] : records_) views.emplace(key, View{record, {}});
   }
   return views;
 }
