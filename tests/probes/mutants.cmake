@@ -62,6 +62,12 @@ holds(HoldsWithoutTheFlag no_flag pending_fault.bpf.h ${no_flag})
 holds(HoldsWhereverTheWordsAre no_word_in_reach vma_lookup.bpf.h
       "offset + sizeof(__u64) <= sizeof thread->node" "0")
 
+# As if another CPU adopted each task while it is woken for the first time.
+set(rows */thread_copied_1000:*/grandchild_copied_1000)
+holds(HoldsIfAThreadIsAdoptedMeanwhile adopted_meanwhile cow.bpf.c "int added = add_thread(child, &key, 0)"
+      "int added = add_thread(child, &key, 0) + add_thread(child, &key, 0)")
+set(rows *_1000)
+
 # As on kernels whose tracepoints are preemptible, and as if BPF skipped every second page there.  Four
 # rows cannot hold then: their pages are gone, or given by userfaultfd, by the next event, so they count
 # as lost.

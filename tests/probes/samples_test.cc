@@ -147,6 +147,15 @@ TEST_F(Samples, AKernelModeCopyNamesItsSystemCall) {
             1000);
 }
 
+// The probe reads what is at the address, which faults within the program's own fault.
+TEST_F(Samples, AFaultOfTheProbeItselfIsNotTheProcesss) {
+  const Conditions conditions(Needs::reserved_pages, 20);
+  if (!conditions.missing().empty()) GTEST_SKIP() << conditions.missing();
+  const SampledRun all = run({.period = 1}, "reserved_kernel_copied", 20);
+  EXPECT_EQ(all.subject.measured.copied_hugetlb_pages, 20U * 512);
+  EXPECT_EQ(all.subject.losses.lost(), 0U);
+}
+
 TEST_F(Samples, ACopyOfAnArenaNamesIt) {
   const SampledRun all = run({.period = 1}, "arena_copied", 300);
   EXPECT_EQ(std::count_if(all.samples.begin(), all.samples.end(),

@@ -36,6 +36,14 @@ class CodeSitesOf : public NeedsProbes, public ::testing::WithParamInterface<con
   }
 };
 
+// Exactly so many, but for those that are counted as lost: from Linux 7.0 on, BPF skips programs.
+void expect_samples(std::uint64_t samples, std::uint64_t expected, const Measurement& measured,
+                    double others = 0) {
+  const auto most = static_cast<double>(expected);
+  EXPECT_LE(static_cast<double>(samples), most + others);
+  EXPECT_GE(static_cast<double>(samples + measured.sampling->lost), most - others);
+}
+
 void expect_share(const CodeSite& site, std::uint64_t samples, double share) {
   constexpr double kDeviations = 5;
   const auto all = static_cast<double>(samples);
@@ -97,7 +105,7 @@ TEST_P(CodeSitesOf, TheKernelsCopyIsTheSystemCalls) {
   const Measurement measured = run("kernel", 500, 1);
   const SampledCopies& child = *measured.processes[1].sampled;
   const CodeSite& site = find(child, "copy_by_kernel");
-  EXPECT_EQ(site.samples, 500U);
+  expect_samples(site.samples, 500, measured);
   EXPECT_EQ(site.frames.front().function, "[pread64(2)]");
   EXPECT_EQ(site.frames.back().line, test::line_of(SITE_SUBJECT, "copy_by_kernel"));
 }
@@ -105,7 +113,7 @@ TEST_P(CodeSitesOf, TheKernelsCopyIsTheSystemCalls) {
 TEST_P(CodeSitesOf, AStackThatIsTooDeepIsStillOneOfItsPlace) {
   const Measurement measured = run("deep", 500, 1);
   const CodeSite& site = find(*measured.processes[1].sampled, "copy_deeply");
-  EXPECT_GE(site.samples, 500U);
+  EXPECT_GE(site.samples + measured.sampling->lost, 500U);
   EXPECT_GT(site.stack.size(), 3U);
 }
 
@@ -114,8 +122,7 @@ TEST_P(CodeSitesOf, ShortLivedChildrenHaveTheirParentsMappings) {
   const Measurement measured = run("short_lived", 200, 1);
   ASSERT_THAT(measured.processes, SizeIs(201));
   const CodeSite& site = find(*measured.sampled, "copy_often");
-  EXPECT_LE(site.samples, 2000U);
-  EXPECT_GE(site.samples + measured.sampling->lost, 2000U);  // more than one runs on each CPU
+  expect_samples(site.samples, 2000, measured);
 }
 
 TEST_P(CodeSitesOf, MappingsByName) {
@@ -128,7 +135,7 @@ TEST_P(CodeSitesOf, MappingsByName) {
     const auto found = std::find_if(child.mappings.begin(), child.mappings.end(),
                                     [&](const MappingCopies& m) { return m.name == name; });
     ASSERT_NE(found, child.mappings.end()) << name;
-    EXPECT_NEAR(static_cast<double>(found->samples), kPages, 20) << name;
+    expect_samples(found->samples, kPages, measured, 20);
     expect_estimate(*found, measured.processes[1]);
   }
 }
@@ -141,16 +148,17 @@ TEST_P(CodeSitesOf, RangesHottestFirst) {
   constexpr std::uint64_t kBlock = 2 << 20;
   EXPECT_EQ(child.ranges[0].begin, kPlace + 2 * kBlock);
   EXPECT_EQ(child.ranges[0].end, kPlace + 4 * kBlock);
-  EXPECT_EQ(child.ranges[0].samples, 1024U);
+  expect_samples(child.ranges[0].samples, 1024, measured);
   EXPECT_EQ(child.ranges[0].mapping, "anonymous");
 }
 
 TEST_P(CodeSitesOf, GeneratedCodeIsNamedByThePerfMap) {
   for (const char* kind : {"generated", "generated_shared"}) {
+    SCOPED_TRACE(kind);
     const Measurement measured = run(kind, 300, 1);
     const CodeSite& site = find(*measured.processes[1].sampled, "py::generated:/app.py");
     std::remove(("/tmp/perf-" + std::to_string(measured.processes[0].pid) + ".map").c_str());
-    EXPECT_EQ(site.samples, 300U) << kind;
+    expect_samples(site.samples, 300, measured);
     ASSERT_GT(site.stack.size(), 1U) << kind;
     EXPECT_THAT(site.stack[1].module, HasSubstr("site_subject")) << "unwound by its frame pointer";
   }
@@ -159,10 +167,11 @@ TEST_P(CodeSitesOf, GeneratedCodeIsNamedByThePerfMap) {
 TEST_P(CodeSitesOf, GeneratedCodeThatNothingNamesIsOneSite) {
   constexpr std::uint64_t kPages = 300;
   for (const char* kind : {"generated_unnamed", "generated_behind"}) {
+    SCOPED_TRACE(kind);
     const Measurement measured = run(kind, kPages, 1);
     const ProcessCopies& child = measured.processes[1];
     const CodeSite& site = find(*child.sampled, "generated code");
-    EXPECT_EQ(site.samples, kPages) << kind;
+    expect_samples(site.samples, kPages, measured);
     expect_estimate(site, child);
     std::uint64_t samples = 0;
     for (const CodeSite& each : child.sampled->sites) samples += each.samples;
@@ -200,7 +209,7 @@ TEST_P(CodeSitesOfStripped, ModuleAndAddress) {
   constexpr std::array<std::uint64_t, 3> kCopies = {3500, 1000, 500};
   for (std::size_t i = 0; i < kCopies.size(); ++i) {
     const CodeSite& site = child.sites[i];
-    EXPECT_EQ(site.samples, kCopies[i]);
+    expect_samples(site.samples, kCopies[i], measured);
     EXPECT_EQ(site.frames[0].function, "");
     EXPECT_EQ(site.frames[0].module, GetParam());
     EXPECT_NE(site.frames[0].address, 0U);
@@ -247,8 +256,7 @@ TEST_P(NamedPatterns, AreFoundAtTheirPlace) {
   } else {
     EXPECT_EQ(most.pattern, known.pattern) << most.evidence;
     // Some pages have been copied by what a fork does, or hold what it writes.
-    EXPECT_NEAR(static_cast<double>(most.samples), kPagesOfSubject, kPagesOfSubject * 0.02)
-        << most.evidence;
+    expect_samples(most.samples, kPagesOfSubject, measured, kPagesOfSubject * 0.02);
     EXPECT_THAT(most.evidence, HasSubstr(known.innermost));
     EXPECT_THAT(innermost.function, HasSubstr(known.innermost));
     EXPECT_EQ(innermost.inlined, known.bytes == 0) << "of libstdc++, not of libc";
@@ -264,7 +272,7 @@ TEST_P(NamedPatterns, AreFoundAtTheirPlace) {
     EXPECT_THAT(place.file, EndsWith("pattern_subject.cc"));
     EXPECT_FALSE(place.inlined);
   }
-  EXPECT_NEAR(static_cast<double>(samples), kPagesOfSubject, kPagesOfSubject * 0.02);
+  expect_samples(samples, kPagesOfSubject, measured, kPagesOfSubject * 0.02);
 }
 
 // Blocks below a page, of about a page, and beyond; of each, memcpy does it by other instructions.

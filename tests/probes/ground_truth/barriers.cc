@@ -21,10 +21,12 @@ void reopen(int, siginfo_t* info, void*) {
 }
 
 void map_there(int, siginfo_t* info, void*) {
-  if (mmap(page_around(info), kPage, PROT_READ | PROT_WRITE,
-           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) {
+  char* page = page_around(info);
+  if (mmap(page, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+      MAP_FAILED) {
     fail("mmap");
   }
+  madvise(page, kPage, MADV_NOHUGEPAGE);  // many of them are one mapping
 }
 
 void on_violation(void (*handler)(int, siginfo_t*, void*), int signal = SIGSEGV) {

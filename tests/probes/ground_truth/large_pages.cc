@@ -164,6 +164,16 @@ KIND(reserved_shared) {
   in_child([=] { touch_each(huge, kHuge); });
 }
 
+// The kernel writes.
+KIND(reserved_kernel_copied) {
+  char* huge = touched_reserved_pages();
+  const int source = filled_memory_file("plain");
+  in_child([=] {
+    for (long i = 0; i < count; ++i)
+      if (pread(source, huge + static_cast<std::size_t>(i) * kHuge, 1, 0) != 1) fail("pread");
+  });
+}
+
 KIND(reserved_last_sharer) {
   as_last_sharer(touched_reserved_pages(), static_cast<std::size_t>(count + 1) * kHuge,
                  [](char* huge) { touch_each(huge, kHuge); });
