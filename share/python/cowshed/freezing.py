@@ -7,17 +7,14 @@ import contextlib
 import dataclasses
 import gc
 import importlib
-import io
 import os
 import sys
 import threading
 import time
-import traceback
 import tracemalloc
 import warnings
-import weakref
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
 
 from cowshed import _cowshed
 
@@ -37,7 +34,8 @@ class Frozen:
     seconds: float
     left: Mapping[str, int]
     """How many objects stay as they were, by the name of their type.  They must die or be flushed:
-    files, sockets, locks, generators, objects with ``__del__``.  Reading them still copies."""
+    files, sockets, locks, generators, objects with ``__del__``, and what directly holds one of
+    these (not of locks and generators).  Reading them still copies."""
 
     def __str__(self) -> str:
         if not self.in_place:
@@ -58,11 +56,22 @@ _AT_THE_FIRST_USE = {
     "random": ("_sha2",),  # of seed() with a string; before 3.12 there is none
 }
 
-# Unlike io.IOBase it is no ABC: those keep what they were asked, in pages that are shared.
-_IOBase: Any = io.IOBase.__base__
-_lock = threading.Lock()
-_to_end: list[weakref.ref[Any]] = []
 _warned = False
+_had_threads = False
+
+
+def _before_fork() -> None:
+    global _had_threads
+    _had_threads = threading.active_count() > 1
+
+
+# A thread that is not there may have held the lock of an import, which the child would wait for.
+def _after_fork_in_child() -> None:
+    if _had_threads:
+        _AT_THE_FIRST_USE.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 
 
 def freeze(*, keep: Iterable[object] = ()) -> Frozen:
@@ -80,10 +89,14 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
 
     Some objects stay as they are, because they must die or be flushed: files, sockets, locks,
     frames, generators, objects with ``__del__``, and those in ``keep`` with what only they hold.
-    At the normal end of a process what such files have not written is written, and finalisers run.
+    An object that holds a file, a socket or an object with ``__del__``, in itself or in its
+    ``__dict__``, stays as well, so that dropping it closes the file.  What is held less directly
+    must be closed.  At the normal end of a process, after all ``atexit`` functions, files are
+    flushed and finalisers run, as if nothing were frozen.
 
-    A second call freezes what is new.  Threads may run meanwhile; they wait.  On a Python before
-    3.12 only ``gc.freeze()`` is called, and a warning says so once.
+    A second call freezes what is new.  Threads may run meanwhile; they wait.  Finalisers, signal
+    handlers and forked children may call it, too.  On a Python before 3.12 only ``gc.freeze()`` is
+    called, and a warning says so once.
 
     :param keep: objects to leave as they are, such as a cache that will be cleared.  ``keep`` itself is left, too.
     :return: what was frozen, and what was left.
@@ -96,24 +109,21 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
     begin = time.perf_counter()
-    with _lock:
-        why_not = _cowshed.why_not_in_place()
-        if why_not:
-            gc.collect()
-            gc.freeze()
-            _cowshed.note_pages()
-            if not _warned:
-                _warned = True
-                warnings.warn(f"cowshed.freeze() cannot freeze in place: {why_not}.  Reading an object still "
-                              "writes to its reference count, which copies its page.", RuntimeWarning,
-                              stacklevel=2)
-            return Frozen(False, why_not, 0, 0, time.perf_counter() - begin, {})
-        if tracemalloc.is_tracing():
-            warnings.warn("tracemalloc is tracing: its own tables are copied by each child; "
-                          "stop it before cowshed.freeze()", RuntimeWarning, stacklevel=2)
-        objects, size, left, to_end = _cowshed.freeze(kept)
-        _remember(to_end)
+    why_not = _cowshed.why_not_in_place()
+    if why_not:
+        gc.collect()
+        gc.freeze()
         _cowshed.note_pages()
+        if not _warned:
+            _warned = True
+            warnings.warn(f"cowshed.freeze() cannot freeze in place: {why_not}.  Reading an object still "
+                          "writes to its reference count, which copies its page.", RuntimeWarning, stacklevel=2)
+        return Frozen(False, why_not, 0, 0, time.perf_counter() - begin, {})
+    if tracemalloc.is_tracing():
+        warnings.warn("tracemalloc is tracing: its own tables are copied by each child; "
+                      "stop it before cowshed.freeze()", RuntimeWarning, stacklevel=2)
+    objects, size, left = _cowshed.freeze(kept)
+    _cowshed.note_pages()
     return Frozen(True, "", objects, size, time.perf_counter() - begin, left)
 
 
@@ -122,52 +132,12 @@ def is_frozen(obj: object) -> bool:
     return _cowshed.is_frozen(obj)
 
 
-def _remember(objects: list[Any]) -> None:
-    known = {id(ref()) for ref in _to_end}
-    for each in objects:
-        if id(each) in known or each in (sys.__stdin__, sys.__stdout__, sys.__stderr__):
-            continue
-        try:
-            _to_end.append(weakref.ref(each))
-        except TypeError:
-            pass  # nothing in CPython that has a finaliser
-
-
-# What a frozen object refers to does not die at exit, so nothing else would flush or finalise it.
-# Registered at the import: it runs after the functions that the program registers later.
-@atexit.register
-def _end() -> None:
-    alive = [each for ref in _to_end if (each := ref()) is not None]
-    files = [each for each in alive if isinstance(each, _IOBase)]
-    for each in reversed(files):  # what is in front of another file was made after it
-        _attempt(_flush, each)
-    for each in files:
-        if type(each).__module__ != "_io":
-            _attempt(type(each).close, each)  # GzipFile, say, has an end to write
-    for each in alive:
-        if not isinstance(each, _IOBase) and not getattr(each, "gi_running", False):
-            _attempt(_cowshed.finalise, each)
-
-
-def _flush(file: io.IOBase) -> None:
-    if not file.closed and file.writable():
-        file.flush()
-
-
-def _attempt(act: Callable[[Any], object], each: object) -> None:
-    try:
-        act(each)
-    except Exception:
-        print(f"Exception ignored at exit, in {each!r}:", file=sys.stderr)
-        traceback.print_exc()
-
-
 def end_process(status: int | None = None) -> NoReturn:
     """Ends a worker without finalising the objects that it shares.
 
     A normal exit clears every module, which writes to pages that are shared, and so copies them.
-    This does what matters of it: it waits for threads, runs ``atexit`` functions, flushes the
-    standard streams, and calls ``os._exit``.  For a server's hook that a worker calls last, such as
+    This does what matters of it: it waits for threads, runs ``atexit`` functions, flushes files,
+    runs finalisers, and calls ``os._exit``.  For a server's hook that a worker calls last, such as
     gunicorn's ``worker_exit``.
 
     :param status: the exit status.  ``None``: the status of the ``SystemExit`` that is being handled, or 0.
@@ -177,6 +147,7 @@ def end_process(status: int | None = None) -> NoReturn:
         status = code if isinstance(code, int) else int(code is not None)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
+    _cowshed.end()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,5 @@
 #include <Python.h>
+#include <algorithm>
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
@@ -13,9 +14,11 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/share/python/extension/ending.h>
 #include <cowshed/share/python/extension/freezing.h>
 #include <cowshed/share/python/extension/immortal.h>
 #include <cowshed/share/python/extension/interpreter.h>
+#include <cowshed/share/python/extension/object.h>
 
 // The roots are the objects that the garbage collector tracks.  The walk marks each root, and the
 // untracked objects that it refers to: strings, numbers, tuples of these, code.  It does not follow
@@ -34,6 +37,9 @@ enum class Kind : unsigned char {
 
 struct TypeFacts {
   Kind kind = Kind::data;
+  bool holds_outside = false;  // a file, say, which others see as long as it lives
+  bool owns = false;           // what only it holds must die with it
+  bool is_array = false;       // of NumPy
   bool hashes_itself = false;  // its hash is kept in it, and computing it runs no Python code
   PyCFunction size_of = nullptr;
 };
@@ -60,15 +66,46 @@ PyCFunction size_function(PyTypeObject* type) {
   return nullptr;
 }
 
+// PyArrayObject_fields of numpy/ndarraytypes.h, a part of its ABI.
+struct ArrayFields {
+  PyObject_HEAD void* data;
+  int dimensions;
+  const void* rest[4];
+  int flags;
+};
+constexpr int kArrayOwnsData = 4;
+
+int& array_flags(PyObject* array) { return reinterpret_cast<ArrayFields*>(array)->flags; }
+
+// numpy.ndarray, if it is loaded and its flags are where they should be.
+Object array_type() {
+  const Object numpy(PyImport_GetModule(Object(PyUnicode_FromString("numpy")).get()));
+  Object type(numpy ? PyObject_GetAttrString(numpy.get(), "ndarray") : nullptr);
+  const auto says_owner = [](const Object& array) {
+    const Object flags(PyObject_GetAttrString(array.get(), "flags"));
+    const Object owns(flags ? PyObject_GetAttrString(flags.get(), "owndata") : nullptr);
+    return owns.get() == Py_True;
+  };
+  const Object array(type ? PyObject_CallFunction(type.get(), "i", 1) : nullptr);
+  bool is_known = array && (array_flags(array.get()) & kArrayOwnsData) != 0 && says_owner(array);
+  if (is_known) {
+    array_flags(array.get()) &= ~kArrayOwnsData;
+    is_known = !says_owner(array);
+    array_flags(array.get()) |= kArrayOwnsData;
+  }
+  PyErr_Clear();
+  return is_known ? std::move(type) : Object();
+}
+
 class Freezer {
  public:
   explicit Freezer(Frozen& frozen) : frozen_(frozen) {}
 
   bool prepare() {
-    frozen_.to_end = Object(PyList_New(0));
     const Object io(PyImport_ImportModule("_io"));
-    if (!io || !frozen_.to_end) return false;
+    if (!io) return false;
     io_base_ = Object(PyObject_GetAttrString(io.get(), "_IOBase"));
+    array_type_ = array_type();
     return static_cast<bool>(io_base_);
   }
 
@@ -77,7 +114,6 @@ class Freezer {
       exclude(PySequence_Fast_GET_ITEM(objects, i));
     excluded_.insert(objects);
     excluded_.insert(tracked);
-    excluded_.insert(frozen_.to_end.get());
   }
 
   void freeze_all(PyObject* tracked) {
@@ -93,6 +129,16 @@ class Freezer {
     while (PyDict_Next(cowshed_interned_strings(), &position, &name, &value)) reach(name);
     for (std::size_t line = 0; (name = cowshed_cached_name(line)) != nullptr; ++line) reach(name);
     if (shown_) std::fputs("\r\033[K", stderr);
+  }
+
+  // After gc.freeze(): the collector goes on to care for what stays as it was.
+  void give_back() const {
+    for (PyObject* object : left_) {
+      if (is_immortal(object) || !PyObject_IS_GC(object) || !PyObject_GC_IsTracked(object))
+        continue;
+      PyObject_GC_UnTrack(object);
+      PyObject_GC_Track(object);
+    }
   }
 
  private:
@@ -111,11 +157,16 @@ class Freezer {
     if (type == &PyFrame_Type || type == &PyGen_Type || type == &PyCoro_Type ||
         type == &PyAsyncGen_Type) {
       facts.kind = Kind::suspended;
+    } else if (starts_with(type, "_thread.") || type == &PyMemoryView_Type ||
+               std::strcmp(type->tp_name, "managedbuffer") == 0) {
+      facts.kind = Kind::leave;  // a bytearray, say, cannot grow as long as a view lives
     } else if (type->tp_finalize != nullptr || type->tp_del != nullptr ||
-               PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(io_base_.get())) ||
-               starts_with(type, "_thread.") || std::strcmp(type->tp_name, "_socket.socket") == 0) {
+               is_of(type, io_base_.get()) || must_be_closed(type) || is_known_outside(type)) {
       facts.kind = Kind::leave;
+      facts.holds_outside = true;
+      facts.owns = holds_itself_open(type);
     }
+    facts.is_array = is_of(type, array_type_.get());
     const auto hashes_as = [type](const PyTypeObject& known) {
       return type->tp_hash == known.tp_hash;
     };
@@ -127,6 +178,19 @@ class Freezer {
     facts.hashes_itself |= hashes_as(PyTuple_Type);
 #endif
     return facts;
+  }
+
+  static bool is_of(PyTypeObject* type, PyObject* base) {
+    return base != nullptr && PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(base)) != 0;
+  }
+
+  // Types without a finaliser that hold what others see, or wait for.
+  static bool is_known_outside(PyTypeObject* type) {
+    static constexpr std::string_view kNames[] = {
+        "mmap.mmap",       "select.epoll",       "select.poll",        "_socket.socket",
+        "_ssl._SSLSocket", "sqlite3.Connection", "sqlite3.Cursor",     "sqlite3.Statement",
+        "sqlite3.Blob",    "ThreadPoolExecutor", "ProcessPoolExecutor"};
+    return std::find(std::begin(kNames), std::end(kNames), type->tp_name) != std::end(kNames);
   }
 
   // Without the reference that the list of roots has.
@@ -164,22 +228,27 @@ class Freezer {
   void freeze(PyObject* object) {
     if (excluded_.contains(object)) return;
     const TypeFacts& facts = facts_of(Py_TYPE(object));
-    if (facts.kind != Kind::data) {
-      leave(object);
-      if (facts.kind == Kind::leave) return;
-    } else if (!is_immortal(object)) {
-      fill(object, facts);
-      mark(object, facts);
+    if (facts.kind == Kind::leave) {
+      if (facts.owns) exclude(object);
+      return leave(object);
     }
+    const bool is_new = facts.kind == Kind::data && !is_immortal(object);
+    if (is_new) fill(object, facts);
+    holds_outside_ = false;
     each_child(object);
+    if (is_new && !(holds_outside_ && may_be_dropped(object))) mark(object, facts);
+    else if (is_new || facts.kind == Kind::suspended) leave(object);
+  }
+
+  // The program closes what such an object holds by dropping the object.
+  static bool may_be_dropped(PyObject* object) {
+    return !PyType_Check(object) && !PyModule_Check(object) && !PyFunction_Check(object);
   }
 
   void leave(PyObject* object) {
-    PyTypeObject* const type = Py_TYPE(object);
-    ++frozen_.left[type->tp_name];
-    child(reinterpret_cast<PyObject*>(type));
-    const bool ends = type != &PyFrame_Type && (type->tp_finalize || type->tp_del);
-    if (ends && PyList_Append(frozen_.to_end.get(), object) != 0) PyErr_Clear();
+    ++frozen_.left[Py_TYPE(object)->tp_name];
+    if (excluded_.insert(object).second) left_.push_back(object);
+    child(reinterpret_cast<PyObject*>(Py_TYPE(object)));
   }
 
   void mark(PyObject* object, const TypeFacts& facts) {
@@ -196,6 +265,9 @@ class Freezer {
     }
     // An untracked dict may get new values, which the next freeze then finds.
     if (PyDict_Check(object) && !PyObject_GC_IsTracked(object)) PyObject_GC_Track(object);
+    // NumPy resizes an array of its own data if nothing else refers to it.  To NumPy the count of a
+    // frozen array is negative.
+    if (facts.is_array) array_flags(object) &= ~kArrayOwnsData;
     make_immortal(object);
     ++frozen_.objects;
   }
@@ -259,13 +331,36 @@ class Freezer {
 
   void child(PyObject* object) {
     if (object == nullptr || is_immortal(object)) return;
+    holds_outside_ |= is_outside(object);
     if (!PyObject_IS_GC(object) || !PyObject_GC_IsTracked(object) || may_be_unfinished(object))
       pending_.push_back(object);
   }
 
+  // Most objects are of a type that the first line knows.
+  bool is_outside(PyObject* object) {
+    if (PyUnicode_CheckExact(object) || PyLong_CheckExact(object) || PyDict_CheckExact(object) ||
+        PyList_CheckExact(object) || PyTuple_CheckExact(object) || PyFloat_CheckExact(object)) {
+      return false;
+    }
+    return facts_of(Py_TYPE(object)).holds_outside;
+  }
+
   static int visit(PyObject* object, void* self) {
-    static_cast<Freezer*>(self)->child(object);
+    auto& freezer = *static_cast<Freezer*>(self);
+    freezer.child(object);
+    if (PyDict_CheckExact(object)) freezer.has_dict_ = true;
     return 0;
+  }
+
+  // Whether the object's own __dict__ holds it.  The traversal has visited the values that lie in
+  // the object itself.
+  void look_into_dict(PyObject* object) {
+    if (!has_dict_ || PyModule_Check(object) || PyFunction_Check(object)) return;
+    PyObject** const dict = _PyObject_GetDictPtr(object);
+    Py_ssize_t position = 0;
+    PyObject* value = nullptr;
+    while (dict != nullptr && *dict != nullptr && PyDict_Next(*dict, &position, nullptr, &value))
+      holds_outside_ |= !is_immortal(value) && is_outside(value);
   }
 
   void each_child(PyObject* object) {
@@ -273,6 +368,10 @@ class Freezer {
     child(reinterpret_cast<PyObject*>(type));
     if (PyUnicode_CheckExact(object) || PyLong_CheckExact(object) || PyFloat_CheckExact(object))
       return;
+    has_dict_ = false;
+    if (type->tp_traverse != nullptr && PyObject_IS_GC(object))
+      type->tp_traverse(object, visit, this);
+    else children_of_members(object);
     if (PyDict_Check(object)) {  // its traversal may leave out the keys
       Py_ssize_t position = 0;
       PyObject* key = nullptr;
@@ -285,14 +384,13 @@ class Freezer {
       children_of_code(reinterpret_cast<PyCodeObject*>(object));
     } else if (PyType_Check(object)) {
       children_of_type(reinterpret_cast<PyTypeObject*>(object));
-    } else if (has_values_inline(type)) {  // its __dict__ is made when it is first asked for
+    } else {
+      look_into_dict(object);
+      if (!has_values_inline(type)) return;  // its __dict__ is made when it is first asked for
       const Object dict(PyObject_GenericGetDict(object, nullptr));
       if (dict) pending_.push_back(dict.get());  // tracked, but not among the roots if it is new
       PyErr_Clear();
     }
-    if (type->tp_traverse != nullptr && PyObject_IS_GC(object))
-      type->tp_traverse(object, visit, this);
-    else children_of_members(object);
   }
 
   void children_of_code(PyCodeObject* code) {
@@ -334,8 +432,8 @@ class Freezer {
 
   // The collector does not track all that functions which are running have in variables.
   void freeze_locals() {
-    const Object frames(PyObject_CallMethod(Object(PyImport_ImportModule("sys")).get(),
-                                            "_current_frames", nullptr));
+    PyObject* const current = PySys_GetObject("_current_frames");
+    const Object frames(current != nullptr ? PyObject_CallNoArgs(current) : nullptr);
     if (!frames) return PyErr_Clear();
     Py_ssize_t position = 0;
     PyObject* thread = nullptr;
@@ -373,6 +471,7 @@ class Freezer {
       PyObject* const next = pending.back();
       pending.pop_back();
       if (!excluded_.insert(next).second) continue;
+      left_.push_back(next);
       const auto follow = [](PyObject* held, void* to) {
         if (references(held) == 1) static_cast<std::vector<PyObject*>*>(to)->push_back(held);
         return 0;
@@ -404,8 +503,12 @@ class Freezer {
 
   Frozen& frozen_;
   Object io_base_;
+  Object array_type_;
+  bool holds_outside_ = false;  // the object whose children are visited
+  bool has_dict_ = false;
   std::vector<PyObject*> pending_;
   std::unordered_set<PyObject*> excluded_;
+  std::vector<PyObject*> left_;  // the same, in the collector's order
   std::unordered_map<PyTypeObject*, TypeFacts> types_;
   PyTypeObject* last_type_ = nullptr;
   const TypeFacts* last_facts_ = nullptr;
@@ -418,18 +521,75 @@ bool call(PyObject* module, const char* function) {
   return static_cast<bool>(Object(PyObject_CallMethod(module, function, nullptr)));
 }
 
+// After gc.unfreeze() the collector may stop to track what is frozen: from 3.14 all of it, before
+// that dicts.  New objects in there would not be found then.
+class Tracker {
+ public:
+  void track_again() {
+    static PyObject* const sample = sample_dict();
+    if (sample == nullptr || PyObject_GC_IsTracked(sample)) return PyErr_Clear();
+    PyObject_GC_Track(sample);
+    for (PyObject* root :
+         {PyImport_GetModuleDict(), reinterpret_cast<PyObject*>(&PyBaseObject_Type)})
+      visit(root, this);
+    while (!pending_.empty()) {
+      PyObject* const object = pending_.back();
+      pending_.pop_back();
+      if (is_immortal(object) && !PyObject_GC_IsTracked(object)) PyObject_GC_Track(object);
+      if (const auto traverse = Py_TYPE(object)->tp_traverse) traverse(object, visit, this);
+    }
+  }
+
+ private:
+  static PyObject* sample_dict() {
+    PyObject* const dict = Py_BuildValue("{si}", "cowshed", 1);
+    if (dict == nullptr) return nullptr;
+    if (!PyObject_GC_IsTracked(dict)) PyObject_GC_Track(dict);
+    make_immortal(dict);
+    return dict;
+  }
+
+  static int visit(PyObject* object, void* self) {
+    auto& tracker = *static_cast<Tracker*>(self);
+    if (PyObject_IS_GC(object) && tracker.seen_.insert(object).second)
+      tracker.pending_.push_back(object);
+    return 0;
+  }
+
+  std::unordered_set<PyObject*> seen_;
+  std::vector<PyObject*> pending_;
+};
+
+// Allocating may start the collector, which runs finalisers.
+class WithoutCollector {
+ public:
+  WithoutCollector() = default;
+  WithoutCollector(const WithoutCollector&) = delete;
+  WithoutCollector& operator=(const WithoutCollector&) = delete;
+  ~WithoutCollector() {
+    if (was_enabled_) PyGC_Enable();
+  }
+
+ private:
+  const bool was_enabled_ = PyGC_Disable() != 0;
+};
+
 bool freeze_objects(PyObject* keep, Frozen& frozen) {
   const Object gc(PyImport_ImportModule("gc"));
-  Freezer freezer(frozen);
   const Object kept(PySequence_Fast(keep, "keep takes a list or a tuple of objects"));
-  if (!gc || !kept || !freezer.prepare()) return false;
+  Freezer freezer(frozen);
   // Its full run also empties the free lists, so that the memory is not written to later.
-  if (!call(gc.get(), "collect") || !call(gc.get(), "unfreeze")) return false;
+  if (!gc || !kept || !end_objects_at_exit() || !call(gc.get(), "collect")) return false;
+  const WithoutCollector here;
+  if (!freezer.prepare() || !call(gc.get(), "unfreeze")) return false;
+  Tracker().track_again();
   const Object tracked(PyObject_CallMethod(gc.get(), "get_objects", nullptr));
   if (!tracked) return false;
   freezer.keep(kept.get(), tracked.get());
   freezer.freeze_all(tracked.get());
-  return call(gc.get(), "freeze");
+  if (!call(gc.get(), "freeze")) return false;
+  freezer.give_back();
+  return true;
 }
 
 }  // namespace

@@ -5,23 +5,19 @@
 #include <map>
 #include <string>
 
-#include <cowshed/share/python/extension/object.h>
-
 namespace cowshed::python {
 
 struct Frozen {
-  std::uint64_t objects = 0;  // made immortal
-  std::uint64_t bytes = 0;    // their size
-  // The objects that stay as they are, by their type's name, and those of them that must be flushed
-  // or finalised at exit.
-  std::map<std::string, std::uint64_t> left;
-  Object to_end;  // a list
+  std::uint64_t objects = 0;                  // made immortal
+  std::uint64_t bytes = 0;                    // their size
+  std::map<std::string, std::uint64_t> left;  // the objects that stay as they are, by their type
 };
 
 // Makes the objects of the main interpreter immortal in place, apart from those in `keep`, what
 // only these hold, and what must die or be flushed; then exempts all from garbage collection.
 // Before that it fills caches which reading would fill later.  Runs the collector and finalisers
-// first, and holds the GIL from then on.  False: a Python error is set.
+// first.  From then on it runs no Python code and holds the GIL, so finalisers, signal handlers,
+// other threads and forked children may call it at any time.  False: a Python error is set.
 bool freeze_in_place(PyObject* keep, Frozen& frozen);
 
 }  // namespace cowshed::python

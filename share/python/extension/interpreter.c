@@ -3,6 +3,7 @@
 
 #if COWSHED_KNOWS_IMMORTALS
 
+#include <internal/pycore_gc.h>
 #include <internal/pycore_interp.h>
 #include <internal/pycore_object.h>
 #include <internal/pycore_obmalloc.h>
@@ -29,6 +30,12 @@ PyObject* cowshed_cached_name(size_t line) {
   if (line >= sizeof cache->hashtable / sizeof cache->hashtable[0]) return NULL;
   PyObject* const name = cache->hashtable[line].name;
   return name != NULL ? name : Py_None;
+}
+
+void cowshed_visit_frozen(void (*visit)(PyObject*, void*), void* context) {
+  PyGC_Head* const all = &PyInterpreterState_Get()->gc.permanent_generation.head;
+  for (PyGC_Head* head = _PyGCHead_NEXT(all); head != all; head = _PyGCHead_NEXT(head))
+    visit((PyObject*)(head + 1), context);
 }
 
 // The first page of a free pool stays: it has the list of free pools.  A pool that serves the same
@@ -69,6 +76,10 @@ PyObject* cowshed_interned_strings(void) { return NULL; }
 PyObject* cowshed_cached_name(size_t line) {
   (void)line;
   return NULL;
+}
+void cowshed_visit_frozen(void (*visit)(PyObject*, void*), void* context) {
+  (void)visit;
+  (void)context;
 }
 void cowshed_close_pools(void) {}
 

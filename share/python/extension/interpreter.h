@@ -25,6 +25,9 @@ PyObject* cowshed_interned_strings(void);
 // borrowed reference.
 PyObject* cowshed_cached_name(size_t line);
 
+// Calls `visit` for each object that gc.freeze() has exempted from collection.
+void cowshed_visit_frozen(void (*visit)(PyObject* object, void* context), void* context);
+
 // Has pymalloc take new objects from pools that hold no older ones, and returns the pages of free
 // pools to the kernel.  Memory that is free in other pools is lost.
 void cowshed_close_pools(void);

@@ -5,6 +5,7 @@
 
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/process/tree.h>
+#include <cowshed/share/python/extension/ending.h>
 #include <cowshed/share/python/extension/errors.h>
 #include <cowshed/share/python/extension/freezing.h>
 #include <cowshed/share/python/extension/immortal.h>
@@ -50,15 +51,14 @@ PyObject* freeze(PyObject*, PyObject* keep) {
     if (!number || PyDict_SetItemString(left.get(), type.c_str(), number.get()) != 0)
       return nullptr;
   }
-  return Py_BuildValue("KKOO", frozen.objects, frozen.bytes, left.get(), frozen.to_end.get());
+  return Py_BuildValue("KKO", frozen.objects, frozen.bytes, left.get());
 }
 
 PyObject* is_frozen(PyObject*, PyObject* object) { return PyBool_FromLong(is_immortal(object)); }
 
-// As when the object dies: its __del__, a file's close, a generator's close.
-PyObject* finalise(PyObject*, PyObject* object) {
-  PyObject_CallFinalizer(object);
-  if (PyErr_Occurred()) return nullptr;
+// For os._exit(): finalises what frozen objects hold.
+PyObject* end(PyObject*, PyObject*) {
+  end_objects(Ending::of_process);
   Py_RETURN_NONE;
 }
 
@@ -82,7 +82,7 @@ PyMethodDef freezing_methods[] = {{"why_not_in_place", why_not_in_place, METH_NO
                                   {"layout_fault", try_layout, METH_VARARGS, nullptr},
                                   {"freeze", freeze, METH_O, nullptr},
                                   {"is_frozen", is_frozen, METH_O, nullptr},
-                                  {"finalise", finalise, METH_O, nullptr},
+                                  {"end", end, METH_NOARGS, nullptr},
                                   {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(execute)},

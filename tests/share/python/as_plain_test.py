@@ -1,0 +1,716 @@
+"""Programs that freeze do and end as without: same output, messages, files and status.
+
+as_plain_test.py [DRAWS [ROUNDS [SEED]]] [TEST] also draws programs of what a program leaves to its
+end.  By hand, as_plain_test.py --program SEED FOLDER [freeze] runs one of them.
+"""
+
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+
+# Where they say FREEZE, the frozen run calls freeze().
+PROGRAMS = {
+    "finaliser of a new object": """
+        class A:
+            def __del__(self): os.write(1, b"died\\n")
+        FREEZE
+        z = A()
+        """,
+    "order of finalisers": """
+        class A:
+            def __init__(self, name): self.name = name
+            def __del__(self): os.write(1, f"{self.name}\\n".encode())
+        a = A("a"); b = A("b")
+        FREEZE
+        c = A("c"); c.b = b; d = A("d")
+        """,
+    "dropping a holder": """
+        import socket
+        class Holder: pass
+        h = Holder(); a, b = socket.socketpair(); h.s = a; del a
+        h.f = open("o.txt", "w"); h.f.write("data\\n")
+        FREEZE
+        del h; gc.collect(); b.settimeout(1)
+        print(open("o.txt").read(), b.recv(9))
+        """,
+    "queue at exit": """
+        import multiprocessing
+        context = multiprocessing.get_context("fork"); q = context.Queue()
+        def consume():
+            size = 0
+            while (part := q.get(timeout=20)) is not None: size += len(part)
+            print(size, flush=True)
+        q.put(b""); q.get()
+        FREEZE
+        p = context.Process(target=consume); p.start()
+        for i in range(8): q.put(bytes(1 << 20))
+        q.put(None)
+        """,
+    "values added after gc.unfreeze()": """
+        d, l = {}, []
+        class A: pass
+        a = A()
+        FREEZE
+        gc.unfreeze(); gc.collect()
+        d["k"] = "".join(["x"] * 50); l.append(["y"]); a.z = ["w"]
+        FREEZE
+        print(FROZEN(d["k"]), FROZEN(l[0]), FROZEN(a.z))
+        """,
+    "resize of an array": """
+        import numpy as np
+        arrays = [np.zeros(n) for n in (100, 1_000_000)]; views = [a[:] for a in arrays]
+        FREEZE
+        for a in arrays:
+            try: a.resize(4_000_000); print("resized")
+            except ValueError: print("refused")
+        views[1][:] = 1; print(views[1].sum(), arrays[0].sum())
+        """,
+    "bytearray with a view that is dropped": """
+        data = bytearray(b"abc"); view = memoryview(data)
+        FREEZE
+        try: data.append(1)
+        except BufferError: print("refused")
+        del view; data.append(1); print(data)
+        """,
+    "database that is dropped": """
+        import sqlite3
+        c = sqlite3.connect("db"); c.execute("create table t (a)"); c.commit(); c.execute("insert into t values (1)")
+        FREEZE
+        del c; gc.collect()
+        sqlite3.connect("db", timeout=0).execute("insert into t values (2)"); print(os.listdir())
+        """,
+    "database at the end": """
+        import sqlite3
+        c = sqlite3.connect("db"); c.execute("create table t (a)"); c.commit(); c.execute("insert into t values (1)")
+        FREEZE
+        c.execute("insert into t values (2)")
+        """,
+    "file that an exit function uses": """
+        import atexit, lzma, logging
+        packed = lzma.open("packed", "wt"); logging.basicConfig(filename="log"); logger = logging.getLogger()
+        def end(): packed.write("end"); logger.warning("end"); packed.close()
+        atexit.register(end)
+        FREEZE
+        """,
+    "daemon thread": """
+        import threading, time
+        class A:
+            def __del__(self): os.write(1, b"died\\n")
+        def work():
+            mine = A(); ready.set(); time.sleep(1000)
+        ready = threading.Event()
+        threading.Thread(target=work, daemon=True).start(); ready.wait()
+        FREEZE
+        """,
+    "freeze in a finaliser of its own collection": """
+        class A:
+            def __del__(self): FREEZE
+        gc.disable(); a = A(); a.me = a; del a
+        FREEZE
+        print("ok")
+        """,
+    "freeze in a signal handler within freeze": """
+        import signal
+        def handle(*_): FREEZE
+        signal.signal(signal.SIGUSR1, handle)
+        gc.callbacks.append(lambda phase, _: phase == "start" and signal.raise_signal(signal.SIGUSR1))
+        FREEZE
+        gc.callbacks.clear(); print("ok")
+        """,
+    "freeze in a child of a fork within freeze": """
+        import threading, time, warnings
+        warnings.simplefilter("ignore")
+        inside = threading.Event()
+        def wait(phase, _):
+            if phase == "start": inside.set(); time.sleep(0.2)
+        gc.callbacks.append(wait)
+        def work(): gc.collect(); FREEZE
+        t = threading.Thread(target=work); t.start(); inside.wait()
+        pid = os.fork()
+        if pid == 0:
+            gc.callbacks.clear(); FREEZE; os._exit(0)
+        print(os.waitpid(pid, 0)[1]); t.join(); gc.callbacks.clear()
+        """,
+    "cycle that keep leaves": """
+        class A:
+            def __del__(self): print("died", flush=True)
+        cache = {"a": A()}; cache["me"] = cache
+        KEEP(cache)
+        del cache; gc.collect(); print("end")
+        """,
+    "os.fork() and an end": """
+        file = open("file", "w")
+        class A:
+            def __del__(self): print("died", os.getpid() == parent, flush=True)
+        parent = os.getpid(); a = A()
+        FREEZE
+        pid = os.fork(); file.write("parent" if pid else "child")
+        if pid: os.waitpid(pid, 0)
+        """,
+}
+
+KINDS = {}
+
+
+def kind(make):
+    """A kind of work: a generator that makes something, yields it, and uses it after the freeze."""
+    KINDS[make.__name__] = make
+    return make
+
+
+def child(work):
+    import multiprocessing
+    return multiprocessing.get_context("fork").Process(target=work)
+
+
+def append(path, text):
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(descriptor, text.encode())
+    os.close(descriptor)
+
+
+@kind
+def text_file(path):
+    file = open(path, "w")
+    file.write("before\n")
+    yield file
+    file.write("after\n")
+
+
+@kind
+def text_file_of_lines(path):
+    file = open(path, "w", buffering=1)
+    yield file
+    file.write("after\nthe rest")
+
+
+@kind
+def binary_file(path):
+    file = open(path, "wb")
+    yield file
+    file.write(b"x" * 100_001)
+
+
+@kind
+def wrapped_file(path):
+    import io
+    file = io.TextIOWrapper(io.BufferedWriter(io.FileIO(path, "w")), "utf-16")
+    file.write("é" * 10)
+    yield file
+    file.write("ü" * 10)
+
+
+@kind
+def read_and_write(path):
+    file = open(path, "w+b")
+    file.write(b"some text")
+    file.seek(0)
+    file.read(4)
+    yield file
+    file.seek(2)
+    file.write(b"X")
+
+
+@kind
+def packed(path):
+    import atexit
+    import gzip
+    file = gzip.GzipFile(path, "wb", mtime=0)
+    file.write(b"before")
+    atexit.register(file.close)  # else plain Python loses data
+    yield file
+    file.write(b"after")
+
+
+@kind
+def packed_by_lzma(path):
+    import lzma
+    file = lzma.open(path, "wt")
+    yield file
+    file.write("after" * 1000)
+
+
+@kind
+def archive(path):
+    import zipfile
+    file = zipfile.ZipFile(path, "w")
+    file.writestr(zipfile.ZipInfo("before"), "text")
+    yield file
+    file.writestr(zipfile.ZipInfo("after"), "text")
+
+
+@kind
+def rows(path):
+    import csv
+    writer = csv.writer(open(path, "w"))
+    yield writer
+    writer.writerow(range(9))
+
+
+@kind
+def database_of_strings(path):
+    import dbm.dumb
+    import shelve
+    shelf = shelve.Shelf(dbm.dumb.open(path, "n"), writeback=True)
+    shelf["before"] = []
+    yield shelf
+    shelf["before"].append("after")
+
+
+@kind
+def database(path):
+    import sqlite3
+    connection = sqlite3.connect(path)
+    connection.execute("create table t (a)")
+    connection.commit()
+    yield connection
+    connection.execute("insert into t values (1)")
+    connection.commit()
+    connection.execute("insert into t values (2)")
+
+
+@kind
+def mapping(path):
+    import mmap
+    with open(path, "w+b") as file:
+        file.truncate(9000)
+        mapped = mmap.mmap(file.fileno(), 9000)
+    yield mapped
+    mapped[8000:8005] = b"after"
+
+
+@kind
+def temporary_file(path):
+    file = tempfile.NamedTemporaryFile("w", prefix="temporary", dir=os.path.dirname(path))
+    yield file
+    file.write("after")
+
+
+@kind
+def temporary_folder(path):
+    folder = tempfile.TemporaryDirectory(prefix="temporary", dir=os.path.dirname(path))
+    yield folder
+    open(folder.name + "/file", "w").close()
+
+
+@kind
+def log(path):
+    import logging
+    logger = logging.getLogger(os.path.basename(path))
+    logger.addHandler(logging.FileHandler(path))
+    logger.warning("before")
+    yield logger
+    logger.warning("after")
+
+
+@kind
+def log_in_memory(path):
+    import logging.handlers
+    logger = logging.getLogger(os.path.basename(path))
+    logger.addHandler(logging.handlers.MemoryHandler(100, target=logging.FileHandler(path)))
+    logger.warning("before")
+    yield logger
+    logger.warning("after")
+
+
+@kind
+def log_of_a_thread(path):
+    import atexit
+    import logging.handlers
+    import queue
+    records = queue.SimpleQueue()
+    logger = logging.getLogger(os.path.basename(path))
+    logger.addHandler(logging.handlers.QueueHandler(records))
+    listener = logging.handlers.QueueListener(records, logging.FileHandler(path))
+    listener.start()
+    atexit.register(listener.stop)
+    yield logger
+    for number in range(100):
+        logger.warning("after %d", number)
+
+
+@kind
+def exit_function(path):
+    import atexit
+    file = open(path, "w")
+    atexit.register(lambda: file.write("at exit"))
+    yield file
+    atexit.register(file.write, "later")
+
+
+class Final:
+    def __init__(self, name):
+        self.name = name
+
+    def __del__(self):
+        print("del", self.name)
+
+
+@kind
+def finaliser(path):
+    yield Final(os.path.basename(path))
+
+
+class Saver:
+    def __init__(self, path):
+        self.path, self.lines = path, []
+
+    def __del__(self):
+        import_is_done = json.dumps(self.lines)
+        append(self.path, import_is_done)
+
+
+@kind
+def finaliser_that_needs_its_module(path):
+    saver = Saver(path)
+    saver.lines.append("before")
+    yield saver
+    saver.lines.append({"after": path[-5:]})
+
+
+@kind
+def finaliser_in_a_cycle(path):
+    final = Final(os.path.basename(path))
+    final.me = [final]
+    yield final
+
+
+@kind
+def finaliser_that_fails(path):
+    class Fails:
+        def __del__(self):
+            raise ValueError(os.path.basename(path))
+    yield Fails()
+
+
+@kind
+def finaliser_of_a_weak_reference(path):
+    import weakref
+    class Plain:
+        pass
+    plain = Plain()
+    weakref.finalize(plain, append, path, "finalised")
+    yield plain
+
+
+@kind
+def generator(path):
+    def wait():
+        try:
+            yield
+        finally:
+            append(path, "finally")
+    waiting = wait()
+    next(waiting)
+    yield waiting
+
+
+@kind
+def context(path):
+    import contextlib
+    stack = contextlib.ExitStack()
+    stack.callback(append, path, "left")
+    stack.enter_context(open(path + "2", "w")).write("text")
+    yield stack
+
+
+@kind
+def thread(path):
+    import threading
+    go = threading.Event()
+    file = open(path, "w")
+
+    def work():
+        go.wait()
+        file.write("thread")
+    threading.Thread(target=work).start()
+    yield file
+    go.set()
+
+
+@kind
+def thread_pool(path):
+    from concurrent import futures
+    import time
+    pool = futures.ThreadPoolExecutor(2)
+    pool.submit(append, path, "1")
+    yield pool
+    for _ in range(3):
+        pool.submit(lambda: (time.sleep(0.01), append(path, "2")))
+
+
+@kind
+def queue_to_a_child(path):
+    import multiprocessing
+    queue = multiprocessing.get_context("fork").Queue()
+
+    def consume():
+        size = 0
+        while (part := queue.get(timeout=60)) is not None:
+            size += len(part)
+        append(path, str(size))
+    consumer = child(consume)
+    consumer.start()
+    queue.put(b"")
+    yield queue
+    for _ in range(3):
+        queue.put(bytes(1 << 20))
+    queue.put(None)
+
+
+@kind
+def process(path):
+    worker = child(lambda: append(path, "worked"))
+    yield worker
+    worker.start()
+
+
+@kind
+def process_pool(path):
+    import multiprocessing
+    pool = multiprocessing.get_context("fork").Pool(2)
+    pool.map(len, ["a", "b"])
+    yield pool
+    print(pool.map(len, ["after"]))
+
+
+@kind
+def process_pool_of_futures(path):
+    import multiprocessing
+    from concurrent import futures
+    pool = futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
+    pool.submit(append, path, "before").result()
+    yield pool
+    pool.submit(append, path, "after")
+
+
+@kind
+def manager(path):
+    import multiprocessing
+    shared = multiprocessing.get_context("fork").Manager()
+    held = shared.dict()
+    yield shared, held
+    held["a"] = 1
+
+
+@kind
+def command(path):
+    with open(path, "w") as file:
+        process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file)
+    process.stdin.write(b"before\n")
+    yield process
+    process.stdin.write(b"after\n")
+
+
+@kind
+def socket_pair(path):
+    import socket
+    ours, theirs = socket.socketpair()
+    with theirs, open(path, "w") as received:
+        subprocess.Popen(["cat"], stdin=theirs, stdout=received)
+    file = ours.makefile("w")
+    ours.close()
+    file.write("before\n")
+    yield file
+    file.write("after\n")
+
+
+@kind
+def shared_memory(path):
+    from multiprocessing import shared_memory
+    memory = shared_memory.SharedMemory(create=True, size=4096)
+    yield memory
+    memory.buf[0] = 1
+    memory.unlink()
+
+
+@kind
+def local_of_a_thread(path):
+    import threading
+    local = threading.local()
+    local.file = open(path, "w")
+    yield local
+    local.file.write("after")
+
+
+@kind
+def context_variable(path):
+    import contextvars
+    variable = contextvars.ContextVar("variable")
+    variable.set(open(path, "w"))
+    yield variable
+    variable.get().write("after")
+
+
+@kind
+def event_loop(path):
+    import asyncio
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(asyncio.sleep(0))
+    yield loop
+    loop.run_until_complete(loop.run_in_executor(None, append, path, "run"))
+
+
+class Holder:
+    pass
+
+
+def holder(thing):
+    made = Holder()
+    made.thing = thing
+    return made
+
+
+def cycle(thing):
+    made = [thing]
+    made.append(made)
+    return made
+
+
+# Where a program keeps something: first where it dies when the program drops it, frozen or not.
+HOLDS = (lambda thing: thing, holder, lambda thing: (thing,), lambda thing: holder({"key": [holder(thing)]}),
+         lambda thing: lambda: thing, cycle)
+
+
+def program(seed, folder, freezes):
+    draw = random.Random(seed)
+    running = []
+    for number in range(draw.randint(1, 6)):
+        name = draw.choice(sorted(KINDS))
+        work = KINDS[name](f"{folder}/{number}_{name}")
+        running.append((number, draw.random() < 0.7, work))
+    end = draw.choice(("falls off", "exits", "fails", "drops", "collects"))
+    holds = HOLDS[:3] if end in ("drops", "collects") else HOLDS
+    kept = vars(sys.modules["__main__"])
+
+    def begin(number, work):
+        kept[f"held_{number}"] = draw.choice(holds)(next(work))
+    for number, is_before, work in running:
+        if is_before:
+            begin(number, work)
+    if freezes:
+        import cowshed
+        cowshed.freeze()
+    for number, is_before, work in running:
+        if not is_before:
+            begin(number, work)
+    for number, _, work in running:
+        for _ in work:
+            pass
+    print("at the end", flush=draw.random() < 0.5)
+    if end == "exits":
+        sys.exit(7)
+    if end == "fails":
+        raise RuntimeError("as drawn")
+    if end in ("drops", "collects"):
+        for name in [name for name in kept if name.startswith("held_")][::2]:
+            del kept[name]
+        if end == "collects":
+            import gc
+            gc.collect()
+
+
+class AsPlainTest(unittest.TestCase):
+    maxDiff = 5000
+
+    def ended(self, *arguments):
+        """What a run has said and left behind; the last argument but "freeze" may name its folder."""
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run([sys.executable, "-W", "ignore", *(each or folder for each in arguments)],
+                                  capture_output=True, text=True, timeout=120, cwd=folder,
+                                  env={**os.environ, "PYTHONHASHSEED": "0"})
+            files = {}
+            for root, _, names in os.walk(folder):
+                for name in names:
+                    with open(os.path.join(root, name), "rb") as file:
+                        files[re.sub("temporary.*", "temporary", name)] = file.read()
+            return {"status": done.returncode, "output": done.stdout.replace(folder, ""), "files": files,
+                    "messages": re.sub(r"0x[0-9a-f]+|[0-9]{4}-.*", "", done.stderr).replace(folder, "")}
+
+    def test_programs(self):
+        for name, program in PROGRAMS.items():
+            def text(freeze, frozen, keep):
+                script = "import gc, os, sys\n" + textwrap.dedent(program)
+                return script.replace("FREEZE", freeze).replace("FROZEN", frozen).replace("KEEP", keep)
+
+            with self.subTest(name):
+                plain = text("0", "bool", "bool")
+                frozen = "import cowshed\n" + text("cowshed.freeze()", "cowshed.is_frozen",
+                                                   "(lambda kept: cowshed.freeze(keep=[kept]))")
+                self.assertEqual(self.ended("-c", frozen), self.ended("-c", plain))
+
+    def test_drawn_programs(self):
+        print("seed", SEED, flush=True)
+        for seed in range(SEED, SEED + DRAWS):
+            with self.subTest(seed=seed):
+                program = (os.path.abspath(__file__), "--program", str(seed), None)
+                self.assertEqual(self.ended(*program, "freeze"), self.ended(*program))
+
+    def test_storm(self):
+        done = subprocess.run([sys.executable, "-W", "ignore", __file__, "--storm", str(STORM)], capture_output=True,
+                              text=True, timeout=300 + STORM)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "done\n", ""))
+
+
+def storm(rounds):
+    """Freezes, forks, and freezes in the child, under signals and finalisers that freeze, too."""
+    import gc
+    import signal
+    import threading
+    import time
+
+    import cowshed
+
+    class Cycle:
+        count = 0
+
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            Cycle.count += 1
+            if Cycle.count % 500 == 0:
+                cowshed.freeze()
+
+    def work():
+        while not over:
+            Cycle()
+            time.sleep(0.0005)
+
+    over = False
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for each in threads:
+        each.start()
+    signal.signal(signal.SIGALRM, lambda *_: cowshed.freeze())
+    for _ in range(rounds):
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        cowshed.freeze()
+        pid = os.fork()
+        if pid == 0:
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+            cowshed.freeze()
+            os._exit(0)
+        if os.waitpid(pid, 0)[1] != 0:
+            os._exit(1)
+    over = True
+    for each in threads:
+        each.join()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    print("done")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--program"]:
+        import json
+        program(int(sys.argv[2]), sys.argv[3], sys.argv[4:] == ["freeze"])
+    elif sys.argv[1:2] == ["--storm"]:
+        storm(int(sys.argv[2]))
+    else:
+        numbers = [int(each) for each in sys.argv[1:] if each.isdigit()]
+        DRAWS, STORM, SEED = numbers + [60, 100, random.randrange(10 ** 6)][len(numbers):]
+        unittest.main(argv=[each for each in sys.argv if not each.isdigit()])
