@@ -34,9 +34,10 @@
 //   Waiting peers notice the death within some 5 ms after its address space is gone.
 // * A process that is stopped (SIGSTOP, ptrace) inside a call is waited for; see peer_stopped.
 //   After SIGCONT no message is lost or doubled.
-// * Lack of memory is an error and never a later SIGBUS.  `create` takes memory for the slots,
-//   `send` and `loan` for payload.  It counts as shared memory of the cgroup that took it.  Payload
-//   of 2 MiB or more lies in huge pages if the kernel has any (MADV_COLLAPSE, Linux 6.1).
+// * Lack of memory is an error and never a later SIGBUS.  A new channel takes 104 KiB.  `send` and
+//   `loan` take memory for slots and payload when it is first needed.  It counts as shared memory
+//   of the cgroup that took it.  Payload of 2 MiB or more lies in huge pages if the kernel has any
+//   (MADV_COLLAPSE, Linux 6.1).
 //
 // Moved-from: only assign to it or destroy it.
 //
@@ -78,7 +79,7 @@ class Channel {
       std::conditional_t<kOfValues, internal::ValueChannel<T>, internal::ObjectChannel<T>>>;
 
  public:
-  // Errors: invalid_argument, out_of_memory (for the slots), system_call.
+  // Errors: invalid_argument, out_of_memory, system_call.
   static Expected<Channel> create(const ChannelOptions& options = {}) {
     return internal::create_segment(options, Core::message_type()).map(to_channel);
   }

@@ -2,6 +2,7 @@
 #include <bit>
 #include <cerrno>
 #include <memory>
+#include <optional>
 #include <string>
 #include <sys/mman.h>
 
@@ -12,8 +13,8 @@
 #include <cowshed/share/os/memory_limits.h>
 #include <cowshed/share/os/sync.h>
 
-// Blocks: memory for messages that do not fit into a slot.  A block's class is the binary logarithm
-// of its pages.
+// Memory for messages: the blocks, for those that do not fit into a slot, and the chunks of the
+// ring.
 //
 // A block's word says who owns it, and only its owner touches its memory.  The words are all the
 // accounting there is, so no death can leave a wrong sum.
@@ -24,53 +25,75 @@ using namespace channel_layout;
 namespace {
 
 constexpr std::uint64_t kKept = 4U << 20U;      // bytes of each class that free blocks keep
-constexpr std::uint32_t kSmallClasses = 8;      // up to 512 KiB
+constexpr std::uint32_t kSmallClasses = 12;     // up to 512 KiB
 constexpr std::uint64_t kPiece = 64U << 20U;    // for one fallocate(2): a signal undoes the call
 constexpr std::uint64_t kReserve = 16U << 20U;  // headroom of the cgroup that is left to others
 
-std::atomic<std::uint32_t>& backed_pages(std::byte* base, const Plan& plan, std::uint32_t block) {
-  return reinterpret_cast<std::atomic<std::uint32_t>*>(base + plan.backed)[block];
+std::uint32_t class_for(std::uint64_t size) {
+  return static_cast<std::uint32_t>(
+      std::bit_width((std::max(size, kLeastBlock) - 1) / kLeastBlock));
 }
 
 }  // namespace
 
-// "allocate" in docs/explanation/channel-protocol.md.
+struct ChannelSegment::Claimed {
+  std::uint32_t index;
+  std::uint32_t block_class;
+  std::uint64_t word;
+  std::uint64_t backed;  // pieces that have memory for certain
+};
+
+// "allocate" in docs/explanation/channel-memory.md.
 Expected<ChannelSegment::Block> ChannelSegment::allocate(std::uint64_t size) {
-  const std::uint64_t pages = std::max<std::uint64_t>(round_up(size, kPage) / kPage, 1);
-  const std::uint64_t mine = block_word(BlockState::owned, self(), pages);
-  std::uint32_t block = plan_.blocks;
-  for (auto c = static_cast<std::uint32_t>(std::bit_width(pages - 1));
-       c < plan_.classes && block == plan_.blocks; ++c) {
-    block = claim_block(c, mine);
+  std::optional<Claimed> claimed;
+  for (std::uint32_t c = class_for(size); c < plan_.classes && !claimed; ++c) {
+    TRY(claimed, claim_block(c, (size + piece_bytes(c) - 1) / piece_bytes(c)));
   }
-  if (block == plan_.blocks) return make_error(ErrorCode::would_block, "no block now");
-  const auto give_back = [&](const std::uint32_t* claimed) { free_block(*claimed, mine); };
-  std::unique_ptr<const std::uint32_t, decltype(give_back)> claimed(&block, give_back);
+  if (!claimed) return make_error(ErrorCode::would_block, "no block now");
+  const auto give_back = [&](const Claimed* block) {
+    free_block(block->index, block->word, false);
+  };
+  std::unique_ptr<const Claimed, decltype(give_back)> held(&*claimed, give_back);
   if (memory_exceeded()) return make_error(ErrorCode::would_block, "no memory now");
-  const Block allocated = {block, mine, block_data(block)};
-  if (allocated.data == nullptr) return map_error(block, errno);
-  TRY_VOID(back(allocated, pages));
-  (void)claimed.release();
-  return allocated;
+  const Block block = {claimed->index, claimed->word,
+                       block_data(claimed->index, claimed->block_class)};
+  if (block.data == nullptr) return map_error(block.index, errno);
+  const std::uint32_t c = claimed->block_class;
+  if (const std::uint64_t pieces = pieces_of(block.word, c); pieces > claimed->backed) {
+    TRY_VOID(take_memory(block_offset(block.index) + claimed->backed * piece_bytes(c),
+                         (pieces - claimed->backed) * piece_bytes(c), &block));
+  }
+  (void)held.release();
+  return block;
 }
 
-// Returns a block that was free and is now owned; plan().blocks if none was free.
-std::uint32_t ChannelSegment::claim_block(std::uint32_t block_class, std::uint64_t mine) {
-  const std::uint32_t count = plan_.first[block_class + 1] - plan_.first[block_class];
+// Nothing if no block of this class is free.
+Expected<std::optional<ChannelSegment::Claimed>> ChannelSegment::claim_block(
+    std::uint32_t block_class, std::uint64_t pieces) {
+  const std::uint32_t first = plan_.first[block_class];
+  const std::uint32_t count = plan_.first[block_class + 1] - first;
+  const std::uint32_t used = blocks_used(block_class);
   auto& from = control_->free_from[block_class];
-  const std::uint32_t start = from.load(count);
+  const std::uint32_t start = from.load(used);
   for (std::uint32_t tried = 0; tried < count; ++tried) {
     const std::uint32_t i = start + tried < count ? start + tried : start + tried - count;
-    const std::uint32_t block = plan_.first[block_class] + i;
-    if (word(block).load(std::memory_order_relaxed) != 0) continue;
+    // The words come into use one after the other.  The first one in a page takes the page.
+    if (const std::uint64_t place = Plan::kWords + (first + i) * sizeof(Word);
+        i >= used && (i == 0 || place % kPage == 0)) {
+      TRY_VOID(take_memory(place / kPage * kPage, kPage));
+    }
+    std::uint64_t before = word(first + i).load(std::memory_order_relaxed);
+    if (state_of(before) != BlockState::free) continue;
     control_->seldom.blocks_used[block_class].raise_to(i + 1);
-    std::uint64_t nobody = 0;
-    if (word(block).compare_exchange_strong(nobody, mine)) {
-      from.store(i + 1);
-      return block;
+    // A block that has memory for more pieces counts as that many.
+    const std::uint64_t backed = pieces_of(before, block_class);
+    const std::uint64_t mine = block_word(BlockState::owned, self(), std::max(pieces, backed));
+    if (word(first + i).compare_exchange_strong(before, mine)) {
+      if (from.load(used) == start) from.store(i + 1);  // else a lower block became free
+      return Claimed{first + i, block_class, mine, backed};
     }
   }
-  return plan_.blocks;
+  return std::nullopt;
 }
 
 // The sum of all words is exact but slow.  An upper bound comes first: it counts each small block
@@ -78,24 +101,24 @@ std::uint32_t ChannelSegment::claim_block(std::uint32_t block_class, std::uint64
 bool ChannelSegment::memory_exceeded() const {
   std::uint64_t bound = 0;
   for (std::uint32_t c = 0; c < plan_.classes; ++c)
-    bound += c < kSmallClasses ? std::uint64_t{blocks_used(c)} << c : pages_in(c);
-  return bound > plan_.most_pages && outstanding_pages() > plan_.most_pages;
+    bound += c < kSmallClasses ? blocks_used(c) * block_bytes(c) : bytes_in(c);
+  return bound > plan_.most_bytes && outstanding_bytes() > plan_.most_bytes;
 }
 
-std::uint64_t ChannelSegment::outstanding_pages() const {
-  std::uint64_t pages = 0;
-  for (std::uint32_t c = 0; c < plan_.classes; ++c) pages += pages_in(c);
-  return pages;
+std::uint64_t ChannelSegment::outstanding_bytes() const {
+  std::uint64_t bytes = 0;
+  for (std::uint32_t c = 0; c < plan_.classes; ++c) bytes += bytes_in(c);
+  return bytes;
 }
 
-std::uint64_t ChannelSegment::pages_in(std::uint32_t block_class) const {
-  std::uint64_t pages = 0;
+std::uint64_t ChannelSegment::bytes_in(std::uint32_t block_class) const {
+  std::uint64_t pieces = 0;
   const std::uint32_t used = blocks_used(block_class);
   for (std::uint32_t i = 0; i < used; ++i) {
-    pages += pages_of(word(plan_.first[block_class] + i).load(std::memory_order_relaxed),
-                      std::uint64_t{1} << block_class);
+    const std::uint64_t value = word(plan_.first[block_class] + i).load(std::memory_order_relaxed);
+    if (state_of(value) != BlockState::free) pieces += pieces_of(value, block_class);
   }
-  return pages;
+  return pieces * piece_bytes(block_class);
 }
 
 std::uint32_t ChannelSegment::blocks_used(std::uint32_t block_class) const {
@@ -103,35 +126,50 @@ std::uint32_t ChannelSegment::blocks_used(std::uint32_t block_class) const {
                                                         plan_.first[block_class]);
 }
 
-// Takes memory from the kernel for pages that have none yet.
-Expected<void> ChannelSegment::back(const Block& block, std::uint64_t pages) {
-  auto& backed = backed_pages(base_, plan_, block.index);
-  const std::uint64_t had = backed.load(std::memory_order_relaxed);
-  if (had >= pages) return {};
-  const std::uint64_t bytes = (pages - had) * kPage;
-  if (!has_headroom(bytes)) {
-    return error(ErrorCode::out_of_memory, ": the machine or the memory cgroup has no " +
-                                               std::to_string(bytes) +
-                                               " bytes more; send less at a time");
-  }
+// "Ring" in docs/explanation/channel-memory.md.  False: the chunk's place has no memory.
+bool ChannelSegment::enter_chunk(std::uint64_t chunk) {
+  const std::uint64_t oldest =
+      control_->head.value.load(std::memory_order_acquire) >> plan_.chunk_shift;
+  const auto at = [&](std::uint64_t number) { return Place(place_of(number).load()); };
+  std::uint32_t used = at(chunk - 1).used(plan_.places);
+  std::uint32_t place = 0;
+  // The last `used` chunks lie in different places.
+  if (chunk - oldest < used) place = at(chunk - used).place(plan_.places);
+  else if (used < plan_.places) place = used++;
+  if (place >= control_->seldom.places_backed.load(plan_.places)) return false;
+  place_of(chunk).store(Place(place, used).bits(), std::memory_order_release);
+  return true;
+}
+
+Expected<void> ChannelSegment::back_chunk() {
+  Bound& backed = control_->seldom.places_backed;
+  const std::uint32_t place = backed.load(plan_.places - 1);
+  TRY_VOID(take_memory(plan_.ring + place * plan_.chunk_bytes(), plan_.chunk_bytes()));
+  backed.raise_to(place + 1);
+  return {};
+}
+
+// Takes memory from the kernel for a range of the file; in huge pages, if the range is of a block.
+Expected<void> ChannelSegment::take_memory(std::uint64_t offset, std::uint64_t bytes,
+                                           const Block* block) {
+  const auto refused = [&](int reason) {
+    return error(ErrorCode::out_of_memory,
+                 ": the machine or the memory cgroup has no " + std::to_string(bytes) +
+                     " bytes more; free memory, or raise the limit",
+                 reason);
+  };
+  if (!has_headroom(bytes)) return refused(0);
   if (!descriptor_is_ours()) return system_error(": its descriptor was closed", EBADF);
-  const std::uint64_t begin = had * kPage;
-  const std::uint64_t offset = block_offset(block.index);
-  bool huge = true;
-  for (std::uint64_t done = 0; done < bytes;) {
-    const std::uint64_t piece = std::min(bytes - done, kPiece);
-    huge = huge && take_huge_pages(block, begin + done, begin + done + piece);
-    if (!allocate_pages(descriptors_.segment, offset + begin + done, piece)) {
-      const int reason = errno;
-      if (reason != ENOSPC && reason != ENOMEM) return system_error(": fallocate", reason);
-      return error(
-          ErrorCode::out_of_memory,
-          ": the kernel has no " + std::to_string(bytes) + " bytes more; send less at a time",
-          reason);
+  bool huge = block != nullptr;
+  for (const std::uint64_t end = offset + bytes; offset < end;) {
+    const std::uint64_t next = std::min(offset + kPiece, end);
+    huge = huge && take_huge_pages(*block, offset, next);
+    if (!allocate_pages(descriptors_.segment, offset, next - offset)) {
+      if (errno == ENOSPC || errno == ENOMEM) return refused(errno);
+      return system_error(": fallocate", errno);
     }
-    done += piece;
+    offset = next;
   }
-  backed.store(static_cast<std::uint32_t>(pages), std::memory_order_relaxed);
   return {};
 }
 
@@ -149,7 +187,7 @@ bool ChannelSegment::has_headroom(std::uint64_t bytes) {
   return true;
 }
 
-// Backs each 2 MiB range that lies wholly in these bytes of the block by a huge page.  That takes a
+// Backs each 2 MiB range that lies wholly in this range of the file by a huge page.  That takes a
 // quarter of the time, and saves both sides 511 of 512 faults.  False: do not try more ranges.
 bool ChannelSegment::take_huge_pages(const Block& block, std::uint64_t begin,
                                      std::uint64_t end) const {
@@ -157,36 +195,61 @@ bool ChannelSegment::take_huge_pages(const Block& block, std::uint64_t begin,
   const std::uint64_t last = end / kHuge * kHuge;
   if (first >= last) return true;
   for (std::uint64_t at = first; at < last; at += kHuge)  // the kernel collapses no empty range
-    if (!allocate_pages(descriptors_.segment, block_offset(block.index) + at, kPage)) return false;
-  return collapse_range(reinterpret_cast<std::uintptr_t>(block.data + first), last - first) == 0;
+    if (!allocate_pages(descriptors_.segment, at, kPage)) return false;
+  const std::byte* const data = block.data + (first - block_offset(block.index));
+  return collapse_range(reinterpret_cast<std::uintptr_t>(data), last - first) == 0;
 }
 
-void ChannelSegment::free_block(std::uint32_t block, std::uint64_t owned) {
+void ChannelSegment::free_block(std::uint32_t block, std::uint64_t owned, bool backed) {
   const std::uint32_t c = class_of(block);
-  if (std::byte* data = keeps_memory(block) ? nullptr : block_data(block); data != nullptr) {
-    backed_pages(base_, plan_, block).store(0, std::memory_order_relaxed);
-    madvise(data, kPage << c, MADV_REMOVE);
-  }
-  if (word(block).compare_exchange_strong(owned, 0)) {
+  if (!keeps_memory(block, c) && return_memory(block, c)) backed = false;
+  const std::uint64_t free = backed ? with_state(owned, BlockState::free, 0) : 0;
+  if (word(block).compare_exchange_strong(owned, free)) {
     control_->free_from[c].lower_to(block - plan_.first[c]);
     notify(control_->memory.event);
   }
 }
 
+// Blocks of less than a page share pages, so this claims the page's other blocks meanwhile.  False
+// if one of them is in use, or the kernel refuses.
+bool ChannelSegment::return_memory(std::uint32_t block, std::uint32_t block_class) {
+  const std::uint32_t first = plan_.first[block_class];
+  const auto sharing = static_cast<std::uint32_t>(kPage / piece_bytes(block_class));
+  const std::uint32_t begin = block - (block - first) % sharing;
+  if (begin + sharing > first + blocks_used(block_class)) return false;  // sweeps look no further
+  const std::uint64_t mine = block_word(BlockState::owned, self(), 0);
+  std::uint32_t end = begin;
+  for (; end < begin + sharing; ++end) {
+    if (end == block) continue;
+    std::uint64_t before = word(end).load(std::memory_order_relaxed);
+    if (state_of(before) != BlockState::free || !word(end).compare_exchange_strong(before, mine))
+      break;
+  }
+  std::byte* const data = end == begin + sharing ? block_data(begin) : nullptr;
+  const std::uint64_t bytes = std::max(block_bytes(block_class), kPage);
+  const bool returned = data != nullptr && madvise(data, bytes, MADV_REMOVE) == 0;
+  for (std::uint32_t other = begin; other < end; ++other) {
+    std::uint64_t owned = mine;
+    if (other != block) word(other).compare_exchange_strong(owned, 0);
+  }
+  control_->free_from[block_class].lower_to(begin - first);
+  return returned;
+}
+
 std::uint64_t ChannelSegment::take_block(std::uint32_t block, std::uint64_t size) {
-  const std::uint64_t pages =
-      pages_of(word(block).load(std::memory_order_relaxed), std::uint64_t{1} << class_of(block));
-  if (size > pages * kPage) return 0;
-  const std::uint64_t mine = block_word(BlockState::owned, self(), pages);
+  const std::uint64_t before = word(block).load(std::memory_order_relaxed);
+  const std::uint32_t c = class_of(block);
+  const std::uint64_t pieces = pieces_of(before, c);
+  if (state_of(before) == BlockState::free || size > pieces * piece_bytes(c)) return 0;
+  const std::uint64_t mine = block_word(BlockState::owned, self(), pieces);
   word(block).store(mine, std::memory_order_release);
   return mine;
 }
 
-std::byte* ChannelSegment::block_data(std::uint32_t block) {
-  const std::uint32_t c = class_of(block);
+std::byte* ChannelSegment::block_data(std::uint32_t block, std::uint32_t c) {
   std::byte* region = regions_[c].load(std::memory_order_acquire);
   if (region == nullptr) region = map_class(c);
-  return region == nullptr ? nullptr : region + (block - plan_.first[c]) * (kPage << c);
+  return region == nullptr ? nullptr : region + (block - plan_.first[c]) * block_bytes(c);
 }
 
 std::byte* ChannelSegment::map_class(std::uint32_t block_class) {
@@ -212,7 +275,7 @@ tl::unexpected<Error> ChannelSegment::map_error(std::uint32_t block, int error) 
 
 std::uint64_t ChannelSegment::block_offset(std::uint32_t block) const {
   const std::uint32_t c = class_of(block);
-  return plan_.region[c] + (block - plan_.first[c]) * (kPage << c);
+  return plan_.region[c] + (block - plan_.first[c]) * block_bytes(c);
 }
 
 std::uint32_t ChannelSegment::class_of(std::uint32_t block) const {
@@ -221,9 +284,13 @@ std::uint32_t ChannelSegment::class_of(std::uint32_t block) const {
                                     plan_.first.data() - 1);
 }
 
-bool ChannelSegment::keeps_memory(std::uint32_t block) const {
-  const std::uint32_t c = class_of(block);
-  return (block - plan_.first[c] + 1) * (kPage << c) <= kKept;
+bool ChannelSegment::keeps_memory(std::uint32_t block, std::uint32_t c) const {
+  return (block - plan_.first[c] + 1) * block_bytes(c) <= kKept;
+}
+
+void ChannelSegment::unmap_block(std::uint32_t block, std::byte* data) const {
+  const std::uint64_t bytes = block_bytes(class_of(block));
+  if (bytes >= kPage) madvise(data, bytes, MADV_DONTNEED);
 }
 
 }  // namespace cowshed::internal

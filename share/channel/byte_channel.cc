@@ -3,7 +3,6 @@
 #include <cstring>
 #include <new>
 #include <stdexcept>
-#include <sys/mman.h>
 #include <utility>
 
 #include <cowshed/base/exception_text.h>
@@ -57,7 +56,7 @@ Expected<Bytes> ByteChannel::loan(std::size_t size, const Wait& wait) {
     std::memset(bytes.small_.data(), 0, size);
     return bytes;
   }
-  if (size > segment().plan().most_pages * kPage) {
+  if (size > segment().plan().most_bytes) {
     return segment().error(ErrorCode::message_too_large,
                            ": " + std::to_string(size) + " bytes in one message, its memory is " +
                                std::to_string(segment().options().memory) +
@@ -98,7 +97,7 @@ Expected<void> ByteChannel::send(std::span<const std::byte> bytes, const Wait& w
   TRY_VOID(send_slot(message, wait));
   std::byte* data = std::exchange(block.block_, nullptr);
   if (data != nullptr && !segment().keeps_memory(block.index_))
-    madvise(data, bytes.size(), MADV_DONTNEED);
+    segment().unmap_block(block.index_, data);
   (row == nullptr ? copied_ : *row).add(1, bytes.size());
   return {};
 }
@@ -118,8 +117,7 @@ Expected<void> ByteChannel::send(Bytes&& bytes, const Wait& wait, const Transfer
   message.size = bytes.size_;
   message.moved = row == nullptr;
   TRY_VOID(send_slot(message, wait));
-  const std::uint64_t most = std::uint64_t{1} << segment().class_of(bytes.index_);
-  madvise(std::exchange(bytes.block_, nullptr), pages_of(bytes.word_, most) * kPage, MADV_DONTNEED);
+  segment().unmap_block(bytes.index_, std::exchange(bytes.block_, nullptr));
   (row == nullptr ? moved_ : *row).add(1, message.size);
   bytes = Bytes();
   return {};
@@ -159,7 +157,9 @@ Expected<void> ByteChannel::send_slot(const Outgoing& message, const Wait& wait)
 void ByteChannel::write_slot(std::uint64_t number, const Outgoing& message) {
   auto* slot = reinterpret_cast<ByteSlot*>(segment().slot(number));
   Totals totals;
-  if (number != 0) totals = reinterpret_cast<const ByteSlot*>(segment().slot(number - 1))->totals();
+  if ((number & segment().plan().chunk_mask) != 0) totals = slot[-1].totals();
+  else if (number != 0)
+    totals = reinterpret_cast<const ByteSlot*>(segment().slot(number - 1))->totals();
   slot->write({message.size, message.block},
               {totals.bytes + message.size, totals.moved + (message.moved ? 1 : 0),
                totals.moved_bytes + (message.moved ? message.size : 0)});

@@ -30,7 +30,10 @@ inline Attempt ChannelSegment::try_send(std::uint64_t& count, Write&& write) {
       return leave(side.lock, used == plan_.slots ? Attempt::blocked : Attempt::damaged);
   }
   const std::uint64_t room = plan_.slots - used;
-  count = count < room ? count : room;
+  const std::uint64_t written = writable(tail, count < room ? count : room);
+  if (written == 0) [[unlikely]]
+    return leave(side.lock, Attempt::unbacked);
+  count = written;
   if (control_->seldom.polled.load(std::memory_order_seq_cst) != channel_layout::kNever &&
       !signal_pollers()) [[unlikely]] {
     return leave(side.lock, Attempt::busy);

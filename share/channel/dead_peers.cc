@@ -137,7 +137,7 @@ void ChannelSegment::recover_blocks(PartyId id) {
     const std::uint64_t after = queued[block] ? with_state(before, BlockState::queued, 0)
                                               : with_state(before, BlockState::owned, self());
     if (word(block).compare_exchange_strong(before, after) && !queued[block])
-      free_block(block, after);
+      free_block(block, after, false);  // it may have died before it had taken memory
   }
 }
 

@@ -9,15 +9,16 @@
 // The structs of a channel's shared memory; docs/explanation/channel-protocol.md says how they are
 // used.  Not for users.
 //
-// The file is: Constants, Control, the ring of slots, a Word for each block, the blocks.
+// The file is: Constants, Control, a Word for each block, the ring of slots, the blocks.  A new
+// channel has memory for the first two.  Zeros are a valid beginning of everything behind them.
 //
 // Any process of the channel can write anything here at any time.  So each word is loaded once.  A
 // value that becomes an index, a size or a bound passes through a function that takes the limit:
-// Bound::load, pages_of, ByteSlot::is_possible, ByteSlot::block, party_at.
+// Bound::load, Place::place, pieces_of, ByteSlot::is_possible, ByteSlot::block, party_at.
 namespace cowshed::channel_layout {
 
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'C', 'h', 'a', 'n', '\0'};
-inline constexpr std::uint64_t kVersion = 4;
+inline constexpr std::uint64_t kVersion = 5;
 inline constexpr std::uint64_t kPage = 4096;
 inline constexpr std::uint64_t kHuge = std::uint64_t{2} << 20U;
 // Index 0 of each is the creator's.
@@ -25,7 +26,8 @@ inline constexpr std::uint32_t kParties = 1 + 1024;
 inline constexpr std::uint32_t kHands = 1 + 1024;
 inline constexpr std::uint64_t kMostSlots = std::uint64_t{1} << 24U;
 inline constexpr std::uint64_t kMostMemory = std::uint64_t{1} << 40U;
-inline constexpr std::uint32_t kClasses = 29;  // blocks of 4 KiB to 1 TiB
+inline constexpr std::uint64_t kLeastBlock = 256;
+inline constexpr std::uint32_t kClasses = 33;  // blocks of 256 bytes to 1 TiB
 inline constexpr std::uint64_t kSmallMessage = 192;
 
 // The file's first page, written once.  Plan computes all offsets from it.
@@ -115,17 +117,54 @@ constexpr std::uint64_t hand_of(PartyId id) { return std::uint64_t{id} << 32U; }
 constexpr std::uint64_t lost_by(std::uint32_t pid) { return pid == 0 ? ~0U : pid; }
 constexpr bool is_lost(std::uint64_t owner) { return owner != 0 && (owner >> 32U) == 0; }
 
-// A block's word: the owner in the high half, the number of pages, the state in the low 2 bits.
+// Where a chunk of the ring lies, and how many places the ring has used up to that chunk.
+class Place {
+ public:
+  constexpr Place(std::uint32_t bits) : bits_(bits) {}
+  constexpr Place(std::uint32_t place, std::uint32_t used) : bits_(used << 16U | place) {}
+  constexpr std::uint32_t bits() const { return bits_; }
+  // The place, one of `places`.
+  constexpr std::uint32_t place(std::uint32_t places) const {
+    const std::uint32_t place = bits_ & 0xffffU;
+    return place < places ? place : 0;
+  }
+  // At most `places`.
+  constexpr std::uint32_t used(std::uint32_t places) const {
+    const std::uint32_t used = bits_ >> 16U;
+    return used < places ? used : places;
+  }
+
+ private:
+  std::uint32_t bits_;
+};
+inline constexpr std::uint64_t kMostChunks = 256;  // that a full ring fills
+inline constexpr std::uint64_t kPlaces = 2 * kMostChunks;
+
+// A block is of a class, which is its size.  Its memory is counted in pieces: pages, or the block
+// itself if that is smaller.
+constexpr std::uint64_t block_bytes(std::uint32_t block_class) {
+  return kLeastBlock << block_class;
+}
+constexpr std::uint64_t piece_bytes(std::uint32_t block_class) {
+  return block_bytes(block_class) < kPage ? block_bytes(block_class) : kPage;
+}
+constexpr std::uint64_t pieces_of_block(std::uint32_t block_class) {
+  return block_bytes(block_class) / piece_bytes(block_class);
+}
+
+// A block's word: the owner in the high half, a number of pieces, the state in the low 2 bits.  The
+// pieces are those that are in use; of a free block, those that have memory for certain.
 using Word = std::atomic<std::uint64_t>;
 enum class BlockState : std::uint8_t { free, owned, queued };
-constexpr std::uint64_t block_word(BlockState state, PartyId id, std::uint64_t pages) {
-  return std::uint64_t{id} << 32U | pages << 2U | static_cast<std::uint64_t>(state);
+constexpr std::uint64_t block_word(BlockState state, PartyId id, std::uint64_t pieces) {
+  return std::uint64_t{id} << 32U | pieces << 2U | static_cast<std::uint64_t>(state);
 }
 constexpr BlockState state_of(std::uint64_t word) { return static_cast<BlockState>(word & 3U); }
-// The word's number of pages, at most `most`: the pages of a block of its class.
-constexpr std::uint64_t pages_of(std::uint64_t word, std::uint64_t most) {
-  const std::uint64_t pages = (word & 0xffffffffU) >> 2U;
-  return pages < most ? pages : most;
+// The word's number of pieces, at most those of a block of this class.
+constexpr std::uint64_t pieces_of(std::uint64_t word, std::uint32_t block_class) {
+  const std::uint64_t pieces = (word & 0xffffffffU) >> 2U;
+  const std::uint64_t most = pieces_of_block(block_class);
+  return pieces < most ? pieces : most;
 }
 constexpr std::uint64_t with_state(std::uint64_t word, BlockState state, PartyId id) {
   return std::uint64_t{id} << 32U | (word & 0xfffffffcU) | static_cast<std::uint64_t>(state);
@@ -189,12 +228,15 @@ struct Control {
     std::atomic<std::uint64_t> lost_before;
     Bound parties_used;  // indices from here on were never used
     Bound hands_used;
+    Bound places_backed;                   // places of the ring that have memory
     Lock drainer;                          // D, for making the eventfd unreadable
     std::atomic<std::uint32_t> signalled;  // 1: the eventfd is readable for certain
     std::array<Bound, kClasses> blocks_used;
   } seldom;
   // A hint for each class: the search for a free block starts here.
   alignas(128) std::array<Bound, kClasses> free_from;
+  // The Place of chunk number n, at n mod kPlaces.
+  alignas(128) std::array<std::atomic<std::uint32_t>, kPlaces> places;
   struct alignas(128) Received {
     SharedTotals totals;
   };
@@ -254,49 +296,65 @@ constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t to) {
 // The offsets of everything in the file, as computed from the constants.
 struct Plan {
   constexpr explicit Plan(const Constants& constants)
-      : ring(kPage + round_up(sizeof(Control), kPage)),
-        slot_bytes(constants.slot_bytes),
+      : slot_bytes(constants.slot_bytes),
         slots(constants.slots),
-        // At least 2 slots: stats() reads the last message's while the next one is written.
-        mask(std::bit_ceil(constants.slots < 2 ? 2 : constants.slots) - 1),
-        most_pages(round_up(constants.memory, kPage) / kPage) {
-    words = round_up(ring + (mask + 1) * slot_bytes, kPage);
-    if (constants.memory != 0)
-      classes = static_cast<std::uint32_t>(std::bit_width(most_pages - 1)) + 1;
+        most_bytes(round_up(constants.memory, kPage)) {
+    if (most_bytes != 0) {
+      const auto width = static_cast<std::uint32_t>(std::bit_width(most_bytes / kLeastBlock - 1));
+      classes = width + 1;
+    }
     for (std::uint32_t c = 0; c < classes; ++c) {
-      const std::uint64_t fitting = most_pages >> c;
-      const std::uint64_t needed = slots + kParties;
+      const std::uint64_t fitting = most_bytes / block_bytes(c);
+      // Whole pages of small blocks.
+      const std::uint64_t needed = round_up(slots + kParties, kPage / kLeastBlock);
       first[c] = blocks;
       blocks += static_cast<std::uint32_t>(fitting == 0 ? 1 : fitting < needed ? fitting : needed);
     }
     first[classes] = blocks;
-    backed = words + blocks * sizeof(Word);
-    reserved = round_up(backed + blocks * sizeof(std::uint32_t), kPage);
-    std::uint64_t place = reserved;
+    // 16 KiB, unless the ring is smaller, or too large for so many chunks.  At least 2 slots:
+    // stats() reads the last message's while the next one is written.
+    const std::uint64_t ring_slots = std::bit_ceil(slots);
+    std::uint64_t chunk_slots = std::bit_ceil((kChunk + slot_bytes - 1) / slot_bytes);
+    if (chunk_slots > ring_slots) chunk_slots = ring_slots;
+    if (chunk_slots < ring_slots / kMostChunks) chunk_slots = ring_slots / kMostChunks;
+    if (chunk_slots < 2) chunk_slots = 2;
+    chunk_mask = chunk_slots - 1;
+    chunk_shift = static_cast<std::uint32_t>(std::bit_width(chunk_mask));
+    // The chunk that is entered begins at most slots - 1 messages after the oldest message.
+    places = static_cast<std::uint32_t>((slots - 1 + chunk_slots - 1) / chunk_slots + 1);
+
+    ring = round_up(kWords + blocks * sizeof(Word), kPage);
+    base_bytes = round_up(ring + places * chunk_bytes(), kPage);
+    std::uint64_t at = base_bytes;
     for (std::uint32_t c = 0; c < classes; ++c) {
-      place = round_up(place, kHuge);
-      region[c] = place;
-      place += region_bytes(c);
+      at = round_up(at, kHuge);
+      region[c] = at;
+      at += region_bytes(c);
     }
-    bytes = place;
+    bytes = at;
   }
 
   constexpr std::uint64_t region_bytes(std::uint32_t block_class) const {
-    return (first[block_class + 1] - first[block_class]) * (kPage << block_class);
+    return (first[block_class + 1] - first[block_class]) * block_bytes(block_class);
   }
+  constexpr std::uint64_t chunk_bytes() const { return slot_bytes << chunk_shift; }
+
+  static constexpr std::uint64_t kChunk = 16U << 10U;
+  // create() takes memory for everything before this: a Word for each block.
+  static constexpr std::uint64_t kWords = kPage + round_up(sizeof(Control), kPage);
 
   // Offsets in the file.
-  std::uint64_t ring;
-  std::uint64_t words = 0;     // a Word for each block
-  std::uint64_t backed = 0;    // 32 bits for each block: its pages that have memory
-  std::uint64_t reserved = 0;  // create() takes memory for everything before this
+  std::uint64_t ring = 0;
+  std::uint64_t base_bytes = 0;  // the file without its blocks
   std::array<std::uint64_t, kClasses> region{};
   std::uint64_t bytes = 0;
 
   std::uint64_t slot_bytes;
   std::uint64_t slots;
-  std::uint64_t mask;        // message number & mask = index of its slot
-  std::uint64_t most_pages;  // that may be outstanding
+  std::uint64_t most_bytes;       // of blocks that may be outstanding
+  std::uint64_t chunk_mask = 0;   // number & chunk_mask = index of the slot in its chunk
+  std::uint32_t chunk_shift = 0;  // number >> chunk_shift = number of the chunk
+  std::uint32_t places = 0;       // for chunks of the ring
   std::uint32_t classes = 0;
   std::uint32_t blocks = 0;
   std::array<std::uint32_t, kClasses + 1> first{};  // the first block of each class

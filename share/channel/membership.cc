@@ -91,8 +91,6 @@ void give_back_hands() {
   if (!states_destroyed) all_states.give_back_hands();
 }
 
-void ChannelSegment::set_creator() { membership_->creator = true; }
-
 std::uint32_t ChannelSegment::first_index() const { return membership_->creator ? 0 : 1; }
 
 Expected<void> ChannelSegment::join(bool to_receive) {

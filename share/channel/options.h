@@ -46,9 +46,10 @@ struct Wait {
 struct ChannelOptions {
   std::string name = "channel";  // 1 to 63 bytes, for reports and /proc/PID/maps
   std::size_t slots = 1024;      // capacity in messages; `send` waits when it is used up
-  // Capacity in bytes for payload outside the slots, in pages of 4 KiB, at most 1 TiB.  Bytes count
-  // while they are written, queued or held by a receiver.  `send` and `loan` wait when it is used
-  // up.  A limit, not a reservation.
+  // Capacity in bytes for payload outside the slots, at most 1 TiB, rounded up to 4 KiB.  Bytes
+  // count while they are written, queued or held by a receiver: up to 4 KiB by the next power of
+  // two, beyond in pages of 4 KiB.  `send` and `loan` wait when it is used up.  A limit, not a
+  // reservation.
   std::uint64_t memory = std::uint64_t{1} << 30U;
 };
 

@@ -14,7 +14,6 @@
 #include <cowshed/share/channel/segment.h>
 #include <cowshed/share/jemalloc/outside_scope.h>
 #include <cowshed/share/os/memfd.h>
-#include <cowshed/share/os/memory_limits.h>
 #include <cowshed/share/os/sync.h>
 #include <cowshed/share/process/published_layout.h>
 
@@ -88,7 +87,7 @@ Expected<std::shared_ptr<ChannelSegment>> make_segment(const ChannelDescriptors&
                                                        const Constants& constants) {
   const std::string name = layout::text_of(constants.name);
   TRY(MappedMemory membership, make_membership(name));
-  const std::uint64_t bytes = Plan(constants).reserved;
+  const std::uint64_t bytes = Plan(constants).base_bytes;
   MappedMemory base(map_shared(descriptors.segment, 0, bytes), {bytes});
   if (base == nullptr) {
     return system_error("channel '" + name + "': mmap of " + std::to_string(bytes) + " bytes",
@@ -121,28 +120,14 @@ Expected<Constants> constants_of(const ChannelOptions& options, const MessageTyp
   return constants;
 }
 
-tl::unexpected<Error> no_memory(const std::string& who, std::uint64_t bytes, int error = 0) {
-  return make_error(
-      ErrorCode::out_of_memory,
-      who + ": no memory for " + std::to_string(bytes) + " bytes; ask for fewer slots", error);
-}
-
-// The sealed file, with memory for everything except the blocks.
+// The sealed file, without memory.
 Expected<FileDescriptor> make_file(const Constants& constants, const std::string& who) {
-  const Plan plan(constants);
-  if (std::min(MemoryLimits::of_this_process().headroom(), available_memory()) < plan.reserved)
-    return no_memory(who, plan.reserved);
   FileDescriptor file =
       make_memfd("cowshed-channel:" + layout::text_of(constants.name), Sealable::yes);
   if (!file) return system_error(who, errno);
-  TRY_VOID(set_file_size(file.get(), plan.bytes, who));
-  const bool allocated = allocate_pages(file.get(), 0, plan.reserved);
-  if (const int reason = errno; !allocated && (reason == ENOSPC || reason == ENOMEM))
-    return no_memory(who, plan.reserved, reason);
-  if (!allocated || pwrite(file.get(), &constants, sizeof constants, 0) != sizeof constants ||
-      fcntl(file.get(), F_ADD_SEALS, kSeals | F_SEAL_SEAL) != 0) {
+  TRY_VOID(set_file_size(file.get(), Plan(constants).bytes, who));
+  if (fcntl(file.get(), F_ADD_SEALS, kSeals | F_SEAL_SEAL) != 0)
     return system_error(who + ": its memory", errno);
-  }
   return file;
 }
 
@@ -159,7 +144,7 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
   TRY(auto segment, make_segment({file.get(), event.get()}, constants));
   file.release();
   event.release();
-  segment->set_creator();
+  TRY_VOID(segment->begin(constants));
   return segment;
 }
 
@@ -208,6 +193,13 @@ ChannelSegment::~ChannelSegment() {
       munmap(region, plan_.region_bytes(c));
   ::close(descriptors_.segment);
   ::close(descriptors_.event);
+}
+
+Expected<void> ChannelSegment::begin(const Constants& constants) {
+  TRY_VOID(take_memory(0, Plan::kWords));
+  *reinterpret_cast<Constants*>(base_) = constants;
+  membership_->creator = true;
+  return {};
 }
 
 tl::unexpected<Error> ChannelSegment::error(ErrorCode code, const std::string& what,
@@ -260,7 +252,7 @@ ChannelStats ChannelSegment::stats() {
     stats.sent = control_->tail.value.load(std::memory_order_acquire);
     if (!has_blocks || stats.sent == 0) return true;
     sent = reinterpret_cast<const ByteSlot*>(slot(stats.sent - 1))->totals();
-    return control_->tail.value.load(std::memory_order_acquire) - stats.sent < plan_.mask;
+    return control_->tail.value.load(std::memory_order_acquire) - stats.sent < plan_.chunk_mask;
   });
   Totals received;
   repeat_until([&] {
@@ -273,7 +265,7 @@ ChannelStats ChannelSegment::stats() {
   stats.moved_sent = sent.moved;
   stats.moved_received = received.moved;
   stats.bytes_moved = sent.moved_bytes;
-  stats.outstanding = outstanding_pages() * kPage;
+  stats.outstanding = outstanding_bytes();
   for (const Party& party : control_->parties) stats.processes += is_live(party.id.load()) ? 1 : 0;
   for (const Hand& hand : control_->hands) {
     const std::uint64_t owner = hand.owner.load();

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -24,7 +25,7 @@
 //   segment.cc       creating, opening and closing a channel; its statistics
 //   membership.cc    how a process and its threads join
 //   dead_peers.cc    finding dead processes, and recovering what they held
-//   blocks.cc        memory for messages that do not fit into a slot
+//   blocks.cc        memory for messages: the ring's chunks, and blocks
 //   waiting.cc       waking and polling; class Waiting has the sleeping side
 //
 // The comments name steps and locks as docs/explanation/channel-protocol.md does.
@@ -38,7 +39,8 @@ enum class Attempt : std::uint32_t {  // NOLINT(performance-enum-size)
   busy,        // another thread holds the lock
   not_joined,  // this process or this thread has not joined
   closed,
-  damaged,  // the shared memory contradicts itself
+  damaged,   // the shared memory contradicts itself
+  unbacked,  // the next slot has no memory yet
 };
 
 struct MessageType {
@@ -88,8 +90,12 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     __builtin_prefetch(slot(head));  // while `tail` comes from the sender's CPU
     return control_->tail.value.load(std::memory_order_acquire) != head;
   }
+  // The slot of a message that is in the ring.  Of another message, some slot.
   std::byte* slot(std::uint64_t number) const {
-    return base_ + plan_.ring + (number & plan_.mask) * plan_.slot_bytes;
+    const channel_layout::Place place =
+        place_of(number >> plan_.chunk_shift).load(std::memory_order_acquire);
+    const std::uint64_t chunk = std::uint64_t{place.place(plan_.places)} << plan_.chunk_shift;
+    return base_ + plan_.ring + (chunk | (number & plan_.chunk_mask)) * plan_.slot_bytes;
   }
   const channel_layout::Plan& plan() const { return plan_; }
   Control& control() const { return *control_; }
@@ -97,6 +103,9 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   const ChannelDescriptors& descriptors() const { return descriptors_; }
 
   // segment.cc
+  // For the process that created the file.  Takes memory for the channel's fixed part, and reserves
+  // index 0 and hand 0 for this process.
+  Expected<void> begin(const Constants& constants);
   // An error whose message is "channel 'NAME'" followed by `what`.
   tl::unexpected<Error> error(ErrorCode code, const std::string& what, int system_errno = 0) const;
   tl::unexpected<Error> system_error(const std::string& what, int error) const;
@@ -115,8 +124,6 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   ChannelStats stats();
 
   // membership.cc
-  // Reserves index 0 and hand 0 for this process, which created the channel.
-  void set_creator();
   // Makes this process a party and, if `to_receive`, gives this thread a hand.
   Expected<void> join(bool to_receive);
   // This process's id; 0 if it has not joined.
@@ -162,20 +169,25 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   };
   // Errors: would_block (`memory` is used up), out_of_memory, system_call.
   Expected<Block> allocate(std::uint64_t size);
-  // `owned`: the word by which this process owns the block.
-  void free_block(std::uint32_t block, std::uint64_t owned);
+  // `owned`: the word by which this process owns the block.  `backed`: all its pieces have memory
+  // for certain.
+  void free_block(std::uint32_t block, std::uint64_t owned, bool backed = true);
+  // Takes memory for one more chunk of the ring.
+  Expected<void> back_chunk();
   // Step 5 of Receive.  Returns the word; 0 if the block has fewer than `size` bytes.
   std::uint64_t take_block(std::uint32_t block, std::uint64_t size);
   // The first call maps all blocks of that size.  Null, with errno, if the kernel refuses.
-  std::byte* block_data(std::uint32_t block);
+  std::byte* block_data(std::uint32_t block) { return block_data(block, class_of(block)); }
   tl::unexpected<Error> map_error(std::uint32_t block, int error) const;
   channel_layout::Word& word(std::uint32_t block) const {
-    return reinterpret_cast<channel_layout::Word*>(base_ + plan_.words)[block];
+    return reinterpret_cast<channel_layout::Word*>(base_ + channel_layout::Plan::kWords)[block];
   }
   std::uint32_t class_of(std::uint32_t block) const;
   // Whether the block keeps its memory when it is free.  Low blocks, which are used first, do.
-  bool keeps_memory(std::uint32_t block) const;
-  std::uint64_t outstanding_pages() const;
+  bool keeps_memory(std::uint32_t block) const { return keeps_memory(block, class_of(block)); }
+  std::uint64_t outstanding_bytes() const;
+  // Unmaps a block from this process.
+  void unmap_block(std::uint32_t block, std::byte* data) const;
 
   // waiting.cc
   void notify(channel_layout::Event& event) {
@@ -206,6 +218,20 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
     return attempt;
   }
 
+  std::atomic<std::uint32_t>& place_of(std::uint64_t chunk) const {
+    return control_->places[chunk % channel_layout::kPlaces];
+  }
+  // For the holder of S.  How many of these messages can be written: 0 if the next slot has no
+  // memory.
+  std::uint64_t writable(std::uint64_t tail, std::uint64_t count) {
+    for (std::uint64_t number = (tail + plan_.chunk_mask) & ~plan_.chunk_mask;
+         number < tail + count; number += plan_.chunk_mask + 1) {
+      if (!enter_chunk(number >> plan_.chunk_shift)) [[unlikely]]
+        return number - tail;
+    }
+    return count;
+  }
+
   // In memory that a fork wipes: all zero in a forked child, which thus has not joined.
   struct Membership;
   std::uint64_t incarnation() const;  // 0: this process has not joined
@@ -227,13 +253,19 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   void recover_blocks(PartyId id);
 
   std::uint32_t blocks_used(std::uint32_t block_class) const;
-  std::uint64_t pages_in(std::uint32_t block_class) const;
+  std::uint64_t bytes_in(std::uint32_t block_class) const;
   bool memory_exceeded() const;
-  std::uint32_t claim_block(std::uint32_t block_class, std::uint64_t mine);
+  struct Claimed;
+  Expected<std::optional<Claimed>> claim_block(std::uint32_t block_class, std::uint64_t pieces);
+  std::byte* block_data(std::uint32_t block, std::uint32_t block_class);
+  bool keeps_memory(std::uint32_t block, std::uint32_t block_class) const;
+  bool return_memory(std::uint32_t block, std::uint32_t block_class);
+  bool enter_chunk(std::uint64_t chunk);
   std::byte* map_class(std::uint32_t block_class);
   bool has_headroom(std::uint64_t bytes);
+  Expected<void> take_memory(std::uint64_t offset, std::uint64_t bytes,
+                             const Block* block = nullptr);
   bool take_huge_pages(const Block& block, std::uint64_t begin, std::uint64_t end) const;
-  Expected<void> back(const Block& block, std::uint64_t pages);
   std::uint64_t block_offset(std::uint32_t block) const;
 
   MappedMemory base_mapping_;

@@ -133,15 +133,17 @@ class ValueChannel {
 
  private:
   // Calls `copy` with a slot, an index in the batch and a number of bytes, for each run of messages
-  // that lies in one piece in the ring.
+  // that lies in one chunk of the ring.
   template <class Copy>
   void copy_slots(std::uint64_t number, std::uint64_t count, Copy&& copy) {
     if constexpr (sizeof(T) % 8 == 0) {
-      const std::uint64_t to_end = segment().plan().mask + 1 - (number & segment().plan().mask);
-      const std::uint64_t before = std::min(count, to_end);
-      copy(segment().slot(number), 0, before * sizeof(T));
-      if (before < count)
-        copy(segment().slot(number + before), before, (count - before) * sizeof(T));
+      const std::uint64_t mask = segment().plan().chunk_mask;
+      for (std::uint64_t done = 0; done < count;) {
+        const std::uint64_t to_end = mask + 1 - ((number + done) & mask);
+        const std::uint64_t some = std::min(count - done, to_end);
+        copy(segment().slot(number + done), done, some * sizeof(T));
+        done += some;
+      }
     } else {
       for (std::uint64_t i = 0; i < count; ++i) copy(segment().slot(number + i), i, sizeof(T));
     }

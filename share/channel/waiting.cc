@@ -42,6 +42,7 @@ struct Unlock {
 Expected<void> Waiting::after(Attempt attempt) {
   switch (attempt) {
     case Attempt::not_joined: return segment_.join(for_ == For::message);
+    case Attempt::unbacked: return segment_.back_chunk();
     case Attempt::closed: return segment_.closed_error();
     case Attempt::damaged:
       return segment_.error(ErrorCode::bad_channel, " is damaged: somebody wrote to its memory");

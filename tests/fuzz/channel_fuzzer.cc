@@ -24,7 +24,7 @@ static_assert(sizeof(Patch) == 12);
 // What a real channel's file holds, with messages in slots and in blocks.
 struct Model {
   Constants constants;
-  std::vector<std::byte> bytes;  // as far as memory is reserved
+  std::vector<std::byte> bytes;  // but its blocks
 
   Model() {
     auto channel = Channel<Bytes>::create({.name = "fuzzed", .slots = 4, .memory = 1U << 20U});
@@ -33,7 +33,7 @@ struct Model {
       must(channel->try_send(std::vector<std::byte>(size)).has_value());
     const int file = channel->descriptors().segment;
     must(pread(file, &constants, sizeof(constants), 0) == sizeof(constants));
-    bytes.resize(Plan(constants).reserved);
+    bytes.resize(Plan(constants).base_bytes);
     must(pread(file, bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size()));
   }
 };
@@ -53,8 +53,8 @@ std::uint64_t place_of(const Patch& patch, const Plan& plan) {
     case 1: return kPage + offsetof(Control, parties) + index % 8 * kWord;
     case 2: return kPage + offsetof(Control, hands) + index % 8 * kWord;
     case 3: return plan.ring + index % (4 * sizeof(ByteSlot) / kWord) * kWord;
-    case 4: return plan.words + index % 600 * kWord;
-    default: return plan.words + index % ((plan.reserved - plan.words) / kWord + 1) * kWord;
+    case 4: return Plan::kWords + index % 600 * kWord;
+    default: return Plan::kWords + index % ((plan.base_bytes - Plan::kWords) / kWord + 1) * kWord;
   }
 }
 
@@ -116,8 +116,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::memcpy(patches.data(), data + sizeof(constants), patches.size() * sizeof(Patch));
   // As large as its constants say, where that is not absurd.
   Plan plan(model().constants);
-  if (constants.slots > 0 && constants.slots <= 4096 && constants.slot_bytes <= 4096 &&
-      constants.memory <= kMostFile) {
+  if (constants.slots > 0 && constants.slots <= 4096 && constants.slot_bytes > 0 &&
+      constants.slot_bytes <= 4096 && constants.memory <= kMostFile) {
     plan = Plan(constants);
   }
   const int file = memfd_create("fuzzed", MFD_CLOEXEC | MFD_ALLOW_SEALING);

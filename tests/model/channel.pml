@@ -52,7 +52,10 @@
 /* The segment. */
 byte head, tail;
 byte S, R; /* 0, or the holder + 1 */
+/* The ring, in chunks of one slot: chunk n, which is message n, lies in slot place[n].  `used[n]`: how
+ * many slots the ring had used up to it.  The program keeps the last 512 of both, the model keeps all. */
 byte slot[SLOTS];
+byte place[ALL], used[ALL];
 byte word[BLOCKS];
 byte first_half[BLOCKS], second_half[BLOCKS]; /* of the payload */
 byte hand[PARTIES + 1] = NOTHING;
@@ -191,6 +194,22 @@ inline drain() {
 }
 #endif
 
+/* By the holder of S. */
+inline enter_chunk() {
+  h = head;
+  t = (tail == 0 -> 0 : used[tail - 1]);
+  if
+#ifdef BUG_REUSED_TOO_SOON
+  :: t != 0 -> i = place[tail - t]
+#else
+  :: tail - h < t -> i = place[tail - t]
+#endif
+  :: else -> i = t; t++
+  fi;
+  assert(i < SLOTS);
+  d_step { place[tail] = i; used[tail] = t; h = 0; t = 0; i = 0 }
+}
+
 inline sweep() {
   atomic {
     any_to_sweep;
@@ -221,7 +240,7 @@ inline sweep() {
   referenced = 0;
   do
   :: h < t ->
-     i = slot[h % SLOTS];
+     i = slot[place[h]];
      if
      :: head <= h -> referenced = referenced | (1 << i)
      :: else
@@ -334,12 +353,13 @@ proctype Sender(byte me) provided (!stopped[me]) {
        :: else -> signal(1); signalled = true
        fi;
 #endif
+       enter_chunk();
 #ifdef BUG_COMMIT_FIRST
        atomic { sent_as[tail] = me * MESSAGES + m; tail++ }
-       slot[(tail - 1) % SLOTS] = b;
+       slot[place[tail - 1]] = b;
        word[b] = QUEUED(me);
 #else
-       slot[tail % SLOTS] = b;
+       slot[place[tail]] = b;
        word[b] = QUEUED(me);
        d_step { sent_as[tail] = me * MESSAGES + m; tail++ }
 #endif
@@ -367,7 +387,7 @@ proctype Receiver(byte me) provided (!stopped[me]) {
        fi;
        if
        :: head != tail ->
-          b = slot[head % SLOTS];
+          b = slot[place[head]];
           word[b] = OWNED(me);
           hand[me] = head;
           head++;
@@ -521,7 +541,7 @@ inline check() {
   od;
   referenced = 0;
   do
-  :: i < tail -> referenced = referenced | (1 << slot[i % SLOTS]); i++
+  :: i < tail -> referenced = referenced | (1 << slot[place[i]]); i++
   :: else -> break
   od;
   i = 0;

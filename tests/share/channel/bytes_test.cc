@@ -26,6 +26,13 @@ bool all_are(const Bytes& bytes, int value) {
   return bytes.empty() || (data[0] == value && std::memcmp(data, data + 1, bytes.size() - 1) == 0);
 }
 
+// The file is sparse.
+std::uint64_t memory_of(const Channel<Bytes>& channel) {
+  struct stat status{};
+  fstat(channel.descriptors().segment, &status);
+  return static_cast<std::uint64_t>(status.st_blocks) * 512;
+}
+
 // The next message has a slot of its own while the last one's totals are read.
 TEST(ChannelBytes, OnlyTheSizesInUseAreMapped) {
   auto channel = make<Bytes>({.name = "sizes"});
@@ -263,20 +270,68 @@ TEST(ChannelBytes, LargeOnesLieInHugePages) {
   EXPECT_LT(test::page_faults() - before, 31 + 100);  // 256 pages are small
 }
 
-// Blocks of the file, which is sparse.
 TEST(ChannelBytes, WhatWasReceivedAndDroppedHasNoMemory) {
   auto channel = make<Bytes>();
-  const auto blocks = [&] {
-    struct stat status{};
-    fstat(channel.descriptors().segment, &status);
-    return status.st_blocks * 512;
-  };
-  const auto empty = blocks();
-  auto loan = channel.loan(32_MiB);
-  EXPECT_GE(blocks(), empty + static_cast<long>(32_MiB));
-  ASSERT_TRUE(std::move(*loan).commit());
-  ASSERT_TRUE(channel.receive());
-  EXPECT_EQ(blocks(), empty);
+  for (int i = 0; i < 2; ++i) {
+    const auto before = memory_of(channel);
+    auto loan = channel.loan(32_MiB);
+    EXPECT_GE(memory_of(channel), before + 32_MiB);
+    ASSERT_TRUE(std::move(*loan).commit());
+    ASSERT_TRUE(channel.receive());
+    EXPECT_LE(memory_of(channel), before + 32_KiB);  // a chunk of the ring, and the block's word
+  }
+}
+
+TEST(ChannelBytes, MemoryIsTakenWhenItIsUsed) {
+  auto channel = make<Bytes>({.slots = 16384});
+  EXPECT_LT(memory_of(channel), 128_KiB);
+  for (const std::size_t size : {10UL, 1000UL, 10'000UL}) {
+    const std::vector<std::byte> message(size);
+    for (int i = 0; i < 100'000; ++i) {
+      ASSERT_TRUE(channel.send(message));
+      ASSERT_TRUE(channel.receive());
+    }
+    EXPECT_LT(memory_of(channel), 192_KiB) << size;
+  }
+}
+
+TEST(ChannelBytes, TheRingGrowsAndGoesOnInOrder) {
+  auto channel = make<Bytes>({.slots = 16384});
+  std::uint64_t sent = 0;
+  std::uint64_t received = 0;
+  for (std::uint64_t depth = 1; depth <= 16384; depth *= 2) {
+    for (int turn = 0; turn < 3; ++turn) {
+      while (sent - received < depth)
+        ASSERT_TRUE(channel.try_send(std::as_bytes(std::span(&++sent, 1))));
+      EXPECT_LT(memory_of(channel), 160_KiB + 256 * depth);
+      while (received < sent) {
+        const auto bytes = value_of(channel.try_receive());
+        ASSERT_EQ(bytes.as<std::uint64_t>().value()[0], ++received);
+      }
+    }
+  }
+  const std::span<const std::byte> nothing;
+  for (int i = 0; i < 16384; ++i) ASSERT_TRUE(channel.try_send(nothing));
+  EXPECT_THAT(channel.try_send(nothing), Fails(ErrorCode::would_block));
+}
+
+TEST(ChannelBytes, TakeAtMostTwiceTheirSize) {
+  auto channel = make<Bytes>({.slots = 16384});
+  for (std::size_t size = 193; size < 20'000; size += 97) {
+    const auto loan = channel.loan(size);
+    EXPECT_GE(channel.stats().outstanding, size);
+    EXPECT_LE(channel.stats().outstanding, 2 * size) << size;
+  }
+  constexpr std::size_t kCount = 16'384;
+  const std::vector<std::byte> message(1000, std::byte{7});
+  const auto before = memory_of(channel);
+  for (std::size_t i = 0; i < kCount; ++i) ASSERT_TRUE(channel.try_send(message));
+  EXPECT_EQ(channel.stats().outstanding, kCount * 1024);
+  EXPECT_LT(memory_of(channel) - before, kCount * 2 * 1000);
+  while (const auto bytes = channel.try_receive()) EXPECT_TRUE(all_are(*bytes, 7));
+  // The ring, the words, and the lowest 4 MiB of the blocks.
+  EXPECT_LT(memory_of(channel) - before, 4_MiB + 4_MiB + 512_KiB);
+  EXPECT_EQ(channel.stats().outstanding, 0);
 }
 
 TEST(ChannelBytes, AWorkerThatSentAGibibyteNobodyReadsExits) {

@@ -27,8 +27,7 @@ class ChannelMemory {
     return *reinterpret_cast<channel_layout::Control*>(base_ + channel_layout::kPage);
   }
   channel_layout::Word& word(std::uint32_t block) const {
-    return reinterpret_cast<channel_layout::Word*>(base_ +
-                                                   channel_layout::Plan(constants()).words)[block];
+    return reinterpret_cast<channel_layout::Word*>(base_ + channel_layout::Plan::kWords)[block];
   }
   channel_layout::ByteSlot& first_slot() const {
     return *reinterpret_cast<channel_layout::ByteSlot*>(base_ +
@@ -37,7 +36,7 @@ class ChannelMemory {
   // Of all that is there of it but the blocks.
   std::size_t hash() const {
     return std::hash<std::string_view>{}(
-        {reinterpret_cast<const char*>(base_), channel_layout::Plan(constants()).reserved});
+        {reinterpret_cast<const char*>(base_), channel_layout::Plan(constants()).base_bytes});
   }
 
  private:

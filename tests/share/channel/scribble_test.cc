@@ -43,7 +43,7 @@ class Canary {
 class Canaries {
  public:
   explicit Canaries(Channel<Bytes>& channel) {
-    for (std::size_t size = kPage; channel.try_loan(size); size *= 2) {  // maps each size
+    for (std::size_t size = kLeastBlock; channel.try_loan(size); size *= 2) {  // maps each size
     }
     for (const test::Mapping& mapping : test::all_mappings()) {
       if (mapping.name.starts_with("/memfd:cowshed-channel:" + channel.name()) &&
@@ -70,15 +70,16 @@ class Scribbler {
 
   // A word of any kind, anywhere in what is neither constants nor payload.
   void anywhere() {
-    const std::uint64_t place = kPage + below((plan_.reserved - kPage) / 8) * 8;
+    const std::uint64_t place = kPage + below((plan_.base_bytes - kPage) / 8) * 8;
     set(memory_.at(place), random_() % 2 == 0 ? random_() : extreme());
   }
 
   // Something that could nearly be, where it matters.
   void by_layout() {
     Control& control = memory_.control();
-    const auto slot = [&] { return plan_.ring + below(plan_.mask + 1) * plan_.slot_bytes; };
-    const std::uint64_t block = below(plan_.blocks);
+    const auto slot = [&] {
+      return plan_.ring + below(plan_.places << plan_.chunk_shift) * plan_.slot_bytes;
+    };
     switch (below(12)) {
       case 0: return set(memory_.at(slot()), size());
       case 1: return set_half(slot() + 16, below(plan_.blocks + 2));
@@ -87,10 +88,12 @@ class Scribbler {
       case 4:
       case 5:
         // Most often of a block that is in use.
-        return set(memory_.at(plan_.words + used_block() * 8), below(4) | below(2) * (~0U - 3) |
-                                                                   below(1U << 30U) << 2U |
-                                                                   std::uint64_t{party()} << 32U);
-      case 6: return set_half(plan_.backed + block * 4, extreme());
+        return set(memory_.at(Plan::kWords + used_block() * 8), below(4) | below(2) * (~0U - 3) |
+                                                                    below(1U << 30U) << 2U |
+                                                                    std::uint64_t{party()} << 32U);
+      case 6:
+        return set_half(kPage + offsetof(Control, places) + below(8) * 4,
+                        below(2) == 0 ? extreme() : below(4) << 16U | below(4));
       case 7:
         return set(reinterpret_cast<std::byte*>(below(2) == 0 ? &control.tail : &control.head),
                    control.head.value.load() + below(plan_.slots * 2) - plan_.slots / 2);
@@ -113,9 +116,9 @@ class Scribbler {
   // How much a block has that is in use.
   void inflate_a_block() {
     auto* word =
-        reinterpret_cast<std::atomic<std::uint64_t>*>(memory_.at(plan_.words)) + used_block();
+        reinterpret_cast<std::atomic<std::uint64_t>*>(memory_.at(Plan::kWords)) + used_block();
     const std::uint64_t before = word->load();
-    if (before != 0) {
+    if (state_of(before) != BlockState::free) {
       word->store(before | 0xffff'fffcU);
       word->store(before);
     }
@@ -127,7 +130,7 @@ class Scribbler {
     for (int i = 0; i < 64; ++i) {
       const std::uint64_t block = plan_.first[below(plan_.classes)] + below(2);
       if (block < plan_.blocks &&
-          reinterpret_cast<std::atomic<std::uint64_t>*>(memory_.at(plan_.words))[block] != 0) {
+          state_of(memory_.word(static_cast<std::uint32_t>(block))) != BlockState::free) {
         return block;
       }
     }
@@ -137,7 +140,7 @@ class Scribbler {
     return below(4) == 0 ? static_cast<PartyId>(random_())
                          : static_cast<PartyId>(kGeneration * below(3) + below(4));
   }
-  std::uint64_t size() { return below(2) == 0 ? extreme() : below(plan_.most_pages * kPage * 2); }
+  std::uint64_t size() { return below(2) == 0 ? extreme() : below(plan_.most_bytes * 2); }
   std::uint64_t extreme() {
     const std::uint64_t one = std::uint64_t{1} << below(64);
     return below(2) == 0 ? one - below(2) : ~one + below(3);
