@@ -22,7 +22,17 @@ from cowshed import _cowshed
 from cowshed.errors import Closed
 
 _SLOTS = 16384
+_MOST_SLOTS = 1 << 24
 _MEMORY = 1 << 30
+_MOST_MEMORY = 1 << 40
+
+
+def _make(name: str, slots: int, memory: int) -> _cowshed.Channel:
+    if not 1 <= memory <= _MOST_MEMORY:
+        raise ValueError(f"memory must be 1 byte to 1 TiB, not {memory}")
+    if not 1 <= len(name.encode()) <= 63:
+        raise ValueError(f"name must have 1 to 63 bytes, not {name!r}")
+    return _cowshed.Channel(name, slots, memory)
 
 
 def _parts(obj: object) -> list[Any]:
@@ -62,18 +72,19 @@ class SimpleQueue(_Channel):
     """A queue as ``multiprocessing.SimpleQueue``.  ``put`` waits while the queue is full.
 
     :param memory: the most bytes that messages may take together, at most 1 TiB.  A limit, not a
-        reservation.
+        reservation: a new queue takes 104 KiB, and more when it is used.
     :param name: 1 to 63 bytes, for cowtop and :func:`cowshed.transfers`.
     """
 
     def __init__(self, *, memory: int = _MEMORY, name: str = "queue") -> None:
-        self._channel = _cowshed.Channel(name, _SLOTS, memory)
+        self._channel = _make(name, _SLOTS, memory)
 
     def put(self, obj: Any) -> None:
         """Puts an object.  It can be received as soon as ``put`` returns.
 
         :raises cowshed.Closed: the queue is closed.
         :raises cowshed.TooLarge: the object takes more than ``memory``.
+        :raises cowshed.OutOfMemory: the machine or the memory cgroup has no memory for the object.
         """
         self._channel.send(_parts(obj), _type(obj), -1)
 
@@ -97,6 +108,7 @@ class Queue(_Channel):
 
     * An object is there when ``put`` returns, in the order of the calls, for every receiver.
     * ``put`` waits while the queue is full, also without ``maxsize``: 16,384 objects, or ``memory``.
+      An object of more than some 180 bytes takes less than twice its size of ``memory``.
     * ``close()`` closes it for all processes: ``put`` fails from then on, and ``get`` once the queue
       is empty, both with :class:`cowshed.Closed`.  No sentinels are needed.
     * There is no thread: ``join_thread`` and ``cancel_join_thread`` do nothing.  What a process has
@@ -104,13 +116,16 @@ class Queue(_Channel):
     * If a process is killed, the others go on.  An object that it had just taken is lost with it.
 
     :param maxsize: the most objects; 0: 16,384.
-    :param memory: the most bytes that they take together, at most 1 TiB.  A limit, not a reservation.
+    :param memory: the most bytes that they take together, at most 1 TiB.  A limit, not a
+        reservation: a new queue takes 104 KiB, and more when it is used.
     :param name: 1 to 63 bytes, for cowtop and :func:`cowshed.transfers`.
     """
 
     def __init__(self, maxsize: int = 0, *, memory: int = _MEMORY, name: str = "queue") -> None:
         self._maxsize = maxsize if maxsize > 0 else _SLOTS
-        self._channel = _cowshed.Channel(name, self._maxsize, memory)
+        if self._maxsize > _MOST_SLOTS:
+            raise ValueError(f"maxsize must be at most {_MOST_SLOTS}, not {maxsize}")
+        self._channel = _make(name, self._maxsize, memory)
 
     def __getstate__(self) -> tuple[Any, ...]:
         return (*super().__getstate__(), self._maxsize)
@@ -124,8 +139,10 @@ class Queue(_Channel):
 
         :param timeout: seconds to wait for room; ``None``: for ever.
         :raises queue.Full: there was no room in time.
+        :raises cowshed.PeerStopped: a stopped process holds a lock.  A call that may wait for ever waits.
         :raises cowshed.Closed: the queue is closed.
         :raises cowshed.TooLarge: the object takes more than ``memory``.
+        :raises cowshed.OutOfMemory: the machine or the memory cgroup has no memory for the object.
         """
         if not self._channel.send(_parts(obj), _type(obj), _seconds(block, timeout)):
             raise queue.Full
@@ -135,6 +152,7 @@ class Queue(_Channel):
 
         :param timeout: seconds to wait for one; ``None``: for ever.
         :raises queue.Empty: none came in time.
+        :raises cowshed.PeerStopped: a stopped process holds a lock.  A call that may wait for ever waits.
         :raises cowshed.Closed: the queue is closed and empty.
         """
         message = self._channel.receive(_seconds(block, timeout))
@@ -275,6 +293,9 @@ class Connection:
         """Sends an object; waits while the other end has 1 GiB or 16,384 objects to receive.
 
         :raises BrokenPipeError: nobody has the other end any more.
+        :raises cowshed.TooLarge: the object takes more than ``memory``.
+        :raises cowshed.PeerStopped: a stopped process held a lock for a second.
+        :raises cowshed.OutOfMemory: the machine or the memory cgroup has no memory for the object.
         """
         self._sender()
         self._send_parts(_parts(obj), _type(obj))
@@ -305,6 +326,7 @@ class Connection:
         """Receives the next object; waits for it.
 
         :raises EOFError: nobody has the other end any more, and all is received.
+        :raises cowshed.PeerStopped: a stopped process holds a lock.
         """
         return _object(self._message())
 
@@ -385,7 +407,7 @@ def Pipe(duplex: bool = True, *, memory: int = _MEMORY, name: str = "pipe") -> t
     :param memory: the most bytes that wait in one direction, at most 1 TiB.
     """
     def direction() -> tuple[_cowshed.Channel, int, int]:
-        return (_cowshed.Channel(name, _SLOTS, memory), *os.pipe())
+        return (_make(name, _SLOTS, memory), *os.pipe())
 
     there, reader_there, writer_there = direction()
     if not duplex:

@@ -40,6 +40,10 @@ constexpr std::size_t aligned(std::size_t offset) {
 // Only the main thread runs Python's signal handlers; it looks for signals this often.
 constexpr std::chrono::milliseconds kBetweenSignals{100};
 
+bool is_over(const Error& error) {
+  return error.code == ErrorCode::would_block || error.code == ErrorCode::timed_out;
+}
+
 // Calls `attempt(wait)` until it succeeds, fails, or the time is over; negative: for ever.  Waits
 // without the GIL.  nullopt: a signal handler raised an exception.
 template <class Attempt>
@@ -53,7 +57,10 @@ auto call_waiting(double seconds, const Attempt& attempt)
     }
   };
   auto result = try_once(Wait::never());
-  if (result || result.error().code != ErrorCode::would_block || seconds == 0) return result;
+  const auto may_pass = [](const Error& error) {
+    return is_over(error) || error.code == ErrorCode::peer_stopped;
+  };
+  if (result || !may_pass(result.error()) || seconds == 0) return result;
   const bool for_ever = seconds < 0 || seconds > 1e9;
   const auto end =
       for_ever
@@ -67,15 +74,10 @@ auto call_waiting(double seconds, const Attempt& attempt)
     result = try_once(for_ever && !is_main ? Wait() : Wait(until));
     Py_END_ALLOW_THREADS;
     if (result) return result;
-    const ErrorCode code = result.error().code;
-    if (code != ErrorCode::timed_out && code != ErrorCode::peer_stopped) return result;
+    if (!may_pass(result.error())) return result;
     if (is_main && PyErr_CheckSignals() != 0) return std::nullopt;
     if (Clock::now() >= end) return result;
   }
-}
-
-bool is_over(const Error& error) {
-  return error.code == ErrorCode::would_block || error.code == ErrorCode::timed_out;
 }
 
 // The sizes of the parts of a message, and where they lie in it.

@@ -1,6 +1,7 @@
 """Tests cowshed's queues and pipes under each start method."""
 
 import array
+import mmap
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -8,6 +9,7 @@ import pickle
 import queue
 import selectors
 import signal
+import struct
 import threading
 import time
 import unittest
@@ -46,6 +48,14 @@ def take_and_die(jobs, taken):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def hold_a_lock(jobs, segment):
+    """Stops with the receivers' lock, as if in the midst of `get`."""
+    jobs.qsize()  # takes part: index 1, generation 1
+    with mmap.mmap(segment, 8192) as memory:
+        struct.pack_into("II", memory, 4096 + 256, threading.get_native_id(), 1 << 16 | 2)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def echo(end, *others):
     for other in others:  # what a forked process has inherited
         other.close()
@@ -55,6 +65,19 @@ def echo(end, *others):
                 end.send(end.recv())
             except EOFError:
                 return
+
+
+def memory_of(name):
+    """The bytes of memory that this process's channels of this name have."""
+    total = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        path = f"/proc/self/fd/{descriptor}"
+        try:
+            if os.readlink(path).startswith(f"/memfd:cowshed-channel:{name} "):
+                total += os.stat(path).st_blocks * 512
+        except FileNotFoundError:  # the folder's own
+            pass
+    return total
 
 
 def each_method(test):
@@ -126,6 +149,51 @@ class QueueTest(unittest.TestCase):
     def test_a_message_that_can_never_fit(self):
         with self.assertRaises(cowshed.TooLarge):
             cowshed.Queue(memory=1 << 20).put(b"x" * (2 << 20))
+
+    def test_errors_name_the_parameters(self):
+        for wrong, said in ((lambda: cowshed.Queue(memory=1 << 20).put(b"x" * (2 << 20)), "its memory is 1048576"),
+                            (lambda: cowshed.Queue((1 << 24) + 1), "maxsize must be at most 16777216, not 16777217"),
+                            (lambda: cowshed.Queue(memory=0), "memory must be 1 byte to 1 TiB, not 0"),
+                            (lambda: cowshed.SimpleQueue(memory=-1), "memory must be .*, not -1"),
+                            (lambda: cowshed.Pipe(memory=(1 << 64) + 1), "memory must be .*"),
+                            (lambda: cowshed.Queue(name=""), "name must have 1 to 63 bytes, not ''")):
+            with self.assertRaisesRegex(ValueError, said):
+                wrong()
+
+    def test_memory_is_taken_when_it_is_used(self):
+        jobs = cowshed.Queue(name="follows")
+        ends = cowshed.Pipe(name="both ways")
+        self.assertLess(memory_of("follows"), 128 << 10)
+        self.assertLess(memory_of("both ways"), 256 << 10)
+        for message, count in ((1, 100_000), (b"x" * 1000, 10_000)):
+            for _ in range(count):
+                jobs.put(message)
+                jobs.get()
+            self.assertLess(memory_of("follows"), 192 << 10)
+        self.assertGreater(memory_of("follows"), 0)
+        ends[0].send(1)
+        self.assertEqual(ends[1].recv(), 1)
+
+    def test_a_message_takes_at_most_twice_its_size(self):
+        jobs = cowshed.Queue(memory=2_000_000)
+        with self.assertRaises(queue.Full):
+            for i in range(16384):
+                jobs.put_nowait(b"x" * 970)
+        self.assertGreaterEqual(jobs.qsize(), 1000)
+
+    def test_a_stopped_process_is_waited_for(self):
+        jobs = cowshed.Queue()
+        jobs.put(1)
+        segment = jobs._channel.descriptors()[0]
+        worker = multiprocessing.get_context("fork").Process(target=hold_a_lock, args=(jobs, segment))
+        worker.start()
+        os.waitid(os.P_PID, worker.pid, os.WSTOPPED | os.WNOWAIT)
+        for give_up in (jobs.get_nowait, lambda: jobs.get(timeout=0.01)):
+            with self.assertRaises(cowshed.PeerStopped):
+                give_up()
+        threading.Timer(0.3, os.kill, (worker.pid, signal.SIGKILL)).start()
+        self.assertEqual(jobs.get(), 1)
+        worker.join()
 
     def test_buffers_arrive_without_a_copy(self):
         jobs = cowshed.Queue()
