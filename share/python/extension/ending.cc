@@ -1,5 +1,4 @@
 #include <Python.h>
-#include <bitset>
 #include <cstddef>
 #include <cstdio>
 #include <new>
@@ -41,41 +40,15 @@ struct {
   Object sys;
   Object get_objects;  // of gc
   Object io_base;
+  std::unordered_set<PyObject*> namespaces;  // the dicts of the modules
 } needed;
 
-// A set of objects, in some 1/64 of their memory.
-class Marks {
- public:
-  // Whether it is new.
-  bool insert(PyObject* object) {
-    const auto [block, bit] = place_of(object);
-    if (last_ == nullptr || block != last_block_) {
-      last_ = &blocks_[block];
-      last_block_ = block;
-    }
-    const bool is_new = !last_->test(bit);
-    last_->set(bit);
-    return is_new;
-  }
-  bool contains(PyObject* object) const {
-    const auto [block, bit] = place_of(object);
-    const auto found = blocks_.find(block);
-    return found != blocks_.end() && found->second.test(bit);
-  }
-
- private:
-  static constexpr std::size_t kBits = 1U << 14U;
-  static constexpr std::size_t kAlignment = 16;
-
-  static std::pair<std::size_t, std::size_t> place_of(PyObject* object) {
-    const auto place = reinterpret_cast<std::size_t>(object) / kAlignment;
-    return {place / kBits, place % kBits};
-  }
-
-  std::unordered_map<std::size_t, std::bitset<kBits>> blocks_;  // their addresses are stable
-  std::bitset<kBits>* last_ = nullptr;
-  std::size_t last_block_ = 0;
-};
+void note_namespaces() {
+  Py_ssize_t position = 0;
+  PyObject* module = nullptr;
+  while (PyDict_Next(PyImport_GetModuleDict(), &position, nullptr, &module))
+    if (PyModule_Check(module)) needed.namespaces.insert(PyModule_GetDict(module));
+}
 
 // Where the collector finds an object dead, all its references come from dead objects.  This makes
 // the same count for the objects that are not frozen.  A frozen one counts as dead: its own
@@ -84,104 +57,92 @@ class Deaths {
  public:
   explicit Deaths(Ending ending) : ending_(ending) {}
 
-  // The objects to finalise.
+  // The objects to finalise, in about the collector's order.
   std::vector<Object> find() {
-    const std::vector<PyObject*> rest = young();
-    cowshed_visit_frozen([](PyObject* object, void* self) { of(self).meet(object); }, this);
-    for (PyObject* object : rest) meet(object);
-    scan_late();
-    scan_dropped();
+    const Object list(PyObject_CallNoArgs(needed.get_objects.get()));
+    if (!list || !PyList_Check(list.get())) return {};
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list.get()); ++i)
+      others_.push_back(PyList_GET_ITEM(list.get(), i));
+    cowshed_visit_frozen([](PyObject* object, void* self) { of(self).count(object); }, this);
+    for (PyObject* object : others_) count(object);
     keep_what_lives();
-    for (PyObject* object : found_) add(object);
+    put_in_order();
+    for (PyObject* object : ordered_) add(object);
     return std::move(dead_);
   }
 
  private:
+  struct Node {
+    Py_ssize_t references = 0;  // from objects that were counted
+    bool is_named = false;      // in a module
+    bool is_held = false;       // by another object that is not frozen
+    bool is_placed = false;
+  };
+
   static Deaths& of(void* self) { return *static_cast<Deaths*>(self); }
 
-  // What the collector tracks and no freeze has seen.
-  static std::vector<PyObject*> young() {
-    const Object list(PyObject_CallNoArgs(needed.get_objects.get()));
-    std::vector<PyObject*> objects;
-    for (Py_ssize_t i = 0; list && PyList_Check(list.get()) && i < PyList_GET_SIZE(list.get()); ++i)
-      objects.push_back(PyList_GET_ITEM(list.get(), i));
-    return objects;
+  void count(PyObject* object) {
+    const bool is_module = needed.namespaces.contains(object);
+    const bool holds = !is_module && !is_immortal(object);
+    const auto note = [&](PyObject* child, bool is_reference) {
+      if (is_immortal(child) || (!PyObject_IS_GC(child) && !has_finaliser(child))) return;
+      Node& node = nodes_[child];
+      node.references += is_reference ? 1 : 0;
+      node.is_named |= is_module;
+      node.is_held |= holds;
+    };
+    for_each_child(object, [&](PyObject* child) {
+      note(child, true);
+      if (holds && PyDict_CheckExact(child) && is_immortal(child))
+        for_each_child(child, [&](PyObject* value) { note(value, false); });
+    });
   }
 
-  // The collector goes through its list, and comes back to what it has found no reference to.
-  void meet(PyObject* object) {
-    if (PyModule_Check(object)) reached_.insert(object);
-    if (reached_.contains(object)) return scan(object);
-    is_deferred_.insert(object);
-    deferred_.push_back(object);
-  }
-
-  void scan_late() {
-    for (; late_done_ < late_.size(); ++late_done_) scan(late_[late_done_]);
-  }
-
-  // What the program has dropped since the freeze.  A frozen object may hold what it no longer
-  // would if it had died, so the others come first, and of these the holders.
-  void scan_dropped() {
-    for (PyObject* object : deferred_) {
-      if (is_immortal(object) || reached_.contains(object)) continue;
-      each_child_and_in_dict(object, note_held);
-    }
-    for (const bool all : {false, true}) {
-      for (PyObject* object : deferred_) {
-        const bool is_next = all || (!is_immortal(object) && !is_held_.contains(object));
-        if (is_next && reached_.insert(object)) scan(object), scan_late();
-      }
-    }
-  }
-
-  static int note_held(PyObject* child, void* self) {
-    of(self).is_held_.insert(child);
-    return 0;
-  }
-
-  void scan(PyObject* object) {
-    if (!is_immortal(object)) {
-      mortal_.push_back(object);
-      if (has_finaliser(object)) found_.push_back(object);
-    }
-    scanning_ = is_file(object) ? object : nullptr;
-    each_child(object, [](PyObject* child, void* self) { return of(self).visit(child); });
-    if (scanning_ != nullptr) each_child_and_in_dict(object, note_behind);
-  }
-
-  // Also those in the object's own __dict__.
-  void each_child_and_in_dict(PyObject* object, visitproc visit) {
-    each_child(object, visit);
-    std::vector<PyObject*> dicts;
-    const auto add = [](PyObject* child, void* to) {
-      if (PyDict_CheckExact(child)) static_cast<std::vector<PyObject*>*>(to)->push_back(child);
+  template <class Act>
+  static void for_each_child(PyObject* object, Act act) {
+    const auto visit = [](PyObject* child, void* to) {
+      (*static_cast<Act*>(to))(child);
       return 0;
     };
-    if (const auto traverse = Py_TYPE(object)->tp_traverse) traverse(object, add, &dicts);
-    for (PyObject* dict : dicts) each_child(dict, visit);
+    if (const auto traverse = Py_TYPE(object)->tp_traverse; traverse && PyObject_IS_GC(object))
+      traverse(object, visit, &act);
   }
 
-  // A file, or a socket, to which the scanned file may still have to write.
-  static int note_behind(PyObject* child, void* self) {
-    if (!is_immortal(child) && has_finaliser(child))
-      of(self).in_front_.emplace(child, of(self).scanning_);
-    return 0;
+  // A frozen holder may have died by now, were it not frozen.  So what a module names comes first,
+  // with what that holds; then what nothing else holds.
+  void put_in_order() {
+    place_if([](const Node& node) { return node.is_named; });
+    place_if([](const Node& node) { return !node.is_held; });
+    place_if([](const Node&) { return true; });
+    for (const auto& [object, node] : nodes_)
+      if (!node.is_placed) place(object);
   }
 
-  void each_child(PyObject* object, visitproc visit) {
-    if (const auto traverse = Py_TYPE(object)->tp_traverse) traverse(object, visit, this);
+  template <class Condition>
+  void place_if(Condition condition) {
+    for (PyObject* object : others_)
+      if (condition(nodes_[object])) place(object);
+    for (; holders_done_ < placed_.size(); ++holders_done_) place_children(placed_[holders_done_]);
   }
 
-  int visit(PyObject* child) {
-    const bool is_tracked = PyObject_IS_GC(child) && PyObject_GC_IsTracked(child);
-    if (is_tracked && reached_.insert(child) && is_deferred_.contains(child))
-      late_.push_back(child);
-    if (is_immortal(child)) return 0;
-    const bool ends = has_finaliser(child);
-    if (!is_tracked && !ends) return 0;
-    if (references_[child]++ == 0 && !is_tracked) found_.push_back(child);
-    return 0;
+  void place(PyObject* object) {
+    if (is_immortal(object) || std::exchange(nodes_[object].is_placed, true)) return;
+    placed_.push_back(object);
+    if (has_finaliser(object)) ordered_.push_back(object);
+  }
+
+  void place_children(PyObject* object) {
+    const bool is_a_file = is_file(object);
+    const auto act = [&](PyObject* child) {
+      if (!nodes_.contains(child)) return;
+      place(child);
+      // A file, or a socket, to which this file may still have to write.
+      if (is_a_file && has_finaliser(child)) in_front_.emplace(child, object);
+    };
+    for_each_child(object, [&](PyObject* child) {
+      act(child);
+      if (PyDict_CheckExact(child) && is_immortal(child)) for_each_child(child, act);
+    });
   }
 
   static bool is_file(PyObject* object) {
@@ -189,10 +150,8 @@ class Deaths {
                             reinterpret_cast<PyTypeObject*>(needed.io_base.get())) != 0;
   }
 
-  // A file or socket after the file in front of it, which still has to write to it.
   void add(PyObject* object) {
-    if (alive_.contains(object)) return;
-    alive_.insert(object);  // once is enough
+    if (!alive_.insert(object).second) return;  // or it is there already
     if (const auto file = in_front_.find(object); file != in_front_.end()) add(file->second);
     dead_.push_back(Object::borrow(object));
   }
@@ -201,9 +160,10 @@ class Deaths {
     keep_values_of(needed.sys.get());
     keep_values_of(needed.builtins.get());
     if (ending_ == Ending::of_process) return;
-    for (PyObject* object : mortal_) {
-      const auto known = references_.find(object);
-      if (Py_REFCNT(object) > (known == references_.end() ? 0 : known->second)) keep(object);
+    for (PyObject* object : others_) {
+      const auto node = nodes_.find(object);
+      const Py_ssize_t known = node == nodes_.end() ? 0 : node->second.references;
+      if (Py_REFCNT(object) - 1 > known) keep(object);  // the list of others has one
     }
     drain();
   }
@@ -224,28 +184,19 @@ class Deaths {
     while (!pending_.empty()) {
       PyObject* const object = pending_.back();
       pending_.pop_back();
-      if (!PyObject_IS_GC(object) || PyType_Check(object)) continue;
-      each_child(object, [](PyObject* child, void* self) {
-        of(self).keep(child);
-        return 0;
-      });
+      if (!PyType_Check(object)) for_each_child(object, [&](PyObject* child) { keep(child); });
     }
   }
 
   const Ending ending_;
-  std::vector<PyObject*> deferred_;
-  std::vector<PyObject*> late_;
-  std::size_t late_done_ = 0;
-  Marks is_deferred_;
-  Marks reached_;
-  Marks is_held_;                 // by something dropped
-  PyObject* scanning_ = nullptr;  // a file
-  std::unordered_map<PyObject*, PyObject*> in_front_;
-  std::vector<PyObject*> mortal_;
-  std::unordered_map<PyObject*, Py_ssize_t> references_;
+  std::vector<PyObject*> others_;  // what the collector tracks, and what a freeze has left
+  std::unordered_map<PyObject*, Node> nodes_;
   std::unordered_set<PyObject*> alive_;
   std::vector<PyObject*> pending_;
-  std::vector<PyObject*> found_;
+  std::vector<PyObject*> placed_;
+  std::size_t holders_done_ = 0;
+  std::vector<PyObject*> ordered_;
+  std::unordered_map<PyObject*, PyObject*> in_front_;
   std::vector<Object> dead_;
 };
 
@@ -276,6 +227,7 @@ int on_change_of_builtins(PyDict_WatchEvent event, PyObject*, PyObject*, PyObjec
   static bool is_over = false;
   if (!is_finalising || is_over || event == PyDict_EVENT_DEALLOCATED) return 0;
   is_over = true;
+  note_namespaces();
   const auto end = [](PyObject*) { end_objects(Ending::of_interpreter); };
   static char owner;
   const Object last(PyCapsule_New(&owner, nullptr, end));
@@ -294,8 +246,11 @@ bool end_objects_at_exit() {
     const Object imported(PyImport_ImportModule(module));
     return Object(imported ? PyObject_GetAttrString(imported.get(), name) : nullptr);
   };
-  needed = {Object(PyImport_ImportModule("builtins")), Object(PyImport_ImportModule("sys")),
-            attribute_of("gc", "get_objects"), attribute_of("_io", "_IOBase")};
+  needed = {Object(PyImport_ImportModule("builtins")),
+            Object(PyImport_ImportModule("sys")),
+            attribute_of("gc", "get_objects"),
+            attribute_of("_io", "_IOBase"),
+            {}};
   if (!needed.builtins || !needed.sys || !needed.get_objects || !needed.io_base) return false;
   const int watcher = PyDict_AddWatcher(on_change_of_builtins);
   is_prepared = watcher >= 0 && PyDict_Watch(watcher, PyModule_GetDict(needed.builtins.get())) == 0;
@@ -305,6 +260,7 @@ bool end_objects_at_exit() {
 void end_objects(Ending ending) {
   if (!is_prepared) return;  // nothing is frozen
   try {
+    if (ending == Ending::of_process) note_namespaces();
     for (const Object& object : Deaths(ending).find()) finalise(object.get());
   } catch (const std::bad_alloc&) {
     std::fputs("cowshed: no memory to finalise what frozen objects hold\n", stderr);
