@@ -74,8 +74,8 @@ class Deaths {
  private:
   struct Node {
     Py_ssize_t references = 0;  // from objects that were counted
+    Py_ssize_t holders = 0;     // of these: from objects that are not frozen and not placed yet
     bool is_named = false;      // in a module
-    bool is_held = false;       // by another object that is not frozen
     bool is_placed = false;
   };
 
@@ -89,7 +89,7 @@ class Deaths {
       Node& node = nodes_[child];
       node.references += is_reference ? 1 : 0;
       node.is_named |= is_module;
-      node.is_held |= holds;
+      node.holders += holds ? 1 : 0;
     };
     for_each_child(object, [&](PyObject* child) {
       note(child, true);
@@ -108,21 +108,26 @@ class Deaths {
       traverse(object, visit, &act);
   }
 
-  // A frozen holder may have died by now, were it not frozen.  So what a module names comes first,
-  // with what that holds; then what nothing else holds.
+  // What a module names comes first, with what that holds.  A frozen holder may have died by now,
+  // were it not frozen, so the rest follows its holders that are not frozen.
   void put_in_order() {
-    place_if([](const Node& node) { return node.is_named; });
-    place_if([](const Node& node) { return !node.is_held; });
-    place_if([](const Node&) { return true; });
+    for (PyObject* object : others_)
+      if (nodes_[object].is_named) place(object);
+    place_what_they_hold(true);
+    for (PyObject* object : others_)
+      if (nodes_[object].holders <= 0) place(object);
+    place_what_they_hold(false);
+    for (PyObject* object : others_) {  // cycles
+      place(object);
+      place_what_they_hold(false);
+    }
     for (const auto& [object, node] : nodes_)
       if (!node.is_placed) place(object);
   }
 
-  template <class Condition>
-  void place_if(Condition condition) {
-    for (PyObject* object : others_)
-      if (condition(nodes_[object])) place(object);
-    for (; holders_done_ < placed_.size(); ++holders_done_) place_children(placed_[holders_done_]);
+  void place_what_they_hold(bool at_once) {
+    for (; holders_done_ < placed_.size(); ++holders_done_)
+      place_children(placed_[holders_done_], at_once);
   }
 
   void place(PyObject* object) {
@@ -131,11 +136,12 @@ class Deaths {
     if (has_finaliser(object)) ordered_.push_back(object);
   }
 
-  void place_children(PyObject* object) {
+  void place_children(PyObject* object, bool at_once) {
     const bool is_a_file = is_file(object);
     const auto act = [&](PyObject* child) {
-      if (!nodes_.contains(child)) return;
-      place(child);
+      const auto node = nodes_.find(child);
+      if (node == nodes_.end()) return;
+      if (--node->second.holders <= 0 || at_once) place(child);
       // A file, or a socket, to which this file may still have to write.
       if (is_a_file && has_finaliser(child)) in_front_.emplace(child, object);
     };
