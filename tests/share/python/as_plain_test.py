@@ -361,8 +361,7 @@ class Saver:
         self.path, self.lines = path, []
 
     def __del__(self):
-        import_is_done = json.dumps(self.lines)
-        append(self.path, import_is_done)
+        append(self.path, json.dumps(self.lines))
 
 
 @kind
@@ -619,7 +618,7 @@ class AsPlainTest(unittest.TestCase):
     maxDiff = 5000
 
     def ended(self, *arguments):
-        """What a run has said and left behind; the last argument but "freeze" may name its folder."""
+        """What a run has said and left behind in its folder, which replaces an argument None."""
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run([sys.executable, "-W", "ignore", *(each or folder for each in arguments)],
                                   capture_output=True, text=True, timeout=120, cwd=folder,
