@@ -47,8 +47,11 @@ class Reader {
       return make_error(ErrorCode::not_published,
                         fmt::format("PID {}: publishes no layout: it has created no arena", pid));
     }
+    return open_at(proc, pid, *mapping);
+  }
+  static Expected<Reader> open_at(const ProcFiles& proc, pid_t pid, const Mapping& mapping) {
     TRY(auto memory, proc.open(pid, "mem"));
-    return Reader(std::move(memory), proc.path(pid, "mem"), pid, *mapping);
+    return Reader(std::move(memory), proc.path(pid, "mem"), pid, mapping);
   }
 
   // nullopt: the process changed its layout meanwhile.
@@ -218,6 +221,15 @@ Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid
 Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid,
                                                      const std::vector<Mapping>& mappings) {
   TRY(const auto reader, Reader::open(proc, pid, mappings));
+  return reader.sent_objects();
+}
+
+Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid) {
+  constexpr std::uint64_t kMost = 1ULL << 30U;  // arenas begin there
+  Mapping usual;
+  usual.begin = layout::kUsualPlace;
+  usual.end = usual.begin + kMost;
+  TRY(const auto reader, Reader::open_at(proc, pid, usual));
   return reader.sent_objects();
 }
 

@@ -224,6 +224,8 @@ void PagemapBackend::inherit_pages(Process& child, const ProcStat& stat) {
   const bool has_executed = parent.start_stack != stat.start_stack &&
                             (!parent_now || parent_now->start_stack != stat.start_stack);
   if (child.copies.shares_memory || has_executed || !parent_now) return;
+  // It may end before the next scan.
+  if (auto sent = read_sent_objects(proc_, parent_pid)) parent.copies.transfers = std::move(*sent);
   const ParentPages& pages = parent_pages(parent_pid, activity_of(*parent_now));
   child.inherited = pages.anonymous;
   child.copies.shared_at_fork_bytes = pages.anonymous->bytes() + pages.arena_bytes;

@@ -244,7 +244,10 @@ void TracepointBackend::add_snapshot(const Snapshot& snapshot) {
   alive_.clear();
   for (const ProcessCounts& counts : snapshot.processes) {
     Process& process = processes_[counts.id];
-    if (process.live == nullptr || process.live->counts != counts) update(process, counts);
+    if (process.live == nullptr || process.live->counts != counts) {
+      update(process, counts);
+      if (process.live->sends) read_sent(process);
+    }
     read_objects(process);
     if (counts.alive) alive_.insert(alive_.end(), counts.pid);
   }
@@ -286,6 +289,7 @@ void TracepointBackend::inherit(Process& child, const ProcessCounts& counts) {
   if (parent != nullptr) {
     const PageRanges& pages = pages_for_children(*parent);
     if (counts.execs == 0) {
+      child.live->sends = parent->live && parent->live->sends;
       if (parent->live) child.live->arena_names = parent->live->arena_names;
       for (const ArenaCopies& arena : parent->copies.arenas)
         child.copies.arenas.push_back({arena.name, arena.bytes, 0});
@@ -312,6 +316,7 @@ const PageRanges& TracepointBackend::pages_for_children(Process& parent) {
   Live& live = *parent.live;
   if (std::exchange(live.for_children_read, samples_) == samples_) return live.for_children;
   read_arenas(parent);
+  read_sent(parent);
   live.for_children =
       parent.copies.arenas.empty() ? nothing : private_arena_pages(proc_, parent.copies.pid);
   return live.for_children;
@@ -367,6 +372,15 @@ void TracepointBackend::read_objects(Process& process) {
   if (!objects) return;
   copies.objects = std::move(objects);
   process.live->object_pages = pages;
+}
+
+// Does not wait for a scan of its memory, before which the process may end.
+void TracepointBackend::read_sent(Process& process) {
+  if (!process.copies.alive) return;
+  auto sent = read_sent_objects(proc_, process.copies.pid);
+  if (!sent) return;
+  process.copies.transfers = std::move(*sent);
+  process.live->sends = true;
 }
 
 // nullopt: its memory cannot be read.

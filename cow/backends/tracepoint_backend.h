@@ -59,6 +59,7 @@ class TracepointBackend : public Backend {
   struct Live {
     ProcessCounts counts;     // as of the last sample()
     bool has_changed = true;  // has counted something since the last scan
+    bool sends = false;       // it, or a parent that forked it, has counted what it sent
     bool was_gone = false;    // before the last snapshot, as all were
     std::uint64_t parent_id = 0;
     PageRanges inherited;                 // pages of frozen arenas that the parent had copied
@@ -88,6 +89,7 @@ class TracepointBackend : public Backend {
   void read_arenas(Process& process);
   void count_arenas(Process& process);
   void read_objects(Process& process);
+  void read_sent(Process& process);
   std::optional<std::vector<CopiedArena>> copied_arenas(const Process& process,
                                                         const std::vector<Mapping>& mappings);
   void scan_memory(const Snapshot& snapshot);

@@ -9,10 +9,6 @@
 namespace cowshed::layout {
 namespace {
 
-// Its address if that is free.  Arenas begin 1 GiB after it, so that both share upper page tables,
-// of which every process has its own.
-constexpr std::uintptr_t kPlace = 0x200000000000;
-
 // Each table begins at a page.  Unused pages take no memory, and fork() copies no page table of
 // them.
 struct Image {
@@ -56,7 +52,7 @@ void create() {
   void* memory = MAP_FAILED;
   if (memfd && internal::set_file_size(memfd.get(), sizeof(Image), kMemfdName)) {
     // Private, so that a child's changes stay its own, without a lock between processes.
-    memory = mmap(reinterpret_cast<void*>(kPlace), sizeof(Image), PROT_READ | PROT_WRITE,
+    memory = mmap(reinterpret_cast<void*>(kUsualPlace), sizeof(Image), PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_NORESERVE, memfd.get(), 0);
   }
   if (memory == MAP_FAILED) return;

@@ -13,10 +13,10 @@
 // LINGER_MS.  The line: the addresses of both objects and the PID of the first process.  With
 // IMAGE, the arena is saved there, and another program opens it and does what follows the freeze.
 //
-//   share_subject transfers LINGER_MS
+//   share_subject transfers LINGER_MS [MIB]
 //
 // Sends 5 ints through the channel "numbers"; a worker that it forks then sends 2 through the same,
-// and stays for LINGER_MS.
+// and stays for LINGER_MS.  With MIB, it first holds so much memory for a second.
 
 #include <array>
 #include <chrono>
@@ -28,6 +28,7 @@
 #include <string>
 #include <thread>
 #include <unistd.h>
+#include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_image.h>
@@ -118,7 +119,10 @@ int arena(const std::string& mode, long count, long writes, long linger_ms) {
   return result_of(cowshed::start({.count = 2}, read_and_write, pages, count, writes, linger_ms));
 }
 
-int transfers(long linger_ms) {
+int transfers(long linger_ms, long held_mib) {
+  constexpr long kHeldMs = 1000;
+  const std::vector<char> held(static_cast<std::size_t>(held_mib) << 20U, 'x');
+  if (!held.empty()) linger(kHeldMs);
   auto numbers = cowshed::Channel<int>::create({.name = "numbers"}).value();
   const auto send = [&](int count) {
     for (int i = 0; i < count; ++i)
@@ -138,7 +142,7 @@ int main(int argc, char** argv) try {
   const auto number = [&](int i) { return std::strtol(argv[i], nullptr, 10); };
   if (kind == "arena" && argc == 6) return arena(argv[2], number(3), number(4), number(5));
   if (kind == "objects" && argc >= 3) return objects(number(2), argc > 3 ? argv[3] : nullptr, argv);
-  if (kind == "transfers" && argc == 3) return transfers(number(2));
+  if (kind == "transfers" && argc >= 3) return transfers(number(2), argc > 3 ? number(3) : 0);
   return EXIT_FAILURE;
 } catch (const std::exception& failure) {
   std::fprintf(stderr, "%s\n", failure.what());
