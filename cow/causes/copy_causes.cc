@@ -78,17 +78,21 @@ bool is_collection(std::string_view function) {
                  "gc_start", "rb_gc_start", "garbage_collect", "R_gc", "RunGenCollect"});
 }
 
-// R writes to a new object, which is a recycled one.
+// R and Ruby write to a new object, which is a recycled one.
 bool is_maker(std::string_view function) {
-  return is_any_of(function, {"Rf_allocVector3", "Rf_cons", "R_mkEVPROMISE", "Rf_NewEnvironment"});
+  return is_any_of(function, {"Rf_allocVector3", "Rf_cons", "R_mkEVPROMISE", "Rf_NewEnvironment",
+                              "rb_newobj", "rb_newobj_of", "rb_wb_protected_newobj_of",
+                              "rb_wb_unprotected_newobj_of", "newobj_slowpath"});
 }
 
 bool is_allocator(std::string_view function) {
   return is_maker(function) ||
          is_any_of(function,
-                   {"malloc", "calloc", "realloc", "free", "cfree", "memalign", "posix_memalign",
-                    "aligned_alloc", "PyObject_Malloc", "PyObject_Free", "PyObject_Realloc",
-                    "PyMem_Malloc", "PyMem_Free", "_efree", "_emalloc", "palloc"}) ||
+                   {"malloc",          "calloc",        "realloc",          "free",
+                    "cfree",           "memalign",      "posix_memalign",   "aligned_alloc",
+                    "PyObject_Malloc", "PyObject_Free", "PyObject_Realloc", "PyMem_Malloc",
+                    "PyMem_Free",      "_efree",        "_emalloc",         "palloc",
+                    "ruby_xmalloc",    "ruby_xcalloc",  "ruby_xrealloc",    "ruby_xfree"}) ||
          starts_with_any(function, {"__libc_malloc", "__libc_calloc", "__libc_realloc",
                                     "__libc_free", "malloc_consolidate", "unlink_chunk",
                                     "tcache_put", "tcache_get", "sysmalloc", "systrim"}) ||

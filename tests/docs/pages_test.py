@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Reads README and docs: every link leads to a file and a heading, every option that they name is one
 that a test uses, figures and an example's difference are those of their sources, no page is over 250
-lines, and sentences are short: ROOT=FOLDER python3 -B pages_test.py"""
+lines, sentences are short, and remedies are those of `cowtop help`:
+COWTOP=.../cowtop ROOT=FOLDER python3 -B pages_test.py"""
 
 import os
 import pathlib
@@ -98,6 +99,17 @@ class PagesTest(unittest.TestCase):
             for figure in figures:
                 with self.subTest(guide=name, figure=figure):
                     self.assertRegex(page, rf"(?<![\d.]){re.escape(figure)}")
+
+    def test_the_page_has_the_remedies_of_help(self):
+        section = (ROOT / "docs/how-to/memory-grows-after-fork.md").read_text().split("\n## 3. ")[1].split("\n## ")[0]
+        rows = re.findall(r"^\| ([a-z ]+) \| (.*) \|$", section, re.MULTILINE)
+        self.assertGreater(len(rows), 10)
+        for cause, remedies in rows:
+            said = subprocess.run([os.environ["COWTOP"], "help", cause], capture_output=True, text=True, check=True).stdout
+            said = " ".join(said.split("\n  TRY ")[1].split())
+            with self.subTest(cause=cause):
+                plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", remedies.replace("`", ""))
+                self.assertEqual(plain.replace("; ", " "), said.replace("; ", " "))
 
     def test_pages_are_short(self):
         for page in PAGES:

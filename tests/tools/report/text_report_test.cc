@@ -5,6 +5,7 @@
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
 #include <cowshed/tools/cowtop/report/text_report.h>
+#include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 
 namespace cowshed::cowtop {
@@ -393,6 +394,139 @@ TEST(TextReport, NamesTheRemedyThatThePythonHas) {
   const std::string report = report_with("/usr/bin/python3.13");
   EXPECT_THAT(report, HasSubstr("Frozen by cowshed.freeze(): 1000 Python objects, 89.0 MiB."));
   EXPECT_THAT(report, HasSubstr("TRY    call cowshed.freeze() once more"));
+}
+
+// A report of workers with one cause, whose copies code of `module` made.
+std::string report_with(const std::string& cause, const std::string& module) {
+  cow::Measurement measurement = pool(4);
+  for (cow::ProcessCopies& process : measurement.processes) process.patterns = {{cause, 1, 99, ""}};
+  const cow::Frame frame{"", "", 0, module, 5, false};
+  measurement.sampled.emplace().sites = {{{frame}, {frame}, 99, 76 * kPagesPerMiB * 4, false}};
+  return text_report(measurement);
+}
+
+TEST(TextReport, EachCauseHasARemedy) {
+  for (const Cause& cause : causes()) {
+    if (cause.name == "program exit") continue;  // not among the causes of the report's figures
+    EXPECT_THAT(report_with(std::string(cause.name), "/srv/server"), HasSubstr("\n  TRY "))
+        << cause.name;
+  }
+}
+
+TEST(TextReport, TheRemedyIsThatOfTheLanguage) {
+  const std::string collector = "garbage collector";
+  const std::string free_list = "allocator free list";
+  for (const std::string& cause : {collector, free_list}) {
+    EXPECT_THAT(report_with(cause, "/lib/libruby-3.1.so.3.1"), HasSubstr("call Process.warmup"));
+    EXPECT_THAT(report_with(cause, "/usr/lib/R/lib/libR.so"), HasSubstr("call gc() twice"));
+  }
+  EXPECT_THAT(report_with(collector, "/usr/bin/php8.2"),
+              HasSubstr("call gc_disable() in children"));
+  EXPECT_THAT(report_with(free_list, "/srv/server"), HasSubstr("free nothing in the child"));
+}
+
+TEST(TextReport, WhatEndsAProgramHasItsRemedy) {
+  cow::Measurement measurement = pool(4);
+  for (cow::ProcessCopies& process : measurement.processes)
+    process.patterns = {{"program exit", 0.75, 75, ""}, {"own writes", 0.25, 25, ""}};
+  EXPECT_THAT(text_report(measurement), HasSubstr("end children by _exit()"));
+}
+
+TEST(TextReport, ADatabasesRemedyIsForDatabases) {
+  cow::Measurement measurement = measurement_with(
+      {root_of("server", 60), child_of(1, 2, "server", 89, 0), child_of(1, 3, "server", 89, 0)});
+  measurement.processes[0].patterns = {{"own writes", 1, 99, ""}};
+  EXPECT_THAT(text_report(measurement), AllOf(HasSubstr("TRY    write less while a child lives"),
+                                              Not(HasSubstr("move what is written"))));
+  for (cow::ProcessCopies& process : measurement.processes) process.comm = "python3";
+  EXPECT_THAT(text_report(measurement),
+              AllOf(HasSubstr("TRY    move what is written"), Not(HasSubstr("write less"))));
+}
+
+TEST(TextReport, ForksThatOnlyRunProgramsNeedNoCopies) {
+  cow::ProcessCopies ran = child_of(1, 2, "true", 64, 90);
+  ran.processes = 400;
+  ran.execs = 400;
+  ran.copied_pages_before_exec = 78 * kPagesPerMiB;  // 200 KiB each
+  ran.patterns = {{"unknown", 1, 99, ""}};
+  std::string report = report_of({root_of("server"), ran});
+  EXPECT_THAT(report,
+              HasSubstr("Not counted here: 78.0 MiB that 400 processes copied before they"));
+  EXPECT_THAT(report, HasSubstr("TRY    start programs by posix_spawn() or vfork(), which copy "
+                                "nothing (saves          at most 78"));
+  EXPECT_THAT(report, Not(HasSubstr("WHY")));
+  // The parent's copies of what it shared with such children, too.
+  ran.copied_pages_before_exec = 0;
+  report = report_of({root_of("server", 60), ran});
+  EXPECT_THAT(report, AllOf(StartsWith("server copied 60.0 MiB while children had not yet run"),
+                            HasSubstr("TRY    start programs by posix_spawn()")));
+  EXPECT_THAT(report_of({root_of("make", 60), ran}), Not(HasSubstr("posix_spawn")))
+      << "a shell starts programs as it does";
+}
+
+TEST(TextReport, SubshellsAreOutOfTheRowOfWorkers) {
+  const std::string report =
+      report_of({root_of("R"), child_of(1, 2, "R", 0, 0), child_of(1, 3, "R", 184, 42),
+                 child_of(1, 4, "R", 184, 42)});
+  EXPECT_THAT(report, AllOf(StartsWith("2 R processes each copied 42.0 of 184.0 MiB shared (23%)"),
+                            HasSubstr("    2 x R "), HasSubstr("    R   ")));
+}
+
+TEST(TextReport, LittleByEachIsSaidToBeLittle) {
+  std::vector<cow::ProcessCopies> processes = {root_of("postgres")};
+  for (int i = 0; i < 20; ++i) {
+    processes.push_back(child_of(1, 2 + i, "postgres", 2, 0));
+    processes.back().copied_anon_pages = kPagesPerMiB * 2 / 5;
+  }
+  cow::Measurement measurement = measurement_with(processes);
+  measurement.memory = {150ULL << 20U, 150ULL << 20U, 0, 21, 0};
+  EXPECT_THAT(text_report(measurement),
+              StartsWith("The sharing holds: 20 children share up to 2.0 MiB each, of which 8.0"));
+  measurement.memory->peak_pss_bytes = 30ULL << 20U;
+  EXPECT_THAT(text_report(measurement), StartsWith("20 postgres processes each copied 0.4 of 2.0"));
+}
+
+TEST(TextReport, APercentageIsOfTheFiguresBesideIt) {
+  cow::ProcessCopies child = child_of(1, 2, "worker", 4, 3);
+  child.copied_file_pages = kPagesPerMiB / 2;  // of files, too little to name apart
+  child.copied_shared_file_pages = 0;
+  EXPECT_THAT(report_of({root_of("server"), child}),
+              StartsWith("worker copied 3.0 of 4.0 MiB shared (75%)"));
+}
+
+TEST(TextReport, WhatAChildGaveBackIsNotShared) {
+  cow::ProcessCopies child = child_of(1, 2, "worker", 100, 46);
+  child.memory = {11ULL << 20U, 46ULL << 20U, 0};
+  EXPECT_THAT(report_of({root_of("server"), child}), HasSubstr(" 11% #........."));
+  child.memory = {0, 100ULL << 20U, 0};  // the last to have what was shared
+  EXPECT_THAT(report_of({root_of("server"), child}), HasSubstr(" 54% #####....."));
+}
+
+TEST(TextReport, WhatAnOlderWorkerHasOfItsOwnIsSaid) {
+  cow::Measurement measurement = pool(2);
+  for (cow::ProcessCopies& process : measurement.processes) {
+    process.shared_at_fork_bytes.reset();
+    process.memory = {24ULL << 20U, 200ULL << 20U, 0};
+  }
+  std::string report = text_report(measurement);
+  std::replace(report.begin(), report.end(), '\n', ' ');
+  EXPECT_THAT(report,
+              HasSubstr("They have 248.0 MiB of their own from then:     cowtop cannot tell"));
+}
+
+TEST(TextReport, AStrayWritesLineIsTheInnermost) {
+  cow::ProcessCopies killed = child_of(1, 2, "worker", 8, 0);
+  killed.signal = SIGSEGV;
+  cow::FailedAccess failed;
+  failed.address = 0x2000;
+  failed.reason = "read-only";
+  const cow::Frame store{"set", "/usr/include/table.hpp", 7, "/srv/server", 5, true};
+  const cow::Frame own{"serve", "/src/server.cc", 44, "/srv/server", 5, false};
+  failed.frames = {store, own};
+  killed.sampled.emplace().failures = {failed};
+  EXPECT_THAT(report_of({root_of("server"), killed}),
+              StartsWith("worker (PID 2) was killed by SIGSEGV at 0x2000, in set table.hpp:7 "
+                         "(inlined),     called from serve server.cc:44:"));
 }
 
 constexpr const char* kEscapes = "x\x1b]0;title\x07\nFAKE \xff\xf4\x90\x80\x80\xe2\x80\xae";

@@ -8,12 +8,11 @@
 #include <string_view>
 
 #include <cowshed/tools/cowtop/analysis/advice.h>
+#include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
 namespace {
-
-enum class Language : std::uint8_t { native, python, old_python, ruby, php, perl, ocaml, r };
 
 // "python3.11", or "libpython3.13.so.1.0".  An unknown version is taken for a new one.
 Language version_of_python(std::string_view name) {
@@ -41,13 +40,14 @@ Language language_of(std::string_view name) {
     if (name.starts_with(prefix.text))
       return prefix.language == Language::python ? version_of_python(name) : prefix.language;
   if (name.starts_with("caml_")) return Language::ocaml;
+  if (name == "R") return Language::r;
   return Language::native;
 }
 
-// By the libraries and functions that copied most.
-Language language_of(const cow::Measurement& measurement) {
-  if (!measurement.sampled) return Language::native;
-  for (const cow::CodeSite& site : measurement.sampled->sites) {
+// By the libraries and functions that copied most, or else by the name of who copied most.
+Language language_of(const cow::Measurement& measurement, const Summary& summary) {
+  const std::vector<cow::CodeSite> none;
+  for (const cow::CodeSite& site : measurement.sampled ? measurement.sampled->sites : none) {
     for (const cow::Frame& frame : site.stack) {
       Language language = language_of(cow::base_name(frame.module));
       if (language == Language::native) language = language_of(frame.function);
@@ -55,37 +55,7 @@ Language language_of(const cow::Measurement& measurement) {
       if (language != Language::native) return language;
     }
   }
-  return Language::native;
-}
-
-std::string for_reference_counts(Language language, bool has_frozen) {
-  switch (language) {
-    case Language::python:
-      return has_frozen ? "call cowshed.freeze() once more, after the last data is loaded"
-                        : "call cowshed.freeze() before the fork: then reads write no counts";
-    case Language::old_python:
-      return "hold the data in an array, mmap or arrow table, or call cowshed.freeze() in Python "
-             "3.12 or newer: gc.freeze() does not stop counts";
-    case Language::native:
-      return "hold read-only data in a frozen arena, by ImmortalPtr instead of shared_ptr";
-    default: return "hold the data outside counted objects: a file that is mapped, or a store";
-  }
-}
-
-std::string for_collector(Language language) {
-  switch (language) {
-    case Language::python:
-    case Language::old_python: return "call gc.collect() and gc.freeze() before the fork";
-    case Language::ruby:
-      return "call Process.warmup (since Ruby 3.3), or GC.compact, before the fork";
-    case Language::ocaml:
-      return "collect less in children: Gc.set with a space_overhead of 1000000; Gc.compact before "
-             "the fork does not help";
-    case Language::r:
-      return "allocate less in children, so that they collect less; gc() before the fork does not "
-             "help";
-    default: return "run a full collection before the fork";
-  }
+  return summary.groups.empty() ? Language::native : language_of(summary.groups.front().comm);
 }
 
 // Of multiprocessing's pickling, in a call of put() or in the thread that a Queue sends by.
@@ -107,7 +77,7 @@ bool is_of_dlopen(const cow::CodeSite& site) {
 }
 
 // LD_BIND_NOW does nothing for a library that a child loads.
-std::string for_relocations(const cow::Measurement& measurement) {
+bool relocates_for_dlopen(const cow::Measurement& measurement) {
   std::uint64_t of_dlopen = 0;
   std::uint64_t others = 0;
   if (measurement.sampled) {
@@ -119,8 +89,7 @@ std::string for_relocations(const cow::Measurement& measurement) {
       if (relocates) (is_of_dlopen(site) ? of_dlopen : others) += site.estimated_copies;
     }
   }
-  return of_dlopen > others ? "load the libraries before the fork that children load by dlopen()"
-                            : "set LD_BIND_NOW=1: symbols are bound before the fork";
+  return of_dlopen > others;
 }
 
 // The Debian package of a file; empty: it is in none.
@@ -157,64 +126,105 @@ std::string for_missing_names(const cow::Measurement& measurement, std::uint64_t
 constexpr double kLeastShare = 0.2;
 constexpr std::uint64_t kLeastBytes = 1 << 20;
 
-}  // namespace
-
-std::string cause_in_words(const std::string& pattern) {
-  if (pattern == "reference count") return "reads write to the object's header";
-  if (pattern == "garbage collector") return "marking an object writes to it";
-  if (pattern == "allocator free list") return "malloc and free write to blocks";
-  if (pattern == "cached hash") return "hashing a key stores the hash in it";
-  if (pattern == "adaptive interpreter") return "running code counts and rewrites itself";
-  if (pattern == "object flags") return "using an object marks its header";
-  if (pattern == "own writes") return "the program's own code";
-  if (pattern == "lock or flag word") return "it lies beside shared data";
-  if (pattern == "bulk copy") return "memcpy over memory that was shared";
-  if (pattern == "bulk fill") return "memset over memory that was shared";
-  if (pattern == "stack") return "the stack is written by every call";
-  if (pattern == "relocation") return "the dynamic linker writes addresses";
-  if (pattern == "system call") return "the kernel stores, as for read(2)";
-  return "";
+bool is_shell(std::string_view name) {
+  constexpr std::array<std::string_view, 6> kShells = {"sh", "bash", "dash", "zsh", "ksh", "make"};
+  return std::find(kShells.begin(), kShells.end(), name) != kShells.end();
 }
 
-std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& summary) {
+// By children before they executed programs, and, if there are no others, by their parent.
+std::uint64_t copied_for_programs(const Summary& summary) {
+  const auto root =
+      std::find_if(summary.groups.begin(), summary.groups.end(),
+                   [](const ProcessGroup& group) { return group.role == cow::Role::root; });
+  if (root == summary.groups.end() || is_shell(root->comm) || summary.ran == 0) return 0;
+  const std::uint64_t by_root = summary.sharers == 0 ? root->copied_bytes.value_or(0) : 0;
+  return (summary.copy_before_exec() ? summary.before_exec_bytes : 0) + by_root;
+}
+
+std::string remedy(const std::string& cause, Language language, const cow::Measurement& measurement,
+                   const Summary& summary) {
+  if (cause == "relocation") {
+    const std::vector<Remedy>& remedies = find_cause(cause)->remedies;
+    return std::string(
+        (relocates_for_dlopen(measurement) ? remedies.front() : remedies.back()).text);
+  }
+  if (cause == "unknown") {
+    if (std::string text = for_missing_names(measurement, summary.copied_bytes); !text.empty())
+      return text;
+  }
+  const std::string_view text = remedy_for(cause, language);
+  if (summary.frozen_objects > 0 && text.find("freeze() before the fork") != text.npos)
+    return "call cowshed.freeze() once more, after the last data is loaded";
+  return std::string(text);
+}
+
+bool is_of_own_code(std::string_view cause) {
+  constexpr std::array<std::string_view, 5> kOwn = {"own writes", "allocator free list",
+                                                    "lock or flag word", "bulk copy", "bulk fill"};
+  return std::find(kOwn.begin(), kOwn.end(), cause) != kOwn.end();
+}
+
+// What a parent copies while its children live, if that is most; for one child, which gives it back
+// at its end.
+std::uint64_t copied_by_a_parent(const Summary& summary) {
+  if (summary.groups.empty()) return 0;
+  const ProcessGroup& top = summary.groups.front();
+  if (top.role != cow::Role::root || top.forks == 0 || top.most_copied < kLeastBytes) return 0;
+  const auto most = std::find_if(summary.parents.begin(), summary.parents.end(),
+                                 [&](const auto& each) { return each.parent == top.pid; });
+  return most == summary.parents.end() ? top.copied_bytes.value_or(0) : most->copied_bytes;
+}
+
+bool is_much(std::uint64_t bytes, std::uint64_t all) {
+  return bytes >= kLeastBytes &&
+         static_cast<double>(bytes) >= kLeastShare * static_cast<double>(all);
+}
+
+std::vector<Advice> against_causes(const cow::Measurement& measurement, const Summary& summary,
+                                   Language language) {
   std::vector<Advice> result;
-  if (summary.copied_bytes < kLeastBytes) return result;
-  const Language language = language_of(measurement);
+  const std::uint64_t by_parent = language == Language::native ? copied_by_a_parent(summary) : 0;
   for (const Share& cause : summary.causes) {
-    if (cause.of_all < kLeastShare || cause.bytes < kLeastBytes) continue;
-    if (cause.name == "reference count")
-      result.push_back({for_reference_counts(language, summary.frozen_objects > 0), cause.bytes});
-    if (cause.name == "garbage collector") result.push_back({for_collector(language), cause.bytes});
-    if (cause.name == "relocation") result.push_back({for_relocations(measurement), cause.bytes});
-    if (cause.name == "allocator free list")
-      result.push_back(
-          {"free nothing in the child that was allocated before the fork", cause.bytes});
+    // Whoever runs a database does not change its code.
+    const bool can_change = by_parent == 0 || !is_of_own_code(cause.name);
+    if (!is_much(cause.bytes, summary.copied_bytes) || !can_change) continue;
+    std::string text = remedy(cause.name, language, measurement, summary);
+    const auto same = std::find_if(result.begin(), result.end(),
+                                   [&](const Advice& each) { return each.text == text; });
+    if (same != result.end()) same->saves_bytes += cause.bytes;
+    else if (!text.empty()) result.push_back({std::move(text), cause.bytes});
   }
   const std::uint64_t pickled = pickling_bytes(measurement);
-  if (pickled >= kLeastBytes &&
-      static_cast<double>(pickled) >= kLeastShare * static_cast<double>(summary.copied_bytes)) {
+  if (is_much(pickled, summary.copied_bytes)) {
     result.push_back(
         {"send less through queues, pools and pipes: pickling reads each object (tools/pickled "
          "lists what is sent)",
          pickled});
   }
-  const bool is_unknown = !summary.causes.empty() && summary.causes.front().name == "unknown";
-  if (auto text = for_missing_names(measurement, summary.copied_bytes); is_unknown && !text.empty())
-    result.push_back({std::move(text), 0});
-  const ProcessGroup* top = summary.groups.empty() ? nullptr : &summary.groups.front();
-  if (top != nullptr && top->role == cow::Role::root && top->forks > 0 &&
-      top->most_copied >= kLeastBytes) {
-    // The copies of one child are given back at its end.
-    const auto most = std::find_if(summary.parents.begin(), summary.parents.end(),
-                                   [&](const auto& each) { return each.parent == top->pid; });
-    const std::uint64_t at_once =
-        most == summary.parents.end() ? top->copied_bytes.value_or(0) : most->copied_bytes;
+  if (by_parent > 0) {
     result.push_back(
         {"write less while a child lives: fork when few writes come (a database: on a replica)",
-         at_once});
+         by_parent});
   }
+  return result;
+}
+
+}  // namespace
+
+std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& summary) {
+  const Language language = language_of(measurement, summary);
+  const std::uint64_t for_programs = copied_for_programs(summary);
+  const bool is_all_for_programs = summary.sharers == 0 && for_programs > 0;
+  std::vector<Advice> result;
+  if (!summary.is_little && !is_all_for_programs)
+    result = against_causes(measurement, summary, language);
+  if (is_much(for_programs, summary.copied_bytes + summary.before_exec_bytes))
+    result.push_back(
+        {"start programs by posix_spawn() or vfork(), which copy nothing", for_programs});
   std::stable_sort(result.begin(), result.end(),
                    [](const Advice& a, const Advice& b) { return a.saves_bytes > b.saves_bytes; });
+  if (is_much(summary.exit_bytes, summary.copied_bytes + summary.exit_bytes))
+    result.push_back({std::string(remedy_for("program exit", language)), 0});
   return result;
 }
 

@@ -14,9 +14,6 @@ struct Advice {
   std::uint64_t saves_bytes = 0;  // at most; 0: nothing by itself
 };
 
-// What a cause of copies means, in a few words; empty: it is not known.
-std::string cause_in_words(const std::string& pattern);
-
 // The most saving first.  Empty where little was copied, or the evidence supports no remedy.
 std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& summary);
 

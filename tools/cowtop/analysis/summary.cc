@@ -94,8 +94,10 @@ struct GroupKey {
   bool has_executed;
   bool is_older;
   bool is_parent;
+  bool shares_little;
   std::optional<int> crash;
   std::string crash_place;
+  std::string crash_caller;
   bool has_failed;
   std::string container;
   std::size_t index;  // of the process, where each is a group; else 0
@@ -111,22 +113,50 @@ std::optional<cow::FailedAccess> last_failure(const cow::ProcessCopies& process)
   return fatal != all.end() ? *fatal : all.back();
 }
 
-std::string place_of_failure(const cow::ProcessCopies& process) {
+// The innermost line with source, and the program's own line if that is another.
+struct FailurePlace {
+  std::string line;
+  std::string called_from;
+};
+FailurePlace place_of_failure(const cow::ProcessCopies& process) {
   const auto failed = last_failure(process);
-  if (!failed) return "";
+  if (!failed) return {};
   const cow::Frames& frames = failed->frames;
-  return frames.empty() ? "??" : frame_text(frames.back());
+  if (frames.empty()) return {"??", ""};
+  const cow::Frame* inner = &frames.back();
+  for (const cow::Frame& frame : frames) {
+    if (frame.file.empty()) continue;
+    inner = &frame;
+    break;
+  }
+  return {frame_text(*inner), inner == &frames.back() ? "" : frame_text(frames.back())};
 }
 
-GroupKey key_of(const cow::ProcessCopies& process, bool is_parent, bool by_container,
-                std::size_t index) {
+// The most that a child of each name shared at its fork.
+using MostShared = std::map<std::string, std::uint64_t>;
+
+// A subshell of a shell script, say, which then executes what it is named after.
+bool shares_little(const cow::ProcessCopies& process, const MostShared& most_shared) {
+  constexpr std::uint64_t kPart = 10;
+  const auto shared = shared_by(process);
+  const auto most = most_shared.find(process.comm);
+  return is_sharer(process) && shared && most != most_shared.end() &&
+         *shared / process.processes < kLittle &&
+         *shared / process.processes < most->second / kPart;
+}
+
+GroupKey key_of(const cow::ProcessCopies& process, bool is_parent, const MostShared& most_shared,
+                bool by_container, std::size_t index) {
+  const FailurePlace place = has_crashed(process) ? place_of_failure(process) : FailurePlace();
   return {process.role,
           process.comm,
           process.execs > 0 && process.role == cow::Role::child && !is_parent,
           is_older(process),
           is_parent,
+          shares_little(process, most_shared),
           has_crashed(process) ? process.signal : std::nullopt,
-          has_crashed(process) ? place_of_failure(process) : "",
+          place.line,
+          place.called_from,
           process.exit_status.value_or(0) != 0,
           by_container ? container_name(process.cgroup) : "",
           index};
@@ -185,6 +215,16 @@ bool acts_as_parent(const cow::ProcessCopies& process, const Forks& forks) {
   return !is_sharer(process) || std::min(forks.copied_bytes, copied) >= kLittle;
 }
 
+// Of what a child got at its fork and did not copy, what it had not given back when its memory was
+// last read: at the most, if it has copied or allocated since.
+std::uint64_t still_held(const cow::ProcessCopies& process, std::uint64_t copied) {
+  if (!process.memory || process.processes > 1) return UINT64_MAX;
+  const auto [shared, alone, when] = *process.memory;
+  const std::uint64_t own = copied + process.zero_filled_pages.value_or(0) * cow::kPageSize;
+  // Pages that it was the last to share are its alone.
+  return std::max(shared, shared + alone - std::min(shared + alone, own));
+}
+
 // What a child still shared when it was last seen.  nullopt: not known, as where it copied for its
 // own children, or its parent for it, and either may be of what others share, too.
 std::optional<std::uint64_t> still_shared(const cow::ProcessCopies& process, const Forks& forks) {
@@ -203,7 +243,7 @@ std::optional<std::uint64_t> still_shared(const cow::ProcessCopies& process, con
     not_copied -= by_parent;
   }
   if (unsure > std::max(kLittle, *shared / kPart)) return std::nullopt;
-  return not_copied;
+  return std::min(not_copied, still_held(process, copied));
 }
 
 class GroupBuilder {
@@ -217,6 +257,7 @@ class GroupBuilder {
     group_.is_parent = key.is_parent;
     group_.crash = key.crash;
     group_.crash_place = key.crash_place;
+    group_.crash_caller = key.crash_caller;
     group_.pid = pid;
   }
 
@@ -281,10 +322,16 @@ std::vector<ProcessGroup> groups_of(const cow::Measurement& measurement,
   std::set<std::string> containers;
   for (const cow::ProcessCopies& each : processes) containers.insert(container_name(each.cgroup));
   const bool by_container = each_process || containers.size() > 1;
+  MostShared most_shared;
+  for (const cow::ProcessCopies& each : processes) {
+    std::uint64_t& most = most_shared[each.comm];
+    if (is_sharer(each)) most = std::max(most, shared_by(each).value_or(0) / each.processes);
+  }
   std::map<GroupKey, GroupBuilder> builders;
   for (std::size_t i = 0; i < processes.size(); ++i) {
     const bool is_parent = acts_as_parent(processes[i], forks[i]);
-    const GroupKey key = key_of(processes[i], is_parent, by_container, each_process ? i : 0);
+    const GroupKey key =
+        key_of(processes[i], is_parent, most_shared, by_container, each_process ? i : 0);
     builders.try_emplace(key, key, processes[i].pid).first->second.add(processes[i], forks[i]);
   }
   std::vector<ProcessGroup> groups;
@@ -346,7 +393,7 @@ class Shares {
 bool is_explained(const cow::ProcessCopies& process, bool has_forked) {
   const std::uint64_t before_exec = process.copied_pages_before_exec.value_or(0);
   return process.execs == 0 || process.role == cow::Role::root || has_forked ||
-         (before_exec * cow::kPageSize >= kLittle &&
+         (before_exec * cow::kPageSize >= kLittle * process.processes &&
           before_exec * 2 >= process.copied_pages().value_or(0));
 }
 
@@ -419,6 +466,14 @@ std::uint64_t own_bytes(const cow::ProcessCopies& process) {
                                        : process.copied_bytes().value_or(0));
 }
 
+// What an older child had alone before the measurement: copies, or memory of its own.
+std::uint64_t private_since_before(const cow::ProcessCopies& process) {
+  const std::uint64_t alone = process.memory ? process.memory->private_bytes : 0;
+  const std::uint64_t pages =
+      process.copied_pages().value_or(0) + process.zero_filled_pages.value_or(0);
+  return alone - std::min(alone, pages * cow::kPageSize);
+}
+
 void add_frozen(const cow::ProcessCopies& process, Summary& summary) {
   if (!process.transfers) return;
   for (const cow::SentObjects& each : *process.transfers) {
@@ -470,6 +525,13 @@ double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
   return all == 0 ? 0 : static_cast<double>(unread) / static_cast<double>(all);
 }
 
+bool is_little(const Summary& summary, std::uint64_t most_copied) {
+  constexpr std::uint64_t kPartOfShared = 100;
+  constexpr std::uint64_t kPartOfPeak = 10;
+  if (summary.copied_bytes < std::max(kLittle, summary.shared_bytes / kPartOfShared)) return true;
+  return most_copied < kLittle && summary.copied_bytes < summary.most_peak_bytes / kPartOfPeak;
+}
+
 }  // namespace
 
 bool ProcessGroup::only_ran() const {
@@ -485,9 +547,9 @@ bool ProcessGroup::shares_alike() const {
   return most - least_shared <= std::max(most / 10, kLittle);
 }
 
-bool Summary::is_little() const {
-  constexpr std::uint64_t kPart = 100;
-  return copied_bytes < std::max(kLittle, shared_bytes / kPart);
+bool Summary::copy_before_exec() const {
+  constexpr std::uint64_t kUsual = 128 << 10;
+  return before_exec_bytes >= std::max(kLittle, ran * kUsual);
 }
 
 Summary summarize(const cow::Measurement& measurement, bool each_process) {
@@ -508,12 +570,19 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     if (!is_sharer(process)) continue;
     summary.sharers += process.processes;
     summary.shared_bytes += shared_by(process).value_or(0);
-    if (is_older(process) && measurement.exact) summary.older += process.processes;
+    if (is_older(process) && measurement.exact) {
+      summary.older += process.processes;
+      summary.older_bytes += private_since_before(process);
+    }
     summary.is_all_known = summary.is_all_known && copied_by_forks(process, has_forked);
   }
+  std::uint64_t most_copied = 0;
   for (const ProcessGroup& group : summary.groups) {
     // A build's thousand compilers each copy a few pages before they execute.
-    if (!group.only_ran()) summary.copied_bytes += group.copied_bytes.value_or(0);
+    (group.only_ran() ? summary.before_exec_bytes : summary.copied_bytes) +=
+        group.copied_bytes.value_or(0);
+    if (group.only_ran()) summary.ran += group.processes;
+    most_copied = std::max(most_copied, group.only_ran() ? 0 : group.most_copied);
     if (group.forks > 0 && !group.copied_bytes) summary.are_parents_known = false;
   }
   const bool has_root = std::any_of(
@@ -528,6 +597,7 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     summary.is_peak_known =
         summary.most_peak_bytes <= memory.peak_pss_bytes + memory.peak_pss_bytes / 10;
   }
+  summary.is_little = is_little(summary, most_copied);
   summary.parents = parents_of(measurement, forks);
   const auto explaining = explaining_samples(measurement, forks);
   summary.mappings = mappings_of(measurement, explaining, explained_bytes);

@@ -22,7 +22,8 @@ struct ProcessGroup {
   // Copied, too, what it shares with its own parent: whose sharing each page ended is not known.
   bool is_between = false;
   std::optional<int> crash;  // the signal that ended it, if that is no request to end
-  std::string crash_place;   // where, if that is known
+  std::string crash_place;   // where, if that is known: the innermost line with source
+  std::string crash_caller;  // the program's own line, if that is another
   // The least and the greatest exit status of those that failed; 0: they did not.
   int least_status = 0;
   int most_status = 0;
@@ -76,9 +77,12 @@ struct Summary {
   std::uint64_t left_behind = 0;     // alive after their root has ended
   std::uint64_t sharers = 0;         // children that share memory with their parent
   std::uint64_t older = 0;           // of these, forked before the measurement began
+  std::uint64_t older_bytes = 0;     // that the older ones had alone before it began
   // Of all groups, but for less than 1 MiB each of children that executed a program.
   std::uint64_t copied_bytes = 0;
-  std::uint64_t exit_bytes = 0;  // copied while programs ended; in none of the other figures
+  std::uint64_t before_exec_bytes = 0;  // by these children, before they executed programs
+  std::uint64_t ran = 0;                // their number
+  std::uint64_t exit_bytes = 0;         // copied while programs ended; in none of the other figures
   // The highest that PSS may have been before programs ended; 0: PSS is not known.
   std::uint64_t most_peak_bytes = 0;
   bool is_peak_known = false;      // PSS was read there, to a tenth
@@ -101,8 +105,12 @@ struct Summary {
   // The part of the samples whose line of Python is not known.
   double python_unread = 0;
 
-  // Too little to care: less than 1 MiB, or 1 % of what is shared.
-  bool is_little() const;
+  // Too little to care: less than 1 MiB, or 1 % of what is shared; or less than 1 MiB by each, and
+  // a tenth of what all held.
+  bool is_little = true;
+
+  // Whether the children that ran programs copied more than the few pages that any does before.
+  bool copy_before_exec() const;
 };
 
 // `each_process`: a group for each process.

@@ -23,16 +23,20 @@ std::string of_parent(const ProcessGroup& group) {
   return text + fmt::format(": some pages again after each of {}", plural(group.forks, "fork"));
 }
 
-std::string of_children(const ProcessGroup& group) {
+std::string of_children(const ProcessGroup& group, const Summary& summary) {
   const bool is_one = group.processes == 1;
   std::string text = is_one ? name_of(group)
                             : fmt::format("{} {} processes each", group.processes, name_of(group));
-  text += fmt::format(" copied {}", copied_each(group));
-  if (group.has_executed)
-    return text + kNoBreak + "MiB before " + (is_one ? "it ran" : "they ran") + " that program";
   constexpr std::uint64_t kWorthSaying = 1 << 20;
   const std::uint64_t of_files = group.file_bytes / std::max<std::uint64_t>(group.processes, 1);
   const std::uint64_t of_shared = mean_copied(group) - std::min(mean_copied(group), of_files);
+  const bool is_of_shared =
+      of_files < kWorthSaying && group.is_alike() && of_shared <= group.shared_bytes.value_or(0);
+  text += " copied " + (is_of_shared ? mebibytes(of_shared) : copied_each(group));
+  if (group.has_executed)
+    return text + kNoBreak + "MiB before " + (is_one ? "it ran" : "they ran") + " that program";
+  if (group.role == cow::Role::root && summary.ran > 0 && summary.sharers == 0)
+    return text + kNoBreak + "MiB while children had not yet run their programs";
   if (of_shared > group.shared_bytes.value_or(0)) return text + kNoBreak + "MiB";
   std::string part =
       whole_percent(static_cast<double>(of_shared) / static_cast<double>(std::max<std::uint64_t>(
@@ -99,13 +103,13 @@ std::string of_no_sharer(const cow::Measurement& measurement, const Summary& sum
 std::string verdict(const cow::Measurement& measurement, const Summary& summary) {
   if (summary.groups.empty()) return "No process was measured.";
   if (!summary.is_all_known && summary.copied_bytes == 0) return "The copies are not known.";
-  if (summary.is_little()) {
+  if (summary.is_little) {
     const bool may_lack = measurement.not_seen && measurement.not_seen->at_most != 0U;
     return (may_lack ? "As far as was seen: " : "") +
            (summary.sharers == 0 ? of_no_sharer(measurement, summary) : of_little(summary));
   }
   const ProcessGroup& top = summary.groups.front();
-  std::string text = top.is_parent ? of_parent(top) : of_children(top);
+  std::string text = top.is_parent ? of_parent(top) : of_children(top, summary);
   constexpr std::uint64_t kPart = 50;
   constexpr std::uint64_t kLittle = 1 << 20;
   const bool is_all =
@@ -168,6 +172,7 @@ std::string crash_lines(const Summary& summary) {
     }
     if (group.failed)
       line += fmt::format(" at 0x{:x}, in {}", group.failed->address, shortened(group.crash_place));
+    if (!group.crash_caller.empty()) line += ", called from " + shortened(group.crash_caller);
     text += lines_of(line + (group.failed ? ":" : "."));
     if (group.failed) text += "    " + reason_of(*group.failed) + ".\n";
   }
@@ -234,6 +239,14 @@ std::string exit_text(const Summary& summary) {
                   mib(summary.exit_bytes)));
 }
 
+std::string before_exec_text(const Summary& summary) {
+  if (!summary.copy_before_exec()) return {};
+  return lines_of(fmt::format("Not counted here: {} that {} copied before {} ran {}.",
+                              mib(summary.before_exec_bytes), plural(summary.ran, "process"),
+                              summary.ran == 1 ? "it" : "they",
+                              summary.ran == 1 ? "a program" : "programs"));
+}
+
 // Where no copies explain the memory.
 std::string own_text(const cow::Measurement& measurement, const Summary& summary) {
   constexpr std::uint64_t kWorthSaying = 16 << 20;
@@ -255,10 +268,17 @@ std::string frozen_text(const Summary& summary) {
 
 std::string older_text(const Summary& summary) {
   if (summary.older == 0) return {};
-  return lines_of(
+  constexpr std::uint64_t kWorthSaying = 1 << 20;
+  const bool is_one = summary.older == 1;
+  std::string text =
       fmt::format("Not counted: what {}, forked before cowtop looked, and {} copied until then.",
-                  summary.older == 1 ? "the older child" : plural(summary.older, "older process"),
-                  summary.older == 1 ? "its parent" : "their parents"));
+                  is_one ? "the older child" : plural(summary.older, "older process"),
+                  is_one ? "its parent" : "their parents");
+  if (summary.older_bytes >= kWorthSaying)
+    text += fmt::format(" {} {} of {} own from then: cowtop cannot tell copies from new memory.",
+                        is_one ? "It has" : "They have", mib(summary.older_bytes),
+                        is_one ? "its" : "their");
+  return lines_of(text);
 }
 
 std::string left_behind_text(const Summary& summary) {
@@ -296,11 +316,11 @@ std::string head_lines(const cow::Measurement& measurement, const Summary& summa
   const std::string memory = memory_text(measurement, summary);
   const std::string accuracy = accuracy_text(measurement, summary);
   const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;
-  return (summary.is_little() ? crashes + answer : answer + crashes) +
+  return (summary.is_little ? crashes + answer : answer + crashes) +
          (is_one_line ? memory + "  " + accuracy + "\n" : lines_of(memory) + lines_of(accuracy)) +
-         exit_text(summary) + own_text(measurement, summary) + frozen_text(summary) +
-         older_text(summary) + left_behind_text(summary) + lost_samples_text(measurement) +
-         python_unread_text(summary);
+         exit_text(summary) + before_exec_text(summary) + own_text(measurement, summary) +
+         frozen_text(summary) + older_text(summary) + left_behind_text(summary) +
+         lost_samples_text(measurement) + python_unread_text(summary);
 }
 
 }  // namespace cowshed::cowtop

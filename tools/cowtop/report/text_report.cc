@@ -10,6 +10,7 @@
 #include <cowshed/tools/cowtop/report/screen_lines.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
 #include <cowshed/tools/cowtop/report/text_report.h>
+#include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
@@ -173,7 +174,8 @@ std::string advice_lines(const std::vector<Advice>& advice) {
 // What was copied, why, of which objects, by which code, and what to do.
 std::string cause_lines(const cow::Measurement& measurement, const Summary& summary,
                         std::size_t most_places) {
-  if (summary.is_little()) return {};
+  const std::string advice = advice_lines(advise(measurement, summary));
+  if (summary.is_little) return advice;
   return parent_lines(summary) +
          share_lines("WHAT", summary.mappings, kMostMappings,
                      [](const Share& share) {
@@ -182,8 +184,10 @@ std::string cause_lines(const cow::Measurement& measurement, const Summary& summ
                      }) +
          share_lines("WHY", summary.causes, kMostCauses,
                      [](const Share& share) {
-                       const std::string words = cause_in_words(share.name);
-                       return printable(share.name) + (words.empty() ? "" : ": " + words);
+                       const Cause* known = find_cause(share.name);
+                       return printable(share.name) + (known == nullptr || known->in_words.empty()
+                                                           ? ""
+                                                           : ": " + std::string(known->in_words));
                      }) +
          share_lines("OBJECTS", summary.types, most_places,
                      [](const Share& share) { return printable(share.name); }) +
@@ -192,7 +196,7 @@ std::string cause_lines(const cow::Measurement& measurement, const Summary& summ
                        const bool is_long = live::columns_of(share.name) > kNameWidth;
                        return is_long ? without_arguments(share.name) : share.name;
                      }) +
-         advice_lines(advise(measurement, summary));
+         advice;
 }
 
 }  // namespace

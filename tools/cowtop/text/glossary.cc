@@ -1,12 +1,14 @@
 #include <algorithm>
 
+#include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/glossary.h>
 
 namespace cowshed::cowtop {
+namespace {
 
-const std::vector<Term>& glossary() {
-  static const std::vector<Term> terms = {
+std::vector<Term> all_terms() {
+  std::vector<Term> terms = {
       {"WHO",
        "The processes, alike ones in one row: same name, same parent or root, same end.  Indented: "
        "forked by a measured process.  --all has a row for each."},
@@ -21,7 +23,8 @@ const std::vector<Term>& glossary() {
        "while a child shared it.",
        true},
       {"STILL SHARED",
-       "The part of SHARED that the process has not copied since.  If it is an only child, its "
+       "The part of SHARED that the process has neither copied nor given back since.  If it is an "
+       "only child, its "
        "parent has not copied it either.  \"-\": not known, or the process copied some pages more "
        "than once, or memory that "
        "others share, too."},
@@ -74,40 +77,9 @@ const std::vector<Term>& glossary() {
       {"FAILED", "Writes that were not allowed: SIGSEGV, SIGBUS or EFAULT.", true},
       {"OTHER", "Other writes: the page was in the page cache, or swapped out, say.", true},
       {"END", "Exit status or signal, or whether the process still runs.", true},
-      {"reference count",
-       "Python, Perl, PHP and std::shared_ptr keep a count in each object.  Who takes a reference "
-       "writes to the object's page, although the program only reads."},
-      {"garbage collector",
-       "A collector marks objects in their headers, or moves them.  So each collection in a child "
-       "writes to pages that it shares."},
-      {"allocator free list",
-       "malloc and free keep lists in the blocks themselves.  A block that is freed in a child "
-       "writes to a shared page."},
-      {"cached hash",
-       "The first look-up by a key stores the key's hash in the object.  A copy follows where the "
-       "object was made before the fork, and not hashed."},
-      {"adaptive interpreter",
-       "Python counts how often an instruction runs, and replaces it by a faster one.  Both write "
-       "to the code of the function.  Functions that ran before the fork write less."},
-      {"object flags",
-       "An interpreter stores in an object's header that it has converted, shared or changed the "
-       "object."},
-      {"own writes",
-       "Code of the program itself, or of a library that is neither an interpreter nor the C "
-       "library, wrote.  CODE has the place."},
-      {"program exit",
-       "At its end an interpreter frees every object, and the C library destroys what is static: a "
-       "worker that ends writes to all that it shares.  The report leaves these copies out of its "
-       "other figures; os._exit() and _exit() avoid them."},
-      {"lock or flag word", "A lock or flag that lies on a page with shared data was written."},
-      {"bulk copy", "memcpy or the like wrote over memory that was shared."},
-      {"bulk fill", "memset or the like wrote over memory that was shared."},
-      {"stack", "Calls write return addresses and variables to the stack: a few pages a process."},
-      {"relocation",
-       "The dynamic linker wrote addresses into a library's data: as it loaded the library, or at "
-       "the first use of a function."},
-      {"system call", "The kernel wrote for the program: read(2) into a shared buffer, say."},
-      {"unknown", "The samples are no evidence for one of the other causes."},
+  };
+  for (const Cause& cause : causes()) terms.push_back({cause.name, cause.meaning});
+  const std::vector<Term> further = {
       {"anonymous", "Memory without a file behind it, from mmap(2): large blocks of malloc, say."},
       {"[heap]", "Memory from brk(2): the small blocks of malloc."},
       {"never shared",
@@ -134,6 +106,14 @@ const std::vector<Term>& glossary() {
        "Programs in the kernel that count each write fault.  They need root, or CAP_BPF and "
        "CAP_PERFMON."},
   };
+  terms.insert(terms.end(), further.begin(), further.end());
+  return terms;
+}
+
+}  // namespace
+
+const std::vector<Term>& glossary() {
+  static const std::vector<Term> terms = all_terms();
   return terms;
 }
 

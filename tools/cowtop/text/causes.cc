@@ -1,0 +1,165 @@
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include <cowshed/tools/cowtop/text/causes.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+// Of several causes: the report adds up what they save.
+constexpr std::string_view kRunFirst = "run that code, with that data, once before the fork";
+constexpr std::string_view kCompact =
+    "call Process.warmup (since Ruby 3.3), or GC.compact, before the fork";
+constexpr std::string_view kCollectInR =  // an object is old after two
+    "call gc() twice before the fork, and not in children";
+constexpr std::string_view kAllocateInChild = "allocate in the child what it overwrites";
+
+std::string_view name_of(Language language) {
+  constexpr std::array kNames = {
+      std::pair{Language::native, "C and C++"},
+      std::pair{Language::python, "Python 3.12 and newer"},
+      std::pair{Language::old_python, "older Python"},
+      std::pair{Language::ruby, "Ruby"},
+      std::pair{Language::php, "PHP"},
+      std::pair{Language::perl, "Perl"},
+      std::pair{Language::ocaml, "OCaml"},
+      std::pair{Language::r, "R"},
+  };
+  return std::find_if(kNames.begin(), kNames.end(),
+                      [&](const auto& each) { return each.first == language; })
+      ->second;
+}
+
+std::string names_of(const std::vector<Language>& languages) {
+  std::string names;
+  for (const Language each : languages)
+    names += (names.empty() ? "" : ", ") + std::string(name_of(each));
+  return names.empty() ? "elsewhere" : "in " + names;
+}
+
+}  // namespace
+
+const std::vector<Cause>& causes() {
+  static const std::vector<Cause> all = {
+      {"reference count",
+       "reads write to the object's header",
+       "Python, Perl, PHP and std::shared_ptr keep a count in each object.  Who takes a reference "
+       "writes to the object's page, although the program only reads.",
+       {{{Language::python}, "call cowshed.freeze() before the fork: then reads write no counts"},
+        {{Language::old_python},
+         "hold the data in an array, mmap or arrow table, or call cowshed.freeze() in Python 3.12 "
+         "or newer: gc.freeze() does not stop counts"},
+        {{Language::native},
+         "hold read-only data in a frozen arena, by ImmortalPtr instead of shared_ptr"},
+        {{}, "hold the data outside counted objects: a file that is mapped, or a store"}}},
+      {"garbage collector",
+       "marking an object writes to it",
+       "A collector marks objects in their headers, or moves them.  So each collection in a child "
+       "writes to pages that it shares.",
+       {{{Language::python, Language::old_python},
+         "call gc.collect() and gc.freeze() before the fork"},
+        {{Language::ruby}, kCompact},
+        {{Language::ocaml},
+         "collect less in children: Gc.set with a space_overhead of 1000000; Gc.compact before the "
+         "fork does not help"},
+        {{Language::r}, kCollectInR},
+        {{Language::php},
+         "call gc_disable() in children: gc_collect_cycles() before the fork does not help"},
+        {{}, "run a full collection before the fork"}}},
+      {"allocator free list",
+       "malloc and free write to blocks",
+       "malloc and free keep lists in the blocks themselves.  A block that is freed in a child, or "
+       "used again, writes to a shared page.",
+       {{{Language::ruby}, kCompact},
+        {{Language::r}, kCollectInR},
+        {{}, "free nothing in the child that was allocated before the fork"}}},
+      {"cached hash",
+       "hashing a key stores the hash in it",
+       "The first look-up by a key stores the key's hash in the object.  A copy follows where the "
+       "object was made before the fork, and not hashed.",
+       {{{Language::python}, "call cowshed.freeze() before the fork: it stores the hashes"},
+        {{}, "look each key up once before the fork"}}},
+      {"adaptive interpreter",
+       "running code counts and rewrites itself",
+       "Python counts how often an instruction runs, and replaces it by a faster one.  Both write "
+       "to the code of the function.  Functions that ran before the fork write less.",
+       {{{}, kRunFirst}}},
+      {"object flags",
+       "using an object marks its header",
+       "An interpreter stores in an object's header that it has converted, shared or changed the "
+       "object.",
+       {{{}, kRunFirst}}},
+      {"own writes",
+       "the program changes its data",
+       "Code of the program itself, or of a library that is neither an interpreter nor the C "
+       "library, wrote.  Of an interpreter: it wrote what the program told it to.  CODE has the "
+       "place.",
+       {{{}, "move what is written, at CODE's lines, out of the data that is shared"}}},
+      {"program exit",
+       "a program that ends frees what it holds",
+       "At its end an interpreter frees every object, and the C library destroys what is static: a "
+       "worker that ends writes to all that it shares.  The report leaves these copies out of its "
+       "other figures; os._exit() and _exit() avoid them.",
+       {{{Language::python, Language::old_python},
+         "end children by os._exit(), once their files are closed"},
+        {{}, "end children by _exit(), once their files are closed"}}},
+      {"lock or flag word",
+       "it lies beside shared data",
+       "A lock or flag that lies on a page with shared data was written.",
+       {{{}, "keep locks and flags on pages of their own, away from shared data"}}},
+      {"bulk copy",
+       "memcpy over memory that was shared",
+       "memcpy or the like wrote over memory that was shared.",
+       {{{}, kAllocateInChild}}},
+      {"bulk fill",
+       "memset over memory that was shared",
+       "memset or the like wrote over memory that was shared.",
+       {{{}, kAllocateInChild}}},
+      {"stack",
+       "the stack is written by every call",
+       "Calls write return addresses and variables to the stack: a few pages a process.",
+       {{{}, "fork fewer processes, or keep them: each copies a few pages of its stack"}}},
+      {"relocation",
+       "the dynamic linker writes addresses",
+       "The dynamic linker wrote addresses into a library's data: as it loaded the library, or at "
+       "the first use of a function.",
+       {{{}, "load the libraries before the fork that children load by dlopen()"},
+        {{}, "set LD_BIND_NOW=1: symbols are bound before the fork"}}},
+      {"system call",
+       "the kernel stores, as for read(2)",
+       "The kernel wrote for the program: read(2) into a shared buffer, say.",
+       {{{}, "allocate in the child the buffers that it reads into"}}},
+      {"unknown",
+       "",
+       "The samples are no evidence for one of the other causes.",
+       {{{}, "install debug symbols, to learn why"}}},
+  };
+  return all;
+}
+
+const Cause* find_cause(std::string_view name) {
+  const auto found = std::find_if(causes().begin(), causes().end(),
+                                  [&](const Cause& each) { return each.name == name; });
+  return found == causes().end() ? nullptr : &*found;
+}
+
+std::string_view remedy_for(std::string_view cause, Language language) {
+  const Cause* known = find_cause(cause);
+  if (known == nullptr) return "";
+  for (const Remedy& each : known->remedies)
+    if (each.in.empty() || std::find(each.in.begin(), each.in.end(), language) != each.in.end())
+      return each.text;
+  return "";
+}
+
+std::vector<std::string> remedy_lines(const Cause& cause) {
+  const bool is_for_all = std::all_of(cause.remedies.begin(), cause.remedies.end(),
+                                      [](const Remedy& each) { return each.in.empty(); });
+  std::vector<std::string> lines;
+  for (const Remedy& each : cause.remedies)
+    lines.push_back((is_for_all ? "" : names_of(each.in) + ": ") + std::string(each.text));
+  return lines;
+}
+
+}  // namespace cowshed::cowtop
