@@ -223,7 +223,8 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
         {"start programs by posix_spawn() or vfork(), which copy nothing", for_programs});
   std::stable_sort(result.begin(), result.end(),
                    [](const Advice& a, const Advice& b) { return a.saves_bytes > b.saves_bytes; });
-  if (is_much(summary.exit_bytes, summary.copied_bytes + summary.exit_bytes))
+  if (is_much(summary.exit_bytes, summary.copied_bytes + summary.exit_bytes) &&
+      summary.exit_bytes >= summary.sharers * kLeastBytes)
     result.push_back({std::string(remedy_for("program exit", language)), 0});
   return result;
 }
