@@ -97,12 +97,28 @@ static void run_programs(void) {
   }
 }
 
+/* A database that saves itself while it is written to. */
+static void save(void) {
+  const pid_t child = fork();
+  if (child == 0) {
+    usleep(300000);
+    _exit(0);
+  }
+  if (follows) waitpid(child, NULL, 0);
+  memset(shared, 3, SIZE);
+}
+
 int main(int argc, char** argv) {
   cause = argv[1];
   follows = argc > 2;
   prepare();
   if (is("programs")) {
     run_programs();
+    _exit(0);
+  }
+  if (is("parent")) {
+    save();
+    wait(NULL);
     _exit(0);
   }
   deep(24);

@@ -26,6 +26,7 @@ C = {
     "stack": "fork fewer processes, or keep them: each copies a few pages of its stack",
     "relocation": "load the libraries before the fork that children load by dlopen()",
     "program exit": "end children by _exit(), once their files are closed",
+    "parent": "write less while a child lives: fork when few writes come",
     "programs": "start programs by posix_spawn() or vfork(), which copy nothing",
 }
 
