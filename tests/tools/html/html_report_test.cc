@@ -3,6 +3,8 @@
 #include <cowshed/tools/cowtop/html/copy_tree.h>
 #include <cowshed/tools/cowtop/html/curves.h>
 #include <cowshed/tools/cowtop/html/html_report.h>
+#include <cowshed/tools/cowtop/recording/measurement_json.h>
+#include <cowshed/tools/cowtop/report/text_report.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -131,6 +133,17 @@ TEST(HtmlReport, IsOnePageThatFetchesNothing) {
   EXPECT_THAT(page, HasSubstr("default-src 'none'"));
   for (const char* each : {" src=", "<link", "url(", "@import", "http://", "https://"})
     EXPECT_THAT(page, Not(HasSubstr(each)));
+}
+
+TEST(HtmlReport, BeginsWithTheReport) {
+  cow::Measurement measurement =
+      measurement_with({copier(1, "server", 0), copier(2, "worker", 1000)});
+  measurement.processes[0].role = cow::Role::root;
+  measurement.processes[1].shared_at_fork_bytes = 8 << 20;
+  measurement.processes[1].patterns = {{"reference count", 1, 9, "inc [rdi]"}};
+  const std::string text = text_report(measurement);
+  EXPECT_THAT(text, AllOf(StartsWith("worker copied"), HasSubstr("TRY    hold read-only data")));
+  EXPECT_THAT(page_of(measurement), HasSubstr(line_of(text)));
 }
 
 TEST(HtmlReport, NamesCannotEndTheData) {

@@ -9,6 +9,7 @@
 #include <cowshed/tools/cowtop/html/page_text.h>
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
 #include <cowshed/tools/cowtop/report/folded_report.h>
+#include <cowshed/tools/cowtop/report/text_report.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
@@ -148,6 +149,7 @@ std::string html_report(cow::Measurement measurement, const RecordingHeader& hea
   Json data = {{"kind", "report"},
                {"recording", to_json(header)},
                {"note", note},
+               {"text", text_report(measurement)},
                {"detailed", detailed.size()},
                {"sites", sites_of(measurement)},
                {"stacks", stacks_of(measurement, detailed)},

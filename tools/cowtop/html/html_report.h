@@ -17,9 +17,9 @@ namespace cowshed::cowtop {
 // nothing, and runs no code from the data.
 std::string html_page(std::string_view json);
 
-// Returns a page that shows a recording.  `note` says what is wrong with the recording, or is
-// empty. With many processes or stacks, the page has details of those with the most copies; its
-// sums include all.
+// Returns a page that shows a recording.  It begins with text_report().  `note` says what is wrong
+// with the recording, or is empty.  With many processes or stacks, the page has details of those
+// with the most copies; its sums include all.
 std::string html_report(cow::Measurement measurement, const RecordingHeader& header,
                         const Curves& curves, const std::string& note);
 

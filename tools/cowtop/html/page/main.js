@@ -20,52 +20,33 @@ function showHeading(report) {
   ];
   page.main.append(element("div", { class: "facts" }, ...facts.map((fact) => (typeof fact === "string" ? element("span", {}, fact) : fact))));
   const warnings = [report.note && `${report.note}.`];
-  if (run.lost_events) warnings.push(`${plural(run.lost_events, "event")} were lost: the figures are too low.`);
-  if (run.not_seen && run.not_seen.at_most !== 0) {
-    const { at_least: least, at_most: most } = run.not_seen;
-    const number = !isKnown(most) ? `at least ${countText(least)}` : least === most ? countText(least) : `${countText(least)} to ${countText(most)}`;
-    warnings.push(`Processes that ended before they were seen: ${number}.`);
-  }
   const merged = report.processes.filter((process) => processesOf(process) > 1);
   if (merged.length > 0) {
     const count = merged.reduce((sum, process) => sum + process.processes, 0);
     warnings.push(`${countText(count)} of the processes that ended, which copied least, are summed by place and name in ${plural(merged.length, "row")} ("and more").`);
   }
-  const unreadable = report.processes.filter((process) => process.unreadable).length;
-  if (unreadable > 0) warnings.push(`The memory of ${plural(unreadable, "process", "processes")} could not be read: what they still share is not known.`);
   for (const warning of warnings.filter(Boolean)) page.main.append(element("p", { class: "banner" }, warning));
 }
 
-function showTiles(report) {
-  const { processes, run } = report;
-  const total = tile(pagesText(report.copiedPages), `copied, ${plural(report.copiedPages, "page")}`, { class: "tile hot", id: "total" });
-  total.dataset.pages = report.copiedPages;
-  const sharedBy = (process) => (sharedAtFork(process) || 0) / processesOf(process);
-  const shared = processes.reduce((most, process) => Math.max(most, sharedBy(process)), 0);
-  // Of workers, not of a shell's children: whoever shared at least half of the most, and 1 MiB.
-  const least = Math.max(shared / 2, 1 << 20);
-  const worst = processes.filter((process) => sharedBy(process) >= least).reduce(
-    (most, process) => ((copiedRatio(process) || 0) > (most ? copiedRatio(most) : 0) ? process : most), null);
-  const tiles = [total, tile(bytesText(shared), "shared at most by a fork")];
-  if (worst) tiles.push(tile(percentText(copiedRatio(worst)), `of what it shared, ${nameOf(worst)} copied`));
-  const alive = processes.filter((process) => process.alive).length;
-  const all = processes.reduce((sum, process) => sum + processesOf(process), 0);
-  tiles.push(tile(countText(all), alive > 0 ? `processes, ${countText(alive)} of them running` : "processes"));
-  const { memory } = run;
-  if (memory) tiles.push(tile(bytesText(memory.peak_pss_bytes), "all held at once, at most (PSS)"));
-  page.main.append(element("div", { class: "tiles" }, ...tiles));
+// The report as on a terminal: its first lines become paragraphs.
+function showText({ text }) {
+  const end = text.indexOf("\n\n");
+  const lines = text.slice(0, end).split(/\n(?! )/);
+  page.main.append(element("section", { id: "report", "aria-label": "Report" },
+    ...lines.map((line) => element("p", {}, line)),
+    element("div", { class: "table" }, element("pre", {}, text.slice(end + 2).trimEnd()))));
 }
 
 function showContents() {
-  const links = [...document.querySelectorAll("section[id]")].map((panel) => element("a", { href: `#${panel.id}` }, panel.getAttribute("aria-label")));
-  const tiles = document.querySelector(".tiles");
-  if (tiles) tiles.after(element("nav", { class: "contents", "aria-label": "Contents" }, ...links));
+  const links = [...document.querySelectorAll("section[id]:not(#report)")].map((panel) => element("a", { href: `#${panel.id}` }, panel.getAttribute("aria-label")));
+  const first = document.querySelector(".tiles, #report");
+  if (first) first.after(element("nav", { class: "contents", "aria-label": "Contents" }, ...links));
 }
 
 function showReport(data) {
   const report = new Report(data);
   showHeading(report);
-  showTiles(report);
+  showText(data);
   showProcesses(report);
   showCurves(report);
   showFlame(report);

@@ -101,6 +101,6 @@ function showProcesses(report) {
     found: (shown, all) => panel.count(page.query === "" ? countText(all) : `${countText(shown)} of ${countText(all)}`),
   });
   const detail = element("div");
-  panel.append(table.element, element("p", { class: "hint" }, "Choose a process for its details; the charts below then show it alone."), detail);
+  panel.append(table.element, element("p", { class: "hint" }, "Choose a process for its details; the charts below then show it alone. Figures from here on include copies after an exec and while a program ends, which the report above leaves out."), detail);
   page.on("choose", () => detail.replaceChildren(...(page.chosen ? [processDetail(page.chosen)] : [])));
 }
