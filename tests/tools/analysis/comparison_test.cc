@@ -56,6 +56,26 @@ TEST(Comparison, ProcessesAreMatchedByTheirPlaceInTheTree) {
   EXPECT_EQ(comparison.total.after, 46);
 }
 
+// `python app.py` against `/usr/bin/python3 app.py`.
+TEST(Comparison, ACommandUnderAnotherNameIsTheSameCommand) {
+  const auto run_by = [](const std::string& name, std::uint64_t pages) {
+    return measurement_with({process(1, 0, name, 1), process(2, 1, name, pages),
+                             process(3, 1, "worker", pages), process(4, 3, name, pages)});
+  };
+  const auto before = run_by("python", 10);
+  const auto after = run_by("python3", 12);
+  const Comparison comparison = compare(before, after);
+  EXPECT_THAT(growth_of(comparison.processes),
+              UnorderedElementsAre("python|python3 0", "python|python3/python|python3[1] 2",
+                                   "python|python3/worker[1] 2",
+                                   "python|python3/worker[1]/python|python3[1] 2"));
+  EXPECT_EQ(comparison.total.growth(), 6);
+  auto two_roots = after;
+  two_roots.processes.push_back(process(9, 0, "cron", 0));
+  EXPECT_THAT(growth_of(compare(before, two_roots).processes), Contains("python3 1"))
+      << "which of the two it would be is not known";
+}
+
 // Who is listed by itself are those that copied most, which may be others each time.
 TEST(Comparison, WhereSomeWereAddedUpAllOfTheirKindAre) {
   auto before = run_of(100, {10, 20});

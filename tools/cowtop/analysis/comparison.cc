@@ -30,9 +30,16 @@ struct Place {
   std::size_t depth = 0;
 };
 
-Place below(const Place& above, const cow::ProcessCopies& process) {
+// The name of a run's command, such as python or python3, and the name that is shown for it.
+struct CommandName {
+  std::string comm;
+  std::string shown;
+};
+
+Place below(const Place& above, const cow::ProcessCopies& process, const CommandName& command) {
   constexpr std::size_t kLongest = 64;  // the kernel's names are shorter, a forged recording's not
-  const std::string part = (above.depth == 0 ? "" : "/") + process.comm.substr(0, kLongest);
+  const std::string& name = process.comm == command.comm ? command.shown : process.comm;
+  const std::string part = (above.depth == 0 ? "" : "/") + name.substr(0, kLongest);
   return {above.name + part, above.kind + part, above.depth + 1};
 }
 
@@ -47,13 +54,14 @@ Place for_children(const Place& place, const Place& above) {
 // Kinds of which some processes were added up (backends/process_rollup.h), in either measurement.
 using Kinds = std::set<std::string>;
 
-void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement) {
+void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement,
+                      const CommandName& command) {
   const auto& processes = measurement.processes;
   const std::vector<std::size_t> parents = cow::parents(processes);
   std::vector<Place> places(processes.size());
   for (std::size_t i = 0; i < processes.size(); ++i) {
     const Place above = parents[i] == i ? Place() : places[parents[i]];
-    Place place = below(above, processes[i]);
+    Place place = below(above, processes[i], command);
     if (processes[i].processes > 1) kinds.insert(place.kind);
     places[i] = for_children(place, above);
   }
@@ -61,7 +69,8 @@ void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement) {
 
 // All of a kind in `summed` are one, for which of them are listed depends on what they copied; and
 // what they started is where it is when they are not listed: below what started them.
-PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summed) {
+PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summed,
+                         const CommandName& command) {
   const auto& processes = measurement.processes;
   const std::vector<std::size_t> parents = cow::parents(processes);
   PagesByName pages;
@@ -70,7 +79,7 @@ PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summe
   for (std::size_t i = 0; i < processes.size(); ++i) {
     const cow::ProcessCopies& process = processes[i];
     const Place above = parents[i] == i ? Place() : places[parents[i]];
-    Place place = below(above, process);
+    Place place = below(above, process, command);
     if (summed.contains(place.kind)) {
       add(pages, place.name + "[all]", process.copied_pages());
       place = above;
@@ -83,6 +92,17 @@ PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summe
     places[i] = for_children(place, above);
   }
   return pages;
+}
+
+// Returns the name of the only root; empty: there are others.
+std::string command_of(const cow::Measurement& measurement) {
+  std::string name;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (process.role != cow::Role::root) continue;
+    if (!name.empty()) return "";
+    name = process.comm;
+  }
+  return name;
 }
 
 // nullopt: nothing is known of objects.
@@ -236,11 +256,18 @@ Comparison compare(const cow::Measurement& before, const cow::Measurement& after
   comparison.peak_range_after = range(after, summary_after);
   comparison.at_exit = {"", summary_before.exit_bytes / cow::kPageSize,
                         summary_after.exit_bytes / cow::kPageSize};
+  CommandName command_before = {command_of(before), command_of(before)};
+  CommandName command_after = {command_of(after), command_of(after)};
+  if (command_before.comm != command_after.comm && !command_before.comm.empty() &&
+      !command_after.comm.empty()) {
+    command_before.shown += "|" + command_after.comm;
+    command_after.shown = command_before.shown;
+  }
   Kinds summed;
-  add_summed_kinds(summed, before);
-  add_summed_kinds(summed, after);
-  const PagesByName processes_before = processes_of(before, summed);
-  const PagesByName processes_after = processes_of(after, summed);
+  add_summed_kinds(summed, before, command_before);
+  add_summed_kinds(summed, after, command_after);
+  const PagesByName processes_before = processes_of(before, summed, command_before);
+  const PagesByName processes_after = processes_of(after, summed, command_after);
   comparison.processes =
       changes(processes_before, Absent::was_not_there, processes_after, Absent::was_not_there);
   comparison.total.is_known = comparison.total.before && comparison.total.after &&

@@ -37,7 +37,8 @@ struct Comparison {
   using Range = std::optional<std::pair<std::uint64_t, std::uint64_t>>;
   Range peak_range_before;
   Range peak_range_after;
-  // Matched by their path in the tree: "server/worker[2]" is the second child of that name.
+  // Matched by their path in the tree: "server/worker[2]" is the second child of that name.  Where
+  // each side has one root, and the roots' names differ, they are one: "python|python3".
   std::vector<Change> processes;
   std::vector<Change> objects;  // "ARENA/NAME (TYPE)", in all processes
   // Estimates for all processes.  Empty if neither side was sampled.

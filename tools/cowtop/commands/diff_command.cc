@@ -29,7 +29,9 @@ constexpr const char* kDiffFooter = R"(Examples:
 BEFORE and AFTER are recordings, or what cowtop --json has written.  Processes are matched by their
 place in the tree: server/worker[2] is the second worker of the server, in order of start.  Where so
 many had ended that some were added up, on either side, server/worker[all] are all of them, and what
-they started is their parent's.  "-" is what is not known, or was not there.
+they started is their parent's.  If the two commands have different names, as by another launcher,
+they are one: python|python3, and so are their children of that name.  "-" is what is not known, or
+was not there.
 
 Exit status: 0, whatever has changed (cowtop check --baseline is the judge); 125 if a file cannot be
 read, or bad usage.)";
