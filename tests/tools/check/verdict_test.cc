@@ -120,10 +120,23 @@ TEST(VerdictTest, RatioOfWhatWasSharedUpToAnExec) {
   expect(verdict(with(measured(), little), ratio(0)), {"child 12 "},
          {"not held to max_ratio: child 11 (worker): it shared less than 1 MiB at its fork"});
   auto executed = with(measured(), [](auto& all) { all[2].execs = 1; });
-  expect(verdict(executed, ratio(0.005)), {},
-         {"not held to max_ratio: child 12 (worker): what it copied before its exec is not known"});
   executed.processes[2].copied_pages_before_exec = 4;
   expect(verdict(executed, ratio(0.005)), {});
+  executed.processes[2].copied_pages_before_exec = 6;
+  expect(verdict(executed, ratio(0.005)), {"child 12 "});
+}
+
+TEST(VerdictTest, AChildThatOnlyRanAProgramIsNoRowOfWhatIsNotHeldToARatio) {
+  const auto ran = [](cow::ProcessCopies& process) { process.execs = 1; };
+  auto some = with(measured(), [&](auto& all) { ran(all[2]); });
+  expect(verdict(some, ratio(0.006)), {});
+  some.processes[2].copied_pages_before_exec = 2;
+  some.processes[2].shared_at_fork_bytes = 4096;
+  expect(verdict(some, ratio(0.006)), {});
+  some.processes[2].shared_at_fork_bytes.reset();  // posix_spawn
+  expect(verdict(some, ratio(0.006)), {});
+  ran(some.processes[1]);
+  expect(verdict(some, ratio(0.006)), {}, {}, {"max_ratio: it only ran a program"});
 }
 
 TEST(VerdictTest, ObjectsOfEachProcessTheRootAmongThem) {

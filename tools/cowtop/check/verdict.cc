@@ -61,17 +61,17 @@ Used copied(const ProcessCopies& process) {
 
 constexpr std::uint64_t kLeastShared = 1 << 20;
 
+constexpr const char* kOnlyRan = "it only ran a program";
+
 Used copied_of_shared(const ProcessCopies& process) {
-  if (!process.shared_at_fork_bytes) return not_known("what it shared at its fork is not known");
-  const std::uint64_t shared = *process.shared_at_fork_bytes;
-  // Small processes, such as a shell's children, copy half of it for stacks and libraries.
-  if (shared < kLeastShared) return not_known("it shared less than 1 MiB at its fork");
   // An exec ends the sharing: later copies are of the new program.
   const auto pages = process.copied_shared_pages();
-  if (!pages) {
-    return process.execs == 0 ? no_copies(process)
-                              : not_known("what it copied before its exec is not known");
-  }
+  const std::uint64_t shared = process.shared_at_fork_bytes.value_or(0);
+  if (process.execs > 0 && (!pages || shared < kLeastShared)) return not_known(kOnlyRan);
+  if (!process.shared_at_fork_bytes) return not_known("what it shared at its fork is not known");
+  // Small processes, such as a shell's children, copy half of it for stacks and libraries.
+  if (shared < kLeastShared) return not_known("it shared less than 1 MiB at its fork");
+  if (!pages) return no_copies(process);
   // A further fork shares a page again, and then it is copied again.
   return used(std::min(*pages * kPageSize, shared), shared);
 }
@@ -286,6 +286,7 @@ class Judge {
   void note_not_known(const Rule& rule, const NamesByReason& not_known_of) {
     constexpr std::size_t kMost = 5;
     for (const auto& [why, names] : not_known_of) {
+      if (why == kOnlyRan) continue;  // a build has thousands
       std::string text = fmt::format("not held to {}: ", rule.text());
       for (std::size_t i = 0; i < names.size() && i < kMost; ++i)
         text += (i > 0 ? ", " : "") + names[i];
