@@ -5,11 +5,9 @@
 #include <exception>
 #include <fcntl.h>
 #include <fmt/ranges.h>
-#include <numeric>
 #include <string>
 #include <string_view>
 #include <unistd.h>
-#include <utility>
 #include <vector>
 
 #include <cowshed/tools/cowtop/cli/complain.h>
@@ -37,21 +35,6 @@ constexpr std::array kSubcommands = {
     Subcommand{"diff", diff_command},     Subcommand{"check", check_command},
     Subcommand{"doctor", doctor_command}, Subcommand{"serve", serve_command},
     Subcommand{"help", help_command}};
-
-// How many letters of `a` must be changed, added or left out to make `b` of it.
-std::size_t edits(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i + 1);
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const std::size_t change = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({change, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
 
 cowshed::Error no_such_subcommand(const std::vector<std::string>& words) {
   constexpr std::size_t kTypingErrors = 2;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -13,6 +14,10 @@ inline constexpr int kOwnError = 125;       // cowtop's own error, or bad usage
 inline constexpr int kNotExecutable = 126;  // the command was found and could not be run
 inline constexpr int kNotFound = 127;       // no such command
 inline constexpr int kSignalBase = 128;     // + N where signal N ended the command
+
+// Returns how many characters of `a` must be changed, added or removed to make `b`.  A small number
+// means that `a` is probably a misspelt `b`.
+std::size_t edits(std::string_view a, std::string_view b);
 
 // Returns the error invalid_argument.
 tl::unexpected<Error> wrong(std::string message);

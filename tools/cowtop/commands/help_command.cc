@@ -1,4 +1,6 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
 #include <fmt/ranges.h>
 #include <utility>
 
@@ -21,6 +23,8 @@ constexpr const char* kHelpFooter = R"(Examples:
   cowtop help still shared
   cowtop help "reference count"
   cowtop help record           as cowtop record --help
+
+A part of a word, or a misspelt word, is explained if only one word is like it.
 
 Exit status: 0; 125 if there is no such word, or bad usage.)";
 
@@ -47,12 +51,30 @@ std::string paragraph(const Term& term) {
   return text;
 }
 
-// The words that contain it, or that it contains.
-std::string like(const std::string& word) {
+// The terms that contain the word, or that it contains; else those that it is when it is misspelt.
+std::vector<const Term*> like(const std::string& word) {
+  constexpr std::size_t kLettersForAnError = 3;
+  const auto lower = [](std::string_view text) {
+    std::string result(text);
+    std::transform(text.begin(), text.end(), result.begin(),
+                   [](unsigned char each) { return std::tolower(each); });
+    return result;
+  };
+  std::vector<const Term*> related;
+  std::vector<const Term*> misspelt;
+  for (const Term& term : glossary()) {
+    if (live::contains(term.word, word) || live::contains(word, term.word))
+      related.push_back(&term);
+    if (edits(lower(word), lower(term.word)) * kLettersForAnError <= word.size())
+      misspelt.push_back(&term);
+  }
+  return related.empty() ? misspelt : related;
+}
+
+std::string listed(const std::vector<const Term*>& terms) {
   std::string words;
-  for (const Term& term : glossary())
-    if (live::contains(term.word, word) || live::contains(word, std::string(term.word)))
-      words += (words.empty() ? "; there are: " : ", ") + std::string(term.word);
+  for (const Term* term : terms)
+    words += (words.empty() ? "; there are: " : ", ") + std::string(term->word);
   return words.empty() ? "; cowtop help lists them" : words;
 }
 
@@ -66,8 +88,11 @@ Expected<int> help_command(std::vector<std::string> words) {
   if (status) return *status;
   const std::string word = fmt::format("{}", fmt::join(asked, " "));
   const Term* term = find_term(word);
-  if (!asked.empty() && term == nullptr)
-    return wrong(word + ": no word of the reports" + like(word));
+  if (!asked.empty() && term == nullptr) {
+    const std::vector<const Term*> terms = like(word);
+    if (terms.size() != 1) return wrong(word + ": no word of the reports" + listed(terms));
+    term = terms.front();
+  }
   TRY(auto file, OutputFile::open(""));
   TRY_VOID(file.write_report(term == nullptr ? all_words() : paragraph(*term)));
   return 0;

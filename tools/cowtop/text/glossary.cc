@@ -118,8 +118,13 @@ const std::vector<Term>& glossary() {
 }
 
 const Term* find_term(std::string_view word) {
+  const auto bare = [](std::string_view text) {
+    if (text.starts_with('[')) text.remove_prefix(1);
+    if (text.ends_with(']')) text.remove_suffix(1);
+    return text;
+  };
   const auto found = std::find_if(glossary().begin(), glossary().end(), [&](const Term& term) {
-    return term.word.size() == word.size() && live::contains(term.word, word);
+    return bare(term.word).size() == bare(word).size() && live::contains(term.word, bare(word));
   });
   return found == glossary().end() ? nullptr : &*found;
 }
