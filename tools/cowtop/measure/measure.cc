@@ -134,8 +134,11 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   if (!attached) return failed(attached.error());
   if (const std::string refused = refused_line(*attached); !refused.empty()) complain(refused);
   if (!opened.notice.empty()) complain(opened.notice);
-  complain(fmt::format("attached to {} process{} by the {} backend; Ctrl-C ends",
-                       attached->processes, attached->processes == 1 ? "" : "es", backend.name()));
+  complain(fmt::format(
+      "attached to {} process{} by the {} backend, until {}; for a minute: timeout 60 cowtop{}",
+      attached->processes, attached->processes == 1 ? "" : "es", backend.name(),
+      selected->grows() ? "Ctrl-C or SIGTERM" : "they end, Ctrl-C or SIGTERM",
+      options.selection->by == Selection::By::everything ? "" : " ..."));
   std::string failure;
   for (;;) {
     if (const auto sampled = backend.sample(); !sampled) {
