@@ -377,6 +377,24 @@ TEST(TextReport, ALongNameKeepsItsLine) {
   EXPECT_THAT(code_of("operator<" + arguments, "before.cc"), HasSubstr("100%  operator<(std::"));
 }
 
+TEST(TextReport, WhereMostOfCodeHasNoNamesItSaysWhatWouldGiveThem) {
+  cow::Measurement measurement = pool(4);
+  for (cow::ProcessCopies& process : measurement.processes)
+    process.patterns = {{"garbage collector", 0.5, 50, ""}, {"reference count", 0.5, 50, ""}};
+  const auto report_of_unnamed = [&](std::uint64_t percent) {
+    const cow::Frame unnamed{"", "", 0, "/usr/lib/libruby-3.3.so.3.3", 5, false};
+    const cow::Frame named{"rb_gc", "", 0, "/usr/lib/libruby-3.3.so.3.3", 5, false};
+    constexpr std::uint64_t kPagesPerCent = 76 * kPagesPerMiB * 4 / 100;
+    measurement.sampled.emplace().sites = {
+        {{unnamed}, {unnamed}, 99, percent * kPagesPerCent, false},
+        {{named}, {named}, 99, (100 - percent) * kPagesPerCent, false}};
+    return text_report(measurement);
+  };
+  EXPECT_THAT(report_of_unnamed(60),
+              HasSubstr("install the debug symbols of libruby-3.3.so.3.3, to see its functions\n"));
+  EXPECT_THAT(report_of_unnamed(40), Not(HasSubstr("install the debug symbols")));
+}
+
 TEST(TextReport, NamesTheRemedyThatThePythonHas) {
   cow::Measurement measurement = pool(4);
   for (cow::ProcessCopies& process : measurement.processes)

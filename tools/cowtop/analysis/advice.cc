@@ -104,23 +104,30 @@ std::string package_of(const std::string& file) {
   return "";
 }
 
-// Where most of the copies are of functions without names.
-std::string for_missing_names(const cow::Measurement& measurement, std::uint64_t all) {
-  if (!measurement.sampled) return "";
+// Where most of CODE has no names.
+std::string for_missing_names(const cow::Measurement& measurement, const Summary& summary) {
+  std::uint64_t all = 0;
+  std::uint64_t unnamed = 0;
+  for (const Share& site : summary.sites) {
+    all += site.bytes;
+    if (site.name.starts_with("??")) unnamed += site.bytes;
+  }
+  if (!measurement.sampled || unnamed * 2 <= all) return "";
   std::map<std::string, std::uint64_t> nameless;
   for (const cow::CodeSite& site : measurement.sampled->sites) {
-    if (site.frames.empty() || !site.frames.back().function.empty()) continue;
-    nameless[site.frames.back().module] += site.estimated_copies * cow::kPageSize;
+    const bool is_unnamed = !site.frames.empty() && site.frames.back().function.empty();
+    if (is_unnamed && !site.frames.back().module.empty())
+      nameless[site.frames.back().module] += site.estimated_copies * cow::kPageSize;
   }
   const auto most = std::max_element(nameless.begin(), nameless.end(),
                                      [](auto& a, auto& b) { return a.second < b.second; });
-  if (most == nameless.end() || most->first.empty() || most->second * 2 < all) return "";
+  if (most == nameless.end()) return "";
   const std::string package = package_of(most->first);
-  return fmt::format(
-      "install the debug symbols of {}{}, to learn why", printable(cow::base_name(most->first)),
-      package.empty()
-          ? ""
-          : ", " + package.substr(0, package.find(':')) + "-dbgsym of Debian's debug archive");
+  return fmt::format("install the debug symbols of {}{}, to see its functions in CODE",
+                     printable(cow::base_name(most->first)),
+                     package.empty() ? ""
+                                     : ", " + package.substr(0, package.find(':')) +
+                                           "-dbgsym of Debian's debug archive");
 }
 
 constexpr double kLeastShare = 0.2;
@@ -148,10 +155,7 @@ std::string remedy(const std::string& cause, Language language, const cow::Measu
     return std::string(
         (relocates_for_dlopen(measurement) ? remedies.front() : remedies.back()).text);
   }
-  if (cause == "unknown") {
-    if (std::string text = for_missing_names(measurement, summary.copied_bytes); !text.empty())
-      return text;
-  }
+  if (cause == "unknown" && !for_missing_names(measurement, summary).empty()) return "";
   const std::string_view text = remedy_for(cause, language);
   if (summary.frozen_objects > 0 && text.find("freeze() before the fork") != text.npos)
     return "call cowshed.freeze() once more, after the last data is loaded";
@@ -223,6 +227,10 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
         {"start programs by posix_spawn() or vfork(), which copy nothing", for_programs});
   std::stable_sort(result.begin(), result.end(),
                    [](const Advice& a, const Advice& b) { return a.saves_bytes > b.saves_bytes; });
+  // The report has two.
+  if (std::string text = for_missing_names(measurement, summary);
+      !summary.is_little && !text.empty())
+    result.insert(result.begin() + (result.empty() ? 0 : 1), {std::move(text), 0});
   if (is_much(summary.exit_bytes, summary.copied_bytes + summary.exit_bytes) &&
       summary.exit_bytes >= summary.sharers * kLeastBytes)
     result.push_back({std::string(remedy_for("program exit", language)), 0});

@@ -14,7 +14,8 @@ struct Advice {
   std::uint64_t saves_bytes = 0;  // at most; 0: nothing by itself
 };
 
-// The most saving first.  Empty where little was copied, or the evidence supports no remedy.
+// The most saving first, and second how to get the names that CODE lacks.  Empty where little was
+// copied, or the evidence supports no remedy.
 std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& summary);
 
 }  // namespace cowshed::cowtop
