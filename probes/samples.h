@@ -91,6 +91,9 @@ struct PythonFrame {
   bool is_entry = false;                   // called by C code, whose native frames come next
 };
 
+// The numbers of a 32-bit program's system calls are others.  They begin here.
+inline constexpr std::uint64_t kSystemCallsOf32Bits = std::uint64_t{1} << 32U;
+
 // One copy, and the thread at that moment.  A value.
 struct CopySample {
   std::uint64_t process_id = 0;  // ProcessCounts::id
@@ -103,6 +106,7 @@ struct CopySample {
   bool is_handled = false;  // the failure: by the program's handler of the signal
   std::string arena;        // name of the frozen arena, as in ArenaCount; empty: none
   bool user_mode = true;    // else the kernel wrote for the program
+  bool is_32_bit = false;   // the code that runs, or that made the system call
   // The number of the system call in which the kernel copied; nullopt: none, as in the delivery of
   // a signal.
   std::optional<std::uint64_t> system_call;

@@ -24,7 +24,7 @@ constexpr Row kRows[] = {
       X86_INS_SHL, X86_INS_SHR, X86_INS_SAR, X86_INS_ROL, X86_INS_ROR, X86_INS_RCL, X86_INS_RCR,
       X86_INS_SHLD, X86_INS_SHRD, X86_INS_BTS, X86_INS_BTR, X86_INS_BTC}},
     {StoreKind::exchange, {X86_INS_XCHG, X86_INS_CMPXCHG, X86_INS_CMPXCHG8B, X86_INS_CMPXCHG16B}},
-    {StoreKind::push, {X86_INS_PUSH, X86_INS_PUSHFQ}},
+    {StoreKind::push, {X86_INS_PUSH, X86_INS_PUSHFQ, X86_INS_PUSHFD}},
     {StoreKind::call, {X86_INS_CALL}},
 };
 
@@ -73,7 +73,7 @@ std::int64_t signed_value(std::uint64_t value, unsigned width) {
 
 // Returns the address of an operand; nullopt: the registers do not tell it.
 std::optional<std::uint64_t> operand_address(const cs_insn& instruction, const x86_op_mem& memory,
-                                             const StoreRegisters& registers) {
+                                             const StoreRegisters& registers, bool is_32_bit) {
   if (memory.segment == X86_REG_FS || memory.segment == X86_REG_GS) return std::nullopt;
   auto address = static_cast<std::uint64_t>(memory.disp);
   if (memory.base != X86_REG_INVALID) {
@@ -87,7 +87,7 @@ std::optional<std::uint64_t> operand_address(const cs_insn& instruction, const x
     if (!index) return std::nullopt;
     address += registers[*index] * static_cast<std::uint64_t>(memory.scale);
   }
-  return address;
+  return is_32_bit ? static_cast<std::uint32_t>(address) : address;
 }
 
 const cs_x86_op* written_operand(const cs_insn& instruction) {
@@ -292,7 +292,7 @@ Expected<StoreDecoder> StoreDecoder::open() {
   csh handle = 0;
   if (const cs_err error = cs_open(CS_ARCH_X86, CS_MODE_64, &handle); error != CS_ERR_OK) {
     return make_error(ErrorCode::unsupported,
-                      std::string("capstone cannot disassemble x86-64: ") + cs_strerror(error));
+                      std::string("capstone cannot disassemble x86: ") + cs_strerror(error));
   }
   cs_option(handle, CS_OPT_DETAIL, CS_OPT_ON);
   const auto close = [](csh* owned) {
@@ -303,9 +303,10 @@ Expected<StoreDecoder> StoreDecoder::open() {
 }
 
 StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
-                                      const StoreRegisters& registers,
-                                      std::uint64_t address) const {
+                                      const StoreRegisters& registers, std::uint64_t address,
+                                      bool is_32_bit) const {
   StoreInstruction result;
+  cs_option(*capstone_, CS_OPT_MODE, is_32_bit ? CS_MODE_32 : CS_MODE_64);
   Instruction instruction(*capstone_);
   if (!instruction.next(*capstone_, code)) return result;
   result.text = std::string(instruction->mnemonic) + (instruction->op_str[0] != '\0' ? " " : "") +
@@ -317,7 +318,7 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
 
   if (kind == StoreKind::push || kind == StoreKind::call) {
     const bool is_word = detail.prefix[2] == X86_PREFIX_OPSIZE;
-    const unsigned width = kind == StoreKind::push && is_word ? 2 : 8;
+    const unsigned width = kind == StoreKind::push && is_word ? 2 : is_32_bit ? 4 : 8;
     if (!agrees(registers[kRsp] - width, width, address)) return result;
     // The text would have a wrong target, because we decode as if the instruction was at address 0.
     if (kind == StoreKind::call && is_constant(detail, 0)) result.text = instruction->mnemonic;
@@ -340,7 +341,7 @@ StoreInstruction StoreDecoder::decode(std::span<const std::uint8_t> code,
   }
 
   const unsigned width = operand->size;
-  if (!agrees(operand_address(*instruction, operand->mem, registers), width, address))
+  if (!agrees(operand_address(*instruction, operand->mem, registers, is_32_bit), width, address))
     return result;
   result.kind = kind;
   result.width = width;

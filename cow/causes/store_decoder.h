@@ -10,8 +10,8 @@
 #include <cowshed/base/error.h>
 #include <cowshed/probes/samples.h>
 
-// How an x86-64 instruction writes to memory: the faulting instruction of a copy says how the page
-// was first written.
+// How an instruction of x86-64, or of a 32-bit program, writes to memory: the faulting instruction
+// of a copy says how the page was first written.
 namespace cowshed::cow {
 
 enum class StoreKind : std::uint8_t {
@@ -56,7 +56,7 @@ struct StoreInstruction {
 // Copies share a capstone handle; not thread-safe.
 class StoreDecoder {
  public:
-  // Errors: unsupported, when capstone cannot disassemble x86-64.
+  // Errors: unsupported, when capstone cannot disassemble x86.
   static Expected<StoreDecoder> open();
 
   // Decodes the faulting instruction, with which `code` begins.  Give some 16 bytes if you can: the
@@ -69,7 +69,7 @@ class StoreDecoder {
   // It does not use capstone's access flags: capstone 4 calls movups, movntdq, cmpxchg16b, fstp and
   // other stores reads.
   StoreInstruction decode(std::span<const std::uint8_t> code, const StoreRegisters& registers,
-                          std::uint64_t address) const;
+                          std::uint64_t address, bool is_32_bit = false) const;
 
  private:
   explicit StoreDecoder(std::shared_ptr<std::size_t> capstone) : capstone_(std::move(capstone)) {}

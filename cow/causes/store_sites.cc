@@ -73,7 +73,7 @@ StoreInstruction StoreSites::decode(const CopySample& sample, const CodeStack& c
   if (const auto found = decoded_.find(at); found != decoded_.end()) return found->second;
   StoreInstruction store =
       decoder_.decode(std::span(sample.instruction).first(sample.instruction_bytes),
-                      sample.registers, sample.address);
+                      sample.registers, sample.address, sample.is_32_bit);
   const bool is_same_everywhere = at.binary != nullptr && !at.binary->is_generated;
   if (is_same_everywhere && store.kind != StoreKind::unknown && decoded_.size() < kMostSites)
     decoded_.emplace(at, store);
@@ -86,8 +86,8 @@ void StoreSites::add(const CopySample& sample, const CodeStack& code) {
   bool is_owners = false;
   bool is_data = false;
   std::optional<std::uint64_t> vtable;
-  if (sample.user_mode) {
-    store = decode(sample, code);
+  if (sample.user_mode) store = decode(sample, code);
+  if (sample.user_mode && !sample.is_32_bit) {  // the objects that are known have words of 64 bits
     const ObservedStore observed{sample, store};
     const Interpreter writer = writer_of(code);
     key.object_cause = object_cause(writer, observed);

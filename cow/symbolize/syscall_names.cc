@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include <cowshed/cow/symbolize/syscall_names.h>
+#include <cowshed/probes/samples.h>
 
 namespace cowshed::cow {
 namespace {
@@ -13,7 +14,7 @@ struct SystemCall {
 };
 
 constexpr SystemCall kSystemCalls[] = {
-// CMake makes it from <asm/unistd_64.h>: lines such as {17, "pread64"},
+// CMake makes it from <asm/unistd_64.h> and <asm/unistd_32.h>: lines such as {17, "pread64"},
 #include "system_call_list.inc"
 };
 

@@ -19,6 +19,7 @@ constexpr std::size_t kWithoutStack = offsetof(cowshed_sample, stack);
 constexpr std::array<std::size_t, kRegisters> kPlaces = {10, 12, 11, 5, 13, 14, 4, 19, 9,
                                                          8,  7,  6,  3, 2,  1,  0, 16};
 constexpr std::size_t kOriginalRax = 15;
+constexpr std::size_t kCs = 17;
 
 CopyClass class_of(__u32 fault_class) {
   switch (fault_class) {
@@ -41,10 +42,13 @@ CopySample described(const cowshed_sample& from) {
   sample.is_handled = from.is_handled != 0;
   sample.arena.assign(from.arena, strnlen(from.arena, sizeof from.arena));
   sample.user_mode = from.user_mode != 0;
+  constexpr std::uint16_t kCodeOf32Bits = 0x23;  // __USER32_CS; FRED has more bits above
+  sample.is_32_bit = static_cast<std::uint16_t>(from.registers[kCs]) == kCodeOf32Bits;
   for (std::size_t i = 0; i < kRegisters; ++i)
     sample.registers.at(i) = from.registers[kPlaces.at(i)];  // NOLINT(*-constant-array-index)
   const std::uint64_t system_call = from.registers[kOriginalRax];
-  if (!sample.user_mode && system_call != UINT64_MAX) sample.system_call = system_call;
+  if (!sample.user_mode && system_call != UINT64_MAX)
+    sample.system_call = system_call + (sample.is_32_bit ? kSystemCallsOf32Bits : 0);
   std::copy(std::begin(from.instruction), std::end(from.instruction), sample.instruction.begin());
   sample.instruction_bytes = from.instruction_bytes;
   static_assert(MemoryAround::kLines == COWSHED_LINES_AROUND &&

@@ -151,9 +151,9 @@ std::vector<Row> rows() {
 }
 
 StoreInstruction decode(std::string_view code, const StoreRegisters& registers,
-                        std::uint64_t address) {
+                        std::uint64_t address, bool is_32_bit = false) {
   static const StoreDecoder decoder = StoreDecoder::open().value();
-  return decoder.decode(bytes_of(code), registers, address);
+  return decoder.decode(bytes_of(code), registers, address, is_32_bit);
 }
 
 constexpr std::size_t kOnePage = 4096;
@@ -324,6 +324,24 @@ unknown 0: half an instruction = 0f | nothing = )";
   for (const Row& row : rows_of(kOthers))
     EXPECT_EQ(decode(row.code, processor.registers(), processor.target()).kind, StoreKind::unknown)
         << row.assembly;
+}
+
+TEST(StoreInstruction, TheCodeOfA32BitProgramIsDecodedAsSuch) {
+  StoreRegisters registers{};
+  registers[kRcx] = 0xffffffff;
+  registers[kRdi] = 0x10000;
+  registers[kRsp] = 0x20000;
+  const auto told = [&](const std::string& code, std::uint64_t address) {
+    const StoreInstruction store = decode(code, registers, address, true);
+    return store.text + ": " + std::to_string(store.width);
+  };
+  EXPECT_EQ(told("ff 07", 0x10000), "inc dword ptr [edi]: 4");
+  EXPECT_EQ(told("a3 44 33 22 11", 0x11223344), "mov dword ptr [0x11223344], eax: 4");
+  EXPECT_EQ(told("89 04 8f", 0xfffc), "mov dword ptr [edi + ecx*4], eax: 4") << "the sum wraps";
+  EXPECT_EQ(told("50", 0x1fffc), "push eax: 4");
+  EXPECT_EQ(told("9c", 0x1fffc), "pushfd: 4");
+  EXPECT_EQ(told("e8 00 00 00 00", 0x1fffc), "call: 4");
+  EXPECT_EQ(decode("ff 07", registers, 0x10000).text, "inc dword ptr [rdi]") << "not from then on";
 }
 
 TEST(StoreInstruction, AStoreThatCrossesAPageFaultsBehindItsBeginning) {

@@ -2,6 +2,8 @@
 
 #include <cowshed/cow/code_reader/local_code_reader.h>
 #include <cowshed/cow/symbolize/symbolizer.h>
+#include <cowshed/cow/symbolize/syscall_names.h>
+#include <cowshed/probes/samples.h>
 #include <cowshed/tests/support/memory_map.h>
 #include <cowshed/tests/support/test.h>
 
@@ -10,6 +12,11 @@ namespace {
 
 std::vector<Frame> stack_of(const std::string& function) {
   return {{function, "/src/" + function + ".cc", 12, "/bin/program", 0x1234, false}};
+}
+
+TEST(SystemCallName, OfA32BitProgramIsThatOfItsOwnNumbers) {
+  EXPECT_EQ(system_call_name(3), "close");
+  EXPECT_EQ(system_call_name(kSystemCallsOf32Bits + 3), "read");
 }
 
 TEST(Symbolizer, TheSameFramesAreShared) {
