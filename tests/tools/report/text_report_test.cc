@@ -377,6 +377,20 @@ TEST(TextReport, ALongNameKeepsItsLine) {
   EXPECT_THAT(code_of("operator<" + arguments, "before.cc"), HasSubstr("100%  operator<(std::"));
 }
 
+// As V8 names what it compiled, in its perf map, and as Rust names methods of a trait.
+TEST(TextReport, ALongNameKeepsItsBeginning) {
+  cow::Measurement measurement = pool(1);
+  const auto code_of = [&](const std::string& function) {
+    const cow::Frame frame{function, "", 0, "/tmp/perf-7.map", 0, false};
+    measurement.sampled.emplace().sites = {{{frame}, {frame}, 99, 76 * kPagesPerMiB, false}};
+    return text_report(measurement);
+  };
+  EXPECT_THAT(code_of("JS:*<anonymous>(request) file:///srv/node_modules/server.mjs:12:5"),
+              HasSubstr("100%  JS:*<anonymous>(request) file:///srv/node_"));
+  EXPECT_THAT(code_of("<alloc::vec::Vec<T> as core::iter::Extend<T>>::extend(std::string const&)"),
+              HasSubstr("100%  <alloc::vec::Vec as core::iter::Extend>::extend"));
+}
+
 TEST(TextReport, WhereMostOfCodeHasNoNamesItSaysWhatWouldGiveThem) {
   cow::Measurement measurement = pool(4);
   for (cow::ProcessCopies& process : measurement.processes)

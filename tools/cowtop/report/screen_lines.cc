@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cctype>
 #include <cstring>
 #include <fmt/format.h>
 
@@ -62,9 +63,13 @@ std::string without_arguments(const std::string& name) {
   std::string text;
   int depth = 0;
   for (const char each : name.substr(0, module)) {
-    if (each == '(' || each == '<') ++depth;
+    // "<anonymous>" and "(lambda)", as interpreters name code, are names.
+    const bool can_have_arguments =
+        !text.empty() &&
+        (std::isalnum(static_cast<unsigned char>(text.back())) || text.back() == '_');
+    if ((each == '(' || each == '<') && (depth > 0 || can_have_arguments)) ++depth;
     if (depth == 0) text += each;
-    if (each == ')' || each == '>') --depth;
+    if ((each == ')' || each == '>') && depth > 0) --depth;
   }
   if (depth != 0 || text.empty()) return name;  // operator<, say
   return module == name.npos ? text : text + name.substr(module);
