@@ -12,7 +12,7 @@ namespace cowshed {
 // Copies by one process in one frozen arena: in the memfd "memfd:cowshed:NAME", or in a private
 // mapping of a file, of whole 2 MiB, that may be an arena's image.
 struct ArenaCount {
-  std::string name;           // empty: not a memfd
+  std::string name;           // at most 63 bytes, \012 for a newline; empty: not a memfd
   std::uint64_t inode = 0;    // of the memfd: distinguishes arenas of the same name
   std::uint64_t address = 0;  // of the mapping, if it is no memfd
   std::uint64_t copied_pages = 0;

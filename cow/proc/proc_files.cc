@@ -13,6 +13,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <cowshed/base/published_layout.h>
 #include <cowshed/base/try.h>
 #include <cowshed/cow/proc/proc_files.h>
 
@@ -330,7 +331,7 @@ std::string_view arena_name(const Mapping& mapping) {
   if (!path.starts_with(kPrefix)) return {};
   path.remove_prefix(kPrefix.size());
   if (path.ends_with(kDeleted)) path.remove_suffix(kDeleted.size());
-  return path;
+  return path.substr(0, sizeof(layout::Arena::name) - 1);
 }
 
 }  // namespace cowshed::cow

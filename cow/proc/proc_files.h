@@ -103,7 +103,8 @@ std::string_view parse_mapping(std::string_view line, Mapping& mapping);
 std::vector<Mapping> parse_maps(std::string_view text);
 
 // Returns the name of a mapping's arena from its memfd: "index" for "/memfd:cowshed:index
-// (deleted)". Empty for any other mapping.
+// (deleted)".  An arena's name has at most 63 bytes: of a longer one, of a foreign memfd, these are
+// the first.  Empty for any other mapping.
 std::string_view arena_name(const Mapping& mapping);
 
 // Whether two processes have the same address space, as a vfork child before its exec.  False if

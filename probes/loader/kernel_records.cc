@@ -35,6 +35,13 @@ cowshed_arena_key key_of(const cowshed_key& process, const ArenaCount& arena) {
 
 }  // namespace
 
+std::string arena_name(const char (&field)[COWSHED_ARENA_NAME_BYTES]) {
+  std::string name = text(field);
+  for (auto at = name.find('\n'); at != name.npos; at = name.find('\n', at))
+    name.replace(at, 1, "\\012");
+  return name.substr(0, sizeof field - 1);
+}
+
 void add(cowshed_counts& sum, const cowshed_counts& part) {
   for (int i = 0; i < COWSHED_CLASSES; ++i) sum.faults[i] += part.faults[i];
   sum.write_faults += part.write_faults;
@@ -74,7 +81,7 @@ Expected<ByProcess<std::vector<ArenaCount>>> read_arenas(const Programs& program
       programs.arenas_map(), "arenas",
       [&](const cowshed_arena_key& key, const cowshed_arena& arena) {
         const bool named = (key.inode & COWSHED_BY_ADDRESS) == 0;
-        arenas[key.process].push_back({text(arena.name), named ? key.inode : 0,
+        arenas[key.process].push_back({arena_name(arena.name), named ? key.inode : 0,
                                        named ? 0 : key.inode & ~COWSHED_BY_ADDRESS,
                                        arena.copied_pages});
       }));

@@ -31,6 +31,10 @@ struct LiveThreads {
   std::string comm;      // the leader's
 };
 
+// Returns the name of an arena's memfd as /proc/PID/maps has it, with \012 for a newline.  Like the
+// kernel's field, it has at most 63 bytes.
+std::string arena_name(const char (&field)[COWSHED_ARENA_NAME_BYTES]);
+
 // Each reads the whole map, or runs the iterator once.  Even an empty map takes the kernel 0.7 ms,
 // because it visits each bucket.  Errors: system_call.
 Expected<ByProcess<cowshed_process>> read_processes(const Programs& programs);

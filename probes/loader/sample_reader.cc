@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <cowshed/probes/bpf/record.h>
+#include <cowshed/probes/loader/kernel_records.h>
 #include <cowshed/probes/loader/sample_reader.h>
 
 namespace cowshed {
@@ -40,7 +41,7 @@ CopySample described(const cowshed_sample& from) {
   static_assert(static_cast<int>(AccessFailure::other) == COWSHED_OTHER_FAILURE);
   sample.failure = static_cast<AccessFailure>(from.failure);
   sample.is_handled = from.is_handled != 0;
-  sample.arena.assign(from.arena, strnlen(from.arena, sizeof from.arena));
+  sample.arena = arena_name(from.arena);
   sample.user_mode = from.user_mode != 0;
   constexpr std::uint16_t kCodeOf32Bits = 0x23;  // __USER32_CS; FRED has more bits above
   sample.is_32_bit = static_cast<std::uint16_t>(from.registers[kCs]) == kCodeOf32Bits;

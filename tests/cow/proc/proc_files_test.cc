@@ -55,6 +55,9 @@ TEST_F(FakeProc, MapsWithAnArenaABlankInThePathAndAnonymousMemory) {
   const std::vector<Mapping> maps = proc().maps(7).value();
   ASSERT_EQ(maps.size(), 5U);
   EXPECT_EQ(arena_name(maps.at(0)), "index");
+  Mapping foreign = maps.at(0);
+  foreign.path = "/memfd:cowshed:" + std::string(200, 'x') + " (deleted)";
+  EXPECT_EQ(arena_name(foreign), std::string(63, 'x')) << "as the kernel's part names it";
   EXPECT_TRUE(maps.at(0).is_private);
   EXPECT_FALSE(maps.at(0).writable);
   EXPECT_EQ(maps.at(0).bytes(), 0x200000U);
