@@ -17,10 +17,12 @@ struct EnteredScope;
 //   auto* document = new nlohmann::json(nlohmann::json::parse(file));
 //
 // The executable must link cowshed::malloc, dynamically.  It replaces malloc() and operator new;
-// without it enter() fails.  Do not link it with a sanitizer: the program would end at once, with a
-// message.  Frees are recognised by their address, on any thread and at any time.
-// Frees of frozen blocks only count, see Arena::deallocate().  If the arena is full, malloc()
-// returns null and operator new throws std::bad_alloc.
+// without it enter() fails.  Each shared library that links Cowshed has a copy of its own, and the
+// executable's malloc serves the arenas of the executable's copy only: in a plugin enter() fails.
+// CMake refuses cowshed::malloc in a MODULE library.  Do not link it with a sanitizer: the program
+// would end at once, with a message.  Frees are recognised by their address, on any thread and at
+// any time. Frees of frozen blocks only count, see Arena::deallocate().  If the arena is full,
+// malloc() returns null and operator new throws std::bad_alloc.
 //
 // *Everything* lies in the arena, also what a library allocates once and keeps, such as a buffer.
 // After a strict freeze nobody can write there, and a child that was forked before the freeze does
@@ -45,8 +47,8 @@ struct EnteredScope;
 // is in no scope.
 class ArenaScope {
  public:
-  // Errors: unsupported (cowshed::malloc is not linked, or the program uses another malloc, or its
-  // operator new does not use malloc), arena_frozen, not_inherited.
+  // Errors: unsupported (cowshed::malloc is not linked, or the program uses another malloc, as for
+  // a plugin's arena, or its operator new does not use malloc), arena_frozen, not_inherited.
   static Expected<ArenaScope> enter(const Arena& arena);
 
   ArenaScope(ArenaScope&& other) noexcept : entered_(std::exchange(other.entered_, nullptr)) {}

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <ctime>
 #include <dlfcn.h>
+#include <link.h>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -38,16 +39,31 @@ tl::unexpected<Error> malloc_error(std::string_view arena, const std::string& wh
                     "an ArenaScope of arena '" + std::string(arena) + "' cannot begin: " + why);
 }
 
+// The shared library that has this copy of Cowshed; "" if the executable has it.
+std::string own_library() {
+  Dl_info ignored = {};
+  void* loaded = nullptr;
+  const int found = dladdr1(&arena_hull, &ignored, &loaded, RTLD_DL_LINKMAP);
+  return found == 0 ? "" : static_cast<const link_map*>(loaded)->l_name;
+}
+
 Expected<void> check_malloc(std::string_view arena) {
-  if (&cowshed_linked_malloc == nullptr)
-    return malloc_error(arena, "the program's malloc knows of no arenas; link cowshed::malloc");
   // Shared libraries use the first malloc that the dynamic linker finds.
-  if (dlsym(RTLD_DEFAULT, "malloc") != reinterpret_cast<void*>(cowshed_linked_malloc)) {
+  void* const used = dlsym(RTLD_DEFAULT, "malloc");
+  if (&cowshed_linked_malloc != nullptr && used == reinterpret_cast<void*>(cowshed_linked_malloc))
+    return {};
+  const std::string library = own_library();
+  if (library.empty()) {
     return malloc_error(arena,
-                        "another malloc comes before cowshed::malloc; link it into the "
-                        "executable, and preload no other");
+                        "the program's malloc knows of no arenas; link cowshed::malloc, and hide "
+                        "none of its symbols");
   }
-  return {};
+  Dl_info of_malloc = {};
+  const char* where = dladdr(used, &of_malloc) != 0 ? of_malloc.dli_fname : "another file";
+  return malloc_error(arena, "the program's malloc, of " + std::string(where) +
+                                 ", knows of no arenas of " + library +
+                                 ", which has a copy of Cowshed of its own; make the arena and its "
+                                 "scope in the executable, and link cowshed::malloc there");
 }
 
 void leave_innermost() {

@@ -71,13 +71,13 @@ inline void* retried(Allocate allocate) {
 extern "C" {
 
 // Does not retry, because checking the result would cost every call 4 %.
-void* malloc(std::size_t size) noexcept { return cowshed_je_malloc(size); }
+[[gnu::noinline]] void* malloc(std::size_t size) noexcept { return cowshed_je_malloc(size); }
 
 void* calloc(std::size_t count, std::size_t size) noexcept {
   return retried([=] { return cowshed_je_calloc(count, size); });
 }
 
-void free(void* block) noexcept {
+[[gnu::noinline]] void free(void* block) noexcept {
   const Owner owner = owner_of(block);
   if (owner == Owner::cached) [[likely]]
     cowshed_je_free(block);
@@ -99,7 +99,7 @@ void* memalign(std::size_t alignment, std::size_t size) noexcept {
   return retried([=] { return cowshed_je_memalign(alignment, size); });
 }
 
-void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
+[[gnu::noinline]] void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
   return retried([=] { return cowshed_je_aligned_alloc(alignment, size); });
 }
 
@@ -152,13 +152,16 @@ void* (*const cowshed_linked_malloc)(std::size_t) = &cowshed_own_malloc;
 }
 
 // C++'s operators, because another library, such as a preloaded jemalloc, may have some that do not
-// call malloc.  They are weak, because a program may have its own.
+// call malloc.  They are weak, because a program may have its own.  They call the malloc and free
+// that the program uses, so ours are not inlined here.  In a plugin the program's are others, and
+// any library may free a block that it got from here.
 namespace {
 
 void* new_block(std::size_t size, std::size_t alignment) {
   for (;;) {
-    void* block = alignment == 1 ? retried([=] { return cowshed_je_malloc(size); })
-                                 : aligned_alloc(alignment, size);
+    void* block = alignment == 1 ? malloc(size) : nullptr;
+    if (block == nullptr)  // aligned_alloc() retries, malloc() does not
+      block = aligned_alloc(std::max(alignment, alignof(std::max_align_t)), size);
     if (block != nullptr) [[likely]]
       return block;
     const std::new_handler handler = std::get_new_handler();
