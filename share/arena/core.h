@@ -191,6 +191,7 @@ class ArenaCore final {
   template <class WhenOpen, class WhenFrozen>
   void visit_block(const void* block, WhenOpen open, WhenFrozen frozen) noexcept;
   [[noreturn]] void throw_refusal(std::size_t size, std::size_t alignment) const;
+  std::size_t largest_untouched() const;
 
   // core_caches.cc
   bool find_thread_cache();

@@ -176,30 +176,40 @@ void ArenaCore::throw_refusal(std::size_t size, std::size_t alignment) const {
                                " is frozen: nothing can be allocated from it any more; thaw() it, "
                                "or allocate before freeze()"});
   }
+  const std::string request = "a request for " + std::to_string(size) + " bytes";
+  const int shortage = memory_.shortage();
+  if (shortage > 0 && shortage != ENOSPC && shortage != ENOMEM)
+    throw ArenaBadAlloc(system_error(who() + ": fallocate(2) for " + request, shortage).value());
   const std::size_t needed = jemalloc::size_class_above(jemalloc_size(size, alignment));
-  const std::size_t capacity = end() - begin();
-  const std::size_t first = open_begin() - begin();
   // If the request fits into what was never used, it is jemalloc's records that lack memory.
-  const std::size_t untouched =
-      first + jemalloc::size_class_below(capacity - first) - std::max(first, memory_.used());
-  const auto shortage = memory_.shortage();
-  if (shortage != ArenaMemory::Shortage::none ||
-      (needed <= capacity &&
-       (needed + alignment <= untouched || !full_.load(std::memory_order_relaxed)))) {
-    const bool limited = shortage == ArenaMemory::Shortage::cgroup;
-    throw ArenaBadAlloc({ErrorCode::out_of_memory, limited ? 0 : ENOMEM,
-                         who() + ": " +
-                             (limited ? "the memory cgroup, or the machine," : "the kernel") +
-                             " has no memory for a request for " + std::to_string(size) +
-                             " bytes; raise the limit, or free memory"});
+  if (shortage != 0 || (needed <= end() - begin() && (needed + alignment <= largest_untouched() ||
+                                                      !full_.load(std::memory_order_relaxed)))) {
+    const bool limited = shortage == ArenaMemory::kLimited;
+    throw ArenaBadAlloc(
+        {ErrorCode::out_of_memory, limited ? 0 : ENOMEM,
+         who() + ": " + (limited ? "the memory cgroup, or the machine," : "the kernel") +
+             " has no memory for " + request + "; raise the limit, or free memory"});
   }
+  const std::size_t live = past_.live_bytes + jemalloc::count_arena(jemalloc_arena_).live_bytes;
   throw ArenaBadAlloc({ErrorCode::capacity_exceeded, 0,
-                       who() + ": capacity of " + std::to_string(capacity) +
-                           " bytes exceeded by a request for " + std::to_string(size) +
+                       who() + ": capacity of " + std::to_string(end() - begin()) +
+                           " bytes exceeded by " + request +
                            (needed == size ? "" : ", which takes " + std::to_string(needed)) +
-                           " in one piece, with " +
-                           std::to_string(jemalloc::count_arena(jemalloc_arena_).live_bytes) +
+                           " in one piece, with " + std::to_string(live) +
                            " bytes allocated; create it with a larger .capacity"});
+}
+
+// The largest piece that no block has ever been in, of those of give_range_to_jemalloc().
+std::size_t ArenaCore::largest_untouched() const {
+  const std::size_t capacity = end() - begin();
+  std::size_t largest = 0;
+  std::size_t piece = open_begin() - begin();
+  while (piece < capacity) {
+    const std::size_t first = std::max(piece, memory_.used());
+    piece += jemalloc::size_class_below(capacity - piece);
+    largest = std::max(largest, piece - std::min(piece, first));
+  }
+  return largest;
 }
 
 }  // namespace cowshed::internal

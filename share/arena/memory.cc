@@ -46,7 +46,7 @@ Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first,
   limits_ = MemoryLimits::of_this_process();
   taken_ranges_ = 0;
   used_ = first;
-  shortage_ = Shortage::none;
+  shortage_ = 0;
   growing_.emplace();
   return {};
 }
@@ -89,7 +89,7 @@ bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
     missing += ranges_[range].load(std::memory_order_relaxed) == Backing::nothing ? 1 : 0;
   const std::size_t room = std::min(limits_.headroom(), available_memory());
   if (missing > 0 && room < missing * kHugePage + kReserve) {
-    shortage_ = Shortage::cgroup;
+    shortage_ = kLimited;
     return false;
   }
   const std::size_t spare = (room - missing * kHugePage) / 2 / kHugePage;
@@ -102,7 +102,7 @@ bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
       ++count;
     }
     if (count > 0 && !take(range, count)) {
-      shortage_ = Shortage::kernel;
+      shortage_ = errno;
       // Only ranges that were allocated ahead may have failed.
       return std::all_of(ranges_ + first, ranges_ + last + 1, [](const auto& backing) {
         return backing.load(std::memory_order_relaxed) != Backing::nothing;
@@ -127,7 +127,7 @@ bool ArenaMemory::take_huge(std::size_t first, std::size_t count) noexcept {
   return error == 0;
 }
 
-// Allocates memory for `count` ranges that have none.  Stops at the first failure.
+// Allocates memory for `count` ranges that have none.  Stops at the first failure, with its errno.
 bool ArenaMemory::take(std::size_t first, std::size_t count) noexcept {
   const bool together = take_huge(first, count);
   for (std::size_t range = first; range < first + count; ++range) {

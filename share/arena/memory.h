@@ -20,9 +20,6 @@ namespace cowshed::internal {
 // The kernel then zeroes 2 MiB at once, some ten times faster than by 512 page faults.
 class ArenaMemory {
  public:
-  // Why the last commit() failed.
-  enum class Shortage : std::uint8_t { none, cgroup, kernel };
-
   // `mapping` is shared and writable from its byte `first` on, a multiple of 2 MiB.
   Expected<void> open(const ArenaMapping& mapping, std::size_t first, bool huge_pages,
                       const std::string& name);
@@ -32,8 +29,11 @@ class ArenaMemory {
   // jemalloc's hooks, for whole pages.  Thread-safe; they allocate nothing.
   bool commit(std::uintptr_t begin, std::size_t size) noexcept;
   void decommit(std::uintptr_t begin, std::size_t size) noexcept;
-  void forget_shortage() { shortage_.store(Shortage::none, std::memory_order_relaxed); }
-  Shortage shortage() const { return shortage_.load(std::memory_order_relaxed); }
+  // Why a commit() failed since forget_shortage(): kLimited, if the cgroup or the machine has too
+  // little memory left; or the errno of fallocate(2).  0 if none failed.
+  static constexpr int kLimited = -1;
+  void forget_shortage() { shortage_.store(0, std::memory_order_relaxed); }
+  int shortage() const { return shortage_.load(std::memory_order_relaxed); }
 
   // The functions below need an arena that is paused.
 
@@ -72,7 +72,7 @@ class ArenaMemory {
   std::optional<std::mutex> growing_;
   std::size_t taken_ranges_ = 0;
   std::atomic<std::size_t> used_ = 0;
-  std::atomic<Shortage> shortage_ = Shortage::none;
+  std::atomic<int> shortage_ = 0;
 };
 
 }  // namespace cowshed::internal

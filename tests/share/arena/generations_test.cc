@@ -416,6 +416,21 @@ TEST(Refreeze, NeedsAFrozenArena) {
   EXPECT_EQ(arena.stats().generation, 2U);
 }
 
+TEST(Thaw, AnArenaThatIsFullThenSaysSo) {
+  Arena arena = make_arena(32_MiB);
+  constexpr std::size_t kBlock = 7 * 256_KiB;                // a size class
+  for (int i = 0; i < 8; ++i) (void)arena.allocate(kBlock);  // 18 MiB are left, in two pieces
+  ASSERT_TRUE(arena.freeze());
+  ASSERT_TRUE(arena.thaw());
+  std::size_t more = 0;
+  const Error full = refusal_of([&] {
+    for (;; ++more) (void)arena.allocate(kBlock);
+  });
+  EXPECT_EQ(full.code, ErrorCode::capacity_exceeded);
+  EXPECT_THAT(full.message,
+              HasSubstr("with " + std::to_string((8 + more) * kBlock) + " bytes allocated"));
+}
+
 // It can still make what was written to shared again.
 TEST(Refreeze, OfAFullArenaWhichCannotBeThawed) {
   Arena arena = make_arena(4_MiB);

@@ -137,7 +137,7 @@ class Life {
 
  private:
   using Codes = std::span<const ErrorCode>;
-  static constexpr std::array kMemory = {ErrorCode::out_of_memory};
+  static constexpr std::array kMemory = {ErrorCode::out_of_memory, ErrorCode::system_call};
   static constexpr std::array kCall = {ErrorCode::system_call};
   static constexpr std::array kSystem = {ErrorCode::system_call, ErrorCode::out_of_memory,
                                          ErrorCode::unsupported};
@@ -530,6 +530,19 @@ TEST_F(FailingSystemCalls, AShortageOfPagesIsAnExceptionAndPasses) {
               }),
               "out_of_memory " + std::to_string(ENOMEM) + ", later capacity_exceeded 0, fine");
   }
+}
+
+TEST_F(FailingSystemCalls, ARefusalOfPagesIsNoShortage) {
+  EXPECT_EQ(in_child([] {
+              FilledArena filled(256_MiB);
+              for (int i = 0; i < 20; ++i) filled.add_block();
+              decide_system_calls(
+                  [](const SystemCall& call) { return call.number == SYS_fallocate ? EPERM : 0; });
+              const Error error = filled.fill();
+              decide_system_calls(nullptr);
+              return described(error) + ", " + filled.goes_on();
+            }),
+            "system_call " + std::to_string(EPERM) + ", fine");
 }
 
 TEST_F(FailingSystemCalls, AShortageOfPagesIsAnErrorOfAChannel) {
