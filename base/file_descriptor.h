@@ -42,10 +42,13 @@ class FileDescriptor {
 
 namespace internal {
 
-// Returns whether poll() finds one of the events, an error or a hang-up within `timeout` ms.
+// Returns whether poll() finds one of the events, an error or a hang-up within `timeout` ms.  If
+// not, errno is 0, or says why poll() failed.
 inline bool is_ready(int fd, short events = POLLIN, int timeout = 0) {
   pollfd waiting = {fd, events, 0};
-  return TEMP_FAILURE_RETRY(poll(&waiting, 1, timeout)) > 0;
+  const auto found = TEMP_FAILURE_RETRY(poll(&waiting, 1, timeout));
+  if (found == 0) errno = 0;
+  return found > 0;
 }
 
 }  // namespace internal

@@ -42,10 +42,12 @@ struct ForkServerOptions {
 // they end.  While it is stopped (SIGSTOP), start() and wait() wait; time limits hold, to 100 ms.
 class ForkServer {
  public:
-  // Starts a forkserver and waits until the warm-up function has returned.  Ignores its value.
-  // Arguments are as for start().  Thread-safe.  Errors: those of start() by spawn;
-  // invalid_argument (the warm-up threw an exception, which the message has, or left threads
-  // running); forkserver_ended (it did not warm up in time, or ended).
+  // Starts a forkserver and waits until the warm-up function has returned.  Ignores its value.  The
+  // warm-up must not close descriptor 3, by which the forkserver talks to this process.  Arguments
+  // are as for start().  Thread-safe.  Errors: those of start() by spawn; invalid_argument (the
+  // warm-up threw an exception, which the message has, or left threads running, or a sandbox
+  // refuses a call that the forkserver needs); forkserver_ended (it did not warm up in time, or
+  // ended).
   static Expected<ForkServer> start(const ForkServerOptions& options = {}) {
     return start_server(options, nullptr, [](Encoder&) {});
   }

@@ -266,7 +266,8 @@ auto start_checked(const WorkersOptions& options, WorkerTask task, Function& fun
 // Value: what the function returns; an int is the exit code.  An arena that the worker has built
 // and frozen comes with the value, as in std::pair<Arena, Ref<T>>.  The parent uses it in place,
 // also after the worker has ended, see arena_transfer.h.  An exception ends the worker with exit
-// code 1, and its text arrives as the result's error.
+// code 1, and its text arrives as the result's error.  A worker that cannot send either, because it
+// has closed its socket, say, ends with exit code 74 (EX_IOERR).
 //
 // The function is a constant: a named function, or a lambda without captures.
 //

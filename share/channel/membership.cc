@@ -165,9 +165,11 @@ Expected<void> ChannelSegment::claim_index() {
   MappedMemory liveness(page, {kPage});
   if (madvise(page, kPage, MADV_DONTFORK) != 0)
     return system_error(": madvise(MADV_DONTFORK)", errno);
-  PartyId id = claim_free_index(file.get());
+  TRY(PartyId id, claim_free_index(file.get()));
   const bool of_dead = id == 0;
-  if (of_dead) id = claim_dead_index(file.get());
+  if (of_dead) {
+    TRY(id, claim_dead_index(file.get()));
+  }
   if (id == 0) {
     return error(ErrorCode::out_of_memory,
                  ": all 1,024 places for processes are taken; use fewer, or another channel");
@@ -179,11 +181,20 @@ Expected<void> ChannelSegment::claim_index() {
   return {};
 }
 
-ChannelSegment::PartyId ChannelSegment::claim_free_index(int file) {
+// False if another process has the place.
+Expected<bool> ChannelSegment::lock_index(int file, std::uint32_t index) const {
+  const int refused = lock_byte(file, index);
+  if (refused != 0 && refused != EAGAIN) return system_error(": fcntl(F_OFD_SETLK)", refused);
+  return refused == 0;
+}
+
+Expected<ChannelSegment::PartyId> ChannelSegment::claim_free_index(int file) {
   for (std::uint32_t index = first_index(); index < kParties; ++index) {
     Party& party = control_->parties[index];
     const PartyId before = party.id.load(std::memory_order_acquire);
-    if (is_live(before) || !lock_byte(file, index)) continue;
+    if (is_live(before)) continue;
+    TRY(const bool locked, lock_index(file, index));
+    if (!locked) continue;
     if (party.id.load(std::memory_order_acquire) != before) {
       unlock_byte(file, index);
       continue;
@@ -199,9 +210,10 @@ ChannelSegment::PartyId ChannelSegment::claim_free_index(int file) {
 }
 
 // For when every index is taken.  Some may be taken by dead parties, if no live one has swept.
-ChannelSegment::PartyId ChannelSegment::claim_dead_index(int file) {
+Expected<ChannelSegment::PartyId> ChannelSegment::claim_dead_index(int file) {
   for (std::uint32_t index = first_index(); index < kParties; ++index) {
-    if (!lock_byte(file, index)) continue;
+    TRY(const bool locked, lock_index(file, index));
+    if (!locked) continue;
     Party& party = control_->parties[index];
     PartyId before = party.id.load(std::memory_order_acquire);
     if (party_at(*control_, before) == &party) recover_hands(before);  // needs the dead PID

@@ -124,10 +124,10 @@ Expected<Constants> constants_of(const ChannelOptions& options, const MessageTyp
 Expected<FileDescriptor> make_file(const Constants& constants, const std::string& who) {
   FileDescriptor file =
       make_memfd("cowshed-channel:" + layout::text_of(constants.name), Sealable::yes);
-  if (!file) return system_error(who, errno);
+  if (!file) return system_error(who + ": memfd_create", errno);
   TRY_VOID(set_file_size(file.get(), Plan(constants).bytes, who));
   if (fcntl(file.get(), F_ADD_SEALS, kSeals | F_SEAL_SEAL) != 0)
-    return system_error(who + ": its memory", errno);
+    return system_error(who + ": sealing its memory", errno);
   return file;
 }
 
@@ -140,7 +140,7 @@ Expected<std::shared_ptr<ChannelSegment>> create_segment(const ChannelOptions& o
   TRY(const Constants constants, constants_of(options, type));
   TRY(FileDescriptor file, make_file(constants, who));
   FileDescriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
-  if (!event) return system_error(who, errno);
+  if (!event) return system_error(who + ": eventfd", errno);
   TRY(auto segment, make_segment({file.get(), event.get()}, constants));
   file.release();
   event.release();

@@ -240,8 +240,9 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   Expected<void> attach();
   Expected<void> claim_index();
   std::uint32_t first_index() const;
-  PartyId claim_free_index(int file);  // 0: none is free
-  PartyId claim_dead_index(int file);  // 0: none is dead
+  Expected<bool> lock_index(int file, std::uint32_t index) const;
+  Expected<PartyId> claim_free_index(int file);  // 0: none is free
+  Expected<PartyId> claim_dead_index(int file);  // 0: none is dead
   Expected<std::atomic<std::uint64_t>*> claim_hand();
   void detach();
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cerrno>
 #include <climits>
 #include <memory>
 #include <string>
@@ -148,7 +149,7 @@ Expected<void> Waiting::give_up_at_once() {
 }
 
 Expected<bool> Waiting::drain_event() {
-  if (!is_ready(segment_.descriptors().event)) return true;
+  if (!is_ready(segment_.descriptors().event) && errno == 0) return true;
   Lock& drainer = segment_.control().seldom.drainer;
   std::uint64_t nobody = 0;
   const bool free = drainer.holder.compare_exchange_strong(nobody, segment_.this_thread()->lock);

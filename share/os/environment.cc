@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -34,6 +35,7 @@ constexpr const char* kNoFreeze = "arenas cannot be frozen";
 constexpr const char* kNoChannels = "channels cannot be used";
 constexpr const char* kNoWorkers = "workers cannot be started";
 constexpr const char* kNoEndWithParent = "WorkersOptions::die_with_parent does not work";
+constexpr const char* kNoExec = "Start::spawn and Start::forkserver do not work";
 constexpr const char* kNoForkServer = "Start::forkserver does not work";
 
 constexpr std::size_t kPage = 4_KiB;
@@ -68,7 +70,7 @@ void Environment::check_memory() {
           fallocate(memfd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kPage), kNothing);
     check_mapping(memfd.get());
   }
-  check("fcntl(F_OFD_SETLK)", lock_byte(memfd.get(), 0) ? 0 : -1, kNoChannels);
+  check("fcntl(F_OFD_SETLK)", lock_byte(memfd.get(), 0) == 0 ? 0 : -1, kNoChannels);
   check("fcntl(F_ADD_SEALS)", seal(memfd.get()) ? 0 : -1, kNothing);
 
   void* page = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -114,6 +116,14 @@ void Environment::check_processes() {
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()), kNoWorkers);
   const FileDescriptor first(ends[0]);
   const FileDescriptor second(ends[1]);
+  msghdr nothing = {};
+  if (check("sendmsg", sendmsg(first.get(), &nothing, MSG_NOSIGNAL), kNoWorkers))
+    check("recvmsg", recvmsg(second.get(), &nothing, MSG_DONTWAIT), kNoWorkers);
+  ucred peer = {};
+  socklen_t size = sizeof peer;
+  check("getsockopt(SO_PEERCRED)", getsockopt(first.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size),
+        kNoExec);
+  check("poll", poll(nullptr, 0, 0), kNoWorkers);
   const FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
   if (check("pidfd_open", pidfd, kNoWorkers)) {
     check("pidfd_send_signal", syscall(SYS_pidfd_send_signal, pidfd.get(), 0, nullptr, 0),
@@ -129,6 +139,9 @@ void Environment::check_processes() {
   sigset_t none;
   sigemptyset(&none);
   check("signalfd", FileDescriptor(signalfd(-1, &none, SFD_CLOEXEC)), kNoForkServer);
+  check("sigprocmask", sigprocmask(SIG_BLOCK, &none, nullptr), kNoForkServer);
+  struct sigaction action = {};
+  check("sigaction", sigaction(SIGSEGV, nullptr, &action), kNoFreeze);
   constexpr unsigned kFar = 0x7ffffff0;  // no process has such a descriptor
   check("close_range", syscall(SYS_close_range, kFar, kFar, 0),
         "Start::spawn closes descriptors one by one, which needs /proc");
@@ -139,7 +152,7 @@ void Environment::check_proc() {
     const std::string call = "open(" + path + ")";
     check(call.c_str(), FileDescriptor(open(path.c_str(), flags | O_CLOEXEC)), consequence);
   };
-  check_open("/proc/self/exe", O_PATH, "Start::spawn and Start::forkserver do not work");
+  check_open("/proc/self/exe", O_PATH, kNoExec);
   check_open("/proc/self/fd", O_DIRECTORY, kNoChannels);
   check_open("/proc/self/task", O_DIRECTORY, "Start::fork cannot see that a process has threads");
   check_open("/proc/self/pagemap", O_RDONLY, "Arena::private_bytes() and refreeze() fail");

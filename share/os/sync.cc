@@ -64,9 +64,9 @@ struct flock byte_lock(short type, std::uint32_t index) {
 
 }  // namespace
 
-bool lock_byte(int file, std::uint32_t index) {
+int lock_byte(int file, std::uint32_t index) {
   auto lock = byte_lock(F_WRLCK, index);
-  return fcntl(file, F_OFD_SETLK, &lock) == 0;
+  return fcntl(file, F_OFD_SETLK, &lock) == 0 ? 0 : errno;
 }
 
 void unlock_byte(int file, std::uint32_t index) {

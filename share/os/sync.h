@@ -17,9 +17,9 @@ Woken futex_wait(const void* word, std::uint32_t seen, std::chrono::nanoseconds 
 // Returns how many threads it woke.
 int futex_wake(const void* word, int count);
 
-// Locks a byte of a file by fcntl(2), for this open file description.  Returns false if another one
-// has the lock.
-bool lock_byte(int file, std::uint32_t index);
+// Locks a byte of a file by fcntl(2), for this open file description.  Returns 0 or an errno;
+// EAGAIN: another one has the lock.
+int lock_byte(int file, std::uint32_t index);
 void unlock_byte(int file, std::uint32_t index);
 // Returns whether another open file description has the lock.
 bool byte_is_locked(int file, std::uint32_t index);

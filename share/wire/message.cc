@@ -156,8 +156,9 @@ Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_
   }
 }
 
-void send_text(int socket, MessageKind kind, const std::string& text) {
-  (void)send_message(socket, kind, {}, Content(internal::one_line(text), FileDescriptor(), 0, {}));
+int send_text(int socket, MessageKind kind, const std::string& text) {
+  const Content content(internal::one_line(text), FileDescriptor(), 0, {});
+  return send_message(socket, kind, {}, content) ? 1 : kUnheard;
 }
 
 void send_bytes(int socket, MessageKind kind, const void* data, std::size_t size) noexcept {

@@ -51,8 +51,12 @@ Expected<std::pair<FileDescriptor, FileDescriptor>> make_socket_pair();
 Expected<void> send_message(int socket, MessageKind kind, std::array<std::int64_t, 2> numbers = {},
                             const internal::Content& content = {}, int extra = -1);
 
-// For kinds refused and failure.  Ignores errors.
-void send_text(int socket, MessageKind kind, const std::string& text);
+// For kinds refused and failure.  Returns the exit status of a process that ends with this message:
+// 1, or kUnheard if it could not be sent.
+int send_text(int socket, MessageKind kind, const std::string& text);
+
+// Of a worker or a forkserver that cannot send to its starter: EX_IOERR of <sysexits.h>.
+constexpr int kUnheard = 74;
 
 // For signal handlers.  Sends at most Content::kMostInline bytes.  Ignores errors.
 void send_bytes(int socket, MessageKind kind, const void* data, std::size_t size) noexcept;

@@ -70,6 +70,15 @@ void Child::read_messages() {
   }
 }
 
+std::string describe_exit_code(int code) {
+  const std::string text = "exited with " + std::to_string(code);
+  return code != kUnheard ? text
+                          : text +
+                                ", as one does that cannot send to its starter: did it close "
+                                "descriptors that it had not opened, or does a sandbox refuse "
+                                "sendmsg(2)?";
+}
+
 std::string describe_end(const Launch& launch, const Child& child, bool must_return) {
   const WorkersOptions& options = launch.options;
   const WorkerExit& exit = child.exit;
@@ -88,11 +97,13 @@ std::string describe_end(const Launch& launch, const Child& child, bool must_ret
   if (!child.receive_error.empty()) return worker + ": " + child.receive_error;
   if (options.method == Start::forkserver && !child.reported && !child.value) {
     return worker + " ended, nobody knows how: its forkserver " +
-           (launch.server->ended() ? launch.server->how_it_ended() : "is stopped");
+           (launch.server->is_ending() ? launch.server->how_it_ended()
+            : child.hung_up            ? "could not report it"
+                                       : "is stopped");
   }
-  if (options.method == Start::spawn && !child.begun)
-    return worker + " exited with " + std::to_string(exit.exit_code) + no_runtime;
-  if (exit.exit_code != 0) return worker + " exited with " + std::to_string(exit.exit_code);
+  if (options.method == Start::spawn && !child.begun && exit.exit_code != kUnheard)
+    return worker + " " + describe_exit_code(exit.exit_code) + no_runtime;
+  if (exit.exit_code != 0) return worker + " " + describe_exit_code(exit.exit_code);
   if (must_return && !child.value)
     return worker + " ended without a value: its function did not return";
   return "";

@@ -71,8 +71,9 @@ Expected<void> ForkServerProcess::begin(const ForkServerOptions& options,
 }
 
 Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& options) const {
-  const auto timeout = static_cast<int>(bounded(options.start_timeout).count());
-  if (!is_ready(socket_.get(), POLLIN, timeout)) {
+  const auto deadline = Clock::now() + bounded(options.start_timeout);
+  if (!is_ready(socket_.get(), POLLIN, milliseconds_until(deadline))) {
+    if (errno != 0) return system_error("poll", errno);
     return make_error(ErrorCode::forkserver_ended,
                       "it had not warmed up after " +
                           std::to_string(options.start_timeout.count()) +
@@ -80,6 +81,11 @@ Expected<void> ForkServerProcess::wait_until_ready(const ForkServerOptions& opti
   }
   TRY(const auto message, receive_message(socket_.get()));
   if (!message) {
+    if (!is_ready(pidfd_.get(), POLLIN, milliseconds_until(deadline))) {
+      return make_error(ErrorCode::forkserver_ended,
+                        "its warm-up has closed the socket to this process, which it had not "
+                        "opened");
+    }
     return make_error(ErrorCode::forkserver_ended,
                       "it ended before it had warmed up: " + how_it_ended());
   }
@@ -113,7 +119,7 @@ std::string ForkServerProcess::how_it_ended() const {
           waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED | WNOWAIT)) != 0) {
     return "nobody knows how";
   }
-  return info.si_code == CLD_EXITED ? "exited with " + std::to_string(info.si_status)
+  return info.si_code == CLD_EXITED ? describe_exit_code(info.si_status)
                                     : "died of signal " + std::to_string(info.si_status) + " (" +
                                           strsignal(info.si_status) + ")";
 }
@@ -154,19 +160,18 @@ Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::of_process() {
   return own;
 }
 
-void ForkServerProcess::wait_for_message_or_end(int socket, Clock::time_point deadline) const {
-  std::array<pollfd, 2> waiting = {pollfd{socket, POLLIN, 0}, pollfd{pidfd_.get(), POLLIN, 0}};
-  (void)poll(waiting.data(), waiting.size(), milliseconds_until(deadline));
-}
-
 template <class Condition>
-bool ForkServerProcess::read_messages_until(Condition is_done, Child& child,
-                                            Clock::time_point deadline) const {
-  for (bool had_ended = false; !had_ended && !is_done();) {
+Expected<bool> ForkServerProcess::read_messages_until(Condition is_done, Child& child,
+                                                      Clock::time_point deadline) const {
+  for (bool is_last = false; !is_last && !is_done();) {
     if (deadline <= Clock::now()) return false;
-    wait_for_message_or_end(child.socket.get(), deadline);
-    had_ended = ended();
-    child.read_messages();  // after that look: all that it sent before its end is here
+    std::array<pollfd, 2> waiting = {pollfd{child.socket.get(), POLLIN, 0},
+                                     pollfd{pidfd_.get(), POLLIN, 0}};
+    if (poll(waiting.data(), waiting.size(), milliseconds_until(deadline)) < 0 && errno != EINTR)
+      return system_error(name_ + "poll", errno);
+    child.hung_up = (waiting[0].revents & POLLHUP) != 0;
+    is_last = child.hung_up || ended();
+    child.read_messages();  // after those looks: all that was sent before is here
   }
   return true;
 }
@@ -185,9 +190,9 @@ Expected<Child> request_worker(const Launch& launch, int rank) {
 
 Expected<void> await_start(const Launch& launch, Child& child) {
   const auto is_answered = [&] { return child.running() || child.refused || child.reported; };
-  launch.server->read_messages_until(is_answered, child,
-                                     ForkServerProcess::Clock::time_point::max());
-  if (!is_answered()) {
+  TRY_VOID(launch.server->read_messages_until(is_answered, child,
+                                              ForkServerProcess::Clock::time_point::max()));
+  if (!is_answered() && !child.hung_up) {
     // The forkserver has ended.  A worker that it forked last is about to answer; if there is none,
     // the socket has no other end, and poll() returns at once.
     (void)is_ready(child.socket.get(), POLLIN,
@@ -195,8 +200,10 @@ Expected<void> await_start(const Launch& launch, Child& child) {
     child.read_messages();
   }
   if (!is_answered()) {
-    return make_error(ErrorCode::forkserver_ended,
-                      "the forkserver " + launch.server->how_it_ended());
+    const bool ended = launch.server->is_ending();
+    return make_error(ended ? ErrorCode::forkserver_ended : ErrorCode::system_call,
+                      "the forkserver " + (ended ? launch.server->how_it_ended()
+                                                 : "could not say what became of the worker"));
   }
   if (child.refused)
     return make_error(ErrorCode::system_call, "the forkserver says: " + *child.refused);
@@ -208,7 +215,8 @@ Expected<void> await_start(const Launch& launch, Child& child) {
   return {};
 }
 
-bool await_end(const Launch& launch, Child& child, ForkServerProcess::Clock::time_point deadline) {
+Expected<bool> await_end(const Launch& launch, Child& child,
+                         ForkServerProcess::Clock::time_point deadline) {
   return launch.server->read_messages_until([&] { return child.reported; }, child, deadline);
 }
 

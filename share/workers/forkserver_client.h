@@ -33,6 +33,8 @@ class ForkServerProcess {
 
   pid_t pid() const { return pid_; }
   bool ended() const;
+  // Also waits a second for the end of a process that has closed its socket.
+  bool is_ending() const;
   std::string how_it_ended() const;  // once it has
 
   // Sends a request for a worker whose end of the socket is `socket`.  Errors: forkserver_ended,
@@ -40,18 +42,17 @@ class ForkServerProcess {
   Expected<void> request(const Launch& launch, int rank, int socket);
 
   using Clock = std::chrono::steady_clock;
-  // Reads a worker's messages until `is_done()`, the forkserver has ended or the deadline is over.
-  // Returns false in the last case.
+  // Reads a worker's messages until `is_done()`, the forkserver has ended, nobody can send to the
+  // worker's socket or the deadline is over.  Returns false in the last case.  Errors: system_call.
   template <class Condition>
-  bool read_messages_until(Condition is_done, Child& child, Clock::time_point deadline) const;
+  Expected<bool> read_messages_until(Condition is_done, Child& child,
+                                     Clock::time_point deadline) const;
 
  private:
   Expected<void> begin(const ForkServerOptions& options, const internal::WorkerFunction* warm_up,
                        const Arguments& put_arguments);
   Expected<void> wait_until_ready(const ForkServerOptions& options) const;
   Expected<void> send_new_arenas();  // unless it has them all
-  void wait_for_message_or_end(int socket, Clock::time_point deadline) const;
-  bool is_ending() const;
 
   std::string name_;
   pid_t owner_ = getpid();
@@ -67,8 +68,9 @@ Expected<Child> request_worker(const Launch& launch, int rank);
 // Waits until the forkserver has started a worker that was requested.
 Expected<void> await_start(const Launch& launch, Child& child);
 // Waits until the forkserver has said how a worker ended; it may itself have ended before.  Returns
-// false if the deadline came first: the forkserver is stopped.
-bool await_end(const Launch& launch, Child& child, std::chrono::steady_clock::time_point deadline);
+// false if the deadline came first: the forkserver is stopped.  Errors: system_call.
+Expected<bool> await_end(const Launch& launch, Child& child,
+                         std::chrono::steady_clock::time_point deadline);
 
 // Runs a forkserver in this process: warms up, then forks a worker for each job that arrives.  Ends
 // when its owner has ended or no process has the socket's other end.

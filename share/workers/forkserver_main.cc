@@ -23,27 +23,32 @@ namespace {
 
 constexpr std::array kTerminalSignals = {SIGINT, SIGQUIT, SIGHUP};
 
+void check(const char* call, bool succeeded) {
+  if (!succeeded) throw std::system_error(errno, std::generic_category(), call);
+}
+
 // The server ignores the terminal's signals, and learns of its children's ends from a descriptor.
 // give_back() restores everything for a worker.
 class Signals {
  public:
+  // A sandbox that refuses one of these calls, or a later poll() or waitid(), would hide every
+  // worker's end.  Throws std::system_error.
   Signals() {
-    for (std::size_t i = 0; i < kTerminalSignals.size(); ++i) {
-      struct sigaction ignore = {};
-      ignore.sa_handler = SIG_IGN;
-      sigaction(kTerminalSignals[i], &ignore, &terminal_[i]);
-    }
+    struct sigaction ignore = {};
+    ignore.sa_handler = SIG_IGN;
+    for (std::size_t i = 0; i < kTerminalSignals.size(); ++i)
+      check("sigaction", sigaction(kTerminalSignals[i], &ignore, &terminal_[i]) == 0);
     struct sigaction standard = {};
-    sigaction(SIGCHLD, &standard, &child_);
+    check("sigaction", sigaction(SIGCHLD, &standard, &child_) == 0);
     sigset_t child_ends;
     sigemptyset(&child_ends);
     sigaddset(&child_ends, SIGCHLD);
-    sigprocmask(SIG_BLOCK, &child_ends, &mask_);
+    check("sigprocmask", sigprocmask(SIG_BLOCK, &child_ends, &mask_) == 0);
     ends_ = FileDescriptor(signalfd(-1, &child_ends, SFD_CLOEXEC | SFD_NONBLOCK));
-    if (!ends_) throw std::system_error(errno, std::generic_category(), "signalfd");
-    siginfo_t info;  // a sandbox that refuses waitid() would hide every worker's end
-    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 && errno != ECHILD)
-      throw std::system_error(errno, std::generic_category(), "waitid");
+    check("signalfd", static_cast<bool>(ends_));
+    check("poll", poll(nullptr, 0, 0) == 0);
+    siginfo_t info;
+    check("waitid", waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 || errno == ECHILD);
   }
   void give_back() {
     for (std::size_t i = 0; i < kTerminalSignals.size(); ++i)
@@ -80,8 +85,9 @@ class Server {
   void start_worker(Message message);
   void reap();
   static void report_start(int socket, std::uint64_t before);
+  // If this cannot be sent, the starter notices that its socket is closed.
   static void refuse(int socket, const std::string& why) {
-    send_text(socket, MessageKind::refused, why);
+    (void)send_text(socket, MessageKind::refused, why);
   }
 
   pid_t pid_ = getpid();
@@ -99,7 +105,10 @@ void Server::run() {
     std::array<pollfd, 3> events = {pollfd{socket_.get(), POLLIN, 0},
                                     pollfd{owner_.get(), POLLIN, 0},
                                     pollfd{signals_.ends(), POLLIN, 0}};
-    if (poll(events.data(), events.size(), -1) < 0) continue;
+    if (poll(events.data(), events.size(), -1) < 0) {
+      if (errno == EINTR) continue;
+      return;
+    }
     if (events[2].revents != 0) reap();
     if (events[1].revents != 0 || (events[0].revents != 0 && !receive())) return;
   }
@@ -149,12 +158,14 @@ void Server::start_worker(Message message) {
 // would know of the worker.
 void Server::report_start(int socket, std::uint64_t before) {
   const FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
-  if (!pidfd) {
-    refuse(socket, system_error("pidfd_open", errno).value().message);
+  const auto took = static_cast<std::int64_t>(monotonic_ns() - before);
+  const auto reported =
+      pidfd ? send_message(socket, MessageKind::started, {getpid(), took}, {}, pidfd.get())
+            : Expected<void>(system_error("pidfd_open", errno));
+  if (!reported) {
+    refuse(socket, reported.error().message);
     _exit(1);
   }
-  const auto took = static_cast<std::int64_t>(monotonic_ns() - before);
-  (void)send_message(socket, MessageKind::started, {getpid(), took}, {}, pidfd.get());
 }
 
 void Server::reap() {
@@ -163,11 +174,11 @@ void Server::reap() {
   }
   std::erase_if(running_, [](const Running& worker) {
     siginfo_t info = {};
-    if (waitid(P_PID, static_cast<id_t>(worker.pid), &info, WEXITED | WNOHANG) != 0 ||
-        info.si_pid == 0) {
-      return false;
-    }
-    (void)send_message(worker.socket.get(), MessageKind::exited, {info.si_code, info.si_status});
+    const int waited = waitid(P_PID, static_cast<id_t>(worker.pid), &info, WEXITED | WNOHANG);
+    if (waited == 0 && info.si_pid == 0) return false;
+    // Without this message the starter notices that the socket is closed.
+    if (waited == 0)
+      (void)send_message(worker.socket.get(), MessageKind::exited, {info.si_code, info.si_status});
     return true;
   });
 }
@@ -177,10 +188,6 @@ void Server::reap() {
 FileDescriptor warm_up(Message message) {
   Decoder from(std::move(message.content));
   const auto owner = from.take<pid_t>();
-  FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, owner, 0)));
-  const int open_error = errno;
-  if (getppid() != owner) _exit(0);  // the owner has ended
-  if (!pidfd) throw std::system_error(open_error, std::generic_category(), "pidfd_open");
   if (from.take<bool>()) {
     Encoder value;
     if (take_function(from).call({0, 1}, from, value) != 0)
@@ -188,6 +195,12 @@ FileDescriptor warm_up(Message message) {
     if (const auto checked = check_threads("after the warm-up"); !checked)
       throw std::runtime_error(checked.error().message);
   }
+  // Now, because the warm-up may have closed all descriptors.
+  FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, owner, 0)));
+  const int open_error = errno;
+  if (getppid() != owner) _exit(0);  // the owner has ended
+  errno = open_error;
+  check("pidfd_open", static_cast<bool>(pidfd));
   return pidfd;
 }
 
@@ -199,11 +212,15 @@ void serve(Message message, FileDescriptor socket) {
   try {
     server.emplace(std::move(socket), warm_up(std::move(message)));
   } catch (...) {
-    send_text(to_owner, MessageKind::failure, internal::text_of_current_exception());
+    const int status =
+        send_text(to_owner, MessageKind::failure, internal::text_of_current_exception());
     flush_streams();
-    _exit(1);
+    _exit(status);
   }
-  (void)send_message(to_owner, MessageKind::begun);
+  if (!send_message(to_owner, MessageKind::begun)) {
+    flush_streams();
+    _exit(kUnheard);
+  }
   server->run();
   flush_streams();
   _exit(0);

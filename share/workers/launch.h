@@ -73,6 +73,7 @@ struct Child {
   bool handed_out = false;    // then `value` is empty
   std::string receive_error;  // why a message could not be received
 
+  bool hung_up = false;    // nobody can send more: of forkserver workers
   bool timed_out = false;  // killed, because it had not begun in time
   bool killed = false;     // by stop() or the destructor, which wait for no forkserver's report
 
@@ -80,6 +81,9 @@ struct Child {
   void set_end(int code, int status);  // si_code and si_status of siginfo_t
   void read_messages();                // all that have arrived
 };
+
+// "exited with 4"; says more of a status that Cowshed gives.
+std::string describe_exit_code(int code);
 
 // Says in one line what went wrong with a worker that has ended; "" on success.  If `must_return`,
 // ending without a value is a failure.

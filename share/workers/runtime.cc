@@ -1,4 +1,5 @@
 #include <atomic>
+#include <cerrno>
 #include <cstring>
 #include <fcntl.h>
 #include <optional>
@@ -20,17 +21,27 @@ namespace {
 
 std::atomic<const char*> started_as = nullptr;
 
+[[noreturn]] void fail(const Error& error) {
+  _exit(send_text(kSocketNumber, MessageKind::failure, error.message));
+}
+
+// Returns false if the descriptor is no socket.
+template <class T>
+bool get_socket_option(int option, T& value) {
+  socklen_t size = sizeof value;
+  if (getsockopt(kSocketNumber, SOL_SOCKET, option, &value, &size) == 0) return true;
+  // A worker that a sandbox keeps from seeing what it is must not run main().
+  if (errno != EBADF && errno != ENOTSOCK) fail(system_error("getsockopt", errno).value());
+  return false;
+}
+
 // The process that made the socket which start() passed on.  Nothing if the descriptor is something
 // else: only a Unix packet socket has a peer with an effective user and group.
 std::optional<ucred> peer_of_our_socket() {
   int type = 0;
-  socklen_t size = sizeof type;
-  if (getsockopt(kSocketNumber, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET)
-    return std::nullopt;
   ucred peer = {};
-  size = sizeof peer;
-  if (getsockopt(kSocketNumber, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 ||
-      peer.uid == static_cast<uid_t>(-1)) {
+  if (!get_socket_option(SO_TYPE, type) || type != SOCK_SEQPACKET ||
+      !get_socket_option(SO_PEERCRED, peer) || peer.uid == static_cast<uid_t>(-1)) {
     return std::nullopt;
   }
   return peer;
@@ -40,11 +51,6 @@ std::optional<ucred> peer_of_our_socket() {
 bool has_our_rights(const ucred& peer) {
   return getauxval(AT_SECURE) == 0 && peer.uid == getauxval(AT_EUID) &&
          peer.gid == getauxval(AT_EGID);
-}
-
-[[noreturn]] void fail(const Error& error) {
-  send_text(kSocketNumber, MessageKind::failure, error.message);
-  _exit(1);
 }
 
 [[noreturn]] void become_worker(const ucred& parent) {
@@ -65,7 +71,7 @@ bool has_our_rights(const ucred& peer) {
         continue;
       case MessageKind::serve: serve(*std::move(*message), FileDescriptor(kSocketNumber));
       default:
-        (void)send_message(kSocketNumber, MessageKind::begun);
+        if (!send_message(kSocketNumber, MessageKind::begun)) _exit(kUnheard);
         run_job(*std::move(*message), FileDescriptor(kSocketNumber));
     }
   }

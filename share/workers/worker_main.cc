@@ -28,13 +28,15 @@ void send_stray_write() noexcept {
     send_bytes(own_socket, MessageKind::stray_write, &stray_write, sizeof stray_write);
 }
 
-void send_failure(const std::string& text) {
-  if (getpid() == own_pid) send_text(own_socket, MessageKind::failure, text);
+// Returns the exit code.
+int send_failure(const std::string& text) {
+  return getpid() == own_pid ? send_text(own_socket, MessageKind::failure, text) : 1;
 }
 
 // Returns the exit code.  `signal_error`: why the kernel will not kill the worker with its parent.
 int run_body(const Worker& self, const WorkersOptions& options,
              const internal::WorkerTask::Body& body, int signal_error) {
+  int failed = 1;
   try {
     if (signal_error != 0) {
       throw std::system_error(signal_error, std::generic_category(),
@@ -42,7 +44,8 @@ int run_body(const Worker& self, const WorkersOptions& options,
     }
     for (const std::string& variable : options.environment) {
       const std::size_t equals = variable.find('=');
-      setenv(variable.substr(0, equals).c_str(), variable.substr(equals + 1).c_str(), 1);
+      if (setenv(variable.substr(0, equals).c_str(), variable.substr(equals + 1).c_str(), 1) != 0)
+        throw std::system_error(errno, std::generic_category(), "setenv of " + variable);
     }
     Encoder value;
     const int code = body(self, value);
@@ -55,14 +58,14 @@ int run_body(const Worker& self, const WorkersOptions& options,
     throw std::runtime_error("its value could not be sent: " + sent.error().message);
   } catch (const abi::__forced_unwind&) {
     // Must not be swallowed, and must not unwind the parent's frames: the worker ends here.
-    send_failure("ended by pthread_exit()");
+    failed = send_failure("ended by pthread_exit()");
     flush_streams();
-    _exit(1);
+    _exit(failed);
   } catch (...) {
-    send_failure(internal::text_of_current_exception());
+    failed = send_failure(internal::text_of_current_exception());
   }
   flush_streams();
-  return 1;
+  return failed;
 }
 
 }  // namespace
@@ -113,9 +116,8 @@ void run_job(Message message, FileDescriptor socket, pid_t forkserver) {
     };
     run_worker(self, std::move(socket), forkserver != 0 ? forkserver : starter, options, call);
   } catch (...) {
-    send_text(reply, MessageKind::failure, internal::text_of_current_exception());
+    _exit(send_text(reply, MessageKind::failure, internal::text_of_current_exception()));
   }
-  _exit(1);
 }
 
 void put_function(Encoder& to, const internal::WorkerFunction& function) {

@@ -200,9 +200,10 @@ Expected<bool> StartedWorkers::reap(Child& child, Clock::time_point deadline) {
   child.read_messages();
   if (launch_->options.method == Start::forkserver) {
     const auto now = Clock::now();
-    const bool is_reported = launch::await_end(
-        *launch_, child,
-        child.killed ? now + kLastPatience : std::max(now + kReportPatience, deadline));
+    TRY(const bool is_reported,
+        launch::await_end(
+            *launch_, child,
+            child.killed ? now + kLastPatience : std::max(now + kReportPatience, deadline)));
     if (!is_reported && !child.killed) return false;
   } else {
     siginfo_t info = {};

@@ -34,6 +34,12 @@ const Refused refusals[] = {
     {"prctl(PR_SET_PDEATHSIG)", SYS_prctl, test::Argument{0, PR_SET_PDEATHSIG}},
     {"signalfd", SYS_signalfd4},
     {"close_range", SYS_close_range},
+    {"getsockopt", SYS_getsockopt},
+    {"poll", SYS_poll},
+    {"recvmsg", SYS_recvmsg},
+    {"sendmsg", SYS_sendmsg},
+    {"sigaction", SYS_rt_sigaction},
+    {"sigprocmask", SYS_rt_sigprocmask},
 };
 
 using Case = std::tuple<Refused, int>;
@@ -110,6 +116,30 @@ TEST_P(RefusedCalls, AreNamedByTheErrorOfAStart) {
     });
     EXPECT_EQ(said, "") << "method " << static_cast<int>(method);
   }
+}
+
+void leave() { _exit(4); }
+
+TEST(RefusedPoll, IsNamedByAStartByAForkserver) {
+  const auto child = run_in_child([] {
+    alarm(60);
+    const auto server = value_of(ForkServer::start());
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    test::refuse_call(SYS_poll);
+    return start<leave>({.method = Start::forkserver, .server = &server}).error().message;
+  });
+  EXPECT_THAT(child.said, EndsWith("poll: Operation not permitted"));
+}
+
+// Its forkserver, which cannot reap them, closes their sockets.
+TEST(RefusedWaitid, LeavesNobodyWaitingForAWorker) {
+  const auto child = run_in_child([] {
+    alarm(60);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    test::refuse_call(SYS_waitid, test::Argument{0, P_PID}, EPERM);
+    return start<leave>({.method = Start::forkserver}).value().wait().value()[0].error;
+  });
+  EXPECT_THAT(child.said, EndsWith("nobody knows how: its forkserver could not report it"));
 }
 
 // Its forkserver is ended then.

@@ -545,6 +545,19 @@ TEST_F(FailingSystemCalls, ARefusalOfPagesIsNoShortage) {
             "system_call " + std::to_string(EPERM) + ", fine");
 }
 
+TEST_F(FailingSystemCalls, AChannelWithoutLocksIsNotFull) {
+  EXPECT_EQ(in_child([] {
+              auto channel = Channel<int>::create();
+              decide_system_calls([](const SystemCall& call) {
+                return call.number == SYS_fcntl && call.arguments[1] == F_OFD_SETLK ? EPERM : 0;
+              });
+              const Error refused = channel->try_send(1).error();
+              decide_system_calls(nullptr);
+              return described(refused) + (channel->try_send(1) ? ", sent" : "");
+            }),
+            "system_call " + std::to_string(EPERM) + ", sent");
+}
+
 TEST_F(FailingSystemCalls, AShortageOfPagesIsAnErrorOfAChannel) {
   EXPECT_EQ(in_child([] {
               auto channel = Channel<Bytes>::create().value();

@@ -269,6 +269,11 @@ void leave_a_thread() {
 void throw_up() { throw std::runtime_error("no corpus"); }
 void leave() { _exit(4); }
 void hang() { run_for_ever(); }
+void close_from(unsigned first) { (void)syscall(SYS_close_range, first, ~0U, 0U); }
+void close_all_and_hang() {
+  close_from(0);
+  run_for_ever();
+}
 
 TEST_F(ForkServers, ABadWarmUpIsAnErrorOfStart) {
   EXPECT_THAT(ForkServer::start<leave_a_thread>({}),
@@ -278,6 +283,15 @@ TEST_F(ForkServers, ABadWarmUpIsAnErrorOfStart) {
   EXPECT_THAT(ForkServer::start<leave>({}), Fails(ErrorCode::forkserver_ended, "exited with 4"));
   EXPECT_THAT(ForkServer::start<hang>({.start_timeout = 50ms}),
               Fails(ErrorCode::forkserver_ended, "had not warmed up after 50 ms"));
+  EXPECT_THAT(ForkServer::start<close_from>({}, 0U),
+              Fails(ErrorCode::forkserver_ended, "exited with 74, as one does that cannot send"));
+  EXPECT_THAT(ForkServer::start<close_all_and_hang>({.start_timeout = 50ms}),
+              Fails(ErrorCode::forkserver_ended, "its warm-up has closed the socket"));
+}
+
+TEST_F(ForkServers, AWarmUpMayCloseWhatTheServerHasBesideItsSocket) {
+  const auto server = value_of(ForkServer::start<close_from>({}, 4U));
+  EXPECT_EQ(end_of(start<parent>(by(server))).value, server.pid());
 }
 
 TEST_F(ForkServers, APatienceWithoutEndIsNone) {

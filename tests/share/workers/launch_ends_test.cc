@@ -85,6 +85,8 @@ TEST_P(LaunchEnds, AMissingValueIsAnError) {
     EXPECT_FALSE(result.value);
   }
   EXPECT_THAT(end_of(start<leave>(one(), 0)).error, EndsWith("its function did not return"));
+  EXPECT_THAT(end_of(start<leave>(one(), 1)).error,
+              HasSubstr("exited with 74, as one does that cannot send to its starter"));
 }
 
 TEST_P(LaunchEnds, WaitingTwiceSaysTheSame) {
