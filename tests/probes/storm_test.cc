@@ -47,7 +47,7 @@ class Storm : public WithProbe {
 };
 
 TEST_F(Storm, EachChildsCopiesAreExact) {
-  for (const std::size_t n : {2, 4, 16}) expect_exact("storm_of_copies", n, kPages);
+  for (const unsigned n : {2U, 4U, 16U}) expect_exact("storm_of_copies", n, kPages);
 }
 
 TEST_F(Storm, CopiesByThreadsAreExact) { expect_exact("storm_of_threads", 8, kPages); }
