@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <type_traits>
 #include <utility>
 
 #include <cowshed/share/arena.h>
@@ -11,10 +13,10 @@ struct EnteredScope;
 }
 
 // While it exists, all that this thread allocates lies in the arena: malloc() and operator new of
-// all code.  So an unchanged third-party loader can build its ordinary objects there.
+// all code.  So unchanged code can build its ordinary objects there, such as a std::unordered_map.
 //
-//   auto scope = cowshed::ArenaScope::enter(arena).value();
-//   auto* document = new nlohmann::json(nlohmann::json::parse(file));
+//   const Index& index = *cowshed::ArenaScope::make(arena, [&] { return load(file); }).value();
+//   arena.freeze().value();
 //
 // The executable must link cowshed::malloc, dynamically.  It replaces malloc() and operator new;
 // without it enter() fails.  Each shared library that links Cowshed has a copy of its own, and the
@@ -37,8 +39,11 @@ struct EnteredScope;
 //
 // An exception that is thrown inside lies in the arena: catch it while the arena exists.  If
 // realloc() moves a block from before the scope, the block comes into the arena.  Memory from
-// outside that is freed inside is not used again in the scope.  A destructor may write to a frozen
-// object.  So does a copy that counts owners, as of a std::regex: share such an object instead.
+// outside that is freed inside is not used again in the scope.
+//
+// A destructor may write to frozen memory, as a std::unordered_map does to its table.  Nothing
+// destroys what make() makes.  An object outside the arena, such as a map in main(), is destroyed.
+// A copy that counts owners writes too, as of a std::regex: share such an object instead.
 //
 // The scope is for the thread that entered it.  Other threads, also those started inside, allocate
 // as ever.  Scopes nest.  A scope that is destroyed before an inner one ends with the inner one. If
@@ -50,6 +55,17 @@ class ArenaScope {
   // Errors: unsupported (cowshed::malloc is not linked, or the program uses another malloc, as for
   // a plugin's arena, or its operator new does not use malloc), arena_frozen, not_inherited.
   static Expected<ArenaScope> enter(const Arena& arena);
+
+  // Calls the function inside a scope and keeps what it returns in the arena.  Exceptions of the
+  // function pass through, std::bad_alloc too if the arena is full.  Errors: those of enter().
+  template <class Function>
+  static Expected<std::decay_t<std::invoke_result_t<Function>>*> make(const Arena& arena,
+                                                                      Function&& function) {
+    const auto scope = enter(arena);
+    if (!scope) return tl::make_unexpected(scope.error());
+    return ::new std::decay_t<std::invoke_result_t<Function>>(
+        std::invoke(std::forward<Function>(function)));
+  }
 
   ArenaScope(ArenaScope&& other) noexcept : entered_(std::exchange(other.entered_, nullptr)) {}
   ArenaScope(const ArenaScope&) = delete;

@@ -15,7 +15,6 @@
 #include <httplib.h>
 #include <map>
 #include <memory>
-#include <optional>
 #include <ranges>
 #include <string>
 #include <string_view>
@@ -134,9 +133,7 @@ int main(int argc, char** argv) {
     return EXIT_FAILURE;
   }
   auto arena = cowshed::Arena::create({.name = "catalogue", .capacity = 8UL << 30}).value();
-  std::optional scope(cowshed::ArenaScope::enter(arena).value());
-  const auto catalogue = load(argv[3]);
-  scope.reset();
+  const auto catalogue = *cowshed::ArenaScope::make(arena, [&] { return load(argv[3]); }).value();
   if (!arena.freeze()) return EXIT_FAILURE;
 
   httplib::Server server;

@@ -362,6 +362,29 @@ TEST(ArenaScope, MustEndBeforeTheFreeze) {
   EXPECT_THAT(ArenaScope::enter(arena), Fails(ErrorCode::arena_frozen));
 }
 
+using Words = std::unordered_map<std::string, std::vector<int>>;
+
+Words make_words() {
+  Words words;
+  for (int i = 0; i < 1000; ++i)
+    words["a word, of which there are many, " + std::to_string(i)] = {i};
+  return words;
+}
+
+TEST(ArenaScope, MakeKeepsItsResultInTheArena) {
+  Arena arena = make_arena();
+  const Words& words = *value_of(ArenaScope::make(arena, make_words));
+  EXPECT_TRUE(arena.contains(&words));
+  for (const auto& [word, numbers] : words)
+    EXPECT_TRUE(arena.contains(word.data()) && arena.contains(numbers.data()));
+  const auto fails = []() -> int { throw std::runtime_error("no such file"); };
+  EXPECT_THROW((void)ArenaScope::make(arena, fails), std::runtime_error);
+  EXPECT_EQ(malloc_hits(arena), 0U);
+  ASSERT_TRUE(arena.freeze());
+  EXPECT_EQ(words, make_words());
+  EXPECT_THAT(ArenaScope::make(arena, make_words), Fails(ErrorCode::arena_frozen));
+}
+
 class ArenaScopeInMode : public testing::TestWithParam<FreezeMode> {};
 COWSHED_EVERY_MODE(ArenaScopeInMode);
 
