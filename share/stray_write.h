@@ -6,7 +6,8 @@
 #include <string>
 
 // A write to a strictly frozen arena ends the program by SIGSEGV, as any write to read-only memory.
-// Before that, a callback learns what was written to.
+// Before that, one line on standard error names the arena, the address and the published object.
+// A worker of start() does not print it: WorkerExit::error has it.
 namespace cowshed {
 
 // What was written to.  Has a fixed size and no pointers, because a signal handler fills it in.
@@ -23,9 +24,10 @@ struct StrayWrite {
 // only call async-signal-safe functions (man 7 signal-safety).
 using StrayWriteCallback = void (*)(const StrayWrite& write, void* context) noexcept;
 
-// Sets the callback; null removes it.  Forked workers inherit it: set it before you start them.
+// Sets a callback, which replaces the line; null brings the line back.  Forked workers inherit it:
+// set it before you start them.
 //
-// The first strict freeze of a process installs the SIGSEGV handler.  After the callback, and for
+// The first strict freeze of a process installs the SIGSEGV handler.  After the report, and for
 // any other SIGSEGV, the handler calls the one that was installed before it.  Without one, the
 // process dies of the original SIGSEGV.  A handler that the program installs later must pass on
 // what it does not know, as this one does.

@@ -1,8 +1,13 @@
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
-#include <cstdio>
+#include <cstring>
 #include <mutex>
+#include <poll.h>
+#include <sched.h>
+#include <string_view>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -31,6 +36,60 @@ bool is_store(const ucontext_t& context) {
   return (static_cast<unsigned long long>(context.uc_mcontext.gregs[REG_ERR]) & kWrite) != 0;
 }
 
+// Text that a signal handler can make.
+class Line {
+ public:
+  Line& put(std::string_view text) {
+    size_ += text.copy(text_.data() + size_, text_.size() - size_);
+    return *this;
+  }
+  Line& put(const std::array<char, 64>& field) {  // of a worker, which may be hostile
+    return put(std::string_view(field.data(), strnlen(field.data(), field.size())));
+  }
+  Line& put(std::uint64_t number, int base = 10) {
+    const auto end = std::to_chars(text_.data() + size_, text_.data() + text_.size(), number, base);
+    size_ = static_cast<std::size_t>(end.ptr - text_.data());
+    return *this;
+  }
+  // "wrote to frozen arena ..."
+  Line& put(const StrayWrite& write) {
+    put("wrote to frozen arena '").put(write.arena).put("' at 0x").put(write.address, 16);
+    if (write.object[0] != '\0')
+      put(" (object '").put(write.object).put("' + ").put(write.object_offset).put(")");
+    return *this;
+  }
+  std::string_view text() const { return {text_.data(), size_}; }
+
+ private:
+  std::array<char, 512> text_{};
+  std::size_t size_ = 0;
+};
+
+// The processes that have begun to write the line, and have written it.
+std::atomic<pid_t> line_begun = 0;
+std::atomic<pid_t> line_written = 0;
+
+// Writes one line to standard error, once in a process.  Returns when it is written, because the
+// process dies then.
+[[gnu::noinline]] void write_line(const StrayWrite& write) {
+  const pid_t self = getpid();
+  if (line_begun.exchange(self) == self) {
+    while (line_written != self) sched_yield();  // another thread is at it
+    return;
+  }
+  Line line;
+  line.put("cowshed: process ").put(static_cast<std::uint64_t>(self)).put(" ").put(write);
+  line.put(
+      ". Did a destructor write? Make the object by ArenaScope::make() or Arena::make(), which "
+      "nothing destroys, or freeze leniently. Else run the program under cowtop, which names the "
+      "line of code.\n");
+  // A full pipe must not keep the process, and a closed one not kill it by SIGPIPE.
+  pollfd output = {STDERR_FILENO, POLLOUT, 0};
+  if (poll(&output, 1, 0) == 1 && output.revents == POLLOUT)
+    (void)!::write(STDERR_FILENO, line.text().data(), line.text().size());
+  line_written = self;
+}
+
 void report(const siginfo_t& info, const ucontext_t& context) {
   if (info.si_code != SEGV_ACCERR || !is_store(context)) return;
   const internal::ArenaCore* arena = internal::find_arena(info.si_addr);
@@ -48,11 +107,14 @@ void report(const siginfo_t& info, const ucontext_t& context) {
     write.object = object->name;
     write.object_offset = write.address - object->address;
   }
+  const StrayWriteCallback function = callback.load();
   if (StrayWrite* copy = sink.load(); copy != nullptr && sink_owner == getpid()) {
     *copy = write;
     sink_done.load()();
+  } else if (function == nullptr) {
+    write_line(write);
   }
-  if (const StrayWriteCallback function = callback.load()) function(write, callback_context.load());
+  if (function != nullptr) function(write, callback_context.load());
 }
 
 // Does what the kernel would have done without our handler.
@@ -101,16 +163,7 @@ void set_stray_write_callback(StrayWriteCallback function, void* context) {
   callback = function;
 }
 
-std::string to_string(const StrayWrite& write) {
-  char address[32];
-  std::snprintf(address, sizeof address, "0x%zx", write.address);
-  std::string text = "wrote to frozen arena '" + layout::text_of(write.arena) + "' at " + address;
-  if (write.object[0] != '\0') {
-    text += " (object '" + layout::text_of(write.object) + "' + " +
-            std::to_string(write.object_offset) + ")";
-  }
-  return text;
-}
+std::string to_string(const StrayWrite& write) { return std::string(Line().put(write).text()); }
 
 int internal::install_stray_write_handler() {
   // Not a static of this function: a child forked during its initialisation would wait for ever.
