@@ -42,8 +42,9 @@ struct EnteredScope;
 // outside that is freed inside is not used again in the scope.
 //
 // A destructor may write to frozen memory, as a std::unordered_map does to its table.  Nothing
-// destroys what make() makes.  An object outside the arena, such as a map in main(), is destroyed.
-// A copy that counts owners writes too, as of a std::regex: share such an object instead.
+// destroys what make() makes.  An object outside the arena, such as a map in main(), is destroyed:
+// only the process that froze the arena survives that, see stray_write.h.  A copy that counts
+// owners writes too, as of a std::regex: share such an object instead.
 //
 // The scope is for the thread that entered it.  Other threads, also those started inside, allocate
 // as ever.  Scopes nest.  A scope that is destroyed before an inner one ends with the inner one. If

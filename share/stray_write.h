@@ -8,6 +8,10 @@
 // A write to a strictly frozen arena ends the program by SIGSEGV, as any write to read-only memory.
 // Before that, one line on standard error names the arena, the address and the published object.
 // A worker of start() does not print it: WorkerExit::error has it.
+//
+// Exception: a process may destroy the objects of an arena that it froze, once it has no child
+// process.  After it has freed a frozen block, its next write makes the arena lenient for it.  A
+// process that it forks later cannot write.
 namespace cowshed {
 
 // What was written to.  Has a fixed size and no pointers, because a signal handler fills it in.

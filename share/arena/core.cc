@@ -90,6 +90,8 @@ void ArenaCore::become(Description description) {
   segments_ = SegmentMap(std::move(description.segments));
   past_ = std::move(description.past);
   dropped_frees_ = 0;
+  frozen_by_ = 0;
+  destructors_write_ = false;
   was_entered_ = false;
   key_ = new_key();
   abandoned_ = false;

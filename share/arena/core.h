@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <sys/types.h>
 #include <vector>
 
 #include <cowshed/share/arena/generation.h>
@@ -102,7 +103,13 @@ class ArenaCore final {
   void close();      // unmaps the range and makes the core vacant
 
   void disown_after_fork();  // in a child that was forked while the arena was open
+  void refuse_after_fork();  // in a child: what let_destructors_write() allowed is the parent's
   void forget_range();       // of a not_inherited arena: another core gets its range
+
+  // Called at a store into a strict arena.  Maps the frozen part copy-on-write and returns true if
+  // this process destroys its objects: the process froze the arena, has freed a frozen block, and
+  // has no child left that could share the pages.  Async-signal-safe.
+  bool let_destructors_write(const void* address) noexcept;
 
   // Thread-safe.  `resource` may be that of an arena that used this core before.
   void* allocate_slowly(const ArenaResource& resource, std::size_t size, std::size_t alignment);
@@ -230,6 +237,8 @@ class ArenaCore final {
   SegmentMap segments_;                   // this core owns its files
   Frozen past_;
   std::atomic<std::uint64_t> dropped_frees_ = 0;
+  std::atomic<pid_t> frozen_by_ = 0;
+  std::atomic<bool> destructors_write_ = false;
 
   // The open part.
   std::atomic<std::uintptr_t> open_begin_ = 0;

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <string>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
 
@@ -103,6 +105,7 @@ Expected<void> ArenaCore::seal_paused(FreezeMode mode, const Progress& progress,
   stop_jemalloc();
   past_ = std::move(now);
   mode_ = mode;
+  frozen_by_ = getpid();
   ++generation_;
   state_.store(frozen_state(mode), std::memory_order_release);
   return map_copies(generation.mapping, copied, mode, who);
@@ -142,6 +145,21 @@ std::vector<int> ArenaCore::files_without(const SegmentMap& segments) const {
   std::erase_if(files,
                 [&](int fd) { return std::find(after.begin(), after.end(), fd) != after.end(); });
   return files;
+}
+
+bool ArenaCore::let_destructors_write(const void* address) noexcept {
+  if (frozen_by_ != getpid() || dropped_frees_ == 0) return false;
+  if (reinterpret_cast<std::uintptr_t>(address) >= begin() + frozen_bytes()) return false;
+  siginfo_t child;
+  if (waitid(P_ALL, 0, &child, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 || errno != ECHILD)
+    return false;
+  destructors_write_ = true;
+  return mprotect(reinterpret_cast<void*>(begin()), frozen_bytes(), PROT_READ | PROT_WRITE) == 0;
+}
+
+void ArenaCore::refuse_after_fork() {
+  if (destructors_write_ && frozen())
+    (void)mprotect(reinterpret_cast<void*>(begin()), frozen_bytes(), PROT_READ);
 }
 
 Expected<void> ArenaCore::thaw() {

@@ -90,16 +90,18 @@ std::atomic<pid_t> line_written = 0;
   line_written = self;
 }
 
-void report(const siginfo_t& info, const ucontext_t& context) {
-  if (info.si_code != SEGV_ACCERR || !is_store(context)) return;
-  const internal::ArenaCore* arena = internal::find_arena(info.si_addr);
+// Returns whether the instruction can run again.
+bool report(const siginfo_t& info, const ucontext_t& context) {
+  if (info.si_code != SEGV_ACCERR || !is_store(context)) return false;
+  internal::ArenaCore* arena = internal::find_arena(info.si_addr);
   StrayWrite write{};
   write.address = reinterpret_cast<std::uintptr_t>(info.si_addr);
   // Also in a thawed arena, whose open part begins behind the frozen one.
   if (arena == nullptr || arena->generation() == 0 || arena->mode() != FreezeMode::strict ||
       write.address >= arena->open_begin()) {
-    return;
+    return false;
   }
+  if (arena->let_destructors_write(info.si_addr)) return true;
   write.arena_offset = write.address - arena->begin();
   layout::set_text(write.arena, arena->name());
   write.instruction = static_cast<std::uintptr_t>(context.uc_mcontext.gregs[REG_RIP]);
@@ -115,6 +117,7 @@ void report(const siginfo_t& info, const ucontext_t& context) {
     write_line(write);
   }
   if (function != nullptr) function(write, callback_context.load());
+  return false;
 }
 
 // Does what the kernel would have done without our handler.
@@ -150,8 +153,7 @@ void pass_on(int signal, siginfo_t* info, void* context) {
 
 void handle(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
-  report(*info, *static_cast<const ucontext_t*>(context));
-  pass_on(signal, info, context);
+  if (!report(*info, *static_cast<const ucontext_t*>(context))) pass_on(signal, info, context);
   errno = saved_errno;
 }
 

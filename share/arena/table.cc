@@ -70,6 +70,7 @@ void after_fork_in_child() {
       core.disown_after_fork();
       show_arena(core);
     }
+    core.refuse_after_fork();
   });
   unlock_all();
 }

@@ -94,6 +94,35 @@ TEST(StrayWrite, EndsTheProcessThatCannotWriteTheLine) {
   }
 }
 
+// As a destructor does.
+void free_and_write(Frozen& frozen) {
+  frozen.arena.deallocate(frozen.unpublished, sizeof(long), alignof(long));
+  frozen.index->answers[0] = 1;
+}
+
+TEST(StrayWrite, OfTheProcessThatFrozeIsADestructorsOnceNoChildIsLeft) {
+  SKIP_UNLESS_PLAIN();
+  const auto destroy = [] {
+    Frozen frozen;
+    (void)run_in_child([] { return std::string(); });
+    free_and_write(frozen);
+    // A later child may not.
+    (void)run_in_child([&]() -> std::string {
+      frozen.index->answers[1] = 1;
+      return "";
+    });
+  };
+  EXPECT_THAT(last_words(destroy, 0), StartsWith("survivedcowshed: process "));
+  const auto with_a_child = [] {
+    Frozen frozen;
+    const Child reader([](const test::Line& parent) { return parent.hear() ? 0 : 1; });
+    free_and_write(frozen);
+  };
+  EXPECT_THAT(last_words(with_a_child), StartsWith("cowshed: process "));
+  Frozen frozen;
+  EXPECT_THAT(last_words([&] { free_and_write(frozen); }), StartsWith("cowshed: process "));
+}
+
 TEST(StrayWrite, ReadsOutsideAndOtherFaultsAreNotReported) {
   SKIP_UNLESS_PLAIN();
   Frozen frozen;
