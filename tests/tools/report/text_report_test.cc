@@ -409,7 +409,7 @@ TEST(TextReport, WhereMostOfCodeHasNoNamesItSaysWhatWouldGiveThem) {
   EXPECT_THAT(report_of_unnamed(40), Not(HasSubstr("install the debug symbols")));
 }
 
-TEST(TextReport, NamesTheRemedyThatThePythonHas) {
+TEST(TextReport, NamesTheRemedyOfTheLanguage) {
   cow::Measurement measurement = pool(4);
   for (cow::ProcessCopies& process : measurement.processes)
     process.patterns = {{"reference count", 1, 99, ""}};
@@ -421,6 +421,8 @@ TEST(TextReport, NamesTheRemedyThatThePythonHas) {
   EXPECT_THAT(report_with("/usr/lib/libpython3.13.so.1.0"),
               HasSubstr("TRY    call cowshed.freeze() before the fork"));
   EXPECT_THAT(report_with("/usr/bin/python3.9"), HasSubstr("TRY    hold the data in an array"));
+  EXPECT_THAT(report_with("/usr/bin/server"),
+              HasSubstr("\n         shared_ptr, and move what is written out of it (saves"));
   measurement.processes[0].transfers = {
       {{"freeze", "cowshed.freeze()", "Python objects", "inherited", 2, 1000, 89 << 20}}};
   const std::string report = report_with("/usr/bin/python3.13");

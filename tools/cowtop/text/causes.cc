@@ -51,7 +51,9 @@ const std::vector<Cause>& causes() {
          "hold the data in an array, mmap or arrow table, or call cowshed.freeze() in Python 3.12 "
          "or newer: gc.freeze() does not stop counts"},
         {{Language::native},
-         "hold read-only data in a frozen arena, by ImmortalPtr instead of shared_ptr"},
+         "hold read-only data in a frozen arena, by ImmortalPtr instead of shared_ptr, and move "
+         "what "
+         "is written out of it"},
         {{}, "hold the data outside counted objects: a file that is mapped, or a store"}}},
       {"garbage collector",
        "marking an object writes to it",
