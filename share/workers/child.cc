@@ -97,9 +97,9 @@ std::string describe_end(const Launch& launch, const Child& child, bool must_ret
   if (!child.receive_error.empty()) return worker + ": " + child.receive_error;
   if (options.method == Start::forkserver && !child.reported && !child.value) {
     return worker + " ended, nobody knows how: its forkserver " +
-           (launch.server->is_ending() ? launch.server->how_it_ended()
-            : child.hung_up            ? "could not report it"
-                                       : "is stopped");
+           (launch.server->is_ending(child.hung_up) ? launch.server->how_it_ended()
+            : child.hung_up                         ? "could not report it"
+                                                    : "is stopped");
   }
   if (options.method == Start::spawn && !child.begun && exit.exit_code != kUnheard)
     return worker + " " + describe_exit_code(exit.exit_code) + no_runtime;

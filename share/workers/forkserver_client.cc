@@ -106,11 +106,12 @@ ForkServerProcess::~ForkServerProcess() {
 
 bool ForkServerProcess::ended() const { return is_ready(pidfd_.get()); }
 
-// A process that ends closes its socket shortly before its pidfd says that it has ended (do_exit()
-// in kernel/exit.c).  If the socket is closed, the pidfd has a second to follow.
-bool ForkServerProcess::is_ending() const {
+// A process that ends closes its sockets, in any order, shortly before its pidfd says that it has
+// ended (do_exit() in kernel/exit.c).  If one is closed, the pidfd has a second to follow.
+bool ForkServerProcess::is_ending(bool closed_another) const {
   constexpr int kPatience = 1000;  // ms
-  return is_ready(pidfd_.get(), POLLIN, is_ready(socket_.get(), POLLHUP) ? kPatience : 0);
+  const bool closed = closed_another || is_ready(socket_.get(), POLLHUP);
+  return is_ready(pidfd_.get(), POLLIN, closed ? kPatience : 0);
 }
 
 std::string ForkServerProcess::how_it_ended() const {
@@ -200,7 +201,7 @@ Expected<void> await_start(const Launch& launch, Child& child) {
     child.read_messages();
   }
   if (!is_answered()) {
-    const bool ended = launch.server->is_ending();
+    const bool ended = launch.server->is_ending(child.hung_up);
     return make_error(ended ? ErrorCode::forkserver_ended : ErrorCode::system_call,
                       "the forkserver " + (ended ? launch.server->how_it_ended()
                                                  : "could not say what became of the worker"));

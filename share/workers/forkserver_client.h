@@ -33,8 +33,9 @@ class ForkServerProcess {
 
   pid_t pid() const { return pid_; }
   bool ended() const;
-  // Also waits a second for the end of a process that has closed its socket.
-  bool is_ending() const;
+  // Waits a second if the forkserver has closed its socket, or `closed_another`: perhaps by its
+  // end.
+  bool is_ending(bool closed_another = false) const;
   std::string how_it_ended() const;  // once it has
 
   // Sends a request for a worker whose end of the socket is `socket`.  Errors: forkserver_ended,

@@ -32,7 +32,7 @@ execute_process(COMMAND ${CMAKE_COMMAND} --build ${WORK}/build --target debug_mo
 if(status EQUAL 0 OR NOT said MATCHES "cowshed_must_be_built_with_GLIBCXX_DEBUG_too")
   message(FATAL_ERROR "with _GLIBCXX_DEBUG: status ${status}, ${said}")
 endif()
-execute_process(COMMAND ${CMAKE_COMMAND} -B ${WORK}/build -D MALLOC_IN_A_MODULE=ON
+execute_process(COMMAND ${CMAKE_COMMAND} -D MALLOC_IN_A_MODULE=ON ${WORK}/build
                 RESULT_VARIABLE status OUTPUT_QUIET ERROR_VARIABLE said)
 if(status EQUAL 0 OR NOT said MATCHES "cowshed::malloc_belongs_in_the_executable")
   message(FATAL_ERROR "with cowshed::malloc in a MODULE: status ${status}, ${said}")
