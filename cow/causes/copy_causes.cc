@@ -82,7 +82,8 @@ bool is_collection(std::string_view function) {
 bool is_maker(std::string_view function) {
   return is_any_of(function, {"Rf_allocVector3", "Rf_cons", "R_mkEVPROMISE", "Rf_NewEnvironment",
                               "rb_newobj", "rb_newobj_of", "rb_wb_protected_newobj_of",
-                              "rb_wb_unprotected_newobj_of", "newobj_slowpath"});
+                              "rb_wb_unprotected_newobj_of", "newobj_slowpath"}) ||
+         starts_with_any(function, {"rb_transient_heap_", "transient_heap_"});
 }
 
 bool is_allocator(std::string_view function) {
@@ -282,8 +283,13 @@ std::string_view rest_of(const StoreSite& site) {
       is_dynamic_linker(site.module)) {
     return kUnknown;
   }
-  const bool is_own = is_c_library(site.module) ? copies_or_fills(site)
-                                                : interpreter_of(site.module) == Interpreter::none;
+  // Without a name, code of Ruby may be the collector's or the allocator's, which it never exports.
+  const Interpreter interpreter = interpreter_of(site.module);
+  if (interpreter == Interpreter::ruby &&
+      (site.functions.empty() || site.functions.front().empty()))
+    return kUnknown;
+  const bool is_own =
+      is_c_library(site.module) ? copies_or_fills(site) : interpreter == Interpreter::none;
   return is_own || most(site.programs_data, site.samples) ? kOwnWrites : kUnknown;
 }
 

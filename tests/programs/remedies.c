@@ -67,7 +67,10 @@ static void work(void) {
     for (int at = 0; at < SIZE; at += 1 << 20)
       if (read(zeros, own + at, 1 << 20) != 1 << 20) _exit(1);
   }
-  if (is("stack")) deep(20);
+  if (is("stack")) {
+    deep(20);
+    usleep(1000000); /* with all the others */
+  }
   if (is("relocation") && !dlopen(getenv("LIBRARY"), RTLD_NOW)) _exit(1);
   if (is("program exit")) {
     if (follows) _exit(0);
@@ -123,10 +126,8 @@ int main(int argc, char** argv) {
   }
   deep(24);
   const int children = is("stack") && !follows ? 400 : CHILDREN;
-  for (int i = 0; i < children; ++i) {
+  for (int i = 0; i < children; ++i)
     if (fork() == 0) work();
-    if (is("stack")) wait(NULL);
-  }
   while (wait(NULL) > 0) {
   }
   _exit(0);

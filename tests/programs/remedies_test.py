@@ -78,6 +78,24 @@ GC.compact if ARGV[0]
 3.times { fork { 20.times { |n| (1..5000).map { |i| "request #{i} of #{n}" } }; exit! } }
 Process.waitall
 """, "call Process.warmup (since Ruby 3.3), or GC.compact, before the fork"),
+    "RubyAtExit": ("ruby", """
+items = (1..200_000).map { |i| Time.at(i) }
+3.times { fork { ARGV[0] ? exit! : exit } }
+Process.waitall
+""", "end children by exit!, once their files are closed"),
+    "PhpAtExit": ("php", """<?php
+class Item { public $name; }
+$data = [];
+for ($i = 0; $i < 150000; $i++) { $o = new Item; $o->name = "value $i"; $data[] = $o; }
+for ($w = 0; $w < 3; $w++) if (pcntl_fork() == 0) { if (isset($argv[1])) posix_kill(getmypid(), SIGKILL); exit(0); }
+while (pcntl_wait($status) > 0);
+""", "end children by _exit(), once their files are closed"),
+    "PerlAtExit": ("perl", """
+use POSIX;
+my @data = map { bless {name => "value $_"}, 'Item' } 1..100000;
+for (1..3) { next if fork; @ARGV ? POSIX::_exit(0) : exit 0 }
+1 while wait > 0;
+""", "end children by _exit(), once their files are closed"),
     "Php": ("php", """<?php ini_set('memory_limit', '-1');
 $data = [];
 for ($i = 0; $i < 200000; $i++) { $o = new stdClass; $o->name = "value $i"; $o->list = [$i]; $data[] = $o; }

@@ -387,6 +387,7 @@ TEST(TextReport, ALongNameKeepsItsBeginning) {
   };
   EXPECT_THAT(code_of("JS:*<anonymous>(request) file:///srv/node_modules/server.mjs:12:5"),
               HasSubstr("100%  JS:*<anonymous>(request) file:///srv/node_"));
+  EXPECT_THAT(code_of("LazyCompile:total"), HasSubstr("100%  LazyCompile:total (perf map)"));
   EXPECT_THAT(code_of("<alloc::vec::Vec<T> as core::iter::Extend<T>>::extend(std::string const&)"),
               HasSubstr("100%  <alloc::vec::Vec as core::iter::Extend>::extend"));
 }
@@ -428,6 +429,10 @@ TEST(TextReport, NamesTheRemedyOfTheLanguage) {
   const std::string report = report_with("/usr/bin/python3.13");
   EXPECT_THAT(report, HasSubstr("Frozen by cowshed.freeze(): 1000 Python objects, 89.0 MiB."));
   EXPECT_THAT(report, HasSubstr("TRY    call cowshed.freeze() once more"));
+  std::swap(measurement.processes[0].transfers, measurement.processes[1].transfers);
+  EXPECT_THAT(report_with("/usr/bin/python3.13"),
+              HasSubstr("TRY    call cowshed.freeze() before the fork"))
+      << "a worker froze";
 }
 
 // A report of workers with one cause, whose copies code of `module` made.
@@ -472,6 +477,12 @@ TEST(TextReport, ADatabasesRemedyIsForDatabases) {
   measurement.processes[0].patterns = {{"own writes", 1, 99, ""}};
   EXPECT_THAT(text_report(measurement), AllOf(HasSubstr("TRY    write less while a child lives"),
                                               Not(HasSubstr("move what is written"))));
+  cow::Measurement wrapped = measurement;
+  for (cow::ProcessCopies& process : wrapped.processes) process.pid += 10, process.ppid += 10;
+  wrapped.processes[0].ppid = 1;
+  wrapped.processes[0].role = cow::Role::child;
+  wrapped.processes.insert(wrapped.processes.begin(), root_of("sh"));
+  EXPECT_THAT(text_report(wrapped), HasSubstr("TRY    write less while a child lives"));
   for (cow::ProcessCopies& process : measurement.processes) process.comm = "python3";
   EXPECT_THAT(text_report(measurement),
               AllOf(HasSubstr("TRY    move what is written"), Not(HasSubstr("write less"))));

@@ -47,14 +47,18 @@ Language language_of(std::string_view name) {
 // By the libraries and functions that copied most, or else by the name of who copied most.
 Language language_of(const cow::Measurement& measurement, const Summary& summary) {
   const std::vector<cow::CodeSite> none;
-  for (const cow::CodeSite& site : measurement.sampled ? measurement.sampled->sites : none) {
+  const std::vector<cow::CodeSite>& sites = measurement.sampled ? measurement.sampled->sites : none;
+  for (const cow::CodeSite& site : sites) {
     for (const cow::Frame& frame : site.stack) {
       Language language = language_of(cow::base_name(frame.module));
       if (language == Language::native) language = language_of(frame.function);
-      if (language == Language::native && frame.is_python) language = Language::python;
       if (language != Language::native) return language;
     }
   }
+  // Of a process that has executed a program since, the modules are not known.
+  for (const cow::CodeSite& site : sites)
+    for (const cow::Frame& frame : site.stack)
+      if (frame.is_python) return Language::python;
   return summary.groups.empty() ? Language::native : language_of(summary.groups.front().comm);
 }
 
@@ -155,9 +159,9 @@ std::string remedy(const std::string& cause, Language language, const cow::Measu
     return std::string(
         (relocates_for_dlopen(measurement) ? remedies.front() : remedies.back()).text);
   }
-  if (cause == "unknown" && !for_missing_names(measurement, summary).empty()) return "";
+  if (cause == "unknown") return "";  // see for_missing_names()
   const std::string_view text = remedy_for(cause, language);
-  if (summary.frozen_objects > 0 && text.find("freeze() before the fork") != text.npos)
+  if (summary.is_frozen_before_forks && text.find("freeze() before the fork") != text.npos)
     return "call cowshed.freeze() once more, after the last data is loaded";
   return std::string(text);
 }
@@ -173,7 +177,7 @@ bool is_of_own_code(std::string_view cause) {
 std::uint64_t copied_by_a_parent(const Summary& summary) {
   if (summary.groups.empty()) return 0;
   const ProcessGroup& top = summary.groups.front();
-  if (top.role != cow::Role::root || top.forks == 0 || top.most_copied < kLeastBytes) return 0;
+  if (!top.is_parent || top.forks == 0 || top.most_copied < kLeastBytes) return 0;
   const auto most = std::find_if(summary.parents.begin(), summary.parents.end(),
                                  [&](const auto& each) { return each.parent == top.pid; });
   return most == summary.parents.end() ? top.copied_bytes.value_or(0) : most->copied_bytes;
@@ -218,9 +222,8 @@ std::vector<Advice> against_causes(const cow::Measurement& measurement, const Su
 std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& summary) {
   const Language language = language_of(measurement, summary);
   const std::uint64_t for_programs = copied_for_programs(summary);
-  const bool is_all_for_programs = summary.sharers == 0 && for_programs > 0;
   std::vector<Advice> result;
-  if (!summary.is_little && !is_all_for_programs)
+  if (!summary.is_little && (summary.sharers > 0 || summary.ran == 0))
     result = against_causes(measurement, summary, language);
   if (is_much(for_programs, summary.copied_bytes + summary.before_exec_bytes))
     result.push_back(

@@ -474,12 +474,13 @@ std::uint64_t private_since_before(const cow::ProcessCopies& process) {
   return alone - std::min(alone, pages * cow::kPageSize);
 }
 
-void add_frozen(const cow::ProcessCopies& process, Summary& summary) {
+void add_frozen(const cow::ProcessCopies& process, bool has_forked, Summary& summary) {
   if (!process.transfers) return;
   for (const cow::SentObjects& each : *process.transfers) {
     if (each.origin != "freeze") continue;
     summary.frozen_objects += each.objects;
     summary.frozen_bytes += each.bytes;
+    summary.is_frozen_before_forks = summary.is_frozen_before_forks || has_forked;
   }
 }
 
@@ -525,11 +526,26 @@ double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
   return all == 0 ? 0 : static_cast<double>(unread) / static_cast<double>(all);
 }
 
-bool is_little(const Summary& summary, std::uint64_t most_copied) {
+bool is_little(const Summary& summary, const cow::Measurement& measurement) {
   constexpr std::uint64_t kPartOfShared = 100;
-  constexpr std::uint64_t kPartOfPeak = 10;
+  constexpr std::uint64_t kPartOfPeak = 5;
   if (summary.copied_bytes < std::max(kLittle, summary.shared_bytes / kPartOfShared)) return true;
-  return most_copied < kLittle && summary.copied_bytes < summary.most_peak_bytes / kPartOfPeak;
+  std::uint64_t copied = 0;  // by children
+  std::uint64_t children = 0;
+  for (const ProcessGroup& group : summary.groups) {
+    if (group.only_ran()) continue;
+    if (group.is_parent ? group.most_copied / std::max<std::uint64_t>(group.forks, 1) >= kLittle
+                        : group.most_copied >= kLittle) {
+      return false;
+    }
+    if (group.is_parent) continue;
+    copied += group.copied_bytes.value_or(0);
+    children += group.processes;
+  }
+  // The memory is that of those that lived at the same time.
+  const std::uint64_t at_once =
+      measurement.memory ? std::min(children, measurement.memory->processes) : children;
+  return children > 0 && copied / children * at_once < summary.most_peak_bytes / kPartOfPeak;
 }
 
 }  // namespace
@@ -566,7 +582,7 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
       explained_bytes += process.copied_bytes().value_or(0) - copied_at_exit(process, has_forked);
     summary.exit_bytes += copied_at_exit(process, has_forked);
     if (!has_forked) summary.own_bytes += own_bytes(process);
-    add_frozen(process, summary);
+    add_frozen(process, has_forked, summary);
     if (!is_sharer(process)) continue;
     summary.sharers += process.processes;
     summary.shared_bytes += shared_by(process).value_or(0);
@@ -576,13 +592,11 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     }
     summary.is_all_known = summary.is_all_known && copied_by_forks(process, has_forked);
   }
-  std::uint64_t most_copied = 0;
   for (const ProcessGroup& group : summary.groups) {
     // A build's thousand compilers each copy a few pages before they execute.
     (group.only_ran() ? summary.before_exec_bytes : summary.copied_bytes) +=
         group.copied_bytes.value_or(0);
     if (group.only_ran()) summary.ran += group.processes;
-    most_copied = std::max(most_copied, group.only_ran() ? 0 : group.most_copied);
     if (group.forks > 0 && !group.copied_bytes) summary.are_parents_known = false;
   }
   const bool has_root = std::any_of(
@@ -597,7 +611,7 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     summary.is_peak_known =
         summary.most_peak_bytes <= memory.peak_pss_bytes + memory.peak_pss_bytes / 10;
   }
-  summary.is_little = is_little(summary, most_copied);
+  summary.is_little = is_little(summary, measurement);
   summary.parents = parents_of(measurement, forks);
   const auto explaining = explaining_samples(measurement, forks);
   summary.mappings = mappings_of(measurement, explaining, explained_bytes);

@@ -92,8 +92,9 @@ struct Summary {
   // Of Python, made immortal by cowshed.freeze().
   std::uint64_t frozen_objects = 0;
   std::uint64_t frozen_bytes = 0;
-  bool is_all_known = true;       // what the sharers copied
-  bool are_parents_known = true;  // what those that forked them copied
+  bool is_frozen_before_forks = false;  // in a process that then forked
+  bool is_all_known = true;             // what the sharers copied
+  bool are_parents_known = true;        // what those that forked them copied
   // Those of at least 1 MiB, the most first; none of a parent whose children lived at the same
   // time.
   std::vector<ParentCopies> parents;
@@ -105,8 +106,8 @@ struct Summary {
   // The part of the samples whose line of Python is not known.
   double python_unread = 0;
 
-  // Too little to care: less than 1 MiB, or 1 % of what is shared; or less than 1 MiB by each, and
-  // a tenth of what all held.
+  // Too little to care: less than 1 MiB, or 1 % of what is shared; or less than 1 MiB by each child
+  // and for each fork, and by those that lived at once less than a fifth of what all held.
   bool is_little = true;
 
   // Whether the children that ran programs copied more than the few pages that any does before.

@@ -105,6 +105,7 @@ const std::vector<Cause>& causes() {
        "other figures; os._exit() and _exit() avoid them.",
        {{{Language::python, Language::old_python},
          "end children by os._exit(), once their files are closed"},
+        {{Language::ruby}, "end children by exit!, once their files are closed"},
         {{}, "end children by _exit(), once their files are closed"}}},
       {"lock or flag word",
        "it lies beside shared data",

@@ -71,7 +71,10 @@ std::string frame_text(const cow::Frame& frame) {
   if (!frame.file.empty()) {
     text += fmt::format(" {}:{}", printable(cow::base_name(frame.file)), frame.line);
   } else if (!frame.module.empty()) {
-    text += fmt::format(" ({}", printable(cow::base_name(frame.module)));
+    // Each process has its own perf-PID.map.
+    const std::string_view file = cow::base_name(frame.module);
+    const bool is_map = file.starts_with("perf-") && file.ends_with(".map");
+    text += fmt::format(" ({}", is_map && !frame.function.empty() ? "perf map" : printable(file));
     text += frame.function.empty() ? fmt::format("+0x{:x})", frame.address) : ")";
   } else if (frame.function.empty()) {
     text = fmt::format("0x{:x}", frame.address);
