@@ -10,8 +10,9 @@
 // A worker of start() does not print it: WorkerExit::error has it.
 //
 // Exception: a process may destroy the objects of an arena that it froze, once it has no child
-// process.  After it has freed a frozen block, its next write makes the arena lenient for it.  A
-// process that it forks later cannot write.
+// process.  After it has freed a frozen block, its next write makes the arena lenient for it.  If
+// it forks after that, the write is reported and ends it then, because a child would have what was
+// written; save_image() and refreeze() are errors.  (_Fork() and vfork() are not noticed.)
 namespace cowshed {
 
 // What was written to.  Has a fixed size and no pointers, because a signal handler fills it in.

@@ -91,7 +91,7 @@ void ArenaCore::become(Description description) {
   past_ = std::move(description.past);
   dropped_frees_ = 0;
   frozen_by_ = 0;
-  destructors_write_ = false;
+  destroyed_at_ = nullptr;
   was_entered_ = false;
   key_ = new_key();
   abandoned_ = false;
@@ -191,6 +191,12 @@ Expected<void> ArenaCore::expect_frozen() const {
     return make_error(ErrorCode::arena_not_frozen,
                       who() + (generation_ == 0 ? " is not frozen; freeze() it first"
                                                 : " is thawed; refreeze() it first"));
+  }
+  if (destroyed_at_ != nullptr) {
+    return make_error(ErrorCode::arena_frozen,
+                      who() +
+                          ": its objects were destroyed, or written to, after the freeze; make "
+                          "them by ArenaScope::make(), which nothing destroys");
   }
   return {};
 }

@@ -102,14 +102,15 @@ class ArenaCore final {
   bool is_needed();  // of an abandoned core: whether there still are such blocks
   void close();      // unmaps the range and makes the core vacant
 
-  void disown_after_fork();  // in a child that was forked while the arena was open
-  void refuse_after_fork();  // in a child: what let_destructors_write() allowed is the parent's
-  void forget_range();       // of a not_inherited arena: another core gets its range
+  void disown_after_fork();   // in a child that was forked while the arena was open
+  void refuse_before_fork();  // dies of the write that let_destructors_write() allowed, if any
+  void forget_range();        // of a not_inherited arena: another core gets its range
 
   // Called at a store into a strict arena.  Maps the frozen part copy-on-write and returns true if
   // this process destroys its objects: the process froze the arena, has freed a frozen block, and
-  // has no child left that could share the pages.  Async-signal-safe.
-  bool let_destructors_write(const void* address) noexcept;
+  // has no child left that could share the pages.  Later children would: see refuse_before_fork().
+  // Async-signal-safe.
+  bool let_destructors_write(void* address) noexcept;
 
   // Thread-safe.  `resource` may be that of an arena that used this core before.
   void* allocate_slowly(const ArenaResource& resource, std::size_t size, std::size_t alignment);
@@ -238,7 +239,7 @@ class ArenaCore final {
   Frozen past_;
   std::atomic<std::uint64_t> dropped_frees_ = 0;
   std::atomic<pid_t> frozen_by_ = 0;
-  std::atomic<bool> destructors_write_ = false;
+  std::atomic<char*> destroyed_at_ = nullptr;  // where a destructor wrote first
 
   // The open part.
   std::atomic<std::uintptr_t> open_begin_ = 0;

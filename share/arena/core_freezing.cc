@@ -147,19 +147,23 @@ std::vector<int> ArenaCore::files_without(const SegmentMap& segments) const {
   return files;
 }
 
-bool ArenaCore::let_destructors_write(const void* address) noexcept {
+bool ArenaCore::let_destructors_write(void* address) noexcept {
   if (frozen_by_ != getpid() || dropped_frees_ == 0) return false;
   if (reinterpret_cast<std::uintptr_t>(address) >= begin() + frozen_bytes()) return false;
   siginfo_t child;
   if (waitid(P_ALL, 0, &child, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 || errno != ECHILD)
     return false;
-  destructors_write_ = true;
+  char* none = nullptr;
+  destroyed_at_.compare_exchange_strong(none, static_cast<char*>(address));
   return mprotect(reinterpret_cast<void*>(begin()), frozen_bytes(), PROT_READ | PROT_WRITE) == 0;
 }
 
-void ArenaCore::refuse_after_fork() {
-  if (destructors_write_ && frozen())
-    (void)mprotect(reinterpret_cast<void*>(begin()), frozen_bytes(), PROT_READ);
+void ArenaCore::refuse_before_fork() {
+  volatile char* const written = destroyed_at_;
+  if (written == nullptr || !frozen()) return;
+  frozen_by_ = 0;
+  if (mprotect(reinterpret_cast<void*>(begin()), frozen_bytes(), PROT_READ) == 0)
+    *written = *written;  // the signal handler says where
 }
 
 Expected<void> ArenaCore::thaw() {

@@ -44,6 +44,7 @@ layout::ArenaState shown_state(ArenaState state) {
 
 // Also leaves the thread's ArenaScope, so that nothing in the child allocates from its arena.
 void before_fork() {
+  for_each_core([](ArenaCore& core) { core.refuse_before_fork(); });
   first_use_of_libc.lock();
   table_mutex.lock();
   scope_of_forking_thread = suspend_scope();
@@ -70,7 +71,6 @@ void after_fork_in_child() {
       core.disown_after_fork();
       show_arena(core);
     }
-    core.refuse_after_fork();
   });
   unlock_all();
 }
