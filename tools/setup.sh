@@ -165,7 +165,7 @@ build() { # build PRESET [TARGET...]
   cmake --build "build/$preset" ${1:+--target "$@"} 2>&1 | follow "$log" || {
     # Without the steps, and without the stack of a compiler that crashed.
     sed -E '/^\[[0-9]+\/[0-9]+\] |^ *#[0-9]+ |^[0-9]+\.\s|^Stack dump|^PLEASE submit/d' "$log" | awk 'NR <= 200'
-    die "building the $preset preset failed: $(grep -m1 -iE 'error:|undefined reference|no space left|(^|: )killed' "$log" ||
+    die "building the $preset preset failed: $(grep -v '^collect2: ' "$log" | grep -m1 -iE "error: |undefined reference|cannot find -l|no space left|(^|: )killed" ||
       tail -1 "$log") ($PWD/$log)"
   }
 }

@@ -173,8 +173,9 @@ void unmap_generation(const ArenaMapping& mapping, std::size_t first) {
 
 Expected<void> populate(std::uintptr_t begin, std::size_t size, const std::string& who) {
   if (madvise(reinterpret_cast<void*>(begin), size, MADV_POPULATE_READ) == 0) return {};
-  return system_error(
-      who + ": its pages cannot be read (EFAULT: is the file system of its image full?)", errno);
+  const int error = errno;
+  const std::string hint = error == EFAULT ? " (is the file system of its image full?)" : "";
+  return system_error(who + ": its pages cannot be read" + hint + ": madvise(2)", error);
 }
 
 Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& runs, bool huge_pages,

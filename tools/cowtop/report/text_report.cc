@@ -174,7 +174,7 @@ std::string advice_lines(const std::vector<Advice>& advice) {
 // What was copied, why, of which objects, by which code, and what to do.
 std::string cause_lines(const cow::Measurement& measurement, const Summary& summary,
                         std::size_t most_places) {
-  const std::string advice = advice_lines(advise(measurement, summary));
+  std::string advice = advice_lines(advise(measurement, summary));
   if (summary.is_little) return advice;
   return parent_lines(summary) +
          share_lines("WHAT", summary.mappings, kMostMappings,
