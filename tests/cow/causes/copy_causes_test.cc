@@ -212,12 +212,15 @@ TEST(Pattern, ACollectorIsToldByNameOrByTheWalkOfAnInterpretersList) {
   walk.store.walks_list = false;
   EXPECT_EQ(name_of(walk), "unknown");
   walk.programs_data = kSamples;
+  EXPECT_EQ(name_of(walk), "unknown") << "it may be the collector's";
+  walk.functions = {"rb_ary_store"};
   EXPECT_EQ(name_of(walk), "own writes");
 }
 
 TEST(Pattern, AnAllocatorIsToldByName) {
   for (const char* name : {"malloc", "free", "_int_free", "operator delete(void*)", "PyObject_Free",
-                           "AllocSetAlloc", "je_free", "unlink_chunk.constprop.0"}) {
+                           "AllocSetAlloc", "je_free", "unlink_chunk.constprop.0",
+                           "rb_wb_protected_newobj_of", "rb_transient_heap_alloc"}) {
     EXPECT_EQ(name_in({name}), "allocator free list") << name;
   }
   EXPECT_EQ(name_in({"fill_buffer", "malloc"}), "own writes") << "only innermost";
