@@ -135,6 +135,9 @@ TEST(VerdictTest, AChildThatOnlyRanAProgramIsNoRowOfWhatIsNotHeldToARatio) {
   expect(verdict(some, ratio(0.006)), {});
   some.processes[2].shared_at_fork_bytes.reset();  // posix_spawn
   expect(verdict(some, ratio(0.006)), {});
+  some.processes[2].execs = 0;  // of no such program
+  some.processes[2].shares_memory = true;
+  expect(verdict(some, ratio(0.006)), {});
   ran(some.processes[1]);
   expect(verdict(some, ratio(0.006)), {}, {}, {"max_ratio: it only ran a program"});
 }

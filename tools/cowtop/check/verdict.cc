@@ -67,7 +67,8 @@ Used copied_of_shared(const ProcessCopies& process) {
   // An exec ends the sharing: later copies are of the new program.
   const auto pages = process.copied_shared_pages();
   const std::uint64_t shared = process.shared_at_fork_bytes.value_or(0);
-  if (process.execs > 0 && (!pages || shared < kLeastShared)) return not_known(kOnlyRan);
+  const bool runs = process.execs > 0 || process.shares_memory;  // or could not run it
+  if (runs && (!pages || shared < kLeastShared)) return not_known(kOnlyRan);
   if (!process.shared_at_fork_bytes) return not_known("what it shared at its fork is not known");
   // Small processes, such as a shell's children, copy half of it for stacks and libraries.
   if (shared < kLeastShared) return not_known("it shared less than 1 MiB at its fork");
