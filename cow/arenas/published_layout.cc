@@ -67,16 +67,22 @@ class Reader {
     return std::move(*result);
   }
 
-  Expected<std::vector<SentObjects>> sent_objects() const {
-    std::vector<SentObjects> result;
+  // Of this process or, without a count, of one that forked it.
+  Expected<std::vector<layout::Transfer>> transfers() const {
     TRY(const auto header, read_header());
     TRY_VOID(check(header));
-    if (header.minor < 1 || header.transfers.count == 0) return result;
+    if (header.minor < 1 || header.transfers.count == 0) return std::vector<layout::Transfer>();
     TRY_VOID(check(header, header.transfers, kLimits<layout::Transfer>, "transfers"));
-    const std::uint64_t lane =
-        std::uint64_t{header.transfers.count} * sizeof(layout::TransferCount);
+    return entries<layout::Transfer>(header.transfers);
+  }
+
+  Expected<std::vector<SentObjects>> sent_objects() const {
+    std::vector<SentObjects> result;
+    TRY(const auto rows, transfers());
+    if (rows.empty()) return result;
+    TRY(const auto header, read_header());
+    const std::uint64_t lane = rows.size() * sizeof(layout::TransferCount);
     TRY_VOID(check(header, header.transfer_lanes, {lane, 1U << 20U, 1024}, "counts"));
-    TRY(const auto rows, entries<layout::Transfer>(header.transfers));
     TRY(const auto sums, sums_of_lanes(header.transfer_lanes, rows.size()));
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (sums[i].messages == 0) continue;
@@ -203,6 +209,14 @@ class Reader {
   const Mapping& mapping_;
 };
 
+Mapping usual_mapping() {
+  constexpr std::uint64_t kMost = 1ULL << 30U;  // arenas begin there
+  Mapping usual;
+  usual.begin = layout::kUsualPlace;
+  usual.end = usual.begin + kMost;
+  return usual;
+}
+
 }  // namespace
 
 Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid,
@@ -225,12 +239,18 @@ Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_
 }
 
 Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid) {
-  constexpr std::uint64_t kMost = 1ULL << 30U;  // arenas begin there
-  Mapping usual;
-  usual.begin = layout::kUsualPlace;
-  usual.end = usual.begin + kMost;
+  const Mapping usual = usual_mapping();
   TRY(const auto reader, Reader::open_at(proc, pid, usual));
   return reader.sent_objects();
+}
+
+bool inherited_freeze(const ProcFiles& proc, pid_t pid) {
+  const Mapping usual = usual_mapping();
+  const auto reader = Reader::open_at(proc, pid, usual);
+  const auto rows = reader ? reader->transfers() : tl::make_unexpected(reader.error());
+  return rows && std::any_of(rows->begin(), rows->end(), [](const layout::Transfer& row) {
+           return text(row.origin) == "freeze";
+         });
 }
 
 }  // namespace cowshed::cow

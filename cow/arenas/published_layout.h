@@ -38,5 +38,8 @@ Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_
                                                      const std::vector<Mapping>& mappings);
 // The same where layouts usually lie, in a few microseconds, because it reads no mappings.
 Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid);
+// Whether a parent of the process called cowshed.freeze() before it forked: the process has the
+// parent's row, without its count.
+bool inherited_freeze(const ProcFiles& proc, pid_t pid);
 
 }  // namespace cowshed::cow

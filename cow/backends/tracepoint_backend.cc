@@ -78,6 +78,11 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
     copies.parent_copied_pages = counts.parent_copied_pages;
 }
 
+// Counts only grow.  What an ended parent froze has none.
+void set_sent(ProcessCopies& copies, std::vector<SentObjects>& sent) {
+  if (!sent.empty() || !copies.transfers) copies.transfers = std::move(sent);
+}
+
 bool is_gone(const ProcessCopies& process) {
   return process.pid != 0 && ::kill(process.pid, 0) != 0 && errno == ESRCH;
 }
@@ -301,6 +306,10 @@ void TracepointBackend::inherit(Process& child, const ProcessCounts& counts) {
   } else if (counts.alive) {
     read_arenas(child);
   }
+  // What an ended parent froze is not counted any more.
+  const bool is_orphan = parent == nullptr || !parent->copies.alive;
+  if (is_orphan && counts.alive && counts.execs == 0 && inherited_freeze(proc_, counts.pid))
+    child.copies.transfers = {{"freeze", "", "Python objects", "inherited", 0, 0, 0}};
   if (!counts.shared_at_fork_anon_bytes) return;
   // For arenas that the parent does not publish: what it has now, if it is still there.
   std::uint64_t arenas = counts.shared_at_fork_arena_bytes;
@@ -379,7 +388,7 @@ void TracepointBackend::read_sent(Process& process) {
   if (!process.copies.alive) return;
   auto sent = read_sent_objects(proc_, process.copies.pid);
   if (!sent) return;
-  process.copies.transfers = std::move(*sent);
+  set_sent(process.copies, *sent);
   process.live->sends = true;
 }
 
@@ -457,8 +466,7 @@ void TracepointBackend::scan(ProcessCopies& copies) {
     if (!pages && pages.error().code == ErrorCode::permission_denied) copies.unreadable = true;
   }
   if (!mappings) return;
-  if (auto sent = read_sent_objects(proc_, copies.pid, *mappings))
-    copies.transfers = std::move(*sent);
+  if (auto sent = read_sent_objects(proc_, copies.pid, *mappings)) set_sent(copies, *sent);
   if (memory) {
     copies.memory = memory;
     copies.unreadable = false;

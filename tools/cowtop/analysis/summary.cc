@@ -480,7 +480,9 @@ void add_frozen(const cow::ProcessCopies& process, bool has_forked, Summary& sum
     if (each.origin != "freeze") continue;
     summary.frozen_objects += each.objects;
     summary.frozen_bytes += each.bytes;
-    summary.is_frozen_before_forks = summary.is_frozen_before_forks || has_forked;
+    // One without a count is of a process that has ended.
+    summary.is_frozen_before_forks =
+        summary.is_frozen_before_forks || has_forked || each.objects == 0;
   }
 }
 
