@@ -158,7 +158,8 @@ Expected<ArenaMapping> map_generation(const std::string& name, std::uintptr_t be
       replace(begin + first, size - first, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, first);
   if (mapped && madvise(reinterpret_cast<void*>(begin + first), size - first, MADV_DONTFORK) == 0)
     return mapping;
-  auto error = system_error("arena '" + name + "': mapping a new generation", errno);
+  const std::string call = mapped ? "madvise(MADV_DONTFORK)" : "mmap";
+  auto error = system_error("arena '" + name + "': " + call + " for a new generation", errno);
   unmap_generation(mapping, first);
   return error;
 }
@@ -222,21 +223,21 @@ Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
   };
   if (used > first &&
       !replace(mapping.begin + first, used - first, protection, MAP_PRIVATE, mapping.fd, first)) {
-    return undo(system_error(who + ": mapping it privately", errno));
+    return undo(system_error(who + ": mmap of it, private", errno));
   }
   if (used < mapping.size && !replace(mapping.begin + used, mapping.size - used, PROT_NONE,
                                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
-    return undo(system_error(who + ": closing the unused rest", errno));
+    return undo(system_error(who + ": mmap over the unused rest", errno));
   }
   if (ftruncate(mapping.fd, static_cast<off_t>(used)) != 0)
-    return undo(system_error(who + ": cutting off the unused rest", errno));
+    return undo(system_error(who + ": ftruncate of the unused rest", errno));
   cut = true;
   if (!seal(mapping.fd)) {
     const int error = errno;
     const char* why = error == EBUSY
                           ? ": cannot be sealed while somebody else maps it for writing or has I/O "
                             "on it; end that, then freeze() again"
-                          : ": sealing";
+                          : ": fcntl(F_ADD_SEALS)";
     return undo(system_error(who + why, error));
   }
   return {};

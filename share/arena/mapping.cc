@@ -75,7 +75,7 @@ tl::unexpected<Error> refusal(std::uintptr_t begin, std::uintptr_t end, int erro
                                                     hex(taken->begin) + "-" + hex(taken->end) +
                                                     "; " + advice);
   }
-  return system_error(where + " cannot be mapped", error);
+  return system_error(where + " cannot be mapped by mmap", error);
 }
 
 Expected<std::uintptr_t> map_anywhere(int fd, std::size_t size, const std::string& who) {
@@ -146,7 +146,7 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
                        "choose another .address"));
   }
   if (madvise(reinterpret_cast<void*>(place), size, MADV_DONTFORK) != 0) {
-    auto error = system_error(who + ": MADV_DONTFORK", errno);
+    auto error = system_error(who + ": madvise(MADV_DONTFORK)", errno);
     unmap_arena(place, size);
     return error;
   }

@@ -29,10 +29,10 @@ Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first,
   const std::size_t bytes = count * (kWordsPerRange * sizeof *pages_ + sizeof *ranges_);
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return system_error("arena '" + name + "': mapping its records", errno);
+  if (memory == MAP_FAILED) return system_error("arena '" + name + "': mmap of its records", errno);
   MappedMemory records(memory, {bytes});
   if (madvise(memory, bytes, MADV_DONTFORK) != 0)
-    return system_error("arena '" + name + "': MADV_DONTFORK", errno);
+    return system_error("arena '" + name + "': madvise(MADV_DONTFORK)", errno);
   records_ = std::move(records);
   // Zeros are valid atomics, and writing to all of them would take memory for all of the range.
   pages_ = static_cast<std::atomic<std::uint64_t>*>(memory);

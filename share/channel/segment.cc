@@ -45,7 +45,7 @@ tl::unexpected<Error> bad(const std::string& why) {
 
 Expected<Constants> read_constants(int file) {
   struct stat status{};
-  if (fstat(file, &status) != 0) return system_error("a channel's descriptor", errno);
+  if (fstat(file, &status) != 0) return system_error("fstat of a channel's descriptor", errno);
   if (!has_seals(file, kSeals)) {
     return make_error(ErrorCode::foreign_descriptor,
                       "descriptor " + std::to_string(file) +
@@ -127,7 +127,7 @@ Expected<FileDescriptor> make_file(const Constants& constants, const std::string
   if (!file) return system_error(who + ": memfd_create", errno);
   TRY_VOID(set_file_size(file.get(), Plan(constants).bytes, who));
   if (fcntl(file.get(), F_ADD_SEALS, kSeals | F_SEAL_SEAL) != 0)
-    return system_error(who + ": sealing its memory", errno);
+    return system_error(who + ": fcntl(F_ADD_SEALS)", errno);
   return file;
 }
 

@@ -133,7 +133,7 @@ Expected<void> map_arena(const Description& arena, Holder holder, const std::str
     if (mmap(reinterpret_cast<void*>(arena.begin + run.begin), run.end - run.begin, protection,
              MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd,
              static_cast<off_t>(payload + run.begin)) == MAP_FAILED) {
-      auto error = system_error(who + " cannot be mapped", errno);
+      auto error = system_error(who + " cannot be mapped by mmap", errno);
       unmap_arena(arena.begin, arena.capacity);
       return error;
     }

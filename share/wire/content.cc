@@ -61,7 +61,7 @@ void Content::spill(const void* data, std::size_t size) {
   if (const auto sized = set_file_size(file_.get(), file_bytes_ + size, kName); !sized)
     throw std::runtime_error(sized.error().message);
   if (const int error = write_all(file_.get(), data, size, file_bytes_))
-    throw std::system_error(error, std::generic_category(), "memory for a message");
+    throw std::system_error(error, std::generic_category(), "write of a message to its memfd");
   file_bytes_ += size;
 }
 

@@ -183,7 +183,7 @@ Expected<Child> request_worker(const Launch& launch, int rank) {
   worker.exit.rank = rank;
   // Keeps a descriptor number free for the worker's pidfd, without which nobody could end it.
   worker.spare = FileDescriptor(fcntl(sockets.first.get(), F_DUPFD_CLOEXEC, 0));
-  if (!worker.spare) return system_error("a worker's pidfd", errno);
+  if (!worker.spare) return system_error("fcntl(F_DUPFD_CLOEXEC) for a worker's pidfd", errno);
   worker.socket = std::move(sockets.first);
   TRY_VOID(launch.server->request(launch, rank, sockets.second.get()));
   return worker;
