@@ -517,6 +517,17 @@ TEST(TextReport, SubshellsAreOutOfTheRowOfWorkers) {
                             HasSubstr("    2 x R "), HasSubstr("    R   ")));
 }
 
+TEST(TextReport, SubshellsFromBeforeAnExecAreNoForksOfTheProgram) {
+  cow::ProcessCopies root = root_of("python3", 20);
+  root.execs = 2;
+  root.memory = {0, 90ULL << 20U, 0};
+  cow::ProcessCopies ran = child_of(1, 3, "true", 90, 1);
+  ran.execs = 1;
+  ran.copied_pages_before_exec = 0;
+  EXPECT_THAT(report_of({root, child_of(1, 2, "bash", 0, 0), ran}),
+              StartsWith("python3 copied 20.0 MiB. "));
+}
+
 TEST(TextReport, LittleByEachIsSaidToBeLittle) {
   std::vector<cow::ProcessCopies> processes = {root_of("postgres")};
   for (int i = 0; i < 20; ++i) {

@@ -125,7 +125,7 @@ FailurePlace place_of_failure(const cow::ProcessCopies& process) {
   if (frames.empty()) return {"??", ""};
   const cow::Frame* inner = &frames.back();
   for (const cow::Frame& frame : frames) {
-    if (frame.file.empty()) continue;
+    if (frame.file.empty() || frame.line == 0) continue;
     inner = &frame;
     break;
   }
@@ -179,13 +179,23 @@ struct Forks {
   bool is_only = false;
 };
 
+// A subshell of a script, say, which then executed a program that is much larger.
+bool is_of_former_program(const cow::ProcessCopies& child, const cow::ProcessCopies& parent) {
+  constexpr std::uint64_t kPart = 10;
+  if (parent.execs < 2 || !parent.memory) return false;
+  const std::uint64_t shared = shared_by(child).value_or(0) / child.processes;
+  const std::uint64_t all = parent.memory->shared_bytes + parent.memory->private_bytes;
+  return shared < kLittle && shared < all / kPart;
+}
+
 std::vector<Forks> forks_of(const cow::Measurement& measurement) {
   const std::vector<cow::ProcessCopies>& processes = measurement.processes;
   std::vector<Forks> forks(processes.size());
   const auto parents = cow::parents(processes);
   for (std::size_t i = 0; i < processes.size(); ++i) {  // in order of start
     const cow::ProcessCopies& child = processes[i];
-    if (!is_sharer(child) || parents[i] == i) continue;
+    if (!is_sharer(child) || parents[i] == i || is_of_former_program(child, processes[parents[i]]))
+      continue;
     Forks& parent = forks[parents[i]];
     parent.count += child.processes;
     // A row that is the sum of several stands for its mean.
