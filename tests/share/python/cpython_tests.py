@@ -56,7 +56,7 @@ def run_numpy(names, prepare):
     folder = os.path.dirname(numpy.__file__)
     with tempfile.TemporaryDirectory() as results:
         file = os.path.join(results, "results.xml")
-        pytest.main(["-q", "-p", "no:cacheprovider", "-W", "ignore", "--no-header",
+        pytest.main(["-q", "-p", "no:cacheprovider", "-W", "ignore", "--no-header", f"--rootdir={folder}",
                      f"--junitxml={file}", *(names or [f"{folder}/{part}" for part in ("_core", "lib", "ma", "linalg")])],
                     plugins=[Freezes()])
         cases = list(xml.etree.ElementTree.parse(file).iter("testcase"))
