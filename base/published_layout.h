@@ -32,8 +32,8 @@
 namespace cowshed::layout {
 
 inline constexpr char kMemfdName[] = "cowshed-layout";
-// Where it lies, unless that address was taken.  Arenas begin 1 GiB after it, so that both share
-// upper page tables, of which every process has its own.
+// Where it lies, unless that address was taken.  Arenas begin 1 GiB after it: both then share upper
+// page tables, which each process has for itself.
 inline constexpr std::uint64_t kUsualPlace = 0x200000000000;
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 's', 'h', 'e', 'd', '\0'};
 inline constexpr std::uint16_t kMajor = 1;
