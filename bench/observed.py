@@ -75,7 +75,7 @@ def report_in(said):
 
 
 def copies_in(report):
-    return sum(process["copied_pages"] for process in report["processes"])
+    return sum(process["all_copied_pages"] for process in report["processes"])
 
 
 @contextlib.contextmanager

@@ -166,7 +166,8 @@ struct ProcessCopies {
   bool unreadable = false;
 
   std::uint64_t execs = 0;
-  // The part of copied_pages before the first exec.  The sampled backend counts those that it saw.
+  // The part of all_copied_pages() before the first exec.  The sampled backend counts those that it
+  // saw.
   std::optional<std::uint64_t> copied_pages_before_exec;
   // Pages that the parent copied from the fork (or the begin of the measurement) until this process
   // ended or executed a program: those that it would not have copied without it, if it was the only
@@ -186,31 +187,10 @@ struct ProcessCopies {
   std::optional<std::vector<CopyPattern>> patterns;
 
   ProcessId id() const { return {pid, start_ns}; }
-  std::optional<std::uint64_t> copied_pages() const {
+  // Every copy.  fork_copies.h says which of them a fork caused.
+  std::optional<std::uint64_t> all_copied_pages() const {
     if (!copied_anon_pages || !copied_file_pages) return std::nullopt;
     return *copied_anon_pages + *copied_file_pages;
-  }
-  std::optional<std::uint64_t> copied_bytes() const {
-    const auto pages = copied_pages();
-    if (!pages) return std::nullopt;
-    return *pages * kPageSize;
-  }
-  // Those of memory that a fork shares, before an exec: not the first writes to private pages of
-  // files other than frozen arenas.  (Before an exec, such writes may be among them.)
-  std::optional<std::uint64_t> copied_shared_pages() const {
-    const auto all = execs == 0 ? copied_pages() : copied_pages_before_exec;
-    if (!all || !copied_anon_pages) return std::nullopt;
-    std::uint64_t pages = *copied_anon_pages + copied_shared_file_pages.value_or(0);
-    for (const ArenaCopies& arena : arenas) pages += arena.copied_pages;
-    return std::min(pages, *all);
-  }
-  // Copied shared memory divided by memory shared at the fork, at most 1: a page that a further
-  // fork shares again is copied again.  nullopt if either is unknown or nothing was shared.
-  std::optional<double> copied_ratio() const {
-    const auto pages = copied_shared_pages();
-    if (!pages || shared_at_fork_bytes.value_or(0) == 0) return std::nullopt;
-    const std::uint64_t copied = std::min(*pages * kPageSize, *shared_at_fork_bytes);
-    return static_cast<double>(copied) / static_cast<double>(*shared_at_fork_bytes);
   }
   bool operator==(const ProcessCopies&) const = default;
 };

@@ -93,7 +93,7 @@ struct PagemapBackend::Process : std::enable_shared_from_this<PagemapBackend::Pr
     earlier_anon += std::exchange(most_anon, 0);
     earlier_file += std::exchange(most_file, 0);
     inherited = nullptr;
-    if (copies.execs++ == 0) copies.copied_pages_before_exec = copies.copied_pages();
+    if (copies.execs++ == 0) copies.copied_pages_before_exec = copies.all_copied_pages();
     copies.shares_memory = false;
   }
 };

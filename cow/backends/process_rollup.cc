@@ -27,7 +27,7 @@ struct Row {
 };
 
 std::uint64_t copied_pages(const ProcessCopies& process) {
-  return process.copied_pages().value_or(0);
+  return process.all_copied_pages().value_or(0);
 }
 
 // Those that stay: what may not be merged, and the `most` of the others that copied most.
@@ -58,7 +58,7 @@ std::vector<std::optional<Row>> rows_of(const std::vector<ProcessCopies>& proces
     if (parent[i] != i) above[i] = stays[parent[i]] ? parent[i] : above[parent[i]];
     if (stays[i]) continue;
     rows[i] = {above[i], processes[i].role, processes[i].comm, processes[i].execs > 0,
-               processes[i].copied_pages().has_value()};
+               processes[i].all_copied_pages().has_value()};
   }
   return rows;
 }

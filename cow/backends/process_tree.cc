@@ -22,20 +22,4 @@ std::vector<std::size_t> parents(const std::vector<ProcessCopies>& processes) {
   return result;
 }
 
-std::vector<Subtree> subtrees(const std::vector<ProcessCopies>& processes) {
-  const std::vector<std::size_t> above_each = parents(processes);
-  std::vector<Subtree> result(processes.size());
-  for (std::size_t i = 0; i < processes.size(); ++i)
-    result[i] = {processes[i].processes, processes[i].copied_pages()};
-  // Children come after their parents.
-  for (std::size_t i = processes.size(); i-- > 0;) {
-    if (above_each[i] == i) continue;
-    Subtree& above = result[above_each[i]];
-    above.processes += result[i].processes;
-    if (!result[i].copied_pages) continue;
-    above.copied_pages = above.copied_pages.value_or(0) + *result[i].copied_pages;
-  }
-  return result;
-}
-
 }  // namespace cowshed::cow

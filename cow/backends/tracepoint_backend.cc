@@ -236,7 +236,8 @@ Expected<void> TracepointBackend::sample() {
   for (const auto& [id, process] : processes_) {
     const ProcessCopies& copies = process.copies;
     if (!copies.shares_memory) {
-      tree.push_back({id, copies.pid, copies.alive, copies.copied_pages().value_or(0) * kPageSize,
+      tree.push_back({id, copies.pid, copies.alive,
+                      copies.all_copied_pages().value_or(0) * kPageSize,
                       copies.zero_filled_pages.value_or(0) * kPageSize});
     }
   }
@@ -495,7 +496,7 @@ Measurement TracepointBackend::measurement(const CodeOf& code) const {
   ProfileBuilder::Copies pages;
   if (profiler_)
     for (const auto& [id, process] : processes_)
-      pages[id] = process.copies.copied_pages().value_or(0);
+      pages[id] = process.copies.all_copied_pages().value_or(0);
   if (profiler_ && code.is_all()) result.sampled = profiler_->of_all(pages);
   result.processes.reserve(processes_.size());
   for (const auto& [id, process] : processes_) {

@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 #include <string_view>
 
-#include <cowshed/cow/causes/cause_names.h>
+#include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/causes/copy_causes.h>
 #include <cowshed/cow/causes/interpreters.h>
 
@@ -294,15 +294,15 @@ std::string_view rest_of(const StoreSite& site) {
 }
 
 std::string_view name_of(const StoreSite& site, const ReleaseSites& release_sites) {
-  if (site.system_call) return "system call";
-  if (is_stack(site)) return "stack";
+  if (site.system_call) return kSystemCall;
+  if (is_stack(site)) return kStack;
   if (!site.object_cause.empty())
     return is_named_collector(site) ? kGarbageCollector : site.object_cause;
   if (is_control_block_count(site, release_sites)) return kReferenceCount;
   if (site.store.kind == StoreKind::unknown) return kUnknown;
-  if (is_relocation(site)) return "relocation";
-  if (is_bulk(site, StoreKind::copy, is_copy)) return "bulk copy";
-  if (is_bulk(site, StoreKind::fill, is_fill)) return "bulk fill";
+  if (is_relocation(site)) return kRelocation;
+  if (is_bulk(site, StoreKind::copy, is_copy)) return kBulkCopy;
+  if (is_bulk(site, StoreKind::fill, is_fill)) return kBulkFill;
   if (is_garbage_collector(site)) return kGarbageCollector;
   if (is_free_list(site)) return kFreeList;
   if (is_named_count(site)) return kReferenceCount;
@@ -311,7 +311,7 @@ std::string_view name_of(const StoreSite& site, const ReleaseSites& release_site
       (site.store.releases || release_sites(site.module, *field) >= kLeastReleaseSites)) {
     return kReferenceCount;
   }
-  if (is_lock_or_flag(site)) return "lock or flag word";
+  if (is_lock_or_flag(site)) return kLockOrFlag;
   return rest_of(site);
 }
 

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <array>
 
-#include <cowshed/cow/causes/cause_names.h>
+#include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/causes/object_cause.h>
 
 namespace cowshed::cow {

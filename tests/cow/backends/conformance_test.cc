@@ -1,5 +1,5 @@
+#include <cowshed/cow/fork_copies.h>
 #include <cowshed/cow/open_backend.h>
-#include <cowshed/cow/process_tree.h>
 #include <cowshed/tests/cow/backends/measure_command.h>
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/subjects/copiers.h>
@@ -189,7 +189,7 @@ class Conformance : public ::testing::TestWithParam<std::tuple<BackendChoice, Ca
   // The sums of two workers, that copied 1000 pages each, and of two children of each.
   static std::string wrong_sums(const Measurement& measured) {
     const auto& processes = measured.processes;
-    const auto trees = subtrees(processes);
+    const auto trees = subtrees(measured);
     std::string text;
     for (std::size_t i = 0; i < processes.size(); ++i) {
       const bool is_worker = i > 0 && processes[i].ppid == processes[0].pid;
@@ -393,7 +393,7 @@ TEST_P(EachBackend, ManyThatEndedBecomeFewAndTheirSumsStay) {
     std::map<std::string, std::uint64_t> result;
     for (const ProcessCopies& process : measurement.processes) {
       result["processes"] += process.processes;
-      result["copied"] += process.copied_pages().value_or(0);
+      result["copied"] += process.all_copied_pages().value_or(0);
       result["shared"] += process.shared_at_fork_bytes.value_or(0);
       result["zero"] += process.zero_filled_pages.value_or(0);
       result["other"] += process.other_faults.value_or(0);

@@ -149,7 +149,7 @@ TEST_F(PagemapBackendPrivilege, AChildThatIsNotDumpableHasALineAndNoFigures) {
     std::string result;
     for (const ProcessCopies& process : measured.processes) {
       result += process.pid == child.pid() ? "child " : "parent ";
-      result += process.memory || process.copied_pages() ? "figures " : "none ";
+      result += process.memory || process.all_copied_pages() ? "figures " : "none ";
       result += process.not_measured.value_or("") + ";";
     }
     return result;

@@ -1,5 +1,5 @@
 #include <cowshed/cow/backends/process_rollup.h>
-#include <cowshed/cow/process_tree.h>
+#include <cowshed/cow/fork_copies.h>
 #include <cowshed/tests/support/test.h>
 
 namespace cowshed::cow {
@@ -52,7 +52,7 @@ std::vector<ProcessCopies> merged(const std::vector<ProcessCopies>& processes, s
 
 std::uint64_t pages_of(const std::vector<ProcessCopies>& processes) {
   std::uint64_t sum = 0;
-  for (const ProcessCopies& each : processes) sum += each.copied_pages().value_or(0);
+  for (const ProcessCopies& each : processes) sum += each.all_copied_pages().value_or(0);
   return sum;
 }
 
@@ -101,6 +101,12 @@ TEST(EndedProcesses, WhatTheyDifferInIsNotKnown) {
   EXPECT_EQ(sum.comm, "a");
 }
 
+std::vector<Subtree> subtrees_of(const std::vector<ProcessCopies>& processes) {
+  Measurement measurement;
+  measurement.processes = processes;
+  return subtrees(measurement);
+}
+
 TEST(EndedProcesses, AreAddedUpBelowWhoStays) {
   // Of two shells that run, and of one below the second that has ended like its children.
   std::vector<ProcessCopies> processes = {root(), running(process(2, 1, "sh", 0)),
@@ -108,9 +114,9 @@ TEST(EndedProcesses, AreAddedUpBelowWhoStays) {
                                           process(4, 3, "make", 0)};
   for (pid_t pid = 10; pid < 40; ++pid)
     processes.push_back(process(pid, 2 + pid % 3, pid % 2 == 0 ? "cc" : "as", 5));
-  const auto before = subtrees(processes);
+  const auto before = subtrees_of(processes);
   const auto result = merged(processes, 20);
-  const auto after = subtrees(result);
+  const auto after = subtrees_of(result);
   ASSERT_EQ(result[1].pid, 2);
   ASSERT_EQ(result[2].pid, 3);
   for (const std::size_t shell : {std::size_t{1}, std::size_t{2}}) {
@@ -136,8 +142,8 @@ TEST(EndedProcesses, AreBoundedWhateverTheyAreCalled) {
   }
   EXPECT_EQ(pages_of(processes), pages);
   EXPECT_EQ(count_of(processes), count);
-  EXPECT_EQ(subtrees(processes)[0].copied_pages, pages);
-  EXPECT_EQ(subtrees(processes)[0].processes, count);
+  EXPECT_EQ(subtrees_of(processes)[0].copied_pages, pages);
+  EXPECT_EQ(subtrees_of(processes)[0].processes, count);
 }
 
 }  // namespace

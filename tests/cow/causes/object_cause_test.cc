@@ -1,4 +1,4 @@
-#include <cowshed/cow/causes/cause_names.h>
+#include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/causes/object_cause.h>
 #include <cowshed/tests/support/test.h>
 

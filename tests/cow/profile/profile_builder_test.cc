@@ -55,7 +55,7 @@ void expect_share(const CodeSite& site, std::uint64_t samples, double share) {
 template <class T>
 void expect_estimate(const T& of, const ProcessCopies& process) {
   EXPECT_EQ(of.estimated_copies,
-            std::llround(static_cast<double>(of.samples * *process.copied_pages()) /
+            std::llround(static_cast<double>(of.samples * *process.all_copied_pages()) /
                          static_cast<double>(process.sampled->samples)));
 }
 
@@ -76,7 +76,7 @@ TEST_P(CodeSitesOf, SharesLinesAndInlinedFrames) {
   expect_estimate(often, measured.processes[1]);
   std::uint64_t copies = 0;
   for (const FoldedStack& stack : child.stacks) copies += stack.estimated_copies;
-  EXPECT_EQ(copies, measured.processes[1].copied_pages()) << "of all stacks";
+  EXPECT_EQ(copies, measured.processes[1].all_copied_pages()) << "of all stacks";
   EXPECT_EQ(&child.sites[0], &often) << "most first";
 
   EXPECT_THAT(often.frames, SizeIs(1));
@@ -187,7 +187,7 @@ TEST_P(CodeSitesOf, LostSamplesAreCountedAndTheCountsStayExact) {
   for (const MappingCopies& mapping : measured.processes[1].sampled->mappings)
     estimated += mapping.estimated_copies;
   EXPECT_NEAR(static_cast<double>(estimated),
-              static_cast<double>(measured.processes[1].copied_pages().value_or(0)), 5);
+              static_cast<double>(measured.processes[1].all_copied_pages().value_or(0)), 5);
   EXPECT_NEAR(static_cast<double>(measured.processes[1].copied_anon_pages.value_or(0)), 20'000, 20);
 }
 
@@ -359,7 +359,7 @@ TEST(ProfileBuilder, MeasuringCopiesNothing) {
   EXPECT_GE(measured.sampled->samples, kCopied);
   EXPECT_LE(measured.sampled->samples, kCopied + 40);
   EXPECT_LE(before, (kCopied + 100) * kPageSize);
-  EXPECT_EQ(measured.processes[0].copied_pages(), measured.sampled->samples);
+  EXPECT_EQ(measured.processes[0].all_copied_pages(), measured.sampled->samples);
   parent.say();
   EXPECT_EQ(parent.wait(), 0);
   ::munmap(mapped, kPages * kPageSize);

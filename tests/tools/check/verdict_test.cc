@@ -105,25 +105,24 @@ TEST(VerdictTest, CopiesOfEachChildAndOfAllWithTheRoot) {
          {"child 11 (worker): limited to 67108864 B, used 67112960 B"});
 }
 
-TEST(VerdictTest, RatioOfWhatWasSharedUpToAnExec) {
+TEST(VerdictTest, RatioOfWhatWasShared) {
   expect(verdict(measured(), ratio(0.006)), {});
   expect(verdict(measured(), ratio(0.005)),
          {"child 12 (worker): limited to 0.5% (20.0 KiB) of the 3.9 MiB shared at its fork, used "
           "0.6% (24.0 KiB)"});
   expect(verdict(measured(), tree(ratio(0.005))), {});  // 10 of 2000
   expect(verdict(measured(), tree(ratio(0.0049))), {"tree: limited to 0.5%"});
-  const auto again = [](auto& all) { all[1].copied_anon_pages = 9940; };
-  expect(verdict(with(measured(), again), ratio(1)), {});
+  const auto again = [](auto& all) { all[1].copied_anon_pages = 1500; };  // of 1000
+  expect(verdict(with(measured(), again), ratio(1)), {"child 11 (worker): limited to 100.0%"});
   const auto files = [](auto& all) { all[2].copied_file_pages = 900; };
   expect(verdict(with(measured(), files), ratio(0.006)), {});
   const auto little = [](auto& all) { all[1].shared_at_fork_bytes = (1 << 20) - 1; };
   expect(verdict(with(measured(), little), ratio(0)), {"child 12 "},
          {"not held to max_ratio: child 11 (worker): it shared less than 1 MiB at its fork"});
   auto executed = with(measured(), [](auto& all) { all[2].execs = 1; });
-  executed.processes[2].copied_pages_before_exec = 4;
-  expect(verdict(executed, ratio(0.005)), {});
   executed.processes[2].copied_pages_before_exec = 6;
-  expect(verdict(executed, ratio(0.005)), {"child 12 "});
+  expect(verdict(executed, ratio(0.005)), {});
+  expect(verdict(executed, copied(5)), {"child 12 "});
 }
 
 TEST(VerdictTest, AChildThatOnlyRanAProgramIsNoRowOfWhatIsNotHeldToARatio) {

@@ -117,8 +117,8 @@ class HtmlTest(unittest.TestCase):
 
     def check_sums(self, kind):
         processes = self.json_report(kind)["processes"]
-        copied = [process["copied_pages"] for process in processes
-                  if process["copied_pages"] is not None]
+        copied = [process["all_copied_pages"] for process in processes
+                  if process["all_copied_pages"] is not None]
         self.assertEqual(self.data("#flame")["pages"], str(sum(copied)))
         folded = run(COWTOP, "report", "--folded", self.recording(kind)).stdout.splitlines()
         self.assertEqual(sum(int(line.rsplit(" ", 1)[1]) for line in folded), sum(copied))
@@ -316,7 +316,7 @@ class ReportTest(HtmlTest):
         self.assertIn("the report is of the first", self.text(".banner"))
         report = json.loads(run(COWTOP, "report", "--json", cut, stderr=subprocess.DEVNULL).stdout)
         self.assertEqual(self.data("#flame")["pages"],
-                         str(sum(process["copied_pages"] for process in report["processes"])))
+                         str(sum(process["all_copied_pages"] for process in report["processes"])))
 
     def test_a_thousand_processes_and_a_million_samples(self):
         self.open_report("large")

@@ -167,10 +167,11 @@ TEST(LiveText, Utf8) {
 }
 
 TEST(LiveHistory, RatesAreOfTheLastTwoLooks) {
-  History history;
-  history.add(server_after(1));
+  Model model;
+  const History& history = model.history;
+  model.update(server_after(1));
   const cow::Measurement later = server_after(3);
-  history.add(later);
+  model.update(later);
   const cow::ProcessCopies& busy = later.processes[1];
   EXPECT_DOUBLE_EQ(history.copied_per_second(busy).value_or(-1), 4 * kMiB);
   EXPECT_THAT(history.curve(busy.id()), ElementsAre(0.96, 0.88));
@@ -180,34 +181,36 @@ TEST(LiveHistory, RatesAreOfTheLastTwoLooks) {
 }
 
 TEST(LiveHistory, WhatWasAddedUpHasNoRate) {
-  History history;
-  history.add(server_after(1));
+  Model model;
+  const History& history = model.history;
+  model.update(server_after(1));
   cow::Measurement measurement = server_after(2);
   measurement.processes[1].processes = 100;
   measurement.processes[1].copied_anon_pages = 100'000;
-  history.add(measurement);
+  model.update(measurement);
   EXPECT_FALSE(history.copied_per_second(measurement.processes[1]));
   EXPECT_TRUE(history.copied_per_second(measurement.processes[2]));
 }
 
 TEST(LiveHistory, IsNoLongerThanTheCurve) {
-  History history;
-  for (int second = 1; second <= 20; ++second) history.add(server_after(second));
+  Model model;
+  const History& history = model.history;
+  for (int second = 1; second <= 20; ++second) model.update(server_after(second));
   EXPECT_EQ(history.curve(server_after(20).processes[1].id()).size(), History::kPoints);
 }
 
 TEST(LiveHistory, AnExecEndsTheSharing) {
   cow::Measurement measurement = server_after(1);
   cow::ProcessCopies& worker = measurement.processes[1];
-  History history;
-  history.add(measurement);
-  EXPECT_TRUE(still_shared(worker));
+  Model model;
+  const History& history = model.history;
+  model.update(measurement);
+  EXPECT_TRUE(sort_value(Column::shared, worker, model));
   worker.execs = 1;
   measurement.taken_ns += 1;
-  history.add(measurement);
-  EXPECT_FALSE(still_shared(worker));
+  model.update(measurement);
+  EXPECT_FALSE(sort_value(Column::shared, worker, model));
   EXPECT_THAT(history.curve(worker.id()), IsEmpty()) << "of another program";
-  const Model model{measurement, history, {}};
   EXPECT_EQ(cell(Column::at_fork, worker, model), kUnknown);
   EXPECT_EQ(cell(Column::shared, worker, model), kUnknown);
 }

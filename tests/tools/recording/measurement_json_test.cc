@@ -56,9 +56,16 @@ TEST_F(JsonReport, ATerminalThatShowsItIsSafe) {
   EXPECT_EQ(reported_process()["comm"], comm);
 }
 
-TEST_F(JsonReport, NoMoreIsCopiedThanWasShared) {
-  process().copied_anon_pages = 994;
-  EXPECT_EQ(reported_process()["copied_ratio"], 1.0);
+TEST_F(JsonReport, TheRatioIsTheQuotientOfItsAmounts) {
+  process().copied_anon_pages = 16;  // some pages again, after further forks
+  process().copied_file_pages = 9;   // 2 of the arena, 7 that no fork shared
+  EXPECT_EQ(reported_process()["copied_pages"], 18);
+  EXPECT_EQ(reported_process()["all_copied_pages"], 25);
+  EXPECT_EQ(reported_process()["copied_ratio"], 1.8);
+  process().execs = 1;
+  process().copied_pages_before_exec = 3;
+  EXPECT_EQ(reported_process()["copied_pages"], 3);
+  EXPECT_TRUE(reported_process()["copied_ratio"].is_null());
 }
 
 TEST_F(JsonReport, UnknownIsNullAndNotZero) {

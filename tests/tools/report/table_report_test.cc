@@ -61,7 +61,7 @@ TEST(TableReport, AnExecEndsTheSharing) {
   process.copied_pages_before_exec = 3;
   EXPECT_THAT(table_of(process), HasSubstr("11228    worker          7.0         5.0     71.4%"));
   process.execs = 1;
-  EXPECT_THAT(table_of(process), HasSubstr("11228    worker            -         5.0  executed"));
+  EXPECT_THAT(table_of(process), HasSubstr("11228    worker            -         0.0  executed"));
 }
 
 TEST(TableReport, AStaleSampleOfMemorySaysSo) {

@@ -7,6 +7,7 @@
 #include <map>
 #include <string_view>
 
+#include <cowshed/cow/cause_names.h>
 #include <cowshed/tools/cowtop/analysis/advice.h>
 #include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/figures.h>
@@ -154,12 +155,12 @@ std::uint64_t copied_for_programs(const Summary& summary) {
 
 std::string remedy(const std::string& cause, Language language, const cow::Measurement& measurement,
                    const Summary& summary) {
-  if (cause == "relocation") {
+  if (cause == cow::kRelocation) {
     const std::vector<Remedy>& remedies = find_cause(cause)->remedies;
     return std::string(
         (relocates_for_dlopen(measurement) ? remedies.front() : remedies.back()).text);
   }
-  if (cause == "unknown") return "";  // see for_missing_names()
+  if (cause == cow::kUnknown) return "";  // see for_missing_names()
   const std::string_view text = remedy_for(cause, language);
   if (summary.is_frozen_before_forks && text.find("freeze() before the fork") != text.npos)
     return "call cowshed.freeze() once more, after the last data is loaded";
@@ -167,8 +168,8 @@ std::string remedy(const std::string& cause, Language language, const cow::Measu
 }
 
 bool is_of_own_code(std::string_view cause) {
-  constexpr std::array<std::string_view, 5> kOwn = {"own writes", "allocator free list",
-                                                    "lock or flag word", "bulk copy", "bulk fill"};
+  constexpr std::array<std::string_view, 5> kOwn = {
+      cow::kOwnWrites, cow::kFreeList, cow::kLockOrFlag, cow::kBulkCopy, cow::kBulkFill};
   return std::find(kOwn.begin(), kOwn.end(), cause) != kOwn.end();
 }
 
@@ -236,7 +237,7 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
     result.insert(result.begin() + (result.empty() ? 0 : 1), {std::move(text), 0});
   if (is_much(summary.exit_bytes, summary.copied_bytes + summary.exit_bytes) &&
       summary.exit_bytes >= summary.sharers * kLeastBytes)
-    result.push_back({std::string(remedy_for("program exit", language)), 0});
+    result.push_back({std::string(remedy_for(cow::kProgramExit, language)), 0});
   return result;
 }
 

@@ -73,6 +73,7 @@ PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summe
                          const CommandName& command) {
   const auto& processes = measurement.processes;
   const std::vector<std::size_t> parents = cow::parents(processes);
+  const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
   PagesByName pages;
   std::vector<Place> places(processes.size());  // below which the children of each are
   std::map<std::string, std::uint64_t> number;  // of siblings of one name
@@ -81,13 +82,13 @@ PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summe
     const Place above = parents[i] == i ? Place() : places[parents[i]];
     Place place = below(above, process, command);
     if (summed.contains(place.kind)) {
-      add(pages, place.name + "[all]", process.copied_pages());
+      add(pages, place.name + "[all]", copies[i].copied_pages);
       place = above;
     } else {
       const std::uint64_t ordinal = ++number[place.name];
       if (process.role == cow::Role::child || ordinal > 1)
         place.name += fmt::format("[{}]", ordinal);
-      add(pages, place.name, process.copied_pages());
+      add(pages, place.name, copies[i].copied_pages);
     }
     places[i] = for_children(place, above);
   }
@@ -209,10 +210,11 @@ std::vector<Change> changes(const std::optional<Sampled>& before,
 
 Pages total_of(const cow::Measurement& measurement, std::uint64_t& not_known) {
   Pages total;
-  for (const cow::ProcessCopies& process : measurement.processes) {
-    const auto pages = process.copied_pages();
+  const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    const Pages pages = copies[i].copied_pages;
     if (pages) total = total.value_or(0) + *pages;
-    if (!pages) not_known += process.processes;
+    if (!pages) not_known += measurement.processes[i].processes;
   }
   return total;
 }

@@ -28,7 +28,7 @@ struct Comparison {
   // All processes with known copies.  Its growth is known if these are the same processes on both
   // sides.
   Change total;
-  Change at_exit;  // of the total: while programs ended
+  Change at_exit;  // not in the total: while programs ended
   // Processes with unknown copies, which are in no total.
   std::uint64_t not_known_before = 0;
   std::uint64_t not_known_after = 0;

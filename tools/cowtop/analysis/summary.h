@@ -31,17 +31,15 @@ struct ProcessGroup {
   std::uint64_t forks = 0;                  // children that share its memory
   pid_t pid = 0;                            // of the first
   std::optional<cow::FailedAccess> failed;  // by which the first was killed, unless it is `handled`
-  // Copies that forks caused.  Excluded: copies after an exec, and of a command what it copies of
-  // files, which comes from its own start.  nullopt: not known of any.
+  // COPIED, as cow::ForkCopies defines it.  nullopt: not known of any.
   std::optional<std::uint64_t> copied_bytes;
   std::uint64_t least_copied = 0;  // by one of them
   std::uint64_t most_copied = 0;
-  std::uint64_t file_bytes = 0;  // of the copied: of files that were not shared by a fork
   // At the fork, or when the measurement began if that was later, the most that one of them shared;
   // of a parent, that it shared with a child.
   std::optional<std::uint64_t> shared_bytes;
   std::uint64_t least_shared = 0;  // by one of them
-  // The copied part of it, by the one that copied least and by the one that copied most.
+  // ForkCopies::copied_ratio() of those that copied the least and the most of it.
   double least_part = 0;
   double most_part = 0;
   // What they still shared when they were last seen, as a part of what they shared at their forks.
@@ -83,6 +81,7 @@ struct Summary {
   std::uint64_t before_exec_bytes = 0;  // by these children, before they executed programs
   std::uint64_t ran = 0;                // their number
   std::uint64_t exit_bytes = 0;         // copied while programs ended; in none of the other figures
+  std::uint64_t file_bytes = 0;         // that the sharers copied of files, which no fork shared
   // The highest that PSS may have been before programs ended; 0: PSS is not known.
   std::uint64_t most_peak_bytes = 0;
   bool is_peak_known = false;      // PSS was read there, to a tenth

@@ -13,6 +13,7 @@
 namespace cowshed::cowtop {
 namespace {
 
+using cow::ForkCopies;
 using cow::kPageSize;
 using cow::ProcessCopies;
 
@@ -52,10 +53,10 @@ Used no_copies(const ProcessCopies& process) {
   return {std::nullopt, 0, why_no_copies(process), is_child(process)};
 }
 
-Used copied(const ProcessCopies& process) {
-  const auto bytes = process.copied_bytes();
+Used copied(const ProcessCopies& process, const ForkCopies& copies) {
+  const auto bytes = copies.copied_bytes();
   if (!bytes) return no_copies(process);
-  if (!is_older(process)) return used(*bytes);
+  if (!cow::is_older(process)) return used(*bytes);
   return {bytes, 0, "it was forked earlier: what was copied before is not known", true};
 }
 
@@ -63,18 +64,15 @@ constexpr std::uint64_t kLeastShared = 1 << 20;
 
 constexpr const char* kOnlyRan = "it only ran a program";
 
-Used copied_of_shared(const ProcessCopies& process) {
+Used copied_of_shared(const ProcessCopies& process, const ForkCopies& copies) {
   // An exec ends the sharing: later copies are of the new program.
-  const auto pages = process.copied_shared_pages();
-  const std::uint64_t shared = process.shared_at_fork_bytes.value_or(0);
-  const bool runs = process.execs > 0 || process.shares_memory;  // or could not run it
-  if (runs && (!pages || shared < kLeastShared)) return not_known(kOnlyRan);
+  if (!cow::goes_on(process)) return not_known(kOnlyRan);
   if (!process.shared_at_fork_bytes) return not_known("what it shared at its fork is not known");
   // Small processes, such as a shell's children, copy half of it for stacks and libraries.
-  if (shared < kLeastShared) return not_known("it shared less than 1 MiB at its fork");
-  if (!pages) return no_copies(process);
-  // A further fork shares a page again, and then it is copied again.
-  return used(std::min(*pages * kPageSize, shared), shared);
+  if (*copies.shared_bytes < kLeastShared)
+    return not_known("it shared less than 1 MiB at its fork");
+  if (!copies.copied_pages) return no_copies(process);
+  return used(*copies.copied_bytes(), *copies.shared_bytes);
 }
 
 Used copied_of_object(const ProcessCopies& process, const std::string& name) {
@@ -160,12 +158,14 @@ std::vector<Culprit> culprits_of(const ProcessCopies& process) {
   return largest(std::move(list));
 }
 
-std::vector<Culprit> culprits_of_all(const cow::Measurement& measurement) {
+std::vector<Culprit> culprits_of_all(const cow::Measurement& measurement,
+                                     const std::vector<ForkCopies>& copies) {
   std::vector<Culprit> list;
   std::map<std::string, std::uint64_t> objects;
-  for (const ProcessCopies& process : measurement.processes) {
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    const ProcessCopies& process = measurement.processes[i];
     list.push_back(
-        {Culprit::Kind::process, name_of_process(process), process.copied_bytes().value_or(0)});
+        {Culprit::Kind::process, name_of_process(process), copies[i].copied_bytes().value_or(0)});
     count_objects(objects, process);
   }
   add_objects(list, objects);
@@ -177,6 +177,7 @@ class Judge {
  public:
   Judge(const cow::Measurement& measurement, const Budget& budget, std::set<std::string> published)
       : measurement_(measurement),
+        copies_(cow::fork_copies(measurement)),
         is_tree_(budget.per == Budget::Per::tree),
         published_(std::move(published)) {
     for (const ProcessCopies& process : measurement_.processes) {
@@ -202,7 +203,9 @@ class Judge {
       }
       const auto limit = [&](std::uint64_t) { return object.bytes; };
       hold({Limit::object, object.name, false, is_tree_}, limit,
-           [&](const ProcessCopies& process) { return copied_of_object(process, object.name); });
+           [&](const ProcessCopies& process, const ForkCopies& /*copies*/) {
+             return copied_of_object(process, object.name);
+           });
     }
     if (!budget.objects.empty()) note_copies_of_no_object();
     if (baseline && budget.max_growth) hold_to(*baseline, *budget.max_growth);
@@ -224,16 +227,17 @@ class Judge {
     }
   };
   using LimitOf = std::function<std::uint64_t(std::uint64_t of_bytes)>;
-  using UsedBy = std::function<Used(const ProcessCopies&)>;
+  using UsedBy = std::function<Used(const ProcessCopies&, const ForkCopies&)>;
 
   void hold(const Rule& rule, const LimitOf& limit_of, const UsedBy& used_by) {
     std::optional<Used> sum;
     std::map<std::string, std::vector<std::string>> not_known_of;
     std::size_t children = 0;
-    for (const ProcessCopies& process : measurement_.processes) {
+    for (std::size_t i = 0; i < copies_.size(); ++i) {
+      const ProcessCopies& process = measurement_.processes[i];
       const std::size_t number = is_child(process) ? ++children : 0;
       if (rule.children_alone && !is_child(process)) continue;
-      const Used of_it = used_by(process);
+      const Used of_it = used_by(process, copies_[i]);
       if (of_it.bytes) {
         if (!sum) sum = used(0);
         *sum->bytes += *of_it.bytes;
@@ -255,7 +259,7 @@ class Judge {
     if (!sum) verdict_.not_measured.push_back(rule.text() + ": " + all.why_not_known);
     if (!rule.together) return;
     Held held = held_to(rule, all, limit_of(all.of_bytes));
-    if (held.is_over()) held.culprits = culprits_of_all(measurement_);
+    if (held.is_over()) held.culprits = culprits_of_all(measurement_, copies_);
     verdict_.held.push_back(std::move(held));
   }
 
@@ -387,6 +391,7 @@ class Judge {
   }
 
   const cow::Measurement& measurement_;
+  std::vector<ForkCopies> copies_;
   bool is_tree_;
   std::set<std::string> published_;  // names of objects that were seen
   bool any_missed_ = false;

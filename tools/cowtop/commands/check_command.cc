@@ -21,6 +21,7 @@
 #include <cowshed/tools/cowtop/io/output_file.h>
 #include <cowshed/tools/cowtop/measure/measure.h>
 #include <cowshed/tools/cowtop/measure/measure_options.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 #include <cowshed/tools/cowtop/recording/measurement_file.h>
 
 namespace cowshed::cowtop {
@@ -277,8 +278,8 @@ Expected<Baseline> read_baseline(const std::string& path) {
   baseline.backend = earlier.measurement.backend;
   if (!earlier.note.empty()) baseline.notes.push_back(earlier.note);
   std::size_t not_known = 0;
-  for (const cow::ProcessCopies& process : earlier.measurement.processes) {
-    const auto bytes = process.copied_bytes();
+  for (const cow::ForkCopies& copies : cow::fork_copies(earlier.measurement)) {
+    const auto bytes = copies.copied_bytes();
     if (!bytes) ++not_known;
     baseline.copied_bytes += bytes.value_or(0);
   }

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include <cowshed/cow/fork_copies.h>
 #include <cowshed/tools/cowtop/html/curves.h>
 #include <cowshed/tools/cowtop/recording/json_fields.h>
 
@@ -28,9 +29,10 @@ Curves::Moment Curves::moment_of(const cow::Measurement& measurement) {
   Moment moment;
   moment.at_s = measurement.duration_s;
   moment.copied.reserve(measurement.processes.size());
-  for (const cow::ProcessCopies& process : measurement.processes) {
-    const Pages pages = process.copied_pages();
-    moment.copied.push_back({id_of(process), pages});
+  const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    const Pages pages = copies[i].copied_pages;
+    moment.copied.push_back({id_of(measurement.processes[i]), pages});
     if (pages) moment.total = moment.total.value_or(0) + *pages;
   }
   std::sort(moment.copied.begin(), moment.copied.end(),

@@ -27,8 +27,8 @@ std::vector<std::size_t> detailed_processes(const cow::Measurement& measurement)
   if (result.size() > kMostDetailed) {
     std::nth_element(result.begin(), result.begin() + kMostDetailed, result.end(),
                      [&](std::size_t a, std::size_t b) {
-                       return processes[a].copied_pages().value_or(0) >
-                              processes[b].copied_pages().value_or(0);
+                       return processes[a].all_copied_pages().value_or(0) >
+                              processes[b].all_copied_pages().value_or(0);
                      });
     result.resize(kMostDetailed);
     std::sort(result.begin(), result.end());

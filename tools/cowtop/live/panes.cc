@@ -29,14 +29,14 @@ std::vector<std::string> wrapped(const std::vector<std::string>& lines, int colu
   return result;
 }
 
-std::string summary(const cow::ProcessCopies& process) {
-  std::string text = fmt::format("{} MiB copied", mebibytes(process.copied_bytes()));
-  if (const auto at_fork = shown_at_fork(process)) {
-    text += fmt::format(" of {} MiB shared at its fork ({})", mebibytes(at_fork),
-                        percent(shown_ratio(process)));
+std::string summary(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
+  std::string text = fmt::format("{} MiB copied", mebibytes(copies.copied_bytes()));
+  if (copies.shared_bytes) {
+    text += fmt::format(" of {} MiB shared at its fork ({})", mebibytes(copies.shared_bytes),
+                        percent(copies.copied_ratio()));
   }
   return text + fmt::format(
-                    "; pages: {} anonymous, {} of files; not copied: {} reused, {} over "
+                    "; all copied pages: {} anonymous, {} of files; not copied: {} reused, {} over "
                     "zero, {} first touched",
                     count(process.copied_anon_pages), count(process.copied_file_pages),
                     count(process.reused_pages), count(process.zero_page_writes),
@@ -46,7 +46,7 @@ std::string summary(const cow::ProcessCopies& process) {
 std::vector<std::string> detail_lines(const State& state, int columns) {
   const cow::ProcessCopies* process = state.selected_process();
   if (!process) return {"no process is selected"};
-  auto lines = wrapped({summary(*process)}, columns);
+  auto lines = wrapped({summary(*process, state.model().copies.at(process->id()))}, columns);
   for (std::string& line :
        wrapped(lines_of(process_report(state.model().measurement, *process)), columns)) {
     lines.push_back(std::move(line));

@@ -73,8 +73,7 @@ void State::resize(Size size) {
 
 void State::update(cow::Measurement measurement) {
   is_loading_ = false;
-  model_.history.add(measurement);
-  model_.measurement = std::move(measurement);
+  model_.update(std::move(measurement));
   remake_rows();
 }
 

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <utility>
 
-#include <cowshed/cow/process_tree.h>
+#include <cowshed/cow/fork_copies.h>
 #include <cowshed/tools/cowtop/recording/json_fields.h>
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
 #include <cowshed/tools/cowtop/text/container.h>
@@ -97,9 +97,7 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   COWSHED_JSON_FIELDS(pid, ppid, comm, role, alive, start_ns, end_ns, exit_status, signal,
                       shares_memory, not_measured, shared_at_fork_bytes)
   io.field_if(has_cgroup, "cgroup", &Struct::cgroup);
-  io.derived("copied_pages", &Struct::copied_pages);
-  io.derived("copied_bytes", &Struct::copied_bytes);
-  io.derived("copied_ratio", &Struct::copied_ratio);
+  io.derived("all_copied_pages", &Struct::all_copied_pages);
   COWSHED_JSON_FIELDS(copied_anon_pages, copied_file_pages, reused_pages, zero_page_writes,
                       zero_filled_pages, huge_splits, collapsed_pages, write_notify_faults,
                       failed_faults, other_faults, memory, unreadable, execs,
@@ -188,9 +186,12 @@ Json head_json(const cow::Measurement& measurement, Derived derived) {
 }
 
 // With what depends on other processes or on the measurement.
-Json process_json(const cow::ProcessCopies& process, const cow::Subtree& tree,
-                  const cow::Measurement& measurement) {
+Json process_json(const cow::ProcessCopies& process, const cow::ForkCopies& copies,
+                  const cow::Subtree& tree, const cow::Measurement& measurement) {
   Json object = json_of(process, Derived::with);
+  object["copied_pages"] = or_null(copies.copied_pages);
+  object["copied_bytes"] = or_null(copies.copied_bytes());
+  object["copied_ratio"] = or_null(copies.copied_ratio());
   if (process.memory) {
     object["memory"]["age_s"] = measurement.memory_age_s(process);
     object["memory"]["stale"] = is_memory_stale(process);
@@ -238,9 +239,10 @@ Json run_json(const cow::Measurement& measurement) {
   Json report = head_json(measurement, Derived::with);
   report["processes"] = Json::array();  // last: a further key would move it
   Json& processes = report["processes"];
-  const auto trees = cow::subtrees(measurement.processes);
+  const auto copies = cow::fork_copies(measurement);
+  const auto trees = cow::subtrees(measurement);
   for (std::size_t i = 0; i < trees.size(); ++i)
-    processes.push_back(process_json(measurement.processes[i], trees[i], measurement));
+    processes.push_back(process_json(measurement.processes[i], copies[i], trees[i], measurement));
   return report;
 }
 
@@ -271,7 +273,7 @@ Expected<cow::Measurement> measurement_of(const Json& json) {
       const cow::ProcessCopies& process = measurement.processes[i];
       if (process.processes == 0)
         throw JsonFieldError("/processes/" + std::to_string(i) + "/processes: is not 1 or more");
-      copied += process.copied_pages().value_or(0);
+      copied += process.all_copied_pages().value_or(0);
       if (copied > kMostCopied) throw JsonFieldError("/processes: copied more than can be");
     }
     return measurement;

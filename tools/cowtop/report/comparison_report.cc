@@ -103,7 +103,7 @@ std::string comparison_table(const Comparison& comparison, const ComparedNames& 
   text += section(comparison.types, "types of Python objects of all processes, estimated", little);
   text += row(comparison.total, "total");
   if (comparison.at_exit.before.value_or(0) + comparison.at_exit.after.value_or(0) > 0)
-    text += row(comparison.at_exit, "in it, copied while programs ended, estimated");
+    text += row(comparison.at_exit, "in no row above: copied while programs ended, estimated");
   if (comparison.peak_range_before || comparison.peak_range_after) {
     const Change& peak = comparison.peak_pss_bytes;
     text += fmt::format("memory of all processes at its peak (PSS): {} MiB, then {} MiB\n",

@@ -11,7 +11,7 @@ void for_each_stack(
     const std::function<void(std::size_t, const std::string&, std::uint64_t)>& callback) {
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
-    const std::uint64_t copied = process.copied_pages().value_or(0);
+    const std::uint64_t copied = process.all_copied_pages().value_or(0);
     if (copied == 0) continue;
     std::string command = printable(process.comm);
     std::replace(command.begin(), command.end(), ';', ':');

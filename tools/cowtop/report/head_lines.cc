@@ -27,28 +27,18 @@ std::string of_children(const ProcessGroup& group, const Summary& summary) {
   const bool is_one = group.processes == 1;
   std::string text = is_one ? name_of(group)
                             : fmt::format("{} {} processes each", group.processes, name_of(group));
-  constexpr std::uint64_t kWorthSaying = 1 << 20;
-  const std::uint64_t of_files = group.file_bytes / std::max<std::uint64_t>(group.processes, 1);
-  const std::uint64_t of_shared = mean_copied(group) - std::min(mean_copied(group), of_files);
-  const bool is_of_shared =
-      of_files < kWorthSaying && group.is_alike() && of_shared <= group.shared_bytes.value_or(0);
-  text += " copied " + (is_of_shared ? mebibytes(of_shared) : copied_each(group));
+  text += " copied " + copied_each(group);
   if (group.has_executed)
     return text + kNoBreak + "MiB before " + (is_one ? "it ran" : "they ran") + " that program";
   if (group.role == cow::Role::root && summary.ran > 0 && summary.sharers == 0)
     return text + kNoBreak + "MiB while children had not yet run their programs";
-  if (of_shared > group.shared_bytes.value_or(0)) return text + kNoBreak + "MiB";
-  std::string part =
-      whole_percent(static_cast<double>(of_shared) / static_cast<double>(std::max<std::uint64_t>(
-                                                         group.shared_bytes.value_or(0), 1)));
-  if (!group.shares_alike())
+  const std::uint64_t shared = group.shared_bytes.value_or(0);
+  if (mean_copied(group) > shared) return text + kNoBreak + "MiB";
+  std::string part = whole_percent(static_cast<double>(mean_copied(group)) /
+                                   static_cast<double>(std::max<std::uint64_t>(shared, 1)));
+  if (!group.is_alike() || !group.shares_alike())
     part = whole_percent(group.least_part) + " to " + whole_percent(group.most_part);
-  const std::string of = fmt::format(" of {} shared ({})", shared_each(group), part);
-  if (of_files < kWorthSaying) return text + of;
-  if (!group.is_alike())
-    return text + kNoBreak + "MiB, " + (of_files > of_shared ? "most" : "a part") + " of files";
-  return text + fmt::format("{}MiB: {}{}, and {} of files", kNoBreak, mebibytes(of_shared), of,
-                            mib(of_files));
+  return text + fmt::format(" of {} shared ({})", shared_each(group), part);
 }
 
 std::string of_little(const Summary& summary) {
@@ -239,6 +229,14 @@ std::string exit_text(const Summary& summary) {
                   mib(summary.exit_bytes)));
 }
 
+// The copies of private mappings of files: no fork shared these pages.
+std::string file_text(const Summary& summary) {
+  constexpr std::uint64_t kWorthSaying = 1 << 20;
+  if (summary.file_bytes < kWorthSaying) return {};
+  return lines_of(fmt::format("Not counted here: {} of first writes to private pages of files.",
+                              mib(summary.file_bytes)));
+}
+
 std::string before_exec_text(const Summary& summary) {
   if (!summary.copy_before_exec()) return {};
   return lines_of(fmt::format("Not counted here: {} that {} copied before {} ran {}.",
@@ -318,9 +316,9 @@ std::string head_lines(const cow::Measurement& measurement, const Summary& summa
   const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;
   return (summary.is_little ? crashes + answer : answer + crashes) +
          (is_one_line ? memory + "  " + accuracy + "\n" : lines_of(memory) + lines_of(accuracy)) +
-         exit_text(summary) + before_exec_text(summary) + own_text(measurement, summary) +
-         frozen_text(summary) + older_text(summary) + left_behind_text(summary) +
-         lost_samples_text(measurement) + python_unread_text(summary);
+         exit_text(summary) + file_text(summary) + before_exec_text(summary) +
+         own_text(measurement, summary) + frozen_text(summary) + older_text(summary) +
+         left_behind_text(summary) + lost_samples_text(measurement) + python_unread_text(summary);
 }
 
 }  // namespace cowshed::cowtop

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/cow/process_tree.h>
+#include <cowshed/cow/fork_copies.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
 #include <cowshed/tools/cowtop/text/container.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
@@ -23,13 +23,13 @@ Row headings() {
           "REUSED", "ZERO",    "FIRST",       "SPLIT",      "NOTIFY",   "FAILED", "OTHER"};
 }
 
-Row row_of(const cow::ProcessCopies& process) {
+Row row_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
   const bool is_child = process.role == cow::Role::child;
   return {fmt::format("{}", process.pid),
           (is_child ? "  " : "") + printable(process.comm) + and_more(process),
-          mebibytes(shown_at_fork(process)),
-          mebibytes(process.copied_bytes()),
-          is_child && process.execs > 0 ? "executed" : percent(shown_ratio(process)),
+          mebibytes(copies.shared_bytes),
+          mebibytes(copies.copied_bytes()),
+          is_child && process.execs > 0 ? "executed" : percent(copies.copied_ratio()),
           count(process.copied_anon_pages),
           count(process.copied_file_pages),
           count(process.reused_pages),
@@ -94,7 +94,7 @@ std::string merged_line(const cow::Measurement& measurement) {
 // Of processes below the root that have children of their own.
 std::string tree_lines(const cow::Measurement& measurement) {
   std::string text;
-  const auto trees = cow::subtrees(measurement.processes);
+  const auto trees = cow::subtrees(measurement);
   for (std::size_t i = 0; i < trees.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
     if (process.role == cow::Role::root || trees[i].processes == process.processes) continue;
@@ -293,7 +293,7 @@ std::string sampled_lines(const cow::Measurement& measurement, std::string_view 
   const cow::SampledCopies& sampled = *measurement.sampled;
   std::uint64_t copied = 0;
   for (const cow::ProcessCopies& process : measurement.processes)
-    copied += process.copied_pages().value_or(0);
+    copied += process.all_copied_pages().value_or(0);
   std::string text;
   const cow::SamplingSummary& sampling = *measurement.sampling;
   std::string period = fmt::format("{}", sampling.period);
@@ -400,8 +400,9 @@ std::string table_report(const cow::Measurement& measurement) {
   std::vector<Row> rows;
   std::vector<std::size_t> widths;
   for (const std::string& name : names) widths.push_back(name.size());
-  for (const cow::ProcessCopies& process : measurement.processes) {
-    rows.push_back(row_of(process));
+  const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
+  for (std::size_t process = 0; process < copies.size(); ++process) {
+    rows.push_back(row_of(measurement.processes[process], copies[process]));
     for (std::size_t i = 0; i < widths.size(); ++i)
       widths[i] = std::max(widths[i], static_cast<std::size_t>(live::columns_of(rows.back()[i])));
   }
@@ -422,7 +423,7 @@ std::string table_report(const cow::Measurement& measurement) {
   text += container_lines(measurement) + memory_lines(measurement) + lacking_lines(measurement) +
           arena_lines(measurement) + object_lines(measurement) + transfer_lines(measurement);
   text += sampled_lines(measurement, "all processes") + pattern_lines(measurement);
-  return printable_lines(text + fmt::format("total copied: {}\n", total_copied_text(measurement)));
+  return printable_lines(text + fmt::format("total copied: {}\n", total_copied_text(copies)));
 }
 
 std::string process_report(const cow::Measurement& measurement, const cow::ProcessCopies& process) {

@@ -78,7 +78,8 @@ void MetricsSums::look_up_cgroup(const cow::ProcessCopies& process, Known& known
   if (parent->first.pid == process.ppid) known.cgroup = parent->second.cgroup;
 }
 
-void MetricsSums::add(const cow::ProcessCopies& process, std::uint64_t now_ns) {
+void MetricsSums::add(const cow::ProcessCopies& process, const cow::ForkCopies& copies,
+                      std::uint64_t now_ns) {
   Known& known = known_[process.id()];
   known.round = round_;
   look_up_cgroup(process, known, now_ns);
@@ -89,8 +90,7 @@ void MetricsSums::add(const cow::ProcessCopies& process, std::uint64_t now_ns) {
     sum.comm = comm;
     sum.cgroup = known.cgroup;
   }
-  if (process.copied_pages())
-    add_to(sum.copied_pages, grow(known.copied_pages, *process.copied_pages()));
+  if (copies.copied_pages) add_to(sum.copied_pages, grow(known.copied_pages, *copies.copied_pages));
   for (std::size_t kind = 0; kind < kPageKinds.size(); ++kind) {
     const std::optional<std::uint64_t>& pages = process.*kPageKinds.at(kind).pages;
     if (pages) add_to(sum.pages.at(kind), grow(known.pages.at(kind), *pages));
@@ -114,10 +114,11 @@ void MetricsSums::add(const cow::ProcessCopies& process, std::uint64_t now_ns) {
     const auto object = is_kept ? any : std::pair<std::string, std::string>(kOther, kOther);
     const std::string arena = printable(object.first);
     const std::string name = printable(object.second);
-    ObjectMetrics& copies =
+    ObjectMetrics& its_sum =
         series(objects_, ObjectName{comm, known.cgroup, arena, name}, other_object_, now_ns);
-    if (&copies != &other_object_) copies = {comm, known.cgroup, arena, name, copies.copied_pages};
-    copies.copied_pages += grow(known.objects[object], pages);
+    if (&its_sum != &other_object_)
+      its_sum = {comm, known.cgroup, arena, name, its_sum.copied_pages};
+    its_sum.copied_pages += grow(known.objects[object], pages);
   }
 }
 
@@ -132,8 +133,13 @@ void MetricsSums::add(const cow::Measurement& measurement,
   for (auto& [name, command] : commands_) begin_round(command.sum);
   begin_round(other_command_);
   const std::uint64_t now = monotonic_ns();
-  for (const cow::ProcessCopies& process : measurement.processes) add(process, now);
-  for (const cow::ProcessCopies& process : ended) add(process, now);
+  // With those that ended, since a parent's copies depend on its children.
+  cow::Measurement all = measurement;
+  all.processes.insert(all.processes.end(), ended.begin(), ended.end());
+  std::stable_sort(all.processes.begin(), all.processes.end(),
+                   [](const auto& a, const auto& b) { return a.start_ns < b.start_ns; });
+  const std::vector<cow::ForkCopies> copies = cow::fork_copies(all);
+  for (std::size_t i = 0; i < copies.size(); ++i) add(all.processes[i], copies[i], now);
   std::erase_if(known_, [&](const auto& entry) { return entry.second.round != round_; });
   for (const cow::ProcessCopies& process : ended) known_.erase(process.id());
 

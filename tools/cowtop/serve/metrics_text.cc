@@ -78,7 +78,7 @@ void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands)
     }
   };
   writer.counter("cowshed_copied_bytes", "bytes",
-                 "Memory that write faults copied: what was shared by fork, or a file's.");
+                 "Memory shared by a fork that write faults copied.");
   each([](const CommandMetrics& command) {
     return command.copied_pages ? std::optional(*command.copied_pages * cow::kPageSize)
                                 : std::nullopt;

@@ -2,6 +2,7 @@
 #include <array>
 #include <utility>
 
+#include <cowshed/cow/cause_names.h>
 #include <cowshed/tools/cowtop/text/causes.h>
 
 namespace cowshed::cowtop {
@@ -42,7 +43,7 @@ std::string names_of(const std::vector<Language>& languages) {
 
 const std::vector<Cause>& causes() {
   static const std::vector<Cause> all = {
-      {"reference count",
+      {cow::kReferenceCount,
        "reads write to the object's header",
        "Python, Perl, PHP and std::shared_ptr keep a count in each object.  Who takes a reference "
        "writes to the object's page, although the program only reads.",
@@ -55,7 +56,7 @@ const std::vector<Cause>& causes() {
          "what "
          "is written out of it"},
         {{}, "hold the data outside counted objects: a file that is mapped, or a store"}}},
-      {"garbage collector",
+      {cow::kGarbageCollector,
        "marking an object writes to it",
        "A collector marks objects in their headers, or moves them.  So each collection in a child "
        "writes to pages that it shares.",
@@ -69,36 +70,36 @@ const std::vector<Cause>& causes() {
         {{Language::php},
          "call gc_disable() in children: gc_collect_cycles() before the fork does not help"},
         {{}, "run a full collection before the fork"}}},
-      {"allocator free list",
+      {cow::kFreeList,
        "malloc and free write to blocks",
        "malloc and free keep lists in the blocks themselves.  A block that is freed in a child, or "
        "used again, writes to a shared page.",
        {{{Language::ruby}, kCompact},
         {{Language::r}, kCollectInR},
         {{}, "free nothing in the child that was allocated before the fork"}}},
-      {"cached hash",
+      {cow::kCachedHash,
        "hashing a key stores the hash in it",
        "The first look-up by a key stores the key's hash in the object.  A copy follows where the "
        "object was made before the fork, and not hashed.",
        {{{Language::python}, "call cowshed.freeze() before the fork: it stores the hashes"},
         {{}, "look each key up once before the fork"}}},
-      {"adaptive interpreter",
+      {cow::kAdaptiveInterpreter,
        "running code counts and rewrites itself",
        "Python counts how often an instruction runs, and replaces it by a faster one.  Both write "
        "to the code of the function.  Functions that ran before the fork write less.",
        {{{}, kRunFirst}}},
-      {"object flags",
+      {cow::kObjectFlags,
        "using an object marks its header",
        "An interpreter stores in an object's header that it has converted, shared or changed the "
        "object.",
        {{{}, kRunFirst}}},
-      {"own writes",
+      {cow::kOwnWrites,
        "the program changes its data",
        "Code of the program itself, or of a library that is neither an interpreter nor the C "
        "library, wrote.  Of an interpreter: it wrote what the program told it to.  CODE has the "
        "place.",
        {{{}, "move what is written, at CODE's lines, out of the data that is shared"}}},
-      {"program exit",
+      {cow::kProgramExit,
        "a program that ends frees what it holds",
        "At its end an interpreter frees every object, and the C library destroys what is static: a "
        "worker that ends writes to all that it shares.  The report leaves these copies out of its "
@@ -107,33 +108,33 @@ const std::vector<Cause>& causes() {
          "end children by os._exit(), once their files are closed"},
         {{Language::ruby}, "end children by exit!, once their files are closed"},
         {{}, "end children by _exit(), once their files are closed"}}},
-      {"lock or flag word",
+      {cow::kLockOrFlag,
        "it lies beside shared data",
        "A lock or flag that lies on a page with shared data was written.",
        {{{}, "keep locks and flags on pages of their own, away from shared data"}}},
-      {"bulk copy",
+      {cow::kBulkCopy,
        "memcpy over memory that was shared",
        "memcpy or the like wrote over memory that was shared.",
        {{{}, kAllocateInChild}}},
-      {"bulk fill",
+      {cow::kBulkFill,
        "memset over memory that was shared",
        "memset or the like wrote over memory that was shared.",
        {{{}, kAllocateInChild}}},
-      {"stack",
+      {cow::kStack,
        "the stack is written by every call",
        "Calls write return addresses and variables to the stack: a few pages a process.",
        {{{}, "fork fewer processes, or keep them: each copies a few pages of its stack"}}},
-      {"relocation",
+      {cow::kRelocation,
        "the dynamic linker writes addresses",
        "The dynamic linker wrote addresses into a library's data: as it loaded the library, or at "
        "the first use of a function.",
        {{{}, "load the libraries before the fork that children load by dlopen()"},
         {{}, "set LD_BIND_NOW=1: symbols are bound before the fork"}}},
-      {"system call",
+      {cow::kSystemCall,
        "the kernel stores, as for read(2)",
        "The kernel wrote for the program: read(2) into a shared buffer, say.",
        {{{}, "allocate in the child the buffers that it reads into"}}},
-      {"unknown",
+      {cow::kUnknown,
        "",
        "The samples are no evidence for one of the other causes.",
        {{{}, "install debug symbols, to learn why"}}},

@@ -112,26 +112,14 @@ std::string and_more(const cow::ProcessCopies& process) {
   return process.processes == 1 ? "" : fmt::format(" and {} more", process.processes - 1);
 }
 
-std::optional<std::uint64_t> shown_at_fork(const cow::ProcessCopies& process) {
-  return process.execs == 0 ? process.shared_at_fork_bytes : std::nullopt;
-}
-
-std::optional<double> shown_ratio(const cow::ProcessCopies& process) {
-  return process.execs == 0 ? process.copied_ratio() : std::nullopt;
-}
-
-bool is_older(const cow::ProcessCopies& process) {
-  return process.role == cow::Role::child && !process.shares_memory && process.execs == 0 &&
-         !process.shared_at_fork_bytes;
-}
-
 bool is_memory_stale(const cow::ProcessCopies& process) {
   constexpr std::uint64_t kRounding = 1 << 20;  // AT FORK is approximate
-  const auto at_fork = shown_at_fork(process);
-  const auto copied = process.copied_bytes();
-  if (!process.memory || !at_fork || !copied) return false;
-  return *copied > kRounding &&
-         process.memory->shared_bytes > *at_fork - std::min(*at_fork, *copied) + kRounding;
+  const auto pages = process.all_copied_pages();
+  if (!process.memory || !process.shared_at_fork_bytes || !pages || process.execs > 0) return false;
+  const std::uint64_t at_fork = *process.shared_at_fork_bytes;
+  const std::uint64_t copied = *pages * cow::kPageSize;
+  return copied > kRounding &&
+         process.memory->shared_bytes > at_fork - std::min(at_fork, copied) + kRounding;
 }
 
 std::optional<double> probes_cpu(const cow::Measurement& measurement) {
@@ -141,16 +129,15 @@ std::optional<double> probes_cpu(const cow::Measurement& measurement) {
          kNsPerSecond / measurement.duration_s;
 }
 
-std::string total_copied_text(const cow::Measurement& measurement) {
+std::string total_copied_text(const std::vector<cow::ForkCopies>& copies) {
   std::uint64_t bytes = 0;
   std::size_t known = 0;
-  for (const cow::ProcessCopies& process : measurement.processes) {
-    bytes += process.copied_bytes().value_or(0);
-    known += process.copied_bytes() ? 1 : 0;
+  for (const cow::ForkCopies& each : copies) {
+    bytes += each.copied_bytes().value_or(0);
+    known += each.copied_pages ? 1 : 0;
   }
   if (known == 0) return kUnknown;
-  const bool is_all = known == measurement.processes.size();
-  return mebibytes(bytes) + (is_all ? " MiB" : " MiB, and what is not known (-)");
+  return mebibytes(bytes) + (known == copies.size() ? " MiB" : " MiB, and what is not known (-)");
 }
 
 }  // namespace cowshed::cowtop

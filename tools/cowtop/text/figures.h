@@ -7,8 +7,9 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
-#include <cowshed/cow/measurement.h>
+#include <cowshed/cow/fork_copies.h>
 
 // Formats figures and names for the reports.
 namespace cowshed::cowtop {
@@ -46,14 +47,6 @@ std::string ending(const cow::ProcessCopies& process);             // "exit 0", 
 // Returns " and 1234 more" for a sum of ended processes; else "".
 std::string and_more(const cow::ProcessCopies& process);
 
-// Return the figures as reports show them: nullopt also after an exec, which ends the sharing.
-std::optional<std::uint64_t> shown_at_fork(const cow::ProcessCopies& process);
-std::optional<double> shown_ratio(const cow::ProcessCopies& process);
-
-// Whether a child was forked before the measurement began, so that nobody knows what it, or its
-// parent for it, copied until then.
-bool is_older(const cow::ProcessCopies& process);
-
 // Whether the process has copied so much since its last memory sample that its shared and copied
 // memory exceed the memory at its fork.
 bool is_memory_stale(const cow::ProcessCopies& process);
@@ -61,7 +54,7 @@ bool is_memory_stale(const cow::ProcessCopies& process);
 // Returns the mean share of one CPU that the probes took; nullopt: unknown.
 std::optional<double> probes_cpu(const cow::Measurement& measurement);
 
-// Returns the sum of all processes: "1.0 MiB", and whether some are unknown.
-std::string total_copied_text(const cow::Measurement& measurement);
+// Returns the sum of COPIED: "1.0 MiB", and whether some are unknown.
+std::string total_copied_text(const std::vector<cow::ForkCopies>& copies);
 
 }  // namespace cowshed::cowtop

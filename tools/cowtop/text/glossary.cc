@@ -17,10 +17,10 @@ std::vector<Term> all_terms() {
        "anonymous memory and its frozen arenas.  Of a process that ran before cowtop came: what it "
        "shared then."},
       {"COPIED",
-       "Memory that the kernel copied because the process wrote to a shared page.  The report "
-       "leaves out copies after an exec and, as far as samples tell, while a program ends (see "
-       "\"program exit\"); --wide, --json, diff and check count them.  For a parent: what it wrote "
-       "while a child shared it.",
+       "Memory that a fork shared, and that the kernel copied because the process wrote to it.  "
+       "Without first writes to private pages of files, copies after an exec and, as far as "
+       "samples tell, copies while a program ends (see \"program exit\").  For a parent: what it "
+       "wrote while a child shared it.",
        true},
       {"STILL SHARED",
        "The part of SHARED that the process has neither copied nor given back since.  If it is an "
@@ -59,13 +59,11 @@ std::vector<Term> all_terms() {
        "Counted from /proc now and then.  Processes that end between two looks are missed, and a "
        "page that is no longer shared may have been copied by parent or child."},
       {"LOST", "Events for which the kernel had no memory: the counts are too low."},
-      {"AT FORK",
-       "What the process's parent had at the fork: resident anonymous memory, frozen arenas.  A "
-       "dash after an exec, which ends the sharing.",
-       true},
+      {"AT FORK", "SHARED.  A dash after an exec, which ends the sharing.", true},
       {"COPIED %", "COPIED as a share of AT FORK.", true},
-      {"ANON", "Pages copied in mappings without a file behind them: the heap, the stack.", true},
-      {"FILE", "Pages copied in private mappings of files: a library's data, an arena.", true},
+      {"ANON", "All pages copied in mappings without a file behind them: the heap, the stack.",
+       true},
+      {"FILE", "All pages copied in private mappings of files: a library's data, an arena.", true},
       {"REUSED", "Written to when nobody else used the page any more: nothing was copied.", true},
       {"ZERO", "First written after a read had mapped the zero page: a new page, no copy.", true},
       {"FIRST", "First touched by this process: a new page of zeros.  A huge page counts as 512.",
@@ -86,8 +84,9 @@ std::vector<Term> all_terms() {
        "Memory that children allocated after their forks, or got as messages.  No copy of a page "
        "made it, so no remedy against copies helps."},
       {"not counted",
-       "Copies that the report's figures leave out: those while programs end (see \"program "
-       "exit\") and those before cowtop came."},
+       "Copies that COPIED leaves out: first writes to private pages of files, those while "
+       "programs "
+       "end (see \"program exit\") and those before cowtop came."},
       {"ran a program",
        "The process executed another program, and so gave up what it shared with its parent."},
       {"older",

@@ -35,7 +35,7 @@ function showSites(report) {
   const { sampling } = report.run;
   tablePanel("sites", "Code", report.sites, [
     { title: "Place, and who called it", main: true, value: (site) => site.frames[site.frames.length - 1] || "", show: siteName },
-    shareColumn("Share", (site) => (report.copiedPages ? site.estimated_copies / report.copiedPages : null)),
+    shareColumn("Share", (site) => (report.allCopiedPages ? site.estimated_copies / report.allCopiedPages : null)),
     pagesColumn("Copied", (site) => site.estimated_copies, 2),
     { title: "Samples", number: true, level: 2, value: (site) => site.samples, show: (site) => countText(site.samples) },
   ], (site) => [...site.frames, ...site.stack].join("\n"),
@@ -47,7 +47,7 @@ function showWhy(report) {
   if (rows.length === 0) return;
   const copies = new Map();
   for (const { process, pattern, share } of rows) {
-    copies.set(pattern, (copies.get(pattern) || 0) + share * (process.copied_pages || 0));
+    copies.set(pattern, (copies.get(pattern) || 0) + share * (process.all_copied_pages || 0));
   }
   const patterns = [...copies].sort((a, b) => b[1] - a[1]);
   const sum = patterns.reduce((total, [, pages]) => total + pages, 0) || 1;
@@ -63,7 +63,7 @@ function showWhy(report) {
     { title: "Pattern", value: (row) => row.pattern, show: (row) => marked(row.pattern) },
     { title: "Process", value: (row) => nameOf(row.process), show: (row) => marked(nameOf(row.process)) },
     shareColumn("Share", (row) => row.share),
-    pagesColumn("Copied", (row) => row.share * (row.process.copied_pages || 0), 2),
+    pagesColumn("Copied", (row) => row.share * (row.process.all_copied_pages || 0), 2),
     { title: "Evidence", main: true, level: 2, value: (row) => row.evidence, show: (row) => marked(row.evidence) },
   ], (row) => [row.pattern, nameOf(row.process), row.evidence].join("\n"));
   const bar = element("div", { class: "split" }, ...patterns.map(([name, pages]) => swatch(name, { flexGrow: String(pages) })));

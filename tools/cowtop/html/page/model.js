@@ -18,9 +18,8 @@ const objectText = (object) => (object.name ? `${object.name} (${object.type})` 
 
 // Nothing of these is known after an exec, which ends the sharing.
 const sharedAtFork = (process) => (process.execs > 0 ? null : process.shared_at_fork_bytes);
-const copiedRatio = (process) => (process.execs > 0 ? null : process.copied_ratio);
 // What it has not copied of what was shared at its fork.
-const stillShared = (process) => (isKnown(copiedRatio(process)) ? Math.max(1 - copiedRatio(process), 0) : null);
+const stillShared = (process) => (isKnown(process.copied_ratio) ? Math.max(1 - process.copied_ratio, 0) : null);
 
 function textOf(process) {
   const texts = [nameOf(process), endingText(process), process.role, process.not_measured];
@@ -131,8 +130,7 @@ class Report {
     });
     this.stacks = new Stacks(data.stacks, this.processes);
     this.addCurves(data.curves);
-    this.copiedPages = this.processes.reduce(
-      (sum, process) => (isKnown(process.copied_pages) ? (sum || 0) + process.copied_pages : sum), null);
+    this.allCopiedPages = this.processes.reduce((sum, process) => sum + (process.all_copied_pages || 0), 0);
     page.on("search", () => this.stacks.search());
   }
 

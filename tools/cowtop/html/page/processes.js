@@ -37,7 +37,7 @@ function processColumns(mostCopied) {
   const size = (title, level, help, value) => ({ title, help, number: true, level, value, show: (row) => bytesText(value(row)) });
   return [
     { title: "Process", main: true, value: (row) => row.comm.toLowerCase(), show: processName },
-    { title: "Copied", number: true, help: "Memory that it copied because it wrote to shared pages", value: (row) => row.copied_pages,
+    { title: "Copied", number: true, help: "Memory that a fork shared, and that it copied because it wrote to it", value: (row) => row.copied_pages,
       show: (row) => element("span", {}, pagesText(row.copied_pages), meter(row.copied_pages / mostCopied)) },
     { title: "Still shared", number: true, help: "What it has not copied of what was shared when it was forked", value: stillShared,
       show: (row) => element("span", {}, percentText(stillShared(row)), isKnown(stillShared(row)) ? meter(stillShared(row), "shared") : "") },
@@ -53,8 +53,8 @@ function processColumns(mostCopied) {
 function processDetail(process) {
   const facts = [
     ["Copied", `${pagesText(process.copied_pages)} (${plural(process.copied_pages, "page")})`],
-    ["Anonymous", plural(process.copied_anon_pages, "page")],
-    ["Private file", plural(process.copied_file_pages, "page")],
+    ["All copies, anonymous", plural(process.copied_anon_pages, "page")],
+    ["All copies, of private files", plural(process.copied_file_pages, "page")],
     ["Shared at fork", bytesText(sharedAtFork(process))],
     ["Still shared", percentText(stillShared(process))],
     ["Its memory, shared", process.memory ? bytesText(process.memory.shared_bytes) : UNKNOWN],

@@ -22,6 +22,14 @@ std::optional<double> number(const std::optional<std::uint64_t>& value) {
 
 }  // namespace
 
+void Model::update(cow::Measurement newer) {
+  const std::vector<cow::ForkCopies> each = cow::fork_copies(newer);
+  copies.clear();
+  for (std::size_t i = 0; i < each.size(); ++i) copies[newer.processes[i].id()] = each[i];
+  history.add(newer, each);
+  measurement = std::move(newer);
+}
+
 const ColumnInfo& info(Column column) { return kColumns.at(static_cast<std::size_t>(column)); }
 
 std::string cell(Column column, const cow::ProcessCopies& process, const Model& model) {
@@ -46,13 +54,14 @@ std::string cell(Column column, const cow::ProcessCopies& process, const Model& 
 std::optional<double> sort_value(Column column, const cow::ProcessCopies& process,
                                  const Model& model) {
   const MemoryUse* memory = memory_of(process, model);
+  const cow::ForkCopies& copies = model.copies.at(process.id());
   switch (column) {
     case Column::pid: return process.pid;
-    case Column::copied: return number(process.copied_bytes());
+    case Column::copied: return number(copies.copied_bytes());
     case Column::rate: return model.history.copied_per_second(process);
-    case Column::at_fork: return number(shown_at_fork(process));
+    case Column::at_fork: return number(copies.shared_bytes);
     case Column::shared:
-    case Column::curve: return still_shared(process);
+    case Column::curve: return still_shared(copies);
     case Column::reused: return number(process.reused_pages);
     case Column::zero: return number(process.zero_page_writes);
     case Column::rss: return memory ? number(memory->rss_bytes) : std::nullopt;

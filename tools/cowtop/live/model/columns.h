@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include <cowshed/cow/measurement.h>
+#include <cowshed/cow/fork_copies.h>
 #include <cowshed/tools/cowtop/live/model/history.h>
 
 namespace cowshed::cowtop::live {
@@ -22,8 +22,12 @@ struct MemoryUse {
 // The data of the table.
 struct Model {
   cow::Measurement measurement;
+  std::map<ProcessId, cow::ForkCopies> copies;  // of each process
   History history;
   std::map<ProcessId, MemoryUse> memory;
+
+  // Takes a newer measurement.
+  void update(cow::Measurement newer);
 };
 
 enum class Column : std::uint8_t {
@@ -53,7 +57,8 @@ inline constexpr std::array kColumns = {
     ColumnInfo{Column::pid, "PID", 7, true, "the process, in cowtop's own PID namespace"},
     ColumnInfo{Column::copied, "COPIED", 8, true, "MiB that it has copied of what it shared"},
     ColumnInfo{Column::rate, "MiB/s", 7, true, "copied per second, between the last two looks"},
-    ColumnInfo{Column::at_fork, "AT FORK", 8, true, "MiB that its parent had when it forked it"},
+    ColumnInfo{Column::at_fork, "AT FORK", 8, true,
+               "MiB that it shared at its fork, or when cowtop came"},
     ColumnInfo{Column::shared, "SHARED", 7, true, "of that, how much it has not copied"},
     ColumnInfo{Column::curve, "CURVE", static_cast<int>(History::kPoints), true,
                "SHARED over the last looks"},

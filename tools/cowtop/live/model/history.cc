@@ -1,7 +1,6 @@
 #include <algorithm>
 
 #include <cowshed/tools/cowtop/live/model/history.h>
-#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop::live {
 namespace {
@@ -10,24 +9,25 @@ constexpr double kNsASecond = 1e9;
 
 }  // namespace
 
-std::optional<double> still_shared(const cow::ProcessCopies& process) {
-  const auto copied = shown_ratio(process);
+std::optional<double> still_shared(const cow::ForkCopies& copies) {
+  const auto copied = copies.copied_ratio();
   if (!copied) return std::nullopt;
   return std::max(1 - *copied, 0.0);
 }
 
-void History::add(const cow::Measurement& measurement) {
+void History::add(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies) {
   taken_ns_ = measurement.taken_ns;
   const auto duration_ns = static_cast<std::uint64_t>(measurement.duration_s * kNsASecond);
   begin_ns_ = taken_ns_ - std::min(duration_ns, taken_ns_);
-  for (const cow::ProcessCopies& process : measurement.processes) {
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
     Process& known = processes_[process.id()];
     known.seen_ns = taken_ns_;
     if (!process.alive && known.ended_ns == 0)
       known.ended_ns = process.end_ns.value_or(measurement.taken_ns);
     auto& points = known.points;
     if (!points.empty() && points.back().taken_ns == taken_ns_) points.pop_back();
-    points.push_back({taken_ns_, process.copied_bytes(), still_shared(process)});
+    points.push_back({taken_ns_, copies[i].copied_bytes(), still_shared(copies[i])});
     if (points.size() > kPoints) points.pop_front();
     if (process.execs == 0) continue;
     for (Point& point : points) point.still_shared.reset();

@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include <cowshed/cow/measurement.h>
+#include <cowshed/cow/fork_copies.h>
 
 namespace cowshed::cowtop::live {
 
@@ -14,15 +14,15 @@ using cow::ProcessId;
 
 // Returns the uncopied part of the memory shared at the fork; nullopt if unknown, and after an
 // exec, which ends the sharing.
-std::optional<double> still_shared(const cow::ProcessCopies& process);
+std::optional<double> still_shared(const cow::ForkCopies& copies);
 
 // The figures of each process in the last measurements.
 class History {
  public:
   static constexpr std::size_t kPoints = 10;
 
-  // Adds a measurement, which must not be older than the last.
-  void add(const cow::Measurement& measurement);
+  // Adds a measurement, which must not be older than the last, and its fork_copies().
+  void add(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies);
 
   // Returns the rate between the last two measurements, for a new process since its start. nullopt:
   // unknown.

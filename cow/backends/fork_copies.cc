@@ -1,0 +1,178 @@
+#include <algorithm>
+
+#include <cowshed/cow/cause_names.h>
+#include <cowshed/cow/fork_copies.h>
+#include <cowshed/cow/process_tree.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr std::uint64_t kLittle = 1 << 20;
+
+// The part of its sampled copies that a process made while its program ended, 0 to 1.
+double part_at_exit(const ProcessCopies& process) {
+  if (!process.patterns) return 0;
+  const auto found =
+      std::find_if(process.patterns->begin(), process.patterns->end(),
+                   [](const CopyPattern& each) { return each.pattern == kProgramExit; });
+  return found == process.patterns->end() ? 0 : found->share;
+}
+
+// Copies of pages that some fork shared, before an exec or after.
+std::optional<std::uint64_t> shared_pages(const ProcessCopies& process) {
+  const auto all = process.all_copied_pages();
+  if (!all) return std::nullopt;
+  std::uint64_t pages = *process.copied_anon_pages + process.copied_shared_file_pages.value_or(0);
+  for (const ArenaCopies& arena : process.arenas) pages += arena.copied_pages;
+  return std::min(pages, *all);
+}
+
+// COPIED and exit_pages together.
+std::optional<std::uint64_t> pages_with_exit(const ProcessCopies& process, bool has_forked) {
+  const bool has_executed = process.role == Role::child && process.execs > 0;
+  if (process.shares_memory)
+    return process.all_copied_pages() ? std::optional<std::uint64_t>(0) : std::nullopt;
+  if (has_executed && !has_forked) return process.copied_pages_before_exec;
+  auto pages = shared_pages(process);
+  // The program that was executed copied these for its own children.
+  if (pages && has_executed)
+    *pages -= std::min(*pages, process.copied_pages_before_exec.value_or(0));
+  return pages;
+}
+
+void add_copied(ForkCopies& copies, const ProcessCopies& process) {
+  const auto all = pages_with_exit(process, copies.forks > 0);
+  if (!all) return;
+  copies.exit_pages = static_cast<std::uint64_t>(part_at_exit(process) * static_cast<double>(*all));
+  copies.copied_pages = *all - copies.exit_pages;
+}
+
+std::optional<std::uint64_t> shared_at_fork(const ProcessCopies& process,
+                                            const ForkCopies& copies) {
+  if (!is_older(process)) return process.execs == 0 ? process.shared_at_fork_bytes : std::nullopt;
+  const auto copied = copies.copied_bytes();
+  if (!process.memory || !copied) return std::nullopt;
+  return process.memory->shared_bytes + *copied;
+}
+
+// A subshell of a script, say, which then executed a program that is much larger.
+bool is_of_former_program(const ProcessCopies& child, const ForkCopies& copies,
+                          const ProcessCopies& parent) {
+  constexpr std::uint64_t kPart = 10;
+  if (parent.execs < 2 || !parent.memory) return false;
+  const std::uint64_t shared = copies.shared_bytes.value_or(0) / child.processes;
+  const std::uint64_t all = parent.memory->shared_bytes + parent.memory->private_bytes;
+  return shared < kLittle && shared < all / kPart;
+}
+
+// What a parent has beside its own figures.
+struct Family {
+  bool one_by_one = true;  // no child lived at the same time as another
+  std::uint64_t last_end = 0;
+};
+
+// The pages of `process` that it got at its fork, did not copy, and had not given back when its
+// memory was last read: at most, if it has copied or allocated since.
+std::uint64_t still_held(const ProcessCopies& process, std::uint64_t copied) {
+  if (!process.memory || process.processes > 1) return UINT64_MAX;
+  const auto [shared, alone, when] = *process.memory;
+  const std::uint64_t own = copied + process.zero_filled_pages.value_or(0) * kPageSize;
+  // Pages that it was the last to share are its alone.
+  return std::max(shared, shared + alone - std::min(shared + alone, own));
+}
+
+// `parent_shared`: what its parent shares with a parent in turn.
+std::optional<std::uint64_t> still_shared(const ProcessCopies& process, const ForkCopies& copies,
+                                          std::uint64_t parent_shared) {
+  constexpr std::uint64_t kPart = 100;
+  if (!copies.shared_bytes || !copies.copied_pages) return std::nullopt;
+  const std::uint64_t shared = *copies.shared_bytes;
+  const std::uint64_t copied = *copies.copied_bytes();
+  std::uint64_t unsure = std::min(copied, copies.copied_for_children_bytes);
+  if (copied > shared) return std::nullopt;
+  std::uint64_t not_copied = shared - copied;
+  if (copies.is_only_child && process.parent_copied_pages) {
+    const std::uint64_t by_parent = std::min(not_copied, *process.parent_copied_pages * kPageSize);
+    unsure += std::min(by_parent, parent_shared);
+    not_copied -= by_parent;
+  }
+  if (unsure > std::max(kLittle, shared / kPart)) return std::nullopt;
+  return std::min(not_copied, still_held(process, copied));
+}
+
+}  // namespace
+
+bool goes_on(const ProcessCopies& process) {
+  return process.role == Role::child && !process.shares_memory && process.execs == 0;
+}
+
+bool is_older(const ProcessCopies& process) {
+  return goes_on(process) && !process.shared_at_fork_bytes;
+}
+
+std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
+  const std::vector<ProcessCopies>& processes = measurement.processes;
+  const std::vector<std::size_t> above = parents(processes);
+  std::vector<ForkCopies> result(processes.size());
+  std::vector<Family> families(processes.size());
+  // What a child that goes on copied does not depend on its own children.
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    if (!goes_on(processes[i])) continue;
+    add_copied(result[i], processes[i]);
+    result[i].shared_bytes = shared_at_fork(processes[i], result[i]);
+  }
+  for (std::size_t i = 0; i < processes.size(); ++i) {  // in order of start
+    const ProcessCopies& child = processes[i];
+    if (!goes_on(child) || above[i] == i ||
+        is_of_former_program(child, result[i], processes[above[i]])) {
+      continue;
+    }
+    ForkCopies& parent = result[above[i]];
+    parent.forks += child.processes;
+    // A row that is the sum of several stands for its mean.
+    if (result[i].shared_bytes)
+      parent.most_shared_with_child = std::max(parent.most_shared_with_child.value_or(0),
+                                               *result[i].shared_bytes / child.processes);
+    const auto all = pages_with_exit(processes[above[i]], true);
+    if (measurement.exact)
+      parent.copied_for_children_bytes +=
+          child.parent_copied_pages.value_or(all.value_or(0)) * kPageSize;
+    Family& family = families[above[i]];
+    family.one_by_one =
+        family.one_by_one && child.processes == 1 && child.start_ns >= family.last_end;
+    family.last_end = std::max(family.last_end, child.end_ns.value_or(measurement.taken_ns));
+  }
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    if (!goes_on(processes[i])) {
+      add_copied(result[i], processes[i]);
+      result[i].shared_bytes = shared_at_fork(processes[i], result[i]);
+    }
+    if (above[i] != i) result[i].is_only_child = families[above[i]].one_by_one;
+  }
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    const bool is_grandchild = above[i] != i && goes_on(processes[above[i]]);
+    const auto parent_shared = is_grandchild ? result[above[i]].shared_bytes : std::nullopt;
+    result[i].still_shared_bytes = still_shared(processes[i], result[i], parent_shared.value_or(0));
+  }
+  return result;
+}
+
+std::vector<Subtree> subtrees(const Measurement& measurement) {
+  const std::vector<ProcessCopies>& processes = measurement.processes;
+  const std::vector<ForkCopies> copies = fork_copies(measurement);
+  const std::vector<std::size_t> above_each = parents(processes);
+  std::vector<Subtree> result(processes.size());
+  for (std::size_t i = 0; i < processes.size(); ++i)
+    result[i] = {processes[i].processes, copies[i].copied_pages};
+  // Children come after their parents.
+  for (std::size_t i = processes.size(); i-- > 0;) {
+    if (above_each[i] == i) continue;
+    Subtree& above = result[above_each[i]];
+    above.processes += result[i].processes;
+    if (!result[i].copied_pages) continue;
+    above.copied_pages = above.copied_pages.value_or(0) + *result[i].copied_pages;
+  }
+  return result;
+}
+
+}  // namespace cowshed::cow

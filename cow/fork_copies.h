@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <cowshed/cow/measurement.h>
+
+// Which copies a fork caused.  A process makes others too: first writes to private pages of a
+// file, and all that a program copies after an exec.  ProcessCopies::all_copied_pages() counts
+// every copy.  Reports, budgets, comparisons, metrics and JSON call the figure below COPIED.
+namespace cowshed::cow {
+
+// Of one process, or of a sum of several.
+struct ForkCopies {
+  // COPIED: copies of pages that a fork shared, with the process's parent or with its children.
+  // Excluded: first writes to private pages of files, exit_pages, and copies after an exec of
+  // pages that no fork of the new program shared.  Before an exec, first writes to files are
+  // included, because the counts do not tell them apart.  nullopt: not known.
+  std::optional<std::uint64_t> copied_pages;
+  // Copies while the program ended, as far as samples tell.  They cost time, but hardly memory.
+  std::uint64_t exit_pages = 0;
+  // SHARED: what the process shared with its parent at its fork.  For a process that is older than
+  // the measurement: what it shared when that began.  nullopt: not known, and after an exec, which
+  // ends the sharing.
+  std::optional<std::uint64_t> shared_bytes;
+  // The part of it that the process has neither copied nor given back.  nullopt also if some copies
+  // may be of memory that it shares with its own children, or its parent with others.
+  std::optional<std::uint64_t> still_shared_bytes;
+
+  // Children that go on with the process's memory, without an exec.
+  std::uint64_t forks = 0;
+  // The most that one of them shared at its fork.
+  std::optional<std::uint64_t> most_shared_with_child;
+  // What the process copied while they lived: at most, if several lived at the same time.
+  std::uint64_t copied_for_children_bytes = 0;
+  // Whether no child of its parent lived at the same time as another.
+  bool is_only_child = false;
+
+  std::optional<std::uint64_t> copied_bytes() const {
+    return copied_pages ? std::optional(*copied_pages * kPageSize) : std::nullopt;
+  }
+  std::uint64_t exit_bytes() const { return exit_pages * kPageSize; }
+  // COPIED divided by SHARED.  Above 1 if further forks shared pages again, which were copied
+  // again. nullopt if either is not known, or nothing was shared.
+  std::optional<double> copied_ratio() const {
+    const auto copied = copied_bytes();
+    if (!copied || shared_bytes.value_or(0) == 0) return std::nullopt;
+    return static_cast<double>(*copied) / static_cast<double>(*shared_bytes);
+  }
+};
+
+// Returns the figures of each process of the measurement, in its order.
+std::vector<ForkCopies> fork_copies(const Measurement& measurement);
+
+// A process and all its descendants, ended ones included.
+struct Subtree {
+  std::uint64_t processes = 1;
+  // The sum of the known COPIED; nullopt: none is known.
+  std::optional<std::uint64_t> copied_pages;
+};
+
+// Returns the subtree of each process.
+std::vector<Subtree> subtrees(const Measurement& measurement);
+
+// Whether a child goes on with its parent's memory.
+bool goes_on(const ProcessCopies& process);
+
+// Whether a child was forked before the measurement began, so that nobody knows what it, or its
+// parent for it, copied until then.
+bool is_older(const ProcessCopies& process);
+
+}  // namespace cowshed::cow

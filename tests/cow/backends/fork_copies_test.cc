@@ -1,0 +1,139 @@
+#include <cowshed/cow/cause_names.h>
+#include <cowshed/cow/fork_copies.h>
+#include <cowshed/tests/support/test.h>
+
+namespace cowshed::cow {
+namespace {
+
+ProcessCopies process(pid_t pid, pid_t ppid, std::uint64_t anon, std::uint64_t files) {
+  ProcessCopies result;
+  result.pid = pid;
+  result.ppid = ppid;
+  result.start_ns = static_cast<std::uint64_t>(pid);
+  result.role = ppid == 1 ? Role::root : Role::child;
+  result.execs = ppid == 1 ? 1 : 0;
+  result.copied_anon_pages = anon;
+  result.copied_file_pages = files;
+  if (ppid != 1) result.shared_at_fork_bytes = 100 * kPageSize;
+  return result;
+}
+
+std::vector<ForkCopies> copies_of(std::vector<ProcessCopies> processes) {
+  Measurement measurement;
+  measurement.exact = true;
+  measurement.processes = std::move(processes);
+  return fork_copies(measurement);
+}
+
+TEST(ForkCopies, AreOfPagesThatAForkShared) {
+  ProcessCopies child = process(2, 1, 10, 20);
+  child.copied_shared_file_pages = 3;
+  child.arenas = {{"index", 1 << 20, 4}};
+  const ForkCopies copies = copies_of({child})[0];
+  EXPECT_EQ(copies.copied_pages, 17U);
+  EXPECT_EQ(copies.copied_bytes(), 17 * kPageSize);
+}
+
+TEST(ForkCopies, TheRatioIsTheQuotientOfItsAmounts) {
+  const auto copies =
+      copies_of({process(10, 1, 0, 0), process(11, 10, 25, 7), process(12, 10, 150, 0)});
+  EXPECT_EQ(copies[0].copied_ratio(), std::nullopt);
+  EXPECT_EQ(copies[1].copied_ratio(), 0.25);
+  EXPECT_EQ(copies[2].copied_ratio(), 1.5) << "further forks shared pages again";
+  EXPECT_EQ(copies[1].still_shared_bytes, 75 * kPageSize);
+  EXPECT_EQ(copies[2].still_shared_bytes, std::nullopt);
+}
+
+TEST(ForkCopies, OfTheProgramsEndAreApart) {
+  ProcessCopies child = process(11, 10, 100, 0);
+  child.patterns = {{std::string(kProgramExit), 0.25, 10, ""}};
+  const ForkCopies copies = copies_of({process(10, 1, 0, 0), child})[1];
+  EXPECT_EQ(copies.copied_pages, 75U);
+  EXPECT_EQ(copies.exit_pages, 25U);
+}
+
+TEST(ForkCopies, AnExecEndsTheSharing) {
+  ProcessCopies executed = process(11, 10, 50, 30);
+  executed.execs = 1;
+  executed.copied_pages_before_exec = 5;
+  const auto alone = copies_of({process(10, 1, 0, 0), executed});
+  EXPECT_EQ(alone[1].copied_pages, 5U);
+  EXPECT_EQ(alone[1].shared_bytes, std::nullopt);
+  EXPECT_EQ(alone[1].copied_ratio(), std::nullopt);
+  EXPECT_EQ(alone[0].forks, 0U);
+  const auto with_child = copies_of({process(10, 1, 0, 0), executed, process(12, 11, 0, 0)});
+  EXPECT_EQ(with_child[1].copied_pages, 45U) << "for its own child";
+  EXPECT_EQ(with_child[1].forks, 1U);
+}
+
+TEST(ForkCopies, AVforkCopiesNothingOfItsOwn) {
+  ProcessCopies child = process(11, 10, 50, 30);
+  child.shares_memory = true;
+  const auto copies = copies_of({process(10, 1, 7, 9), child});
+  EXPECT_EQ(copies[0].copied_pages, 7U);
+  EXPECT_EQ(copies[1].copied_pages, 0U);
+}
+
+TEST(ForkCopies, OfAnOlderChildAreOfWhatItSharedWhenTheMeasurementBegan) {
+  ProcessCopies older = process(11, 10, 30, 0);
+  older.shared_at_fork_bytes.reset();
+  EXPECT_TRUE(is_older(older));
+  EXPECT_EQ(copies_of({older})[0].copied_ratio(), std::nullopt);
+  older.memory = {70 * kPageSize, 0, 0};
+  EXPECT_EQ(copies_of({older})[0].copied_ratio(), 0.3);
+}
+
+TEST(ForkCopies, UnknownCountsAreNotZero) {
+  ProcessCopies root = process(10, 1, 0, 0);
+  root.copied_anon_pages.reset();
+  EXPECT_EQ(copies_of({root})[0].copied_pages, std::nullopt);
+}
+
+ProcessCopies tree_process(pid_t pid, pid_t ppid, Role role, std::optional<std::uint64_t> pages) {
+  ProcessCopies result;
+  result.pid = pid;
+  result.ppid = ppid;
+  result.role = role;
+  result.copied_anon_pages = pages;
+  result.copied_file_pages = 0;
+  return result;
+}
+
+TEST(Subtrees, OfSeveralRoots) {
+  Measurement measurement;
+  measurement.processes = {tree_process(10, 1, Role::root, 1), tree_process(20, 1, Role::root, 2),
+                           tree_process(21, 20, Role::child, 4),
+                           tree_process(15, 99, Role::child, 1000)};  // of whom, is not known
+  const auto trees = subtrees(measurement);
+  EXPECT_EQ(trees[0].copied_pages, 1U);
+  EXPECT_EQ(trees[1].copied_pages, 6U);
+  EXPECT_EQ(trees[3].copied_pages, 1000U);
+}
+
+TEST(Subtrees, OfNestedWorkers) {
+  Measurement measurement;
+  measurement.processes = {
+      tree_process(10, 1, Role::root, std::nullopt),
+      tree_process(11, 10, Role::child, 5),
+      tree_process(12, 11, Role::child, 7),
+      tree_process(13, 10, Role::child, std::nullopt),
+      tree_process(12, 13, Role::child, 20),    // the PID again
+      tree_process(14, 12, Role::child, 30),    // its child
+      tree_process(15, 99, Role::child, 1000),  // of a parent that was not seen
+      tree_process(10, 15, Role::child, 0)      // the root's PID again
+  };
+  const auto trees = subtrees(measurement);
+  ASSERT_EQ(trees.size(), 8U);
+  EXPECT_EQ(trees[0].copied_pages, 5U + 7U + 20U + 30U + 1000U);
+  EXPECT_EQ(trees[0].processes, 8U);
+  EXPECT_EQ(trees[1].copied_pages, 12U);
+  EXPECT_EQ(trees[2].copied_pages, 7U);
+  EXPECT_EQ(trees[3].copied_pages, 50U);
+  EXPECT_EQ(trees[3].processes, 3U);
+  EXPECT_EQ(trees[4].copied_pages, 50U);
+  EXPECT_EQ(trees[6].copied_pages, 1000U);
+  EXPECT_EQ(trees[6].processes, 2U);
+}
+
+}  // namespace
+}  // namespace cowshed::cow
