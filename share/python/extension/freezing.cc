@@ -431,15 +431,11 @@ class Freezer {
   }
 
   // The collector does not track all that functions which are running have in variables.
+  // sys._current_frames() would also make frames of other interpreters, in this one's memory.
   void freeze_locals() {
-    PyObject* const current = PySys_GetObject("_current_frames");
-    const Object frames(current != nullptr ? PyObject_CallNoArgs(current) : nullptr);
-    if (!frames) return PyErr_Clear();
-    Py_ssize_t position = 0;
-    PyObject* thread = nullptr;
-    PyObject* top = nullptr;
-    while (PyDict_Next(frames.get(), &position, &thread, &top)) {
-      Object frame = Object::borrow(top);
+    for (PyThreadState* thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+         thread != nullptr; thread = PyThreadState_Next(thread)) {
+      Object frame(reinterpret_cast<PyObject*>(PyThreadState_GetFrame(thread)));
       while (frame) {
         auto* const here = reinterpret_cast<PyFrameObject*>(frame.get());
         freeze_locals_of(here);

@@ -298,13 +298,20 @@ class EndTest(unittest.TestCase):
 
     def test_subinterpreters_go_on_and_are_refused(self):
         said = run("""
-            import cowshed
+            import cowshed, os, threading
             try: import _interpreters as interpreters
             except ImportError: import _xxsubinterpreters as interpreters
             before = interpreters.create()
             code = "import json, collections; d = {str(i): [i] for i in range(2000)}; json.dumps(d)"
             interpreters.run_string(before, code)
+            (ready, say_ready), (go, say_go) = os.pipe(), os.pipe()
+            busy = f"import os\\ndef work(): os.write({say_ready}, b'r'); os.read({go}, 1)\\nwork()"
+            thread = threading.Thread(target=interpreters.run_string, args=(before, busy))
+            thread.start()
+            os.read(ready, 1)
             cowshed.freeze()
+            os.write(say_go, b"g")
+            thread.join()
             interpreters.run_string(before, code)
             after = interpreters.create()
             interpreters.run_string(after, code)
