@@ -3,6 +3,7 @@
 // Room cow: the public types of a measurement.  May use base, probes.
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include <cowshed/cow/copy_profile.h>
+#include <cowshed/probes/counts.h>
 
 // The measurement model: the counted figures and their meaning.  Every other part of the project
 // quotes this header.  All types are values and may cross threads.
@@ -31,10 +33,7 @@ namespace cowshed::cow {
 
 inline constexpr std::uint64_t kPageSize = 4096;
 
-enum class Role : std::uint8_t {
-  root,   // the command, or an attached process
-  child,  // a descendant of a root
-};
+using cowshed::Role;
 
 // The copies in one frozen arena: a private mapping of memfds named cowshed:NAME, or of an image's
 // file, which the process's published layout names.  If a process with an image was never seen
@@ -103,7 +102,17 @@ struct ProcessId {
 };
 
 // The figures of one process, or of several ended ones together.
-struct ProcessCopies {
+//
+// Counts: copied_anon_pages and copied_file_pages are of faults that allocated a page and copied
+// another into it.  The sampled backend counts pages that were shared at the fork, are private now,
+// and that the parent still has, whichever of the two copied.  So it knows no copied_anon_pages of
+// a root.  zero_filled_pages are also those of a huge page that was touched first.  Most
+// collapsed_pages were shared before; a few were private already, and they are in no other count.
+// write_notify_faults follow a read; without one they are other_faults, as are a page in the page
+// cache, a swap-in, userfaultfd, and all faults of hugetlbfs, where copied pages are part of
+// copied_anon_pages.  The sampled backend knows copied_pages_before_exec of those execs that it
+// saw.
+struct ProcessCopies : Counts {
   // More than 1: the sum of ended processes of the same parent and name
   // (backends/process_rollup.h). Then the counts are sums, other fields are those of the first
   // process, and optional fields in which the processes differ are nullopt.
@@ -129,35 +138,6 @@ struct ProcessCopies {
   // Why its memory could not be read, in one line; nullopt if it could.
   std::optional<std::string> not_measured;
 
-  // The fault allocated a page and copied another page into it, in a mapping without a file.  The
-  // sampled backend counts pages that were shared at the fork, are private now, and that the parent
-  // still has, whichever of the two copied.  So it knows nothing about a root.
-  std::optional<std::uint64_t> copied_anon_pages;
-  // The same in a private mapping of a file, such as a library's .data or a lenient arena.
-  std::optional<std::uint64_t> copied_file_pages;
-  // Part of it, without arenas: pages that the process or an ancestor had written to before, so
-  // that a fork shared them.  nullopt for the sampled backend.
-  std::optional<std::uint64_t> copied_shared_file_pages;
-  // The page was write-protected, but no longer shared: the kernel made it writable without a copy.
-  std::optional<std::uint64_t> reused_pages;
-  // A write to the shared zero page that an earlier read had mapped: a new page, no copy.
-  std::optional<std::uint64_t> zero_page_writes;
-  // First touch: a new zeroed page.  A huge page counts as 512.
-  std::optional<std::uint64_t> zero_filled_pages;
-  // Shared 2 MiB pages that a write split, before it copied 4 KiB.
-  std::optional<std::uint64_t> huge_splits;
-  // Pages that MADV_COLLAPSE or khugepaged copied into a huge page, without a fault.  They are in
-  // no other count.  Most were shared before; a few were private already.
-  std::optional<std::uint64_t> collapsed_pages;
-  // First write to a clean page of a shared file mapping, after a read: the kernel notifies the
-  // file system and copies nothing.  (Without a read before: other_faults.)
-  std::optional<std::uint64_t> write_notify_faults;
-  // The write was not allowed: SIGSEGV, SIGBUS or EFAULT.
-  std::optional<std::uint64_t> failed_faults;
-  // All other faults: a page in the page cache, a swap-in, userfaultfd, and all of hugetlbfs, where
-  // copied pages are part of copied_anon_pages.
-  std::optional<std::uint64_t> other_faults;
-
   // As of the last scan; larger processes are scanned less often.  nullopt without a scan, and
   // while it shares_memory.
   std::optional<MemorySample> memory;
@@ -166,9 +146,6 @@ struct ProcessCopies {
   bool unreadable = false;
 
   std::uint64_t execs = 0;
-  // The part of all_copied_pages() before the first exec.  The sampled backend counts those that it
-  // saw.
-  std::optional<std::uint64_t> copied_pages_before_exec;
   // Pages that the parent copied from the fork (or the begin of the measurement) until this process
   // ended or executed a program: those that it would not have copied without it, if it was the only
   // child.  Exact; nullopt for the sampled backend, and for a sum of several processes.
@@ -262,6 +239,20 @@ struct Measurement {
     const std::uint64_t end = process.end_ns.value_or(taken_ns);
     return end > then ? static_cast<double>(end - then) / kNsPerSecond : 0;
   }
+};
+
+// A count of count_list.h.
+struct CountInfo {
+  const char* name;
+  std::optional<std::uint64_t> ProcessCopies::* count;
+  const char* column;
+  const char* kind;
+  const char* meaning;
+};
+inline constexpr std::array kCounts = {
+#define COWSHED_COUNT_INFO(name, counter, ...) CountInfo{#name, &ProcessCopies::name, __VA_ARGS__},
+    COWSHED_COUNTS(COWSHED_COUNT_INFO)
+#undef COWSHED_COUNT_INFO
 };
 
 }  // namespace cowshed::cow

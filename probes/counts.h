@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <cowshed/probes/count_list.h>
+
 // The counts of the probes.  All types are values and may cross threads.  A page is 4 KiB.  Times
 // are CLOCK_MONOTONIC nanoseconds.
 namespace cowshed {
@@ -19,15 +21,27 @@ struct ArenaCount {
   bool operator==(const ArenaCount&) const = default;
 };
 
-enum class ProcessRole : std::uint8_t { root, child };
+enum class Role : std::uint8_t {
+  root,   // the command, or an attached process
+  child,  // a descendant of a root
+};
 
-struct ProcessCounts {
+// The counts of count_list.h.  nullopt: not known.
+struct Counts {
+#define COWSHED_COUNT_MEMBER(name, ...) std::optional<std::uint64_t> name;
+  COWSHED_COUNTS(COWSHED_COUNT_MEMBER)
+#undef COWSHED_COUNT_MEMBER
+  bool operator==(const Counts&) const = default;
+};
+
+// copied_anon_pages are without copied_hugetlb_pages.
+struct ProcessCounts : Counts {
   std::uint64_t id = 0;         // unique in this Probe, unlike a PID
   std::uint64_t parent_id = 0;  // 0: the parent is not tracked
   int pid = 0;                  // in the PID namespace of the caller; 0: none there
   int ppid = 0;                 // when it was first tracked
   std::string comm;             // the current name
-  ProcessRole role = ProcessRole::child;
+  Role role = Role::child;
   bool alive = true;
   bool shares_memory = false;  // started in its parent's address space (vfork, posix_spawn)
   std::uint64_t start_ns = 0;
@@ -46,42 +60,20 @@ struct ProcessCounts {
   // The frozen arenas that its parent published then (base/published_layout.h).
   std::uint64_t shared_at_fork_arena_bytes = 0;
 
-  // Write faults by class.  A copy: the fault allocated a page and copied another page into it.  A
-  // file copy is in a private mapping of a file, such as a library's .data or a lenient arena.
-  std::uint64_t copied_anon_pages = 0;
-  std::uint64_t copied_file_pages = 0;
-  std::uint64_t reused_pages = 0;         // the last sharer: the page became writable
-  std::uint64_t zero_page_writes = 0;     // over the zero page that a read had mapped
-  std::uint64_t zero_filled_faults = 0;   // first touch; see zero_filled_pages
-  std::uint64_t write_notify_faults = 0;  // first store to a clean page of a shared file
-  std::uint64_t failed_faults = 0;        // SIGSEGV, SIGBUS or EFAULT
-  std::uint64_t other_faults = 0;         // hugetlb, userfaultfd, swap, a present page of a file
-
-  // All exceptions: the sum of the classes and pending_faults.
+  // All exceptions: the sum of the classes, zero_filled_faults and pending_faults.
   std::uint64_t write_faults = 0;
   // Faults in progress, without a class: at most one per live thread.
   std::uint64_t pending_faults = 0;
-
-  std::uint64_t zero_filled_pages = 0;  // a huge page is one fault and 512 pages
+  std::uint64_t zero_filled_faults = 0;  // those of zero_filled_pages
   // In pages of 4 KiB, by faults that are in other_faults.
   std::uint64_t copied_hugetlb_pages = 0;
-  // Part of copied_file_pages, not of arenas' memfds: this process or an ancestor had written to
-  // the page before, so that a fork shared it.
-  std::uint64_t copied_shared_file_pages = 0;
-  // Shared 2 MiB pages that a write split; nullopt if the kernel does not report it.
-  std::optional<std::uint64_t> huge_splits;
-  // Pages that the kernel copied into huge pages without a fault (MADV_COLLAPSE, khugepaged).  They
-  // are private afterwards.  nullopt if the kernel does not report collapses.
-  std::optional<std::uint64_t> collapsed_pages;
-  // The part of copied_pages() before the first exec.
-  std::uint64_t copied_pages_before_exec = 0;
   // Pages that were copied in the memory that it was forked from, from the fork (or when it was
   // first tracked) until its own exec or end.  nullopt: unknown.
   std::optional<std::uint64_t> parent_copied_pages;
   std::vector<ArenaCount> arenas;  // part of copied_file_pages
 
   std::uint64_t copied_pages() const {
-    return copied_anon_pages + copied_file_pages + copied_hugetlb_pages;
+    return copied_anon_pages.value_or(0) + copied_file_pages.value_or(0) + copied_hugetlb_pages;
   }
   bool operator==(const ProcessCounts&) const = default;
 };

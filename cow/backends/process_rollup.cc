@@ -162,16 +162,8 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
         to.bytes += each.bytes;
       });
   if (sum.transfers) keep_most_sent(*sum.transfers);
-  for (const auto count :
-       {&ProcessCopies::shared_at_fork_bytes, &ProcessCopies::copied_anon_pages,
-        &ProcessCopies::copied_file_pages, &ProcessCopies::copied_shared_file_pages,
-        &ProcessCopies::reused_pages, &ProcessCopies::zero_page_writes,
-        &ProcessCopies::zero_filled_pages, &ProcessCopies::huge_splits,
-        &ProcessCopies::collapsed_pages, &ProcessCopies::write_notify_faults,
-        &ProcessCopies::failed_faults, &ProcessCopies::other_faults,
-        &ProcessCopies::copied_pages_before_exec}) {
-    add(sum.*count, more.*count);
-  }
+  add(sum.shared_at_fork_bytes, more.shared_at_fork_bytes);
+  for (const CountInfo& each : kCounts) add(sum.*each.count, more.*each.count);
 }
 
 }  // namespace cowshed::cow

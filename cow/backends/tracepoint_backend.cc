@@ -54,7 +54,7 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.pid = counts.pid;
   copies.ppid = counts.ppid;
   copies.comm = counts.comm;
-  copies.role = counts.role == ProcessRole::root ? Role::root : Role::child;
+  copies.role = counts.role;
   copies.alive = counts.alive;
   copies.start_ns = counts.start_ns;
   copies.end_ns = counts.end_ns;
@@ -62,18 +62,8 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.signal = counts.signal;
   copies.shares_memory = counts.shares_memory && counts.execs == 0;
   copies.execs = counts.execs;
-  copies.copied_anon_pages = counts.copied_anon_pages + counts.copied_hugetlb_pages;
-  copies.copied_file_pages = counts.copied_file_pages;
-  copies.copied_shared_file_pages = counts.copied_shared_file_pages;
-  copies.reused_pages = counts.reused_pages;
-  copies.zero_page_writes = counts.zero_page_writes;
-  copies.zero_filled_pages = counts.zero_filled_pages;
-  copies.huge_splits = counts.huge_splits;
-  copies.collapsed_pages = counts.collapsed_pages;
-  copies.write_notify_faults = counts.write_notify_faults;
-  copies.failed_faults = counts.failed_faults;
-  copies.other_faults = counts.other_faults;
-  copies.copied_pages_before_exec = counts.copied_pages_before_exec;
+  static_cast<Counts&>(copies) = counts;
+  *copies.copied_anon_pages += counts.copied_hugetlb_pages;
   if (copies.role == Role::child && !counts.shares_memory)
     copies.parent_copied_pages = counts.parent_copied_pages;
 }

@@ -266,14 +266,8 @@ static __always_inline void flush_counts(struct thread_state* thread, struct tas
   }
   begin_record_change();
   __sync_fetch_and_add(&process->flush_begin, 1);
-  for (int i = 0; i < COWSHED_CLASSES; i++) add(&process->counts.faults[i], counts->faults[i]);
-  add(&process->counts.write_faults, counts->write_faults);
-  add(&process->counts.zero_filled_pages, counts->zero_filled_pages);
-  add(&process->counts.copied_hugetlb_pages, counts->copied_hugetlb_pages);
-  add(&process->counts.copied_shared_file, counts->copied_shared_file);
-  add(&process->counts.huge_splits, counts->huge_splits);
-  add(&process->counts.events, counts->events);
-  add(&process->counts.vma_misses, counts->vma_misses);
+  __u64* sum = (__u64*)&process->counts;
+  for (int i = 0; i < COWSHED_COUNT_WORDS; i++) add(&sum[i], ((__u64*)counts)[i]);
   __builtin_memset(counts, 0, sizeof *counts);
   if (!thread->exited) {
     thread->exited = 1;

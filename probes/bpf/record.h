@@ -37,6 +37,8 @@ struct cowshed_counts {
   __u64 huge_splits;
   __u64 vma_misses; /* faults whose mapping was not found */
 };
+/* All are counters of 8 bytes, which are added up word by word. */
+#define COWSHED_COUNT_WORDS (sizeof(struct cowshed_counts) / sizeof(__u64))
 
 /* Constant for the life of a process, even if a thread other than the leader calls exec. */
 struct cowshed_key {

@@ -43,14 +43,9 @@ std::string arena_name(const char (&field)[COWSHED_ARENA_NAME_BYTES]) {
 }
 
 void add(cowshed_counts& sum, const cowshed_counts& part) {
-  for (int i = 0; i < COWSHED_CLASSES; ++i) sum.faults[i] += part.faults[i];
-  sum.write_faults += part.write_faults;
-  sum.zero_filled_pages += part.zero_filled_pages;
-  sum.copied_hugetlb_pages += part.copied_hugetlb_pages;
-  sum.copied_shared_file += part.copied_shared_file;
-  sum.huge_splits += part.huge_splits;
-  sum.events += part.events;
-  sum.vma_misses += part.vma_misses;
+  auto* const to = reinterpret_cast<__u64*>(&sum);
+  const auto* const from = reinterpret_cast<const __u64*>(&part);
+  for (std::size_t i = 0; i < COWSHED_COUNT_WORDS; ++i) to[i] += from[i];
 }
 
 Expected<ByProcess<cowshed_process>> read_processes(const Programs& programs) {

@@ -25,19 +25,15 @@ bool fits(const ByProcess<cowshed_process>& before, const cowshed_key& key,
   return has_ended(after) || flushes == after.flush_end;
 }
 
-void set_counts(ProcessCounts& to, const cowshed_counts& from) {
-  to.copied_anon_pages = from.faults[COWSHED_COPIED_ANON];
-  to.copied_file_pages = from.faults[COWSHED_COPIED_FILE];
-  to.reused_pages = from.faults[COWSHED_REUSED];
-  to.zero_page_writes = from.faults[COWSHED_ZERO_PAGE_WRITE];
-  to.zero_filled_faults = from.faults[COWSHED_ZERO_FILLED];
-  to.write_notify_faults = from.faults[COWSHED_WRITE_NOTIFY];
-  to.failed_faults = from.faults[COWSHED_FAILED];
-  to.other_faults = from.faults[COWSHED_OTHER];
-  to.write_faults = from.write_faults;
-  to.zero_filled_pages = from.zero_filled_pages;
-  to.copied_hugetlb_pages = from.copied_hugetlb_pages;
-  to.copied_shared_file_pages = from.copied_shared_file;
+void set_counts(ProcessCounts& to, const cowshed_process& from, const Programs& programs) {
+#define COWSHED_SET_COUNT(name, counter, ...) to.name = from.counter;
+  COWSHED_COUNTS(COWSHED_SET_COUNT)
+#undef COWSHED_SET_COUNT
+  if (!programs.counts_splits()) to.huge_splits.reset();
+  if (!programs.counts_collapses()) to.collapsed_pages.reset();
+  to.zero_filled_faults = from.counts.faults[COWSHED_ZERO_FILLED];
+  to.copied_hugetlb_pages = from.counts.copied_hugetlb_pages;
+  to.write_faults = from.counts.write_faults;
 }
 
 std::uint64_t moved(std::uint64_t ns, std::int64_t by) {
@@ -74,14 +70,13 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
   counts.pid = static_cast<int>(process.pid);
   counts.ppid = static_cast<int>(process.ppid);
   counts.comm.assign(process.comm, strnlen(process.comm, sizeof process.comm));
-  counts.role = (process.flags & COWSHED_ROOT) != 0 ? ProcessRole::root : ProcessRole::child;
+  counts.role = (process.flags & COWSHED_ROOT) != 0 ? Role::root : Role::child;
   counts.shares_memory = (process.flags & COWSHED_SHARES_MEMORY) != 0;
   counts.start_ns = moved(key.start_ns, offset_ns);
   counts.threads = process.threads_live;
   counts.threads_total = process.threads_total;
   counts.execs = process.execs;
   counts.image = process.image;
-  counts.copied_pages_before_exec = process.copied_before_exec;
   if ((process.flags & COWSHED_FORK_SEEN) != 0) {
     counts.shared_at_fork_anon_bytes = process.shared_at_fork_bytes;
     counts.shared_at_fork_arena_bytes = process.shared_arena_bytes;
@@ -202,12 +197,10 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
     if (ended) view.record = take_process(*programs_, key, view.record);
     ProcessCounts counts = describe(key, view.record, offset_ns_);
     counts.parent_copied_pages = copied_by_parent(view.record, *programs_);
-    cowshed_counts sum = view.record.counts;
-    add(sum, view.live.counts);
-    set_counts(counts, sum);
-    if (programs_->counts_splits()) counts.huge_splits = sum.huge_splits;
-    if (programs_->counts_collapses()) counts.collapsed_pages = view.record.collapsed_pages;
-    add_totals(snapshot, sum, ended);
+    cowshed_process sum = view.record;
+    add(sum.counts, view.live.counts);
+    set_counts(counts, sum, *programs_);
+    add_totals(snapshot, sum.counts, ended);
     counts.pending_faults = view.live.pending;
     if (!view.live.comm.empty()) counts.comm = view.live.comm;
     if (const auto found = arenas_.find(key); found != arenas_.end()) counts.arenas = found->second;

@@ -102,7 +102,7 @@ class GroundTruth : public WithProbe {
       EXPECT_EQ(process.pending_faults, 0U);
       EXPECT_EQ(sum_of_classes(process), process.write_faults) << process.comm;
       // A command's own start is not counted.
-      if (exceptions && process.role == ProcessRole::child)
+      if (exceptions && process.role == Role::child)
         EXPECT_EQ(process.write_faults, exceptions->of(process.pid)) << process.comm;
     }
     EXPECT_EQ(sum_of_classes(result.while_alive) + result.while_alive.pending_faults,
@@ -111,8 +111,14 @@ class GroundTruth : public WithProbe {
   }
 
   static std::uint64_t sum_of_classes(const ProcessCounts& of) {
-    return of.copied_anon_pages + of.copied_file_pages + of.reused_pages + of.zero_page_writes +
-           of.zero_filled_faults + of.write_notify_faults + of.failed_faults + of.other_faults;
+    std::uint64_t sum = of.zero_filled_faults;
+    for (const auto of_class :
+         {&Counts::copied_anon_pages, &Counts::copied_file_pages, &Counts::reused_pages,
+          &Counts::zero_page_writes, &Counts::write_notify_faults, &Counts::failed_faults,
+          &Counts::other_faults}) {
+      sum += (of.*of_class).value();
+    }
+    return sum;
   }
 
   void check(const Truth& truth, long n) {
@@ -146,8 +152,8 @@ class GroundTruth : public WithProbe {
         << "do_wp_page";
   }
 
-  static std::int64_t delta(std::uint64_t from, std::uint64_t to) {
-    return static_cast<std::int64_t>(to - from);
+  static std::int64_t delta(std::optional<std::uint64_t> from, std::optional<std::uint64_t> to) {
+    return static_cast<std::int64_t>(to.value() - from.value());
   }
 
   // The kernel copies a page for its last sharer, too, while something else refers to it: another
@@ -168,7 +174,9 @@ class GroundTruth : public WithProbe {
           << name;
     };
     using Of = ProcessCounts;
-    const auto broken = [](const Of& of) { return of.copied_anon_pages + of.reused_pages; };
+    const auto broken = [](const Of& of) {
+      return of.copied_anon_pages.value() + of.reused_pages.value();
+    };
     const auto splits = [](const Of& of) { return of.huge_splits.value(); };
     const auto collapsed = [](const Of& of) { return of.collapsed_pages.value(); };
     expect_class("copied_anon + reused", broken, unit.copied_anon + unit.reused);
@@ -243,7 +251,7 @@ TEST_F(GroundTruth, NoneOfAMillionFaultsOnTwoCpusIsLost) {
     EXPECT_EQ(of.processes.size(), static_cast<std::size_t>(3 + 2 * rounds));
     Sums all;
     for (const ProcessCounts& process : of.processes) {
-      all.anonymous += process.copied_anon_pages + process.reused_pages;
+      all.anonymous += process.copied_anon_pages.value() + process.reused_pages.value();
       all.arena += arena_pages(process);
       all.faults += process.write_faults;
     }

@@ -17,7 +17,7 @@ TEST_F(Lineage, CopiesBeforeAnExecAreKeptApart) {
   const ProcessCounts idle = run("exec_between", 0).measured;
   const ProcessCounts busy = run("exec_between", 1000).measured;
   EXPECT_EQ(busy.execs, 1U);
-  EXPECT_NEAR(static_cast<double>(busy.copied_pages_before_exec - idle.copied_pages_before_exec),
+  EXPECT_NEAR(static_cast<double>(*busy.copied_pages_before_exec - *idle.copied_pages_before_exec),
               1000, 2);
   EXPECT_NEAR(static_cast<double>(busy.copied_pages() - idle.copied_pages()), 2000, 4);
 }
@@ -59,14 +59,14 @@ TEST_F(Lineage, AProcessEndsWhoseLastThreadIsTheKernels) {
 
 // Made writable or copied, which of the two is the kernel's choice for a process's own few pages.
 std::uint64_t broken_shares(const ProcessCounts& of) {
-  return of.copied_anon_pages + of.reused_pages;
+  return of.copied_anon_pages.value() + of.reused_pages.value();
 }
 
 // Of all children.
 std::uint64_t copied_by_children(const SubjectRun& of) {
   std::uint64_t pages = 0;
   for (const ProcessCounts& process : of.processes)
-    pages += process.role == ProcessRole::child ? process.copied_anon_pages : 0;
+    pages += process.role == Role::child ? process.copied_anon_pages.value() : 0;
   return pages;
 }
 
@@ -94,7 +94,7 @@ TEST_F(Lineage, AThousandChildrenAtOnceAreKeptApart) {
   std::uint64_t last_start = 0;
   std::uint64_t first_end = ~std::uint64_t{0};
   for (const ProcessCounts& process : busy.processes) {
-    EXPECT_TRUE(process.role == ProcessRole::root || process.copied_anon_pages >= 4);
+    EXPECT_TRUE(process.role == Role::root || process.copied_anon_pages >= 4);
     last_start = std::max(last_start, process.start_ns);
     first_end = std::min(first_end, process.end_ns.value_or(0));
   }
@@ -107,7 +107,7 @@ TEST_F(Lineage, AProcessIsNotMixedUpWithTheNextOfItsPid) {
   std::set<int> pids;
   for (const ProcessCounts& process : busy.processes) {
     pids.insert(process.pid);
-    EXPECT_TRUE(process.role == ProcessRole::root || process.copied_anon_pages >= 4);
+    EXPECT_TRUE(process.role == Role::root || process.copied_anon_pages >= 4);
   }
   EXPECT_LT(pids.size(), 150U);
 }
@@ -157,9 +157,9 @@ TEST_F(Lineage, ThreadsThatEndWhileWeReadAreCountedOnce) {
   std::uint64_t id = 0;
   const auto observe = [&](const Snapshot& snapshot) {
     for (const ProcessCounts& process : snapshot.processes) {
-      if (process.role == ProcessRole::child) {
+      if (process.role == Role::child) {
         EXPECT_GE(process.copied_anon_pages, copied);
-        copied = process.copied_anon_pages;
+        copied = process.copied_anon_pages.value();
         id = process.id;
       }
     }
@@ -171,7 +171,7 @@ TEST_F(Lineage, ThreadsThatEndWhileWeReadAreCountedOnce) {
     busy = run_subject(*probe_, "thread_churn", 3000, observe).measured;
   ASSERT_EQ(busy.id, id);
   EXPECT_EQ(busy.threads_total, 3001U);
-  EXPECT_NEAR(static_cast<double>(busy.copied_anon_pages - idle.copied_anon_pages), 3000, 4);
+  EXPECT_NEAR(static_cast<double>(*busy.copied_anon_pages - *idle.copied_anon_pages), 3000, 4);
 }
 
 TEST_F(Lineage, ASpawnedProcessSharesMemoryUntilItsExec) {
@@ -187,14 +187,14 @@ TEST_F(Lineage, AProcessIsDescribed) {
   const ProcessCounts& root = tree.processes[0];
   const ProcessCounts& child = tree.processes[1];
   const ProcessCounts& grandchild = tree.processes[2];
-  EXPECT_EQ(root.role, ProcessRole::root);
+  EXPECT_EQ(root.role, Role::root);
   EXPECT_EQ(root.ppid, getpid());
   EXPECT_EQ(root.parent_id, 0U);
   EXPECT_EQ(root.execs, 1U);
   EXPECT_EQ(root.copied_pages_before_exec, 0U);
   EXPECT_EQ(root.comm, "ground_truth_su");
   EXPECT_FALSE(root.shared_at_fork_anon_bytes);
-  EXPECT_EQ(child.role, ProcessRole::child);
+  EXPECT_EQ(child.role, Role::child);
   EXPECT_EQ(child.parent_id, root.id);
   EXPECT_EQ(child.ppid, root.pid);
   EXPECT_EQ(grandchild.parent_id, child.id);
@@ -260,7 +260,7 @@ TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
   const Snapshot idle = probe_->snapshot().value();
   ASSERT_THAT(idle.processes, SizeIs(2));
   EXPECT_EQ(idle.processes[0].pid, root);
-  EXPECT_EQ(idle.processes[0].role, ProcessRole::root);
+  EXPECT_EQ(idle.processes[0].role, Role::root);
   EXPECT_EQ(idle.processes[1].ppid, root);
   EXPECT_EQ(idle.processes[1].parent_id, idle.processes[0].id);
   EXPECT_EQ(idle.processes[1].write_faults, 0U);
@@ -278,15 +278,15 @@ TEST_F(Lineage, CopiesOfAFileThatAForkSharedAreKeptApart) {
   const ProcessCounts again = run("file_copied_again", 300).measured;
   EXPECT_GE(once.copied_file_pages, 300U);
   EXPECT_LT(once.copied_shared_file_pages, 100U) << "those of libraries";
-  EXPECT_NEAR(static_cast<double>(again.copied_shared_file_pages -
-                                  run("file_copied_again", 0).measured.copied_shared_file_pages),
+  EXPECT_NEAR(static_cast<double>(*again.copied_shared_file_pages -
+                                  *run("file_copied_again", 0).measured.copied_shared_file_pages),
               300, 2);
 }
 
 TEST_F(Lineage, APageOfAHugeFolioOfAFileIsNotOneThatWasWritten) {
   const ProcessCounts idle = run("second_pages_of_file_written", 0).measured;
   const ProcessCounts busy = run("second_pages_of_file_written", 100).measured;
-  EXPECT_EQ(busy.copied_file_pages - idle.copied_file_pages, 100U);
+  EXPECT_EQ(*busy.copied_file_pages - *idle.copied_file_pages, 100U);
   EXPECT_EQ(busy.copied_shared_file_pages, idle.copied_shared_file_pages);
 }
 

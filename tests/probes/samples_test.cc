@@ -186,8 +186,8 @@ TEST_F(Samples, SamplingCopiesNothing) {
   // Whether a page of its stack is the last sharer's is chance where parent and child run at once.
   EXPECT_NEAR(static_cast<double>(off.subject.measured.copied_pages()),
               static_cast<double>(on.subject.measured.copied_pages()), 2);
-  EXPECT_NEAR(static_cast<double>(off.subject.measured.reused_pages),
-              static_cast<double>(on.subject.measured.reused_pages), 2);
+  EXPECT_NEAR(static_cast<double>(*off.subject.measured.reused_pages),
+              static_cast<double>(*on.subject.measured.reused_pages), 2);
   EXPECT_EQ(off.subject.measured.failed_faults, on.subject.measured.failed_faults);
   EXPECT_EQ(off.subject.measured.zero_filled_pages, on.subject.measured.zero_filled_pages);
 }

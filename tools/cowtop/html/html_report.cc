@@ -88,6 +88,13 @@ Json stacks_of(const cow::Measurement& measurement, const std::vector<std::size_
           {"of", std::move(of)}};
 }
 
+Json counts() {
+  Json all = Json::array();
+  for (const cow::CountInfo& each : cow::kCounts)
+    all.push_back({{"name", each.name}, {"meaning", each.meaning}});
+  return all;
+}
+
 Json texts_of(const cow::Frames& frames) {
   Json texts = Json::array();
   for (const cow::Frame& frame : frames) texts.push_back(frame_text(frame));
@@ -151,6 +158,7 @@ std::string html_report(cow::Measurement measurement, const RecordingHeader& hea
                {"note", note},
                {"text", text_report(measurement)},
                {"detailed", detailed.size()},
+               {"counts", counts()},
                {"sites", sites_of(measurement)},
                {"stacks", stacks_of(measurement, detailed)},
                {"curves", curves.json(measurement, detailed)}};

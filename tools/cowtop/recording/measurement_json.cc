@@ -14,10 +14,7 @@
 
 // The fields of each struct, in the order of the JSON.  These functions are static, not in an
 // unnamed namespace, where argument-dependent lookup would not find them.
-namespace cowshed::cow {
-
-using cowtop::PartMember;
-using cowtop::Type;
+namespace cowshed {
 
 static std::string name_of(Role role) { return role == Role::root ? "root" : "child"; }
 
@@ -26,6 +23,13 @@ static bool from_name(const std::string& name, Role& role) {
   role = name == "root" ? Role::root : Role::child;
   return true;
 }
+
+}  // namespace cowshed
+
+namespace cowshed::cow {
+
+using cowtop::PartMember;
+using cowtop::Type;
 
 COWSHED_JSON_STRUCT(ArenaCopies, name, bytes, copied_pages)
 COWSHED_JSON_STRUCT(ObjectCopies, name, type, arena, copied_pages)
@@ -89,21 +93,15 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   const auto has_parent_copies = [](const Struct& process) {
     return process.parent_copied_pages.has_value();
   };
-  const auto has_shared_files = [](const Struct& process) {
-    return process.copied_shared_file_pages.has_value();
-  };
   const auto has_cgroup = [](const Struct& process) { return !process.cgroup.empty(); };
   io.field_if(is_sum, "processes", &Struct::processes);
   COWSHED_JSON_FIELDS(pid, ppid, comm, role, alive, start_ns, end_ns, exit_status, signal,
                       shares_memory, not_measured, shared_at_fork_bytes)
   io.field_if(has_cgroup, "cgroup", &Struct::cgroup);
   io.derived("all_copied_pages", &Struct::all_copied_pages);
-  COWSHED_JSON_FIELDS(copied_anon_pages, copied_file_pages, reused_pages, zero_page_writes,
-                      zero_filled_pages, huge_splits, collapsed_pages, write_notify_faults,
-                      failed_faults, other_faults, memory, unreadable, execs,
-                      copied_pages_before_exec, arenas, patterns)
+  for (const CountInfo& each : kCounts) io.field(each.name, each.count);
+  COWSHED_JSON_FIELDS(memory, unreadable, execs, arenas, patterns)
   io.field_if(has_parent_copies, "parent_copied_pages", &Struct::parent_copied_pages);
-  io.field_if(has_shared_files, "copied_shared_file_pages", &Struct::copied_shared_file_pages);
   io.field_if(has_objects, "objects", &Struct::objects);
   io.derived_flag_if(has_objects, "objects_sampled");
   describe_sampled<Struct>(io, [](const Struct& /*process*/) { return true; });

@@ -19,26 +19,21 @@ namespace {
 using Row = std::vector<std::string>;
 
 Row headings() {
-  return {"PID",    "COMMAND", "AT FORK MiB", "COPIED MiB", "COPIED %", "ANON",   "FILE",
-          "REUSED", "ZERO",    "FIRST",       "SPLIT",      "NOTIFY",   "FAILED", "OTHER"};
+  Row names = {"PID", "COMMAND", "AT FORK MiB", "COPIED MiB", "COPIED %"};
+  for (const cow::CountInfo& each : cow::kCounts)
+    if (*each.column != '\0') names.emplace_back(each.column);
+  return names;
 }
 
 Row row_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
   const bool is_child = process.role == cow::Role::child;
-  return {fmt::format("{}", process.pid),
-          (is_child ? "  " : "") + printable(process.comm) + and_more(process),
-          mebibytes(copies.shared_bytes),
-          mebibytes(copies.copied_bytes()),
-          is_child && process.execs > 0 ? "executed" : percent(copies.copied_ratio()),
-          count(process.copied_anon_pages),
-          count(process.copied_file_pages),
-          count(process.reused_pages),
-          count(process.zero_page_writes),
-          count(process.zero_filled_pages),
-          count(process.huge_splits),
-          count(process.write_notify_faults),
-          count(process.failed_faults),
-          count(process.other_faults)};
+  Row row = {fmt::format("{}", process.pid),
+             (is_child ? "  " : "") + printable(process.comm) + and_more(process),
+             mebibytes(copies.shared_bytes), mebibytes(copies.copied_bytes()),
+             is_child && process.execs > 0 ? "executed" : percent(copies.copied_ratio())};
+  for (const cow::CountInfo& each : cow::kCounts)
+    if (*each.column != '\0') row.push_back(count(process.*each.count));
+  return row;
 }
 
 std::string heading(const cow::Measurement& measurement) {

@@ -11,29 +11,13 @@
 // The metrics of cowtop serve at one moment.
 namespace cowshed::cowtop {
 
-// A class of write faults, and its count in ProcessCopies.
-struct PageKind {
-  const char* name;
-  std::optional<std::uint64_t> cow::ProcessCopies::* pages;
-};
-inline constexpr std::array kPageKinds = {
-    PageKind{"copied_anon", &cow::ProcessCopies::copied_anon_pages},
-    PageKind{"copied_file", &cow::ProcessCopies::copied_file_pages},
-    PageKind{"reused", &cow::ProcessCopies::reused_pages},
-    PageKind{"zero_page", &cow::ProcessCopies::zero_page_writes},
-    PageKind{"zero_filled", &cow::ProcessCopies::zero_filled_pages},
-    PageKind{"write_notify", &cow::ProcessCopies::write_notify_faults},
-    PageKind{"failed", &cow::ProcessCopies::failed_faults},
-    PageKind{"other", &cow::ProcessCopies::other_faults},
-};
-
 // The metrics of all processes of one name in one cgroup.  Counts include ended processes. nullopt:
 // unknown.
 struct CommandMetrics {
   std::string comm;
   std::string cgroup;  // empty: unknown
   std::optional<std::uint64_t> copied_pages;
-  std::array<std::optional<std::uint64_t>, kPageKinds.size()> pages;
+  std::array<std::optional<std::uint64_t>, cow::kCounts.size()> pages;  // those with a kind
   // Only running processes:
   std::uint64_t processes = 0;
   std::optional<std::uint64_t> shared_bytes;

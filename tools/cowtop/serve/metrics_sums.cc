@@ -91,9 +91,9 @@ void MetricsSums::add(const cow::ProcessCopies& process, const cow::ForkCopies& 
     sum.cgroup = known.cgroup;
   }
   if (copies.copied_pages) add_to(sum.copied_pages, grow(known.copied_pages, *copies.copied_pages));
-  for (std::size_t kind = 0; kind < kPageKinds.size(); ++kind) {
-    const std::optional<std::uint64_t>& pages = process.*kPageKinds.at(kind).pages;
-    if (pages) add_to(sum.pages.at(kind), grow(known.pages.at(kind), *pages));
+  for (std::size_t i = 0; i < cow::kCounts.size(); ++i) {
+    const std::optional<std::uint64_t>& pages = process.*cow::kCounts.at(i).count;
+    if (pages) add_to(sum.pages.at(i), grow(known.pages.at(i), *pages));
   }
   if (process.alive) {
     ++sum.processes;

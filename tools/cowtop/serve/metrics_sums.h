@@ -47,7 +47,7 @@ class MetricsSums {
     std::uint64_t cgroup_read_ns = 0;
     std::string comm;
     std::uint64_t copied_pages = 0;
-    std::array<std::uint64_t, kPageKinds.size()> pages = {};
+    std::array<std::uint64_t, cow::kCounts.size()> pages = {};
     std::map<std::pair<std::string, std::string>, std::uint64_t> objects;  // by arena and name
     std::uint64_t round = 0;
   };

@@ -88,11 +88,11 @@ void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands)
       "Pages by what the fault did that wrote to them first; copied_anon and copied_file "
       "are copies.");
   for (const CommandMetrics& command : commands) {
-    for (std::size_t kind = 0; kind < kPageKinds.size(); ++kind) {
-      if (!command.pages.at(kind)) continue;
-      writer.sample(
-          {{"comm", command.comm}, {"cgroup", command.cgroup}, {"kind", kPageKinds.at(kind).name}},
-          *command.pages.at(kind));
+    for (std::size_t i = 0; i < cow::kCounts.size(); ++i) {
+      const char* kind = cow::kCounts.at(i).kind;
+      if (!command.pages.at(i) || *kind == '\0') continue;
+      writer.sample({{"comm", command.comm}, {"cgroup", command.cgroup}, {"kind", kind}},
+                    *command.pages.at(i));
     }
   }
   writer.gauge("cowshed_processes", "", "Measured processes that are running.");

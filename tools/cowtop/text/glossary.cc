@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include <cowshed/cow/measurement.h>
 #include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/glossary.h>
@@ -61,21 +62,10 @@ std::vector<Term> all_terms() {
       {"LOST", "Events for which the kernel had no memory: the counts are too low."},
       {"AT FORK", "SHARED.  A dash after an exec, which ends the sharing.", true},
       {"COPIED %", "COPIED as a share of AT FORK.", true},
-      {"ANON", "All pages copied in mappings without a file behind them: the heap, the stack.",
-       true},
-      {"FILE", "All pages copied in private mappings of files: a library's data, an arena.", true},
-      {"REUSED", "Written to when nobody else used the page any more: nothing was copied.", true},
-      {"ZERO", "First written after a read had mapped the zero page: a new page, no copy.", true},
-      {"FIRST", "First touched by this process: a new page of zeros.  A huge page counts as 512.",
-       true},
-      {"SPLIT", "Huge pages of 2 MiB that a write broke into 4 KiB pages; one of these is copied.",
-       true},
-      {"NOTIFY", "First writes to a clean page of a shared file mapping: nothing was copied.",
-       true},
-      {"FAILED", "Writes that were not allowed: SIGSEGV, SIGBUS or EFAULT.", true},
-      {"OTHER", "Other writes: the page was in the page cache, or swapped out, say.", true},
       {"END", "Exit status or signal, or whether the process still runs.", true},
   };
+  for (const cow::CountInfo& each : cow::kCounts)
+    if (*each.column != '\0') terms.push_back({each.column, each.meaning, true});
   for (const Cause& cause : causes()) terms.push_back({cause.name, cause.meaning});
   const std::vector<Term> further = {
       {"anonymous", "Memory without a file behind it, from mmap(2): large blocks of malloc, say."},

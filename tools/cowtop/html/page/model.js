@@ -113,6 +113,7 @@ class Report {
     this.sites = data.sites;
     this.processes = data.run.processes;
     this.detailed = data.detailed;
+    this.counts = data.counts;
     const origin = data.run.taken_ns - data.run.duration_s * 1e9;
     const latest = new Map(); // of each PID, up to here
     const roots = this.processes.filter((process) => process.role === "root");

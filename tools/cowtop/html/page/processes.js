@@ -50,28 +50,21 @@ function processColumns(mostCopied) {
   ];
 }
 
-function processDetail(process) {
+function processDetail(process, counts) {
   const facts = [
     ["Copied", `${pagesText(process.copied_pages)} (${plural(process.copied_pages, "page")})`],
-    ["All copies, anonymous", plural(process.copied_anon_pages, "page")],
-    ["All copies, of private files", plural(process.copied_file_pages, "page")],
     ["Shared at fork", bytesText(sharedAtFork(process))],
     ["Still shared", percentText(stillShared(process))],
     ["Its memory, shared", process.memory ? bytesText(process.memory.shared_bytes) : UNKNOWN],
     ["Its memory, its own", process.memory ? bytesText(process.memory.private_bytes) : UNKNOWN],
     ["Both as of", process.memory ? `${secondsText(process.memory.age_s)} before ${isKnown(process.end_ns) ? "its end" : "this report"}${process.memory.stale ? ": stale, it has copied more since" : ""}` : UNKNOWN],
     ["Its parent copied meanwhile", isKnown(process.parent_copied_pages) ? pagesText(process.parent_copied_pages) : UNKNOWN],
-    ["Reused", plural(process.reused_pages, "page")],
-    ["Over the zero page", plural(process.zero_page_writes, "page")],
-    ["First touch", plural(process.zero_filled_pages, "page")],
-    ["Huge pages split", countText(process.huge_splits)],
-    ["Write notifications", countText(process.write_notify_faults)],
-    ["Failed, other faults", `${countText(process.failed_faults)}, ${countText(process.other_faults)}`],
     ["Lived", `${secondsText(process.end_s - process.begin_s)}, ${endingText(process)}`],
     ["Its tree", `${pagesText(process.tree_copied_pages)} by ${plural(process.tree_processes, "process", "processes")}`],
     ["Executed", process.execs === 0 ? "nothing" : plural(process.execs, "program")],
+    ...counts.map(({ name, meaning }) => [name.replaceAll("_", " "), countText(process[name]), meaning]),
   ];
-  const list = element("dl", {}, ...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+  const list = element("dl", {}, ...facts.map(([name, value, title]) => element("div", { title }, element("dt", {}, name), element("dd", {}, value))));
   const close = element("button", { type: "button", class: "chip", onclick: () => page.choose(null) }, "Close");
   const detail = element("div", { class: "detail" }, element("div", { class: "head" }, element("h2", {}, nameOf(process)), element("span", { class: "grow" }), close), list);
   if (process.not_measured) detail.append(element("p", { class: "hint" }, `Not measured: ${process.not_measured}`));
@@ -102,5 +95,5 @@ function showProcesses(report) {
   });
   const detail = element("div");
   panel.append(table.element, element("p", { class: "hint" }, "Choose a process for its details; the charts below then show it alone. Figures from here on include copies after an exec and while a program ends, which the report above leaves out."), detail);
-  page.on("choose", () => detail.replaceChildren(...(page.chosen ? [processDetail(page.chosen)] : [])));
+  page.on("choose", () => detail.replaceChildren(...(page.chosen ? [processDetail(page.chosen, report.counts)] : [])));
 }
