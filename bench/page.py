@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
 """Statistics of the results, what the project claims, and the page and plots that show it.
-page.py FOLDER makes them again from FOLDER/results.csv."""
+page.py FOLDER makes them again from FOLDER/results.csv, and FOLDER/figures.json, from which alone a test makes
+them once more."""
 import collections
 import csv
+import html
+import json
+import math
 import os
 import pathlib
 import platform
@@ -42,24 +46,26 @@ def nice_time(ns):
 
 
 class Page:
-    """The lines of the page."""
+    """The lines of the page.  `figures`: by name and metric, the median and the ends of its interval."""
 
-    def __init__(self, results):
-        self.results = results
-        self.small, self.large = ("64MiB", "4GiB") if ("fork/arena/4GiB", "time_ns") in results else ("4MiB", "16MiB")
+    def __init__(self, figures):
+        self.figures, self.shown = figures, {}
+        self.small, self.large = ("64MiB", "4GiB") if ("fork/arena/4GiB", "time_ns") in figures else ("4MiB", "16MiB")
         self.lines = []
 
     def sized(self, text):
         return text.replace("LARGE", self.large).replace("SMALL", self.small)
 
     def get(self, name, metric="time_ns"):
-        return self.results.get((self.sized(name), metric))
+        if (key := (self.sized(name), metric)) in self.figures:
+            self.shown[key] = self.figures[key]
+        return self.figures.get(key)
 
     def cell(self, name, metric="time_ns", nice=nice_time):
-        if not (sittings := self.get(name, metric)):
+        if not (figure := self.get(name, metric)):
             return ""
-        low, high = interval([sittings])
-        return "~" * (high > 2 * low) + nice(median(sittings))
+        middle, low, high = figure
+        return "~" * (high > 2 * low) + nice(middle)
 
     def pss(self, name, metric="pss_bytes"):
         return self.cell(name, metric, lambda count: f"{count / 2**20:,.0f} MiB")
@@ -75,24 +81,15 @@ class Page:
     def section(self, title, *text):
         self.lines += ["", f"## {title}", *text]
 
-    def rows(self, names, metric):
-        """Their sittings.  Raises ValueError if a value is missing."""
-        data = [self.get(name, metric) for name in names.split()]
-        if not all(data) or len({tuple(map(len, sittings)) for sittings in data}) > 1:
-            raise ValueError(f"not all of {names} was measured: this CSV makes no page")
-        return data
-
     def judge(self, claim):
         """Measured, as text, and the verdict: met if the whole interval keeps the limit, missed if none of it does."""
-        data = self.rows(claim.rows, claim.metric)
-        statistic, limit = STATISTICS[claim.statistic], float(claim.limit.split()[-1])
-        figure, (low, high) = estimate(data, statistic), interval(data, statistic)
-        if claim.statistic == "extra" and interval(data[1:], lambda none, empty: empty - none)[0] <= 0:
+        if not (figure := self.get(claim.what, "claim")):
             return "both are lost in the noise", "close"
-        margin = 0.01 if claim.statistic == "ratio" else 0
+        middle, low, high = figure
+        limit, margin = float(claim.limit.split()[-1]), 0.01 if claim.statistic == "ratio" else 0
         below, above = high * (1 + margin) <= limit, low * (1 - margin) >= limit
         met, missed = (below, above) if claim.limit.startswith("at most") else (above, below)
-        return f"{figure:.3g} [{low:.3g}, {high:.3g}]", "met" if met else "missed" if missed else "close"
+        return f"{middle:.3g} [{low:.3g}, {high:.3g}]", "met" if met else "missed" if missed else "close"
 
 
 STATISTICS = {
@@ -221,6 +218,7 @@ def add_start(page):
         row = start_row(page, method, holding)
         return f"{page.cell(row)} ({page.cell(row, 'begun_ns')})" if page.get(row) else ""
 
+    page.lines += ["", "![a worker's start](start.svg)"]
     page.grid(METHODS, HOLDINGS, times)
     page.section("memory", "PSS of all processes once each worker has read all the data, and the time from the first start until",
                  "then. Page tables are not in PSS: with 64 workers and 4 GiB in an arena they take "
@@ -259,6 +257,7 @@ def add_others(page):
     columns = {"rate_64B_blocks": "64 B rate, blocks", "rate_64B_spins": "64 B rate, spins", "rate_1MiB_blocks": "1 MiB rate",
                "trip_64B_blocks": "64 B trip, blocks", "trip_64B_spins": "64 B trip, spins", "trip_1MiB_blocks": "1 MiB trip",
                "wake_64B": "woken"}
+    page.lines += ["", "![a message's time](channel.svg)"]
     page.grid(WAYS, columns, lambda way, column: page.cell(f"channel/{column}/{way}"))
     page.section("measuring", "Time of a copied page in the watched process; of the first touch of a page by another process; and of a",
                  "round without faults. perf: `perf record -e page-faults -c 1`; bpftrace: it counts page faults. The last",
@@ -272,46 +271,89 @@ def add_others(page):
 
 def add_noise(page):
     page.section("noise", "The same benchmark once more in the same run: its figure, divided by the first.")
-    controls = [name for name, metric in page.results if "_again" in name and metric == "time_ns"]
-    rows = [(first, page.rows(f"{name} {first}", "time_ns")) for name in controls for first in [name.replace("_again", "")]]
+    again = sorted(name for name, metric in page.figures if metric == "again")
     page.table(["", "again", "interval"],
-               [(name, f"{estimate(data, STATISTICS['ratio']):.3g}", "[{:.3g}, {:.3g}]".format(*interval(data, STATISTICS["ratio"])))
-                for name, data in rows])
+               [(name, f"{middle:.3g}", f"[{low:.3g}, {high:.3g}]")
+                for name in again for middle, low, high in [page.get(name, "again")]])
 
 
-def plot(page, out):
-    import matplotlib
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "cowshed"
-    from matplotlib import pyplot
+COLOURS = ("#2f81f7", "#db6d28", "#2da44e", "#a371f7")
 
-    def bars(name, title, unit, scale, groups, series, row_of=lambda row, group: row.format(group)):
-        """`series`: by label, the row of each group; one that was not measured has no bar."""
-        groups = {g: name for g, name in groups.items() if any(page.get(row_of(row, g)) for row in series.values())}
-        figure, axes = pyplot.subplots(figsize=(9, 4), layout="constrained")
-        for number, (label, row) in enumerate(series.items()):
-            known = [(x, sittings) for x, group in enumerate(groups) if (sittings := page.get(row_of(row, group)))]
-            at = [x + (number - len(series) / 2 + 0.5) * 0.8 / len(series) for x, _ in known]
-            heights = [median(sittings) * scale for _, sittings in known]
-            spread = [interval([sittings]) for _, sittings in known]
-            axes.bar(at, heights, 0.8 / len(series), label=page.sized(label), error_kw={"elinewidth": 0.7},
-                     yerr=[[y - low * scale for y, (low, _) in zip(heights, spread)],
-                           [high * scale - y for y, (_, high) in zip(heights, spread)]])
-        axes.set(title=title, ylabel=unit, yscale="linear" if unit == "ns" else "log", xticks=range(len(groups)))
-        axes.set_xticklabels([name.replace("`", "") for name in groups.values()], rotation=20, ha="right")
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
-        figure.savefig(out / f"{name}.svg", metadata={"Date": None})
-        pyplot.close(figure)
 
-    bars("fork", "Time of fork(), by the memory of the data", "µs", 1e-3, MEMORIES,
-         {"SMALL": "fork/{}/SMALL", "LARGE": "fork/{}/LARGE"})
-    bars("start", "A worker's start, answer and end, by method and what its parent holds", "ms", 1e-6, METHODS,
-         {name: holding for holding, name in HOLDINGS.items()}, lambda holding, method: start_row(page, method, holding))
-    bars("channel", "A message's time", "µs", 1e-3, WAYS,
-         {"64 B, rate": "channel/rate_64B_blocks/{}", "64 B there and back, spinning": "channel/trip_64B_spins/{}",
-          "woken": "channel/wake_64B/{}", "1 MiB, rate": "channel/rate_1MiB_blocks/{}"})
-    bars("measuring", "A page's time, by who watches", "ns", 1, OBSERVERS,
-         {"copied by the watched process": "measuring/copy/{}", "touched by a process beside it": "measuring/touch/{}"})
+def chart(title, rows, series):
+    """An SVG, in its reader's light or dark mode.  Per row and series a mark at the median and a line over the
+    interval, on a logarithmic scale.  `rows`: names by key; `series`: by name, figures in ns by key."""
+    rows = [(key, name.replace("`", "")) for key, name in rows.items() if any(of.get(key) for of in series.values())]
+    shown = [ns for of in series.values() for figure in of.values() if figure for ns in figure]
+    ticks = [digit * 10**zeros for zeros in range(12) for digit in (1, 2, 5)]
+    least, most = max(ns for ns in ticks if ns <= min(shown)), min(ns for ns in ticks if ns >= max(shown))
+    ticks = [ns for ns in ticks if least <= ns <= most and (most < 100 * least or str(ns)[0] == "1")]
+    left, right, top, step = 160, 700, 60, 7
+    tall = step * len(series) + 6
+    bottom = top + tall * len(rows)
+
+    def x(ns):
+        return round(left + 10 + (right - left - 30) * math.log(ns / least) / math.log(most / least))
+
+    def text(at, y, words, anchor="start"):
+        return f'<text x="{at}" y="{y}" text-anchor="{anchor}">{html.escape(words)}</text>'
+
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{right}" height="{bottom + 28}" role="img">', "<style>",
+             "svg { font: 12px sans-serif; background: #fff } text { fill: #1f2328 } path { fill: none }",
+             ".grid { stroke: #d1d9e0 } .mark { stroke-width: 7; stroke-linecap: round } .span { stroke-width: 1.5 }",
+             "@media (prefers-color-scheme: dark) {",
+             "  svg { background: #0d1117 } text { fill: #f0f6fc } .grid { stroke: #3d444d }", "}", "</style>",
+             text(10, 20, f"{title} (logarithmic; lines: the intervals)"),
+             f'<path class="grid" d="{"".join(f"M{x(ns)} {top}V{bottom}" for ns in ticks)}"/>',
+             f'<path class="grid" d="{"".join(f"M10 {top + tall * row}H{right - 10}" for row in range(len(rows) + 1))}"/>',
+             *(text(x(ns), bottom + 18, nice_time(ns), "middle") for ns in ticks),
+             *(text(left - 6, top + tall * row + tall // 2 + 4, name, "end") for row, (_, name) in enumerate(rows))]
+    for number, (name, of) in enumerate(series.items()):
+        places = [(top + tall * row + step * number + 7, *of[key]) for row, (key, _) in enumerate(rows) if of.get(key)]
+        at = 10 + number * (right - 20) // len(series)
+        marks = f"M{at + 4} 42h0" + "".join(f"M{x(middle)} {y}h0" for y, middle, _, _ in places)
+        spans = "".join(f"M{x(low)} {y}H{x(high)}" for y, _, low, high in places)
+        lines += [text(at + 14, 46, name), f'<path class="span" stroke="{COLOURS[number]}" d="{spans}"/>',
+                  f'<path class="mark" stroke="{COLOURS[number]}" d="{marks}"/>']
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def charts(page):
+    def series(names, keys, row_of=lambda row, key: row.format(key)):
+        return {page.sized(name): {key: page.get(row_of(row, key)) for key in keys} for name, row in names.items()}
+
+    return {
+        "fork.svg": chart("Time of fork(), by the memory of the data", MEMORIES,
+                          series({"SMALL": "fork/{}/SMALL", "LARGE": "fork/{}/LARGE"}, MEMORIES)),
+        "start.svg": chart("A worker's start, answer and end, by what its parent holds", METHODS,
+                           series({HOLDINGS[holding]: holding for holding in ("none", "mapped/LARGE", "heap/SMALL", "heap/LARGE")},
+                                  METHODS, lambda holding, method: start_row(page, method, holding))),
+        "channel.svg": chart("Time of a message", WAYS, series(
+            {"64 B, rate": "channel/rate_64B_blocks/{}", "64 B, there and back": "channel/trip_64B_spins/{}",
+             "64 B, to a sleeper": "channel/wake_64B/{}", "1 MiB, rate": "channel/rate_1MiB_blocks/{}"}, WAYS)),
+        "measuring.svg": chart("Time of a page, by who watches", OBSERVERS, series(
+            {"copied by the watched process": "measuring/copy/{}", "touched by a process beside it": "measuring/touch/{}"}, OBSERVERS)),
+    }
+
+
+def make(figures):
+    """The texts of the page and of the plots, by file, and the figures in them."""
+    page = Page(figures)
+    where = next(metric for name, metric in figures if name == "machine")
+    page.get("machine", where)
+    page.lines = ["# Performance", "", f"`./tools/bench` made this page and its plots. The machine: {where}.",
+                  "Take the ratios: times differ between machines. A family's rows take turns, in two or three sittings that are minutes",
+                  "apart; Python's take turns of their own; the HTTP server runs once. Figures are medians. ~ marks one whose interval's",
+                  "ends are more than a factor of two apart. [results.csv](../testing.md#measure-for-a-release) of a release has all",
+                  "values.", "", "## In short"]
+    if page.small == "4MiB":
+        page.lines += ["", "Tiny sizes: nothing here says how fast anything is."]
+    page.table(["", "before", "after"], short(page))
+    add_claims(page)
+    add_start(page)
+    add_others(page)
+    add_noise(page)
+    return {"performance.md": "\n".join(page.lines) + "\n", **charts(page)}, page.shown
 
 
 def write_csv(results, out):
@@ -331,23 +373,53 @@ def read_csv(out):
                 for row in csv.DictReader(file)}
 
 
+def figures_of(results):
+    """Of each row its median, of each claim what it compares, and of each row that was run again their ratio; and
+    the ends of each one's interval."""
+    def rows(names, metric):
+        data = [results.get((name, metric)) for name in names.split()]
+        if not all(data) or len({tuple(map(len, sittings)) for sittings in data}) > 1:
+            raise ValueError(f"not all of {names} was measured: this CSV makes no page")
+        return data
+
+    def figure(data, statistic=lambda one: one):
+        rounded = [float(f"{x:.6g}") for x in (estimate(data, statistic), *interval(data, statistic))]
+        return [int(x) if x.is_integer() else x for x in rounded]
+
+    figures = {key: figure([sittings]) for key, sittings in results.items()}
+    sized = Page(figures).sized
+    for claim in CLAIMS:
+        data = rows(sized(claim.rows), claim.metric)
+        lost = claim.statistic == "extra" and interval(data[1:], lambda none, empty: empty - none)[0] <= 0
+        figures[claim.what, "claim"] = None if lost else figure(data, STATISTICS[claim.statistic])
+    for name, metric in results:
+        if "_again" in name and metric == "time_ns":
+            first = name.replace("_again", "")
+            figures[first, "again"] = figure(rows(f"{name} {first}", metric), STATISTICS["ratio"])
+    return figures
+
+
+def write_figures(figures, out):
+    """A line for the names with the same beginning, of a metric; in it, the figures by the rest of the names."""
+    lines = {}
+    for (name, metric), figure in figures.items():
+        first, rest = re.fullmatch(r"([^/]*(?:/[^/]+(?=/))?)/?(.*)", name).groups()
+        lines.setdefault((first, metric), {})[rest] = figure
+    texts = [json.dumps([*line, found], ensure_ascii=False) for line, found in lines.items()]
+    (out / "figures.json").write_text("[" + ",\n".join(texts) + "]\n", encoding="utf-8")
+
+
+def read_figures(out):
+    return {("/".join(filter(None, (first, rest))), metric): figure
+            for first, metric, found in json.loads((out / "figures.json").read_text(encoding="utf-8"))
+            for rest, figure in found.items()}
+
+
 def write(out):
-    page = Page(read_csv(out))
-    page.lines = ["# Performance", "", "`./tools/bench` made this page, `results.csv` and the plots. The machine: "
-                  f"{next(metric for name, metric in page.results if name == 'machine')}.",
-                  "Take the ratios: times differ between machines. A family's rows take turns, in two or three sittings that are minutes",
-                  "apart; Python's take turns of their own; the HTTP server runs once. Figures are medians. ~ marks one whose interval's",
-                  "ends are more than a factor of two apart. [results.csv](results.csv) has all values.", "", "## In short"]
-    if page.small == "4MiB":
-        page.lines += ["", "Tiny sizes: nothing here says how fast anything is."]
-    page.table(["", "before", "after"], short(page))
-    add_claims(page)
-    page.lines += ["", "![fork](fork.svg) ![start](start.svg) ![channel](channel.svg) ![measuring](measuring.svg)"]
-    add_start(page)
-    add_others(page)
-    add_noise(page)
-    (out / "performance.md").write_text("\n".join(page.lines) + "\n", encoding="utf-8")
-    plot(page, out)
+    made, shown = make(figures_of(read_csv(out)))
+    write_figures(shown, out)
+    for name, text in made.items():
+        (out / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
