@@ -95,20 +95,24 @@ TEST(Ref, ForkBeforeFreezeIsNotInherited) {
   EXPECT_EQ(outcome(of.ref), "ok");
 }
 
-// The child was forked before the reference was made.
+// The child was forked before the references were made, and before one of the arenas.
 TEST(Ref, PublishedAfterTheForkIsTooLate) {
   ArenaOf<Index> of;
   ASSERT_TRUE(of.arena.freeze());
   struct Sent {
     std::atomic<bool> is_there;
-    Ref<Index> ref;
+    Ref<Index> ref, in_a_late_arena;
   };
   auto& sent = test::shared<Sent>();
   Child child([&] {
     while (!sent.is_there) usleep(100);
+    if (outcome(sent.in_a_late_arena) != "published_too_late") return 2;
     return outcome(sent.ref) == "published_too_late" ? 0 : 1;
   });
   sent.ref = publish("later", of.object).value();
+  Arena late = make_arena("late");
+  sent.in_a_late_arena = publish("late", late.make<Index>().value()).value();
+  ASSERT_TRUE(late.freeze());
   sent.is_there = true;
   EXPECT_EQ(child.wait(), 0);
 }
