@@ -1,7 +1,5 @@
 #pragma once
 
-// Room probes: the public interface of the eBPF probes.  May use base.
-
 #include <memory>
 #include <span>
 #include <sys/types.h>

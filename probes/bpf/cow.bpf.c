@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 
-/* Room probes/bpf: the programs that run in the kernel, and the records that they share with the
- * loader.  May use nothing. */
-
 /* Counts the write faults of the tracked threads by class, in the order of a page's life:
  *
  * 1. Fork: a new task of a tracked thread is tracked, too.  Exec and exit move its counters.

@@ -1,8 +1,5 @@
 #pragma once
 
-// Room probes/loader: loads the eBPF programs and reads their counts.  May use base, probes,
-// probes/bpf.
-
 #include <cstdint>
 #include <memory>
 #include <optional>

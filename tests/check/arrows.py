@@ -6,8 +6,7 @@ Usage: arrows.py [ROOT]
 It also fails on a cycle of rooms or of modules, on a folder of more than 25 files, on an arrow that no
 include uses, where the installed headers are not the public ones and all that they include, and where
 another header of INTERNAL declares names in namespace cowshed itself.  A module is a header with the
-source of the same name.  A room whose description begins with "Public:" consists of public headers.  In
-the tops of NOTED, one file of each room has the comment "Room ROOM: PURPOSE.  May use ROOM, ROOM."
+source of the same name.  A room whose description begins with "Public:" consists of public headers.
 """
 
 import pathlib
@@ -18,8 +17,6 @@ MOST_FILES = 25
 INCLUDE = re.compile(r'^\s*#include (?:<cowshed/([^>]+)>|"([^"]+)")', re.M)
 ROOM = re.compile(r'^\| `([\w/]+)` \|([^|]*)\|([^|]*)\|([^|]*)\|$', re.M)
 INSTALLED = re.compile(r'^ +HEADERS ([^)]*)\)', re.M)
-NOTE = re.compile(r'Room ([\w/]+): .*?May use ([\w/, ]+)\.')
-NOTED = {'cow', 'probes', 'tools'}
 INTERNAL = ('base/', 'share/')
 
 
@@ -106,12 +103,6 @@ def main():
     faults += [f'a cycle of modules: {cycle}' for cycle in cycles(modules)]
     faults += [f'{room} may include {other}, but does not' for room in sorted(arrows) for other in sorted(arrows[room])
                if (room, other) not in used]
-    notes = {}
-    for text in files.values():
-        for room, allowed in NOTE.findall(re.sub(r'\s*\n\s*(//|\*)\s*', ' ', text)):
-            notes[room] = set(allowed.split(', ')) - {'nothing'}
-    faults += [f'no file of {room} says "Room {room}: ...  May use {", ".join(sorted(arrows[room])) or "nothing"}."'
-               for room in sorted(arrows) if room.split('/')[0] in NOTED and notes.get(room) != arrows[room]]
     folders = [str(pathlib.PurePath(file).parent) for file in files]
     faults += [f'{folder} has {folders.count(folder)} files; at most {MOST_FILES}' for folder in sorted(set(folders))
                if folders.count(folder) > MOST_FILES]

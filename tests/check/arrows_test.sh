@@ -56,10 +56,6 @@ fresh
 install high door.h a/part.h
 fails_for 'high/a/part.h is installed, but no public header needs it'
 fresh
-echo '| `tools/a` | | `low` | a tool |' >>"$folder/docs/architecture.md"
-file tools/a/x.h low/x.h
-fails_for 'no file of tools/a says "Room tools/a: ...  May use low."'
-fresh
 echo '| `share/a` | | `low` | inside |' >>"$folder/docs/architecture.md"
 file share/a/x.h low/x.h
 echo 'namespace cowshed {' >>"$folder/share/a/x.h"

@@ -1,5 +1,3 @@
-// Room tools/cowtop: main().  May use tools/cowtop/commands, tools/cowtop/cli.
-
 #include <algorithm>
 #include <array>
 #include <exception>

@@ -1,8 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/check: budgets, and the verdict on a measurement.  May use base, cow,
-// tools/cowtop/text, tools/cowtop/cli, tools/cowtop/recording.
-
 #include <cstdint>
 #include <optional>
 #include <set>

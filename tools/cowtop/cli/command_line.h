@@ -1,8 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/cli: the command line, error messages, exit statuses, the version.  May use
-// base, tools/cowtop/text.
-
 #include <memory>
 #include <optional>
 #include <string>

@@ -1,10 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/commands: one file for each subcommand, and one for none.  May use base,
-// cow/arenas, tools/cowtop/io, tools/cowtop/cli, tools/cowtop/measure, tools/cowtop/recording,
-// tools/cowtop/report, tools/cowtop/html, tools/cowtop/check, tools/cowtop/doctor,
-// tools/cowtop/serve, tools/cowtop/live, tools/cowtop/text.
-
 #include <string>
 #include <vector>
 

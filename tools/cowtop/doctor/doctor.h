@@ -1,7 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/doctor: tests which backends work on this machine.  May use base, cow.
-
 #include <cstdint>
 #include <string>
 #include <vector>

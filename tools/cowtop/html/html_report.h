@@ -1,8 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/html: reports as a web page; its source is in page/.  May use cow,
-// tools/cowtop/text, tools/cowtop/recording, tools/cowtop/report.
-
 #include <string>
 #include <string_view>
 

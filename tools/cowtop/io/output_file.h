@@ -1,8 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/io: reads and writes files, and lines compressed by Zstandard.  May use base,
-// tools/cowtop/cli.
-
 #include <string>
 #include <string_view>
 #include <vector>

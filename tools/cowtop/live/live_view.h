@@ -1,9 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/live: the live view: its state, its layout, and the drawing in drawing.cc.  May
-// use base, tools/cowtop/live/terminal, tools/cowtop/live/model, tools/cowtop/text,
-// tools/cowtop/analysis, tools/cowtop/measure, tools/cowtop/report.
-
 #include <chrono>
 #include <memory>
 #include <optional>

@@ -1,8 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/measure: chooses the processes to measure, and runs the measurement.  May use
-// base, cow, cow/proc, tools/cowtop/cli.
-
 #include <optional>
 
 #include <cowshed/cow/open_backend.h>

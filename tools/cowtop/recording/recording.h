@@ -1,8 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/recording: measurements as JSON, and recordings.  May use base, cow,
-// tools/cowtop/io, tools/cowtop/cli, tools/cowtop/measure, tools/cowtop/text.
-
 #include <cstddef>
 #include <cstdint>
 #include <functional>

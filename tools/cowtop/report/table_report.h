@@ -1,8 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/report: reports as text: the table, folded stacks, the comparison.  May use
-// cow, tools/cowtop/text, tools/cowtop/analysis, tools/cowtop/recording.
-
 #include <cstddef>
 #include <cstdint>
 #include <string>

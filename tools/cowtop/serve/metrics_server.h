@@ -1,7 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/serve: metrics for Prometheus.  May use base, cow, cow/proc, tools/cowtop/text.
-
 #include <memory>
 
 #include <cowshed/base/error.h>

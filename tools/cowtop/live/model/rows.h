@@ -1,8 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/live/model: the content of the live table: rows, columns, history.  May use
-// base, cow, cow/proc, tools/cowtop/text.
-
 #include <array>
 #include <cstddef>
 #include <set>

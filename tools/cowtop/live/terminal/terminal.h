@@ -1,7 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/live/terminal: the terminal: ncurses, signals, captured streams.  May use base.
-
 #include <memory>
 #include <optional>
 #include <string_view>
