@@ -30,7 +30,6 @@ using namespace internal;
 namespace {
 
 constexpr const char* kNothing = "arenas, channels and workers cannot be made";
-[[maybe_unused]] constexpr const char* kNoArenas = "arenas cannot be made";  // by sanitizers
 constexpr const char* kNoFreeze = "arenas cannot be frozen";
 constexpr const char* kNoChannels = "channels cannot be used";
 constexpr const char* kNoWorkers = "workers cannot be started";
