@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/pagemap.h>
 
@@ -18,7 +19,7 @@ namespace {
 
 using Visitor = std::function<void(std::uint64_t, std::uint64_t)>;
 
-constexpr std::uint64_t kPage = 4096;
+using arch::kPage;
 
 // Documentation/admin-guide/mm/pagemap.rst.
 constexpr std::uint64_t kFrame = (1ULL << 55) - 1;  // 0 without CAP_SYS_ADMIN

@@ -1,6 +1,6 @@
 #pragma once
 
-// Room cow: the public types of a measurement.  May use base, probes.
+// Room cow: the public types of a measurement.  May use base, base/arch, probes.
 
 #include <algorithm>
 #include <array>
@@ -11,6 +11,7 @@
 #include <sys/types.h>
 #include <vector>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/cow/copy_profile.h>
 #include <cowshed/probes/counts.h>
 
@@ -31,7 +32,7 @@
 // as in taskstats.
 namespace cowshed::cow {
 
-inline constexpr std::uint64_t kPageSize = 4096;
+inline constexpr std::uint64_t kPageSize = arch::kPage;
 
 using cowshed::Role;
 

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include <cowshed/base/arch/arch.h>
+
 // Samples of copies, and of accesses that ended in a signal, with the state of the thread.
 namespace cowshed {
 
@@ -21,27 +23,7 @@ struct SamplingOptions {
   std::uint32_t buffer_bytes = 4 << 20;  // for pending samples; a power of two of pages
 };
 
-// The registers of x86-64, in the order of DWARF.
-enum class Register : std::uint8_t {
-  rax,
-  rdx,
-  rcx,
-  rbx,
-  rsi,
-  rdi,
-  rbp,
-  rsp,
-  r8,
-  r9,
-  r10,
-  r11,
-  r12,
-  r13,
-  r14,
-  r15,
-  rip,  // NOLINT
-};
-inline constexpr std::size_t kRegisters = 17;
+using arch::Register;
 
 // failed: no copy, but an access that the kernel answered with SIGSEGV or SIGBUS.  Sampled are the
 // first two of each thread, and the one that ends the process.
@@ -112,7 +94,7 @@ struct CopySample {
   std::optional<std::uint64_t> system_call;
   // The user registers at the store.  If the kernel wrote: at the entry of the system call, with
   // rip after the instruction, without rcx and r11.
-  std::array<std::uint64_t, kRegisters> registers{};
+  std::array<std::uint64_t, arch::kRegisters> registers{};
   // In user mode: the readable bytes at rip.
   std::array<std::uint8_t, 16> instruction{};
   std::size_t instruction_bytes = 0;

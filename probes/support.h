@@ -7,8 +7,8 @@
 namespace cowshed {
 
 // Checks whether this process can count with eBPF here, without loading anything.  Errors, which
-// name everything that is missing in one line: unsupported (not x86-64, no BTF, no BPF, an older
-// kernel); permission_denied (a missing capability).  Reads sys/kernel/btf/vmlinux and
+// name everything that is missing in one line: unsupported (no BTF, no BPF, an older kernel);
+// permission_denied (a missing capability).  Reads sys/kernel/btf/vmlinux and
 // proc/self/status below `root`, which tests replace.  Thread-safe.
 Expected<void> probe_support(const std::filesystem::path& root = "/");
 

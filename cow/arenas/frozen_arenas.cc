@@ -11,8 +11,8 @@ namespace {
 // Images are mapped in whole ranges of 2 MiB; few other files are.  (probes/bpf/vma_lookup.bpf.h
 // applies the same rule.)
 bool may_be_image(const Mapping& mapping) {
-  constexpr std::uint64_t kBlock = 2ULL << 20U;
-  return mapping.has_file() && mapping.begin % kBlock == 0 && mapping.end % kBlock == 0;
+  return mapping.has_file() && mapping.begin % arch::kHugePage == 0 &&
+         mapping.end % arch::kHugePage == 0;
 }
 
 }  // namespace

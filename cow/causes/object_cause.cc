@@ -17,8 +17,7 @@ std::uint64_t high(std::uint64_t word) { return word >> kHalfBits; }
 
 bool is_pointer(std::optional<std::uint64_t> word) {
   constexpr std::uint64_t kLeast = 0x10000;
-  constexpr std::uint64_t kEnd = std::uint64_t{1} << 47;
-  return word && *word % kWordBytes == 0 && *word >= kLeast && *word < kEnd;
+  return word && *word % kWordBytes == 0 && *word >= kLeast && *word < arch::kEndOfAddresses;
 }
 
 bool is_count(std::uint64_t references) { return references >= 1 && references < kMostReferences; }

@@ -31,7 +31,7 @@ constexpr Row kRows[] = {
 constexpr unsigned kVectorWidth = 16;  // the least
 // What a repeated instruction may touch from its first byte in one step: the processor moves
 // strings by up to a cache line.
-constexpr unsigned kLine = 64;
+constexpr unsigned kLine = arch::kCacheLine;
 
 // Returns the index in StoreRegisters of a general register, whatever its width; else nullopt.
 std::optional<std::size_t> position(x86_reg reg) {

@@ -27,7 +27,7 @@ enum class StoreKind : std::uint8_t {
   call,      // the return address
 };
 
-using StoreRegisters = std::array<std::uint64_t, kRegisters>;  // by Register
+using StoreRegisters = std::array<std::uint64_t, arch::kRegisters>;  // by Register
 
 struct StoreInstruction {
   StoreKind kind = StoreKind::unknown;

@@ -17,7 +17,7 @@ constexpr std::uint64_t kNearFrames = 64 << 10;
 // memcpy may store the last or the aligned vectors of a block first.  So its first write to a page
 // may be this far from the page's beginning.
 constexpr std::uint64_t kBlockBegin = 512;
-constexpr std::uint64_t kStringStep = 64;  // bytes that a repeated instruction moves at once
+constexpr std::uint64_t kStringStep = arch::kCacheLine;  // of a repeated instruction
 
 std::string system_call_text(const std::optional<std::uint64_t>& number) {
   if (!number) return {};
@@ -41,7 +41,7 @@ Interpreter writer_of(const CodeStack& code) {
 bool counts_owners(const ObservedStore& observed, const CodeStack& code) {
   if (code.addresses.empty() || code.addresses.front().binary == nullptr) return false;
   const CodeAddress& store = code.addresses.front();
-  const std::uint64_t loaded_at = observed.sample[Register::rip] - store.address;
+  const std::uint64_t loaded_at = observed.sample[Register::instruction_pointer] - store.address;
   return is_control_block(observed, loaded_at + store.binary->begin, loaded_at + store.binary->end);
 }
 
@@ -56,7 +56,7 @@ void tally(StoreSite& site, const CopySample& sample) {
   if (sample.address % kPageSize < kBlockBegin) ++site.near_page_begin;
   if (sample.address % kPageSize + site.store.width == kPageSize) ++site.at_page_end;
   if (sample.copy_class == CopyClass::file) ++site.in_file;
-  if (sample.address - (sample[Register::rsp] - kRedZone) < kRedZone + kNearFrames)
+  if (sample.address - (sample[Register::stack_pointer] - kRedZone) < kRedZone + kNearFrames)
     ++site.near_stack_pointer;
 }
 

@@ -306,7 +306,7 @@ bool CodeReaderProcess::tell_layout(LayoutId layout) {
 }
 
 CodeReader::Walk CodeReaderProcess::walk(LayoutId layout, const CopySample& sample) {
-  const std::uint64_t pc = sample[Register::rip];
+  const std::uint64_t pc = sample[Register::instruction_pointer];
   Walk nothing{{{0, pc, pc}}, true};
   if (!told_layouts_.contains(layout) && !tell_layout(layout)) return nothing;
   WireWriter request = question(Question::walk, layout);

@@ -36,7 +36,8 @@ void LocalCodeReader::add_layout(LayoutId layout, const std::vector<Module>& mod
 
 CodeReader::Walk LocalCodeReader::walk(LayoutId layout, const CopySample& sample) {
   const auto found = layouts_.find(layout);
-  if (found == layouts_.end()) return {{{0, sample[Register::rip], sample[Register::rip]}}, true};
+  const std::uint64_t pc = sample[Register::instruction_pointer];
+  if (found == layouts_.end()) return {{{0, pc, pc}}, true};
   return found->second.walk(sample);
 }
 

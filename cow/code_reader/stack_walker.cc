@@ -41,14 +41,15 @@ struct StackWalker::Callbacks {
 
   static bool set_initial_registers(Dwfl_Thread* thread, void* argument) {
     const auto* state = static_cast<const State*>(argument);
-    return ::dwfl_thread_state_registers(thread, 0, kRegisters, state->sample->registers.data());
+    const auto& registers = state->sample->registers;
+    return ::dwfl_thread_state_registers(thread, 0, arch::kRegisters, registers.data());
   }
 
   static bool memory_read(Dwfl* /*dwfl*/, Dwarf_Addr address, Dwarf_Word* result, void* argument) {
     auto* state = static_cast<State*>(argument);
     const auto& stack = state->sample->stack;
-    const std::uint64_t offset = address - (*state->sample)[Register::rsp];
-    if (address < (*state->sample)[Register::rsp] || stack.size() < sizeof *result ||
+    const std::uint64_t offset = address - (*state->sample)[Register::stack_pointer];
+    if (address < (*state->sample)[Register::stack_pointer] || stack.size() < sizeof *result ||
         offset > stack.size() - sizeof *result) {
       ++state->misses;
       return false;
@@ -119,7 +120,7 @@ CodeReader::Walk StackWalker::walk(const CopySample& sample) {
   int outcome = -1;
   if (attached_)
     outcome = ::dwfl_getthread_frames(dwfl_.get(), kThread, Callbacks::frame, state_.get());
-  if (state_->callers.empty()) state_->callers.push_back({sample[Register::rip]});
+  if (state_->callers.empty()) state_->callers.push_back({sample[Register::instruction_pointer]});
   CodeReader::Walk walk;
   walk.truncated = outcome != 0 || state_->misses != 0;
   for (const State::Caller& caller : state_->callers)

@@ -146,7 +146,7 @@ const AddressSpace* AddressSpaces::at(const CopySample& sample) {
   if (found == known_.end() || found->second.execs != sample.execs) return nullptr;
   Known& known = found->second;
   const auto has_all = [&](const AddressSpace* space) {
-    return space != nullptr && space->find(sample[Register::rip]) != nullptr &&
+    return space != nullptr && space->find(sample[Register::instruction_pointer]) != nullptr &&
            space->find(sample.address) != nullptr;
   };
   if (known.alive && !has_all(known.space.get())) {

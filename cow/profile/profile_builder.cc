@@ -51,7 +51,7 @@ std::string mapping_name(const AddressSpace& space, const CopySample& sample,
   const Mapping* mapping = space.find(sample.address);
   if (mapping == nullptr) return "unknown";
   if (!mapping->path.empty()) return std::string(mapping->file_path());
-  const std::uint64_t stack = sample[Register::rsp];
+  const std::uint64_t stack = sample[Register::stack_pointer];
   if (stack >= mapping->begin && stack < mapping->end) return "thread stack";
   if (mapping != space.mappings.data()) {
     const Mapping* before = mapping - 1;

@@ -27,7 +27,7 @@ std::optional<std::uint64_t> word_at(const std::vector<std::uint8_t>& stack, std
 // Where in the stack the frame pointer points to, if it is one.
 std::uint64_t frame_depth(const CopySample& sample) {
   constexpr std::uint64_t kNowhere = CodeReader::Location::kNotOnStack;
-  const std::uint64_t depth = sample[Register::rbp] - sample[Register::rsp];
+  const std::uint64_t depth = sample[Register::frame_pointer] - sample[Register::stack_pointer];
   return depth < sample.stack.size() ? depth : kNowhere;
 }
 
@@ -146,7 +146,7 @@ const CodeStack& StackUnwinder::unwind(const CopySample& sample) {
     known_.clear();
     walks_ = 0;
   }
-  std::vector<Walked>& known = known_[sample[Register::rip]];
+  std::vector<Walked>& known = known_[sample[Register::instruction_pointer]];
   const auto found = std::find_if(known.rbegin(), known.rend(),
                                   [&](const Walked& each) { return is_same(each, sample); });
   if (found != known.rend()) {

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <cerrno>
@@ -15,12 +14,6 @@ namespace cowshed {
 namespace {
 
 constexpr std::size_t kWithoutStack = offsetof(cowshed_sample, stack);
-
-// The places of DWARF's registers in struct pt_regs.
-constexpr std::array<std::size_t, kRegisters> kPlaces = {10, 12, 11, 5, 13, 14, 4, 19, 9,
-                                                         8,  7,  6,  3, 2,  1,  0, 16};
-constexpr std::size_t kOriginalRax = 15;
-constexpr std::size_t kCs = 17;
 
 CopyClass class_of(__u32 fault_class) {
   switch (fault_class) {
@@ -43,11 +36,11 @@ CopySample described(const cowshed_sample& from) {
   sample.is_handled = from.is_handled != 0;
   sample.arena = arena_name(from.arena);
   sample.user_mode = from.user_mode != 0;
-  constexpr std::uint16_t kCodeOf32Bits = 0x23;  // __USER32_CS; FRED has more bits above
-  sample.is_32_bit = static_cast<std::uint16_t>(from.registers[kCs]) == kCodeOf32Bits;
-  for (std::size_t i = 0; i < kRegisters; ++i)
-    sample.registers.at(i) = from.registers[kPlaces.at(i)];  // NOLINT(*-constant-array-index)
-  const std::uint64_t system_call = from.registers[kOriginalRax];
+  sample.is_32_bit = static_cast<std::uint16_t>(from.registers[arch::kCodeSegmentIndex]) ==
+                     arch::kCodeSegmentOf32Bits;
+  for (std::size_t i = 0; i < arch::kRegisters; ++i)
+    sample.registers.at(i) = from.registers[arch::kKernelIndex.at(i)];
+  const std::uint64_t system_call = from.registers[arch::kSystemCallIndex];
   if (!sample.user_mode && system_call != UINT64_MAX)
     sample.system_call = system_call + (sample.is_32_bit ? kSystemCallsOf32Bits : 0);
   std::copy(std::begin(from.instruction), std::end(from.instruction), sample.instruction.begin());

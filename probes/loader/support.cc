@@ -49,9 +49,6 @@ std::string missing_capabilities(std::uint64_t mask) {
 
 Expected<void> probe_support(const std::filesystem::path& root) {
   std::vector<std::string> reasons;
-#if !defined(__x86_64__)
-  reasons.emplace_back("the page fault tracepoints are x86-64's");
-#endif
   std::error_code ignored;
   if (!std::filesystem::exists(root / "sys/kernel/btf/vmlinux", ignored)) {
     reasons.emplace_back(

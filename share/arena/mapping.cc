@@ -6,6 +6,7 @@
 #include <fstream>
 #include <sys/mman.h>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/mapping.h>
 #include <cowshed/share/os/memfd.h>
@@ -131,10 +132,9 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
     return refuse(who + ": .capacity is 1 byte to 32 TiB");
   if (options.address % kHugePage != 0) return refuse(who + ": .address is a multiple of 2 MiB");
   const std::size_t size = (options.capacity + kHugePage - 1) & ~(kHugePage - 1);
-  constexpr std::uintptr_t kEnd = 0x7ffffffff000;  // of addresses with 4-level page tables
-  if (options.address > kEnd - size) {
+  if (options.address > arch::kEndOfAddresses - size) {
     return refuse(who + ": .address " + hex(options.address) + " with a capacity of " +
-                  std::to_string(size) + " bytes ends after " + hex(kEnd) +
+                  std::to_string(size) + " bytes ends after " + hex(arch::kEndOfAddresses) +
                   ", where a process's addresses end; choose a lower one");
   }
   TRY(FileDescriptor fd, open_memfd(options.name, size));

@@ -11,7 +11,6 @@
 namespace cowshed::internal {
 namespace {
 
-constexpr std::size_t kPage = 4_KiB;
 constexpr std::size_t kPagesPerRange = kHugePage / kPage;
 constexpr std::size_t kWordsPerRange = kPagesPerRange / 64;
 // Each call of MADV_COLLAPSE drains every CPU's page lists, even for a small range.

@@ -9,9 +9,9 @@
 #include <sched.h>
 #include <string_view>
 #include <sys/syscall.h>
-#include <ucontext.h>
 #include <unistd.h>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/share/arena/table.h>
 #include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/process/published_layout.h>
@@ -30,11 +30,6 @@ COWSHED_FORK_STATE std::atomic<pid_t> sink_owner = 0;
 
 std::atomic<bool> installed = false;
 struct sigaction previous = {};  // written once, before the handler can run
-
-bool is_store(const ucontext_t& context) {
-  constexpr unsigned long long kWrite = 2;  // of the page fault's error code
-  return (static_cast<unsigned long long>(context.uc_mcontext.gregs[REG_ERR]) & kWrite) != 0;
-}
 
 // Text that a signal handler can make.
 class Line {
@@ -91,8 +86,8 @@ std::atomic<pid_t> line_written = 0;
 }
 
 // Returns whether the instruction can run again.
-bool report(const siginfo_t& info, const ucontext_t& context) {
-  if (info.si_code != SEGV_ACCERR || !is_store(context)) return false;
+bool report(const siginfo_t& info, const void* context) {
+  if (info.si_code != SEGV_ACCERR || !arch::is_interrupted_store(context)) return false;
   internal::ArenaCore* arena = internal::find_arena(info.si_addr);
   StrayWrite write{};
   write.address = reinterpret_cast<std::uintptr_t>(info.si_addr);
@@ -104,7 +99,7 @@ bool report(const siginfo_t& info, const ucontext_t& context) {
   if (arena->let_destructors_write(info.si_addr)) return true;
   write.arena_offset = write.address - arena->begin();
   layout::set_text(write.arena, arena->name());
-  write.instruction = static_cast<std::uintptr_t>(context.uc_mcontext.gregs[REG_RIP]);
+  write.instruction = arch::interrupted_instruction(context);
   if (const layout::Object* object = layout::object_at(write.address)) {
     write.object = object->name;
     write.object_offset = write.address - object->address;
@@ -153,7 +148,7 @@ void pass_on(int signal, siginfo_t* info, void* context) {
 
 void handle(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
-  if (!report(*info, *static_cast<const ucontext_t*>(context))) pass_on(signal, info, context);
+  if (!report(*info, context)) pass_on(signal, info, context);
   errno = saved_errno;
 }
 

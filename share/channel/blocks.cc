@@ -191,10 +191,10 @@ bool ChannelSegment::has_headroom(std::uint64_t bytes) {
 // quarter of the time, and saves both sides 511 of 512 faults.  False: do not try more ranges.
 bool ChannelSegment::take_huge_pages(const Block& block, std::uint64_t begin,
                                      std::uint64_t end) const {
-  const std::uint64_t first = round_up(begin, kHuge);
-  const std::uint64_t last = end / kHuge * kHuge;
+  const std::uint64_t first = round_up(begin, kHugePage);
+  const std::uint64_t last = end / kHugePage * kHugePage;
   if (first >= last) return true;
-  for (std::uint64_t at = first; at < last; at += kHuge)  // the kernel collapses no empty range
+  for (std::uint64_t at = first; at < last; at += kHugePage)  // the kernel collapses no empty range
     if (!allocate_pages(descriptors_.segment, at, kPage)) return false;
   const std::byte* const data = block.data + (first - block_offset(block.index));
   return collapse_range(reinterpret_cast<std::uintptr_t>(data), last - first) == 0;

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <cowshed/base/arch/arch.h>
+
 // The structs of a channel's shared memory; docs/explanation/channel-protocol.md says how they are
 // used.  Not for users.
 //
@@ -19,8 +21,8 @@ namespace cowshed::channel_layout {
 
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'C', 'h', 'a', 'n', '\0'};
 inline constexpr std::uint64_t kVersion = 5;
-inline constexpr std::uint64_t kPage = 4096;
-inline constexpr std::uint64_t kHuge = std::uint64_t{2} << 20U;
+using arch::kHugePage;
+using arch::kPage;
 // Index 0 of each is the creator's.
 inline constexpr std::uint32_t kParties = 1 + 1024;
 inline constexpr std::uint32_t kHands = 1 + 1024;
@@ -99,7 +101,7 @@ constexpr std::uint32_t thread_of(std::uint64_t holder) {
 }
 
 // The messages that a receiving thread took last, which it still holds.
-struct alignas(64) Hand {
+struct alignas(arch::kCacheLine) Hand {
   std::atomic<std::uint64_t> owner;  // 0, hand_of(), that with kBeingTaken, or lost_by()
   std::atomic<std::uint64_t> held;   // held(); 0: none
 };
@@ -199,17 +201,17 @@ class SharedTotals {
   std::atomic<std::uint64_t> moved_bytes_;
 };
 
-// Each member is written by one side and read by the other, or is seldom written.  Each has 128
-// bytes, because the CPU fetches cache lines in pairs.
+// Each member is written by one side and read by the other, or is seldom written.  So they
+// lie apart.
 struct Control {
-  struct alignas(128) Side {
+  struct alignas(arch::kApart) Side {
     Lock lock;
     std::atomic<std::uint64_t> seen;  // the other side's index when it was last loaded
   };
-  struct alignas(128) Index {
+  struct alignas(arch::kApart) Index {
     std::atomic<std::uint64_t> value;
   };
-  struct alignas(128) Sleep {
+  struct alignas(arch::kApart) Sleep {
     Event event;
     std::atomic<std::uint32_t> sleepers;  // an upper bound: killed ones stay until a sweep
   };
@@ -221,7 +223,7 @@ struct Control {
   Sleep items;   // receivers wait here for a message
   Sleep space;   // senders wait here for a slot
   Sleep memory;  // senders wait here for a block
-  struct alignas(128) Seldom {
+  struct alignas(arch::kApart) Seldom {
     std::atomic<std::uint32_t> closed;  // Closing
     std::atomic<std::uint32_t> polled;  // Polling
     std::atomic<std::uint64_t> swept;   // when, in ns of CLOCK_MONOTONIC
@@ -234,14 +236,14 @@ struct Control {
     std::array<Bound, kClasses> blocks_used;
   } seldom;
   // A hint for each class: the search for a free block starts here.
-  alignas(128) std::array<Bound, kClasses> free_from;
+  alignas(arch::kApart) std::array<Bound, kClasses> free_from;
   // The Place of chunk number n, at n mod kPlaces.
-  alignas(128) std::array<std::atomic<std::uint32_t>, kPlaces> places;
-  struct alignas(128) Received {
+  alignas(arch::kApart) std::array<std::atomic<std::uint32_t>, kPlaces> places;
+  struct alignas(arch::kApart) Received {
     SharedTotals totals;
   };
   std::array<Received, 2> received;  // element head mod 2: totals of messages before `head`
-  alignas(128) std::array<Party, kParties> parties;
+  alignas(arch::kApart) std::array<Party, kParties> parties;
   std::array<Hand, kHands> hands;
 };
 
@@ -285,7 +287,7 @@ class ByteSlot {
   SharedTotals totals_;
 
  public:
-  alignas(64) std::array<std::byte, kSmallMessage> bytes;
+  alignas(arch::kCacheLine) std::array<std::byte, kSmallMessage> bytes;
 };
 static_assert(sizeof(ByteSlot) == 256);
 
@@ -327,7 +329,7 @@ struct Plan {
     base_bytes = round_up(ring + places * chunk_bytes(), kPage);
     std::uint64_t at = base_bytes;
     for (std::uint32_t c = 0; c < classes; ++c) {
-      at = round_up(at, kHuge);
+      at = round_up(at, kHugePage);
       region[c] = at;
       at += region_bytes(c);
     }

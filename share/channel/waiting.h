@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/base/error.h>
 #include <cowshed/share/channel/layout.h>
 #include <cowshed/share/channel/options.h>
@@ -20,7 +21,7 @@ bool spin(Ready&& ready) {
   constexpr int kSpins = 200;
   for (int i = 0; i < kSpins; ++i) {
     if (ready()) return true;
-    __builtin_ia32_pause();
+    arch::pause();
   }
   return false;
 }

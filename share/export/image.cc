@@ -34,7 +34,6 @@ using namespace internal;
 namespace {
 
 using image_format::Header;
-using image_format::kPage;
 using ByteSpan = std::span<const std::byte>;
 
 std::string who_is(const std::filesystem::path& path) { return "image " + path.string(); }

@@ -11,7 +11,6 @@ namespace cowshed::image_format {
 
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'I', 'm', 'a', 'g', 'e'};
 inline constexpr std::uint32_t kVersion = 2;
-inline constexpr std::size_t kPage = 4096;
 
 struct Header {
   std::array<char, 8> magic = kMagic;

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/share/arena/malloc_route.h>
 #include <cowshed/share/jemalloc/jemalloc.h>
 
@@ -19,8 +20,6 @@ using namespace cowshed;
 using namespace internal;
 
 namespace {
-
-constexpr std::size_t kPage = 4096;
 
 enum class Owner : std::uint8_t { cached, heap_in_scope, arena };
 
@@ -108,11 +107,11 @@ int posix_memalign(void** block, std::size_t alignment, std::size_t size) noexce
   return error == ENOMEM && make_room() ? cowshed_je_posix_memalign(block, alignment, size) : error;
 }
 
-void* valloc(std::size_t size) noexcept { return memalign(kPage, size); }
+void* valloc(std::size_t size) noexcept { return memalign(arch::kPage, size); }
 
 void* pvalloc(std::size_t size) noexcept {
-  const std::size_t whole = (size + kPage - 1) & ~(kPage - 1);
-  return memalign(kPage, whole < size ? size : whole);  // an overflow: `size` fails
+  const std::size_t whole = (size + arch::kPage - 1) & ~(arch::kPage - 1);
+  return memalign(arch::kPage, whole < size ? size : whole);  // an overflow: `size` fails
 }
 
 // Returns 0 for a frozen block, because nobody may write to it.

@@ -37,8 +37,6 @@ constexpr const char* kNoEndWithParent = "WorkersOptions::die_with_parent does n
 constexpr const char* kNoExec = "Start::spawn and Start::forkserver do not work";
 constexpr const char* kNoForkServer = "Start::forkserver does not work";
 
-constexpr std::size_t kPage = 4_KiB;
-
 struct Environment {
   std::vector<RefusedCall> refused = {};
 

@@ -45,10 +45,8 @@ std::vector<Run> collapse_runs(std::uintptr_t begin, const std::vector<Run>& run
 }
 
 void keep_in_small_pages(void* memory, std::size_t size) noexcept {
-  constexpr std::uintptr_t kSmallPage = 4096;
-  const auto begin =
-      (reinterpret_cast<std::uintptr_t>(memory) + kSmallPage - 1) / kSmallPage * kSmallPage;
-  const auto end = (reinterpret_cast<std::uintptr_t>(memory) + size) / kSmallPage * kSmallPage;
+  const auto begin = (reinterpret_cast<std::uintptr_t>(memory) + kPage - 1) / kPage * kPage;
+  const auto end = (reinterpret_cast<std::uintptr_t>(memory) + size) / kPage * kPage;
   (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_NOHUGEPAGE);
 }
 

@@ -5,13 +5,15 @@
 #include <functional>
 #include <vector>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/os/runs.h>
 
 // Huge pages, by MADV_COLLAPSE, and their absence.
 namespace cowshed::internal {
 
-constexpr std::size_t kHugePage = 2_MiB;
+using arch::kHugePage;
+using arch::kPage;
 
 // Each call drains every CPU's page lists, so collapse so much at once.
 constexpr std::size_t kCollapseStep = 64_MiB;

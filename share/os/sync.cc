@@ -19,13 +19,12 @@
 namespace cowshed::internal {
 
 std::byte* map_shared(int file, std::uint64_t offset, std::uint64_t bytes) {
-  constexpr std::uint64_t kHuge = kHugePage;
-  const std::uint64_t reserved = bytes + kHuge;
+  const std::uint64_t reserved = bytes + kHugePage;
   void* place =
       mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (place == MAP_FAILED) return nullptr;
   auto* const begin = static_cast<std::byte*>(place);
-  std::byte* const base = begin + (-reinterpret_cast<std::uintptr_t>(begin) & (kHuge - 1));
+  std::byte* const base = begin + (-reinterpret_cast<std::uintptr_t>(begin) & (kHugePage - 1));
   std::byte* const end = base + bytes;
   if (mmap(base, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, file,
            static_cast<off_t>(offset)) == MAP_FAILED) {

@@ -13,8 +13,8 @@ namespace {
 // them.
 struct Image {
   Header header;
-  alignas(4096) std::array<Arena, kMaxArenas> arenas;
-  alignas(4096) std::array<Object, kMaxObjects> objects;
+  alignas(arch::kPage) std::array<Arena, kMaxArenas> arenas;
+  alignas(arch::kPage) std::array<Object, kMaxObjects> objects;
   TransferTables transfers;
 };
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/base/published_layout.h>
 
 // Writes this process's published layout (base/published_layout.h), which cowtop reads from
@@ -40,8 +41,8 @@ using TransferLane = std::array<TransferCount, kMaxTransfers>;  // whole pages
 
 // Lie in the layout, or in ordinary memory if there is none.  Writing to them needs no mutex.
 struct TransferTables {
-  alignas(4096) std::array<Transfer, kMaxTransfers> transfers;
-  alignas(4096) std::array<TransferLane, kTransferLanes> lanes;
+  alignas(arch::kPage) std::array<Transfer, kMaxTransfers> transfers;
+  alignas(arch::kPage) std::array<TransferLane, kTransferLanes> lanes;
 };
 TransferTables& transfer_tables();
 

@@ -7,7 +7,7 @@
 namespace cowshed::test {
 namespace {
 
-constexpr std::uint64_t kPageBytes = 4096;
+constexpr std::uint64_t kPageBytes = arch::kPage;
 
 struct SampledRun {
   SubjectRun subject;

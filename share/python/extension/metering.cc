@@ -21,8 +21,6 @@ namespace {
 
 using cow::PageRange;
 
-constexpr std::uint64_t kEndOfAddresses = 0x7fff'ffff'f000;
-
 // The pages that the process which froze had then, and its PID.
 struct FrozenPages {
   cow::PageRanges pages;
@@ -38,7 +36,7 @@ PyObject* note_pages(PyObject*, PyObject*) {
   const FileDescriptor pagemap = open_pagemap();
   frozen_pages = {{}, ::getpid()};
   internal::visit_anonymous_ranges(
-      pagemap.get(), 0, kEndOfAddresses, internal::Anonymous::resident,
+      pagemap.get(), 0, arch::kEndOfAddresses, internal::Anonymous::resident,
       [](std::uint64_t begin, std::uint64_t end) { frozen_pages.pages.append({begin, end}); });
   Py_RETURN_NONE;
 }

@@ -156,7 +156,7 @@ StoreInstruction decode(std::string_view code, const StoreRegisters& registers,
   return decoder.decode(bytes_of(code), registers, address, is_32_bit);
 }
 
-constexpr std::size_t kOnePage = 4096;
+constexpr std::size_t kOnePage = arch::kPage;
 constexpr std::size_t kRdx = 1;
 constexpr std::size_t kRcx = 2;
 constexpr std::size_t kRbx = 3;

@@ -5,7 +5,7 @@
 namespace cowshed::cow {
 namespace {
 
-constexpr std::uint64_t kPageBytes = 4096;
+constexpr std::uint64_t kPageBytes = arch::kPage;
 
 PageRanges random_ranges(std::mt19937& random, std::set<std::uint64_t>& pages) {
   PageRanges ranges;

@@ -8,7 +8,7 @@
 namespace cowshed::cow {
 namespace {
 
-constexpr std::size_t kPage = 4096;
+constexpr std::size_t kPage = arch::kPage;
 
 class ProcessPagesTest : public ::testing::Test {
  protected:

@@ -86,7 +86,7 @@ class ImageBytes {
 
   // The header's page and the parcel.
   std::vector<std::byte> head() const {
-    std::vector<std::byte> bytes(image_format::kPage + header().parcel_bytes);
+    std::vector<std::byte> bytes(arch::kPage + header().parcel_bytes);
     EXPECT_EQ(pread(fd_, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
     return bytes;
   }
@@ -99,13 +99,13 @@ class ImageBytes {
   void forge(const Change& change) const {
     image_format::Header forged = header();
     auto bytes = head();
-    Decoder from(std::span<const std::byte>(bytes).subspan(image_format::kPage));
+    Decoder from(std::span<const std::byte>(bytes).subspan(arch::kPage));
     auto contents = parcel_format::read(from);
     change(forged, contents.arenas.front());
     Encoder to = Encoder::in_memory();
     parcel_format::write(to, contents);
     internal::Content parcel = to.finish();
-    bytes.resize(image_format::kPage);
+    bytes.resize(arch::kPage);
     bytes.insert(bytes.end(), parcel.view().begin(), parcel.view().end());
     forged.parcel_bytes = parcel.view().size();
     std::memcpy(bytes.data(), &forged, sizeof forged);

@@ -129,7 +129,7 @@ long store_if_mapped(void* mapped, off_t offset = 0) {
 }
 
 constexpr int kReadWrite = PROT_READ | PROT_WRITE;
-constexpr off_t kPage = 4096;
+constexpr off_t kPage = arch::kPage;
 
 long raw_mremap(void* from, std::size_t old_size, std::size_t new_size, int flags,
                 void* to = nullptr) {

@@ -28,6 +28,11 @@ std::vector<std::string> stacks_of(const CopyTree& tree) {
   return result;
 }
 
+TEST(HtmlReport, ThePagesScriptsKnowTheSizeOfAPage) {
+  const std::string constant = "const PAGE_BYTES = " + std::to_string(cow::kPageSize) + ";";
+  EXPECT_THAT(html_page("{}"), HasSubstr(constant));
+}
+
 TEST(CopyTree, AddsUpWhatBeginsAlike) {
   CopyTree tree;
   const auto inner = tree.add("main;run;copy", 3);

@@ -1,7 +1,7 @@
 // Figures as people read them, and elements.  Names come from strangers: they become text nodes,
 // never markup.
 
-const PAGE_BYTES = 4096;
+const PAGE_BYTES = 4096;  // cow::kPageSize
 const UNKNOWN = "\u2013";
 
 const isKnown = (value) => value !== null && value !== undefined;

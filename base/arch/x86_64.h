@@ -1,0 +1,39 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace cowshed::arch {
+
+inline constexpr std::size_t kPage = 4096;
+inline constexpr std::size_t kHugePage = std::size_t{2} << 20U;
+inline constexpr std::size_t kCacheLine = 64;
+inline constexpr std::size_t kApart = 2 * kCacheLine;  // the CPU fetches cache lines in pairs
+// Of a process, with page tables of four levels.
+inline constexpr std::uint64_t kEndOfAddresses = (std::uint64_t{1} << 47U) - kPage;
+
+// Call it in a loop that waits for another CPU.
+inline void pause() { __builtin_ia32_pause(); }
+
+// `context` is the third argument of a handler of SIGSEGV.
+std::uintptr_t interrupted_instruction(const void* context);
+bool is_interrupted_store(const void* context);
+
+// clang-format off
+enum class Register : std::uint8_t {  // in the order of DWARF
+  rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip,
+  frame_pointer = rbp, stack_pointer = rsp, instruction_pointer = rip
+};
+// clang-format on
+inline constexpr std::size_t kRegisters = 17;
+
+// Where the words of the kernel's struct pt_regs have each Register, and more.
+inline constexpr std::array<std::size_t, kRegisters> kKernelIndex = {
+    10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0, 16};
+inline constexpr std::size_t kSystemCallIndex = 15;
+inline constexpr std::size_t kCodeSegmentIndex = 17;
+inline constexpr std::size_t kKernelRegisters = 21;
+inline constexpr std::uint16_t kCodeSegmentOf32Bits = 0x23;  // FRED has more bits above
+
+}  // namespace cowshed::arch
