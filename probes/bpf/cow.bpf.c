@@ -172,7 +172,7 @@ static __noinline int count_hugetlb(struct thread_state* thread, __u64 address, 
   if (fault->protection ? !is_copied_page(address) : !BPF_CORE_READ(inode, i_mapping, nrpages))
     return 0;
   __u32 bits = BPF_CORE_READ(inode, i_blkbits);
-  __u32 pages = bits > 12 ? 1U << ((bits - 12) & 31) : 512;
+  __u32 pages = bits > PAGE_SHIFT ? 1U << ((bits - PAGE_SHIFT) & 31) : PAGES_OF_HUGE;
   thread->counts.copied_hugetlb_pages += pages;
   note_copies(thread, pages);
   thread->address = address;

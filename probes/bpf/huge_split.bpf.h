@@ -7,8 +7,6 @@
  * counts splits per CPU.  An increase is ours if no other task has run meanwhile: without a context
  * switch the CPU is the same, too. */
 
-#define PAGES_OF_HUGE 512
-
 /* This CPU's count of THP_SPLIT_PMD.  Per-CPU variables have no symbol that we may resolve unless
  * the kernel has KALLSYMS_ALL.  But the task's run queue is one, and BTF gives the distance. */
 static __always_inline __u64 split_count(struct task_struct* task) {
@@ -35,14 +33,14 @@ static __always_inline void watch_split(struct thread_state* thread, __u64 addre
   struct pending_fault* fault = &thread->pending;
   fault->may_split = vm_events_from_runqueue && fault->protection &&
                      fault->traits & MAPPING_MAY_BE_HUGE &&
-                     address >> 21 != thread->mapping.small_block;
+                     address >> HUGE_SHIFT != thread->mapping.small_block;
   if (fault->may_split) begin_split(thread);
 }
 
 static __noinline int end_split(struct thread_state* thread) {
   struct task_struct* task = bpf_get_current_task_btf();
   struct fault_details* details = &thread->details;
-  thread->mapping.small_block = thread->address >> 21;
+  thread->mapping.small_block = thread->address >> HUGE_SHIFT;
   return details->switches == task->nvcsw + task->nivcsw && details->splits != split_count(task);
 }
 

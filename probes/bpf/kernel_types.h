@@ -14,11 +14,7 @@
 #include <bpf/bpf_tracing.h>
 /* clang-format on */
 
-/* x86: bits of a page fault's error code (arch/x86/include/asm/trap_pf.h). */
-#define PF_PROTECTION 0x1
-#define PF_WRITE 0x2
-#define PF_KEY 0x20
-#define PF_SHADOW_STACK 0x40
+#include "arch.h"
 
 /* include/linux/mm.h: unchanged 6.1 to 7.3. */
 #define VM_READ 0x1
@@ -38,34 +34,12 @@
 #define PF_MEMALLOC 0x800     /* include/linux/sched.h: in reclaim */
 #define SIGBUS 7
 #define SIGSEGV 11
-#define PT_REGS_WORDS 21
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 typedef struct {
   long counter;
 } kernel_atomic_long;
-
-struct pt_regs {
-  unsigned long r15;
-  unsigned long r14;
-  unsigned long r13;
-  unsigned long r12;
-  unsigned long bp;
-  unsigned long bx;
-  unsigned long r11;
-  unsigned long r10;
-  unsigned long r9;
-  unsigned long r8;
-  unsigned long ax;
-  unsigned long cx;
-  unsigned long dx;
-  unsigned long si;
-  unsigned long di;
-  unsigned long orig_ax;
-  unsigned long ip;
-  unsigned long sp;
-};
 
 struct super_block {
   unsigned long s_magic;

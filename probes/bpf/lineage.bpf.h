@@ -123,7 +123,7 @@ static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
     pages = BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].count) + parts.sum;
   }
   if (bpf_core_field_exists(mm->hugetlb_usage)) pages += BPF_CORE_READ(mm, hugetlb_usage.counter);
-  return pages > 0 ? (__u64)pages * 4096 : 0;
+  return pages > 0 ? (__u64)pages * COWSHED_PAGE_BYTES : 0;
 }
 
 /* How a process publishes its arenas, always at the same place (base/published_layout.h). */

@@ -90,7 +90,7 @@ struct fault_details {
   __u32 misses_known;
 };
 
-#define FRAME_WORDS (PT_REGS_WORDS + 1)
+#define FRAME_WORDS (COWSHED_REGISTERS + 1)
 #define MAPLE_NODE_WORDS 32
 
 /* A thread takes one sample in each block of copies. */

@@ -45,7 +45,7 @@ static __always_inline long walk_tables(struct table_walk* walk, __u64 address) 
     __u64 at = table + ((address >> shift & 511) << 3);
     long failed = bpf_probe_read_kernel(&walk->entry, sizeof walk->entry, (void*)at);
     if (failed) return failed;
-    if (shift <= 12 || !(walk->entry & PTE_PRESENT) || walk->entry & PTE_LARGE) break;
+    if (shift <= PAGE_SHIFT || !(walk->entry & PTE_PRESENT) || walk->entry & PTE_LARGE) break;
     table = walk->direct_map + frame_of(walk, walk->entry);
     shift -= 9;
   }
@@ -72,7 +72,7 @@ static __always_inline __u64 head_of(__u64 page) {
 
 /* The folio of the page at that physical address. */
 static __always_inline struct folio* folio_at(__u64 physical) {
-  return (void*)head_of(page_structs + (physical >> 12) * bpf_core_type_size(struct page));
+  return (void*)head_of(page_structs + (physical >> PAGE_SHIFT) * bpf_core_type_size(struct page));
 }
 
 #define PAGE_MAPPING_ANON 1 /* in page.mapping, include/linux/page-flags.h */
@@ -156,8 +156,8 @@ __noinline int view_page(struct page_view* view, __u64 table, __u64 address, __u
   else if (view->entry != ENTRY_PRESENT) return 0;
   __u64 first = page_of_entry(&walk);
   __u64 offset = address & ((1ULL << (walk.shift & 63)) - 1);
-  view->page = first + (offset & ~(__u64)(COWSHED_PAGE_BYTES - 1));
-  view->is_huge = walk.shift > 12;
+  view->page = first + (offset & PAGE_MASK);
+  view->is_huge = walk.shift > PAGE_SHIFT;
   view->is_zeros = zero_page && view->page == zero_page;
   view->is_anonymous = 1;
   if (page_structs && (is_file || view->is_huge))
@@ -172,7 +172,8 @@ static __always_inline __u32 sharers_of(__u64 physical) {
     int mappings; /* less 1 */
     int references;
   } counts = {};
-  struct page* page = (void*)(page_structs + (physical >> 12) * bpf_core_type_size(struct page));
+  struct page* page =
+      (void*)(page_structs + (physical >> PAGE_SHIFT) * bpf_core_type_size(struct page));
   if (!page_structs ||
       bpf_core_field_offset(page->_refcount) - bpf_core_field_offset(page->_mapcount) !=
           sizeof counts.mappings ||
@@ -237,8 +238,9 @@ static __always_inline void find_page_structs(struct task_struct* task, __u64 ta
   __u64 stack = (__u64)BPF_CORE_READ(task, stack);
   __u64 page = 0;
   bpf_probe_read_kernel(&page, sizeof page, BPF_CORE_READ(task, stack_vm_area, pages));
-  if (!page || walk_tables(&walk, stack) || !(walk.entry & PTE_PRESENT) || walk.shift != 12) return;
-  page_structs = page - (page_of_entry(&walk) >> 12) * bpf_core_type_size(struct page);
+  if (!page || walk_tables(&walk, stack) || !(walk.entry & PTE_PRESENT) || walk.shift != PAGE_SHIFT)
+    return;
+  page_structs = page - (page_of_entry(&walk) >> PAGE_SHIFT) * bpf_core_type_size(struct page);
 }
 
 /* The loader runs it once. */

@@ -296,7 +296,8 @@ static __always_inline void find_thread(struct python_walk* walk, struct thread_
 #define IS_SUBCLASS_OF_TYPE (1UL << 31)
 #define MOST_METATYPES 3
 #define MOST_TYPE_BYTES (1U << 20) /* of an instance */
-#define IS_POINTER(word) ((word) >= COWSHED_PAGE_BYTES && !((word) >> 47) && !((word) & 7))
+#define IS_POINTER(word) \
+  ((word) >= COWSHED_PAGE_BYTES && !((word) >> COWSHED_ADDRESS_BITS) && !((word) & 7))
 
 /* Whether scratch->words begin a type that can have instances, with the flags at `address`. */
 static __always_inline int is_ready_type(struct python_walk* walk, __u64 address) {

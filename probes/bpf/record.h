@@ -8,6 +8,8 @@
 #include <linux/types.h>
 #endif
 
+#include "arch.h"
+
 /* C has one namespace and the kernel's style.  NOLINTBEGIN(readability-identifier-naming) */
 
 #define COWSHED_COMM_BYTES 16
@@ -118,12 +120,10 @@ struct cowshed_arena {
   char name[COWSHED_ARENA_NAME_BYTES];
 };
 
-#define COWSHED_REGISTERS 21         /* as struct pt_regs of x86-64 */
 #define COWSHED_INSTRUCTION_BYTES 16 /* the longest instruction has 15 */
 #define COWSHED_STACK_BYTES 16384    /* at most, of a sample */
 #define COWSHED_LINE_WORDS 8         /* of 8 bytes: such a line lies in one page */
 #define COWSHED_LINES_AROUND 3
-#define COWSHED_PAGE_BYTES 4096
 
 /* Why an access ended in a signal. */
 enum cowshed_failure {

@@ -18,10 +18,7 @@ struct {
   __type(value, struct cowshed_sample);
 } new_sample SEC(".maps");
 
-#define BYTES_TO_PAGE_END(address) \
-  (COWSHED_PAGE_BYTES - (__u32)((address) & (COWSHED_PAGE_BYTES - 1)))
-
-#define PAGE_MASK (~(__u64)(COWSHED_PAGE_BYTES - 1))
+#define BYTES_TO_PAGE_END(address) (COWSHED_PAGE_BYTES - (__u32)((address) & ~PAGE_MASK))
 
 /* Reads memory in one page of the running task.  A look at the page that is being copied, through
  * the task's own page table, would set its accessed bit.  The kernel would then drop the copy and

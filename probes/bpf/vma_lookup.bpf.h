@@ -138,14 +138,14 @@ static __always_inline int describe(struct thread_state* thread, struct mm_struc
   if (flags & VM_HUGETLB) traits |= MAPPING_HUGETLB;
   if (flags & VM_UFFD_WP) traits |= MAPPING_UFFD_WP;
   if (flags & VM_UFFD_MISSING) traits |= MAPPING_UFFD_MISSING;
-  __u64 first_huge = (start + 0x1fffff) & ~0x1fffffULL;
-  if (first_huge + 0x200000 <= end) traits |= MAPPING_MAY_BE_HUGE;
+  __u64 first_huge = (start + COWSHED_HUGE_BYTES - 1) & HUGE_MASK;
+  if (first_huge + COWSHED_HUGE_BYTES <= end) traits |= MAPPING_MAY_BE_HUGE;
   struct file* file = (struct file*)WORD_OF(thread, vma, vm_file);
-  thread->file.begin = start - (WORD_OF(thread, vma, vm_pgoff) << 12);
+  thread->file.begin = start - (WORD_OF(thread, vma, vm_pgoff) << PAGE_SHIFT);
   /* A private mapping of /dev/zero has a file but is anonymous: no vm_ops. */
   if (file && WORD_OF(thread, vma, vm_ops)) traits |= describe_file(thread, file);
   if ((traits & (MAPPING_FILE | MAPPING_SHARED | MAPPING_ARENA)) == MAPPING_FILE &&
-      !((start | end) & 0x1fffff)) {
+      !((start | end) & ~HUGE_MASK)) {
     traits |= MAPPING_ARENA;
     thread->arena.inode = start | COWSHED_BY_ADDRESS;
     thread->arena.name[0] = 0;
@@ -164,7 +164,7 @@ static __always_inline int is_beyond_file(struct thread_state* thread) {
   __u64 size = 0;
   return thread->file.size_at &&
          !bpf_probe_read_kernel(&size, sizeof size, (void*)thread->file.size_at) &&
-         ((thread->address - thread->file.begin) & ~4095ULL) >= size;
+         ((thread->address - thread->file.begin) & PAGE_MASK) >= size;
 }
 
 struct find_vma_context {

@@ -15,6 +15,10 @@ namespace {
 
 constexpr std::size_t kWithoutStack = offsetof(cowshed_sample, stack);
 
+static_assert(COWSHED_PAGE_BYTES == arch::kPage && COWSHED_HUGE_BYTES == arch::kHugePage);
+static_assert(1UL << COWSHED_ADDRESS_BITS == arch::kEndOfAddresses + arch::kPage);
+static_assert(COWSHED_REGISTERS == arch::kKernelRegisters);
+
 CopyClass class_of(__u32 fault_class) {
   switch (fault_class) {
     case COWSHED_COPIED_FILE: return CopyClass::file;
