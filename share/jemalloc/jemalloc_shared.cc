@@ -57,11 +57,7 @@ Block* unused_blocks = nullptr;
 void (*end_thread)(void*) = nullptr;
 std::array<void (*)(), 3> at_fork{};
 
-std::byte* thread_pointer() {
-  std::byte* pointer;
-  asm("mov %%fs:0, %0" : "=r"(pointer));
-  return pointer;
-}
+std::byte* thread_pointer() { return static_cast<std::byte*>(__builtin_thread_pointer()); }
 
 Block* this_block() {
   return reinterpret_cast<Block*>(thread_pointer() + cowshed_je_thread_block) - 1;
