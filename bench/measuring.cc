@@ -6,6 +6,8 @@
 #include <system_error>
 #include <unistd.h>
 
+#include <cowshed/base/arch/arch.h>
+
 #include "family.h"
 #include "process.h"
 #include "subject.h"
@@ -15,7 +17,7 @@
 namespace cowshed::bench {
 namespace {
 
-constexpr std::size_t kPage = 4096;
+using arch::kPage;
 
 std::byte* pages(std::size_t count) {
   void* memory =

@@ -8,7 +8,6 @@
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <immintrin.h>
 #include <linux/futex.h>
 #include <malloc.h>
 #include <sched.h>
@@ -17,6 +16,7 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/share/channel.h>
 
 #include "../family.h"
@@ -94,7 +94,7 @@ auto insist(Call call) {
   for (;;) {
     auto result = call();
     if (result || result.error().code != ErrorCode::would_block) return got(std::move(result));
-    _mm_pause();
+    arch::pause();
   }
 }
 
@@ -123,7 +123,7 @@ class ChannelLine final : public Line {
 
   // For as many as are queued elsewhere, and one in the receiver's hand.
   static std::size_t memory(const Shape& shape) {
-    return (shape.slots() + 1) * ((shape.size + 4095) / 4096 * 4096);
+    return (shape.slots() + 1) * ((shape.size + arch::kPage - 1) / arch::kPage * arch::kPage);
   }
   void send_as(const auto& message) {
     if (spins_) insist([&] { return channel_.try_send(message); });
@@ -146,14 +146,14 @@ class BoostLine final : public Line {
 
   void send(Message message) override {
     if (!spins_) return queue_.send(message.data(), message.size(), 0);
-    while (!queue_.try_send(message.data(), message.size(), 0)) _mm_pause();
+    while (!queue_.try_send(message.data(), message.size(), 0)) arch::pause();
   }
   Message receive() override {
     std::size_t size = 0;
     unsigned priority = 0;
     if (!spins_) queue_.receive(buffer_.data(), buffer_.size(), size, priority);
     else
-      while (!queue_.try_receive(buffer_.data(), buffer_.size(), size, priority)) _mm_pause();
+      while (!queue_.try_receive(buffer_.data(), buffer_.size(), size, priority)) arch::pause();
     return {buffer_.data(), size};
   }
 
@@ -167,10 +167,10 @@ class BoostLine final : public Line {
 class RingLine final : public Line {
  public:
   void send(Message message) override {
-    while (!ring_->push(value_of(message))) _mm_pause();
+    while (!ring_->push(value_of(message))) arch::pause();
   }
   Message receive() override {
-    while (!ring_->pop(received_)) _mm_pause();
+    while (!ring_->pop(received_)) arch::pause();
     return received_;
   }
 
@@ -186,14 +186,14 @@ class BareLine final : public Line {
   explicit BareLine(const Shape& shape) : spins_(shape.spins) {}
 
   void send(Message message) override {
-    while (slot_->received != slot_->sent) spins_ ? _mm_pause() : (void)sched_yield();
+    while (slot_->received != slot_->sent) spins_ ? arch::pause() : (void)sched_yield();
     slot_->value = value_of(message);
     ++slot_->sent;
     if (!spins_) syscall(SYS_futex, &slot_->sent, FUTEX_WAKE, 1, nullptr, nullptr, 0);
   }
   Message receive() override {
     while (slot_->sent.load() == seen_)
-      if (spins_) _mm_pause();
+      if (spins_) arch::pause();
       else syscall(SYS_futex, &slot_->sent, FUTEX_WAIT, seen_, nullptr, nullptr, 0);
     received_ = slot_->value;
     slot_->received = ++seen_;

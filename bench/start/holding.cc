@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cowshed/base/arch/arch.h>
+
 #include "../family.h"
 #include "../process.h"
 #include "workers.h"
@@ -14,7 +16,7 @@ namespace cowshed::bench {
 namespace {
 
 std::size_t step_of(WordsOfData words, Part part) {
-  constexpr std::size_t kPage = 4096 / sizeof(std::uint64_t);
+  constexpr std::size_t kPage = arch::kPage / sizeof(std::uint64_t);
   return part == Part::each_page ? kPage : std::max(words.size() / 64, kPage);
 }
 
@@ -22,7 +24,7 @@ std::size_t step_of(WordsOfData words, Part part) {
 void* make_memfd(int fd, std::size_t bytes) {
   if (ftruncate(fd, static_cast<off_t>(bytes)) != 0) throw std::runtime_error("ftruncate");
   auto* memory = static_cast<std::byte*>(map_memfd(fd, bytes, PROT_READ | PROT_WRITE));
-  for (std::size_t at = 0; at < bytes; at += 2_MiB) memory[at] = std::byte{1};
+  for (std::size_t at = 0; at < bytes; at += arch::kHugePage) memory[at] = std::byte{1};
   if (madvise(memory, bytes, MADV_COLLAPSE) != 0)
     throw std::system_error(errno, std::system_category(), "MADV_COLLAPSE of a memfd");
   return memory;
