@@ -1,7 +1,5 @@
 #pragma once
 
-// Room cow: the public types of a measurement.  May use base, base/arch, probes.
-
 #include <algorithm>
 #include <array>
 #include <cstddef>

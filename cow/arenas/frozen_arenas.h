@@ -1,8 +1,5 @@
 #pragma once
 
-// Room cow/arenas: finds the frozen arenas among mappings, and the published objects that were
-// copied.  May use base, cow, cow/proc.
-
 #include <string>
 #include <sys/types.h>
 #include <vector>

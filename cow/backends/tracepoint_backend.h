@@ -1,8 +1,5 @@
 #pragma once
 
-// Room cow/backends: the two ways to measure, and the choice between them.  May use base, cow,
-// cow/proc, cow/arenas, cow/profile, probes.
-
 #include <cstddef>
 #include <cstdint>
 #include <map>

@@ -1,8 +1,5 @@
 #pragma once
 
-// Room cow/causes: decodes the store of a sampled copy and names the cause of the copies.  May use
-// base, cow, cow/code_reader, cow/symbolize, probes.
-
 #include <cstddef>
 #include <cstdint>
 #include <functional>

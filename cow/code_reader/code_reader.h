@@ -1,8 +1,5 @@
 #pragma once
 
-// Room cow/code_reader: reads ELF, DWARF, perf maps and stacks in such a child process.  May use
-// cow, cow/sandbox, probes.
-
 #include <cstddef>
 #include <cstdint>
 #include <functional>

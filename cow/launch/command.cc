@@ -1,5 +1,3 @@
-// Room cow/launch: Command, a child that waits before it executes its program.  May use cow.
-
 #include <algorithm>
 #include <array>
 #include <cerrno>

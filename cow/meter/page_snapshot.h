@@ -1,8 +1,5 @@
 #pragma once
 
-// Room cow/meter: Meter, for a program that measures itself.  May use base, cow, cow/proc,
-// cow/arenas.
-
 #include <cstdint>
 #include <memory_resource>
 #include <string_view>

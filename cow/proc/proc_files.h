@@ -1,7 +1,5 @@
 #pragma once
 
-// Room cow/proc: reads the files and the page maps of /proc.  May use base, cow.
-
 #include <cstdint>
 #include <string>
 #include <string_view>

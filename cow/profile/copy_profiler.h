@@ -1,8 +1,5 @@
 #pragma once
 
-// Room cow/profile: attributes samples to processes and adds them up.  May use base, cow, cow/proc,
-// cow/symbolize, cow/causes, probes.
-
 #include <cstdint>
 #include <functional>
 #include <optional>

@@ -1,8 +1,5 @@
 #pragma once
 
-// Room cow/sandbox: child processes without rights that read files of measured programs.  May use
-// base, cow/proc.
-
 #include <chrono>
 #include <cstddef>
 #include <functional>

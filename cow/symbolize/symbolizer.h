@@ -1,8 +1,5 @@
 #pragma once
 
-// Room cow/symbolize: turns addresses of a process into functions and lines.  May use base, cow,
-// cow/proc, cow/sandbox, cow/code_reader, probes.
-
 #include <cstddef>
 #include <map>
 #include <set>

@@ -1,7 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/analysis: compares two measurements.  May use cow, tools/cowtop/text.
-
 #include <cstdint>
 #include <optional>
 #include <string>

@@ -1,7 +1,5 @@
 #pragma once
 
-// Room tools/cowtop/text: formats sizes, counts, names and stack frames.  May use cow.
-
 #include <cstddef>
 #include <cstdint>
 #include <optional>
