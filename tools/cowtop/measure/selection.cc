@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <iterator>
+#include <memory>
+#include <mntent.h>
 #include <unistd.h>
 #include <utility>
 
@@ -42,13 +44,10 @@ constexpr const char* kUsualCgroups = "/sys/fs/cgroup";
 
 // Where cgroup v2 is mounted.
 std::string cgroup_mount() {
-  std::ifstream mounts("/proc/self/mounts");
-  std::string device;
-  std::string folder;
-  std::string type;
-  std::string rest;
-  while (mounts >> device >> folder >> type && std::getline(mounts, rest))
-    if (type == "cgroup2") return folder;
+  const std::unique_ptr<FILE, int (*)(FILE*)> mounts(::setmntent("/proc/self/mounts", "re"),
+                                                     ::endmntent);
+  while (const mntent* mount = mounts ? ::getmntent(mounts.get()) : nullptr)
+    if (std::string_view(mount->mnt_type) == "cgroup2") return mount->mnt_dir;
   return kUsualCgroups;
 }
 
