@@ -1,5 +1,5 @@
-# cowshed_bpf_skeleton(TARGET SOURCE [DEPENDS HEADERS ...] [INCLUDES DIRS ...]): compiles SOURCE
-# (name.bpf.c) and makes the interface library TARGET, through which <name.skel.h> is included.
+# cowshed_bpf_skeleton(TARGET SOURCE): compiles SOURCE (name.bpf.c) and makes the interface library
+# TARGET, through which <name.skel.h> is included.
 # The build machine's own kernel plays no part: no vmlinux.h.
 
 function(cowshed_need_tool variable package)
@@ -20,22 +20,22 @@ if(NOT COWSHED_LIBBPF_FOUND)
 endif()
 
 function(cowshed_bpf_skeleton target source)
-  cmake_parse_arguments(ARG "" "" "DEPENDS;INCLUDES" ${ARGN})
   get_filename_component(name ${source} NAME)
   string(REPLACE ".bpf.c" "" name ${name})
   set(folder ${CMAKE_CURRENT_BINARY_DIR}/${target})
   file(MAKE_DIRECTORY ${folder})
-  list(TRANSFORM ARG_INCLUDES PREPEND -I)
   # BTF names the source files, and a package does not tell where it was built.
   # <linux/types.h> needs <asm/types.h>, which Debian keeps in the folder of the architecture.
   add_custom_command(
     OUTPUT ${folder}/${name}.bpf.o
     COMMAND ${COWSHED_CLANG} -target bpf -mcpu=v3 -O2 -g -Wall -Werror -D__TARGET_ARCH_x86
-            -fdebug-compilation-dir=. -fdebug-prefix-map=${PROJECT_SOURCE_DIR}/= ${ARG_INCLUDES}
-            -isystem /usr/include/${CMAKE_LIBRARY_ARCHITECTURE} -c ${source} -o ${folder}/${name}.o
+            -fdebug-compilation-dir=. -fdebug-prefix-map=${PROJECT_SOURCE_DIR}/=
+            -I ${PROJECT_SOURCE_DIR}/include -isystem /usr/include/${CMAKE_LIBRARY_ARCHITECTURE}
+            -MD -MF ${folder}/${name}.d -MT ${folder}/${name}.bpf.o -c ${source} -o ${folder}/${name}.o
     # Leaves DWARF out; BTF stays.
     COMMAND ${COWSHED_BPFTOOL} gen object ${folder}/${name}.bpf.o ${folder}/${name}.o
-    DEPENDS ${source} ${ARG_DEPENDS}
+    DEPENDS ${source}
+    DEPFILE ${folder}/${name}.d
     COMMENT "Compiling ${target}"
     VERBATIM)
   add_custom_command(
