@@ -1,12 +1,17 @@
 #pragma once
 
-#include <array>
-#include <cstdint>
+#include <linux/types.h>
+
+#ifdef __cplusplus
 #include <string_view>
+#else
+#define static_assert _Static_assert
+#endif
 
 // The memory in which a running process names its arenas and published objects for tools outside
-// it: cowtop, a debugger, a crash reporter.  share/process/published_layout.h writes it, and
-// cow/arenas/published_layout.h reads it.  The two share this format and nothing else.
+// it: cowtop, a debugger, a crash reporter.  share/process/published_layout.h writes it.
+// cow/arenas/published_layout.h and, at a fork, probes/bpf/published_arenas.bpf.h read it.  They
+// share this format, in plain C, and nothing else.
 //
 // Where: a private mapping of a memfd, shown in /proc/PID/maps as "/memfd:cowshed-layout
 // (deleted)". Each process has its own, so the parent does not have what a child publishes.  The
@@ -29,63 +34,103 @@
 //
 // `sequence` is odd while the process writes.  A reader reads again if it finds an odd number, or
 // another number after reading than before.
-namespace cowshed::layout {
 
-inline constexpr char kMemfdName[] = "cowshed-layout";
-// Where it lies, unless that address was taken.  Arenas begin 1 GiB after it: both then share upper
-// page tables, which each process has for itself.
-inline constexpr std::uint64_t kUsualPlace = 0x200000000000;
-inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 's', 'h', 'e', 'd', '\0'};
-inline constexpr std::uint16_t kMajor = 1;
-inline constexpr std::uint16_t kMinor = 1;
+// C has one namespace and the kernel's style.  NOLINTBEGIN(readability-identifier-naming)
+
+#define COWSHED_LAYOUT_MEMFD "cowshed-layout"
+#define COWSHED_LAYOUT_MAGIC 0x0064656873776f43ULL /* "Cowshed" and a NUL */
+#define COWSHED_LAYOUT_MAJOR 1
+#define COWSHED_LAYOUT_MINOR 1
+
+// It lies at the first of these addresses that is free when it is made, and anywhere if none is.
+// Each is beside a range of arenas (share/process/tree.h): both then share upper page tables, which
+// each process has for itself.
+static const __u64 cowshed_layout_places[2] = {0x200000000000, 0x7eff00000000};
 
 // Limits of a process; a reader uses the counts in the header.
-inline constexpr std::uint32_t kMaxArenas = 1024;
-inline constexpr std::uint32_t kMaxObjects = 1U << 16U;
+#define COWSHED_MAX_ARENAS 1024
+#define COWSHED_MAX_OBJECTS 65536
 
-struct Table {
-  std::uint64_t offset = 0;       // from the start of the header
-  std::uint32_t entry_bytes = 0;  // step from one entry to the next
-  std::uint32_t count = 0;        // entries from this index on were never used
+struct cowshed_layout_table {
+  __u64 offset;       // from the start of the header
+  __u32 entry_bytes;  // step from one entry to the next
+  __u32 count;        // entries from this index on were never used
 };
 
-struct Header {
-  std::array<char, 8> magic{};
-  std::uint16_t major = 0;
-  std::uint16_t minor = 0;
-  std::uint32_t sequence = 0;
-  std::uint64_t bytes = 0;  // of the whole mapping
-  Table arenas;
-  Table objects;
+struct cowshed_layout {
+  __u64 magic;
+  __u16 major;
+  __u16 minor;
+  __u32 sequence;
+  __u64 bytes;  // of the whole mapping
+  struct cowshed_layout_table arenas;
+  struct cowshed_layout_table objects;
   // Since 1.1:
-  Table transfers;
-  Table transfer_lanes;  // an entry is a lane: a TransferCount for each entry of `transfers`
+  struct cowshed_layout_table transfers;
+  struct cowshed_layout_table transfer_lanes;  // an entry is a lane: a count for each transfer
 };
 
-enum class ArenaState : std::uint32_t { vacant, open, strict, lenient };
-
-struct Arena {
-  std::uint64_t begin = 0;  // address; 0: vacant
-  std::uint64_t end = 0;    // of the reserved range; less is mapped if the arena is frozen
-  std::uint64_t used = 0;   // bytes from `begin`; for an open arena, at the last change of state
-  ArenaState state = ArenaState::vacant;
-  std::uint32_t reserved = 0;
-  std::array<char, 64> name{};
+enum cowshed_arena_state {
+  COWSHED_ARENA_VACANT,
+  COWSHED_ARENA_OPEN,
+  COWSHED_ARENA_STRICT,  // frozen, as those after it
+  COWSHED_ARENA_LENIENT,
 };
 
-struct Object {
-  std::uint64_t address = 0;  // 0: vacant
-  std::uint64_t bytes = 0;
-  std::uint32_t alignment = 0;
-  std::uint32_t arena = 0;       // index in the table of arenas
-  std::uint32_t generation = 0;  // differs for every publication of a process tree
-  std::uint32_t publisher = 0;   // the PID, as in its own PID namespace
-  std::array<char, 64> name{};   // empty: published without one
-  std::array<char, 160> type{};  // as the compiler writes it
+struct cowshed_published_arena {
+  __u64 begin;  // address; 0: vacant
+  __u64 end;    // of the reserved range; less is mapped if the arena is frozen
+  __u64 used;   // bytes from `begin`; for an open arena, at the last change of state
+  __u32 state;  // enum cowshed_arena_state
+  __u32 reserved;
+  char name[64];
 };
+
+struct cowshed_published_object {
+  __u64 address;  // 0: vacant
+  __u64 bytes;
+  __u32 alignment;
+  __u32 arena;       // index in the table of arenas
+  __u32 generation;  // differs for every publication of a process tree
+  __u32 publisher;   // the PID, as in its own PID namespace
+  char name[64];     // empty: published without one
+  char type[160];    // as the compiler writes it
+};
+
+struct cowshed_transfer {
+  __u32 kind;  // layout::TransferKind
+  __u32 reserved;
+  char origin[16];  // "channel", "launch", "result", "freeze"
+  char name[64];    // of the channel or launch
+  char type[168];   // for people to read: no std::, no default arguments
+};
+
+struct cowshed_transfer_count {
+  __u64 messages;
+  __u64 objects;
+  __u64 bytes;
+};
+
+// NOLINTEND(readability-identifier-naming)
+
+static_assert(sizeof(struct cowshed_layout) == 88 && sizeof(struct cowshed_published_arena) == 96 &&
+                  sizeof(struct cowshed_published_object) == 256 &&
+                  sizeof(struct cowshed_transfer) == 256 &&
+                  sizeof(struct cowshed_transfer_count) == 24,
+              "in each language the sizes of version 1.1");
+
+#ifdef __cplusplus
+namespace cowshed::layout {
+
+using Table = cowshed_layout_table;
+using Header = cowshed_layout;
+using Arena = cowshed_published_arena;
+using Object = cowshed_published_object;
+using Transfer = cowshed_transfer;
+using TransferCount = cowshed_transfer_count;
 
 // How an object is sent.
-enum class TransferKind : std::uint32_t {
+enum class TransferKind : __u32 {
   value = 1,  // copied, or serialised
   reference,  // only its address is sent
   moved,      // the receiver gets the memory itself
@@ -102,21 +147,5 @@ constexpr std::string_view to_string(TransferKind kind) {
   return "unknown";
 }
 
-struct Transfer {
-  TransferKind kind{};
-  std::uint32_t reserved = 0;
-  std::array<char, 16> origin{};  // "channel", "launch", "result", "freeze"
-  std::array<char, 64> name{};    // of the channel or launch
-  std::array<char, 168> type{};   // for people to read: no std::, no default arguments
-};
-
-struct TransferCount {
-  std::uint64_t messages = 0;
-  std::uint64_t objects = 0;
-  std::uint64_t bytes = 0;
-};
-
-static_assert(sizeof(Header) == 88 && sizeof(Arena) == 96 && sizeof(Object) == 256);
-static_assert(sizeof(Transfer) == 256 && sizeof(TransferCount) == 24);
-
 }  // namespace cowshed::layout
+#endif

@@ -130,11 +130,12 @@ struct ProcessCopies : Counts {
   std::optional<int> signal;
 
   // The resident anonymous memory and the frozen arenas that the process got from its parent at the
-  // fork.  nullopt for a root.
+  // fork.  nullopt for a root, and if they could not be found (not_measured).
   std::optional<std::uint64_t> shared_at_fork_bytes;
   bool shares_memory = false;  // vfork, posix_spawn: in its parent's memory until it calls exec
 
-  // Why its memory could not be read, in one line; nullopt if it could.
+  // Why its memory, or what it got at its fork, could not be read, in one line; nullopt if it
+  // could.
   std::optional<std::string> not_measured;
 
   // As of the last scan; larger processes are scanned less often.  nullopt without a scan, and

@@ -57,8 +57,9 @@ struct ProcessCounts : Counts {
   // The resident anonymous and hugetlbfs memory that it got from its parent at the fork; nullopt if
   // the fork was not seen or the child shares memory.
   std::optional<std::uint64_t> shared_at_fork_anon_bytes;
-  // The frozen arenas that its parent published then (base/published_layout.h).
-  std::uint64_t shared_at_fork_arena_bytes = 0;
+  // The frozen arenas that its parent published then (base/published_layout.h); nullopt also if
+  // the parent's layout could not be found or read.
+  std::optional<std::uint64_t> shared_at_fork_arena_bytes;
 
   // All exceptions: the sum of the classes, zero_filled_faults and pending_faults.
   std::uint64_t write_faults = 0;

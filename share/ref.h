@@ -32,7 +32,7 @@ class BadRef : public std::logic_error {
 
 namespace internal {
 
-constexpr std::uint32_t kMaxPublished = layout::kMaxObjects;
+constexpr std::uint32_t kMaxPublished = COWSHED_MAX_OBJECTS;
 
 // Passed by value, so that a Ref can stay in registers.
 struct RefBits {

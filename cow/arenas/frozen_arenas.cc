@@ -44,7 +44,7 @@ ArenaCopies& arena_named(std::vector<ArenaCopies>& arenas, const std::string& na
                                   [&](const ArenaCopies& arena) { return arena.name == name; });
   if (known != arenas.end()) return *known;
   constexpr const char* kFurther = "further arenas";
-  if (arenas.size() >= layout::kMaxArenas && name != kFurther) return arena_named(arenas, kFurther);
+  if (arenas.size() >= COWSHED_MAX_ARENAS && name != kFurther) return arena_named(arenas, kFurther);
   return arenas.emplace_back(ArenaCopies{name, std::nullopt, 0});
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <thread>
 #include <unistd.h>
@@ -31,8 +32,7 @@ constexpr Limits kLimits = {sizeof(Entry), 512, 1U << 16U};
 constexpr int kAttempts = 20;
 constexpr std::chrono::milliseconds kBetweenAttempts{1};
 
-template <std::size_t size>
-std::string text(const std::array<char, size>& field) {
+std::string text(std::span<const char> field) {
   return {field.begin(), std::find(field.begin(), field.end(), '\0')};
 }
 
@@ -41,17 +41,26 @@ class Reader {
   static Expected<Reader> open(const ProcFiles& proc, pid_t pid,
                                const std::vector<Mapping>& mappings) {
     const auto mapping = std::find_if(mappings.begin(), mappings.end(), [](const Mapping& each) {
-      return each.is_private && each.path == fmt::format("/memfd:{} (deleted)", layout::kMemfdName);
+      return each.is_private && each.path == "/memfd:" COWSHED_LAYOUT_MEMFD " (deleted)";
     });
-    if (mapping == mappings.end()) {
-      return make_error(ErrorCode::not_published,
-                        fmt::format("PID {}: publishes no layout: it has created no arena", pid));
-    }
+    if (mapping == mappings.end()) return not_published(pid);
     return open_at(proc, pid, *mapping);
   }
-  static Expected<Reader> open_at(const ProcFiles& proc, pid_t pid, const Mapping& mapping) {
-    TRY(auto memory, proc.open(pid, "mem"));
-    return Reader(std::move(memory), proc.path(pid, "mem"), pid, mapping);
+  // Looks at the places where a layout usually lies, and reads the mappings only if all are taken.
+  static Expected<Reader> open(const ProcFiles& proc, pid_t pid) {
+    bool is_any_free = false;
+    constexpr std::uint64_t kRoom = 1ULL << 30U;  // at each place, at most
+    TRY(auto reader, open_at(proc, pid, {}));
+    for (const std::uint64_t place : cowshed_layout_places) {
+      reader.mapping_.begin = place;
+      reader.mapping_.end = place + kRoom;
+      const auto header = reader.read_header();
+      if (header && header->magic == COWSHED_LAYOUT_MAGIC) return reader;
+      is_any_free = is_any_free || !header;
+    }
+    if (is_any_free) return not_published(pid);
+    TRY(const auto mappings, proc.maps(pid));
+    return open(proc, pid, mappings);
   }
 
   // nullopt: the process changed its layout meanwhile.
@@ -88,16 +97,27 @@ class Reader {
       if (sums[i].messages == 0) continue;
       const layout::Transfer& row = rows[i];
       result.push_back({text(row.origin), text(row.name), text(row.type),
-                        std::string(to_string(row.kind)), sums[i].messages, sums[i].objects,
-                        sums[i].bytes});
+                        std::string(to_string(layout::TransferKind{row.kind})), sums[i].messages,
+                        sums[i].objects, sums[i].bytes});
     }
     keep_most_sent(result);
     return result;
   }
 
  private:
-  Reader(FileDescriptor memory, std::string path, pid_t pid, const Mapping& mapping)
-      : memory_(std::move(memory)), path_(std::move(path)), pid_(pid), mapping_(mapping) {}
+  Reader(FileDescriptor memory, std::string path, pid_t pid, Mapping mapping)
+      : memory_(std::move(memory)),
+        path_(std::move(path)),
+        pid_(pid),
+        mapping_(std::move(mapping)) {}
+  static Expected<Reader> open_at(const ProcFiles& proc, pid_t pid, const Mapping& mapping) {
+    TRY(auto memory, proc.open(pid, "mem"));
+    return Reader(std::move(memory), proc.path(pid, "mem"), pid, mapping);
+  }
+  static tl::unexpected<Error> not_published(pid_t pid) {
+    return make_error(ErrorCode::not_published,
+                      fmt::format("PID {}: publishes no layout: it has created no arena", pid));
+  }
 
   Expected<void> read(std::uint64_t address, void* to, std::size_t size) const {
     auto* next = static_cast<char*>(to);
@@ -121,7 +141,7 @@ class Reader {
   }
 
   Expected<layout::Header> read_header() const {
-    layout::Header header;
+    layout::Header header{};
     if (mapping_.bytes() < sizeof header) return malformed("shorter than its header");
     TRY_VOID(read(mapping_.begin, &header, sizeof header));
     return header;
@@ -143,12 +163,12 @@ class Reader {
   }
 
   Expected<void> check(const layout::Header& header) const {
-    if (header.magic != layout::kMagic) return malformed("wrong magic number");
-    if (header.major != layout::kMajor) {
+    if (header.magic != COWSHED_LAYOUT_MAGIC) return malformed("wrong magic number");
+    if (header.major != COWSHED_LAYOUT_MAJOR) {
       return make_error(ErrorCode::unsupported,
                         fmt::format("PID {}: its published layout has version {}.{}, this program "
                                     "reads {}.x; use the cowtop of the library's own release",
-                                    pid_, header.major, header.minor, layout::kMajor));
+                                    pid_, header.major, header.minor, COWSHED_LAYOUT_MAJOR));
     }
     if (header.bytes > mapping_.bytes()) return malformed("longer than its mapping");
     TRY_VOID(check(header, header.arenas, kLimits<layout::Arena>, "arenas"));
@@ -206,16 +226,8 @@ class Reader {
   FileDescriptor memory_;
   std::string path_;
   pid_t pid_;
-  const Mapping& mapping_;
+  Mapping mapping_;
 };
-
-Mapping usual_mapping() {
-  constexpr std::uint64_t kMost = 1ULL << 30U;  // arenas begin there
-  Mapping usual;
-  usual.begin = layout::kUsualPlace;
-  usual.end = usual.begin + kMost;
-  return usual;
-}
 
 }  // namespace
 
@@ -239,14 +251,12 @@ Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_
 }
 
 Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid) {
-  const Mapping usual = usual_mapping();
-  TRY(const auto reader, Reader::open_at(proc, pid, usual));
+  TRY(const auto reader, Reader::open(proc, pid));
   return reader.sent_objects();
 }
 
 bool inherited_freeze(const ProcFiles& proc, pid_t pid) {
-  const Mapping usual = usual_mapping();
-  const auto reader = Reader::open_at(proc, pid, usual);
+  const auto reader = Reader::open(proc, pid);
   const auto rows = reader ? reader->transfers() : tl::make_unexpected(reader.error());
   return rows && std::any_of(rows->begin(), rows->end(), [](const layout::Transfer& row) {
            return text(row.origin) == "freeze";

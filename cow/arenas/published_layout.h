@@ -36,7 +36,8 @@ Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid
 // Empty if its library is older than these counts.  Errors: as above, without EAGAIN.
 Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid,
                                                      const std::vector<Mapping>& mappings);
-// The same where layouts usually lie, in a few microseconds, because it reads no mappings.
+// The same in a few microseconds, because it reads no mappings unless every place where a layout
+// usually lies is taken.
 Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid);
 // Whether a parent of the process called cowshed.freeze() before it forked: the process has the
 // parent's row, without its count.

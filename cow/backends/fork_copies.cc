@@ -49,7 +49,8 @@ void add_copied(ForkCopies& copies, const ProcessCopies& process) {
 
 std::optional<std::uint64_t> shared_at_fork(const ProcessCopies& process,
                                             const ForkCopies& copies) {
-  if (!is_older(process)) return process.execs == 0 ? process.shared_at_fork_bytes : std::nullopt;
+  if (!goes_on(process) || process.shared_at_fork_bytes)
+    return process.execs == 0 ? process.shared_at_fork_bytes : std::nullopt;
   const auto copied = copies.copied_bytes();
   if (!process.memory || !copied) return std::nullopt;
   return process.memory->shared_bytes + *copied;
@@ -107,7 +108,7 @@ bool goes_on(const ProcessCopies& process) {
 }
 
 bool is_older(const ProcessCopies& process) {
-  return goes_on(process) && !process.shared_at_fork_bytes;
+  return goes_on(process) && !process.shared_at_fork_bytes && !process.not_measured;
 }
 
 std::vector<ForkCopies> fork_copies(const Measurement& measurement) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <fmt/format.h>
 #include <utility>
 
 #include <cowshed/base/clock.h>
@@ -302,10 +303,16 @@ void TracepointBackend::inherit(Process& child, const ProcessCounts& counts) {
   if (is_orphan && counts.alive && counts.execs == 0 && inherited_freeze(proc_, counts.pid))
     child.copies.transfers = {{"freeze", "", "Python objects", "inherited", 0, 0, 0}};
   if (!counts.shared_at_fork_anon_bytes) return;
+  std::optional<std::uint64_t> arenas = counts.shared_at_fork_arena_bytes;
+  if (!arenas && counts.alive && counts.execs == 0) arenas = read_arenas(child);
+  if (!arenas) {
+    child.copies.not_measured = fmt::format(
+        "PID {}: the frozen arenas that it got at its fork could not be found", counts.pid);
+    return;
+  }
   // For arenas that the parent does not publish: what it has now, if it is still there.
-  std::uint64_t arenas = counts.shared_at_fork_arena_bytes;
-  if (parent != nullptr) arenas = std::max(arenas, total_bytes(parent->copies.arenas));
-  child.copies.shared_at_fork_bytes = *counts.shared_at_fork_anon_bytes + arenas;
+  if (parent != nullptr) arenas = std::max(*arenas, total_bytes(parent->copies.arenas));
+  child.copies.shared_at_fork_bytes = *counts.shared_at_fork_anon_bytes + *arenas;
 }
 
 // Reads them once in a sample(): with 1,000 new children a second, a walk through the parent's maps
@@ -322,15 +329,19 @@ const PageRanges& TracepointBackend::pages_for_children(Process& parent) {
   return live.for_children;
 }
 
-void TracepointBackend::read_arenas(Process& process) {
+// Returns the bytes of its frozen arenas; nullopt: its mappings cannot be read.
+std::optional<std::uint64_t> TracepointBackend::read_arenas(Process& process) {
   const auto mappings = proc_.maps(process.copies.pid);
-  if (!mappings) return;
+  if (!mappings || mappings->empty()) return std::nullopt;
+  std::uint64_t sum = 0;
   std::map<std::string, std::uint64_t> bytes;
   for (const FrozenArena& arena : frozen_arenas(proc_, process.copies.pid, *mappings)) {
     bytes[arena.name] += arena.mapping->bytes();
+    sum += arena.mapping->bytes();
     process.live->arena_names[arena.mapping->begin] = arena.name;
   }
   for (const auto& [name, size] : bytes) arena_named(process.copies.arenas, name).bytes = size;
+  return sum;
 }
 
 void TracepointBackend::count_arenas(Process& process) {

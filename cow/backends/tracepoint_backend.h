@@ -83,7 +83,7 @@ class TracepointBackend : public Backend {
   void read_cgroup(Process& process, const ProcessCounts& counts);
   void inherit(Process& child, const ProcessCounts& counts);
   const PageRanges& pages_for_children(Process& parent);
-  void read_arenas(Process& process);
+  std::optional<std::uint64_t> read_arenas(Process& process);
   void count_arenas(Process& process);
   void read_objects(Process& process);
   void read_sent(Process& process);

@@ -61,7 +61,7 @@ int adopt(struct bpf_iter__task* ctx) {
   struct cowshed_key parent_key = {};
   fill_key(&parent_key, BPF_CORE_READ(task, group_leader, real_parent));
   struct cowshed_process* parent = bpf_map_lookup_elem(&processes, &parent_key);
-  int added = add_process(task, &key, parent, root ? COWSHED_ROOT : 0, 1);
+  int added = add_process(task, &key, parent, root ? COWSHED_ROOT : 0, 1, 0);
   if (added < 0) return 0;
   adoption.processes += added;
   adoption.threads += add_thread(task, &key, adoption.mode == COWSHED_ADOPT_COMMAND) > 0;

@@ -29,7 +29,7 @@ static __always_inline int track_new_task(struct task_struct* child) {
   if (child->tgid != parent->tgid) {
     struct cowshed_process* creator = bpf_map_lookup_elem(&processes, &thread->key);
     __u32 flags = child->mm == parent->mm ? COWSHED_SHARES_MEMORY : COWSHED_FORK_SEEN;
-    if (add_process(child, &key, creator, flags, 0) < 0) return 0;
+    if (add_process(child, &key, creator, flags, 0, thread) < 0) return 0;
   }
   int added = add_thread(child, &key, 0);
   if (added < 0) {
@@ -281,16 +281,6 @@ struct signal_info {
   int unused;
   __u64 address;
 };
-
-/* The mapping at `address`; 0: none, or unknown. */
-static __noinline struct vm_area_struct* mapping_at(struct thread_state* thread,
-                                                    struct mm_struct* mm, __u64 address) {
-  struct vm_area_struct* vma = 0;
-  if (!mm || walk_tree(thread, mm, address, &vma) != WALK_FOUND) return 0;
-  int is_there = BPF_CORE_READ(vma, vm_mm) == mm && address >= BPF_CORE_READ(vma, vm_start) &&
-                 address < BPF_CORE_READ(vma, vm_end);
-  return is_there ? vma : 0;
-}
 
 static __always_inline int is_kept_by_parent(struct thread_state* thread, struct task_struct* task,
                                              __u64 address) {

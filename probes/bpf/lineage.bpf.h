@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
 
-#include "maps.bpf.h"
+#include "published_arenas.bpf.h"
 
 /* The records of processes and threads: they are created at a fork, and a thread's counters are
  * added to its process when it ends. */
@@ -126,55 +126,6 @@ static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
   return pages > 0 ? (__u64)pages * COWSHED_PAGE_BYTES : 0;
 }
 
-/* How a process publishes its arenas, always at the same place (base/published_layout.h). */
-#define LAYOUT_PLACE 0x200000000000ULL
-#define LAYOUT_MAGIC 0x0064656873776f43ULL /* "Cowshed" */
-#define LAYOUT_MAJOR 1
-#define LAYOUT_STRICT 2 /* the first state of a frozen arena */
-#define MOST_ARENAS 1024
-
-struct layout_start {
-  __u64 magic;
-  __u16 major;
-  __u16 minor;
-  __u32 sequence;
-  __u64 bytes;
-  __u64 arenas_offset;
-  __u32 arena_step;
-  __u32 arenas;
-};
-
-struct layout_arena {
-  __u64 begin;
-  __u64 end;
-  __u64 used;
-  __u32 state;
-  __u32 reserved;
-};
-
-struct arena_sum {
-  __u64 at;
-  __u64 step;
-  __u64 bytes;
-};
-
-static long add_arena(__u32 index, struct arena_sum* sum) {
-  struct layout_arena arena;
-  if (bpf_probe_read_user(&arena, sizeof arena, (void*)(sum->at + index * sum->step))) return 1;
-  if (arena.begin && arena.state >= LAYOUT_STRICT) sum->bytes += arena.used;
-  return 0;
-}
-
-/* The bytes of the frozen arenas of the running process. */
-static __always_inline __u64 frozen_arena_bytes(void) {
-  struct layout_start start;
-  if (bpf_probe_read_user(&start, sizeof start, (void*)LAYOUT_PLACE)) return 0;
-  if (start.magic != LAYOUT_MAGIC || start.major != LAYOUT_MAJOR) return 0;
-  struct arena_sum sum = {.at = LAYOUT_PLACE + start.arenas_offset, .step = start.arena_step};
-  bpf_loop(start.arenas < MOST_ARENAS ? start.arenas : MOST_ARENAS, add_arena, &sum, 0);
-  return sum.bytes;
-}
-
 /* A parent's copies count for a child from its fork on. */
 static __always_inline void begin_sharing(struct cowshed_process* process, __u64 parents_memory) {
   claim_memory(parents_memory);
@@ -191,9 +142,11 @@ static __always_inline void end_sharing(struct cowshed_process* process) {
   __sync_fetch_and_or(&process->flags, COWSHED_PARTED);
 }
 
-/* Creates the record of `task`'s process unless it exists.  1: created, 0: existed, -1: no room. */
+/* Creates the record of `task`'s process unless it exists.  `forking`: the thread that creates it
+ * now, if there is one.  1: created, 0: existed, -1: no room. */
 static __always_inline int add_process(struct task_struct* task, struct cowshed_key* key,
-                                       struct cowshed_process* parent, __u32 flags, __u32 slot) {
+                                       struct cowshed_process* parent, __u32 flags, __u32 slot,
+                                       struct thread_state* forking) {
   if (bpf_map_lookup_elem(&processes, key)) return 0;
   struct cowshed_process* process = bpf_map_lookup_elem(&new_process, &slot);
   if (!process) return -1;
@@ -207,7 +160,7 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   if (parent && !(flags & COWSHED_SHARES_MEMORY)) begin_sharing(process, parent->memory);
   if (flags & COWSHED_FORK_SEEN) {
     process->shared_at_fork_bytes = anonymous_bytes(task); /* without what was kept from it */
-    process->shared_arena_bytes = frozen_arena_bytes();
+    process->shared_arena_bytes = frozen_arena_bytes(forking, task->mm);
   }
   process->pid = namespace_tgid(task);
   process->ppid = namespace_tgid(BPF_CORE_READ(task, real_parent));

@@ -12,6 +12,7 @@
 
 /* C has one namespace and the kernel's style.  NOLINTBEGIN(readability-identifier-naming) */
 
+#define COWSHED_UNKNOWN (~0ULL)
 #define COWSHED_COMM_BYTES 16
 #define COWSHED_ARENA_NAME_BYTES 64 /* what follows "memfd:cowshed:", with its final 0 */
 
@@ -75,7 +76,7 @@ struct cowshed_process {
   __u64 parent_id;              /* 0: the parent is not tracked */
   __u64 end_ns;                 /* CLOCK_MONOTONIC, 0 while alive */
   __u64 shared_at_fork_bytes;
-  __u64 shared_arena_bytes; /* at the fork */
+  __u64 shared_arena_bytes; /* at the fork, or COWSHED_UNKNOWN */
   __u64 copied_before_exec; /* before the first */
   __u64 memory;             /* the number of its address space */
   __u64 image; /* the number of the address space after its last exec; a fork inherits it */

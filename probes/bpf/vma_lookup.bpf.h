@@ -63,6 +63,16 @@ static __always_inline int walk_tree(struct thread_state* thread, struct mm_stru
   return WALK_MISS;
 }
 
+/* The mapping at `address`; 0: none, or unknown. */
+static __noinline struct vm_area_struct* mapping_at(struct thread_state* thread,
+                                                    struct mm_struct* mm, __u64 address) {
+  struct vm_area_struct* vma = 0;
+  if (!mm || walk_tree(thread, mm, address, &vma) != WALK_FOUND) return 0;
+  int is_there = BPF_CORE_READ(vma, vm_mm) == mm && address >= BPF_CORE_READ(vma, vm_start) &&
+                 address < BPF_CORE_READ(vma, vm_end);
+  return is_there ? vma : 0;
+}
+
 /* Copies an object to thread->node, as far as it fits, for word_of().  One call reads all fields.
  */
 static __always_inline int read_object(struct thread_state* thread, const void* object,
@@ -87,9 +97,9 @@ static __always_inline __u64 word_of(struct thread_state* thread, const void* ob
 #define ARENA_PREFIX "memfd:cowshed:"
 #define ARENA_PREFIX_BYTES (sizeof ARENA_PREFIX - 1)
 
-static __always_inline int has_arena_prefix(const char* name) {
-  for (__u32 i = 0; i < ARENA_PREFIX_BYTES; i++)
-    if (name[i] != ARENA_PREFIX[i]) return 0;
+static __always_inline int begins_with(const char* name, const char* prefix, __u32 bytes) {
+  for (__u32 i = 0; i < bytes; i++)
+    if (name[i] != prefix[i]) return 0;
   return 1;
 }
 
@@ -117,7 +127,7 @@ static __always_inline __u32 describe_file(struct thread_state* thread, struct f
   char* name = (char*)thread->node;
   const void* source = BPF_CORE_READ(dentry, d_name.name);
   if (bpf_probe_read_kernel_str(name, ARENA_PREFIX_BYTES + COWSHED_ARENA_NAME_BYTES, source) <= 0 ||
-      !has_arena_prefix(name)) {
+      !begins_with(name, ARENA_PREFIX, ARENA_PREFIX_BYTES)) {
     return traits;
   }
   thread->arena.inode = inode_number;

@@ -113,7 +113,7 @@ std::uint32_t row_of(const layout::Transfer& what) {
 }
 
 layout::TransferCount sum_of_lanes(layout::TransferTables& counted, std::uint32_t row) {
-  layout::TransferCount sum;
+  layout::TransferCount sum{};
   const std::uint32_t lanes = used_lanes.load();
   for (std::uint32_t i = 0; i < lanes; ++i) {
     layout::TransferCount& count = counted.lanes[i][row];
@@ -136,8 +136,8 @@ ThreadLane take_thread_lane() noexcept {
 }
 
 TransferRow TransferCounter::row(std::string_view type, TransferKind kind) const {
-  layout::Transfer what;
-  what.kind = kind;
+  layout::Transfer what{};
+  what.kind = static_cast<std::uint32_t>(kind);
   layout::set_text(what.origin, origin_);
   layout::set_text(what.name, name_);
   layout::set_text(what.type, readable_type(type));

@@ -43,7 +43,7 @@ class TransferRow {
   void add(std::uint64_t objects, std::uint64_t bytes, std::uint64_t messages = 1) const noexcept {
     const ThreadLane lane = this_thread();
     layout::TransferCount& count = lane.counts[index_];
-    const auto raise = [&](std::uint64_t& total, std::uint64_t by) {
+    const auto raise = [&](auto& total, std::uint64_t by) {
       const std::atomic_ref counted(total);
       if (lane.shared) [[unlikely]]
         counted.fetch_add(by, std::memory_order_relaxed);

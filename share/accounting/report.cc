@@ -96,9 +96,9 @@ TransferReport transfer_report() {
         source_of(report.sources, layout::text_of(what.origin), layout::text_of(what.name));
     TransferredType& type = source.types.emplace_back();
     type.type = layout::text_of(what.type);
-    type.kind = what.kind;
+    type.kind = TransferKind{what.kind};
     type.sent = {count.messages, count.objects, count.bytes};
-    totals_of(source, what.kind) += type.sent;
+    totals_of(source, type.kind) += type.sent;
   }
   for (TransferSource& source : report.sources) {
     std::ranges::stable_sort(source.types, std::greater(),

@@ -101,7 +101,7 @@ bool report(const siginfo_t& info, const void* context) {
   layout::set_text(write.arena, arena->name());
   write.instruction = arch::interrupted_instruction(context);
   if (const layout::Object* object = layout::object_at(write.address)) {
-    write.object = object->name;
+    write.object = std::to_array(object->name);
     write.object_offset = write.address - object->address;
   }
   const StrayWriteCallback function = callback.load();

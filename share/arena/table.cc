@@ -19,9 +19,7 @@ struct Entry {
   bool taken = false;                      // under the table's mutex
 };
 
-using layout::kMaxArenas;
-
-std::array<Entry, kMaxArenas> table;
+std::array<Entry, COWSHED_MAX_ARENAS> table;
 std::atomic<std::uint32_t> cores_made = 0;  // entries from here on have no core
 COWSHED_FORK_STATE std::mutex table_mutex;
 COWSHED_FORK_STATE ThreadScope scope_of_forking_thread;  // under the table's mutex
@@ -32,13 +30,13 @@ void for_each_core(Function function) {
   for (std::uint32_t i = 0; i < count; ++i) function(*table[i].core.load());
 }
 
-layout::ArenaState shown_state(ArenaState state) {
+cowshed_arena_state shown_state(ArenaState state) {
   switch (state) {
     case ArenaState::open:
-    case ArenaState::paused: return layout::ArenaState::open;
-    case ArenaState::strict: return layout::ArenaState::strict;
-    case ArenaState::lenient: return layout::ArenaState::lenient;
-    default: return layout::ArenaState::vacant;
+    case ArenaState::paused: return COWSHED_ARENA_OPEN;
+    case ArenaState::strict: return COWSHED_ARENA_STRICT;
+    case ArenaState::lenient: return COWSHED_ARENA_LENIENT;
+    default: return COWSHED_ARENA_VACANT;
   }
 }
 
@@ -107,7 +105,7 @@ Expected<VacantCore> take_vacant_core() {
   const OutsideScope outside;
   const std::lock_guard lock(table_mutex);
   const std::uint32_t abandoned = close_abandoned();
-  for (std::uint32_t i = 0; i < kMaxArenas; ++i) {
+  for (std::uint32_t i = 0; i < COWSHED_MAX_ARENAS; ++i) {
     Entry& entry = table[i];
     if (entry.taken) continue;
     if (i == cores_made.load(std::memory_order_relaxed)) {
@@ -153,9 +151,9 @@ ArenaCore* find_arena(const void* address) noexcept {
 std::uint32_t show_arena_locked(const ArenaCore& core) {
   std::uint32_t index = 0;
   while (table[index].core.load(std::memory_order_relaxed) != &core) ++index;
-  layout::Arena shown;
+  layout::Arena shown{};
   shown.state = shown_state(core.state());
-  if (shown.state == layout::ArenaState::vacant) {
+  if (shown.state == COWSHED_ARENA_VACANT) {
     layout::clear_arena(index);
     return index;
   }

@@ -17,7 +17,7 @@ struct GiveBackCore {
 // A core that is given back unless it is released to an Arena.
 using VacantCore = std::unique_ptr<ArenaCore, GiveBackCore>;
 
-// Fails if there are layout::kMaxArenas.
+// Fails if there are COWSHED_MAX_ARENAS.
 Expected<VacantCore> take_vacant_core();
 
 // All cores, also vacant ones.

@@ -13,8 +13,8 @@ namespace {
 // them.
 struct Image {
   Header header;
-  alignas(arch::kPage) std::array<Arena, kMaxArenas> arenas;
-  alignas(arch::kPage) std::array<Object, kMaxObjects> objects;
+  alignas(arch::kPage) std::array<Arena, COWSHED_MAX_ARENAS> arenas;
+  alignas(arch::kPage) std::array<Object, COWSHED_MAX_OBJECTS> objects;
   TransferTables transfers;
 };
 
@@ -44,24 +44,36 @@ void put(Table& table, std::array<Entry, size>& entries, std::uint32_t index, co
   table.count = std::max(table.count, index + 1);
 }
 
+// Private, so that a child's changes stay its own, without a lock between processes.
+void* map_at(std::uint64_t place, int memfd) {
+  return mmap(reinterpret_cast<void*>(place), sizeof(Image), PROT_READ | PROT_WRITE,
+              MAP_PRIVATE | MAP_NORESERVE, memfd, 0);
+}
+
+void* map_at_first_free_place(int memfd) {
+  for (const std::uint64_t place : cowshed_layout_places) {
+    void* const memory = map_at(place, memfd);
+    if (memory == MAP_FAILED || memory == reinterpret_cast<void*>(place)) return memory;
+    munmap(memory, sizeof(Image));
+  }
+  return map_at(0, memfd);
+}
+
 }  // namespace
 
 void create() {
   if (image != nullptr) return;
-  const FileDescriptor memfd = internal::make_memfd(kMemfdName, internal::Sealable::no);
+  const FileDescriptor memfd = internal::make_memfd(COWSHED_LAYOUT_MEMFD, internal::Sealable::no);
   void* memory = MAP_FAILED;
-  if (memfd && internal::set_file_size(memfd.get(), sizeof(Image), kMemfdName)) {
-    // Private, so that a child's changes stay its own, without a lock between processes.
-    memory = mmap(reinterpret_cast<void*>(kUsualPlace), sizeof(Image), PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_NORESERVE, memfd.get(), 0);
-  }
+  if (memfd && internal::set_file_size(memfd.get(), sizeof(Image), COWSHED_LAYOUT_MEMFD))
+    memory = map_at_first_free_place(memfd.get());
   if (memory == MAP_FAILED) return;
   image = static_cast<Image*>(memory);
   const Change change;
   Header& header = image->header;
-  header.magic = kMagic;
-  header.major = kMajor;
-  header.minor = kMinor;
+  header.magic = COWSHED_LAYOUT_MAGIC;
+  header.major = COWSHED_LAYOUT_MAJOR;
+  header.minor = COWSHED_LAYOUT_MINOR;
   header.bytes = sizeof(Image);
   header.arenas = {offsetof(Image, arenas), sizeof(Arena), 0};
   header.objects = {offsetof(Image, objects), sizeof(Object), 0};

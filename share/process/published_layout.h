@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -27,7 +27,7 @@ void put_arena(std::uint32_t index, const Arena& arena);
 void clear_arena(std::uint32_t index);
 
 // Returns the index of the new entry: the lowest vacant one, so that few pages are touched.  The
-// caller sees to it that there are at most kMaxObjects.
+// caller sees to it that there are at most COWSHED_MAX_OBJECTS.
 std::uint32_t put_object(const Object& object);
 void clear_object(std::uint32_t index);
 
@@ -51,12 +51,10 @@ TransferTables& transfer_tables();
 void show_count(Table Header::* table, std::uint32_t count);
 
 // Stores as much of `text` as fits.
-template <std::size_t size>
-void set_text(std::array<char, size>& field, std::string_view text) {
-  text.copy(field.data(), size);
+inline void set_text(std::span<char> field, std::string_view text) {
+  text.copy(field.data(), field.size());
 }
-template <std::size_t size>
-std::string text_of(const std::array<char, size>& field) {
+inline std::string text_of(std::span<const char> field) {
   return {field.begin(), std::find(field.begin(), field.end(), '\0')};
 }
 

@@ -55,7 +55,7 @@ void hide(Record& record) {
 void show_in_layout(Record& record) {
   if (record.arena == nullptr) return;
   const Object& object = record.object;
-  layout::Object shown;
+  layout::Object shown{};
   shown.address = object.address;
   shown.bytes = object.bytes;
   shown.alignment = static_cast<std::uint32_t>(object.alignment);

@@ -95,9 +95,8 @@ PyObject* end_meter(PyObject*, PyObject* capsule) {
 PyObject* sent(PyObject*, PyObject*) {
   Object rows(PyList_New(0));
   for (const auto& [what, count] : internal::counted_transfers()) {
-    if (what.kind == TransferKind::inherited) continue;
-    const Object row(
-        Py_BuildValue("ssKK", what.name.data(), what.type.data(), count.messages, count.bytes));
+    if (TransferKind{what.kind} == TransferKind::inherited) continue;
+    const Object row(Py_BuildValue("ssKK", what.name, what.type, count.messages, count.bytes));
     if (!rows || !row || PyList_Append(rows.get(), row.get()) != 0) return nullptr;
   }
   return rows.release();

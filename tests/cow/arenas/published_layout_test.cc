@@ -19,8 +19,8 @@ constexpr const char* kPath = "/memfd:cowshed-layout (deleted)";
 class FakeLayout : public ::testing::Test {
  protected:
   FakeLayout() {
-    header_.magic = layout::kMagic;
-    header_.major = layout::kMajor;
+    header_.magic = COWSHED_LAYOUT_MAGIC;
+    header_.major = COWSHED_LAYOUT_MAJOR;
     header_.bytes = kBytes;
     header_.arenas = {4096, sizeof(layout::Arena), 1};
     header_.objects = {8192, sizeof(layout::Object), 1};
@@ -33,10 +33,9 @@ class FakeLayout : public ::testing::Test {
     put(object_.name, "words");
     put(object_.type, "Words");
   }
-  template <std::size_t size>
-  static void put(std::array<char, size>& field, const std::string& text) {
-    field.fill('\0');
-    text.copy(field.data(), size);
+  static void put(std::span<char> field, const std::string& text) {
+    std::ranges::fill(field, '\0');
+    text.copy(field.data(), field.size());
   }
 
   // Of the mapping, `mapped` bytes can be read.
@@ -70,7 +69,7 @@ class FakeLayout : public ::testing::Test {
     header_.minor = 1;
     header_.transfers = {12288, sizeof(layout::Transfer), 1};
     header_.transfer_lanes = {kLanes, sizeof(layout::TransferCount), 2};
-    transfer_.kind = layout::TransferKind::moved;
+    transfer_.kind = static_cast<std::uint32_t>(layout::TransferKind::moved);
     put(transfer_.origin, "channel");
     put(transfer_.name, "jobs");
     put(transfer_.type, "Job");
@@ -78,12 +77,12 @@ class FakeLayout : public ::testing::Test {
   }
   static constexpr std::size_t kBytes = 16384;
   const cowshed::test::Folder root_;
-  layout::Header header_;
-  layout::Arena arena_;
-  layout::Object object_;
+  layout::Header header_{};
+  layout::Arena arena_{};
+  layout::Object object_{};
   static constexpr std::size_t kLanes = 13000;
-  layout::Transfer transfer_;
-  std::array<layout::TransferCount, 2> lanes_;
+  layout::Transfer transfer_{};
+  std::array<layout::TransferCount, 2> lanes_{};
 };
 
 TEST_F(FakeLayout, SaysWhatIsThere) {
@@ -113,9 +112,9 @@ TEST_F(FakeLayout, WhatANewerMinorVersionAddsIsSkipped) {
 }
 
 TEST_F(FakeLayout, TextWithoutAnEndEndsWithItsField) {
-  arena_.name.fill('a');
-  object_.name.fill('n');
-  object_.type.fill('t');
+  std::ranges::fill(arena_.name, 'a');
+  std::ranges::fill(object_.name, 'n');
+  std::ranges::fill(object_.type, 't');
   const PublishedObject object = read().value().objects.at(0);
   EXPECT_EQ(object.name, std::string(64, 'n'));
   EXPECT_EQ(object.type, std::string(160, 't'));
@@ -126,7 +125,7 @@ TEST_F(FakeLayout, WhatIsMalformedIsRefusedWithAReason) {
   using Damage = std::function<void()>;
   const std::pair<const char*, Damage> of_objects[] = {
       {"version 2.0, this program reads 1.x", [&] { header_.major = 2; }},
-      {"wrong magic number", [&] { header_.magic[0] = 'X'; }},
+      {"wrong magic number", [&] { header_.magic ^= 1U; }},
       {"4294967295 objects", [&] { header_.objects.count = UINT32_MAX; }},
       {"table of arenas lies outside", [&] { header_.arenas.count = 1000; }},
       {"table of objects lies outside", [&] { header_.objects.offset = 1ULL << 63U; }},
@@ -281,8 +280,8 @@ TEST_F(FakeLayout, OfVeryManySentTypesTheLargestAreKept) {
 TEST(FrozenArenas, NamesBeyondThoseOfAProcessShareOne) {
   std::vector<ArenaCopies> arenas;
   for (int i = 0; i < 3000; ++i) ++arena_named(arenas, "a" + std::to_string(i)).copied_pages;
-  EXPECT_EQ(arenas.size(), layout::kMaxArenas + 1);
-  EXPECT_EQ(arenas.back().copied_pages, 3000 - layout::kMaxArenas);
+  EXPECT_EQ(arenas.size(), COWSHED_MAX_ARENAS + 1);
+  EXPECT_EQ(arenas.back().copied_pages, 3000 - COWSHED_MAX_ARENAS);
 }
 
 TEST(PublishedLayout, AProcessWithoutOne) {

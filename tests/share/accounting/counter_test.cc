@@ -14,10 +14,10 @@ using internal::TransferRow;
 std::string counted(const std::string& name) {
   std::string text;
   for (const CountedTransfer& each : counted_transfers()) {
-    if (name == each.what.name.data()) {
-      text += std::to_string(static_cast<unsigned>(each.what.kind)) + " " + each.what.type.data() +
-              ": " + std::to_string(each.count.messages) + " " +
-              std::to_string(each.count.objects) + " " + std::to_string(each.count.bytes) + "; ";
+    if (name == each.what.name) {
+      text += std::to_string(each.what.kind) + " " + each.what.type + ": " +
+              std::to_string(each.count.messages) + " " + std::to_string(each.count.objects) + " " +
+              std::to_string(each.count.bytes) + "; ";
     }
   }
   return text;
@@ -145,9 +145,8 @@ TEST(TransferCounter, LongNamesAreCutOff) {
       .add(std::string(1000, 't'), TransferKind::value, 1, 1);
   const auto all = counted_transfers();
   EXPECT_TRUE(std::any_of(all.begin(), all.end(), [](const CountedTransfer& each) {
-    const auto& [name, type] = std::tie(each.what.name, each.what.type);
-    return std::count(name.begin(), name.end(), 'n') == 64 &&
-           std::count(type.begin(), type.end(), 't') == 168;
+    return std::ranges::count(each.what.name, 'n') == 64 &&
+           std::ranges::count(each.what.type, 't') == 168;
   }));
 }
 
@@ -160,7 +159,7 @@ TEST(TransferCounterAtTheEnd, WhatFindsNoRowIsCountedTogether) {
       counter.add("type" + std::to_string(i), TransferKind::value, 1, 1);
     std::uint64_t others = 0;
     for (const CountedTransfer& each : counted_transfers()) {
-      const std::string name = each.what.name.data();
+      const std::string name = each.what.name;
       named += name == "many" ? each.count.messages : 0;
       others += name == "(others)" ? each.count.messages : 0;
     }

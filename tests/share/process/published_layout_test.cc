@@ -34,7 +34,7 @@ template <class Entry>
 const Entry* named(const layout::Table& table, const std::string& name) {
   for (std::uint32_t i = 0; i < table.count; ++i) {
     const auto& candidate = entry<Entry>(table, i);
-    if (name == candidate.name.data()) return &candidate;
+    if (name == candidate.name) return &candidate;
   }
   return nullptr;
 }
@@ -79,11 +79,11 @@ TEST(Layout, NamesWhatAnotherProcessSent) {
     const layout::Arena* shown = arena_named("sent");
     ASSERT_NE(shown, nullptr);
     EXPECT_EQ(shown->begin, reinterpret_cast<std::uintptr_t>(arena.base()));
-    EXPECT_EQ(shown->state, layout::ArenaState::strict);
+    EXPECT_EQ(shown->state, COWSHED_ARENA_STRICT);
     const layout::Object* object = object_named("sent index");
     ASSERT_NE(object, nullptr);
     EXPECT_EQ(object->bytes, sizeof(Index));
-    EXPECT_THAT(object->type.data(), HasSubstr("Index"));
+    EXPECT_THAT(object->type, HasSubstr("Index"));
     std::ostringstream expected;
     expected << "1 " << reinterpret_cast<const void*>(object->address) << ' ' << object->publisher;
     EXPECT_EQ(child.said, expected.str());
@@ -97,8 +97,8 @@ TEST(Layout, NamesArenasAndObjects) {
   const ArenaOf<Index> of("shown");
   const layout::Header* header = own_layout();
   ASSERT_NE(header, nullptr);
-  EXPECT_EQ(header->magic, layout::kMagic);
-  EXPECT_EQ(header->major, layout::kMajor);
+  EXPECT_EQ(header->magic, COWSHED_LAYOUT_MAGIC);
+  EXPECT_EQ(header->major, COWSHED_LAYOUT_MAJOR);
   EXPECT_EQ(header->sequence % 2, 0U);
 
   const layout::Object* object = object_named("index");
@@ -108,14 +108,14 @@ TEST(Layout, NamesArenasAndObjects) {
   EXPECT_EQ(object->alignment, alignof(Index));
   EXPECT_EQ(object->generation, of.ref.bits().generation());
   EXPECT_EQ(object->publisher, static_cast<std::uint32_t>(::getpid()));
-  EXPECT_THAT(object->type.data(), HasSubstr("Index"));
+  EXPECT_THAT(object->type, HasSubstr("Index"));
 
   const auto& shown = entry<layout::Arena>(header->arenas, object->arena);
-  EXPECT_STREQ(shown.name.data(), "shown");
+  EXPECT_STREQ(shown.name, "shown");
   EXPECT_EQ(shown.begin, reinterpret_cast<std::uintptr_t>(of.arena.base()));
   EXPECT_EQ(shown.end - shown.begin, 64_MiB);
   EXPECT_EQ(shown.used, of.arena.stats().used);
-  EXPECT_EQ(shown.state, layout::ArenaState::open);
+  EXPECT_EQ(shown.state, COWSHED_ARENA_OPEN);
 }
 
 TEST(Layout, ShowsHowAnArenaIsFrozen) {
@@ -123,9 +123,9 @@ TEST(Layout, ShowsHowAnArenaIsFrozen) {
   ASSERT_TRUE(strict.make<Index>() && strict.freeze(FreezeMode::strict));
   Arena lenient = make_arena("lenient");
   ASSERT_TRUE(lenient.make<Index>() && lenient.freeze(FreezeMode::lenient));
-  EXPECT_EQ(arena_named("strict")->state, layout::ArenaState::strict);
+  EXPECT_EQ(arena_named("strict")->state, COWSHED_ARENA_STRICT);
   EXPECT_EQ(arena_named("strict")->used, strict.stats().used);
-  EXPECT_EQ(arena_named("lenient")->state, layout::ArenaState::lenient);
+  EXPECT_EQ(arena_named("lenient")->state, COWSHED_ARENA_LENIENT);
 }
 
 TEST(Layout, WhatIsGoneIsVacant) {
@@ -196,7 +196,7 @@ TEST(Layout, AnArrayIsAllOfItsElements) {
   EXPECT_EQ(object->address, reinterpret_cast<std::uintptr_t>(numbers.data()));
   EXPECT_EQ(object->bytes, 8000U);
   EXPECT_EQ(object->alignment, alignof(std::int64_t));
-  EXPECT_THAT(object->type.data(), HasSubstr("span<const long"));
+  EXPECT_THAT(object->type, HasSubstr("span<const long"));
 }
 
 }  // namespace

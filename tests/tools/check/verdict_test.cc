@@ -213,6 +213,8 @@ TEST(VerdictTest, WhatWasCopiedBeforeTheLookIsNotZero) {
          {"not held to max_copied: child 12 (worker): it was forked"},
          {"some processes or copies were missed"});
   EXPECT_TRUE(verdict(older, copied(5)).is_over());
+  older.processes[2].not_measured = "because";  // its share of a fork that was seen
+  EXPECT_THAT(verdict(older, copied(6)).not_measured, IsEmpty());
 }
 
 TEST(VerdictTest, WhatACommandLeavesBehindIsNotWithin) {

@@ -318,9 +318,10 @@ std::vector<Share> causes_of(const cow::Measurement& measurement,
 
 // What a child has beyond its copies and what it got at its fork: it may be the last to share that.
 std::uint64_t own_bytes(const cow::ProcessCopies& process) {
-  if (process.role != cow::Role::child || !process.memory || cow::is_older(process)) return 0;
-  const cow::MemorySample& memory = *process.memory;
   const bool is_forked = cow::goes_on(process);
+  if (process.role != cow::Role::child || !process.memory) return 0;
+  if (is_forked && !process.shared_at_fork_bytes) return 0;
+  const cow::MemorySample& memory = *process.memory;
   const std::uint64_t all = memory.private_bytes + (is_forked ? memory.shared_bytes : 0);
   return all - std::min(all, is_forked ? *process.shared_at_fork_bytes
                                        : process.all_copied_pages().value_or(0) * cow::kPageSize);

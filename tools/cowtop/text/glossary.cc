@@ -60,7 +60,8 @@ std::vector<Term> all_terms() {
        "Counted from /proc now and then.  Processes that end between two looks are missed, and a "
        "page that is no longer shared may have been copied by parent or child."},
       {"LOST", "Events for which the kernel had no memory: the counts are too low."},
-      {"AT FORK", "SHARED.  A dash after an exec, which ends the sharing.", true},
+      {"AT FORK", "SHARED.  A dash if it is unknown, and after an exec, which ends the sharing.",
+       true},
       {"COPIED %", "COPIED as a share of AT FORK.", true},
       {"END", "Exit status or signal, or whether the process still runs.", true},
   };
