@@ -12,6 +12,7 @@
 #include <cowshed/share/python/extension/immortal.h>
 #include <cowshed/share/python/extension/interpreter.h>
 #include <cowshed/share/python/extension/object.h>
+#include <cowshed/share/python/extension/tracking.h>
 
 namespace cowshed::python {
 
@@ -43,7 +44,9 @@ struct {
   std::unordered_set<PyObject*> namespaces;  // the dicts of the modules
 } needed;
 
+// While they are in sys.modules.
 void note_namespaces() {
+  track_frozen_again();
   Py_ssize_t position = 0;
   PyObject* module = nullptr;
   while (PyDict_Next(PyImport_GetModuleDict(), &position, nullptr, &module))
@@ -167,6 +170,7 @@ class Deaths {
     keep_values_of(needed.builtins.get());
     if (ending_ == Ending::of_process) return;
     for (PyObject* object : others_) {
+      if (needed.namespaces.contains(object)) continue;  // cleared, whoever refers to it
       const auto node = nodes_.find(object);
       const Py_ssize_t known = node == nodes_.end() ? 0 : node->second.references;
       if (Py_REFCNT(object) - 1 > known) keep(object);  // the list of others has one

@@ -19,6 +19,7 @@
 #include <cowshed/share/python/extension/immortal.h>
 #include <cowshed/share/python/extension/interpreter.h>
 #include <cowshed/share/python/extension/object.h>
+#include <cowshed/share/python/extension/tracking.h>
 
 // The roots are the objects that the garbage collector tracks.  The walk marks each root, and the
 // untracked objects that it refers to: strings, numbers, tuples of these, code.  It does not follow
@@ -517,45 +518,6 @@ bool call(PyObject* module, const char* function) {
   return static_cast<bool>(Object(PyObject_CallMethod(module, function, nullptr)));
 }
 
-// After gc.unfreeze() the collector may stop to track what is frozen: from 3.14 all of it, before
-// that dicts.  New objects in there would not be found then.
-class Tracker {
- public:
-  void track_again() {
-    static PyObject* const sample = sample_dict();
-    if (sample == nullptr || PyObject_GC_IsTracked(sample)) return PyErr_Clear();
-    PyObject_GC_Track(sample);
-    for (PyObject* root :
-         {PyImport_GetModuleDict(), reinterpret_cast<PyObject*>(&PyBaseObject_Type)})
-      visit(root, this);
-    while (!pending_.empty()) {
-      PyObject* const object = pending_.back();
-      pending_.pop_back();
-      if (is_immortal(object) && !PyObject_GC_IsTracked(object)) PyObject_GC_Track(object);
-      if (const auto traverse = Py_TYPE(object)->tp_traverse) traverse(object, visit, this);
-    }
-  }
-
- private:
-  static PyObject* sample_dict() {
-    PyObject* const dict = Py_BuildValue("{si}", "cowshed", 1);
-    if (dict == nullptr) return nullptr;
-    if (!PyObject_GC_IsTracked(dict)) PyObject_GC_Track(dict);
-    make_immortal(dict);
-    return dict;
-  }
-
-  static int visit(PyObject* object, void* self) {
-    auto& tracker = *static_cast<Tracker*>(self);
-    if (PyObject_IS_GC(object) && tracker.seen_.insert(object).second)
-      tracker.pending_.push_back(object);
-    return 0;
-  }
-
-  std::unordered_set<PyObject*> seen_;
-  std::vector<PyObject*> pending_;
-};
-
 // Allocating may start the collector, which runs finalisers.
 class WithoutCollector {
  public:
@@ -578,7 +540,7 @@ bool freeze_objects(PyObject* keep, Frozen& frozen) {
   if (!gc || !kept || !end_objects_at_exit() || !call(gc.get(), "collect")) return false;
   const WithoutCollector here;
   if (!freezer.prepare() || !call(gc.get(), "unfreeze")) return false;
-  Tracker().track_again();
+  track_frozen_again();
   const Object tracked(PyObject_CallMethod(gc.get(), "get_objects", nullptr));
   if (!tracked) return false;
   freezer.keep(kept.get(), tracked.get());

@@ -61,6 +61,13 @@ PROGRAMS = {
         FREEZE
         print(FROZEN(d["k"]), FROZEN(l[0]), FROZEN(a.z))
         """,
+    "finalisers after gc.unfreeze()": """
+        class A:
+            def __del__(self): os.write(1, b"died\\n")
+        a = A(); b = [A()]
+        FREEZE
+        gc.unfreeze()
+        """,
     "resize of an array": """
         import numpy as np
         arrays = [np.zeros(n) for n in (100, 1_000_000)]; views = [a[:] for a in arrays]
