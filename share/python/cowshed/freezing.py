@@ -116,6 +116,8 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
         _cowshed.note_pages()
         if not _warned:
             _warned = True
+            # What the collector leaves alone at the end is never flushed or finalised.
+            atexit.register(gc.unfreeze)
             warnings.warn(f"cowshed.freeze() cannot freeze in place: {why_not}.  Reading an object still "
                           "writes to its reference count, which copies its page.", RuntimeWarning, stacklevel=2)
         return Frozen(False, why_not, 0, 0, time.perf_counter() - begin, {})
