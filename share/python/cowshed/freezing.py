@@ -39,8 +39,7 @@ class Frozen:
 
     def __str__(self) -> str:
         if not self.in_place:
-            return f"not frozen in place: {self.why_not}; gc.freeze() was called, " \
-                   "and reading an object still writes to its reference count"
+            return f"not frozen in place: {self.why_not}; reading an object still writes to its reference count"
         text = f"froze {self.objects:,} objects, {self.bytes / 2**20:.1f} MiB, in {self.seconds:.2f} s"
         if self.left:
             most = sorted(self.left.items(), key=lambda item: -item[1])
@@ -95,14 +94,16 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
     flushed and finalisers run, as if nothing were frozen.
 
     A second call freezes what is new.  Threads may run meanwhile; they wait.  Finalisers, signal
-    handlers and forked children may call it, too.  On a Python before 3.12 only ``gc.freeze()`` is
-    called, and a warning says so once.
+    handlers and forked children may call it, too; a finaliser at the very end freezes nothing.  On
+    a Python before 3.12 only ``gc.freeze()`` is called, and a warning says so once.
 
     :param keep: objects to leave as they are, such as a cache that will be cleared.  ``keep`` itself is left, too.
     :return: what was frozen, and what was left.
     :raises TypeError: if ``keep`` cannot be iterated over.
     """
     global _warned
+    if sys.is_finalizing():
+        return Frozen(False, "the process ends", 0, 0, 0, {})
     kept = [*keep, keep]
     for user in _AT_THE_FIRST_USE.keys() & sys.modules.keys():
         for name in _AT_THE_FIRST_USE[user]:

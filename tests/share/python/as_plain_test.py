@@ -121,6 +121,11 @@ PROGRAMS = {
         FREEZE
         print("ok")
         """,
+    "freeze in a finaliser at the end": """
+        class A:
+            def __del__(self): FREEZE; os.write(1, b"died\\n")
+        a = A()
+        """,
     "freeze in a signal handler within freeze": """
         import signal
         def handle(*_): FREEZE
