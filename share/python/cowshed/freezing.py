@@ -34,8 +34,8 @@ class Frozen:
     seconds: float
     left: Mapping[str, int]
     """How many objects stay as they were, by the name of their type.  They must die or be flushed:
-    files, sockets, locks, generators, objects with ``__del__``, and what directly holds one of
-    these (not of locks and generators).  Reading them still copies."""
+    files, sockets, locks, generators, objects with ``__del__`` or a ``weakref.finalize``, and what
+    directly holds one of these (not of locks and generators).  Reading them still copies."""
 
     def __str__(self) -> str:
         if not self.in_place:
@@ -87,11 +87,11 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
     data again and again, and freezes it each time, grows.
 
     Some objects stay as they are, because they must die or be flushed: files, sockets, locks,
-    frames, generators, objects with ``__del__``, and those in ``keep`` with what only they hold.
-    An object that holds a file, a socket or an object with ``__del__``, in itself or in its
-    ``__dict__``, stays as well, so that dropping it closes the file.  What is held less directly
-    must be closed.  At the normal end of a process, after all ``atexit`` functions, files are
-    flushed and finalisers run, as if nothing were frozen.
+    frames, generators, objects with ``__del__`` or a ``weakref.finalize``, and those in ``keep``
+    with what only they hold.  An object that holds a file, a socket or an object with ``__del__``,
+    in itself or in its ``__dict__``, stays as well, so that dropping it closes the file.  What is
+    held less directly must be closed.  At the normal end of a process, after all ``atexit``
+    functions, files are flushed and finalisers run, as if nothing were frozen.
 
     A second call freezes what is new.  Threads may run meanwhile; they wait.  Finalisers, signal
     handlers and forked children may call it, too; a finaliser at the very end freezes nothing.  On

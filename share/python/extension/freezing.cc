@@ -229,7 +229,7 @@ class Freezer {
   void freeze(PyObject* object) {
     if (excluded_.contains(object)) return;
     const TypeFacts& facts = facts_of(Py_TYPE(object));
-    if (facts.kind == Kind::leave) {
+    if (facts.kind == Kind::leave || is_awaited(object)) {
       if (facts.owns) exclude(object);
       return leave(object);
     }
@@ -239,6 +239,18 @@ class Freezer {
     each_child(object);
     if (is_new && !(holds_outside_ && may_be_dropped(object))) mark(object, facts);
     else if (is_new || facts.kind == Kind::suspended) leave(object);
+  }
+
+  // Whether its death calls a weakref.finalize().
+  static bool is_awaited(PyObject* object) {
+    const Py_ssize_t offset = Py_TYPE(object)->tp_weaklistoffset;
+    if (offset == 0 || !may_be_dropped(object)) return false;
+    PyWeakReference* reference = nullptr;
+    std::memcpy(&reference, reinterpret_cast<const char*>(object) + offset, sizeof reference);
+    for (; reference != nullptr; reference = reference->wr_next)
+      if (reference->wr_callback && starts_with(Py_TYPE(reference->wr_callback), "finalize"))
+        return true;
+    return false;
   }
 
   // The program closes what such an object holds by dropping the object.
@@ -343,7 +355,7 @@ class Freezer {
         PyList_CheckExact(object) || PyTuple_CheckExact(object) || PyFloat_CheckExact(object)) {
       return false;
     }
-    return facts_of(Py_TYPE(object)).holds_outside;
+    return facts_of(Py_TYPE(object)).holds_outside || is_awaited(object);
   }
 
   static int visit(PyObject* object, void* self) {

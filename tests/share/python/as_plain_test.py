@@ -38,6 +38,14 @@ PROGRAMS = {
         del h; gc.collect(); b.settimeout(1)
         print(open("o.txt").read(), b.recv(9))
         """,
+    "dropping what weakref.finalize() awaits": """
+        import tempfile, weakref
+        class Holder: pass
+        a, h = Holder(), Holder(); weakref.finalize(a, print, "finalised")
+        h.folder = tempfile.TemporaryDirectory(dir="."); folder = tempfile.TemporaryDirectory(dir=".")
+        FREEZE
+        del a, h, folder; print(os.listdir())
+        """,
     "queue at exit": """
         import multiprocessing
         context = multiprocessing.get_context("fork"); q = context.Queue()
