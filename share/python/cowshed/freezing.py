@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import collections
 import contextlib
 import dataclasses
 import gc
@@ -14,7 +15,7 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cowshed import _cowshed
 
@@ -135,12 +136,34 @@ def is_frozen(obj: object) -> bool:
     return _cowshed.is_frozen(obj)
 
 
+_SECONDS_FOR_A_FINALISER = 1
+
+
+# A thread that never returns may hold the lock of a file.
+def _finalise_what_is_in_use(objects: Iterable[Any]) -> None:
+    left = collections.deque(objects)
+
+    def work() -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                _cowshed.finalise(left.popleft())
+
+    while left:
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        before = -1
+        while thread.is_alive() and len(left) != before:
+            before = len(left)
+            thread.join(_SECONDS_FOR_A_FINALISER)
+
+
 def end_process(status: int | None = None) -> NoReturn:
     """Ends a worker without finalising the objects that it shares.
 
     A normal exit clears every module, which writes to pages that are shared, and so copies them.
     This does what matters of it: it waits for threads, runs ``atexit`` functions, flushes files,
-    runs finalisers, and calls ``os._exit``.  For a server's hook that a worker calls last, such as
+    runs finalisers, and calls ``os._exit``.  A file that a daemon thread waits for is given up
+    after a second.  For a server's hook that a worker calls last, such as
     gunicorn's ``worker_exit``.
 
     :param status: the exit status.  ``None``: the status of the ``SystemExit`` that is being handled, or 0.
@@ -150,7 +173,7 @@ def end_process(status: int | None = None) -> NoReturn:
         status = code if isinstance(code, int) else int(code is not None)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    _cowshed.end()
+    _finalise_what_is_in_use(_cowshed.end())
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -71,7 +71,14 @@ class Deaths {
     keep_what_lives();
     put_in_order();
     for (PyObject* object : ordered_) add(object);
-    return std::move(dead_);
+    return std::exchange(dead_, {});
+  }
+
+  // After find(), of a process: the rest, which other threads may be using, or this one.
+  std::vector<Object> in_use() {
+    for (PyObject* object : in_use_) alive_.erase(object);
+    for (PyObject* object : ordered_) add(object);
+    return std::exchange(dead_, {});
   }
 
  private:
@@ -168,7 +175,8 @@ class Deaths {
   void keep_what_lives() {
     keep_values_of(needed.sys.get());
     keep_values_of(needed.builtins.get());
-    if (ending_ == Ending::of_process) return;
+    if (ending_ == Ending::of_process && !has_other_threads()) return;
+    are_in_use_ = ending_ == Ending::of_process;
     for (PyObject* object : others_) {
       if (needed.namespaces.contains(object)) continue;  // cleared, whoever refers to it
       const auto node = nodes_.find(object);
@@ -187,7 +195,14 @@ class Deaths {
   }
 
   void keep(PyObject* object) {
-    if (!is_immortal(object) && alive_.insert(object).second) pending_.push_back(object);
+    if (is_immortal(object) || !alive_.insert(object).second) return;
+    pending_.push_back(object);
+    if (are_in_use_) in_use_.push_back(object);
+  }
+
+  static bool has_other_threads() {
+    PyThreadState* const newest = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    return PyThreadState_Next(newest) != nullptr;
   }
 
   void drain() {
@@ -203,6 +218,8 @@ class Deaths {
   std::unordered_map<PyObject*, Node> nodes_;
   std::unordered_set<PyObject*> alive_;
   std::vector<PyObject*> pending_;
+  bool are_in_use_ = false;  // what keep() finds
+  std::vector<PyObject*> in_use_;
   std::vector<PyObject*> placed_;
   std::size_t holders_done_ = 0;
   std::vector<PyObject*> ordered_;
@@ -218,14 +235,6 @@ bool is_running(PyObject* object) {
   return running.get() == Py_True;
 }
 
-void finalise(PyObject* object) {
-  if (is_running(object)) return;
-  if (must_be_closed(Py_TYPE(object))) (void)Object(PyObject_CallMethod(object, "close", nullptr));
-  else PyObject_CallFinalizer(object);
-  if (PyErr_Occurred()) PyErr_WriteUnraisable(object);
-  if (holds_itself_open(Py_TYPE(object))) Py_TYPE(object)->tp_clear(object);
-}
-
 bool is_prepared = false;
 
 int on_change_of_builtins(PyDict_WatchEvent event, PyObject*, PyObject*, PyObject*) {
@@ -238,7 +247,7 @@ int on_change_of_builtins(PyDict_WatchEvent event, PyObject*, PyObject*, PyObjec
   if (!is_finalising || is_over || event == PyDict_EVENT_DEALLOCATED) return 0;
   is_over = true;
   note_namespaces();
-  const auto end = [](PyObject*) { end_objects(Ending::of_interpreter); };
+  const auto end = [](PyObject*) { (void)end_objects(Ending::of_interpreter); };
   static char owner;
   const Object last(PyCapsule_New(&owner, nullptr, end));
   if (!last || PyDict_SetItemString(PyImport_GetModuleDict(), "cowshed.end", last.get()) != 0)
@@ -267,20 +276,34 @@ bool end_objects_at_exit() {
   return is_prepared;
 }
 
-void end_objects(Ending ending) {
-  if (!is_prepared) return;  // nothing is frozen
+std::vector<Object> end_objects(Ending ending) {
+  if (!is_prepared) return {};  // nothing is frozen
   try {
     if (ending == Ending::of_process) note_namespaces();
-    for (const Object& object : Deaths(ending).find()) finalise(object.get());
+    Deaths deaths(ending);
+    const std::vector<Object> dead = deaths.find();
+    std::vector<Object> left = deaths.in_use();
+    for (const Object& object : dead) finalise(object.get());
+    return left;
   } catch (const std::bad_alloc&) {
     std::fputs("cowshed: no memory to finalise what frozen objects hold\n", stderr);
+    return {};
   }
+}
+
+void finalise(PyObject* object) {
+  if (is_running(object)) return;
+  if (must_be_closed(Py_TYPE(object))) (void)Object(PyObject_CallMethod(object, "close", nullptr));
+  else PyObject_CallFinalizer(object);
+  if (PyErr_Occurred()) PyErr_WriteUnraisable(object);
+  if (holds_itself_open(Py_TYPE(object))) Py_TYPE(object)->tp_clear(object);
 }
 
 #else
 
 bool end_objects_at_exit() { return true; }
-void end_objects(Ending) {}
+std::vector<Object> end_objects(Ending) { return {}; }
+void finalise(PyObject*) {}
 
 #endif
 

@@ -56,9 +56,16 @@ PyObject* freeze(PyObject*, PyObject* keep) {
 
 PyObject* is_frozen(PyObject*, PyObject* object) { return PyBool_FromLong(is_immortal(object)); }
 
-// For os._exit(): finalises what frozen objects hold.
+// For os._exit(): finalises what frozen objects hold.  Returns what is left to finalise_object().
 PyObject* end(PyObject*, PyObject*) {
-  end_objects(Ending::of_process);
+  Object left(PyList_New(0));
+  for (const Object& object : end_objects(Ending::of_process))
+    if (!left || PyList_Append(left.get(), object.get()) != 0) return nullptr;
+  return left.release();
+}
+
+PyObject* finalise_object(PyObject*, PyObject* object) {
+  finalise(object);
   Py_RETURN_NONE;
 }
 
@@ -83,6 +90,7 @@ PyMethodDef freezing_methods[] = {{"why_not_in_place", why_not_in_place, METH_NO
                                   {"freeze", freeze, METH_O, nullptr},
                                   {"is_frozen", is_frozen, METH_O, nullptr},
                                   {"end", end, METH_NOARGS, nullptr},
+                                  {"finalise", finalise_object, METH_O, nullptr},
                                   {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(execute)},

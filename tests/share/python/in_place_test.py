@@ -296,6 +296,17 @@ class EndTest(unittest.TestCase):
                     with opened(f"{folder}/{name}", "rt") as file:
                         self.assertEqual(file.read(), text, name)
 
+    def test_end_process_gives_up_a_file_that_a_thread_waits_for(self):
+        said = run("""
+            import fcntl, os, termios, threading, time, cowshed
+            end, other = os.pipe(); os.write(other, b"x"); file = os.fdopen(end)
+            threading.Thread(target=file.read, daemon=True).start()
+            while fcntl.ioctl(end, termios.FIONREAD, bytes(4)) != bytes(4): time.sleep(0.001)
+            cowshed.freeze()
+            print("end"); cowshed.end_process()
+        """)
+        self.assertEqual(said, "end\n")
+
     def test_subinterpreters_go_on_and_are_refused(self):
         said = run("""
             import cowshed, os, threading
