@@ -69,6 +69,7 @@ class Deaths {
     cowshed_visit_frozen([](PyObject* object, void* self) { of(self).count(object); }, this);
     for (PyObject* object : others_) count(object);
     keep_what_lives();
+    if (ending_ == Ending::of_interpreter) forget_callbacks();
     put_in_order();
     for (PyObject* object : ordered_) add(object);
     return std::exchange(dead_, {});
@@ -92,6 +93,7 @@ class Deaths {
   static Deaths& of(void* self) { return *static_cast<Deaths*>(self); }
 
   void count(PyObject* object) {
+    if (PyWeakref_Check(object)) weak_.push_back(object);
     const bool is_module = needed.namespaces.contains(object);
     const bool holds = !is_module && !is_immortal(object);
     const auto note = [&](PyObject* child, bool is_reference) {
@@ -186,6 +188,18 @@ class Deaths {
     drain();
   }
 
+  // The collector calls no weak reference that dies with its object.  Later its function could not
+  // use what is cleared.
+  void forget_callbacks() {
+    for (PyObject* reference : weak_) {
+      PyObject*& callback = reinterpret_cast<PyWeakReference*>(reference)->wr_callback;
+      if (callback && !alive_.contains(reference) &&
+          (PyFunction_Check(callback) || PyMethod_Check(callback))) {
+        Py_CLEAR(callback);
+      }
+    }
+  }
+
   // They are cleared last, and then die by themselves: the standard streams.
   void keep_values_of(PyObject* module) {
     Py_ssize_t position = 0;
@@ -214,6 +228,7 @@ class Deaths {
   }
 
   const Ending ending_;
+  std::vector<PyObject*> weak_;    // references
   std::vector<PyObject*> others_;  // what the collector tracks, and what a freeze has left
   std::unordered_map<PyObject*, Node> nodes_;
   std::unordered_set<PyObject*> alive_;

@@ -46,6 +46,14 @@ PROGRAMS = {
         FREEZE
         del a, h, folder; print(os.listdir())
         """,
+    "callbacks of weak references": """
+        import weakref
+        class A: pass
+        def died(_): os.write(1, b"died\\n")
+        a, b = A(), A(); before = weakref.ref(a, died)
+        FREEZE
+        c = A(); after = [weakref.ref(b, died), weakref.ref(c, died)]
+        """,
     "queue at exit": """
         import multiprocessing
         context = multiprocessing.get_context("fork"); q = context.Queue()
