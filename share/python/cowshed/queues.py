@@ -108,7 +108,7 @@ class Queue(_Channel):
 
     * An object is there when ``put`` returns, in the order of the calls, for every receiver.
     * ``put`` waits while the queue is full, also without ``maxsize``: 16,384 objects, or ``memory``.
-      An object of more than some 180 bytes takes less than twice its size of ``memory``.
+      An object of more than some 180 bytes takes at most 2.2 times its size of ``memory``.
     * ``close()`` closes it for all processes: ``put`` fails from then on, and ``get`` once the queue
       is empty, both with :class:`cowshed.Closed`.  No sentinels are needed.
     * There is no thread: ``join_thread`` and ``cancel_join_thread`` do nothing.  What a process has

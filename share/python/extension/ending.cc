@@ -180,7 +180,6 @@ class Deaths {
     if (ending_ == Ending::of_process && !has_other_threads()) return;
     are_in_use_ = ending_ == Ending::of_process;
     for (PyObject* object : others_) {
-      if (needed.namespaces.contains(object)) continue;  // cleared, whoever refers to it
       const auto node = nodes_.find(object);
       const Py_ssize_t known = node == nodes_.end() ? 0 : node->second.references;
       if (Py_REFCNT(object) - 1 > known) keep(object);  // the list of others has one
@@ -223,7 +222,9 @@ class Deaths {
     while (!pending_.empty()) {
       PyObject* const object = pending_.back();
       pending_.pop_back();
-      if (!PyType_Check(object)) for_each_child(object, [&](PyObject* child) { keep(child); });
+      // A module is cleared, whoever refers to it.
+      if (!PyType_Check(object) && !needed.namespaces.contains(object))
+        for_each_child(object, [&](PyObject* child) { keep(child); });
     }
   }
 
@@ -292,7 +293,6 @@ bool end_objects_at_exit() {
 }
 
 std::vector<Object> end_objects(Ending ending) {
-  if (!is_prepared) return {};  // nothing is frozen
   try {
     if (ending == Ending::of_process) note_namespaces();
     Deaths deaths(ending);
@@ -301,7 +301,7 @@ std::vector<Object> end_objects(Ending ending) {
     for (const Object& object : dead) finalise(object.get());
     return left;
   } catch (const std::bad_alloc&) {
-    std::fputs("cowshed: no memory to finalise what frozen objects hold\n", stderr);
+    std::fputs("cowshed: no memory to finalise objects at the end\n", stderr);
     return {};
   }
 }

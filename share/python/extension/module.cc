@@ -56,8 +56,9 @@ PyObject* freeze(PyObject*, PyObject* keep) {
 
 PyObject* is_frozen(PyObject*, PyObject* object) { return PyBool_FromLong(is_immortal(object)); }
 
-// For os._exit(): finalises what frozen objects hold.  Returns what is left to finalise_object().
+// For os._exit(): finalises what would die.  Returns what is left to finalise_object().
 PyObject* end(PyObject*, PyObject*) {
+  if (!end_objects_at_exit()) return nullptr;
   Object left(PyList_New(0));
   for (const Object& object : end_objects(Ending::of_process))
     if (!left || PyList_Append(left.get(), object.get()) != 0) return nullptr;

@@ -282,9 +282,9 @@ class EndTest(unittest.TestCase):
     def test_files_are_whole_and_finalisers_run(self):
         expected = {"attribute": "before\nafter\n", "list": "after\n", "packed": "after\n",
                     "log": "WARNING:root:before\nWARNING:root:after\n"}
-        for how in ("exit", "end"):
-            with self.subTest(how), tempfile.TemporaryDirectory() as folder:
-                done = subprocess.run([sys.executable, "-c", textwrap.dedent(self.SCRIPT), folder, "freeze", how],
+        for freezes, how in (("freeze", "exit"), ("freeze", "end"), ("", "end")):
+            with self.subTest(freezes + how), tempfile.TemporaryDirectory() as folder:
+                done = subprocess.run([sys.executable, "-c", textwrap.dedent(self.SCRIPT), folder, freezes, how],
                                       capture_output=True, text=True)
                 self.assertEqual((done.returncode, done.stderr), (3 if how == "end" else 0, ""))
                 names, *lines = done.stdout.splitlines()
