@@ -21,8 +21,8 @@
 #include <cowshed/tools/cowtop/io/output_file.h>
 #include <cowshed/tools/cowtop/measure/measure.h>
 #include <cowshed/tools/cowtop/measure/measure_options.h>
-#include <cowshed/tools/cowtop/text/figures.h>
 #include <cowshed/tools/cowtop/recording/measurement_file.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
 namespace {
