@@ -99,6 +99,14 @@ def main():
                     faults.append(f'{file} includes {other}: {room} may not include {room_of(other)}')
             if module_of(other) != module_of(file):
                 modules.setdefault(module_of(file), set()).add(module_of(other))
+    for path in sorted((root / 'share').rglob('*.py')):
+        room = str(path.parent.relative_to(root))
+        if room not in arrows:
+            faults.append(f'{path.relative_to(root)}: its folder is no room of docs/architecture.md')
+        if re.search(r'^ *(from cowshed import|import cowshed\.)\s*_cowshed\b', path.read_text(), re.M):
+            used.add((room, 'share/python/extension'))
+            if 'share/python/extension' not in arrows.get(room, ()):
+                faults.append(f'{path.relative_to(root)}: {room} may not import share/python/extension')
     faults += [f'a cycle of rooms: {cycle}' for cycle in cycles(rooms)]
     faults += [f'a cycle of modules: {cycle}' for cycle in cycles(modules)]
     faults += [f'{room} may include {other}, but does not' for room in sorted(arrows) for other in sorted(arrows[room])
