@@ -96,7 +96,8 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
 
     A second call freezes what is new.  Threads may run meanwhile; they wait.  Finalisers, signal
     handlers and forked children may call it, too; a finaliser at the very end freezes nothing.  On
-    a Python before 3.12 only ``gc.freeze()`` is called, and a warning says so once.
+    a Python before 3.12 only ``gc.freeze()`` is called, and a warning says so once.  A freeze of more
+    than two seconds shows its progress on standard error, if that is a terminal.
 
     :param keep: objects to leave as they are, such as a cache that will be cleared.  ``keep`` itself is left, too.
     :return: what was frozen, and what was left.

@@ -546,7 +546,7 @@ class WithoutCollector {
 
 bool freeze_objects(PyObject* keep, Frozen& frozen) {
   const Object gc(PyImport_ImportModule("gc"));
-  const Object kept(PySequence_Fast(keep, "keep takes a list or a tuple of objects"));
+  const Object kept(PySequence_Fast(keep, ""));
   Freezer freezer(frozen);
   // Its full run also empties the free lists, so that the memory is not written to later.
   if (!gc || !kept || !end_objects_at_exit() || !call(gc.get(), "collect")) return false;
