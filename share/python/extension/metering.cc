@@ -2,6 +2,7 @@
 #include <Python.h>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <fcntl.h>
 #include <memory>
 #include <optional>
@@ -96,7 +97,11 @@ PyObject* sent(PyObject*, PyObject*) {
   Object rows(PyList_New(0));
   for (const auto& [what, count] : internal::counted_transfers()) {
     if (TransferKind{what.kind} == TransferKind::inherited) continue;
-    const Object row(Py_BuildValue("ssKK", what.name, what.type, count.messages, count.bytes));
+    const auto size_of = [](const auto& text) {  // a text that fills its field has no final 0
+      return static_cast<Py_ssize_t>(strnlen(text, sizeof text));
+    };
+    const Object row(Py_BuildValue("s#s#KK", what.name, size_of(what.name), what.type,
+                                   size_of(what.type), count.messages, count.bytes));
     if (!rows || !row || PyList_Append(rows.get(), row.get()) != 0) return nullptr;
   }
   return rows.release();
