@@ -108,7 +108,7 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
         return Frozen(False, "the process ends", 0, 0, 0, {})
     kept = [*keep, keep]
     for user in _AT_THE_FIRST_USE.keys() & sys.modules.keys():
-        for name in _AT_THE_FIRST_USE[user]:
+        for name in _AT_THE_FIRST_USE.pop(user, ()):  # a signal handler may freeze meanwhile
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
     begin = time.perf_counter()

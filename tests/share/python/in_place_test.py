@@ -307,6 +307,17 @@ class EndTest(unittest.TestCase):
         """)
         self.assertEqual(said, "end\n")
 
+    def test_a_freeze_while_a_freeze_loads_what_the_first_use_would(self):
+        said = run("""
+            import multiprocessing, sys, cowshed
+            def hook(event, args):
+                if event == "exec" and args[0].co_filename.endswith("popen_fork.py"): cowshed.freeze()
+            sys.addaudithook(hook)
+            cowshed.freeze()
+            print("done")
+        """)
+        self.assertEqual(said, "done\n")
+
     def test_subinterpreters_go_on_and_are_refused(self):
         said = run("""
             import cowshed, os, threading
