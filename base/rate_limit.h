@@ -5,20 +5,20 @@
 
 namespace cowshed::internal {
 
-// Limits a repeated task to a share of the time.  After each run it is not due for `factor` times
-// the duration of the run, and for at least `least_ns`.
+// Limits a repeated task to one part in `share` of the time.  After each run it is not due for
+// `share - 1` times the duration of the run, and for at least `least_ns`.
 class DutyCycle {
  public:
-  explicit DutyCycle(std::uint64_t factor, std::uint64_t least_ns = 0)
-      : factor_(factor), least_ns_(least_ns) {}
+  explicit DutyCycle(std::uint64_t share, std::uint64_t least_ns = 0)
+      : share_(share), least_ns_(least_ns) {}
 
   bool is_due(std::uint64_t now_ns) const { return now_ns >= next_ns_; }
   void ran(std::uint64_t end_ns, std::uint64_t took_ns) {
-    next_ns_ = end_ns + std::max(least_ns_, factor_ * took_ns);
+    next_ns_ = end_ns + std::max(least_ns_, (share_ - 1) * took_ns);
   }
 
  private:
-  std::uint64_t factor_;
+  std::uint64_t share_;
   std::uint64_t least_ns_;
   std::uint64_t next_ns_ = 0;
 };

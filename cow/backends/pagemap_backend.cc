@@ -19,8 +19,8 @@ namespace cowshed::cow {
 namespace {
 
 constexpr std::chrono::milliseconds kShortestPause{10};
-// The pause after a search, and after scans, is this many times their cost.
-constexpr std::uint64_t kCostFactor = 9;
+// Searches take one part in this of the time, and so do scans.
+constexpr std::uint64_t kSearchesShare = 10;
 // Scans stop after this time, or after the time of a search if that is longer.
 constexpr std::uint64_t kScansNs = 10'000'000;
 constexpr std::uint64_t kSecondNs = 1'000'000'000;
@@ -98,7 +98,7 @@ struct PagemapBackend::Process : std::enable_shared_from_this<PagemapBackend::Pr
   }
 };
 
-PagemapBackend::PagemapBackend(ProcFiles proc) : proc_(std::move(proc)), scans_(kCostFactor) {
+PagemapBackend::PagemapBackend(ProcFiles proc) : proc_(std::move(proc)), scans_(kSearchesShare) {
   if (const auto forks_before = proc_.forks()) forks_before_ = *forks_before;
 }
 
@@ -131,7 +131,7 @@ Expected<Attached> PagemapBackend::attach(const std::vector<pid_t>& roots) {
 }
 
 std::chrono::milliseconds PagemapBackend::interval() const {
-  const std::chrono::milliseconds affordable(finding_ns_ * kCostFactor / 1'000'000);
+  const std::chrono::milliseconds affordable(finding_ns_ * (kSearchesShare - 1) / 1'000'000);
   return std::max(kShortestPause, affordable);
 }
 

@@ -52,7 +52,7 @@ class TreeMemoryMeter {
   bool is_due();
   void read(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
 
-  static constexpr std::uint64_t kCostFactor = 400;
+  static constexpr std::uint64_t kReadsShare = 400;
   static constexpr std::uint64_t kLeastPauseNs = 100'000'000;
   static constexpr std::uint64_t kUnchangedNs = 5'000'000'000;
   static constexpr std::uint64_t kPeaksShare = 800;
@@ -63,7 +63,7 @@ class TreeMemoryMeter {
   static constexpr std::uint64_t kLooksShare = 400;
   static constexpr std::uint64_t kFirstLooksNs = 20'000'000;
 
-  internal::DutyCycle pace_{kCostFactor, kLeastPauseNs};
+  internal::DutyCycle pace_{kReadsShare, kLeastPauseNs};
   internal::TokenBucket peaks_{kPeaksShare, kFirstPeaksNs};
   internal::TokenBucket rests_{kRestsShare, kFirstRestsNs};
   internal::TokenBucket looks_{kLooksShare, kFirstLooksNs};

@@ -78,7 +78,7 @@ class AddressSpaces {
     std::optional<PythonLayout> interpreter;  // as last reported
     std::uint64_t image_ns = 0;               // when that was first seen
     std::uint64_t read_ns = 0;                // 0: not read
-    internal::DutyCycle reads{kReadsFactor, kBetweenReadsNs};
+    internal::DutyCycle reads{kReadsShare, kBetweenReadsNs};
     std::shared_ptr<AddressSpace> space;
     // The parent's last address space before the fork.  If a child is seen late, its parent may
     // have unmapped memory that the child still has.  So `read` keeps a parent's last address
@@ -87,7 +87,7 @@ class AddressSpaces {
     std::vector<std::pair<std::uint64_t, std::shared_ptr<AddressSpace>>> read;
   };
 
-  static constexpr std::uint64_t kReadsFactor = 19;
+  static constexpr std::uint64_t kReadsShare = 20;
   static constexpr std::uint64_t kBetweenReadsNs = 20'000'000;
 
   bool read(Known& known, std::uint64_t now_ns);

@@ -207,9 +207,11 @@ class ArenaCore final {
   static void drop_old_caches();
 
   // core_freezing.cc
+  struct NextGeneration;
   Expected<void> seal(FreezeMode mode, const Progress& progress);
-  Expected<void> seal_paused(FreezeMode mode, const Progress& progress,
-                             const std::vector<Run>& changed, bool& open_again);
+  Expected<NextGeneration> prepare_generation(const std::vector<Run>& changed,
+                                              const Progress& progress);
+  void become(NextGeneration& next, FreezeMode mode) noexcept;
   Expected<std::vector<Run>> copy_changed(const Generation& generation,
                                           const std::vector<Run>& changed, const Progress& progress,
                                           Frozen& now) const;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <optional>
 #include <string>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -28,6 +29,16 @@ Progress part_of(const Progress& whole, std::size_t before, std::size_t after) {
 
 }  // namespace
 
+// What a freeze makes ready while it can still be undone.
+struct ArenaCore::NextGeneration {
+  Generation sealed;  // what will be
+  bool is_new = true;
+  std::vector<Run> copied;
+  SegmentMap segments;
+  std::vector<int> unused_files;
+  Frozen past;
+};
+
 Expected<void> ArenaCore::freeze(const FreezeOptions& options) {
   if (state() == ArenaState::not_inherited) return not_inherited_error();
   if (!is_open()) {
@@ -53,33 +64,49 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
     TRY(changed, written_runs(begin(), first, who()));
   }
   if (!pause()) return no_membarrier(name());
-  bool open_again = true;  // else the arena stays paused
-  const auto go_on = [&] {
-    if (state() != ArenaState::paused) return;
+  const auto go_on = [&](bool is_writable = true) {
     discard_copies({open_fd_, begin(), end() - begin()}, first);
-    if (open_again) resume();
+    if (is_writable) resume();  // else it stays paused
   };
+  std::optional<NextGeneration> next;
+  std::string who;
   try {
-    auto sealed = seal_paused(mode, progress, changed, open_again);
-    go_on();
-    return sealed;
+    auto prepared = prepare_generation(changed, progress);
+    if (!prepared) {
+      go_on();
+      return tl::make_unexpected(std::move(prepared).error());
+    }
+    next = std::move(*prepared);
+    who = this->who();
   } catch (...) {  // no memory, or an exception of `progress`
     go_on();
     throw;
   }
-}
-
-Expected<void> ArenaCore::seal_paused(FreezeMode mode, const Progress& progress,
-                                      const std::vector<Run>& changed, bool& open_again) {
-  const std::size_t first = frozen_bytes();
-  jemalloc::purge_arena(jemalloc_arena_);
-  Frozen now = past_;
-  add_live_blocks(now);
-  const auto holes = memory_.trim();
-  if (generation_ > 0 && changed.empty() && memory_.used() == first) {
+  if (!next->is_new) {
     abandon_reopened();
     return {};
   }
+  if (const auto failed = seal_generation(next->sealed, mode)) {
+    go_on(failed->may_go_on);
+    return system_error(who + failed->what, failed->error);
+  }
+  become(*next, mode);
+  return map_copies(next->sealed.mapping, next->copied, mode, who);
+}
+
+// Leaves the arena as it is, but for copies in the open memfd.
+Expected<ArenaCore::NextGeneration> ArenaCore::prepare_generation(const std::vector<Run>& changed,
+                                                                  const Progress& progress) {
+  const std::size_t first = frozen_bytes();
+  jemalloc::purge_arena(jemalloc_arena_);
+  NextGeneration next;
+  next.past = past_;
+  Frozen& now = next.past;
+  add_live_blocks(now);
+  const auto holes = memory_.trim();
+  next.sealed = {{open_fd_, begin(), end() - begin()}, first, memory_.used()};
+  next.is_new = generation_ == 0 || !changed.empty() || next.sealed.used > first;
+  if (!next.is_new) return next;
   now.holes.insert(now.holes.end(), holes.begin(), holes.end());
   std::size_t collapsed = 0;
   if (huge_pages_) {
@@ -87,28 +114,26 @@ Expected<void> ArenaCore::seal_paused(FreezeMode mode, const Progress& progress,
     memory_.collapse(part_of(progress, 0, size_of(changed)));
   }
   memory_.add_to(now.taken, now.small, now.huge_page_error);
-  const Generation generation = {{open_fd_, begin(), end() - begin()}, first, memory_.used()};
-  TRY(const auto copied, copy_changed(generation, changed, part_of(progress, collapsed, 0), now));
-  SegmentMap segments = segments_;
-  for (const Run& run : copied) segments.assign(run, open_fd_);
-  segments.assign({first, generation.used}, open_fd_);
-  now.on_disk = segments.bytes_on_disk(now.holes);
-  const std::vector<int> unused = files_without(segments);
-  const std::string who = this->who();
-  open_again = false;
-  TRY_VOID(seal_generation(generation, mode, who, open_again));
-  // From here on the freeze cannot be undone, and nothing throws until it is whole.
-  segments_ = std::move(segments);
+  TRY(next.copied, copy_changed(next.sealed, changed, part_of(progress, collapsed, 0), now));
+  next.segments = segments_;
+  for (const Run& run : next.copied) next.segments.assign(run, open_fd_);
+  next.segments.assign({first, next.sealed.used}, open_fd_);
+  now.on_disk = next.segments.bytes_on_disk(now.holes);
+  next.unused_files = files_without(next.segments);
+  return next;
+}
+
+void ArenaCore::become(NextGeneration& next, FreezeMode mode) noexcept {
+  segments_ = std::move(next.segments);
   open_fd_ = -1;
-  for (const int fd : unused) ::close(fd);
-  frozen_bytes_ = generation.used;
+  for (const int fd : next.unused_files) ::close(fd);
+  frozen_bytes_ = next.sealed.used;
   stop_jemalloc();
-  past_ = std::move(now);
+  past_ = std::move(next.past);
   mode_ = mode;
   frozen_by_ = getpid();
   ++generation_;
   state_.store(frozen_state(mode), std::memory_order_release);
-  return map_copies(generation.mapping, copied, mode, who);
 }
 
 // Copies into the generation what changed of the frozen part and, if there is memory for it, what

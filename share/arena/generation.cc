@@ -208,39 +208,37 @@ void discard_copies(const ArenaMapping& mapping, std::size_t first) {
     fallocate(mapping.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(first));
 }
 
-Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
-                               const std::string& who, bool& open_again) {
+std::optional<SealFailure> seal_generation(const Generation& generation, FreezeMode mode) noexcept {
   const auto& [mapping, first, used] = generation;
   const int protection = protection_of(mode);
   bool cut = false;
-  const auto undo = [&, begin = mapping.begin + first, size = mapping.size - first, fd = mapping.fd,
-                     offset = first, whole = mapping.size](tl::unexpected<Error> error) {
-    open_again =
+  const auto undo = [&cut, begin = mapping.begin + first, size = mapping.size - first,
+                     fd = mapping.fd, offset = first, whole = mapping.size](const char* what) {
+    const int error = errno;
+    const bool is_restored =
         size == 0 || ((!cut || set_file_size(fd, whole, {})) &&
                       replace(begin, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset) &&
                       madvise(reinterpret_cast<void*>(begin), size, MADV_DONTFORK) == 0);
-    return error;
+    return SealFailure{error, what, is_restored};
   };
   if (used > first &&
       !replace(mapping.begin + first, used - first, protection, MAP_PRIVATE, mapping.fd, first)) {
-    return undo(system_error(who + ": mmap of it, private", errno));
+    return undo(": mmap of it, private");
   }
   if (used < mapping.size && !replace(mapping.begin + used, mapping.size - used, PROT_NONE,
                                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
-    return undo(system_error(who + ": mmap over the unused rest", errno));
+    return undo(": mmap over the unused rest");
   }
   if (ftruncate(mapping.fd, static_cast<off_t>(used)) != 0)
-    return undo(system_error(who + ": ftruncate of the unused rest", errno));
+    return undo(": ftruncate of the unused rest");
   cut = true;
   if (!seal(mapping.fd)) {
-    const int error = errno;
-    const char* why = error == EBUSY
-                          ? ": cannot be sealed while somebody else maps it for writing or has I/O "
-                            "on it; end that, then freeze() again"
-                          : ": fcntl(F_ADD_SEALS)";
-    return undo(system_error(who + why, error));
+    return undo(errno == EBUSY
+                    ? ": cannot be sealed while somebody else maps it for writing or has I/O on "
+                      "it; end that, then freeze() again"
+                    : ": fcntl(F_ADD_SEALS)");
   }
-  return {};
+  return std::nullopt;
 }
 
 Expected<void> map_copies(const ArenaMapping& mapping, const std::vector<Run>& runs,

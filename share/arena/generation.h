@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -70,11 +71,15 @@ Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& ru
                          int& error);
 void discard_copies(const ArenaMapping& mapping, std::size_t first);
 
+struct SealFailure {
+  int error = 0;  // an errno
+  const char* what = "";
+  bool may_go_on = false;  // else the range shows the same data without being writable
+};
+
 // Maps [first, used) privately, makes the rest of the range inaccessible, and seals the memfd.  On
-// failure it restores the shared, writable mapping and sets `open_again`.  If the kernel refuses
-// that too, `open_again` is false, and the range shows the same data without being writable.
-Expected<void> seal_generation(const Generation& generation, FreezeMode mode,
-                               const std::string& who, bool& open_again);
+// failure it restores the shared, writable mapping, unless the kernel refuses that too.
+std::optional<SealFailure> seal_generation(const Generation& generation, FreezeMode mode) noexcept;
 
 // Maps the sealed memfd's copies over these runs.  On failure some runs keep their old mapping.
 Expected<void> map_copies(const ArenaMapping& mapping, const std::vector<Run>& runs,

@@ -62,13 +62,13 @@ struct IsRef<Ref<std::span<const T>>> : std::true_type {
   static constexpr bool kSpawnSafe = spawn_safe<T>;
 };
 
-// Whether all Refs in a type, as in vector<Ref<T>> or Channel<Ref<T>>, are to spawn_safe types.
+// Whether all Refs in a type, as in vector<Ref<T>> or array<Ref<T>, 2>, are to spawn_safe types.
 template <class T>
 struct RefsSpawnSafe : std::true_type {};
 template <template <class...> class Of, class... Ts>
 struct RefsSpawnSafe<Of<Ts...>> : std::conjunction<RefsSpawnSafe<Ts>...> {};
-template <class T, std::size_t size>
-struct RefsSpawnSafe<std::array<T, size>> : RefsSpawnSafe<T> {};
+template <template <class, std::size_t> class Of, class T, std::size_t size>
+struct RefsSpawnSafe<Of<T, size>> : RefsSpawnSafe<T> {};
 template <class T>
 struct RefsSpawnSafe<Ref<T>> : std::bool_constant<IsRef<Ref<T>>::kSpawnSafe> {};
 

@@ -23,17 +23,17 @@ std::uint64_t looks_in_a_minute(DutyCycle pace, std::uint64_t took_ns) {
 }
 
 TEST(DutyCycle, WhatTakesLongIsDoneSeldom) {
-  EXPECT_EQ(looks_in_a_minute(DutyCycle(9), 10 * kMsNs), 600U);  // a tenth of the time
-  EXPECT_EQ(looks_in_a_minute(DutyCycle(9), 1000 * kMsNs), 6U);
-  EXPECT_EQ(looks_in_a_minute(DutyCycle(19, 20 * kMsNs), 100 * kMsNs), 30U);
+  EXPECT_EQ(looks_in_a_minute(DutyCycle(10), 10 * kMsNs), 600U);  // a tenth of the time
+  EXPECT_EQ(looks_in_a_minute(DutyCycle(10), 1000 * kMsNs), 6U);
+  EXPECT_EQ(looks_in_a_minute(DutyCycle(20, 20 * kMsNs), 100 * kMsNs), 30U);
 }
 
 TEST(DutyCycle, WhatTakesNoTimeIsDoneNoMoreOftenThanItMay) {
-  EXPECT_EQ(looks_in_a_minute(DutyCycle(9), 0), 60'000U);
-  EXPECT_EQ(looks_in_a_minute(DutyCycle(9, 50 * kMsNs), 0), 1200U);
+  EXPECT_EQ(looks_in_a_minute(DutyCycle(10), 0), 60'000U);
+  EXPECT_EQ(looks_in_a_minute(DutyCycle(10, 50 * kMsNs), 0), 1200U);
 }
 
-TEST(DutyCycle, IsDueAtOnce) { EXPECT_TRUE(DutyCycle(9, 50 * kMsNs).is_due(0)); }
+TEST(DutyCycle, IsDueAtOnce) { EXPECT_TRUE(DutyCycle(10, 50 * kMsNs).is_due(0)); }
 
 // How much of a span of time is spent by somebody who spends 1 ms whenever there is something left.
 std::uint64_t spent_ms(TokenBucket& budget, std::uint64_t begin_ms, std::uint64_t end_ms) {

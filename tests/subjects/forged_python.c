@@ -16,23 +16,23 @@ enum { kInterpreters = 1024, kCode = 200, kPage = 4096 };
 // _Py_DebugOffsets in its first words.
 __attribute__((section(".PyRuntime"), used)) static uint64_t runtime[256] = {
     [0] = 0x7970677562656478,  // "xdebugpy"
-    [1] = 0x030d00f0,
-    [5] = kInterpreters,
-    [8] = 0,    // in an interpreter: the next
-    [9] = 8,    // in an interpreter: its threads
-    [21] = 0,   // in a thread: the next
-    [23] = 8,   // in a thread: its frame
-    [24] = 16,  // in a thread: its number
-    [28] = 80,
-    [29] = 8,   // in a frame: its caller
-    [30] = 0,   // in a frame: its code
-    [31] = 56,  // in a frame: its instruction
-    [33] = 70,
-    [35] = 112,
-    [37] = 128,
-    [38] = 136,
-    [39] = 68,
-    [43] = kCode,
+    [1] = 0x030d00f0,          // the version, 3.13
+    [5] = kInterpreters,       // in the runtime: its interpreters
+    [8] = 0,                   // in an interpreter: the next
+    [9] = 8,                   // in an interpreter: its threads
+    [21] = 0,                  // in a thread: the next
+    [23] = 8,                  // in a thread: its frame
+    [24] = 16,                 // in a thread: its number
+    [28] = 80,                 // in a frame: its size
+    [29] = 8,                  // in a frame: its caller
+    [30] = 0,                  // in a frame: its code
+    [31] = 56,                 // in a frame: its instruction
+    [33] = 70,                 // in a frame: its owner
+    [35] = 112,                // in a code object: its file
+    [37] = 128,                // its qualified name
+    [38] = 136,                // its table of lines
+    [39] = 68,                 // its first line
+    [43] = kCode,              // its instructions
 };
 
 static uint64_t interpreter[2];

@@ -121,10 +121,13 @@ TEST_P(LaunchEnds, AReferenceIntoTheWorkersArenaIsNoValue) {
 
 TEST_P(LaunchEnds, TheDestructorKillsWhatRuns) {
   const Pipe said;
+  std::vector<pid_t> pids;
   {
     const auto workers = value_of(start<say_and_wait>(with({.count = 2}), said.to()));
     EXPECT_TRUE(said.read_byte());
+    for (const WorkerProcess& worker : workers.processes()) pids.push_back(worker.pid());
   }
+  for (const pid_t pid : pids) EXPECT_EQ(kill(pid, 0) == 0 ? 0 : errno, ESRCH);
 }
 
 void say_and_ignore_sigterm(Open to) {

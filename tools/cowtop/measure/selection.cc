@@ -16,7 +16,7 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr std::uint64_t kCostFactor = 399;
+constexpr std::uint64_t kSearchesShare = 400;
 constexpr std::uint64_t kBetweenSearchesNs = 1'000'000'000;
 
 // A larger regular expression could overflow the stack, as the library is written.
@@ -94,7 +94,7 @@ std::string Selection::text() const {
 SelectedProcesses::SelectedProcesses(Selection selection, cow::ProcFiles proc)
     : selection_(std::move(selection)),
       proc_(std::move(proc)),
-      searches_(kCostFactor, kBetweenSearchesNs) {}
+      searches_(kSearchesShare, kBetweenSearchesNs) {}
 
 Expected<SelectedProcesses> SelectedProcesses::open(Selection selection, cow::ProcFiles proc) {
   SelectedProcesses selected(std::move(selection), std::move(proc));

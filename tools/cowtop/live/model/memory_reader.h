@@ -26,7 +26,7 @@ class MemoryReader {
 
   cow::ProcFiles proc_;
   std::map<ProcessId, MemoryUse> known_;
-  internal::DutyCycle pace_{99};
+  internal::DutyCycle pace_{100};
 };
 
 }  // namespace cowshed::cowtop::live
