@@ -1,34 +1,22 @@
-# cowshed_private_jemalloc(PROGRAM SHARED): sets both to object files, made at build time from the
-# system's libjemalloc_pic.a, in which every symbol carries our prefix and only the few we call are
-# global.  So a program that links cowshed::share keeps its own malloc, be that libc's or another
-# jemalloc.  PROGRAM is for executables.  SHARED is for shared objects: dlopen() has too little static
-# TLS for the other one (share/jemalloc/jemalloc_tls.cc).
-#
-# The archive's C++ operators are left out, and its environment variable and /etc/malloc.conf are
-# cut off: MALLOC_CONF configures the program's jemalloc, never ours.
+# cowshed_private_jemalloc(OBJECT): sets OBJECT to an object file of jemalloc 5.3.0 in which only
+# cowshed_je_* is global.  So a program that links cowshed::share keeps its own malloc, be that libc's or
+# another jemalloc.
 
-function(cowshed_private_jemalloc program shared)
-  find_library(COWSHED_JEMALLOC_PIC NAMES libjemalloc_pic.a
-               DOC "jemalloc as a static library of position-independent code")
-  if(NOT COWSHED_JEMALLOC_PIC)
-    message(FATAL_ERROR "libjemalloc_pic.a was not found: install the package libjemalloc-dev")
+function(cowshed_private_jemalloc object)
+  set(COWSHED_JEMALLOC "" CACHE PATH "The sources of jemalloc 5.3.0, a folder or an archive; empty: download them")
+  if(NOT COWSHED_JEMALLOC)
+    set_property(CACHE COWSHED_JEMALLOC PROPERTY VALUE "$ENV{COWSHED_JEMALLOC}")
   endif()
-  add_executable(cowshed_private_jemalloc_tls jemalloc/jemalloc_tls.cc)
-  cowshed_compile(cowshed_private_jemalloc_tls)
-  set(objects ${CMAKE_CURRENT_BINARY_DIR}/private_jemalloc.o
-              ${CMAKE_CURRENT_BINARY_DIR}/private_jemalloc_shared.o)
-  set(script ${PROJECT_SOURCE_DIR}/cmake/PrivateJemallocObject.cmake)
-  add_custom_command(
-    OUTPUT ${objects}
-    COMMAND ${CMAKE_COMMAND} -D ARCHIVE=${COWSHED_JEMALLOC_PIC} "-D OBJECTS=${objects}"
-            -D AR=${CMAKE_AR} -D LD=${CMAKE_LINKER} -D NM=${CMAKE_NM} -D OBJCOPY=${CMAKE_OBJCOPY}
-            -D CC=${CMAKE_C_COMPILER} -D TLS=$<TARGET_FILE:cowshed_private_jemalloc_tls> -P ${script}
-    DEPENDS ${COWSHED_JEMALLOC_PIC} ${script} cowshed_private_jemalloc_tls
-    COMMENT "Making private copies of jemalloc"
-    VERBATIM)
-  set_source_files_properties(${objects} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
-  list(GET objects 0 object)
-  set(${program} ${object} PARENT_SCOPE)
-  list(GET objects 1 object)
-  set(${shared} ${object} PARENT_SCOPE)
+  set(inputs ${PROJECT_SOURCE_DIR}/cmake/private_jemalloc ${PROJECT_SOURCE_DIR}/share/jemalloc/private_jemalloc.c
+             ${PROJECT_SOURCE_DIR}/share/jemalloc/thread_data.h)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${inputs})
+  message(STATUS "Looking for the private jemalloc; making it takes half a minute, once for each compiler")
+  execute_process(
+    COMMAND ${inputs} ${CMAKE_C_COMPILER} ${CMAKE_OBJCOPY} ${CMAKE_CURRENT_BINARY_DIR} ${COWSHED_JEMALLOC}
+    OUTPUT_VARIABLE file ERROR_VARIABLE error RESULT_VARIABLE status)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR " ${error}") # the space keeps it in one line
+  endif()
+  set_source_files_properties(${file} PROPERTIES EXTERNAL_OBJECT TRUE)
+  set(${object} ${file} PARENT_SCOPE)
 endfunction()

@@ -14,7 +14,6 @@ using cowshed::internal::keep_in_small_pages;
 namespace {
 
 constexpr std::size_t kLeafSize = 2U << 20U;
-constexpr std::size_t kRootSize = 2U << 20U;
 constexpr std::size_t kAddressesPerLeaf = 1U << 30U;
 
 }  // namespace
@@ -25,50 +24,21 @@ int cowshed_je_mallctl(const char* name, void* old_value, std::size_t* old_size,
 
 std::size_t cowshed_je_nallocx(std::size_t size, int flags) noexcept;
 
-// Options of jemalloc; share/malloc/malloc.cc adds to them.
-//
-// There is one arena for records.  Beyond some MiB it uses huge pages, because fork() copies the
-// page tables of ordinary memory.  From the start they would cost each process 2 MiB.
-//
-// A free extent of any size serves a small request.  Else extents would add up in an arena that is
-// filled and emptied, because free memory does not decay there.
-//
-// Thread caches are trimmed less often than after each 64 KiB (tcache.c).  That would be every few
-// dozen blocks of a page, and two threads would wait for each other at the arena's bins.
-extern const char* const cowshed_je_malloc_conf;
-const char* const cowshed_je_malloc_conf =
-    "narenas:1,metadata_thp:auto,retain:true,background_thread:false,lg_extent_max_active_fit:48,"
-    "tcache_gc_incr_bytes:1048576";
+// jemalloc's map of pages is a tree of two levels.  A leaf has 8 bytes for each page of 1 GiB.  We
+// provide the leaves, aligned, so that one can be unmapped.
+std::atomic<std::uintptr_t>* cowshed_je_find_record(std::uintptr_t address);
 
-// Makes large blocks begin at a page.  Else each takes one page more, and a block of an arena's
-// capacity does not fit into the arena.
-extern bool cowshed_je_je_opt_cache_oblivious;
-bool cowshed_je_je_opt_cache_oblivious = false;
-
-// jemalloc's map of pages (rtree.h of 5.3) is a tree of two levels.  A leaf has 8 bytes for each
-// page of 1 GiB.  We provide the leaves, aligned, so that one can be unmapped.
-extern char cowshed_je_je_arena_emap_global[];
-void cowshed_je_je_rtree_ctx_data_init(void* context);
-void* cowshed_je_je_rtree_leaf_elm_lookup_hard(void* thread, void* map, void* context,
-                                               std::uintptr_t address, bool must_exist,
-                                               bool create);
-
-void* cowshed_je_je_extent_alloc_mmap(void* address, std::size_t size, std::size_t alignment,
-                                      bool* zero, bool* commit);
+void* cowshed_je_extent_alloc_mmap(void* address, std::size_t size, std::size_t alignment,
+                                   bool* zero, bool* commit);
 void* cowshed_je_map_memory(void* address, std::size_t size, std::size_t alignment, bool* zero,
                             bool* commit) {
   static std::atomic<int> blocks = 0;
-  void* got = cowshed_je_je_extent_alloc_mmap(address, size, alignment, zero, commit);
+  void* got = cowshed_je_extent_alloc_mmap(address, size, alignment, zero, commit);
   if (got != nullptr && blocks++ < 4) keep_in_small_pages(got, size);
   return got;
 }
 
-// Returns whether it failed.
-bool cowshed_je_unmap_records(void* address, std::size_t size) {
-  return munmap(address, size) != 0;
-}
-
-void* cowshed_je_address_map_memory(void*, void*, std::size_t size, std::size_t) {
+void* cowshed_je_map_leaf(void* root, std::size_t root_size, std::size_t size) {
   const auto map = [](std::size_t bytes) {
     void* got = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return got == MAP_FAILED ? 0 : reinterpret_cast<std::uintptr_t>(got);
@@ -76,7 +46,7 @@ void* cowshed_je_address_map_memory(void*, void*, std::size_t size, std::size_t)
   const auto unmap = [](std::uintptr_t begin, std::uintptr_t end) {
     if (begin < end) munmap(reinterpret_cast<void*>(begin), end - begin);
   };
-  keep_in_small_pages(cowshed_je_je_arena_emap_global, kRootSize);
+  keep_in_small_pages(root, root_size);
   std::uintptr_t got = map(size);
   if (got % kLeafSize != 0) {  // else it is below the last one, or none
     unmap(got, got + size);
@@ -97,11 +67,6 @@ void* cowshed_je_address_map_memory(void*, void*, std::size_t size, std::size_t)
 char* cowshed_je_no_environment(const char*) {
   if (&cowshed_check_first_malloc != nullptr) cowshed_check_first_malloc();
   return nullptr;
-}
-
-ssize_t cowshed_je_no_link(const char*, char*, std::size_t) {
-  errno = ENOENT;
-  return -1;
 }
 }
 
@@ -128,18 +93,6 @@ int get(const char* key, T& value) {
   std::size_t size = sizeof value;
   return cowshed_je_mallctl(key, &value, &size, nullptr, 0);
 }
-
-// Returns the map's entry of a page; null if there is no leaf.
-std::atomic<std::uintptr_t>* find_record(std::uintptr_t address, void* context) {
-  return static_cast<std::atomic<std::uintptr_t>*>(cowshed_je_je_rtree_leaf_elm_lookup_hard(
-      nullptr, cowshed_je_je_arena_emap_global, context, address, false, false));
-}
-
-// A thread's cache of leaves (rtree_ctx_t of rtree_tsd.h, 384 bytes).
-struct Context {
-  Context() { cowshed_je_je_rtree_ctx_data_init(bytes.data()); }
-  alignas(64) std::array<std::byte, 1024> bytes{};
-};
 
 }  // namespace
 
@@ -187,16 +140,14 @@ bool has_block(const void* address) {
 }
 
 bool has_extent(const void* begin) {
-  Context context;
-  const auto* record = find_record(reinterpret_cast<std::uintptr_t>(begin), context.bytes.data());
+  const auto* record = cowshed_je_find_record(reinterpret_cast<std::uintptr_t>(begin));
   return record != nullptr && record->load(std::memory_order_relaxed) != 0;
 }
 
 void forget_addresses(std::uintptr_t begin, std::uintptr_t end) {
-  Context context;
   for (std::uintptr_t address = (begin + kAddressesPerLeaf - 1) & ~(kAddressesPerLeaf - 1);
        address + kAddressesPerLeaf <= end; address += kAddressesPerLeaf) {
-    auto* leaf = find_record(address, context.bytes.data());
+    auto* leaf = cowshed_je_find_record(address);
     // A new mapping also frees the page table, which zeroing would not.  If it fails, the leaf
     // stays.
     if (leaf != nullptr) {

@@ -1,0 +1,169 @@
+// jemalloc 5.3.0 as one object, for cmake/PrivateJemalloc.cmake.  Only cowshed_je_* stays global.
+
+// ThreadSanitizer understands this mutex (mutex.cc).  libc's headers declare it by these names.
+#define pthread_mutex_init cowshed_je_mutex_init
+#define pthread_mutex_lock cowshed_je_mutex_lock
+#define pthread_mutex_trylock cowshed_je_mutex_trylock
+#define pthread_mutex_unlock cowshed_je_mutex_unlock
+
+#define extent_alloc_mmap cowshed_je_extent_alloc_mmap  // jemalloc.cc calls it
+
+#define JEMALLOC_NO_PRIVATE_NAMESPACE
+#include "src/arena.c"
+#include "src/background_thread.c"
+#include "src/bin.c"
+#include "src/bin_info.c"
+#include "src/bitmap.c"
+#include "src/buf_writer.c"
+#include "src/cache_bin.c"
+#include "src/ckh.c"
+#include "src/counter.c"
+#include "src/ctl.c"
+#include "src/decay.c"
+#include "src/div.c"
+#include "src/ecache.c"
+#include "src/edata.c"
+#include "src/edata_cache.c"
+#include "src/emap.c"
+#include "src/eset.c"
+#include "src/exp_grow.c"
+#include "src/extent.c"
+#include "src/extent_dss.c"
+#include "src/extent_mmap.c"
+#include "src/fxp.c"
+#include "src/hook.c"
+#include "src/hpa.c"
+#include "src/hpa_hooks.c"
+#include "src/hpdata.c"
+#include "src/inspect.c"
+#include "src/large.c"
+#include "src/log.c"
+#include "src/malloc_io.c"
+#include "src/mutex.c"
+#include "src/nstime.c"
+#include "src/pa.c"
+#include "src/pa_extra.c"
+#include "src/pac.c"
+#include "src/pages.c"
+#include "src/pai.c"
+#include "src/peak_event.c"
+#include "src/prof.c"
+#include "src/prof_data.c"
+#include "src/prof_log.c"
+#include "src/prof_recent.c"
+#include "src/prof_stats.c"
+#include "src/prof_sys.c"
+#include "src/psset.c"
+#include "src/safety_check.c"
+#include "src/san.c"
+#include "src/san_bump.c"
+#include "src/sc.c"
+#include "src/sec.c"
+#include "src/stats.c"
+#include "src/sz.c"
+#include "src/tcache.c"
+#include "src/test_hooks.c"
+#include "src/thread_event.c"
+#include "src/ticker.c"
+#include "src/tsd.c"
+#include "src/witness.c"
+
+// jemalloc.cc defines these.
+void* cowshed_je_map_memory(void*, size_t, size_t, bool*, bool*);
+void* cowshed_je_map_leaf(void* root, size_t root_size, size_t size);
+char* cowshed_je_no_environment(const char*);
+
+#undef extent_alloc_mmap
+#define extent_alloc_mmap cowshed_je_map_memory
+#include "src/ehooks.c"
+
+// jemalloc would retain the records of a destroyed arena, 2 MiB each, and never use them again.
+#define extent_dalloc_mmap(address, size) (munmap(address, size) != 0)
+#include "src/base.c"
+
+// The map from addresses to records gets memory that jemalloc::forget_addresses() can take away.
+#define base_alloc(thread, base, size, alignment) \
+  cowshed_je_map_leaf(rtree->root, sizeof rtree->root, size)
+#include "src/rtree.c"
+#undef base_alloc
+
+// No environment variable and no file configures this jemalloc.
+#undef secure_getenv
+#define secure_getenv cowshed_je_no_environment
+#undef readlink
+#define readlink(path, buffer, size) (-1)
+// malloc/malloc.cc may define it.
+#undef je_malloc_conf_2_conf_harder
+#define je_malloc_conf_2_conf_harder cowshed_je_malloc_conf_2_conf_harder
+// jemalloc::initialise() starts it.
+#define constructor unused
+#include "src/jemalloc.c"
+
+// There is one arena for records.  Beyond some MiB it uses huge pages, because fork() copies the
+// page tables of ordinary memory.  From the start they would cost each process 2 MiB.
+//
+// A free extent of any size serves a small request.  Else extents would add up in an arena that is
+// filled and emptied, because free memory does not decay there.
+//
+// Thread caches are trimmed less often than after each 64 KiB (tcache.c).  That would be every few
+// dozen blocks of a page, and two threads would wait for each other at the arena's bins.
+const char* je_malloc_conf =
+    "narenas:1,metadata_thp:auto,retain:true,background_thread:false,lg_extent_max_active_fit:48,"
+    "tcache_gc_incr_bytes:1048576";
+
+// Returns the map's entry of a page; null if there is no leaf.
+void* cowshed_je_find_record(uintptr_t address) {
+  rtree_ctx_t context;
+  rtree_ctx_data_init(&context);
+  return rtree_leaf_elm_lookup_hard(NULL, &arena_emap_global.rtree, &context, address, false,
+                                    false);
+}
+
+// The entries.  A thread without memory for its data fails as an allocation does, and leaks what it
+// frees.  jemalloc's fast paths leave a thread without a block to the slow ones.
+static void* no_memory(void) {
+  errno = ENOMEM;
+  return NULL;
+}
+static JEMALLOC_NOINLINE void* malloc_slowly(size_t size) {
+  return has_block() ? malloc_default(size) : no_memory();
+}
+
+void* cowshed_je_malloc(size_t size) { return imalloc_fastpath(size, &malloc_slowly); }
+// libc frees null pointers at the end of a thread that never had a block.
+void cowshed_je_free(void* block) {
+  if (!free_fastpath(block, 0, false) && block != NULL && has_block()) free_default(block);
+}
+void* cowshed_je_calloc(size_t count, size_t size) {
+  return has_block() ? je_calloc(count, size) : no_memory();
+}
+void* cowshed_je_realloc(void* block, size_t size) {
+  return has_block() ? je_realloc(block, size) : no_memory();
+}
+void* cowshed_je_memalign(size_t alignment, size_t size) {
+  return has_block() ? je_memalign(alignment, size) : no_memory();
+}
+void* cowshed_je_aligned_alloc(size_t alignment, size_t size) {
+  return has_block() ? je_aligned_alloc(alignment, size) : no_memory();
+}
+int cowshed_je_posix_memalign(void** block, size_t alignment, size_t size) {
+  return has_block() ? je_posix_memalign(block, alignment, size) : ENOMEM;
+}
+void* cowshed_je_mallocx(size_t size, int flags) {
+  return has_block() ? je_mallocx(size, flags) : NULL;
+}
+size_t cowshed_je_nallocx(size_t size, int flags) {
+  return has_block() ? je_nallocx(size, flags) : 0;
+}
+size_t cowshed_je_malloc_usable_size(void* block) {
+  return has_block() ? je_malloc_usable_size(block) : 0;
+}
+int cowshed_je_mallctl(const char* name, void* old, size_t* old_size, void* new, size_t new_size) {
+  return has_block() ? je_mallctl(name, old, old_size, new, new_size) : EAGAIN;
+}
+void cowshed_je_dallocx(void* block, int flags) {
+  if (has_block()) je_dallocx(block, flags);
+}
+void cowshed_je_sdallocx(void* block, size_t size, int flags) {
+  if (has_block()) je_sdallocx(block, size, flags);
+}
