@@ -105,16 +105,16 @@ ArenaCore::Description ArenaCore::describe() const {
 // Opens [first, end()) for allocation.  The caller has mapped it.
 Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_t first) {
   TRY_VOID(memory_.open(mapping, first, huge_pages_, name_.data()));
-  set_hooks();
   top_ = first;
   full_ = false;
   scopes_ = 0;
-  if (const int error = jemalloc::create_arena(&hooks_, jemalloc_arena_)) {
+  if (const int error = create_shard(shards_[0])) {
     memory_.close();
     return system_error(who() + ": jemalloc cannot add an arena", error);
   }
+  shard_count_ = 1;
   if (!give_range_to_jemalloc(mapping)) {
-    jemalloc::destroy_arena(jemalloc_arena_);
+    jemalloc::destroy_arena(shards_[0].jemalloc_arena);
     memory_.close();
     return system_error(who() + ": jemalloc's records of it", ENOMEM);
   }
@@ -122,26 +122,27 @@ Expected<void> ArenaCore::start_jemalloc(const ArenaMapping& mapping, std::size_
   return {};
 }
 
-// How jemalloc gets memory.  It takes a missing hook as one that refuses, so it cannot give pages
-// back by itself.
-void ArenaCore::set_hooks() {
-  hooks_ = Hooks{};
-  hooks_.core = this;
-  hooks_.alloc = &provide_extent;
-  hooks_.commit = [](jemalloc::ExtentHooks* hooks, void* extent, std::size_t, std::size_t offset,
-                     std::size_t length, unsigned) {
-    ArenaCore& core = *static_cast<Hooks*>(hooks)->core;
+// Sets how jemalloc gets memory.  It takes a missing hook as one that refuses, so it cannot give
+// pages back by itself.  Returns 0 or an errno.
+int ArenaCore::create_shard(Shard& shard) {
+  shard = Shard{};
+  shard.core = this;
+  shard.alloc = &provide_extent;
+  shard.commit = [](jemalloc::ExtentHooks* hooks, void* extent, std::size_t, std::size_t offset,
+                    std::size_t length, unsigned) {
+    ArenaCore& core = *static_cast<Shard*>(hooks)->core;
     return core.giving_range_ ||
            !core.memory_.commit(reinterpret_cast<std::uintptr_t>(extent) + offset, length);
   };
-  hooks_.decommit = [](jemalloc::ExtentHooks* hooks, void* extent, std::size_t, std::size_t offset,
-                       std::size_t length, unsigned) {
-    static_cast<Hooks*>(hooks)->core->memory_.decommit(
+  shard.decommit = [](jemalloc::ExtentHooks* hooks, void* extent, std::size_t, std::size_t offset,
+                      std::size_t length, unsigned) {
+    static_cast<Shard*>(hooks)->core->memory_.decommit(
         reinterpret_cast<std::uintptr_t>(extent) + offset, length);
     return false;
   };
-  hooks_.split = [](auto...) { return false; };
-  hooks_.merge = [](auto...) { return false; };
+  shard.split = [](auto...) { return false; };
+  shard.merge = [](auto...) { return false; };
+  return jemalloc::create_arena(&shard, shard.jemalloc_arena);
 }
 
 // Closes the open part.  Also frees jemalloc's records of it: with many small objects fork() is
@@ -151,7 +152,8 @@ void ArenaCore::stop_jemalloc() {
     caches_ = cache->next_of_arena;
     jemalloc::destroy_cache(cache->jemalloc_cache);
   }
-  jemalloc::destroy_arena(jemalloc_arena_);
+  for (const Shard& shard : shards()) jemalloc::destroy_arena(shard.jemalloc_arena);
+  forget_shards();
   jemalloc::forget_addresses(open_begin(), end());
   memory_.close();
   open_begin_ = end();
@@ -208,11 +210,15 @@ Expected<unsigned> ArenaCore::enter_scope() {
   if (full_.exchange(false, std::memory_order_relaxed)) coalesce();
   ++scopes_;
   was_entered_ = true;
-  return jemalloc_arena_;
+  Shard& shard = choose_shard();
+  ++shard.users;
+  return shard.jemalloc_arena;
 }
 
-void ArenaCore::leave_scope(std::uint64_t key) {
-  if (key == key_) --scopes_;
+void ArenaCore::leave_scope(std::uint64_t key, unsigned jemalloc_arena) {
+  if (key != key_ || scopes_ == 0) return;  // it is over, as in a forked child
+  --scopes_;
+  drop_user(jemalloc_arena);
 }
 
 void ArenaCore::close() {
@@ -249,9 +255,7 @@ bool ArenaCore::is_needed() {
   if (!was_entered_) return false;
   if (!frozen()) {
     if (state() != ArenaState::open || scopes_ > 0 || !pause()) return true;  // nothing is known
-    const bool empty =
-        past_.live_allocations + jemalloc::count_arena(jemalloc_arena_).live_blocks <=
-        dropped_frees_;
+    const bool empty = past_.live_allocations + count_live().live_blocks <= dropped_frees_;
     resume();
     return !empty;
   }
@@ -264,6 +268,7 @@ void ArenaCore::disown_after_fork() {
   ::close(std::exchange(open_fd_, -1));  // it would keep the memory alive
   resource()->close();
   memory_.forget();
+  forget_shards();
   caches_ = nullptr;
   scopes_ = 0;
   if (generation_ == 0) {
@@ -279,7 +284,7 @@ void ArenaCore::disown_after_fork() {
 }
 
 void ArenaCore::add_live_blocks(Frozen& to) const {
-  const auto counts = jemalloc::count_arena(jemalloc_arena_);
+  const auto counts = count_live();
   to.live_bytes += counts.live_bytes;
   to.live_allocations += counts.live_blocks;
 }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <span>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -119,9 +120,9 @@ class ArenaCore final {
   ArenaStats stats();
 
   // An ArenaScope begins, and ends, on this thread.  The arena cannot be frozen in between.
-  // enter_scope() returns jemalloc's arena.
+  // enter_scope() returns the arena of jemalloc that leave_scope() takes.
   Expected<unsigned> enter_scope();
-  void leave_scope(std::uint64_t key);
+  void leave_scope(std::uint64_t key, unsigned jemalloc_arena);
 
   // Other processes may have the frozen part now, so its addresses must not be reused at once.
   void note_known_elsewhere() { known_elsewhere_ = known_elsewhere_ || generation_ > 0; }
@@ -161,9 +162,21 @@ class ArenaCore final {
   Expected<void> expect_frozen() const;
 
  private:
-  struct Hooks : jemalloc::ExtentHooks {
+  // An arena of jemalloc.  Threads use different ones, so that none waits for the locks of another.
+  // The first has the whole range.  The others take pieces of what it has free, and each takes what
+  // others have free if that is all there is.
+  struct Shard : jemalloc::ExtentHooks {
     ArenaCore* core = nullptr;
+    unsigned jemalloc_arena = 0;
+    int users = 0;  // caches of threads, and scopes
   };
+  static constexpr std::size_t kLeastShards =
+      8;  // also with fewer CPUs: the kernel makes them wait
+  static constexpr std::size_t kMostShards = 32;
+  static constexpr int kMostFurtherShards = 1024;  // jemalloc has 4,094 arenas in all
+  static std::atomic<int> further_shards;
+  // Large enough to be asked for seldom.  Each shard leaves half of one unused.
+  static constexpr std::size_t kPiece = 256_KiB;
 
   static std::uint64_t new_key();
   static Expected<void> register_membarrier(const std::string& name);
@@ -186,8 +199,12 @@ class ArenaCore final {
       throw;
     }
   }
-  void set_hooks();
+  int create_shard(Shard& shard);
   void stop_jemalloc();
+  std::span<Shard> shards() { return {shards_.data(), shard_count_.load()}; }
+  std::span<const Shard> shards() const { return {shards_.data(), shard_count_.load()}; }
+  jemalloc::ArenaCounts count_live() const;
+  void purge();
   bool pause();
   void resume();
 
@@ -199,11 +216,14 @@ class ArenaCore final {
   template <class WhenOpen, class WhenFrozen>
   void visit_block(const void* block, WhenOpen open, WhenFrozen frozen) noexcept;
   [[noreturn]] void throw_refusal(std::size_t size, std::size_t alignment) const;
-  std::size_t largest_untouched() const;
 
   // core_caches.cc
   bool find_thread_cache();
   bool make_thread_cache();
+  Shard& choose_shard();
+  bool add_shard();
+  void drop_user(unsigned jemalloc_arena);
+  void forget_shards();
   static void drop_old_caches();
 
   // core_freezing.cc
@@ -247,8 +267,8 @@ class ArenaCore final {
   std::atomic<std::uintptr_t> open_begin_ = 0;
   int open_fd_ = -1;  // its memfd
   ArenaMemory memory_;
-  unsigned jemalloc_arena_ = 0;
-  Hooks hooks_;
+  std::array<Shard, kMostShards> shards_;
+  std::atomic<std::size_t> shard_count_ = 0;
   std::size_t top_ = 0;             // the end of what jemalloc has got, from begin()
   std::size_t offered_ = 0;         // the size of the piece that jemalloc may get next; 0: none
   bool giving_range_ = false;       // in give_range_to_jemalloc()

@@ -12,34 +12,42 @@
 // how jemalloc gets an arena's range.
 namespace cowshed::internal {
 
-// jemalloc's request for more addresses.  It gets them only in give_range_to_jemalloc().
-void* ArenaCore::provide_extent(jemalloc::ExtentHooks* hooks, void*, std::size_t size, std::size_t,
-                                bool* zero, bool* commit, unsigned) {
-  ArenaCore& core = *static_cast<Hooks*>(hooks)->core;
-  if (size != core.offered_) {
-    core.full_.store(true, std::memory_order_relaxed);
-    return nullptr;
-  }
-  void* piece = reinterpret_cast<void*>(core.memory_.begin() + core.top_);
-  core.top_ += size;
-  core.offered_ = 0;
-  *zero = true;  // unused pages of a memfd read as zeros
+// jemalloc's request for more addresses.  The first shard gets the range in
+// give_range_to_jemalloc().
+void* ArenaCore::provide_extent(jemalloc::ExtentHooks* hooks, void*, std::size_t size,
+                                std::size_t alignment, bool* zero, bool* commit, unsigned) {
+  ArenaCore& core = *static_cast<Shard*>(hooks)->core;
+  *zero = true;  // ArenaMemory sees to it
   *commit = false;
-  return piece;
+  if (core.giving_range_) {
+    if (size != core.offered_) return nullptr;
+    core.offered_ = 0;
+    void* piece = reinterpret_cast<void*>(core.memory_.begin() + core.top_);
+    core.top_ += size;
+    return piece;
+  }
+  for (const Shard& from : core.shards()) {
+    if (&from == hooks) continue;
+    bool was_used = false;
+    void* piece = jemalloc::take_free_range(from.jemalloc_arena, size, alignment, was_used);
+    if (piece == nullptr) continue;
+    if (was_used) core.memory_.decommit(reinterpret_cast<std::uintptr_t>(piece), size);
+    return piece;
+  }
+  core.full_.store(true, std::memory_order_relaxed);
+  return nullptr;
 }
 
-// Gives jemalloc the whole range, without memory.  Each request makes it take a piece, and then
-// fails because commit() refuses.  The pieces are as large as size classes allow, because jemalloc
-// never joins two of them: blocks that were freed in both would not make a larger one.
+// Gives jemalloc the whole range, without memory.  Each request makes it take a piece, as large as
+// size classes allow, and then fails because commit() refuses.
 bool ArenaCore::give_range_to_jemalloc(const ArenaMapping& mapping) {
-  const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags;
+  const int flags = jemalloc::arena_flags(shards_[0].jemalloc_arena) | jemalloc::kNoCacheFlags;
   giving_range_ = true;
   bool known = true;
   while (known && top_ < mapping.size) {
-    const auto piece = mapping.begin + top_;
     offered_ = jemalloc::size_class_below(mapping.size - top_);
     cowshed_je_mallocx(offered_, flags);
-    known = jemalloc::has_extent(reinterpret_cast<void*>(piece));
+    known = jemalloc::has_extent(reinterpret_cast<void*>(mapping.begin + top_ - kPage));
   }
   giving_range_ = full_ = false;
   offered_ = 0;
@@ -103,7 +111,7 @@ void* ArenaCore::allocate_slowly(const ArenaResource& resource, std::size_t size
   if (state() == ArenaState::open) {
     full_ = false;  // throw_refusal() reports what fails now, not what failed before
     memory_.forget_shortage();
-    const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags |
+    const int flags = jemalloc::arena_flags(shards_[0].jemalloc_arena) | jemalloc::kNoCacheFlags |
                       alignment_flags(alignment);
     for (const bool again : {false, true}) {
       if (again) coalesce();
@@ -113,11 +121,18 @@ void* ArenaCore::allocate_slowly(const ArenaResource& resource, std::size_t size
   throw_refusal(size, alignment);  // under the lock, because another thread may thaw the arena
 }
 
-// Joins free blocks, also those in the caches of threads, so that they serve other sizes.
+// Joins free blocks of all shards, also those in the caches of threads, so that they serve other
+// sizes.
 void ArenaCore::coalesce() {
   const bool paused = pause();
-  jemalloc::purge_arena(jemalloc_arena_);
+  purge();
+  for (const Shard& shard : shards().subspan(1))
+    jemalloc::give_free_ranges(shard.jemalloc_arena, shards_[0].jemalloc_arena);
   if (paused) resume();
+}
+
+void ArenaCore::purge() {
+  for (const Shard& shard : shards()) jemalloc::purge_arena(shard.jemalloc_arena);
 }
 
 void ArenaResource::deallocate_slowly(void* block) noexcept {
@@ -141,8 +156,7 @@ void ArenaCore::visit_block(const void* block, WhenOpen open, WhenFrozen frozen)
     }
   }
   const std::lock_guard lock(mutex_);  // waits while the arena is paused
-  if (state() == ArenaState::open && address >= open_begin())
-    open(jemalloc::arena_flags(jemalloc_arena_) | jemalloc::kNoCacheFlags);
+  if (state() == ArenaState::open && address >= open_begin()) open(jemalloc::kNoCacheFlags);
   else frozen();
 }
 
@@ -182,7 +196,8 @@ void ArenaCore::throw_refusal(std::size_t size, std::size_t alignment) const {
     throw ArenaBadAlloc(system_error(who() + ": fallocate(2) for " + request, shortage).value());
   const std::size_t needed = jemalloc::size_class_above(jemalloc_size(size, alignment));
   // If the request fits into what was never used, it is jemalloc's records that lack memory.
-  if (shortage != 0 || (needed <= end() - begin() && (needed + alignment <= largest_untouched() ||
+  const std::size_t untouched = end() - std::max(open_begin(), begin() + memory_.used());
+  if (shortage != 0 || (needed <= end() - begin() && (needed + alignment <= untouched ||
                                                       !full_.load(std::memory_order_relaxed)))) {
     const bool limited = shortage == ArenaMemory::kLimited;
     throw ArenaBadAlloc(
@@ -190,26 +205,13 @@ void ArenaCore::throw_refusal(std::size_t size, std::size_t alignment) const {
          who() + ": " + (limited ? "the memory cgroup, or the machine," : "the kernel") +
              " has no memory for " + request + "; raise the limit, or free memory"});
   }
-  const std::size_t live = past_.live_bytes + jemalloc::count_arena(jemalloc_arena_).live_bytes;
+  const std::size_t live = past_.live_bytes + count_live().live_bytes;
   throw ArenaBadAlloc({ErrorCode::capacity_exceeded, 0,
                        who() + ": capacity of " + std::to_string(end() - begin()) +
                            " bytes exceeded by " + request +
                            (needed == size ? "" : ", which takes " + std::to_string(needed)) +
                            " in one piece, with " + std::to_string(live) +
                            " bytes allocated; create it with a larger .capacity"});
-}
-
-// The largest piece that no block has ever been in, of those of give_range_to_jemalloc().
-std::size_t ArenaCore::largest_untouched() const {
-  const std::size_t capacity = end() - begin();
-  std::size_t largest = 0;
-  std::size_t piece = open_begin() - begin();
-  while (piece < capacity) {
-    const std::size_t first = std::max(piece, memory_.used());
-    piece += jemalloc::size_class_below(capacity - piece);
-    largest = std::max(largest, piece - std::min(piece, first));
-  }
-  return largest;
 }
 
 }  // namespace cowshed::internal

@@ -1,6 +1,9 @@
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <mutex>
 #include <new>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/share/arena/core.h>
@@ -11,6 +14,7 @@
 namespace cowshed::internal {
 
 constinit thread_local LastArena last_arena;
+constinit std::atomic<int> ArenaCore::further_shards = 0;
 
 namespace {
 
@@ -103,13 +107,61 @@ bool ArenaCore::make_thread_cache() {
     jemalloc::destroy_cache(number);
     return false;
   }
-  const int flags = jemalloc::arena_flags(jemalloc_arena_) | jemalloc::cache_flags(number);
+  Shard& shard = choose_shard();
+  ++shard.users;
+  const unsigned from = shard.jemalloc_arena;
+  const int flags = jemalloc::arena_flags(from) | jemalloc::cache_flags(number);
   ThreadCache*& head = first_of(key());
   auto* cache =
-      new (record) ThreadCache{this, key(), number, flags, caches_, head, &last_arena.busy};
+      new (record) ThreadCache{this, key(), number, from, flags, caches_, head, &last_arena.busy};
   head = caches_ = cache;
   cache->use();
   return true;
+}
+
+// The shard that this thread has, in a cache or a scope; else one that no thread has; else the one
+// that the fewest have.
+ArenaCore::Shard& ArenaCore::choose_shard() {
+  const auto with = [this](unsigned jemalloc_arena) {
+    return std::ranges::find(shards(), jemalloc_arena, &Shard::jemalloc_arena);
+  };
+  if (thread_scope.core == this && thread_scope.key == key())
+    return *with(thread_scope.jemalloc_arena);
+  for (const ThreadCache* cache = first_of(key()); cache != nullptr; cache = cache->next_of_thread)
+    if (cache->core == this && cache->key == key()) return *with(cache->jemalloc_arena);
+  Shard& fewest = *std::ranges::min_element(shards(), {}, &Shard::users);
+  return fewest.users > 0 && add_shard() ? shards().back() : fewest;
+}
+
+bool ArenaCore::add_shard() {
+  const auto cpus = static_cast<std::size_t>(std::max(sysconf(_SC_NPROCESSORS_ONLN), 1L));
+  const std::size_t count = shards().size();
+  if (count >= std::clamp(cpus, kLeastShards, kMostShards)) return false;
+  if (further_shards.fetch_add(1) < kMostFurtherShards && create_shard(shards_[count]) == 0) {
+    jemalloc::grow_by(shards_[count].jemalloc_arena, kPiece);
+    shard_count_ = count + 1;
+    return true;
+  }
+  --further_shards;
+  return false;
+}
+
+void ArenaCore::forget_shards() {
+  further_shards -= std::max(static_cast<int>(shard_count_.exchange(0)) - 1, 0);
+}
+
+void ArenaCore::drop_user(unsigned jemalloc_arena) {
+  --std::ranges::find(shards(), jemalloc_arena, &Shard::jemalloc_arena)->users;
+}
+
+jemalloc::ArenaCounts ArenaCore::count_live() const {
+  jemalloc::ArenaCounts all;
+  for (const Shard& shard : shards()) {
+    const auto counts = jemalloc::count_arena(shard.jemalloc_arena);
+    all.live_bytes += counts.live_bytes;
+    all.live_blocks += counts.live_blocks;
+  }
+  return all;
 }
 
 void ArenaCore::prepare_thread() { end_of_thread.construct(); }
@@ -121,6 +173,7 @@ void ArenaCore::release_cache(ThreadCache* cache) {
     while (*link != nullptr && *link != cache) link = &(*link)->next_of_arena;
     if (*link != nullptr) {
       *link = cache->next_of_arena;
+      drop_user(cache->jemalloc_arena);
       cache->flush();
       jemalloc::destroy_cache(cache->jemalloc_cache);
     }

@@ -98,7 +98,7 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
 Expected<ArenaCore::NextGeneration> ArenaCore::prepare_generation(const std::vector<Run>& changed,
                                                                   const Progress& progress) {
   const std::size_t first = frozen_bytes();
-  jemalloc::purge_arena(jemalloc_arena_);
+  purge();
   NextGeneration next;
   next.past = past_;
   Frozen& now = next.past;

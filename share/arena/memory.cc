@@ -3,6 +3,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <utility>
 
 #include <cowshed/share/arena/memory.h>
 #include <cowshed/share/os/huge_pages.h>
@@ -14,7 +15,13 @@ namespace {
 constexpr std::size_t kPagesPerRange = kHugePage / kPage;
 constexpr std::size_t kWordsPerRange = kPagesPerRange / 64;
 // Each call of MADV_COLLAPSE drains every CPU's page lists, even for a small range.
-constexpr std::size_t kMostAhead = kCollapseStep / kHugePage;
+constexpr std::size_t kMostAtOnce = kCollapseStep / kHugePage;
+// If several threads take memory, each takes less, because they wait for one another's.
+constexpr std::size_t kMostOfSeveral = 4;
+// A thread takes no range that is further behind what it needs, while others take that.
+constexpr std::size_t kMostAhead = 64;
+// More threads than this would not take memory faster.
+constexpr std::size_t kMostTakers = 64;
 // Left to the rest of the process under a cgroup's limit.
 constexpr std::size_t kReserve = 4_MiB;
 // After so many failures in a row, huge pages are tried again at the freeze only.
@@ -47,6 +54,9 @@ Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first,
   used_ = first;
   shortage_ = 0;
   growing_.emplace();
+  has_taken_.emplace();
+  takers_ = reserved_ranges_ = 0;
+  crowd_ = 0;
   return {};
 }
 
@@ -57,15 +67,16 @@ void ArenaMemory::close() {
 
 void ArenaMemory::forget() {
   (void)records_.release();
-  growing_.emplace();  // a thread of the parent may have held the old one
+  // Threads of the parent may have held or awaited the old ones, whose destructors could wait.
+  growing_.emplace();
+  new (&has_taken_) std::optional<std::condition_variable>(std::in_place);
 }
 
 bool ArenaMemory::commit(std::uintptr_t begin, std::size_t size) noexcept {
   const std::size_t offset = begin - mapping_.begin;
   const std::size_t last = (offset + size - 1) / kHugePage;
   for (std::size_t range = offset / kHugePage; range <= last; ++range)
-    if (ranges_[range].load(std::memory_order_acquire) == Backing::nothing && !grow(range, last))
-      return false;
+    if (!has_memory(range) && !grow(range, last)) return false;
   if (purged_.load(std::memory_order_relaxed))
     std::memset(reinterpret_cast<void*>(begin), 0, size);  // jemalloc expects zeros
   for (std::size_t page = offset / kPage; page < (offset + size) / kPage; ++page)
@@ -80,64 +91,111 @@ void ArenaMemory::decommit(std::uintptr_t begin, std::size_t size) noexcept {
   purged_.store(true, std::memory_order_relaxed);
 }
 
-// Allocates the ranges of [first, last] that have no memory, and some more for later requests.
+// Returns whether [first, last] have memory.  Takes what lacks it and some more for later requests;
+// or, while others take what it needs, only some more.
 bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
-  const std::lock_guard lock(*growing_);
-  std::size_t missing = 0;
-  for (std::size_t range = first; range <= last; ++range)
-    missing += ranges_[range].load(std::memory_order_relaxed) == Backing::nothing ? 1 : 0;
-  const std::size_t room = std::min(limits_.headroom(), available_memory());
-  if (missing > 0 && room < missing * kHugePage + kReserve) {
-    shortage_ = kLimited;
-    return false;
-  }
-  const std::size_t spare = (room - missing * kHugePage) / 2 / kHugePage;
-  const std::size_t ahead = missing == 0 ? 0 : std::min({taken_ranges_, kMostAhead - 1, spare});
-  const std::size_t end = std::min(last + ahead + 1, mapping_.size / kHugePage);
-  for (std::size_t range = first; range < end;) {
-    std::size_t count = 0;
-    while (count < kMostAhead && range + count < end &&
-           ranges_[range + count].load(std::memory_order_relaxed) == Backing::nothing) {
-      ++count;
+  std::unique_lock lock(*growing_);
+  while (first <= last) {
+    if (has_memory(first)) {
+      ++first;
+      continue;
     }
-    if (count > 0 && !take(range, count)) {
-      shortage_ = errno;
-      // Only ranges that were allocated ahead may have failed.
-      return std::all_of(ranges_ + first, ranges_ + last + 1, [](const auto& backing) {
-        return backing.load(std::memory_order_relaxed) != Backing::nothing;
-      });
+    const auto missing =
+        static_cast<std::size_t>(std::count(ranges_ + first, ranges_ + last + 1, Backing::nothing));
+    const std::optional<Ranges> mine = plan(first, last, missing);
+    if (!mine) return false;
+    if (mine->count == 0) {
+      has_taken_->wait(lock);
+      continue;
     }
-    range += std::max<std::size_t>(count, 1);
+    const auto [taken, error] = take(lock, *mine);
+    if (taken < mine->count && mine->first + taken <= last) {
+      shortage_ = error;
+      return false;
+    }
   }
   return true;
 }
 
+// Without the lock.  Returns how many of these ranges have memory now, and the error if not all.
+std::pair<std::size_t, int> ArenaMemory::take(std::unique_lock<std::mutex>& lock,
+                                              Ranges ranges) noexcept {
+  std::fill_n(ranges_ + ranges.first, ranges.count, Backing::reserved);
+  ++takers_;
+  reserved_ranges_ += ranges.count;
+  lock.unlock();
+  const std::size_t taken = take(ranges);
+  const int error = errno;
+  lock.lock();
+  --takers_;
+  reserved_ranges_ -= ranges.count;
+  taken_ranges_ += taken;
+  if (taken > 0) used_ = std::max(used_.load(), (ranges.first + taken) * kHugePage);
+  std::fill_n(ranges_ + ranges.first + taken, ranges.count - taken, Backing::nothing);
+  has_taken_->notify_all();
+  return {taken, error};
+}
+
+// Which ranges this thread should take: the first run of [first, last] that nobody takes, of which
+// `missing` are, and some ahead; if none is missing, some ahead only.  None: it should wait for
+// other threads.  No value: there is too little memory.
+std::optional<ArenaMemory::Ranges> ArenaMemory::plan(std::size_t first, std::size_t last,
+                                                     std::size_t missing) noexcept {
+  const auto is_free = [&](std::size_t range) { return ranges_[range] == Backing::nothing; };
+  const std::size_t end = mapping_.size / kHugePage;
+  const std::size_t crowd = std::max(takers_ + 1, crowd_ - std::min<std::size_t>(crowd_, 1));
+  crowd_ = crowd;
+  Ranges result = {missing > 0 ? first : last + 1, 0};
+  while (result.first < end && !is_free(result.first)) ++result.first;
+  if (missing == 0 &&
+      (takers_ >= kMostTakers ||
+       result.first - last > std::min(kMostAhead, std::max(crowd, 2 * taken_ranges_)))) {
+    return Ranges{};
+  }
+  const std::size_t limit = std::min(limits_.headroom(), available_memory());
+  const std::size_t room = limit - std::min(limit, reserved_ranges_ * kHugePage);
+  if (missing > 0 && room < missing * kHugePage + kReserve) {
+    if (takers_ > 0) return Ranges{};  // some of their memory may have been counted twice
+    shortage_ = kLimited;
+    return std::nullopt;
+  }
+  const std::size_t spare = (room - missing * kHugePage) / 2 / kHugePage;
+  const std::size_t most = std::min(crowd > 1 ? kMostOfSeveral : kMostAtOnce, spare);
+  std::size_t ahead = std::min(crowd > 1 ? 2 * taken_ranges_ / crowd : taken_ranges_, most);
+  if (missing == 0) ahead = std::max<std::size_t>(ahead, most > 0 ? 1 : 0);
+  for (; result.first + result.count < end && result.count < kMostAtOnce; ++result.count) {
+    const std::size_t range = result.first + result.count;
+    if (!is_free(range) || (range > last && ahead-- == 0)) break;
+  }
+  return result;
+}
+
 // MADV_COLLAPSE needs one page in each range.
-bool ArenaMemory::take_huge(std::size_t first, std::size_t count) noexcept {
+bool ArenaMemory::take_huge(Ranges ranges) noexcept {
   if (!huge_pages_ || failures_ >= kMostFailures) return false;
-  for (std::size_t range = first; range < first + count; ++range) {
-    if (!allocate_pages(mapping_.fd, range * kHugePage, kPage)) {
+  for (std::size_t i = 0; i < ranges.count; ++i) {
+    if (!allocate_pages(mapping_.fd, (ranges.first + i) * kHugePage, kPage)) {
       error_ = errno;
       return false;
     }
   }
-  const int error = collapse_range(mapping_.begin + first * kHugePage, count * kHugePage);
+  const int error =
+      collapse_range(mapping_.begin + ranges.first * kHugePage, ranges.count * kHugePage);
   if (error != 0) error_ = error;
   return error == 0;
 }
 
-// Allocates memory for `count` ranges that have none.  Stops at the first failure, with its errno.
-bool ArenaMemory::take(std::size_t first, std::size_t count) noexcept {
-  const bool together = take_huge(first, count);
-  for (std::size_t range = first; range < first + count; ++range) {
-    const bool huge = together || take_huge(range, 1);
+// Allocates memory for these ranges.  Returns how many; after a failure, with its errno, fewer.
+std::size_t ArenaMemory::take(Ranges ranges) noexcept {
+  const bool together = take_huge(ranges);
+  for (std::size_t i = 0; i < ranges.count; ++i) {
+    const std::size_t range = ranges.first + i;
+    const bool huge = together || take_huge({range, 1});
     failures_ = huge ? 0 : failures_ + 1;
-    if (!huge && !allocate_pages(mapping_.fd, range * kHugePage, kHugePage)) return false;
+    if (!huge && !allocate_pages(mapping_.fd, range * kHugePage, kHugePage)) return i;
     ranges_[range].store(huge ? Backing::huge : Backing::small, std::memory_order_release);
-    ++taken_ranges_;
-    used_ = std::max(used_.load(), (range + 1) * kHugePage);
   }
-  return true;
+  return ranges.count;
 }
 
 bool ArenaMemory::is_empty(std::size_t range) const {

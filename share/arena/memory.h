@@ -1,10 +1,12 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include <cowshed/share/arena/mapping.h>
@@ -17,7 +19,8 @@ namespace cowshed::internal {
 // The memory of an arena's open part: pages of its memfd.  They are allocated before they are
 // handed out, so that a shortage is a failed allocation and not a later SIGBUS.  It tries 2 MiB
 // pages first: it allocates one page of a range, and MADV_COLLAPSE makes a huge page of the range.
-// The kernel then zeroes 2 MiB at once, some ten times faster than by 512 page faults.
+// The kernel then zeroes 2 MiB at once, some ten times faster than by 512 page faults.  Threads
+// reserve ranges under a lock, and take them side by side without it.
 class ArenaMemory {
  public:
   // `mapping` is shared and writable from its byte `first` on, a multiple of 2 MiB.
@@ -51,25 +54,41 @@ class ArenaMemory {
   void add_to(std::size_t& taken, std::vector<Run>& small, int& huge_page_error) const;
 
  private:
-  enum class Backing : std::uint8_t { nothing, small, huge };  // of a 2 MiB range
+  enum class Backing : std::uint8_t { nothing, reserved, small, huge };  // of a 2 MiB range
 
+  struct Ranges {
+    std::size_t first = 0;
+    std::size_t count = 0;
+  };
+
+  bool has_memory(std::size_t range) const {
+    return ranges_[range].load(std::memory_order_acquire) > Backing::reserved;
+  }
   bool grow(std::size_t first, std::size_t last) noexcept;
-  bool take(std::size_t first, std::size_t count) noexcept;
-  bool take_huge(std::size_t first, std::size_t count) noexcept;
+  std::optional<Ranges> plan(std::size_t first, std::size_t last, std::size_t missing) noexcept;
+  std::pair<std::size_t, int> take(std::unique_lock<std::mutex>& lock, Ranges ranges) noexcept;
+  std::size_t take(Ranges ranges) noexcept;
+  bool take_huge(Ranges ranges) noexcept;
   void set(const std::vector<Run>& runs, Backing backing);
   bool is_empty(std::size_t range) const;
 
   ArenaMapping mapping_{-1, 0, 0};
   std::size_t first_ = 0;  // the first range; those before it belong to earlier generations
   bool huge_pages_ = true;
-  int failures_ = 0;                  // of MADV_COLLAPSE, in a row
+  std::atomic<int> failures_ = 0;     // of MADV_COLLAPSE, in a row
   std::atomic<int> error_ = 0;        // errno of its last failure
   std::atomic<bool> purged_ = false;  // pages to be committed may have old contents
   MemoryLimits limits_;
   MappedMemory records_;  // has ranges_ and pages_
   std::atomic<Backing>* ranges_ = nullptr;
   std::atomic<std::uint64_t>* pages_ = nullptr;  // one bit per page: whether it is committed
+
+  // Under the lock: what threads are taking now, and what was taken.
   std::optional<std::mutex> growing_;
+  std::optional<std::condition_variable> has_taken_;
+  std::size_t takers_ = 0;
+  std::size_t crowd_ = 0;  // how many took at once of late
+  std::size_t reserved_ranges_ = 0;
   std::size_t taken_ranges_ = 0;
   std::atomic<std::size_t> used_ = 0;
   std::atomic<int> shortage_ = 0;

@@ -75,7 +75,7 @@ void leave_innermost() {
   if (left->state.exchange(EnteredScope::State::thread_left) == EnteredScope::State::handle_gone)
     delete left;
   const std::lock_guard lock(scope.core->mutex());
-  scope.core->leave_scope(scope.key);
+  scope.core->leave_scope(scope.key, scope.jemalloc_arena);
 }
 
 // Leaves the scopes that have ended, unless one inside them has not.

@@ -15,6 +15,7 @@ struct ThreadCache {
   ArenaCore* core;
   std::uint64_t key;
   unsigned jemalloc_cache;
+  unsigned jemalloc_arena;
   int flags;
   ThreadCache* next_of_arena;
   ThreadCache* next_of_thread;

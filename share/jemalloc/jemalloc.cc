@@ -139,8 +139,8 @@ bool has_block(const void* address) {
                             sizeof address) == 0;
 }
 
-bool has_extent(const void* begin) {
-  const auto* record = cowshed_je_find_record(reinterpret_cast<std::uintptr_t>(begin));
+bool has_extent(const void* page) {
+  const auto* record = cowshed_je_find_record(reinterpret_cast<std::uintptr_t>(page));
   return record != nullptr && record->load(std::memory_order_relaxed) != 0;
 }
 

@@ -19,6 +19,10 @@ std::size_t cowshed_je_malloc_usable_size(void* block) noexcept;
 void* cowshed_je_mallocx(std::size_t size, int flags) noexcept;
 void cowshed_je_dallocx(void* block, int flags) noexcept;
 void cowshed_je_sdallocx(void* block, std::size_t size, int flags) noexcept;
+void cowshed_je_grow_by(unsigned arena, std::size_t size) noexcept;
+void* cowshed_je_take_free_range(unsigned arena, std::size_t size, std::size_t alignment,
+                                 bool* was_used) noexcept;
+void cowshed_je_give_free_ranges(unsigned from, unsigned to) noexcept;
 }
 
 namespace cowshed::jemalloc {
@@ -54,8 +58,19 @@ int create_cache(unsigned& cache);
 int flush_cache(unsigned cache);    // frees its blocks; no thread may use it meanwhile
 int destroy_cache(unsigned cache);  // flushes it, and frees its number
 ArenaCounts count_arena(unsigned arena);
+// How many bytes an arena asks its hooks for, if its blocks need no more.
+inline void grow_by(unsigned arena, std::size_t size) { cowshed_je_grow_by(arena, size); }
+// Takes a free range, without regard to memory, from an arena for another one's hooks; null if it
+// has none.  `was_used`: the range was in use since it was last decommitted.
+inline void* take_free_range(unsigned arena, std::size_t size, std::size_t alignment,
+                             bool& was_used) {
+  return cowshed_je_take_free_range(arena, size, alignment, &was_used);
+}
+// Gives what is free and decommitted of an arena to another one that has the same hooks.
+inline void give_free_ranges(unsigned from, unsigned to) { cowshed_je_give_free_ranges(from, to); }
 bool has_block(const void* address);  // whether jemalloc has handed out the memory there
-bool has_extent(const void* begin);   // whether jemalloc has records of memory that begins there
+bool has_extent(
+    const void* page);  // whether jemalloc has records of memory that begins or ends there
 
 // Frees jemalloc's records of addresses that only destroyed arenas had: 2 MiB for each GiB, which
 // every fork would copy.  Does so for whole, aligned GiB.

@@ -24,7 +24,6 @@
 #include "src/ecache.c"
 #include "src/edata.c"
 #include "src/edata_cache.c"
-#include "src/emap.c"
 #include "src/eset.c"
 #include "src/exp_grow.c"
 #include "src/extent.c"
@@ -67,6 +66,19 @@
 #include "src/ticker.c"
 #include "src/tsd.c"
 #include "src/witness.c"
+
+// Which free neighbours join: all of one arena.  jemalloc's own rule takes neighbours that came by
+// one request for theirs.  But by cowshed_je_take_free_range() they may belong to two arenas, and
+// come back.  The record of another arena's range stays readable, and always names that arena.
+static bool can_acquire_neighbor(edata_t* range, rtree_contents_t neighbor, extent_pai_t pai,
+                                 extent_state_t state, bool forward, bool expanding) {
+  edata_t* const other = neighbor.edata;
+  return other != NULL && neighbor.metadata.state == state && edata_pai_get(other) == pai &&
+         edata_arena_ind_get(other) == edata_arena_ind_get(range) &&
+         (expanding || edata_committed_get(other) == edata_committed_get(range));
+}
+#define extent_can_acquire_neighbor can_acquire_neighbor
+#include "src/emap.c"
 
 // jemalloc.cc defines these.
 void* cowshed_je_map_memory(void*, size_t, size_t, bool*, bool*);
@@ -117,6 +129,56 @@ void* cowshed_je_find_record(uintptr_t address) {
   rtree_ctx_data_init(&context);
   return rtree_leaf_elm_lookup_hard(NULL, &arena_emap_global.rtree, &context, address, false,
                                     false);
+}
+
+static pac_t* ranges_of(tsdn_t* thread, unsigned arena) {
+  return &arena_get(thread, arena, false)->pa_shard.pac;
+}
+
+// jemalloc.h says what these do.
+void cowshed_je_grow_by(unsigned arena, size_t size) {
+  exp_grow_t* const next = &ranges_of(tsdn_fetch(), arena)->exp_grow;
+  next->next = next->limit = sz_psz2ind(size);
+}
+
+void* cowshed_je_take_free_range(unsigned arena, size_t size, size_t alignment, bool* was_used) {
+  tsdn_t* const thread = tsdn_fetch();
+  pac_t* const ranges = ranges_of(thread, arena);
+  ecache_t* const caches[] = {&ranges->ecache_retained, &ranges->ecache_dirty};
+  for (int i = 0; i < 2; ++i) {
+    bool commit = false;
+    edata_t* const range = extent_recycle(thread, ranges, pac_ehooks_get(ranges), caches[i], NULL,
+                                          size, alignment, false, &commit, true, false);
+    if (range == NULL) continue;
+    void* const begin = edata_base_get(range);
+    *was_used = edata_committed_get(range);
+    extent_deregister(thread, ranges, range);
+    edata_cache_put(thread, ranges->edata_cache, range);
+    return begin;
+  }
+  return NULL;
+}
+
+void cowshed_je_give_free_ranges(unsigned from, unsigned to) {
+  tsdn_t* const thread = tsdn_fetch();
+  pac_t* const giver = ranges_of(thread, from);
+  pac_t* const taker = ranges_of(thread, to);
+  for (;;) {
+    edata_t* const range = edata_cache_get(thread, taker->edata_cache);
+    if (range == NULL) return;
+    edata_t* const given =
+        ecache_evict(thread, giver, pac_ehooks_get(giver), &giver->ecache_retained, 0);
+    if (given == NULL) {
+      edata_cache_put(thread, taker->edata_cache, range);
+      return;
+    }
+    edata_init(range, to, edata_base_get(given), edata_size_get(given), false, SC_NSIZES, 0,
+               extent_state_active, edata_zeroed_get(given), edata_committed_get(given),
+               EXTENT_PAI_PAC, EXTENT_NOT_HEAD);
+    edata_cache_put(thread, giver->edata_cache, given);
+    extent_register(thread, taker, range);  // cannot fail: the map has its leaves
+    extent_record(thread, taker, pac_ehooks_get(taker), &taker->ecache_retained, range);
+  }
 }
 
 // The entries.  A thread without memory for its data fails as an allocation does, and leaks what it
