@@ -16,8 +16,7 @@ target_link_options(mutant_test PRIVATE -Wl,--wrap=bpf_object__open_skeleton
 function(variant name file)
   set(folder ${CMAKE_CURRENT_BINARY_DIR}/mutants/${name})
   set(source ${PROJECT_SOURCE_DIR}/probes/bpf)
-  file(GLOB originals ${source}/*.bpf.c ${source}/*.bpf.h ${source}/kernel_types.h
-       ${source}/record.h ${CMAKE_CURRENT_SOURCE_DIR}/every_second.bpf.h)
+  file(GLOB originals ${source}/*.c ${source}/*.h ${CMAKE_CURRENT_SOURCE_DIR}/every_second.bpf.h)
   set(changes "${ARGN}")
   add_custom_command(
     OUTPUT ${folder}/cow.bpf.c

@@ -2,7 +2,7 @@
 # copies the BPF sources and replaces each text in FILE, once and for certain.  A single element
 # ending in ".h" or ".c" names the file for the changes after it.
 cmake_policy(VERSION 3.25) # an empty text is an element of a list
-file(GLOB sources ${SOURCE}/*.bpf.c ${SOURCE}/*.bpf.h ${SOURCE}/kernel_types.h ${SOURCE}/record.h)
+file(GLOB sources ${SOURCE}/*.c ${SOURCE}/*.h)
 file(MAKE_DIRECTORY ${OUTPUT})
 file(COPY ${sources} DESTINATION ${OUTPUT})
 file(READ ${SOURCE}/${FILE} text)
