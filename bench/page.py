@@ -46,10 +46,11 @@ def nice_time(ns):
 
 
 class Page:
-    """The lines of the page.  `figures`: by name and metric, the median and the ends of its interval."""
+    """The lines of the page.  `figures`: by name and metric, the median and the ends of its interval; `cpus`: the
+    machine's."""
 
-    def __init__(self, figures):
-        self.figures, self.shown = figures, {}
+    def __init__(self, figures, cpus=0):
+        self.figures, self.cpus, self.shown = figures, cpus, {}
         self.small, self.large = ("64MiB", "4GiB") if ("fork/arena/4GiB", "time_ns") in figures else ("4MiB", "16MiB")
         self.lines = []
 
@@ -103,6 +104,7 @@ Claim = collections.namedtuple("Claim", "what rows limit statistic unit metric",
 
 _RIVALS = ("glibc", "jemalloc", "mimalloc")
 _PAGES = (("4K", "4 KiB"), ("2M", "2 MiB"))
+_THREADS = (1, 2, 4, 8, 16)  # as fill.cc has them
 CLAIMS = [
     Claim("fork() with 4 GiB in an arena, against 64 MiB", "fork/arena/LARGE fork/arena/SMALL", "at most 1.3"),
     Claim("fork() with 4 GiB in an arena, against none", "fork/arena/LARGE fork/none", "at most 1.5"),
@@ -184,13 +186,20 @@ def short(page):
     ]
 
 
+def too_many_threads(cpus):
+    """Names the thread counts that a machine of so many CPUs does not run; empty if it runs all."""
+    if above := [str(threads) for threads in _THREADS if threads > max(cpus, 2)]:
+        return f"Not measured: {', '.join(above)} threads. This machine has {cpus} CPUs."
+    return ""
+
+
 def machine():
     text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     thp = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(encoding="utf-8").strip()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=pathlib.Path(__file__).parent, check=False,
                             stdout=subprocess.PIPE, text=True).stdout.strip()
-    return (f"{re.search(r'model name.*: (.*)', text)[1]}, {text.count('processor	')} CPUs, {memory:.0f} GiB, Linux "
+    return (f"{re.search(r'model name.*: (.*)', text)[1]}, {len(os.sched_getaffinity(0))} CPUs, {memory:.0f} GiB, Linux "
             f"{re.match(r'[0-9.]+', platform.release())[0].rstrip('.')}, glibc {platform.libc_ver()[1]}, THP `{thp}`, "
             f"commit {commit}")
 
@@ -238,12 +247,15 @@ def add_start(page):
 
 
 def add_others(page):
-    page.section("fill", "ns to free and allocate a block of 16 to 128 bytes (*churn*), or to allocate and write it (*fill*), by fresh",
-                 "processes of 1 and 2 threads. Arena: `Arena::allocate()`; scope: malloc in an `ArenaScope`. 2 MiB pages:",
-                 "`MALLOC_CONF=thp:always`, `MIMALLOC_LARGE_OS_PAGES=1` with `MIMALLOC_EAGER_COMMIT_DELAY=0`, `glibc.malloc.hugetlb=1`",
-                 "with `glibc.malloc.top_pad=33554432`. Each run checks that what it has filled is new, and is in these pages.")
-    page.grid({f"{pattern}/{{}}/{pages}/{threads}": f"{pattern}, {threads}, {pages}"
-               for pattern in ("churn", "fill") for threads in (1, 2) for pages in (("4K",) if pattern == "churn" else ("4K", "2M"))},
+    page.section("fill", "Nanoseconds that one thread takes to free and allocate a block of 16 to 128 bytes (*churn*), or to allocate and",
+                 "write one (*fill*), in a fresh process of 1 to 16 threads. If an allocator scales, its figure does not grow with the",
+                 "threads. They fill 128 MiB, or 32 MiB each if that is more. Arena: `Arena::allocate()`; scope: malloc in an",
+                 "`ArenaScope`. 2 MiB pages: `MALLOC_CONF=thp:always`, `MIMALLOC_LARGE_OS_PAGES=1` with",
+                 "`MIMALLOC_EAGER_COMMIT_DELAY=0`, `glibc.malloc.hugetlb=1` with `glibc.malloc.top_pad=33554432`. Each run checks that",
+                 "the filled memory is new and lies in these pages.",
+                 *filter(None, [too_many_threads(page.cpus)]))
+    page.grid({f"{pattern}/{{}}/{pages}/{threads}": f"{pattern}, {pages}, {threads} thread{'s' * (threads > 1)}"
+               for pattern, pages in (("churn", "4K"), ("fill", "4K"), ("fill", "2M")) for threads in _THREADS},
               {way: way for way in ("arena", "scope", "glibc", "jemalloc", "mimalloc")},
               lambda row, way: page.cell(row.format(way), nice="{:.3g}".format))
     page.section("freeze", "Of small objects, per GiB.")
@@ -261,6 +273,13 @@ def add_others(page):
                "wake_64B": "woken"}
     page.lines += ["", "![a message's time](channel.svg)"]
     page.grid(WAYS, columns, lambda way, column: page.cell(f"channel/{column}/{way}"))
+    if page.get("channel/by_1/1_1"):
+        many = max(2, min(15, page.cpus - 1))  # as channel.cc has it
+        page.section("channel, many processes", "Messages of 64 B a second through one `Channel` of values, of all senders together. Each sender and each",
+                     f"receiver is a process, and its calls sleep if they must. If there are more than {page.cpus} processes, they share CPUs.")
+        page.grid({"1_1": "1 → 1", "2_2": "2 → 2", "4_4": "4 → 4", "1_N": f"1 → {many}", "N_1": f"{many} → 1"},
+                  {"1": "one by one", "64": "in batches of 64"},
+                  lambda crowd, batch: page.cell(f"channel/by_{batch}/{crowd}", nice=lambda ns: f"{1e3 / ns:.3g} million"))
     page.section("measuring", "Time of a copied page in the watched process; of the first touch of a page by another process; and of a",
                  "round without faults. perf: `perf record -e page-faults -c 1`; bpftrace: it counts page faults. The last",
                  "two columns are of the first six seconds of two new workers of gunicorn under wrk, which copy most of what",
@@ -340,8 +359,8 @@ def charts(page):
 
 def make(figures):
     """The texts of the page and of the plots, by file, and the figures in them."""
-    page = Page(figures)
     where = next(metric for name, metric in figures if name == "machine")
+    page = Page(figures, int(re.search(r"(\d+) CPUs", where)[1]))
     page.get("machine", where)
     page.lines = ["# Performance", "", f"`./tools/bench` made this page and its plots. The machine: {where}.",
                   "Take the ratios: times differ between machines. A family's rows take turns, in two or three sittings that are minutes",

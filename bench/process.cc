@@ -44,6 +44,8 @@ void use_small_pages() {
     throw std::system_error(errno, std::system_category(), "PR_SET_THP_DISABLE");
 }
 
+std::size_t cpu_count() { return static_cast<std::size_t>(CPU_COUNT(&usable_cpus())); }
+
 void pin_to_cpu(std::size_t index) {
   const cpu_set_t& usable = usable_cpus();
   std::vector<int> cpus;

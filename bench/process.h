@@ -37,6 +37,8 @@ void expect_pages(const std::string& field, std::size_t bytes);
 // The process's heap gets pages of 4 KiB, whatever the machine's default.
 void use_small_pages();
 
+// How many CPUs this process may use.
+std::size_t cpu_count();
 // Pins the calling thread to the `index`-th of its CPUs, counted from the last: the first CPU
 // serves most interrupts.  Wraps.  What it forks or starts inherits that.
 void pin_to_cpu(std::size_t index);

@@ -90,6 +90,8 @@ def main():
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     wanted = [options.only] if options.only else FAMILIES
+    if not {"churn", "fill"}.isdisjoint(wanted) and (said := page.too_many_threads(len(os.sched_getaffinity(0)))):
+        print(f"churn and fill: {said}", flush=True)
     if failed := measure_all(options.build.resolve(), options.out, options.quick, wanted):
         sys.exit("error: " + "\nerror: ".join(failed))
     if not options.only:

@@ -1,4 +1,7 @@
+#include <array>
+#include <atomic>
 #include <cstring>
+#include <deque>
 #include <fmt/format.h>
 #include <new>
 #include <sys/resource.h>
@@ -6,6 +9,7 @@
 #include <unistd.h>
 
 #include <cowshed/base/size_literals.h>
+#include <cowshed/share/channel.h>
 
 #include "../family.h"
 #include "../process.h"
@@ -137,6 +141,91 @@ class Traffic {
   std::uint64_t* trips_;  // ns each; while a paced message is under way, when it was sent
 };
 
+// Messages of 64 bytes through one Channel of values, between many processes, each on a CPU of its
+// own where there are enough.
+class Crowd {
+ public:
+  // `count` messages are sent or received at a time, at most kBatch; one by send() and receive().
+  Crowd(std::size_t senders, std::size_t receivers, std::size_t count)
+      : senders_(senders), receivers_(receivers), count_(count) {}
+
+  // ns a message, from the first send until the last was received.  Throws std::runtime_error if a
+  // message is lost, doubled or damaged, or if a receiver gets a sender's messages out of order.
+  double run() {
+    std::deque<Child> children;
+    for (std::size_t i = 0; i < senders_; ++i) children.emplace_back(i, [=, this] { send(i); });
+    for (std::size_t i = 0; i < receivers_; ++i)
+      children.emplace_back(senders_ + i, [this] { receive(); });
+    for (Child& child : children) child.join();
+    if (shared_->received != shared_->sent)
+      throw std::runtime_error("a message is lost or doubled");
+    return static_cast<double>(shared_->end - shared_->begin) /
+           static_cast<double>(shared_->received);
+  }
+
+ private:
+  static constexpr std::size_t kBatch = 64;
+  using Numbers = std::array<std::uint64_t, 8>;  // the sender, and seven times the message's number
+
+  struct Shared {
+    std::atomic<std::uint64_t> begin, end, sent, received;
+    std::atomic<std::size_t> done;  // senders
+  };
+
+  void wait_for_all() {
+    alarm(60);  // as Traffic does
+    pthread_barrier_wait(all_);
+  }
+
+  void send(std::size_t sender) {
+    std::vector<Numbers> messages(kBatch);
+    std::uint64_t number = 0;
+    wait_for_all();
+    std::uint64_t unset = 0;
+    shared_->begin.compare_exchange_strong(unset, now_ns());
+    do {
+      for (Numbers& message : messages) {
+        message.fill(++number);
+        message[0] = sender;
+      }
+      if (count_ == 1)
+        for (const Numbers& message : messages) got(channel_.send(message));
+      else got(channel_.send_batch(messages));
+    } while (now_ns() < shared_->begin + (is_quick() ? 10'000'000 : 300'000'000));
+    shared_->sent += number;
+    if (++shared_->done == senders_) channel_.close();
+  }
+
+  void receive() {
+    std::vector<Numbers> messages(kBatch);
+    std::vector<std::uint64_t> last(senders_);
+    std::uint64_t received = 0;
+    const auto take = [&](const Numbers& message) {
+      std::uint64_t& before = last.at(message[0]);
+      if (message[1] <= std::exchange(before, message[1]) ||
+          std::any_of(message.begin() + 2, message.end(),
+                      [&](std::uint64_t number) { return number != message[1]; }))
+        throw std::runtime_error("a message is doubled, out of order or damaged");
+      ++received;
+    };
+    wait_for_all();
+    if (count_ == 1)
+      while (const auto message = channel_.receive()) take(*message);
+    else
+      while (const auto some = channel_.receive_batch(messages))
+        std::for_each_n(messages.begin(), *some, take);
+    shared_->end = now_ns();
+    shared_->received += received;
+  }
+
+  std::size_t senders_;
+  std::size_t receivers_;
+  std::size_t count_;
+  Channel<Numbers> channel_ = got(Channel<Numbers>::create());
+  Shared* shared_ = new (shared_memory(sizeof(Shared))) Shared{};
+  pthread_barrier_t* all_ = shared_barrier(static_cast<unsigned>(senders_ + receivers_));
+};
+
 void add_traffic(const std::string& name, const std::string& way, const Shape& shape,
                  std::uint64_t count) {
   if (is_quick()) count = std::max<std::uint64_t>(count / 100, 8);
@@ -167,6 +256,16 @@ void add_channel() {
   }
   add_traffic("wake_64B", "bare", {.size = 64, .paced = true}, 300);
   add_traffic("trip_64B_spins", "bare", {.size = 64, .back = true, .spins = true}, 2'000);
+  struct Processes {
+    const char* name;
+    std::size_t senders, receivers;
+  };
+  const std::size_t many = std::clamp<std::size_t>(cpu_count() - 1, 2, 15);
+  for (const auto& [name, senders, receivers] :
+       {Processes{"1_1", 1, 1}, {"2_2", 2, 2}, {"4_4", 4, 4}, {"1_N", 1, many}, {"N_1", many, 1}})
+    for (const std::size_t count : {1U, 64U})
+      add(fmt::format("channel/by_{}/{}", count, name),
+          [=](benchmark::State&) { return Crowd(senders, receivers, count).run(); });
 }
 
 }  // namespace cowshed::bench

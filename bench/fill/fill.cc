@@ -59,14 +59,16 @@ const std::vector<std::array<std::string, 4>> allocators = {
 
 void add_fill() {
   const std::string operations = std::to_string(is_quick() ? 1U << 16U : 1U << 20U);
-  const std::string bytes = std::to_string(is_quick() ? 64_MiB : 128_MiB);
   for (const std::string pattern : {"churn", "fill"}) {
-    for (const std::string threads : {"1", "2"}) {
+    for (const std::size_t threads : {1U, 2U, 4U, 8U, 16U}) {  // those of page.py
+      if (threads > std::max<std::size_t>(cpu_count(), 2)) break;
+      // More than 32 MiB of each thread would not all be in glibc's pages of 2 MiB.
+      const std::size_t bytes = std::max<std::size_t>(threads, 4) * (is_quick() ? 16_MiB : 32_MiB);
       for (const std::string pages : {"4K", "2M"}) {
         if (pattern == "churn" && pages == "2M") continue;  // its blocks fill 250 KiB
         for (const auto& [name, library, always, for_huge_pages] : allocators) {
-          const std::string amount = pattern == "churn" ? operations : bytes;
-          if (name == "glibc_again" && pages == "2M") continue;
+          const std::string amount = pattern == "churn" ? operations : std::to_string(bytes);
+          if (name == "glibc_again" && (pages == "2M" || threads > 2)) continue;
           const Words words =
               words_of(fmt::format("{} {} {} {} {} {}", name == "arena" ? "fill_arena" : "fill",
                                    pattern, threads, amount, pages, library));
