@@ -10,7 +10,7 @@ function(cowshed_need_tool variable package)
   endif()
 endfunction()
 
-cowshed_need_tool(COWSHED_CLANG clang-19 clang-19 clang clang-16 clang-14)
+cowshed_need_tool(COWSHED_CLANG clang-19 clang-19 clang clang-22 clang-16 clang-14)
 cowshed_need_tool(COWSHED_BPFTOOL bpftool bpftool)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(COWSHED_LIBBPF IMPORTED_TARGET GLOBAL libbpf>=1.0)

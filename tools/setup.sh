@@ -160,7 +160,10 @@ build() { # build PRESET [TARGET...]
     export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$PWD \
       CCACHE_NOHASHDIR=1 'CCACHE_IGNOREOPTIONS=-fmacro-prefix-map=*'
   fi
-  cmake --preset "$preset" >"build/$preset.configure.log" 2>&1 ||
+  local clang=()
+  [ "$(clang_version)" = 19 ] || mapfile -t clang < <(cmake --preset "$preset" -N |
+    sed -nE "s/^ *(CMAKE_C(XX)?_COMPILER)=\"(.*)-19\"/-D\1=\3-$(clang_version)/p")
+  cmake --preset "$preset" "${clang[@]}" >"build/$preset.configure.log" 2>&1 ||
     { cat "build/$preset.configure.log"; rm -f "build/$preset/CMakeCache.txt"; die "configuring the $preset preset failed"; }
   cmake --build "build/$preset" ${1:+--target "$@"} 2>&1 | follow "$log" || {
     # Without the steps, and without the stack of a compiler that crashed.

@@ -13,6 +13,9 @@ clone_here() {
   rm "$1.gitconfig"
 }
 
+# The version of clang and of its tools: the presets' own, or what Debian 14 has instead.
+clang_version() { if command -v clang-19 >/dev/null; then echo 19; else echo 22; fi; }
+
 # sources [PATTERN...]: those that are there, committed or not, but for what .gitignore leaves out.
 sources() {
   local found

@@ -8,9 +8,11 @@
 namespace cowshed::internal {
 namespace {
 
-bool is_readable(const dl_phdr_info& module, const ElfW(Phdr) & part) {
+using Segment = ElfW(Phdr);
+
+bool is_readable(const dl_phdr_info& module, const Segment& part) {
   for (int i = 0; i < module.dlpi_phnum; ++i) {
-    const ElfW(Phdr)& loaded = module.dlpi_phdr[i];
+    const Segment& loaded = module.dlpi_phdr[i];
     if (loaded.p_type == PT_LOAD && (loaded.p_flags & PF_R) != 0 &&
         part.p_vaddr >= loaded.p_vaddr &&
         part.p_vaddr + part.p_memsz <= loaded.p_vaddr + loaded.p_memsz) {
@@ -25,9 +27,9 @@ int add_module(dl_phdr_info* module, std::size_t, void* result) {
   if (std::string_view(module->dlpi_name).find("vdso") != std::string_view::npos) return 0;
   std::uint64_t& id = *static_cast<std::uint64_t*>(result);
   id = mix_hash(id, module->dlpi_addr);
-  id = hash_bytes(module->dlpi_phdr, sizeof(ElfW(Phdr)) * module->dlpi_phnum, id);
+  id = hash_bytes(module->dlpi_phdr, sizeof(Segment) * module->dlpi_phnum, id);
   for (int i = 0; i < module->dlpi_phnum; ++i) {
-    const ElfW(Phdr)& part = module->dlpi_phdr[i];
+    const Segment& part = module->dlpi_phdr[i];
     if (part.p_type == PT_NOTE && is_readable(*module, part)) {  // has the build ID
       id = hash_bytes(reinterpret_cast<const void*>(module->dlpi_addr + part.p_vaddr), part.p_memsz,
                       id);

@@ -321,7 +321,7 @@ std::vector<Attack> attacks_on_the_file() {
        [](On t) { return open(fd_path(getpid(), t.fd).c_str(), O_RDWR | O_TRUNC | O_CLOEXEC); }},
       {"fallocate, more", sealed, [](On t) { return fallocate(t.fd, 0, size_of(t.fd), kPage); }},
       {"fallocate, punch a hole", sealed,
-       &reallocate < FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE > },
+       &reallocate<(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)>},
       {"fallocate, zero the range", unknown, &reallocate<FALLOC_FL_ZERO_RANGE>},
       {"fallocate, collapse the range", unknown, &reallocate<FALLOC_FL_COLLAPSE_RANGE>},
       {"fallocate, insert a range", unknown, &reallocate<FALLOC_FL_INSERT_RANGE>},
