@@ -48,9 +48,11 @@ std::string without_noise(std::string_view name) {
 }
 
 bool is_default(std::string_view argument) {
-  return std::any_of(kDefaults.begin(), kDefaults.end(), [&](std::string_view each) {
-    return argument.starts_with(each) && argument.substr(each.size()).starts_with('<');
-  });
+  constexpr std::string_view kDynamicExtent = "18446744073709551615";
+  return argument == kDynamicExtent ||
+         std::any_of(kDefaults.begin(), kDefaults.end(), [&](std::string_view each) {
+           return argument.starts_with(each) && argument.substr(each.size()).starts_with('<');
+         });
 }
 
 using Parsed = std::optional<std::string>;  // none: the brackets do not match

@@ -232,6 +232,10 @@ class Registered {
 
 #define COWSHED_JOIN_2(a, b) a##b
 #define COWSHED_JOIN(a, b) COWSHED_JOIN_2(a, b)
-#define COWSHED_WORKER(...)                                                              \
-  [[maybe_unused]] static const void* const COWSHED_JOIN(cowshed_worker_, __COUNTER__) = \
-      &::cowshed::internal::Registered<(__VA_ARGS__)>::entry()
+// An overload for each function, because no standard macro counts.
+#define COWSHED_WORKER(...)                                                        \
+  [[gnu::used]] static const void* COWSHED_JOIN(                                   \
+      cowshed_worker_, __LINE__)(::cowshed::internal::Registered<(__VA_ARGS__)>) { \
+    return &::cowshed::internal::Registered<(__VA_ARGS__)>::entry();               \
+  }                                                                                \
+  static_assert(true)

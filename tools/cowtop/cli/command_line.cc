@@ -15,12 +15,20 @@ namespace {
 
 class UsageFormatter : public CLI::Formatter {
  public:
-  explicit UsageFormatter(std::string usage) : usage_(std::move(usage)) {}
+  explicit UsageFormatter(std::string usage) : usage_(std::move(usage)) {
+    keep_lines_of_footer(*this);
+  }
   std::string make_usage(const CLI::App* /*app*/, std::string /*name*/) const override {
     return "Usage: " + usage_ + "\n";
   }
 
  private:
+  // CLI11 reflows it since 2.5.
+  static void keep_lines_of_footer(auto& formatter) {
+    if constexpr (requires { formatter.enable_footer_formatting(false); })
+      formatter.enable_footer_formatting(false);
+  }
+
   std::string usage_;
 };
 
