@@ -37,7 +37,7 @@ std::string text_of_current_exception() {
     throw;
   } catch (const std::exception& exception) {
     return text_of(exception);
-  } catch (const abi::__forced_unwind&) {
+  } catch (const ForcedUnwind&) {
     throw;
   } catch (...) {
     return "an exception that is no std::exception";

@@ -1,11 +1,19 @@
 #pragma once
 
+#include <cxxabi.h>
 #include <exception>
 #include <string>
 #include <string_view>
 
 // Text as one line, and exceptions as such text.
 namespace cowshed::internal {
+
+// What pthread_exit() and the cancellation of a thread unwind with.  libc++ shows it to no handler.
+#ifdef __GLIBCXX__
+using ForcedUnwind = abi::__forced_unwind;
+#else
+struct ForcedUnwind {};
+#endif
 
 // Replaces control characters by spaces.
 std::string without_controls(std::string text);

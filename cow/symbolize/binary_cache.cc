@@ -1,3 +1,4 @@
+#include <cstdlib>  // which fmt 11 needs, and does not include
 #include <fcntl.h>
 #include <fmt/format.h>
 

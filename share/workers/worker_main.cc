@@ -2,7 +2,6 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <cxxabi.h>
 #include <iostream>
 #include <sys/prctl.h>
 #include <system_error>
@@ -56,7 +55,7 @@ int run_body(const Worker& self, const WorkersOptions& options,
     const auto sent = send_message(own_socket, MessageKind::result, {code}, content);
     if (sent || (content.inline_bytes().empty() && !content.file())) return code;
     throw std::runtime_error("its value could not be sent: " + sent.error().message);
-  } catch (const abi::__forced_unwind&) {
+  } catch (const internal::ForcedUnwind&) {
     // Must not be swallowed, and must not unwind the parent's frames: the worker ends here.
     failed = send_failure("ended by pthread_exit()");
     flush_streams();
