@@ -25,6 +25,10 @@ namespace {
 constexpr std::chrono::nanoseconds kSleep = 4ms;       // then the thread sweeps
 constexpr std::chrono::nanoseconds kLongSleep = 64ms;  // where many wait
 constexpr std::chrono::nanoseconds kLockSleep = 1ms;   // holders leave soon
+// Between two looks at a lock that is busy.
+constexpr int kFirstPauses = 16;
+constexpr int kMostPauses = 128;
+constexpr int kMostRounds = 16;
 constexpr std::chrono::nanoseconds kPollSleep = 100us;
 // How long a call waits beyond its deadline for a lock's holder that is not stopped.
 constexpr std::chrono::nanoseconds kTimedPatience = 20ms;
@@ -61,9 +65,26 @@ Lock& Waiting::busy_lock() const {
                                                      : control.sender.lock;
 }
 
+// Returns true when the lock may be free, and false if its holders get nothing done.  A thread that
+// looks at the lock takes its cache line away from the holder.  So it looks seldom, and the holder
+// moves many messages in a row meanwhile.
+bool Waiting::back_off(const Lock& lock) const {
+  const Control& control = segment_.control();
+  const auto& moved = for_ == For::message ? control.head.value : control.tail.value;
+  for (int round = 0; round < kMostRounds; ++round) {
+    const std::uint64_t before = moved.load(std::memory_order_relaxed);
+    for (int pauses = kFirstPauses; pauses <= kMostPauses; pauses *= 2) {
+      for (int i = 0; i < pauses; ++i) arch::pause();
+      if (lock.holder.load(std::memory_order_relaxed) == 0) return true;
+    }
+    if (moved.load(std::memory_order_relaxed) == before) break;
+  }
+  return false;
+}
+
 // The holder is inside for a moment, preempted, stopped or dead.
 Expected<void> Waiting::wait_for_lock(Lock& lock) {
-  if (spin([&] { return lock.holder.load(std::memory_order_relaxed) == 0; })) return {};
+  if (back_off(lock)) return {};
   const std::uint64_t holder = lock.holder.load();
   if (holder == 0) return {};
   if (segment_.is_dead(party_of(holder))) {

@@ -49,6 +49,7 @@ class Waiting {
  private:
   channel_layout::Lock& busy_lock() const;
   Expected<void> wait_for_lock(channel_layout::Lock& lock);
+  bool back_off(const channel_layout::Lock& lock) const;
   Expected<void> check_holder(std::uint64_t holder);
 
   Expected<void> wait_for_peer();
