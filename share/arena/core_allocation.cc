@@ -4,6 +4,7 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <utility>
 
 #include <cowshed/share/arena/core.h>
 #include <cowshed/share/arena/malloc_route.h>
@@ -16,9 +17,10 @@ namespace cowshed::internal {
 // give_range_to_jemalloc().
 void* ArenaCore::provide_extent(jemalloc::ExtentHooks* hooks, void*, std::size_t size,
                                 std::size_t alignment, bool* zero, bool* commit, unsigned) {
-  ArenaCore& core = *static_cast<Shard*>(hooks)->core;
-  *zero = true;  // ArenaMemory sees to it
-  *commit = false;
+  const auto& shard = *static_cast<Shard*>(hooks);
+  ArenaCore& core = *shard.core;
+  const bool needs_memory = std::exchange(*commit, false);  // else commit() follows
+  *zero = true;                                             // ArenaMemory sees to it
   if (core.giving_range_) {
     if (size != core.offered_) return nullptr;
     core.offered_ = 0;
@@ -31,7 +33,13 @@ void* ArenaCore::provide_extent(jemalloc::ExtentHooks* hooks, void*, std::size_t
     bool was_used = false;
     void* piece = jemalloc::take_free_range(from.jemalloc_arena, size, alignment, was_used);
     if (piece == nullptr) continue;
-    if (was_used) core.memory_.decommit(reinterpret_cast<std::uintptr_t>(piece), size);
+    const auto begin = reinterpret_cast<std::uintptr_t>(piece);
+    if (was_used) core.memory_.decommit(begin, size);
+    if (needs_memory && !core.memory_.commit(begin, size)) {
+      jemalloc::add_free_range(shard.jemalloc_arena, piece, size);
+      return nullptr;
+    }
+    *commit = needs_memory;
     return piece;
   }
   core.full_.store(true, std::memory_order_relaxed);

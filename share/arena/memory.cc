@@ -159,7 +159,7 @@ std::optional<ArenaMemory::Ranges> ArenaMemory::plan(std::size_t first, std::siz
     shortage_ = kLimited;
     return std::nullopt;
   }
-  const std::size_t spare = (room - missing * kHugePage) / 2 / kHugePage;
+  const std::size_t spare = (room - std::min(room, missing * kHugePage + kReserve)) / 2 / kHugePage;
   const std::size_t most = std::min(crowd > 1 ? kMostOfSeveral : kMostAtOnce, spare);
   std::size_t ahead = std::min(crowd > 1 ? 2 * taken_ranges_ / crowd : taken_ranges_, most);
   if (missing == 0) ahead = std::max<std::size_t>(ahead, most > 0 ? 1 : 0);

@@ -22,6 +22,7 @@ void cowshed_je_sdallocx(void* block, std::size_t size, int flags) noexcept;
 void cowshed_je_grow_by(unsigned arena, std::size_t size) noexcept;
 void* cowshed_je_take_free_range(unsigned arena, std::size_t size, std::size_t alignment,
                                  bool* was_used) noexcept;
+bool cowshed_je_add_free_range(unsigned arena, void* begin, std::size_t size) noexcept;
 void cowshed_je_give_free_ranges(unsigned from, unsigned to) noexcept;
 }
 
@@ -65,6 +66,11 @@ inline void grow_by(unsigned arena, std::size_t size) { cowshed_je_grow_by(arena
 inline void* take_free_range(unsigned arena, std::size_t size, std::size_t alignment,
                              bool& was_used) {
   return cowshed_je_take_free_range(arena, size, alignment, &was_used);
+}
+// Adds a range without memory to what an arena has free.  The addresses are lost if there is no
+// memory for the record.
+inline void add_free_range(unsigned arena, void* begin, std::size_t size) {
+  (void)cowshed_je_add_free_range(arena, begin, size);
 }
 // Gives what is free and decommitted of an arena to another one that has the same hooks.
 inline void give_free_ranges(unsigned from, unsigned to) { cowshed_je_give_free_ranges(from, to); }

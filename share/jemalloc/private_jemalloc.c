@@ -159,25 +159,27 @@ void* cowshed_je_take_free_range(unsigned arena, size_t size, size_t alignment, 
   return NULL;
 }
 
+bool cowshed_je_add_free_range(unsigned arena, void* begin, size_t size) {
+  tsdn_t* const thread = tsdn_fetch();
+  pac_t* const ranges = ranges_of(thread, arena);
+  edata_t* const range = edata_cache_get(thread, ranges->edata_cache);
+  if (range == NULL) return false;
+  edata_init(range, arena, begin, size, false, SC_NSIZES, 0, extent_state_active, true, false,
+             EXTENT_PAI_PAC, EXTENT_NOT_HEAD);
+  if (extent_register(thread, ranges, range)) return false;  // never: the map has its leaves
+  extent_record(thread, ranges, pac_ehooks_get(ranges), &ranges->ecache_retained, range);
+  return true;
+}
+
 void cowshed_je_give_free_ranges(unsigned from, unsigned to) {
   tsdn_t* const thread = tsdn_fetch();
   pac_t* const giver = ranges_of(thread, from);
-  pac_t* const taker = ranges_of(thread, to);
-  for (;;) {
-    edata_t* const range = edata_cache_get(thread, taker->edata_cache);
-    if (range == NULL) return;
-    edata_t* const given =
-        ecache_evict(thread, giver, pac_ehooks_get(giver), &giver->ecache_retained, 0);
-    if (given == NULL) {
-      edata_cache_put(thread, taker->edata_cache, range);
-      return;
-    }
-    edata_init(range, to, edata_base_get(given), edata_size_get(given), false, SC_NSIZES, 0,
-               extent_state_active, edata_zeroed_get(given), edata_committed_get(given),
-               EXTENT_PAI_PAC, EXTENT_NOT_HEAD);
-    edata_cache_put(thread, giver->edata_cache, given);
-    extent_register(thread, taker, range);  // cannot fail: the map has its leaves
-    extent_record(thread, taker, pac_ehooks_get(taker), &taker->ecache_retained, range);
+  edata_t* range = NULL;
+  bool taken = true;
+  while (taken && (range = ecache_evict(thread, giver, pac_ehooks_get(giver),
+                                        &giver->ecache_retained, 0)) != NULL) {
+    taken = cowshed_je_add_free_range(to, edata_base_get(range), edata_size_get(range));
+    edata_cache_put(thread, giver->edata_cache, range);
   }
 }
 

@@ -87,6 +87,26 @@ TEST_P(MemoryShortageInAGroup, IsAnExceptionBelowTheLimit) {
   EXPECT_EQ(said, "out_of_memory 0, fine");
 }
 
+TEST_P(MemoryShortageInAGroup, OfManyThreadsIsAnExceptionOfEachBelowTheLimit) {
+  const std::string said = in_group([]() -> std::string {
+    constexpr std::size_t kBlock = 64_KiB;
+    Arena arena = make_arena(4_GiB);
+    std::atomic<std::size_t> taken = 0;
+    std::atomic<int> refused = 0;
+    begin_threads(8, [&](int) {
+      const Error error = test::refusal_of([&] {
+        for (;; taken += kBlock) std::memset(arena.allocate(kBlock), 1, kBlock);
+      });
+      refused += error.code == ErrorCode::out_of_memory ? 1 : 0;
+    }).clear();
+    const std::size_t used = arena.stats().used;
+    if (taken < kLeast || used > kLimit)
+      return std::to_string(taken) + " bytes, " + std::to_string(used) + " used";
+    return std::to_string(refused) + (arena.freeze() ? " refused, fine" : " refused");
+  });
+  EXPECT_EQ(said, "8 refused, fine");
+}
+
 // The copies that a lenient arena has, and those of the next generation, count too.
 TEST_P(MemoryShortageInAGroup, IsAnErrorOfRefreeze) {
   const std::string said = in_group([]() -> std::string {
