@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <string_view>
 
 // The causes of copies.  causes/copy_causes.h says when a copy has which; the tool's text/causes.h
@@ -22,12 +21,5 @@ inline constexpr std::string_view kStack = "stack";
 inline constexpr std::string_view kRelocation = "relocation";
 inline constexpr std::string_view kSystemCall = "system call";
 inline constexpr std::string_view kUnknown = "unknown";
-
-// All of them, in the order of `cowtop help`.
-inline constexpr std::array kCauses = {
-    kReferenceCount,      kGarbageCollector, kFreeList,  kCachedHash,
-    kAdaptiveInterpreter, kObjectFlags,      kOwnWrites, kProgramExit,
-    kLockOrFlag,          kBulkCopy,         kBulkFill,  kStack,
-    kRelocation,          kSystemCall,       kUnknown};
 
 }  // namespace cowshed::cow

@@ -1,7 +1,10 @@
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cctype>
 #include <cstdlib>
 #include <fmt/format.h>
+#include <functional>
 #include <string_view>
 
 #include <cowshed/cow/cause_names.h>
@@ -392,6 +395,14 @@ std::string evidence(std::string_view name, Group& group, std::uint64_t all,
 }
 
 }  // namespace
+
+StoreCounts& StoreCounts::operator+=(const StoreCounts& more) {
+  using Numbers = std::array<std::uint64_t, sizeof(StoreCounts) / sizeof(std::uint64_t)>;
+  auto sum = std::bit_cast<Numbers>(*this);
+  const auto added = std::bit_cast<Numbers>(more);
+  std::transform(sum.begin(), sum.end(), added.begin(), sum.begin(), std::plus<>());
+  return *this = std::bit_cast<StoreCounts>(sum);
+}
 
 std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
                                        const ReleaseSites& release_sites) {

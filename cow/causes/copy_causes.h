@@ -66,18 +66,11 @@
 //                        no object's bookkeeping.
 namespace cowshed::cow {
 
-// All samples of one instruction of one process.
-struct StoreSite {
-  StoreInstruction store;
-  std::string module;                      // path of the binary; empty: unknown
-  std::uint64_t address = 0;               // of the instruction in the binary
-  std::vector<std::string> functions;      // innermost first, without unknown ones
-  bool is_generated = false;               // or unknown code, of no binary
-  std::string_view object_cause;           // that the written objects show; empty: none
-  std::optional<std::string> system_call;  // if the kernel wrote: its name; empty: outside a call
+// Numbers of samples, which are added up word by word.
+struct StoreCounts {
   std::uint64_t samples = 0;
   std::uint64_t copies = 0;  // that they stand for
-  // Numbers of samples with this property:
+  // Samples with this property:
   std::uint64_t aligned = 0;          // the operand's register is a multiple of 16
   std::uint64_t at_page_begin = 0;    // within the width of one store
   std::uint64_t near_page_begin = 0;  // within 512 bytes
@@ -87,6 +80,19 @@ struct StoreSite {
   std::uint64_t control_blocks = 0;  // counts, behind a pointer to a vtable of the binary
   std::uint64_t like_the_last = 0;   // counts, behind the same pointer as in the sample before
   std::uint64_t programs_data = 0;   // is_programs_data()
+
+  StoreCounts& operator+=(const StoreCounts& more);
+};
+
+// All samples of one instruction of one process.
+struct StoreSite : StoreCounts {
+  StoreInstruction store;
+  std::string module;                        // path of the binary; empty: unknown
+  std::uint64_t address = 0;                 // of the instruction in the binary
+  std::vector<std::string> functions;        // innermost first, without unknown ones
+  bool is_generated = false;                 // or unknown code, of no binary
+  std::string_view object_cause;             // that the written objects show; empty: none
+  std::optional<std::string> system_call;    // if the kernel wrote: its name; empty: outside a call
   std::optional<std::uint64_t> last_vtable;  // vtable_of_control_block() of the last sample
   SampleSum at_exit;                         // below a function for which ends_program() holds
 };

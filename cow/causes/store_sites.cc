@@ -120,18 +120,7 @@ void StoreSites::merge(std::uint64_t process_id, std::uint64_t into) {
       if (address.binary == nullptr) address = {};
     const auto [entry, is_new] = sites.try_emplace(anywhere, site);
     if (is_new) continue;
-    StoreSite& sum = entry->second;
-    sum.samples += site.samples;
-    sum.copies += site.copies;
-    sum.aligned += site.aligned;
-    sum.at_page_begin += site.at_page_begin;
-    sum.near_page_begin += site.near_page_begin;
-    sum.at_page_end += site.at_page_end;
-    sum.in_file += site.in_file;
-    sum.near_stack_pointer += site.near_stack_pointer;
-    sum.control_blocks += site.control_blocks;
-    sum.like_the_last += site.like_the_last;
-    sum.programs_data += site.programs_data;
+    entry->second += site;
   }
 }
 

@@ -406,7 +406,7 @@ static long read_counts(__u32 attempt, struct reading* reading) {
     }
     if (fault_class < COWSHED_CLASSES) {
       record->pending = 0;
-      record->counts.faults[fault_class & (COWSHED_CLASSES - 1)]++;
+      ++*class_count(&record->counts, fault_class);
       count_page(thread, fault_class, &reading->now, &record->counts);
     }
   }

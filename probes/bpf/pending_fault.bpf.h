@@ -8,8 +8,15 @@
  *   PENDING_NONE --exception--> PENDING_USER or PENDING_KERNEL --its page, its signal, or the
  *   thread's next event--> PENDING_NONE, and the fault is counted in its class. */
 
+/* The verifier takes the mask as proof of the index's bound. */
+static __always_inline __u64* class_count(struct cowshed_counts* counts, __u32 fault_class) {
+  _Static_assert((COWSHED_CLASSES & (COWSHED_CLASSES - 1)) == 0,
+                 "not a power of two: bound the index here by another proof than a mask");
+  return &counts->faults[fault_class & (COWSHED_CLASSES - 1)];
+}
+
 static __always_inline void count_class(struct thread_state* thread, __u32 fault_class) {
-  thread->counts.faults[fault_class & (COWSHED_CLASSES - 1)]++;
+  ++*class_count(&thread->counts, fault_class);
 }
 
 static __always_inline void end_fault(struct thread_state* thread) {
@@ -38,7 +45,7 @@ static __always_inline void flush_after_exit(struct thread_state* thread,
 /* What flush_after_exit() has counted. */
 static __always_inline void take_back(struct thread_state* thread) {
   if (thread->pending.mode != PENDING_NONE)
-    thread->counts.faults[thread->pending.fault_class & (COWSHED_CLASSES - 1)]--;
+    --*class_count(&thread->counts, thread->pending.fault_class);
 }
 
 /* Returns whether the fault's class is still open.  Then the caller sets its mode. */

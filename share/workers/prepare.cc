@@ -49,6 +49,12 @@ Expected<void> check_options(const WorkersOptions& options, const internal::Work
   return {};
 }
 
+Expected<std::shared_ptr<ForkServerProcess>> server_of(const WorkersOptions& options) {
+  if (options.server == nullptr) return ForkServerProcess::of_process();
+  if (options.server->process() != nullptr) return options.server->process();
+  return make_error(ErrorCode::invalid_argument, ".server is a ForkServer that was moved from");
+}
+
 }  // namespace
 
 tl::unexpected<Error> no_runtime_error() {
@@ -71,14 +77,16 @@ Expected<void> prepare(Launch& launch) {
     return make_error(ErrorCode::system_call,
                       "its arguments could not be sent: " + internal::text_of_current_exception());
   }
-  if (options.method == Start::spawn) {
-    TRY(launch.arenas, internal::pack_arenas());
-  } else if (options.server != nullptr) {
-    launch.server = options.server->process();
-    if (launch.server == nullptr)
-      return make_error(ErrorCode::invalid_argument, ".server is a ForkServer that was moved from");
-  } else {
-    TRY(launch.server, ForkServerProcess::of_process());
+  switch (options.method) {
+    case Start::fork: break;
+    case Start::spawn: {
+      TRY(launch.arenas, internal::pack_arenas());
+      break;
+    }
+    case Start::forkserver: {
+      TRY(launch.server, server_of(options));
+      break;
+    }
   }
   return {};
 }

@@ -112,12 +112,12 @@ class GroundTruth : public WithProbe {
 
   static std::uint64_t sum_of_classes(const ProcessCounts& of) {
     std::uint64_t sum = of.zero_filled_faults;
-    for (const auto of_class :
-         {&Counts::copied_anon_pages, &Counts::copied_file_pages, &Counts::reused_pages,
-          &Counts::zero_page_writes, &Counts::write_notify_faults, &Counts::failed_faults,
-          &Counts::other_faults}) {
-      sum += (of.*of_class).value();
-    }
+    const auto add = [&](std::string_view kind, std::optional<std::uint64_t> faults) {
+      if (!kind.empty() && kind != "zero_filled") sum += faults.value();
+    };
+#define COWSHED_ADD_CLASS(name, counter, column, kind, ...) add(kind, of.name);
+    COWSHED_COUNTS(COWSHED_ADD_CLASS)
+#undef COWSHED_ADD_CLASS
     return sum;
   }
 

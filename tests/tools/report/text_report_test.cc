@@ -6,6 +6,7 @@
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
 #include <cowshed/tools/cowtop/report/text_report.h>
+#include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/glossary.h>
 
@@ -449,10 +450,11 @@ std::string report_with(const std::string& cause, const std::string& module) {
 }
 
 TEST(TextReport, EachCauseHasARemedyAndAnEntryOfTheGlossary) {
-  for (const std::string_view cause : cow::kCauses) {
-    EXPECT_NE(find_term(cause), nullptr) << cause;
-    if (cause == cow::kProgramExit) continue;  // not among the causes of the report's figures
-    EXPECT_THAT(report_with(std::string(cause), "/srv/server"), HasSubstr("\n  TRY ")) << cause;
+  for (const Cause& cause : causes()) {
+    EXPECT_NE(find_term(cause.name), nullptr) << cause.name;
+    if (cause.name == cow::kProgramExit) continue;  // not among the causes of the report's figures
+    EXPECT_THAT(report_with(std::string(cause.name), "/srv/server"), HasSubstr("\n  TRY "))
+        << cause.name;
   }
 }
 

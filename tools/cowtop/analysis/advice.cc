@@ -168,9 +168,8 @@ std::string remedy(const std::string& cause, Language language, const cow::Measu
 }
 
 bool is_of_own_code(std::string_view cause) {
-  constexpr std::array<std::string_view, 5> kOwn = {
-      cow::kOwnWrites, cow::kFreeList, cow::kLockOrFlag, cow::kBulkCopy, cow::kBulkFill};
-  return std::find(kOwn.begin(), kOwn.end(), cause) != kOwn.end();
+  const Cause* known = find_cause(cause);
+  return known != nullptr && known->code == Code::own;
 }
 
 // What a parent copies while its children live, if that is most; for one child, which gives it back

@@ -18,8 +18,12 @@ struct Remedy {
   std::string_view text;
 };
 
+// Whose code writes: the program's own, which only its authors can change, or another's.
+enum class Code : std::uint8_t { own, others };
+
 struct Cause {
-  std::string_view name;      // as cow/causes gives it
+  std::string_view name;  // as cow/causes gives it
+  Code code;
   std::string_view in_words;  // beside the name, in a few words
   std::string_view meaning;   // for `cowtop help`
   std::vector<Remedy> remedies;
