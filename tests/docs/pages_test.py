@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads README and docs: every link leads to a file and a heading, every option that they name is one
 that a test uses, figures, plots and an example's difference are those of their sources, no page is over 250
-lines, sentences are short, and remedies are those of `cowtop help`:
+lines, sentences are short, remedies are those of `cowtop help`, which also explains each section of the report:
 COWTOP=.../cowtop ROOT=FOLDER python3 -B pages_test.py"""
 
 import os
@@ -100,14 +100,27 @@ class PagesTest(unittest.TestCase):
     def test_the_page_has_the_remedies_of_help(self):
         section = (ROOT / "docs/how-to/memory-grows-after-fork.md").read_text().split("\n## 3. ")[1].split("\n## ")[0]
         rows = re.findall(r"^\| ([a-z ]+) \| (.*) \|$", section, re.MULTILINE)
-        causes = re.findall(r' k\w+ = "(.+)";', (ROOT / "cow/cause_names.h").read_text())
-        self.assertEqual(sorted(cause for cause, _ in rows), sorted(causes))
+        causes = re.findall(r' (k\w+) = "(.+)";', (ROOT / "cow/cause_names.h").read_text())
+        self.assertEqual(sorted(cause for cause, _ in rows), sorted(cause for _, cause in causes))
+        for folder in ("cow/causes", "tests/cow/causes"):
+            text = "".join(file.read_text() for file in (ROOT / folder).glob("*.cc"))
+            for constant, cause in causes:
+                with self.subTest(cause=cause, folder=folder):
+                    self.assertRegex(text, rf'\b{constant}\b|"{cause}"')
         for cause, remedies in rows:
             said = subprocess.run([os.environ["COWTOP"], "help", cause], capture_output=True, text=True, check=True).stdout
             said = " ".join(said.split("\n  TRY ")[1].split())
             with self.subTest(cause=cause):
                 plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", remedies.replace("`", ""))
                 self.assertEqual(plain.replace("; ", " "), said.replace("; ", " "))
+
+    def test_help_and_its_page_explain_the_sections_of_the_report(self):
+        page = (ROOT / "docs/reference/cowtop.md").read_text()
+        source = (ROOT / "tools/cowtop/report/text_report.cc").read_text()
+        for word in set(re.findall(r'"([A-Z][A-Z ]+)"', source)) - {"MORE"}:
+            with self.subTest(word=word):
+                subprocess.run([os.environ["COWTOP"], "help", word], capture_output=True, check=True)
+                self.assertIn(f"\n| {word} | ", page)
 
     def test_pages_are_short(self):
         for page in PAGES:
