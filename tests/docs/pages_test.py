@@ -19,7 +19,7 @@ CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 OF_OTHER_PROGRAMS = {"--cap-add", "--lazy-apps", "--max-requests", "--no-build-isolation", "--now",
                      "--preset", "--selftest", "--test-dir"}
-BY_HAND = {"--only", "--repeat"}  # of ./tools/bench and ./tools/check
+BY_HAND = {"--kernel", "--only", "--repeat"}  # of tools/kernel_vm/run, ./tools/bench and ./tools/check
 
 
 def headings(page):
