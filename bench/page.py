@@ -172,8 +172,9 @@ def short(page):
     return [
         ("HTTP server, 4 workers: all memory (PSS)", page.pss("server/http/before"), page.pss("server/http/after")),
         ("64 MiB of `shared_ptr`s' objects, 8 workers that copy each pointer and read: all memory (PSS)",
-         f"{page.pss('memory/objects/heap_shared_ptr/8')}; {page.pss('memory/objects/heap_immortal_ptr/8')} with `ImmortalPtr`",
-         f"{page.pss('memory/objects/arena_immortal_ptr/8')} with `ImmortalPtr` in an arena"),
+         page.pss("memory/objects/heap_shared_ptr/8"),
+         f"{page.pss('memory/objects/heap_immortal_ptr/8')} with `ImmortalPtr`; "
+         f"{page.pss('memory/objects/arena_immortal_ptr/8')} with it in an arena"),
         ("`fork()` with 4 GiB of data", f"{fork[0]}; {fork[1]} in 2 MiB heap pages; {fork[2]} in a memfd by hand",
          f"{fork[3]} in an arena"),
         ("64 B to another process and back, both spin", f"pipe {page.cell(trip + 'pipe')}",

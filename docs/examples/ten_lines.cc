@@ -14,6 +14,7 @@ void serve(const cowshed::Worker& self, const Index& index) {
 }
 
 int main() {
+  // 64 GiB of addresses, not of memory.
   auto arena = cowshed::Arena::create({.name = "index", .capacity = 64_GiB}).value();
   Index* index = arena.make<Index>().value();  // its nodes and strings land there too
   index->emplace("answer", 42);
