@@ -55,8 +55,8 @@ Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first,
   shortage_ = 0;
   growing_.emplace();
   has_taken_.emplace();
-  takers_ = reserved_ranges_ = 0;
-  crowd_ = 0;
+  takers_ = crowd_ = reserved_ranges_ = 0;
+  done_ranges_ = 0;
   return {};
 }
 
@@ -91,10 +91,21 @@ void ArenaMemory::decommit(std::uintptr_t begin, std::size_t size) noexcept {
   purged_.store(true, std::memory_order_relaxed);
 }
 
+// What the kernel has left, without what threads have reserved since `before`.
+std::size_t ArenaMemory::Room::left(std::size_t reserved) const {
+  return bytes - std::min(bytes, (reserved - before) * kHugePage);
+}
+
+ArenaMemory::Room ArenaMemory::look_for_room() const noexcept {
+  const std::size_t before = done_ranges_;
+  return {std::min(limits_.headroom(), available_memory()), before};
+}
+
 // Returns whether [first, last] have memory.  Takes what lacks it and some more for later requests;
 // or, while others take what it needs, only some more.
 bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
   std::unique_lock lock(*growing_);
+  std::optional<Room> room;
   while (first <= last) {
     if (has_memory(first)) {
       ++first;
@@ -102,19 +113,72 @@ bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
     }
     const auto missing =
         static_cast<std::size_t>(std::count(ranges_ + first, ranges_ + last + 1, Backing::nothing));
-    const std::optional<Ranges> mine = plan(first, last, missing);
-    if (!mine) return false;
-    if (mine->count == 0) {
+    const std::size_t begin = next_to_take(missing > 0 ? first : last + 1);
+    if (missing == 0 && !should_help(begin - last)) {
       has_taken_->wait(lock);
+      room.reset();
       continue;
     }
-    const auto [taken, error] = take(lock, *mine);
-    if (taken < mine->count && mine->first + taken <= last) {
+    if (!room) {
+      lock.unlock();  // the kernel may take long to tell
+      room = look_for_room();
+      lock.lock();
+      continue;
+    }
+    const std::size_t left = room->left(reserved_ranges_);
+    if (missing > 0 && left < missing * kHugePage + kReserve) {
+      if (room->before == reserved_ranges_) {
+        shortage_ = kLimited;
+        return false;
+      }
+      // Some of that memory may have been counted twice.
+      if (takers_ > 0) has_taken_->wait(lock);
+      room.reset();
+      continue;
+    }
+    const std::size_t count = count_to_take(begin, last, missing, left);
+    if (count == 0) {  // no help without memory to spare
+      has_taken_->wait(lock);
+      room.reset();
+      continue;
+    }
+    const auto [taken, error] = take(lock, {begin, count});
+    if (taken < count && begin + taken <= last) {
       shortage_ = error;
       return false;
     }
+    room.reset();
   }
   return true;
+}
+
+// The first range from `range` on that nobody has or takes; or the end.
+std::size_t ArenaMemory::next_to_take(std::size_t range) const {
+  auto* const end = ranges_ + mapping_.size / kHugePage;
+  return static_cast<std::size_t>(std::find(ranges_ + range, end, Backing::nothing) - ranges_);
+}
+
+// Whether a thread should take a range that is so far behind those that others take for it.
+bool ArenaMemory::should_help(std::size_t distance) const {
+  return takers_ < kMostTakers &&
+         distance <= std::min(kMostAhead, std::max(takers_ + 1, 2 * taken_ranges_));
+}
+
+// How many ranges from `begin` on a thread should take: what it needs of [begin, last], and some
+// ahead.  `left` bytes can be taken.
+std::size_t ArenaMemory::count_to_take(std::size_t begin, std::size_t last, std::size_t missing,
+                                       std::size_t left) {
+  crowd_ = std::max(takers_ + 1, crowd_ - std::min<std::size_t>(crowd_, 1));
+  const std::size_t spare = (left - std::min(left, missing * kHugePage + kReserve)) / 2 / kHugePage;
+  const std::size_t most = std::min(crowd_ > 1 ? kMostOfSeveral : kMostAtOnce, spare);
+  std::size_t ahead = std::min(crowd_ > 1 ? 2 * taken_ranges_ / crowd_ : taken_ranges_, most);
+  if (missing == 0) ahead = std::max<std::size_t>(ahead, most > 0 ? 1 : 0);
+  std::size_t count = 0;
+  for (; begin + count < mapping_.size / kHugePage && count < kMostAtOnce; ++count) {
+    const std::size_t range = begin + count;
+    if (ranges_[range] != Backing::nothing || (range > last && ahead-- == 0)) break;
+  }
+  return count;
 }
 
 // Without the lock.  Returns how many of these ranges have memory now, and the error if not all.
@@ -128,46 +192,12 @@ std::pair<std::size_t, int> ArenaMemory::take(std::unique_lock<std::mutex>& lock
   const int error = errno;
   lock.lock();
   --takers_;
-  reserved_ranges_ -= ranges.count;
+  done_ranges_ += ranges.count;
   taken_ranges_ += taken;
   if (taken > 0) used_ = std::max(used_.load(), (ranges.first + taken) * kHugePage);
   std::fill_n(ranges_ + ranges.first + taken, ranges.count - taken, Backing::nothing);
   has_taken_->notify_all();
   return {taken, error};
-}
-
-// Which ranges this thread should take: the first run of [first, last] that nobody takes, of which
-// `missing` are, and some ahead; if none is missing, some ahead only.  None: it should wait for
-// other threads.  No value: there is too little memory.
-std::optional<ArenaMemory::Ranges> ArenaMemory::plan(std::size_t first, std::size_t last,
-                                                     std::size_t missing) noexcept {
-  const auto is_free = [&](std::size_t range) { return ranges_[range] == Backing::nothing; };
-  const std::size_t end = mapping_.size / kHugePage;
-  const std::size_t crowd = std::max(takers_ + 1, crowd_ - std::min<std::size_t>(crowd_, 1));
-  crowd_ = crowd;
-  Ranges result = {missing > 0 ? first : last + 1, 0};
-  while (result.first < end && !is_free(result.first)) ++result.first;
-  if (missing == 0 &&
-      (takers_ >= kMostTakers ||
-       result.first - last > std::min(kMostAhead, std::max(crowd, 2 * taken_ranges_)))) {
-    return Ranges{};
-  }
-  const std::size_t limit = std::min(limits_.headroom(), available_memory());
-  const std::size_t room = limit - std::min(limit, reserved_ranges_ * kHugePage);
-  if (missing > 0 && room < missing * kHugePage + kReserve) {
-    if (takers_ > 0) return Ranges{};  // some of their memory may have been counted twice
-    shortage_ = kLimited;
-    return std::nullopt;
-  }
-  const std::size_t spare = (room - std::min(room, missing * kHugePage + kReserve)) / 2 / kHugePage;
-  const std::size_t most = std::min(crowd > 1 ? kMostOfSeveral : kMostAtOnce, spare);
-  std::size_t ahead = std::min(crowd > 1 ? 2 * taken_ranges_ / crowd : taken_ranges_, most);
-  if (missing == 0) ahead = std::max<std::size_t>(ahead, most > 0 ? 1 : 0);
-  for (; result.first + result.count < end && result.count < kMostAtOnce; ++result.count) {
-    const std::size_t range = result.first + result.count;
-    if (!is_free(range) || (range > last && ahead-- == 0)) break;
-  }
-  return result;
 }
 
 // MADV_COLLAPSE needs one page in each range.

@@ -61,11 +61,22 @@ class ArenaMemory {
     std::size_t count = 0;
   };
 
+  struct Room {
+    std::size_t bytes = 0;   // that the kernel had left
+    std::size_t before = 0;  // done_ranges_ when it was asked
+
+    std::size_t left(std::size_t reserved) const;
+  };
+
   bool has_memory(std::size_t range) const {
     return ranges_[range].load(std::memory_order_acquire) > Backing::reserved;
   }
   bool grow(std::size_t first, std::size_t last) noexcept;
-  std::optional<Ranges> plan(std::size_t first, std::size_t last, std::size_t missing) noexcept;
+  Room look_for_room() const noexcept;
+  std::size_t next_to_take(std::size_t range) const;
+  bool should_help(std::size_t distance) const;
+  std::size_t count_to_take(std::size_t begin, std::size_t last, std::size_t missing,
+                            std::size_t left);
   std::pair<std::size_t, int> take(std::unique_lock<std::mutex>& lock, Ranges ranges) noexcept;
   std::size_t take(Ranges ranges) noexcept;
   bool take_huge(Ranges ranges) noexcept;
@@ -87,8 +98,9 @@ class ArenaMemory {
   std::optional<std::mutex> growing_;
   std::optional<std::condition_variable> has_taken_;
   std::size_t takers_ = 0;
-  std::size_t crowd_ = 0;  // how many took at once of late
-  std::size_t reserved_ranges_ = 0;
+  std::size_t crowd_ = 0;                     // how many took at once of late
+  std::size_t reserved_ranges_ = 0;           // ever
+  std::atomic<std::size_t> done_ranges_ = 0;  // of them, those that are taken or given up
   std::size_t taken_ranges_ = 0;
   std::atomic<std::size_t> used_ = 0;
   std::atomic<int> shortage_ = 0;
