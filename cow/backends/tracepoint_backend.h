@@ -50,7 +50,7 @@ class TracepointBackend : public Backend {
  private:
   // A scan walks through the maps and pagemap of a process.
   static constexpr std::uint64_t kBetweenScansNs = 50'000'000;
-  static constexpr std::uint64_t kScansShare = 50;
+  static constexpr std::uint64_t kScansOfOneShare = 50;
 
   // The state of a process until one sample() after its end.
   struct Live {
@@ -65,7 +65,7 @@ class TracepointBackend : public Backend {
     std::uint64_t object_pages = 0;       // copied pages of arenas when `objects` was read
     // The names of arenas by the addresses of their mappings; empty for a file that is no arena.
     std::map<std::uint64_t, std::string> arena_names;
-    internal::DutyCycle scans{kScansShare, kBetweenScansNs};
+    internal::DutyCycle scans{kScansOfOneShare, kBetweenScansNs};
     std::uint64_t last_scan_ns = 0;
   };
   struct Process {

@@ -11,9 +11,9 @@
 namespace {
 
 using namespace cowshed;
+using arch::kPage;
 using fuzz::must;
 using image_format::Header;
-using image_format::kPage;
 using internal::kHugePage;
 using parcel_format::Contents;
 

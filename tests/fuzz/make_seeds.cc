@@ -52,7 +52,7 @@ void make_image(const fs::path& path, int arrays, bool holes) {
   image_format::Header header;
   std::ifstream file(whole, std::ios::binary);
   file.read(reinterpret_cast<char*>(&header), sizeof(header));
-  std::string head(image_format::kPage + header.parcel_bytes, '\0');
+  std::string head(arch::kPage + header.parcel_bytes, '\0');
   file.seekg(0);
   file.read(head.data(), static_cast<long>(head.size()));
   fs::remove(whole);

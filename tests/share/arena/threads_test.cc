@@ -54,13 +54,13 @@ constexpr std::size_t kBlock = 64_KiB;
 // them must be in the kernel.
 template <class Enter, class Allocate>
 void expect_side_by_side(const Enter& enter, const Allocate& allocate) {
-  const SlowMemory slow(20);
-  Arena arena = make_arena(512_MiB);
+  const SlowMemory slow(60);
+  Arena arena = make_arena(256_MiB);
   spent_ns = 0;
   const auto begin = Clock::now();
   begin_threads(kThreads, [&](int) {
     [[maybe_unused]] const auto entered = enter(arena);
-    for (std::size_t taken = 0; taken < 256_MiB / kThreads; taken += kBlock)
+    for (std::size_t taken = 0; taken < 128_MiB / kThreads; taken += kBlock)
       if (!arena.contains(allocate(arena))) throw std::runtime_error("elsewhere");
   }).clear();
   const std::chrono::nanoseconds passed = Clock::now() - begin;

@@ -34,10 +34,10 @@ class RecordedRun : public ::testing::Test {
   std::string path_ = folder_ / "recording";
 };
 
-std::uint64_t copied_pages_of(const nlohmann::json& report) {
+std::uint64_t sum_of(const char* field, const nlohmann::json& report) {
   std::uint64_t pages = 0;
   for (const auto& process : report["processes"])
-    pages += process["copied_pages"].is_null() ? 0 : process["copied_pages"].get<std::uint64_t>();
+    pages += process[field].is_null() ? 0 : process[field].get<std::uint64_t>();
   return pages;
 }
 
@@ -63,14 +63,14 @@ TEST_F(RecordedRun, AJobThatForksForEver) {
   EXPECT_EQ(processes, kForks + 2);
   EXPECT_EQ(json["processes"][0]["tree_processes"], processes);
   EXPECT_EQ(json["lost_events"], 0);
-  const std::uint64_t pages = copied_pages_of(json);
+  const std::uint64_t pages = sum_of("copied_pages", json);
   EXPECT_EQ(json["processes"][0]["tree_copied_pages"], pages);
   EXPECT_GT(pages, kForks);
   const std::string table = report("--wide");
   EXPECT_THAT(table, HasSubstr("; " + std::to_string(kForks + 2) + " processes in"));
   if (kIsPlain)
     EXPECT_THAT(table, HasSubstr("of the processes that ended, which copied least, are summed"));
-  EXPECT_EQ(folded_pages(), pages);
+  EXPECT_EQ(folded_pages(), sum_of("all_copied_pages", json));
   const std::string page = folder_ / "page.html";
   EXPECT_EQ(run({COWTOP, "report", path_, "--html", page}).exit_status(), 0);
   EXPECT_THAT(contents_of(page), HasSubstr("\"tree_processes\":" + std::to_string(kForks + 2)));
