@@ -170,8 +170,8 @@ class ArenaCore final {
     unsigned jemalloc_arena = 0;
     int users = 0;  // caches of threads, and scopes
   };
-  static constexpr std::size_t kLeastShards =
-      8;  // also with fewer CPUs: the kernel makes them wait
+  // As many as there are CPUs, but at least so many: a thread may also wait for the kernel.
+  static constexpr std::size_t kLeastShards = 8;
   static constexpr std::size_t kMostShards = 32;
   static constexpr int kMostFurtherShards = 1024;  // jemalloc has 4,094 arenas in all
   static std::atomic<int> further_shards;

@@ -181,7 +181,8 @@ std::size_t ArenaMemory::count_to_take(std::size_t begin, std::size_t last, std:
   return count;
 }
 
-// Without the lock.  Returns how many of these ranges have memory now, and the error if not all.
+// Releases the lock meanwhile.  Returns how many of these ranges have memory, and an errno if not
+// all have.
 std::pair<std::size_t, int> ArenaMemory::take(std::unique_lock<std::mutex>& lock,
                                               Ranges ranges) noexcept {
   std::fill_n(ranges_ + ranges.first, ranges.count, Backing::reserved);
