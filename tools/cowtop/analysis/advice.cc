@@ -153,14 +153,9 @@ std::uint64_t copied_for_programs(const Summary& summary) {
   return (summary.copy_before_exec() ? summary.before_exec_bytes : 0) + by_root;
 }
 
-std::string remedy(const std::string& cause, Language language, const cow::Measurement& measurement,
-                   const Summary& summary) {
-  if (cause == cow::kRelocation) {
-    const std::vector<Remedy>& remedies = find_cause(cause)->remedies;
-    return std::string(
-        (relocates_for_dlopen(measurement) ? remedies.front() : remedies.back()).text);
-  }
-  if (cause == cow::kUnknown) return "";  // see for_missing_names()
+std::string remedy(const std::string& cause, Language language, const Summary& summary) {
+  if (cause == cow::kUnknown) return "";     // see for_missing_names()
+  if (cause == cow::kRelocation) return "";  // see against_relocations()
   const std::string_view text = remedy_for(cause, language);
   if (summary.is_frozen_before_forks && text.find("freeze() before the fork") != text.npos)
     return "call cowshed.freeze() once more, after the last data is loaded";
@@ -196,7 +191,7 @@ std::vector<Advice> against_causes(const cow::Measurement& measurement, const Su
     // Whoever runs a database does not change its code.
     const bool can_change = by_parent == 0 || !is_of_own_code(cause.name);
     if (!is_much(cause.bytes, summary.copied_bytes) || !can_change) continue;
-    std::string text = remedy(cause.name, language, measurement, summary);
+    std::string text = remedy(cause.name, language, summary);
     const auto same = std::find_if(result.begin(), result.end(),
                                    [&](const Advice& each) { return each.text == text; });
     if (same != result.end()) same->saves_bytes += cause.bytes;
@@ -217,14 +212,29 @@ std::vector<Advice> against_causes(const cow::Measurement& measurement, const Su
   return result;
 }
 
+// COPIED has only few of these: most are first writes to files.
+std::vector<Advice> against_relocations(const cow::Measurement& measurement,
+                                        const Summary& summary) {
+  const std::uint64_t bytes = summary.relocated_bytes;
+  if (!is_much(bytes, summary.copied_bytes + summary.file_bytes) ||
+      bytes < summary.sharers * kLeastBytes) {
+    return {};
+  }
+  const std::vector<Remedy>& remedies = find_cause(cow::kRelocation)->remedies;
+  const Remedy& remedy = relocates_for_dlopen(measurement) ? remedies.front() : remedies.back();
+  return {{std::string(remedy.text), bytes}};
+}
+
 }  // namespace
 
 std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& summary) {
   const Language language = language_of(measurement, summary);
   const std::uint64_t for_programs = copied_for_programs(summary);
-  std::vector<Advice> result;
-  if (!summary.is_little && (summary.sharers > 0 || summary.ran == 0))
-    result = against_causes(measurement, summary, language);
+  std::vector<Advice> result = against_relocations(measurement, summary);
+  if (!summary.is_little && (summary.sharers > 0 || summary.ran == 0)) {
+    const std::vector<Advice> more = against_causes(measurement, summary, language);
+    result.insert(result.end(), more.begin(), more.end());
+  }
   if (is_much(for_programs, summary.copied_bytes + summary.before_exec_bytes))
     result.push_back(
         {"start programs by posix_spawn() or vfork(), which copy nothing", for_programs});

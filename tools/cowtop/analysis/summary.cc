@@ -316,6 +316,16 @@ std::vector<Share> causes_of(const cow::Measurement& measurement,
   return std::move(shares).of(all);
 }
 
+// Most of these are first writes to files.
+std::uint64_t relocated_bytes(const cow::ProcessCopies& process) {
+  double share = 0;
+  if (process.patterns)
+    for (const cow::CopyPattern& each : *process.patterns)
+      if (each.pattern == cow::kRelocation) share = each.share;
+  return static_cast<std::uint64_t>(
+      share * static_cast<double>(process.all_copied_pages().value_or(0) * cow::kPageSize));
+}
+
 // What a child has beyond its copies and what it got at its fork: it may be the last to share that.
 std::uint64_t own_bytes(const cow::ProcessCopies& process) {
   const bool is_forked = cow::goes_on(process);
@@ -459,6 +469,7 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     summary.sharers += process.processes;
     summary.shared_bytes += copies[i].shared_bytes.value_or(0);
     summary.file_bytes += first_writes_to_files(process, copies[i]);
+    summary.relocated_bytes += relocated_bytes(process);
     if (cow::is_older(process) && measurement.exact) {
       summary.older += process.processes;
       summary.older_bytes += private_since_before(process);

@@ -82,6 +82,8 @@ struct Summary {
   std::uint64_t ran = 0;                // their number
   std::uint64_t exit_bytes = 0;         // copied while programs ended; in none of the other figures
   std::uint64_t file_bytes = 0;         // that the sharers copied of files, which no fork shared
+  // Estimated, of copied_bytes and file_bytes: while libraries were relocated.
+  std::uint64_t relocated_bytes = 0;
   // The highest that PSS may have been before programs ended; 0: PSS is not known.
   std::uint64_t most_peak_bytes = 0;
   bool is_peak_known = false;      // PSS was read there, to a tenth
