@@ -89,7 +89,7 @@ const std::vector<Cause>& causes() {
         {{}, "look each key up once before the fork"}}},
       {cow::kAdaptiveInterpreter,
        Code::others,
-       "running code counts and rewrites itself",
+       "running code rewrites itself",
        "Python counts how often an instruction runs, and replaces it by a faster one.  Both write "
        "to the code of the function.  Functions that ran before the fork write less.",
        {{{}, kRunFirst}}},
