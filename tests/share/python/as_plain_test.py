@@ -4,6 +4,8 @@ as_plain_test.py [DRAWS [ROUNDS [SEED]]] [TEST] also draws programs of what a pr
 end.  By hand, as_plain_test.py --program SEED FOLDER [freeze] runs one of them.
 """
 
+import importlib
+import io
 import os
 import random
 import re
@@ -29,13 +31,18 @@ PROGRAMS = {
         FREEZE
         c = A("c"); c.b = b; d = A("d")
         """,
-    "dropping a holder": """
+    "dropping a holder, an object and a generator": """
         import socket
         class Holder: pass
-        h = Holder(); a, b = socket.socketpair(); h.s = a; del a
+        class A:
+            def __del__(self): os.write(1, b"died\\n")
+        def wait():
+            try: yield
+            finally: os.write(1, b"finally\\n")
+        h = Holder(); a, b = socket.socketpair(); h.s = a; a = A(); waiting = wait(); next(waiting)
         h.f = open("o.txt", "w"); h.f.write("data\\n")
         FREEZE
-        del h; gc.collect(); b.settimeout(1)
+        del h, a, waiting; gc.collect(); b.settimeout(1)
         print(open("o.txt").read(), b.recv(9))
         """,
     "dropping what weakref.finalize() awaits": """
@@ -53,19 +60,6 @@ PROGRAMS = {
         a, b = A(), A(); before = weakref.ref(a, died)
         FREEZE
         c = A(); after = [weakref.ref(b, died), weakref.ref(c, died)]
-        """,
-    "queue at exit": """
-        import multiprocessing
-        context = multiprocessing.get_context("fork"); q = context.Queue()
-        def consume():
-            size = 0
-            while (part := q.get(timeout=20)) is not None: size += len(part)
-            print(size, flush=True)
-        q.put(b""); q.get()
-        FREEZE
-        p = context.Process(target=consume); p.start()
-        for i in range(8): q.put(bytes(1 << 20))
-        q.put(None)
         """,
     "values added after gc.unfreeze()": """
         d, l = {}, []
@@ -106,12 +100,6 @@ PROGRAMS = {
         FREEZE
         del c; gc.collect()
         sqlite3.connect("db", timeout=0).execute("insert into t values (2)"); print(os.listdir())
-        """,
-    "database at the end": """
-        import sqlite3
-        c = sqlite3.connect("db"); c.execute("create table t (a)"); c.commit(); c.execute("insert into t values (1)")
-        FREEZE
-        c.execute("insert into t values (2)")
         """,
     "file that an exit function uses": """
         import atexit, lzma, logging
@@ -202,35 +190,24 @@ def append(path, text):
     os.close(descriptor)
 
 
-@kind
-def text_file(path):
-    file = open(path, "w")
-    file.write("before\n")
-    yield file
-    file.write("after\n")
+def file_kind(name, open_file, before, after):
+    """A file that is written to before the freeze and after it."""
+    def make(path):
+        file = open_file(path)
+        file.write(before)
+        yield file
+        file.write(after)
+    KINDS[name] = make
 
 
-@kind
-def text_file_of_lines(path):
-    file = open(path, "w", buffering=1)
-    yield file
-    file.write("after\nthe rest")
-
-
-@kind
-def binary_file(path):
-    file = open(path, "wb")
-    yield file
-    file.write(b"x" * 100_001)
-
-
-@kind
-def wrapped_file(path):
-    import io
-    file = io.TextIOWrapper(io.BufferedWriter(io.FileIO(path, "w")), "utf-16")
-    file.write("é" * 10)
-    yield file
-    file.write("ü" * 10)
+file_kind("text_file", lambda path: open(path, "w"), "before\n", "after\n")
+file_kind("text_file_of_lines", lambda path: open(path, "w", buffering=1), "", "after\nthe rest")
+file_kind("binary_file", lambda path: open(path, "wb"), b"", b"x" * 100_001)
+file_kind("wrapped_file", lambda path: io.TextIOWrapper(io.BufferedWriter(io.FileIO(path, "w")), "utf-16"),
+          "é" * 10, "ü" * 10)
+file_kind("packed_by_lzma", lambda path: importlib.import_module("lzma").open(path, "wt"), "", "after" * 1000)
+file_kind("temporary_file", lambda path: tempfile.NamedTemporaryFile("w", prefix="temporary", dir=os.path.dirname(path)),
+          "", "after")
 
 
 @kind
@@ -253,14 +230,6 @@ def packed(path):
     atexit.register(file.close)  # else plain Python loses data
     yield file
     file.write(b"after")
-
-
-@kind
-def packed_by_lzma(path):
-    import lzma
-    file = lzma.open(path, "wt")
-    yield file
-    file.write("after" * 1000)
 
 
 @kind
@@ -310,13 +279,6 @@ def mapping(path):
         mapped = mmap.mmap(file.fileno(), 9000)
     yield mapped
     mapped[8000:8005] = b"after"
-
-
-@kind
-def temporary_file(path):
-    file = tempfile.NamedTemporaryFile("w", prefix="temporary", dir=os.path.dirname(path))
-    yield file
-    file.write("after")
 
 
 @kind
@@ -707,11 +669,18 @@ def storm(rounds):
                 cowshed.freeze()
 
     def work():
+        items, cycles, text = {}, [Cycle()], ""
         while not over:
-            Cycle()
+            for i in range(50):
+                items[f"k{i}"] = [i, {"a": i}, tuple(x for x in range(5))]
+                text += "x"
+            cycles[0].kids = cycles[-20:]
+            cycles, text = [*cycles[-20:], Cycle()], text[-100:]
+            items.clear()
             time.sleep(0.0005)
 
     over = False
+    sys.setswitchinterval(1e-4)
     threads = [threading.Thread(target=work) for _ in range(4)]
     for each in threads:
         each.start()

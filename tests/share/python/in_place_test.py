@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import threading
 import time
 import unittest
 import warnings
@@ -109,45 +108,11 @@ class FreezeTest(unittest.TestCase):
         with self.assertRaises(TypeError):
             cowshed.freeze(keep=5)
 
-    def test_what_is_left_dies_with_its_last_reference(self):
-        said = run("""
-            import socket, weakref
-            import cowshed
-            class Final:
-                def __del__(self): print("del")
-            def wait():
-                try: yield
-                finally: print("finally")
-            class Cache: pass
-            final, waiting, cache = Final(), wait(), Cache()
-            next(waiting); weakref.finalize(cache, print, "kept")
-            ours, theirs = socket.socketpair()
-            cowshed.freeze(keep=[cache])
-            del final, waiting, cache, theirs
-            print(ours.recv(1))
-        """)
-        self.assertEqual(said, "del\nfinally\nkept\nb''\n")
-
     def test_a_list_of_a_million_links(self):
         head = None
         for _ in range(10 ** 6):
             head = (head,)
         self.assertGreater(cowshed.freeze().objects, 10 ** 6)
-
-    def test_children_copy_hardly_anything(self):
-        said = run("""
-            import os
-            import cowshed
-            data = [{"id": i, "name": f"name {i}"} for i in range(200_000)]
-            cowshed.freeze()
-            if os.fork() == 0:
-                sum(len(each["name"]) for each in data)
-                sorted(data, key=lambda each: -each["id"])
-                os.write(1, str(cowshed.copied()).encode())
-                os._exit(0)
-            os.wait()
-        """)
-        self.assertLess(int(said), 2 << 20)
 
     def test_children_that_hash_copy_hardly_anything(self):
         said = run("""
@@ -175,43 +140,6 @@ class FreezeTest(unittest.TestCase):
                 cowshed.freeze()
         finally:
             tracemalloc.stop()
-
-    def test_threads_run_on(self):
-        stop, errors = False, []
-
-        class Node:
-            def __init__(self, value):
-                self.value, self.me, self.kids = value, self, []
-
-        def work(k):
-            items, nodes, text = {}, [], ""
-            while not stop:
-                try:
-                    for i in range(200):
-                        items[f"k{i * k}"] = [i, {"a": i}]
-                        nodes.append(Node(i))
-                        nodes[0].kids = nodes[-20:]
-                        text += "x"
-                        tuple(x for x in range(5))
-                    nodes, text = nodes[-100:], text[-100:]
-                    items.clear()
-                except BaseException as error:
-                    errors.append(error)
-                    raise
-
-        threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-4)
-        for thread in threads:
-            thread.start()
-        for _ in range(20):
-            cowshed.freeze()
-            time.sleep(0.01)
-        stop = True
-        for thread in threads:
-            thread.join()
-        sys.setswitchinterval(interval)
-        self.assertEqual(errors, [])
 
 
 class ContextTest(unittest.TestCase):

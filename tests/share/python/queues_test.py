@@ -38,16 +38,6 @@ def answer(jobs, results):
         results.put((os.getpid(), job))
 
 
-def put_and_end(results, size):
-    results.put(b"x" * size)
-
-
-def take_and_die(jobs, taken):
-    jobs.get()
-    taken.put(None)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def hold_a_lock(jobs, segment):
     """Stops with the receivers' lock, as if in the midst of `get`."""
     jobs.qsize()  # takes part: index 1, generation 1
@@ -67,19 +57,6 @@ def echo(end, *others):
                 return
 
 
-def memory_of(name):
-    """The bytes of memory that this process's channels of this name have."""
-    total = 0
-    for descriptor in os.listdir("/proc/self/fd"):
-        path = f"/proc/self/fd/{descriptor}"
-        try:
-            if os.readlink(path).startswith(f"/memfd:cowshed-channel:{name} "):
-                total += os.stat(path).st_blocks * 512
-        except FileNotFoundError:  # the folder's own
-            pass
-    return total
-
-
 def each_method(test):
     def run(self):
         for method in METHODS:
@@ -89,16 +66,6 @@ def each_method(test):
 
 
 class QueueTest(unittest.TestCase):
-    def test_what_was_put_is_there(self):
-        jobs = cowshed.Queue()
-        for i in range(1000):
-            jobs.put(i)
-            self.assertEqual(jobs.qsize(), 1)
-            self.assertEqual(jobs.get_nowait(), i)
-        self.assertTrue(jobs.empty())
-        with self.assertRaises(queue.Empty):
-            jobs.get_nowait()
-
     @each_method
     def test_workers_take_until_it_is_closed(self, context):
         jobs, results = cowshed.Queue(), cowshed.Queue(name="results")
@@ -116,26 +83,7 @@ class QueueTest(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "is closed"):
             jobs.put(1)
 
-    @each_method
-    def test_a_process_that_has_put_much_ends(self, context):
-        results = cowshed.Queue()
-        worker = context.Process(target=put_and_end, args=(results, 10_000_000))
-        worker.start()
-        worker.join(60)  # before anything is taken
-        self.assertEqual(worker.exitcode, 0)
-        self.assertEqual(len(results.get_nowait()), 10_000_000)
-
-    def test_a_killed_receiver_loses_one(self):
-        jobs, taken = cowshed.Queue(), cowshed.Queue()
-        for i in range(3):
-            jobs.put(i)
-        worker = multiprocessing.get_context("fork").Process(target=take_and_die, args=(jobs, taken))
-        worker.start()
-        worker.join()
-        taken.get(timeout=1)
-        self.assertEqual([jobs.get(timeout=1), jobs.get(timeout=1)], [1, 2])
-
-    def test_is_full(self):
+    def test_is_full_and_empty(self):
         jobs = cowshed.Queue(2)
         jobs.put(1)
         self.assertFalse(jobs.full())
@@ -145,41 +93,20 @@ class QueueTest(unittest.TestCase):
             with self.assertRaises(queue.Full):
                 give_up()
         self.assertEqual((jobs.get(), jobs.get()), (1, 2))
-
-    def test_a_message_that_can_never_fit(self):
-        with self.assertRaises(cowshed.TooLarge):
-            cowshed.Queue(memory=1 << 20).put(b"x" * (2 << 20))
+        self.assertTrue(jobs.empty())
+        with self.assertRaises(queue.Empty):
+            jobs.get_nowait()
 
     def test_errors_name_the_parameters(self):
-        for wrong, said in ((lambda: cowshed.Queue(memory=1 << 20).put(b"x" * (2 << 20)), "its memory is 1048576"),
-                            (lambda: cowshed.Queue((1 << 24) + 1), "maxsize must be at most 16777216, not 16777217"),
+        with self.assertRaisesRegex(cowshed.TooLarge, "its memory is 1048576"):
+            cowshed.Queue(memory=1 << 20).put(b"x" * (2 << 20))
+        for wrong, said in ((lambda: cowshed.Queue((1 << 24) + 1), "maxsize must be at most 16777216, not 16777217"),
                             (lambda: cowshed.Queue(memory=0), "memory must be 1 byte to 1 TiB, not 0"),
                             (lambda: cowshed.SimpleQueue(memory=-1), "memory must be .*, not -1"),
                             (lambda: cowshed.Pipe(memory=(1 << 64) + 1), "memory must be .*"),
                             (lambda: cowshed.Queue(name=""), "name must have 1 to 63 bytes, not ''")):
             with self.assertRaisesRegex(ValueError, said):
                 wrong()
-
-    def test_memory_is_taken_when_it_is_used(self):
-        jobs = cowshed.Queue(name="follows")
-        ends = cowshed.Pipe(name="both ways")
-        self.assertLess(memory_of("follows"), 128 << 10)
-        self.assertLess(memory_of("both ways"), 256 << 10)
-        for message, count in ((1, 100_000), (b"x" * 1000, 10_000)):
-            for _ in range(count):
-                jobs.put(message)
-                jobs.get()
-            self.assertLess(memory_of("follows"), 192 << 10)
-        self.assertGreater(memory_of("follows"), 0)
-        ends[0].send(1)
-        self.assertEqual(ends[1].recv(), 1)
-
-    def test_a_message_takes_at_most_twice_its_size(self):
-        jobs = cowshed.Queue(memory=2_000_000)
-        with self.assertRaises(queue.Full):
-            for i in range(16384):
-                jobs.put_nowait(b"x" * 970)
-        self.assertGreaterEqual(jobs.qsize(), 1000)
 
     def test_a_stopped_process_is_waited_for(self):
         jobs = cowshed.Queue()
@@ -322,14 +249,6 @@ class PipeTest(unittest.TestCase):
         theirs.send_bytes(b"long")
         with self.assertRaises(OSError):
             ours.recv_bytes(2)
-
-    def test_is_ready_when_there_is_something(self):
-        ours, theirs = cowshed.Pipe()
-        self.assertFalse(ours.poll())
-        self.assertFalse(ours.poll(0.01))
-        threading.Timer(0.05, theirs.send, ["now"]).start()
-        self.assertTrue(ours.poll(10))
-        self.assertEqual(ours.recv(), "now")
 
     def test_is_ready_for_wait_and_selectors(self):
         pipes = [cowshed.Pipe(False) for _ in range(3)]

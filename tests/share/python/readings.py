@@ -95,125 +95,6 @@ def build(n):
     return d
 
 
-KINDS = {}
-
-
-def kind(read):
-    KINDS[read.__name__] = read
-    return read
-
-
-@kind
-def look_up(d):
-    return sum(d['names'][k] for k in d['names'])
-
-
-@kind
-def look_up_fresh_keys(d):
-    return sum(d['names']['key %d' % i] for i in range(len(d['names'])))
-
-
-@kind
-def iterate(d):
-    return sum(r['id'] for r in d['records'])
-
-
-@kind
-def items(d):
-    return sum(len(v) for r in d['records'] for k, v in r.items() if k == 'tags')
-
-
-@kind
-def attributes(d):
-    return sum(p.i + len(p.name) + len(p.tags) for p in d['plain'])
-
-
-@kind
-def dunder_dict(d):
-    return sum(len(vars(p)) for p in d['plain'])
-
-
-@kind
-def slots(d):
-    return sum(s.i + len(s.name) for s in d['slots'])
-
-
-@kind
-def dataclass_eq(d):
-    return sum(a == b for a, b in zip(d['datas'], d['datas'][1:]))
-
-
-@kind
-def dataclass_asdict(d):
-    return sum(len(dataclasses.asdict(x)) for x in d['datas'][::4])
-
-
-@kind
-def hash_points(d):
-    return len({p for p in d['points']})
-
-
-@kind
-def unpack(d):
-    return sum(a for a, b, c in d['rows'])
-
-
-@kind
-def named_tuples(d):
-    return sum(r.a + len(r.b) for r in d['rows']) + sum(t._asdict()['a'] for t in d['typed'][::4])
-
-
-@kind
-def json_dumps(d):
-    return len(json.dumps(d['records']))
-
-
-@kind
-def pickle_dumps(d):
-    return len(pickle.dumps(d['records'])) + len(pickle.dumps(d['plain'])) + len(pickle.dumps(d['unicode'])) + len(pickle.dumps(d['slots']))
-
-
-@kind
-def pickle_5(d):
-    return len(pickle.dumps(d['rows'], protocol=5, buffer_callback=lambda b: None))
-
-
-@kind
-def shallow_copy(d):
-    return sum(len(copy.copy(r)) for r in d['records']) + len([copy.copy(p) for p in d['plain']])
-
-
-@kind
-def deep_copy(d):
-    return len(copy.deepcopy(d['records'][::8])) + len(copy.deepcopy(d['plain'][::8]))
-
-
-@kind
-def regex(d):
-    return sum(bool(re.search(r'9$', r['name'])) for r in d['records']) + len(re.findall('dolor', d['text']))
-
-
-@kind
-def f_strings(d):
-    return sum(len(f"{r['id']:08d} {r['name']!r} {r['score']:.2f}") for r in d['records'])
-
-
-@kind
-def format_(d):
-    return sum(len('%s %s' % (r.a, r.b)) + len('{0.b}'.format(r)) for r in d['rows'])
-
-
-@kind
-def sort(d):
-    return sorted(d['records'], key=lambda r: -r['id'])[0]['id']
-
-
-@kind
-def sort_strings(d):
-    return len(sorted(d['unicode'])) + len(sorted(d['names']))
-
-
-@kind
 def match(d):
     n = 0
     for r in d['records']:
@@ -225,136 +106,87 @@ def match(d):
             case Point(x=0.0, y=y): n += 1
             case Point(): n += 2
     return n
-@kind
-def members(d):
-    return sum(('member %d' % i) in d['set'] for i in range(len(d['set'])))
 
 
-@kind
-def set_algebra(d):
-    return len(d['set'] & set(d['names'])) + len(d['set'] | {'x'}) + sum(len(s & {1}) for s in d['sets'])
-
-
-@kind
-def hash_frozensets(d):
-    return len({s: 1 for s in d['sets']})
-
-
-@kind
-def encode(d):
-    return sum(len(u.encode()) for u in d['unicode'])
-
-
-@kind
-def string_methods(d):
-    return sum(len(u.upper().split()) + u.startswith('Z') + u.find('ö') for u in d['unicode'])
-
-
-@kind
-def join(d):
-    return len(','.join(d['unicode'])) + len(''.join(sorted(d['set'])))
-
-
-@kind
-def bytes_(d):
-    return sum(len(b) + b.count(b'1') for b in d['bytes']) + len({b for b in d['bytes']})
-
-
-@kind
-def dates(d):
-    return len({x: 1 for x in d['dates']}) + sum(x.year for x in d['dates']) + len([x.isoformat() for x in d['dates']])
-
-
-@kind
-def decimals(d):
-    return len({x: 1 for x in d['decimals']}) + float(sum(d['decimals']))
-
-
-@kind
-def tuple_keys(d):
-    return sum(d['tuplekey'][(i, 'x%d' % i)] for i in range(len(d['tuplekey']))) + len({k: 1 for k in d['tuplekey']})
-
-
-@kind
-def tuple_hash(d):
-    return len({t for t in d['tuples']}) + len({r for r in d['rows']})
-
-
-@kind
-def enums(d):
-    return collections.Counter(d['colors'])[Color.RED] + sum(c.value for c in d['colors'])
-
-
-@kind
-def slices(d):
-    return len(d['records'][10:-10]) + len(d['words'][::2]) + len(list(reversed(d['words'])))
-
-
-@kind
-def comprehensions(d):
-    return len({r['name']: r for r in d['records']}) + len([*d['names'].values()])
-
-
-@kind
 def kwargs(d):
     def f(id, name, score, tags, sub): return id
     return sum(f(**r) for r in d['records'])
-@kind
-def merge(d):
-    return sum(len(r | {'z': 1}) for r in d['records']) + sum(len({**r}) for r in d['records'])
 
 
-@kind
-def equality(d):
-    return sum(a == b for a, b in zip(d['records'], copy.copy(d['records']))) + (d['words'] == list(d['words']))
-
-
-@kind
-def bisecting(d):
-    return sum(bisect.bisect(d['words'], 'word%08d' % i) for i in range(0, len(d['words']), 3))
-
-
-@kind
-def heap(d):
-    return heapq.nlargest(10, d['records'], key=operator.itemgetter('score'))[0]['id'] + len(list(heapq.merge(d['words'], d['words'])))
-
-
-@kind
-def itertools_(d):
-    return sum(1 for _ in itertools.chain.from_iterable(r['tags'] for r in d['records'])) + len(list(itertools.groupby(d['colors'])))
-
-
-@kind
-def counters(d):
-    return collections.Counter(d['counter']).most_common(1)[0][1] + len(d['default']) + len(d['deque']) + sum(v for v in d['ordered'].values())
-
-
-@kind
-def collect(d):
-    gc.collect(); return 1
-
-
-@kind
 def csv_(d):
-    o = io.StringIO(); w = csv.writer(o); w.writerows(d['rows']); return len(o.getvalue())
-@kind
-def repr_(d):
-    return len(repr(d['records'][::4])) + len(str(d['tuples']))
+    o = io.StringIO()
+    w = csv.writer(o)
+    w.writerows(d['rows'])
+    return len(o.getvalue())
 
 
-@kind
-def min_max_sum(d):
-    return max(d['words']) > min(d['words']), sum(r['score'] for r in d['records']), any(d['bytes']), all(d['tuples'])
 
-
-@kind
-def isinstance_getattr(d):
-    return sum(isinstance(p, Plain) + hasattr(p, 'nothing') + getattr(p, 'i') for p in d['plain'])
-
-
-@kind
-def digest(d):
-    return hashlib.sha256(b''.join(d['bytes'])).hexdigest()
+KINDS = {
+    "look_up": lambda d: sum(d['names'][k] for k in d['names']),
+    "look_up_fresh_keys": lambda d: sum(d['names']['key %d' % i] for i in range(len(d['names']))),
+    "iterate": lambda d: sum(r['id'] for r in d['records']),
+    "items": lambda d: sum(len(v) for r in d['records'] for k, v in r.items() if k == 'tags'),
+    "attributes": lambda d: sum(p.i + len(p.name) + len(p.tags) for p in d['plain']),
+    "dunder_dict": lambda d: sum(len(vars(p)) for p in d['plain']),
+    "slots": lambda d: sum(s.i + len(s.name) for s in d['slots']),
+    "dataclass_eq": lambda d: sum(a == b for a, b in zip(d['datas'], d['datas'][1:])),
+    "dataclass_asdict": lambda d: sum(len(dataclasses.asdict(x)) for x in d['datas'][::4]),
+    "hash_points": lambda d: len({p for p in d['points']}),
+    "unpack": lambda d: sum(a for a, b, c in d['rows']),
+    "named_tuples": lambda d: (sum(r.a + len(r.b) for r in d['rows']) +
+                               sum(t._asdict()['a'] for t in d['typed'][::4])),
+    "json_dumps": lambda d: len(json.dumps(d['records'])),
+    "pickle_dumps": lambda d: (len(pickle.dumps(d['records'])) + len(pickle.dumps(d['plain'])) +
+                               len(pickle.dumps(d['unicode'])) + len(pickle.dumps(d['slots']))),
+    "pickle_5": lambda d: len(pickle.dumps(d['rows'], protocol=5, buffer_callback=lambda b: None)),
+    "shallow_copy": lambda d: (sum(len(copy.copy(r)) for r in d['records']) +
+                               len([copy.copy(p) for p in d['plain']])),
+    "deep_copy": lambda d: len(copy.deepcopy(d['records'][::8])) + len(copy.deepcopy(d['plain'][::8])),
+    "regex": lambda d: (sum(bool(re.search(r'9$', r['name'])) for r in d['records']) +
+                        len(re.findall('dolor', d['text']))),
+    "f_strings": lambda d: sum(len(f"{r['id']:08d} {r['name']!r} {r['score']:.2f}") for r in d['records']),
+    "format_": lambda d: sum(len('%s %s' % (r.a, r.b)) + len('{0.b}'.format(r)) for r in d['rows']),
+    "sort": lambda d: sorted(d['records'], key=lambda r: -r['id'])[0]['id'],
+    "sort_strings": lambda d: len(sorted(d['unicode'])) + len(sorted(d['names'])),
+    "match": match,
+    "members": lambda d: sum(('member %d' % i) in d['set'] for i in range(len(d['set']))),
+    "set_algebra": lambda d: (len(d['set'] & set(d['names'])) + len(d['set'] | {'x'}) +
+                              sum(len(s & {1}) for s in d['sets'])),
+    "hash_frozensets": lambda d: len({s: 1 for s in d['sets']}),
+    "encode": lambda d: sum(len(u.encode()) for u in d['unicode']),
+    "string_methods": lambda d: sum(len(u.upper().split()) + u.startswith('Z') + u.find('ö')
+                                    for u in d['unicode']),
+    "join": lambda d: len(','.join(d['unicode'])) + len(''.join(sorted(d['set']))),
+    "bytes_": lambda d: sum(len(b) + b.count(b'1') for b in d['bytes']) + len({b for b in d['bytes']}),
+    "dates": lambda d: (len({x: 1 for x in d['dates']}) + sum(x.year for x in d['dates']) +
+                        len([x.isoformat() for x in d['dates']])),
+    "decimals": lambda d: len({x: 1 for x in d['decimals']}) + float(sum(d['decimals'])),
+    "tuple_keys": lambda d: (sum(d['tuplekey'][(i, 'x%d' % i)] for i in range(len(d['tuplekey']))) +
+                             len({k: 1 for k in d['tuplekey']})),
+    "tuple_hash": lambda d: len({t for t in d['tuples']}) + len({r for r in d['rows']}),
+    "enums": lambda d: collections.Counter(d['colors'])[Color.RED] + sum(c.value for c in d['colors']),
+    "slices": lambda d: len(d['records'][10:-10]) + len(d['words'][::2]) + len(list(reversed(d['words']))),
+    "comprehensions": lambda d: len({r['name']: r for r in d['records']}) + len([*d['names'].values()]),
+    "kwargs": kwargs,
+    "merge": lambda d: sum(len(r | {'z': 1}) for r in d['records']) + sum(len({**r}) for r in d['records']),
+    "equality": lambda d: (sum(a == b for a, b in zip(d['records'], copy.copy(d['records']))) +
+                           (d['words'] == list(d['words']))),
+    "bisecting": lambda d: sum(bisect.bisect(d['words'], 'word%08d' % i) for i in range(0, len(d['words']), 3)),
+    "heap": lambda d: (heapq.nlargest(10, d['records'], key=operator.itemgetter('score'))[0]['id'] +
+                       len(list(heapq.merge(d['words'], d['words'])))),
+    "itertools_": lambda d: (sum(1 for _ in itertools.chain.from_iterable(r['tags'] for r in d['records'])) +
+                             len(list(itertools.groupby(d['colors'])))),
+    "counters": lambda d: (collections.Counter(d['counter']).most_common(1)[0][1] + len(d['default']) +
+                           len(d['deque']) + sum(v for v in d['ordered'].values())),
+    "collect": lambda d: gc.collect(),
+    "csv_": csv_,
+    "repr_": lambda d: len(repr(d['records'][::4])) + len(str(d['tuples'])),
+    "min_max_sum": lambda d: (max(d['words']) > min(d['words']), sum(r['score'] for r in d['records']),
+                              any(d['bytes']), all(d['tuples'])),
+    "isinstance_getattr": lambda d: sum(isinstance(p, Plain) + hasattr(p, 'nothing') + getattr(p, 'i')
+                                        for p in d['plain']),
+    "digest": lambda d: hashlib.sha256(b''.join(d['bytes'])).hexdigest(),
+}
 
 
 DATA = build(int(os.environ.get("READINGS_MIB", "1")) * 560)

@@ -63,15 +63,6 @@ class ReferenceTest(unittest.TestCase):
         self.assertEqual(pickle.loads(data), reference)
         self.assertEqual(len({reference, pickle.loads(data)}), 1)
 
-    def test_published_after_the_child_was_forked(self):
-        jobs, results = cowshed.Queue(), cowshed.Queue()
-        if (child := os.fork()) == 0:
-            results.put(use(jobs.get()))
-            os._exit(0)
-        jobs.put(self.publish({"late": 1}))
-        self.assertEqual(results.get(timeout=30), "PublishedTooLate")
-        os.waitpid(child, 0)
-
     def test_withdrawn(self):
         reference = self.publish([1], "short")
         self.assertEqual(in_child(lambda: (reference.withdraw(), use(reference))[1]), "Released")
