@@ -63,6 +63,11 @@ class PagesTest(unittest.TestCase):
             with self.subTest(page=page.name):
                 self.assertEqual(named - used - OF_OTHER_PROGRAMS - BY_HAND, set())
 
+    def test_examples_are_shown_as_they_are(self):
+        for page, name in (("README.md", "ten_lines.cc"), ("docs/how-to/share-objects.md", "table.cc")):
+            with self.subTest(page=page):
+                self.assertIn((ROOT / "docs/examples" / name).read_text(), (ROOT / page).read_text())
+
     def test_the_example_shows_its_difference(self):
         diff = subprocess.run(["diff", "-u", "--label", "before.cc", "--label", "after.cc", "before.cc", "after.cc"],
                               cwd=ROOT / "docs/examples/http_server", capture_output=True, text=True)

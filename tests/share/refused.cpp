@@ -1,0 +1,26 @@
+// CALL, one of CMakeLists.txt, must not compile, and the compiler must say what to do.  (.cpp, since what
+// is .cc is linted.)
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include <cowshed/share/freeze_copy.h>
+#include <cowshed/share/map.h>
+
+struct Rule {
+  std::function<bool(int)> applies;  // code of this process
+};
+using Rules = std::vector<cowshed::Ref<Rule>>;
+
+void take_rule(const Rule& rule);
+void take_rules(const Rules& rules);
+int take_item(cowshed::Ref<Rule> rule);
+void take_pointer(std::shared_ptr<int> number);
+void take_arena(const cowshed::Arena& arena);
+
+void call(const cowshed::Ref<Rule>& rule, const Rules& rules, cowshed::Arena& arena,
+          const std::shared_ptr<int>& pointer, std::string_view text) {
+  const cowshed::WorkersOptions spawn = {.method = cowshed::Start::spawn};
+  (void)cowshed::CALL;
+}
