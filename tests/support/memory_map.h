@@ -26,12 +26,8 @@ long page_faults();
 
 // The sum of a field of /proc/self/smaps over the mappings of [begin, begin + size).
 std::size_t smaps_kib(const std::string& field, const void* begin, std::size_t size);
-// Anonymous memory in [begin, begin + size): pages of its own, which for a private file mapping are
-// the copied ones.
-inline std::size_t anonymous_kib(const void* begin, std::size_t size) {
-  return smaps_kib("Anonymous", begin, size);
-}
-// The same by /proc/self/pagemap: pages present and not of a file (bit 61).
+// Pages of its own in [begin, begin + size), which for a private file mapping are the copied ones:
+// by /proc/self/pagemap those present and not of a file (bit 61).
 std::size_t own_pages(const void* begin, std::size_t size);
 
 // Of a line "key: figure" of a file of /proc, where memory is in KiB; 0 when there is none.

@@ -121,30 +121,5 @@ TEST(ArenaAllocator, ContainersMoveBetweenArenas) {
   }
 }
 
-TEST(ArenaAllocator, AfterTheFreezeChildrenReadAndFree) {
-  Arena arena = make_arena();
-  Table* table = make_table(arena);
-  Numbers outside;
-  {
-    const UseArena use(arena);
-    outside.assign(1000, 7);
-  }
-  ASSERT_TRUE(arena.freeze());
-  const auto child = run_in_child([&] {
-    std::size_t bytes = 0;
-    for (const auto& [key, entries] : *table)
-      for (const auto& [number, name] : entries) bytes += name.size();
-    outside = Numbers();
-    ArenaAllocator<Table>().deallocate(table, 1);
-    auto copied = arena.private_bytes();
-    return std::to_string(bytes) + " read, " + std::to_string(arena.stats().dropped_frees) +
-           " dropped, " + std::to_string(copied.value()) + " copied";
-  });
-  EXPECT_EQ(child.said, "41000 read, 2 dropped, 0 copied");
-  const UseArena use(arena);
-  EXPECT_EQ(push_back_error(outside), ErrorCode::arena_frozen);
-  EXPECT_EQ(outside.size(), 1000U);
-}
-
 }  // namespace
 }  // namespace cowshed

@@ -449,38 +449,5 @@ TEST(Refreeze, OfAFullArenaWhichCannotBeThawed) {
   EXPECT_EQ(find_unsealed(arena), "");
 }
 
-// What a worker has warmed its own workers share, once it has made a generation of it.
-TEST(Refork, FromAWarmWorker) {
-  constexpr std::size_t kAnswers = 1 << 20;
-  using Notes = std::pmr::unordered_map<int, std::pmr::string>;
-  Arena arena = make_arena(256_MiB);
-  auto answers = arena.make_array<std::uint64_t>(kAnswers);  // 0: not known yet
-  auto notes = arena.make<Notes>();
-  ASSERT_TRUE(answers && notes);
-  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
-  const auto read_all = [&]() -> std::string {
-    std::uint64_t total = 0;
-    for (const std::uint64_t answer : *answers) total += answer;
-    return std::to_string(total) + " " + std::to_string((*notes)->size()) + " " +
-           std::to_string(own_bytes(arena)) + " " + std::to_string(private_bytes(arena));
-  };
-  const auto worker = run_in_child([&]() -> std::string {
-    for (std::uint64_t& answer : *answers) answer = 7;
-    if (private_bytes(arena) < kAnswers * sizeof(std::uint64_t) ||
-        own_bytes(arena) != private_bytes(arena)) {
-      return "not written privately";
-    }
-    if (!arena.thaw()) return "no thaw";
-    for (int i = 0; i < 1000; ++i) (*notes)->emplace(i, std::string(100, 'n'));
-    if (!arena.refreeze()) return "no refreeze";
-    std::string said;
-    for (int i = 0; i < 3; ++i) said += run_in_child(read_all).said + "\n";
-    return said;
-  });
-  const std::string line = std::to_string(kAnswers * 7) + " 1000 0 0\n";
-  EXPECT_EQ(worker.said, line + line + line);
-  EXPECT_EQ(read_all(), "0 0 0 0");  // the first parent has nothing of it
-}
-
 }  // namespace
 }  // namespace cowshed

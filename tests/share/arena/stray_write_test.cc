@@ -3,10 +3,6 @@
 #include <cowshed/share/stray_write.h>
 #include <cowshed/tests/share/share.h>
 
-// Sanitizers have SIGSEGV handlers of their own, which end the process in their way.
-#define SKIP_UNLESS_PLAIN() \
-  if (test::kSanitized) GTEST_SKIP() << "this sanitizer handles SIGSEGV itself"
-
 namespace cowshed {
 namespace {
 
@@ -35,6 +31,15 @@ void put_record(const StrayWrite& write, void* context) noexcept {
 
 StrayWrite seen;
 
+// Sanitizers have SIGSEGV handlers of their own, which end the process in their way.
+class StrayWrites : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (test::kSanitized) GTEST_SKIP() << "this sanitizer handles SIGSEGV itself";
+  }
+};
+using StrayWritesDeathTest = StrayWrites;
+
 // Runs `body` in a child that dies of SIGSEGV; what it wrote to standard error comes back.
 std::string last_words(const std::function<void()>& body, int signal = SIGSEGV) {
   int ends[2];
@@ -52,19 +57,22 @@ std::string last_words(const std::function<void()>& body, int signal = SIGSEGV) 
   return result.said + std::string(buffer, static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
 }
 
-TEST(StrayWrite, KillsAfterTheCallback) {
-  SKIP_UNLESS_PLAIN();
-  Frozen frozen;
-  char text[] = "hit ";
-  const auto write = [&] {
-    set_stray_write_callback(&put_record, text);
-    frozen.index->answers[100] = 1;
-  };
-  EXPECT_EQ(last_words(write), "hit my object");
+// Of a thawed arena what was frozen before is still immutable; what is open is not.
+TEST_F(StrayWrites, KillsAfterTheCallback) {
+  for (const bool thawed : {false, true}) {
+    const auto write = [&] {
+      Frozen frozen;
+      char text[] = "hit ";
+      set_stray_write_callback(&put_record, text);
+      if (thawed && !frozen.arena.thaw()) return;
+      if (thawed) *frozen.arena.make<long>().value() = 1;
+      frozen.index->answers[100] = 1;
+    };
+    EXPECT_EQ(last_words(write), "hit my object") << thawed;
+  }
 }
 
-TEST(StrayWrite, WithoutACallbackIsALine) {
-  SKIP_UNLESS_PLAIN();
+TEST_F(StrayWrites, WithoutACallbackIsALine) {
   Frozen frozen;
   EXPECT_THAT(last_words([&] { frozen.index->answers[100] = 1; }),
               testing::MatchesRegex(
@@ -75,8 +83,7 @@ TEST(StrayWrite, WithoutACallbackIsALine) {
   EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 1) << lines;
 }
 
-TEST(StrayWrite, EndsTheProcessThatCannotWriteTheLine) {
-  SKIP_UNLESS_PLAIN();
+TEST_F(StrayWrites, EndsTheProcessThatCannotWriteTheLine) {
   Frozen frozen;
   for (const bool full : {false, true}) {
     const auto result = run_in_child([&]() -> std::string {
@@ -100,8 +107,7 @@ void free_and_write(Frozen& frozen) {
   frozen.index->answers[0] = 1;
 }
 
-TEST(StrayWrite, OfTheProcessThatFrozeIsADestructorsOnceNoChildIsLeft) {
-  SKIP_UNLESS_PLAIN();
+TEST_F(StrayWrites, OfTheProcessThatFrozeIsADestructorsOnceNoChildIsLeft) {
   const auto destroy = [] {
     Frozen frozen;
     (void)run_in_child([] { return std::string(); });
@@ -126,8 +132,7 @@ TEST(StrayWrite, OfTheProcessThatFrozeIsADestructorsOnceNoChildIsLeft) {
   EXPECT_THAT(last_words([&] { free_and_write(frozen); }), StartsWith("cowshed: process "));
 }
 
-TEST(StrayWrite, ReadsOutsideAndOtherFaultsAreNotReported) {
-  SKIP_UNLESS_PLAIN();
+TEST_F(StrayWrites, ReadsOutsideAndOtherFaultsAreNotReported) {
   Frozen frozen;
   void* closed = mmap(nullptr, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   auto* beyond = reinterpret_cast<volatile char*>(frozen.arena.base() + 60_MiB);
@@ -142,25 +147,10 @@ TEST(StrayWrite, ReadsOutsideAndOtherFaultsAreNotReported) {
   munmap(closed, 4096);
 }
 
-// What was frozen before is still immutable; what is open is not.
-TEST(StrayWrite, OfAThawedArenaIsReported) {
-  SKIP_UNLESS_PLAIN();
-  const auto write = [] {
-    Frozen frozen;
-    char text[] = "hit ";
-    set_stray_write_callback(&put_record, text);
-    if (!frozen.arena.thaw()) return;
-    *frozen.arena.make<long>().value() = 1;
-    frozen.index->answers[100] = 1;
-  };
-  EXPECT_EQ(last_words(write), "hit my object");
-}
-
 sigjmp_buf back;
 
 // The record itself, looked at after a jump out of the callback.
-TEST(StrayWrite, TheRecordSaysWhereAndWhat) {
-  SKIP_UNLESS_PLAIN();
+TEST_F(StrayWrites, TheRecordSaysWhereAndWhat) {
   Frozen frozen;
   const auto record = [&](volatile long* target) {
     set_stray_write_callback([](const StrayWrite& write, void*) noexcept {
@@ -185,14 +175,8 @@ TEST(StrayWrite, TheRecordSaysWhereAndWhat) {
   EXPECT_THAT(to_string(other), Not(HasSubstr("object")));
 }
 
-TEST(StrayWrite, NothingHappensInLenientMode) {
-  Frozen frozen(FreezeMode::lenient);
-  EXPECT_EQ(last_words([&] { frozen.index->answers[0] = 1; }, 0), "survived");
-}
-
 // A program of its own, since the handler is installed once per process.
-TEST(StrayWriteDeathTest, PassesOnToTheHandlerThatWasThere) {
-  SKIP_UNLESS_PLAIN();
+TEST_F(StrayWritesDeathTest, PassesOnToTheHandlerThatWasThere) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(
       {

@@ -3,15 +3,18 @@
 #include <cstdint>
 #include <map>
 #include <memory_resource>
+#include <span>
 #include <string>
+#include <unistd.h>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include <cowshed/share/arena.h>
 #include <cowshed/share/arena_allocator.h>
+#include <cowshed/share/ref.h>
 
-// What image_test saves and image_reader reads.
+// What image_test and arena_transfer_test give to the program `reader`.
 namespace cowshed::test {
 
 struct Node {
@@ -49,6 +52,31 @@ inline std::uint64_t sum_of(const Table& table) {
   for (const auto& [key, texts] : table)
     for (const Text& text : texts) sum += key * text.size();
   return sum;
+}
+
+// Follows the arenas.
+struct Sent {
+  Ref<Node> nodes;
+  Ref<Words> words;
+  Ref<std::span<const std::uint64_t>> array;
+  Ref<PmrNumbers> pmr;
+  Ref<Node> withdrawn;
+  Ref<Node> open;
+  Ref<Words> wrong;
+};
+
+template <class T>
+bool write_bytes(int fd, const T& value) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  return write(fd, &value, sizeof value) == static_cast<ssize_t>(sizeof value);
+}
+
+template <class T>
+T read_bytes(int fd) {
+  T value{};
+  return read(fd, static_cast<void*>(&value), sizeof value) == static_cast<ssize_t>(sizeof value)
+             ? value
+             : T{};
 }
 
 }  // namespace cowshed::test

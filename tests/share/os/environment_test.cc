@@ -90,13 +90,9 @@ TEST_P(RefusedCalls, AreFoundByTheCheck) {
   EXPECT_EQ(said, "");
 }
 
-void nap() {
-  for (;;) pause();
-}
-
 // "" or what was wrong.
 std::string start_and_stop(Start method, const Refused& refused) {
-  auto workers = start<nap>({.method = method, .count = 2});
+  auto workers = start<stay>({.method = method, .count = 2});
   if (!workers) return names(workers.error().message, refused) ? "" : workers.error().message;
   const auto ends = workers->stop(std::chrono::steady_clock::now());
   if (!ends) return names(ends.error().message, refused) ? "" : ends.error().message;
@@ -148,7 +144,7 @@ TEST(RefusedWaitid, LeavesNobodyWaitingForAWorker) {
 TEST(RefusedSignals, LetAProcessExitAllTheSame) {
   Child process([] {
     alarm(60);
-    auto workers = start<nap>({.method = Start::forkserver});
+    auto workers = start<stay>({.method = Start::forkserver});
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     test::refuse_call(SYS_pidfd_send_signal);
     std::exit(workers && workers->stop({}) ? 0 : 1);

@@ -144,6 +144,11 @@ class StartTest(ScriptTest):
         self.assertEqual(run["processes_started"], {"fork": 2})
         self.assertEqual((run["messages"], run["objects"], run["bytes"]), (0, 0, 0))
 
+    def test_spawn_and_forkserver_name_the_carrier(self):
+        for method in ("spawn", "forkserver"):
+            with self.subTest(method):
+                self.check_fresh_interpreter(method)
+
     def check_fresh_interpreter(self, method):
         run, output = self.report(self.script(self.SCRIPT), method=method)
         self.assertEqual(run["processes_started"], {method: 2})
@@ -166,12 +171,6 @@ class StartTest(ScriptTest):
         self.assertEqual(self.path(run, "Process(target=work) kwargs['name'] → str")["bytes"], 53)
         self.path(run, "Process(target=work) target → global __main__.work")
         self.assertEqual(self.path(run, "preparation data")["objects"], 2)
-
-    def test_spawn_names_the_carrier(self):
-        self.check_fresh_interpreter("spawn")
-
-    def test_forkserver_names_the_carrier(self):
-        self.check_fresh_interpreter("forkserver")
 
     def test_the_script_chooses_its_start_method(self):
         path = self.script("""

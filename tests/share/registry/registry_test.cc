@@ -87,14 +87,6 @@ TEST(Ref, ADestroyedArenaReleases) {
   EXPECT_THAT(find<Index>("index"), Fails(ErrorCode::not_published));
 }
 
-TEST(Ref, ForkBeforeFreezeIsNotInherited) {
-  const ArenaOf<Index> of;
-  const auto child = run_in_child([&] { return outcome(of.ref) + of.ref.get().error().message; });
-  EXPECT_THAT(child.said, HasSubstr("not_inherited"));
-  EXPECT_THAT(child.said, HasSubstr("freeze() it before the fork"));
-  EXPECT_EQ(outcome(of.ref), "ok");
-}
-
 // The child was forked before the references were made, and before one of the arenas.
 TEST(Ref, PublishedAfterTheForkIsTooLate) {
   ArenaOf<Index> of;

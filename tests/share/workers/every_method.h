@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/share/forkserver.h>
 #include <cowshed/tests/share/share.h>
 
@@ -31,6 +32,30 @@ struct Open {
   int descriptor;
 };
 
+struct Pipe {
+  FileDescriptor read_end;
+  FileDescriptor write_end;
+  Pipe() {
+    std::array<int, 2> ends = {};
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2");
+    read_end = FileDescriptor(ends[0]);
+    write_end = FileDescriptor(ends[1]);
+  }
+  Open from() const { return {read_end.get()}; }
+  Open to() const { return {write_end.get()}; }
+  // Within a generous time; false: it was closed.
+  bool read_byte() const {
+    pollfd ready = {read_end.get(), POLLIN, 0};
+    char byte = 0;
+    if (poll(&ready, 1, 60'000) != 1) throw std::runtime_error("nothing happens");
+    return read(read_end.get(), &byte, 1) == 1;
+  }
+};
+
+inline void stay() {
+  for (;;) pause();
+}
+
 }  // namespace cowshed::test
 
 template <>
@@ -43,6 +68,8 @@ namespace cowshed {
 
 using test::end_of;
 using test::Open;
+using test::Pipe;
+using test::stay;
 
 }  // namespace cowshed
 

@@ -1,5 +1,3 @@
-#include <cowshed/base/file_descriptor.h>
-
 #include "every_method.h"
 
 namespace cowshed {
@@ -30,20 +28,14 @@ void end_after_byte(Open from) {
   char byte = 0;
   (void)!read(from.descriptor, &byte, 1);
 }
-void stay() {
-  for (;;) pause();
-}
 
 TEST_F(ForkServers, ThatAreStoppedHoldUpNoDeadline) {
-  std::array<int, 2> pipe = {};
-  ASSERT_EQ(pipe2(pipe.data(), O_CLOEXEC), 0);
-  const FileDescriptor from(pipe[0]);
-  FileDescriptor to(pipe[1]);
+  Pipe pipe;
   const auto server = value_of(ForkServer::start({}));
-  auto workers = value_of(start<end_after_byte>(by(server), Open{from.get()}));
+  auto workers = value_of(start<end_after_byte>(by(server), pipe.from()));
   auto killed = value_of(start<stay>(by(server)));
   kill(server.pid(), SIGSTOP);
-  to = FileDescriptor();  // the worker ends
+  pipe.write_end = FileDescriptor();  // the worker ends
   EXPECT_TRUE(internal::is_ready(workers.processes()[0].pidfd(), POLLIN, 60'000));
   EXPECT_THAT(workers.wait_for(1ms), Fails(ErrorCode::timed_out));
   EXPECT_THAT(workers.processes()[0].wait_for(1ms), Fails(ErrorCode::timed_out));
@@ -133,10 +125,6 @@ TEST_F(ForkServers, SurviveBadWorkers) {
   EXPECT_EQ(end_of(start<parent>(by(server))).value, server.pid());
 }
 
-void run_for_ever() {
-  for (;;) pause();
-}
-
 bool is_gone(pid_t pid) {
   std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
   std::string line;
@@ -150,13 +138,13 @@ bool goes(pid_t pid) {
 
 TEST_F(ForkServers, WhenKilledTheirWorkersGoToo) {
   const auto server = value_of(ForkServer::start());
-  auto workers = value_of(start<run_for_ever>(by(server, {.count = 2})));
+  auto workers = value_of(start<stay>(by(server, {.count = 2})));
   kill(server.pid(), SIGKILL);
   for (const auto& exit : value_of(workers.wait())) {
     EXPECT_FALSE(exit.ok());
     EXPECT_THAT(exit.error, HasSubstr("its forkserver died of signal 9 (Killed)"));
   }
-  EXPECT_THAT(start<run_for_ever>(by(server)),
+  EXPECT_THAT(start<stay>(by(server)),
               Fails(ErrorCode::forkserver_ended, "died of signal 9"));
 }
 
@@ -204,7 +192,7 @@ TEST_F(ForkServers, AValueIsNotLostWithThem) {
 
 TEST_F(ForkServers, AStoppedOneIsWaitedFor) {
   const auto server = value_of(ForkServer::start());
-  auto killed = value_of(start<run_for_ever>(by(server)));
+  auto killed = value_of(start<stay>(by(server)));
   kill(server.pid(), SIGSTOP);
   siginfo_t info;
   waitid(P_PID, static_cast<id_t>(server.pid()), &info, WSTOPPED);
@@ -248,7 +236,7 @@ TEST_F(ForkServers, EndWithTheirWorkersWhenContinuedAfterTheirOwnersEnd) {
   auto& pids = test::shared<Pids>();
   Child owner([&] {
     const auto server = value_of(ForkServer::start());
-    const auto workers = value_of(start<run_for_ever>(by(server)));
+    const auto workers = value_of(start<stay>(by(server)));
     pids[0] = server.pid();
     pids[1] = workers.processes()[0].pid();
     return pause();
@@ -264,15 +252,14 @@ TEST_F(ForkServers, EndWithTheirWorkersWhenContinuedAfterTheirOwnersEnd) {
 }
 
 void leave_a_thread() {
-  std::thread([] { run_for_ever(); }).detach();
+  std::thread([] { stay(); }).detach();
 }
 void throw_up() { throw std::runtime_error("no corpus"); }
 void leave() { _exit(4); }
-void hang() { run_for_ever(); }
 void close_from(unsigned first) { (void)syscall(SYS_close_range, first, ~0U, 0U); }
 void close_all_and_hang() {
   close_from(0);
-  run_for_ever();
+  stay();
 }
 
 TEST_F(ForkServers, ABadWarmUpIsAnErrorOfStart) {
@@ -281,7 +268,7 @@ TEST_F(ForkServers, ABadWarmUpIsAnErrorOfStart) {
   EXPECT_THAT(ForkServer::start<throw_up>({.name = "index"}),
               Fails(ErrorCode::invalid_argument, "forkserver 'index': no corpus"));
   EXPECT_THAT(ForkServer::start<leave>({}), Fails(ErrorCode::forkserver_ended, "exited with 4"));
-  EXPECT_THAT(ForkServer::start<hang>({.start_timeout = 50ms}),
+  EXPECT_THAT(ForkServer::start<stay>({.start_timeout = 50ms}),
               Fails(ErrorCode::forkserver_ended, "had not warmed up after 50 ms"));
   EXPECT_THAT(ForkServer::start<close_from>({}, 0U),
               Fails(ErrorCode::forkserver_ended, "exited with 74, as one does that cannot send"));
