@@ -4,11 +4,7 @@
 namespace cowshed {
 namespace {
 
-using Text = std::basic_string<char, std::char_traits<char>, ArenaAllocator<char>>;
 using Numbers = std::vector<int, ArenaAllocator<int>>;
-using Names = std::map<int, Text, std::less<>, ArenaAllocator<std::pair<const int, Text>>>;
-using Table = std::unordered_map<int, Names, std::hash<int>, std::equal_to<>,
-                                 ArenaAllocator<std::pair<const int, Names>>>;
 
 // Nothing in a container means something else in another program.
 static_assert(std::is_empty_v<ArenaAllocator<int>>);
@@ -16,29 +12,6 @@ static_assert(sizeof(Numbers) == sizeof(std::vector<int>));
 
 ErrorCode push_back_error(Numbers& numbers) {
   return refusal_of([&] { numbers.push_back(1); }).code;
-}
-
-Table* make_table(const Arena& arena) {
-  const UseArena use(arena);
-  auto* table = new (ArenaAllocator<Table>().allocate(1)) Table;
-  for (int i = 0; i < 1000; ++i)
-    (*table)[i % 10][i] = Text("a name that is too long to be kept inside");
-  return table;
-}
-
-TEST(ArenaAllocator, ContainersAndTheirMembersLieInTheArena) {
-  const Arena arena = make_arena();
-  const Table* table = make_table(arena);
-  std::size_t names = 0;
-  EXPECT_TRUE(arena.contains(table));
-  for (const auto& [key, entries] : *table) {
-    EXPECT_TRUE(arena.contains(&key));
-    for (const auto& [number, name] : entries) {
-      EXPECT_TRUE(arena.contains(&number) && arena.contains(name.data()));
-      ++names;
-    }
-  }
-  EXPECT_EQ(names, 1000U);
 }
 
 TEST(ArenaAllocator, WithoutAnArenaIsAnError) {
