@@ -33,7 +33,6 @@ std::uint64_t memory_of(const Channel<Bytes>& channel) {
   return static_cast<std::uint64_t>(status.st_blocks) * 512;
 }
 
-// The next message has a slot of its own while the last one's totals are read.
 TEST(ChannelBytes, OnlyTheSizesInUseAreMapped) {
   auto channel = make<Bytes>({.name = "sizes"});
   ASSERT_TRUE(channel.send(std::vector<std::byte>(1)));
@@ -62,6 +61,7 @@ TEST(ChannelBytes, AMessageThatCannotBeMappedStaysInTheChannel) {
   EXPECT_EQ(value_of(receiver.receive()).size(), 1_MiB);
 }
 
+// The next message has a slot of its own while the last one's totals are read.
 TEST(ChannelBytes, StatsOfASingleSlot) {
   auto channel = Channel<Bytes>::create({.slots = 1}).value();
   const std::array<std::byte, 3> message{};

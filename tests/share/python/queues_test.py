@@ -1,6 +1,5 @@
 """Tests cowshed's queues and pipes under each start method."""
 
-import array
 import mmap
 import multiprocessing
 import multiprocessing.connection
@@ -233,19 +232,8 @@ class PipeTest(unittest.TestCase):
             ours.recv()
         worker.join()
 
-    def test_bytes(self):
+    def test_bytes_longer_than_allowed(self):
         ours, theirs = cowshed.Pipe()
-        theirs.send_bytes(b"0123456789", 2, 5)
-        self.assertEqual(ours.recv_bytes(), b"23456")
-        theirs.send_bytes(array.array("i", [1, 2]))
-        into = array.array("i", [0, 0, 0])
-        self.assertEqual(ours.recv_bytes_into(into, 4), 8)
-        self.assertEqual(list(into), [0, 1, 2])
-        theirs.send_bytes(b"")
-        self.assertEqual(ours.recv_bytes(), b"")
-        theirs.send_bytes(b"long")
-        with self.assertRaises(multiprocessing.BufferTooShort):
-            ours.recv_bytes_into(bytearray(2))
         theirs.send_bytes(b"long")
         with self.assertRaises(OSError):
             ours.recv_bytes(2)

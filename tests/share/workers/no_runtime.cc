@@ -1,5 +1,6 @@
 // A program that forgot its Runtime: exits with 0 when it is told so, and hangs when it is started
-// as a worker.
+// as a worker.  It starts a worker before main(), too, where nothing has made the streams ready: no
+// <iostream> here.
 
 #include <unistd.h>
 
@@ -7,7 +8,15 @@
 #include <cowshed/share/workers.h>
 
 namespace {
+
 void work() {}
+long twice(long number) { return 2 * number; }
+
+struct AtStart {
+  long answer = cowshed::start<twice>({}, 4L).value().wait().value()[0].value.value_or(-1);
+};
+const AtStart at_start;
+
 }  // namespace
 
 int main(int argc, char**) {
@@ -17,5 +26,5 @@ int main(int argc, char**) {
   const auto is_told = [](const auto& result) {
     return !result && result.error().code == cowshed::ErrorCode::no_runtime;
   };
-  return is_told(workers) && is_told(server) ? 0 : 1;
+  return at_start.answer == 8 && is_told(workers) && is_told(server) ? 0 : 1;
 }
