@@ -113,26 +113,6 @@ class SentButNotThere(unittest.TestCase):
     def test_with_cowshed(self):
         self.assertEqual(self.missed(cowshed.Queue), 0)
 
-    def test_workers_end_when_it_is_closed(self):
-        jobs, done = cowshed.Queue(), cowshed.Queue()
-
-        def work():
-            try:
-                while True:
-                    done.put(jobs.get() * 2)
-            except cowshed.Closed:
-                pass
-
-        workers = [context.Process(target=work) for _ in range(3)]
-        for worker in workers:
-            worker.start()
-        for i in range(100):
-            jobs.put(i)
-        jobs.close()
-        for worker in workers:
-            worker.join(60)
-        self.assertEqual(sorted(done.get_nowait() for _ in range(100)), list(range(0, 200, 2)))
-
 
 class JoinHangs(unittest.TestCase):
     """process.join() hangs for ever: nobody has read what the process put."""
