@@ -268,35 +268,5 @@ TEST(FreezeCopy, WhatFailsLeavesNothingInTheArena) {
   EXPECT_THAT(freeze_copy(arena, root->next), Fails(ErrorCode::arena_frozen));
 }
 
-// Reads everything, copies and drops every reference.
-TEST(FreezeCopy, AChildCopiesNoPageOfTheArena) {
-  Arena arena = make_arena();
-  auto root = std::make_shared<Node>();
-  for (int i = 0; i < 10000; ++i) {
-    auto node = std::make_shared<Node>();
-    node->name = std::string(100, 'n');
-    node->parent = root;
-    node->twin = root.get();
-    root->next.push_back(std::move(node));
-  }
-  const FrozenNode* frozen = freeze_copy(arena, root).value();
-  ASSERT_TRUE(arena.freeze(FreezeMode::lenient));
-  const auto child = run_in_child([&]() -> std::string {
-    std::size_t length = 0;
-    std::vector<ImmortalPtr<const FrozenNode>> copies;
-    for (const auto& node : frozen->next) {
-      copies.insert(copies.end(), {node, node->parent, node->twin});
-      length += node->name.size();
-    }
-    std::vector<std::shared_ptr<const FrozenNode>> shared(copies.begin(), copies.end());
-    const std::size_t references = shared.size();
-    copies.clear();
-    shared.clear();
-    return std::to_string(length) + " bytes, " + std::to_string(references) + " references, " +
-           std::to_string(test::own_pages(arena.base(), arena.stats().used)) + " pages";
-  });
-  EXPECT_EQ(child.said, "1000000 bytes, 30000 references, 0 pages");
-}
-
 }  // namespace
 }  // namespace cowshed

@@ -10,21 +10,6 @@ namespace {
 
 // ---- Threads.
 
-TEST(ArenaScope, WhatAThreadLeavesBehindStays) {
-  Arena arena = make_arena();
-  Blocks blocks;
-  for (int i = 0; i < 20; ++i) {
-    std::thread([&] {
-      const auto mine = in_scope(arena, [] { return take(100, 64); });
-      blocks.insert(blocks.end(), mine.begin(), mine.end());
-    }).join();
-  }
-  EXPECT_EQ(count_inside(arena, blocks), 2000U);
-  ASSERT_TRUE(arena.freeze());
-  give(blocks);
-  EXPECT_EQ(arena.stats().dropped_frees, 2000U);
-}
-
 // The C library keeps the stacks of threads that ended, with records that it allocated.
 TEST(ArenaScope, AThreadStartedInsideLeavesNothingThatIsWrittenToLater) {
   const auto child = run_in_child([] {

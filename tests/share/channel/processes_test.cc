@@ -190,21 +190,6 @@ TEST(ChannelProcesses, AChildThatOnlyForksKeepsNobodyAlive) {
   kill(grandchild, SIGKILL);
 }
 
-TEST(ChannelProcesses, EachChildIsAPartyOfItsOwn) {
-  auto channel = make<int>();
-  ASSERT_TRUE(channel.send(0));
-  auto& go = test::shared<std::atomic<bool>>();
-  auto children = test::begin_processes(5, [&](int i) {
-    const bool sent = channel.send(i).has_value();
-    while (!go) sched_yield();
-    return sent ? 0 : 1;
-  });
-  EXPECT_TRUE(eventually([&] { return channel.stats().processes == 6; }));
-  go = true;
-  test::expect_success(children);
-  EXPECT_EQ(channel.stats().processes, 1);
-}
-
 // In seccomp's strict mode any system call but read, write and exit is death.
 TEST(ChannelProcesses, WithoutASleeperThereIsNoSystemCall) {
   if (test::kSanitized) GTEST_SKIP() << "the sanitizer makes system calls of its own";

@@ -187,17 +187,5 @@ TEST(Layout, PublishingAgainAndAgainTakesNoMorePages) {
   EXPECT_LE(test::own_pages(header, header->bytes), 3U);
 }
 
-TEST(Layout, AnArrayIsAllOfItsElements) {
-  Arena arena = make_arena("arena");
-  std::pmr::vector<std::int64_t> numbers(1000, arena.resource());
-  ASSERT_TRUE(publish("numbers", std::span(numbers)));
-  const layout::Object* object = object_named("numbers");
-  ASSERT_NE(object, nullptr);
-  EXPECT_EQ(object->address, reinterpret_cast<std::uintptr_t>(numbers.data()));
-  EXPECT_EQ(object->bytes, 8000U);
-  EXPECT_EQ(object->alignment, alignof(std::int64_t));
-  EXPECT_THAT(object->type, HasSubstr("span<const long"));
-}
-
 }  // namespace
 }  // namespace cowshed

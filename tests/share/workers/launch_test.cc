@@ -213,24 +213,6 @@ TEST_P(Launch, AWorkerGetsOnlyWhatItShould) {
   EXPECT_THAT(*result.value, Contains(StartsWith("socket:")).Times(1));
 }
 
-void double_all(Channel<long>& numbers, Channel<long> doubled) {
-  while (auto number = numbers.receive())
-    if (!doubled.send(*number * 2)) throw std::runtime_error("closed");
-}
-
-TEST_P(Launch, ChannelsConnectWorkers) {
-  constexpr long kCount = 1000;
-  auto numbers = value_of(Channel<long>::create({.name = "numbers"}));
-  auto doubled = value_of(Channel<long>::create({.name = "doubled"}));
-  auto workers = value_of(start<double_all>(with({.count = 2}), numbers, doubled));
-  long sum = 0;
-  for (long i = 0; i < kCount; ++i) ASSERT_TRUE(numbers.send(i));
-  numbers.close();
-  for (long i = 0; i < kCount; ++i) sum += doubled.receive().value();
-  EXPECT_EQ(sum, kCount * (kCount - 1));
-  for (const auto& exit : value_of(workers.wait())) EXPECT_TRUE(exit.ok()) << exit.error;
-}
-
 long count_words(const Words& words, const Index& index) {
   return static_cast<long>(words.size()) + index.answer;
 }
