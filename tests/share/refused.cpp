@@ -1,5 +1,5 @@
-// CALL, one of CMakeLists.txt, must not compile, and the compiler must say what to do.  (.cpp, since what
-// is .cc is linted.)
+// CALL, one of CMakeLists.txt, must not compile, and the compiler must say what to do.  (.cpp,
+// since what is .cc is linted.)
 #include <functional>
 #include <memory>
 #include <string_view>

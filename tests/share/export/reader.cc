@@ -79,8 +79,10 @@ int receive() {
 
 int main(int argc, char** argv) try {
   const std::string_view what = argc == 3 ? argv[1] : "";
-  return what == "save" ? save(argv[2]) : what == "find" ? find_pmr(argv[2])
-         : argc == 2    ? read(argv[1]) : receive();
+  return what == "save"   ? save(argv[2])
+         : what == "find" ? find_pmr(argv[2])
+         : argc == 2      ? read(argv[1])
+                          : receive();
 } catch (const std::exception& failure) {
   std::cout << failure.what() << '\n';
   return 1;

@@ -94,9 +94,8 @@ TEST(ArenaTransfer, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
     const auto numbers = arena.make_array<std::uint64_t>(bytes / 8).value();
     std::iota(numbers.begin(), numbers.end(), 0);
     const auto ref = publish("numbers", Numbers(numbers));
-    const bool sent =
-        ref && arena.freeze() && send_arena(socket, arena) &&
-        write_bytes(socket, Result{*ref, numbers.data(), inode_at(numbers.data())});
+    const bool sent = ref && arena.freeze() && send_arena(socket, arena) &&
+                      write_bytes(socket, Result{*ref, numbers.data(), inode_at(numbers.data())});
     return sent ? 0 : 1;
   });
   EXPECT_EQ(worker.wait(), 0);

@@ -144,8 +144,7 @@ TEST_F(ForkServers, WhenKilledTheirWorkersGoToo) {
     EXPECT_FALSE(exit.ok());
     EXPECT_THAT(exit.error, HasSubstr("its forkserver died of signal 9 (Killed)"));
   }
-  EXPECT_THAT(start<stay>(by(server)),
-              Fails(ErrorCode::forkserver_ended, "died of signal 9"));
+  EXPECT_THAT(start<stay>(by(server)), Fails(ErrorCode::forkserver_ended, "died of signal 9"));
 }
 
 // Starts a worker while the server is killed; its PID, 0 when that failed.
