@@ -194,6 +194,33 @@ TEST_P(RandomMix, KeepsEveryByte) {
   EXPECT_EQ(arena_.stats().dropped_frees, 0U);  // the children's are their own
 }
 
+TEST(Arena, ManyThreadsFillAndFree) {
+  Arena arena = make_arena(512_MiB);
+  constexpr std::size_t kThreads = 8;
+  constexpr std::size_t kBlocks = 20000;
+  std::vector<std::vector<std::size_t*>> blocks(kThreads);
+  (void)begin_threads(kThreads, [&](std::size_t self) {
+    for (std::size_t i = 0; i < kBlocks; ++i) {
+      const std::size_t size = 8 + i % 30 * 8;
+      auto* block = static_cast<std::size_t*>(arena.resource()->allocate(size, 8));
+      std::fill_n(block, size / 8, self * kBlocks + i);
+      blocks[self].push_back(block);
+    }
+  });
+  EXPECT_EQ(arena.stats().live_allocations, kThreads * kBlocks);
+  // Freed by other threads than those that allocated, and which are gone.
+  (void)begin_threads(kThreads, [&](std::size_t self) {
+    auto& theirs = blocks[(self + 1) % kThreads];
+    for (std::size_t i = 0; i < kBlocks; ++i) {
+      const std::size_t size = 8 + i % 30 * 8;
+      EXPECT_EQ(theirs[i][size / 8 - 1], (self + 1) % kThreads * kBlocks + i);
+      arena.resource()->deallocate(theirs[i], size, 8);
+    }
+  });
+  EXPECT_EQ(arena.stats().live_allocations, 0U);
+  EXPECT_EQ(arena.stats().live_bytes, 0U);
+}
+
 TEST(Arena, ThreadsThatEndLeaveNoCachesBehind) {
   Arena arena = make_arena(512_MiB);
   for (int i = 0; i < 5000; ++i)  // jemalloc has 4,094 caches at a time
