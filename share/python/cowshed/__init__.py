@@ -21,17 +21,17 @@ except ModuleNotFoundError:
                       f"{', '.join(_name for _name in _os.listdir(_os.path.dirname(__file__)) if '.so' in _name)}"
                       ) from None
 
-from cowshed.contexts import get_context
-from cowshed.errors import (Closed, Damaged, Error, NotPublished, OutOfMemory, PeerStopped, PublishedTooLate,
-                            Released, TooLarge, Unsupported, WrongProcessTree)
+from cowshed.contexts import Context, get_context
+from cowshed.errors import (Closed, Damaged, Error, LoadFailed, NotPublished, OutOfMemory, PeerStopped,
+                            PublishedTooLate, Released, TooLarge, Unsupported, WrongProcessTree)
 from cowshed.freezing import Frozen, end_process, freeze, is_frozen
 from cowshed.metering import Meter, Sent, copied, transfers
 from cowshed.queues import Connection, Pipe, Queue, SimpleQueue
 from cowshed.references import Ref, find, publish
 
 __all__ = [
-    "Closed", "Connection", "Damaged", "Error", "Frozen", "Meter", "NotPublished", "OutOfMemory", "PeerStopped",
-    "Pipe", "PublishedTooLate", "Queue", "Ref", "Released", "Sent", "SimpleQueue", "TooLarge", "Unsupported",
-    "WrongProcessTree", "copied", "end_process", "find", "freeze", "get_context", "is_frozen", "publish",
-    "transfers",
+    "Closed", "Connection", "Context", "Damaged", "Error", "Frozen", "LoadFailed", "Meter", "NotPublished",
+    "OutOfMemory", "PeerStopped", "Pipe", "PublishedTooLate", "Queue", "Ref", "Released", "Sent", "SimpleQueue",
+    "TooLarge", "Unsupported", "WrongProcessTree", "copied", "end_process", "find", "freeze", "get_context",
+    "is_frozen", "publish", "transfers",
 ]

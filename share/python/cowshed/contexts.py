@@ -1,41 +1,222 @@
-"""A forkserver that loads the data, freezes it and forks the workers."""
+"""A forkserver that loads the data, freezes it and forks the workers, and the next one for new data."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import json
 import multiprocessing
 import os
+import pickle
+import socket
+import threading
+import weakref
 from collections.abc import Iterable
-from multiprocessing import forkserver, spawn
+from multiprocessing import connection, forkserver, resource_tracker, spawn, util
 from multiprocessing.context import ForkServerContext
+from typing import Any
 
-_VARIABLE = "COWSHED_WARM_UP"
+from cowshed.errors import LoadFailed
 
-
-def _main() -> str | None:
-    """The file of ``__main__``, as the forkserver needs it."""
-    path = spawn.get_preparation_data("ignore").get("init_main_from_path")
-    return path if isinstance(path, str) else None
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None = None) -> ForkServerContext:
+class _Server(forkserver.ForkServer):
+    """One forkserver.  It ends when this object and all its workers are gone."""
+
+    def __init__(self, recipe: dict[str, Any]) -> None:
+        super().__init__()
+        # Python 3.14 asks it of whoever wants a worker.
+        self._forkserver_authkey = os.urandom(32) if hasattr(self, "_forkserver_authkey") else b""
+        self._forkserver_address = address = connection.arbitrary_address("AF_UNIX")
+        self._loading = threading.Lock()
+        self._failure: tuple[str, str] | None = None
+        self._answers, theirs = multiprocessing.Pipe()
+        alive, self._forkserver_alive_fd = os.pipe()
+        with contextlib.closing(theirs), os.fdopen(alive), socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            if not util.is_abstract_socket_namespace(address):
+                os.chmod(address, 0o600)
+            listener.listen()
+            passed = [listener.fileno(), alive, theirs.fileno()]
+            code = (f"import sys; sys.path.append({_PACKAGES!r}); from cowshed.preloaded import main; "
+                    f"main(*{passed})")
+            program = spawn.get_executable()
+            pid = util.spawnv_passfds(program, [program, *util._args_from_interpreter_flags(), "-c", code], passed)
+        self._pidfd = os.pidfd_open(pid)
+        self._end = weakref.finalize(self, _end, self._forkserver_alive_fd, self._pidfd, address)
+        self._end.atexit = False
+        _servers.add(self)
+        with contextlib.suppress(OSError):  # of one that was killed: wait_until_loaded() says so
+            self._answers.send_bytes(pickle.dumps({**recipe, "key": self._forkserver_authkey}))
+
+    def ensure_running(self) -> None:
+        """For connect_to_new_process(), which would start another."""
+        resource_tracker.ensure_running()
+
+    def is_alive(self) -> bool:
+        return not connection.wait([self._pidfd], 0)
+
+    def wait_until_loaded(self) -> None:
+        with self._loading:
+            if not self._answers.closed:
+                connection.wait([self._answers, self._pidfd])
+                self._failure = ("it was killed while it loaded", "Its standard error may say more.")
+                with contextlib.suppress(EOFError, OSError):
+                    if self._answers.poll():
+                        self._failure = pickle.loads(self._answers.recv_bytes())
+                self._answers.close()
+        if self._failure:
+            error = LoadFailed(f"cowshed.get_context(): the forkserver cannot load the data: {self._failure[0]}")
+            error.add_note(self._failure[1])
+            raise error
+
+    def leave_to_the_parent(self) -> None:
+        """In a forked child, whose copies of the descriptors would keep it alive."""
+        self._end.detach()
+        os.close(self._forkserver_alive_fd)
+        os.close(self._pidfd)
+        self._answers.close()
+
+
+_servers: weakref.WeakSet[_Server] = weakref.WeakSet()
+_ended: list[int] = []  # pidfds of servers that are to be reaped
+
+
+def _end(alive: int, pidfd: int, address: str) -> None:
+    os.close(alive)
+    if not util.is_abstract_socket_namespace(address):
+        with contextlib.suppress(OSError):
+            os.unlink(address)
+    _ended.append(pidfd)
+
+
+def _reap() -> None:
+    for pidfd in list(_ended):
+        with contextlib.suppress(ChildProcessError):  # somebody has reaped it
+            if os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is None:
+                continue
+        _ended.remove(pidfd)
+        os.close(pidfd)
+
+
+class Context(ForkServerContext):
+    """What :func:`cowshed.get_context` returns: a context of ``multiprocessing`` that can renew its data.
+
+    A forked child that starts workers itself has a forkserver of its own, which loads the data once more.
+    """
+
+    def __init__(self, modules: list[str], warm_up: str | None) -> None:
+        self._modules = modules
+        self._warm_up = warm_up
+        self._recipe = _recipe(modules, warm_up)
+        self._begin()
+        self._running()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._renewing = threading.Lock()
+        self._server: _Server | None = None
+
+    def renew(self) -> None:
+        """Loads the data anew.  Workers that start from now on have the new data.
+
+        A new forkserver imports the modules, calls ``warm_up`` and freezes, with the ``sys.argv``, ``sys.path``
+        and working directory that this process has now.  ``renew()`` waits for it.  The workers that run keep
+        the old data.  The old forkserver ends with the last of them, and its memory is free then.  So end old
+        workers before the next ``renew()``: each version of the data that has workers takes its memory.
+
+        ``Pool(maxtasksperchild=N)`` and ``ProcessPoolExecutor(max_tasks_per_child=N)`` replace their workers
+        by and by, and so get the new data without a restart.  Thread-safe.
+
+        :raises cowshed.LoadFailed: a module or ``warm_up`` failed.  New workers still get the old data.
+        """
+        with self._renewing:
+            recipe = _recipe(self._modules, self._warm_up)
+            server = _Server(recipe)
+            server.wait_until_loaded()
+            with self._lock:
+                self._server, self._recipe = server, recipe
+                _reap()
+
+    def _running(self) -> _Server:
+        with self._lock:
+            if self._server is None or not self._server.is_alive():
+                self._server = _Server(self._recipe)
+            _reap()
+            return self._server
+
+    def _connect(self, descriptors: list[int]) -> tuple[int, int]:
+        server = self._running()
+        server.wait_until_loaded()
+        return server.connect_to_new_process(descriptors)
+
+
+_context: Context | None = None
+
+
+def _after_fork_in_child() -> None:
+    for server in list(_servers):
+        server.leave_to_the_parent()
+    _ended.clear()
+    if _context is not None:
+        _context._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _recipe(modules: list[str], warm_up: str | None) -> dict[str, Any]:
+    """What the forkserver does before it forks."""
+    data = spawn.get_preparation_data("forkserver")
+    main = {key: data[key] for key in ("init_main_from_name", "init_main_from_path") if key in data}
+    names = [_name_there(name, main) for name in modules]
+    function = ""
+    if warm_up is not None:
+        module, _, function = warm_up.partition(":")
+        names.append(_name_there(module, main))
+    kept = ("sys_path", "sys_argv", "dir", "orig_dir", "start_method", "log_to_stderr", "log_level")
+    return {"data": {key: data[key] for key in kept if key in data}, "main": main, "modules": names,
+            "warm_up": function}
+
+
+def _name_there(name: str, main: dict[str, Any]) -> str:
+    """``__main__`` if this module is what runs as ``__main__`` here: it must not be loaded twice."""
+    if name in ("__main__", "__mp_main__"):
+        return "__main__"
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise ModuleNotFoundError(f"cowshed.get_context(): no module named {name!r}", name=name)
+    if name.endswith("__main__"):  # which multiprocessing does not load as __main__
+        return name
+    path = main.get("init_main_from_path")
+    is_main = name == main.get("init_main_from_name") or (
+        path and spec.origin and os.path.realpath(path) == os.path.realpath(spec.origin))
+    return "__main__" if is_main else name
+
+
+def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None = None) -> Context:
     """Returns a context of ``multiprocessing`` whose workers share what ``preload`` has loaded.
 
     Its forkserver imports the modules of ``preload``, calls ``warm_up``, calls
     :func:`cowshed.freeze`, and forks each worker.  So workers inherit no threads and no locks of
     this process, and share the modules' data without copies.  A process has one forkserver, which
-    starts now.
+    starts now; :meth:`Context.renew` replaces it by one with new data.
+
+    The modules and ``warm_up`` see this process's ``sys.argv``, ``sys.path`` and working directory.  As in
+    every worker, the main module is loaded as ``__mp_main__``, so ``if __name__ == "__main__":`` is false,
+    and is ``__main__`` for all that import it.  Its own name, such as ``lists`` of ``lists.py``, means the
+    same module.
 
     :param preload: modules that load the data when they are imported.
-    :param warm_up: ``"module:function"``, called in the forkserver before the freeze.  Code that has run
-        once writes less to itself later.
-    If a module or ``warm_up`` fails there, the forkserver prints why and ends, and the first start of a
-    process raises ``EOFError`` or ``ConnectionError``.
+    :param warm_up: ``"module:function"``, called in the forkserver before the freeze.  It may load data, too.
+        Code that has run once writes less to itself later.
+    If a module or ``warm_up`` fails there, the first start of a process raises :class:`cowshed.LoadFailed`,
+    which says why.
 
     :raises ModuleNotFoundError: no such module.
     :raises RuntimeError: the forkserver of this process runs already.
     """
+    global _context
     if isinstance(preload, str):
         raise TypeError(f"preload takes a list of names of modules, as in [{preload!r}]")
     modules = list(preload)
@@ -44,18 +225,11 @@ def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None =
             raise TypeError(f"preload takes names of modules, not {name!r}")
     if warm_up is not None and not all(warm_up.partition(":")):
         raise ValueError(f"warm_up takes 'module:function', not {warm_up!r}")
-    names = [*modules, *([warm_up.partition(":")[0]] if warm_up else [])]
-    for name in names:
-        if name != "__main__" and importlib.util.find_spec(name) is None:
-            raise ModuleNotFoundError(f"cowshed.get_context(): no module named {name!r}", name=name)
-    if getattr(forkserver._forkserver, "_forkserver_pid") is not None:
-        raise RuntimeError("the forkserver of this process runs already; call cowshed.get_context() "
-                           "before the first process is started")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*modules, "cowshed.preloaded"])
-    os.environ[_VARIABLE] = json.dumps({"modules": modules, "warm_up": warm_up, "main": _main()})
-    try:
-        forkserver.ensure_running()
-    finally:
-        del os.environ[_VARIABLE]
-    return context
+    if _context is not None or getattr(forkserver._forkserver, "_forkserver_pid") is not None:
+        raise RuntimeError("the forkserver of this process runs already; call cowshed.get_context() once, "
+                           "before the first process is started, and renew() for new data")
+    _context = Context(modules, warm_up)
+    # Where multiprocessing asks for a worker.
+    forkserver.connect_to_new_process = _context._connect
+    forkserver.ensure_running = _context._running
+    return _context

@@ -23,6 +23,10 @@ class WrongProcessTree(Error):
     """The reference is of another process tree: this process was not forked from its publisher."""
 
 
+class LoadFailed(Error, RuntimeError):
+    """The forkserver of :func:`cowshed.get_context` could not load the data.  The exception's notes say where."""
+
+
 class Closed(Error, ValueError, EOFError):
     """The queue is closed; for a receiver it is also empty."""
 

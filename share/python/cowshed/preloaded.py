@@ -1,38 +1,100 @@
-"""Imported last by the forkserver of :func:`cowshed.get_context`: warms up and freezes."""
+"""The forkserver of :func:`cowshed.get_context`: loads, warms up, freezes, and forks the workers."""
 
-import importlib
-import json
+from __future__ import annotations
+
+import contextlib
+import importlib.util
 import os
+import pickle
+import pkgutil
 import sys
-from multiprocessing import process, spawn
+import traceback
+import types
+from multiprocessing import forkserver, process, spawn
+from multiprocessing.connection import Connection
 from typing import Any
 
 import cowshed
 
+frozen: cowshed.Frozen
+"""What the forkserver froze, for its workers to read."""
 
-def _import_main(path: str) -> None:
-    """As the forkserver does it since Python 3.14.  Before, it never learns the path."""
-    current: Any = process.current_process()
-    current._inheriting = True
+
+def main(listener: int, alive: int, answers: int) -> None:
+    """Runs the forkserver, until nobody can ask it for a worker."""
+    global frozen
+    with Connection(answers) as parent:
+        recipe = pickle.loads(parent.recv_bytes())
+        failure = None
+        try:
+            _load(recipe)
+            frozen = cowshed.freeze()
+        except BaseException as error:
+            failure = " ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc()
+        for stream in (sys.stdout, sys.stderr):  # else each worker would print what waits there
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.flush()
+        with contextlib.suppress(OSError):
+            parent.send_bytes(pickle.dumps(failure))
+    if failure:
+        os._exit(1)
+    arguments = {}
+    if recipe["key"]:
+        arguments["authkey_r"], key = os.pipe()
+        os.write(key, recipe["key"])
+        os.close(key)
     try:
-        spawn.import_main_path(path)
+        forkserver.main(listener, alive, [], **arguments)
+    except SystemExit as end:
+        _report_the_last(end)
+    cowshed.end_process(0)
+
+
+def _load(recipe: dict[str, Any]) -> None:
+    spawn.prepare(recipe["data"])
+    for name in recipe["modules"]:
+        if name == "__main__":
+            _load_main(recipe["main"].get("init_main_from_name"), recipe["main"].get("init_main_from_path"))
+        else:
+            importlib.import_module(name)
+    if recipe["warm_up"]:
+        getattr(importlib.import_module(recipe["modules"][-1]), recipe["warm_up"])()
+
+
+def _load_main(name: str | None, path: str | None) -> None:
+    """Loads __main__ so that a worker's spawn.prepare() finds it.  That function would run it in a dictionary and
+    copy this: what a function assigns to a global would not be an attribute of the module."""
+    is_there = sys.modules["__main__"].__name__ == "__mp_main__"
+    if is_there or not (name or path) or name and name.endswith("__main__"):
+        return
+    module = types.ModuleType("__mp_main__")
+    spec = importlib.util.find_spec(name) if name else None
+    if spec and spec.loader:
+        code = spec.loader.get_code(name)  # type: ignore[attr-defined]
+        vars(module).update(__file__=spec.origin, __spec__=spec, __package__=spec.parent, __loader__=spec.loader)
+    else:
+        assert path
+        with open(path, "rb") as file:
+            code = pkgutil.read_code(file)
+            file.seek(0)
+            code = code or compile(file.read(), path, "exec")
+        vars(module).update(__file__=path, __package__="")
+    spawn.old_main_modules.append(sys.modules["__main__"])
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    current: Any = process.current_process()
+    current._inheriting = True  # it must not start processes
+    try:
+        exec(code, vars(module))
     finally:
         del current._inheriting
 
 
-_asked = json.loads(os.environ.pop("COWSHED_WARM_UP", "{}"))
-try:
-    for _name in _asked.get("modules", ()):
-        if _name != "__main__":
-            importlib.import_module(_name)
-        elif _asked["main"] not in (None, getattr(sys.modules["__main__"], "__file__", None)):
-            _import_main(_asked["main"])
-    if _asked.get("warm_up"):
-        _module, _, _function = _asked["warm_up"].partition(":")
-        getattr(importlib.import_module(_module), _function)()
-except ImportError as _error:  # which multiprocessing would pass over in silence
-    raise RuntimeError("cowshed.get_context(): the forkserver cannot import what it is to preload: "
-                       f"{_error}") from _error
+def _report_the_last(end: SystemExit) -> None:
+    """Sends the exit codes of workers that forkserver.main() has not yet reaped.
 
-frozen = cowshed.freeze()
-"""What the forkserver froze, for its workers to read."""
+    It ends at once when its last worker does, and would leave that worker's parent with 255."""
+    assert end.__traceback__ and end.__traceback__.tb_next
+    for worker, parent in end.__traceback__.tb_next.tb_frame.f_locals["pid_to_fd"].items():
+        _, status = os.waitpid(worker, 0)
+        with contextlib.suppress(BrokenPipeError):
+            forkserver.write_signed(parent, os.waitstatus_to_exitcode(status))

@@ -180,45 +180,6 @@ class FreezeTest(unittest.TestCase):
         self.assertEqual(errors, [])
 
 
-class ContextTest(unittest.TestCase):
-    def started(self, preload):
-        """What a program says whose forkserver loads so."""
-        with tempfile.TemporaryDirectory() as folder:
-            program = os.path.join(folder, "program.py")
-            with open(os.path.join(folder, "broken.py"), "w") as file:
-                file.write("import no_such_module")
-            with open(program, "w") as file:
-                file.write(textwrap.dedent(f"""
-                    import cowshed
-                    data = [str(i) for i in range(1000)]
-                    def work(results): results.put(cowshed.is_frozen(data))
-                    if __name__ == "__main__":
-                        context = cowshed.get_context({preload})
-                        results = context.SimpleQueue()
-                        worker = context.Process(target=work, args=(results,))
-                        worker.start(); print(results.get()); worker.join()
-                """))
-            return subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
-
-    def test_the_main_module_is_loaded_and_frozen(self):
-        done = self.started("")
-        self.assertEqual((done.stdout, done.returncode), ("True\n", 0), done.stderr)
-
-    def test_a_module_that_cannot_be_loaded_is_an_error(self):
-        done = self.started("['broken']")
-        self.assertEqual((done.stdout, done.returncode), ("", 1))
-        self.assertIn("cannot import what it is to preload: No module named 'no_such_module'", done.stderr)
-
-    def test_names_of_modules_are_asked_for(self):
-        for preload in ("json", [5]):
-            with self.assertRaisesRegex(TypeError, "preload takes"):
-                cowshed.get_context(preload)
-        with self.assertRaisesRegex(ValueError, "module:function"):
-            cowshed.get_context([], warm_up="json")
-        with self.assertRaisesRegex(ModuleNotFoundError, "no_such"):
-            cowshed.get_context(["no_such"])
-
-
 class EndTest(unittest.TestCase):
     SCRIPT = """
         import atexit, gzip, json, logging, os, sys, tempfile, weakref
