@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import urllib.request
@@ -21,6 +22,17 @@ def free_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return str(one.getsockname()[1])
+
+
+def memory_of_tree(pid):
+    """The PSS of a process and its descendants, in MiB."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            size = sum(int(line.split()[1]) for line in file if line.startswith("Pss:")) / 1024
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return size + sum(map(memory_of_tree, file.read().split()))
+    except OSError:  # it has ended
+        return 0
 
 
 class ExamplesTest(unittest.TestCase):
@@ -60,6 +72,44 @@ class ExamplesTest(unittest.TestCase):
 
     def test_futures(self):
         self.script("futures.py")
+
+    def test_survives(self):
+        done = subprocess.run([sys.executable, "survives.py"], cwd=EXAMPLES, capture_output=True, text=True,
+                              timeout=120)
+        self.assertEqual(len(done.stdout.split()), 8, done.stderr)
+        self.assertEqual(len(set(done.stdout.split())), 1)
+        self.assertIn("terminated abruptly", done.stderr)
+
+    def test_versions(self):
+        with tempfile.NamedTemporaryFile("w") as file:
+            process = subprocess.Popen([sys.executable, "versions.py", file.name], cwd=EXAMPLES, stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, text=True)
+            self.addCleanup(process.stdout.close)
+            nothing = process.stdout.readline() and memory_of_tree(process.pid)
+            samples = []
+
+            def watch():
+                while process.poll() is None:
+                    samples.append(memory_of_tree(process.pid))
+
+            for version in range(1, 7):
+                file.truncate(0)
+                file.seek(0)
+                file.writelines(f"product{i} {i % 9 + version}\n" for i in range(450_000))
+                file.flush()
+                process.stdin.write("\n")
+                process.stdin.flush()
+                self.assertEqual(len(set(process.stdout.readline().split())), 1)
+                if version == 1:
+                    one = memory_of_tree(process.pid) - nothing
+                    watcher = threading.Thread(target=watch)
+                    watcher.start()
+            process.stdin.close()
+            watcher.join(120)
+        print(f"versions.py: one of six versions takes {one:.1f} MiB, all at most {max(samples) - nothing:.1f} MiB")
+        self.assertEqual(process.returncode, 0)
+        self.assertGreater(one, 50)
+        self.assertLess(max(samples) - nothing, 2.2 * one)
 
     def test_dataloader(self):
         self.script("dataloader.py")
