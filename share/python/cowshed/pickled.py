@@ -401,20 +401,20 @@ def identity_of(connection):
 
 
 recorder = None
-OWNERS = {"pool.py": "Pool", "managers.py": "Manager", "process.py": "Executor",
+OWNERS = {"pool.py": "Pool", "managers.py": "Manager", "process.py": "Executor", "process_executor.py": "Executor",
           "resource_sharer.py": "descriptor sharing"}
 
 
 def made_by():
-    """(`FILE:LINE` of the code outside of multiprocessing that is at work; what of multiprocessing
-    it has called, of OWNERS)."""
+    """(`FILE:LINE` of the code outside of multiprocessing and joblib that is at work; what of them it
+    has called, of OWNERS)."""
     library = os.path.dirname(os.__file__)
     inside = (f"{library}/multiprocessing/", f"{library}/concurrent/")
     owner = ""
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if name.startswith(inside):
+        if name.startswith(inside) or frame.f_globals.get("__name__", "").partition(".")[0] in ("joblib", "loky"):
             owner = OWNERS.get(name.rsplit("/", 1)[1], owner)
         elif name != __file__ and not name.startswith("<"):
             return f"{os.path.basename(name)}:{frame.f_lineno}", owner
@@ -431,6 +431,8 @@ POOL_WORKER = [(" inqueue", None), (" outqueue", None), (" initializer", None),
                (" initargs", "index"), (" maxtasks", None), (" wrap_exception", None)]
 EXECUTOR_WORKER = [(" call_queue", None), (" result_queue", None), (" initializer", None),
                    (" initargs", "index"), (" max_tasks", None)]
+LOKY_WORKER = [*EXECUTOR_WORKER[:4], (" management_lock", None), (" timeout", None), (" exit_lock", None),
+               (" depth", None)]
 
 
 def describe_process(process):
@@ -449,6 +451,8 @@ def describe_process(process):
             # Before 3.11 there is no max_tasks.
             count = len(process.__dict__.get("_args", ()))
             kind, args = "Executor worker", ("", EXECUTOR_WORKER[:count])
+        elif where.endswith("loky.process_executor") and name == "_process_worker":
+            kind, args = "Executor worker", ("", LOKY_WORKER)
         else:
             kind = f"{kind}(target={name})"
     return kind, {"_target": (" target", None), "_args": args, "_kwargs": (" kwargs", "dict")}
@@ -517,16 +521,20 @@ class Tee:
 
 
 def watch_reduction(module):
+    watch_pickler(module.ForkingPickler)
+
+
+def watch_pickler(pickler):
+    import pickle
     import pickletools  # noqa: F401: now, as a signal handler must not find it half imported
 
-    pickler = module.ForkingPickler
     stock_init = pickler.__init__
     stock_dump = pickler.dump
-    stock_type = pickler.__mro__[1]
+    stock_type = pickle.Pickler
 
-    def init(self, file, *args):
+    def init(self, file, *args, **kwargs):
         self._cowshed_file = Tee(file)
-        stock_init(self, self._cowshed_file, *args)
+        stock_init(self, self._cowshed_file, *args, **kwargs)
 
     def dump(self, value):
         objects = []
@@ -620,11 +628,25 @@ def note_calls(owner, name, event):
 
     @instead_of(owner, name)
     def call(self, *args, **kwargs):
-        value = call.__wrapped__(self, *args, **kwargs)
-        kind, channel = recorder.channel_of(self._reader) or ("", "")
-        if kind in QUEUES:
-            recorder.write(kind, channel, "", 0, None, event=event)
+        def note_event():
+            kind, channel = recorder.channel_of(self._reader) or ("", "")
+            if kind in QUEUES:
+                recorder.write(kind, channel, "", 0, None, event=event)
+
+        try:
+            value = call.__wrapped__(self, *args, **kwargs)
+        except (AttributeError, ImportError, TypeError):  # taken, but it cannot be unpickled here
+            if event == "taken":
+                note_event()
+            raise
+        note_event()
         return value
+
+
+def watch_sending(module):
+    note_while(module.Queue, "_feed", "connection",
+               lambda buffer, notempty, send_bytes, *_: send_bytes.__self__)
+    note_while(module.SimpleQueue, "put", "connection", lambda queue, *_: queue._writer)
 
 
 def watch_queues(module):
@@ -633,9 +655,7 @@ def watch_queues(module):
             note_calls(owner, "put", "put")
         if "get" in vars(owner):
             note_calls(owner, "get", "taken")
-    note_while(module.Queue, "_feed", "connection",
-               lambda buffer, notempty, send_bytes, *_: send_bytes.__self__)
-    note_while(module.SimpleQueue, "put", "connection", lambda queue, *_: queue._writer)
+    watch_sending(module)
 
     @instead_of(module.Queue, "__init__")
     def init(self, *args, **kwargs):
@@ -651,12 +671,17 @@ def watch_queues(module):
     def init_simple(self, *args, **kwargs):
         init_simple.__wrapped__(self, *args, **kwargs)
         where, owner = made_by()
-        kind = "Executor result" if owner == "Executor" else "SimpleQueue put"
+        # A Pool's own tells it that a worker has ended; the last notice nobody takes.
+        kind = "Executor result" if owner == "Executor" else f"{owner} notice" if owner else "SimpleQueue put"
         name_queue(self, kind, f"{owner or type(self).__qualname__} at {where}")
 
 
 def watch_pool(module):
-    @instead_of(module.Pool, "_setup_queues")
+    name_queues_of(module.Pool)
+
+
+def name_queues_of(pool):
+    @instead_of(pool, "_setup_queues")
     def setup_queues(self):
         setup_queues.__wrapped__(self)
         name = f"Pool at {made_by()[0]}"
@@ -674,29 +699,80 @@ def watch_managers(module):
         note_while(server, name, "serving", lambda server, connection: connection)
 
 
+# What a fresh interpreter of multiprocessing, or of cowshed.get_context(), imports first.
+FIRST_MODULES = ("multiprocessing.spawn", "multiprocessing.forkserver", "cowshed.preloaded")
+
+
 def watch_util(module):
     @instead_of(module, "spawnv_passfds")
     def spawnv_passfds(path, args, passfds):
         args = list(args)
         if len(args) > 2 and "-c" in args:
             code = args.index("-c") + 1
-            if args[code].startswith(("from multiprocessing.spawn import",
-                                      "from multiprocessing.forkserver import")):
+            if any(f"from {module} import" in args[code] for module in FIRST_MODULES):
                 args[code] = f"{entry(recorder.folder, recorder.method)}\n{args[code]}"
         return spawnv_passfds.__wrapped__(path, args, passfds)
 
 
-def watch_popen_fork(module):
+def watch_popen(module):
     @instead_of(module.Popen, "__init__")
     def init(self, process_obj):
         init.__wrapped__(self, process_obj)
         recorder.write("Process start", self.method, self.method, 0, None, event="started")
 
 
+def watch_loky_reduction(module):
+    watch_pickler(module.get_loky_pickler())
+
+    @instead_of(module, "set_loky_pickler")
+    def set_loky_pickler(*args):
+        before = module.get_loky_pickler()
+        set_loky_pickler.__wrapped__(*args)
+        if module.get_loky_pickler() is not before:
+            watch_pickler(module.get_loky_pickler())
+
+
+def watch_fork_exec(module):
+    @instead_of(module, "fork_exec")
+    def fork_exec(cmd, keep_fds, env=None):
+        return fork_exec.__wrapped__(cmd, keep_fds, recording({**os.environ, **(env or {})}, recorder.folder))
+
+
+def watch_joblib_pool(module):
+    watch_pickler(module.CustomizablePickler)
+    name_queues_of(module.PicklingPool)
+
+    @instead_of(module.CustomizablePicklingQueue, "_make_methods")
+    def make_methods(self):
+        make_methods.__wrapped__(self)
+        for name in ("_send", "put"):
+            note_while(self, name, "connection", lambda *_: self._writer)
+
+
+def watch_memmapping(module):
+    @instead_of(module.ArrayMemmapForwardReducer, "__call__")
+    def call(self, array):
+        reduced = call.__wrapped__(self, array)
+        if reduced[0] is not module.loads:
+            kind, channel = recorder.channel_of(getattr(recorder.local, "connection", None)) or ("", "")
+            recorder.write(kind, channel, "", array.nbytes, None, event="mapped")
+        return reduced
+
+
 def watch_context(module):
     if recorder.method:
         # The default, as if the platform's: the script may still set another.
         module._default_context._default_context = module._concrete_contexts[recorder.method]
+
+
+def recording(environment, folder):
+    """The environment in which an interpreter imports our sitecustomize, which takes this back."""
+    before = environment.get("PYTHONPATH")
+    environment = {**environment, "COWSHED_PICKLED": folder,
+                   "PYTHONPATH": os.pathsep.join([folder, before] if before else [folder])}
+    if before is not None:
+        environment["COWSHED_PICKLED_PYTHONPATH"] = before
+    return environment
 
 
 def entry(folder, method):
@@ -752,8 +828,15 @@ def instrument(folder, method):
                "multiprocessing.pool": watch_pool,
                "multiprocessing.managers": watch_managers,
                "multiprocessing.util": watch_util,
-               "multiprocessing.popen_fork": watch_popen_fork,
-               "multiprocessing.context": watch_context}
+               "multiprocessing.popen_fork": watch_popen,
+               "multiprocessing.context": watch_context,
+               "joblib.pool": watch_joblib_pool,
+               "joblib._memmapping_reducer": watch_memmapping}
+    for package in ("loky", "joblib.externals.loky"):
+        watches |= {f"{package}.backend.reduction": watch_loky_reduction,
+                    f"{package}.backend.queues": watch_sending,
+                    f"{package}.backend.popen_loky_posix": watch_popen,
+                    f"{package}.backend.fork_exec": watch_fork_exec}
     for name in list(watches):
         if name in sys.modules:
             watches.pop(name)(sys.modules[name])
@@ -805,14 +888,17 @@ How to read a type path:
 BYTES are those of the pickle, with all that is inside the object.  An object that one pickle
 reaches twice is sent, and counted, once; AGAIN is the number of references to it.
 
-What is seen: Process, Pool, Queue, JoinableQueue, SimpleQueue, Pipe, Listener and Client,
-Manager, concurrent.futures.ProcessPoolExecutor, and whatever else calls multiprocessing's
-ForkingPickler; in all processes that multiprocessing starts.  What is not: send_bytes (nothing is
-pickled), pickles that a program makes itself, programs that it runs by subprocess, and what its
-processes send after it has itself ended.  The program
-sends the very bytes that it sends without this tool, but takes some microseconds longer for each
-object: one that pickles millions takes several times as long.  The traceback of an object that cannot be pickled shows one frame of this tool.  A start
-method that the program chooses itself is the one used: --start-method sets the default.
+What is seen, in all processes that multiprocessing and joblib start: Process, Pool, Queue,
+JoinableQueue, SimpleQueue, Pipe, Listener and Client, Manager, ProcessPoolExecutor, whatever else
+calls multiprocessing's ForkingPickler, joblib.Parallel with processes, and loky.
+What is not seen: send_bytes (nothing is pickled), pickles that a program makes itself, programs
+that it runs by subprocess, and what its processes send after it has itself ended.  Arrays that
+joblib passes as files are named, but not counted.
+
+The program sends the very bytes that it sends without this tool, but takes some microseconds longer
+for each object: one that pickles millions takes several times as long.  The traceback of an object
+that cannot be pickled shows one frame of this tool.  A start method that the program chooses itself
+is the one used: --start-method sets the default.
 
 Exit status: the program's own (of several, the largest); 128+N when signal N ended it; 127 program
 not found; 125 an error of pickled's own or bad usage."""
@@ -880,6 +966,7 @@ class Run:
         # (kind, channel, ((edge, label), ...)) -> [count, own, again, bytes]
         self.paths = {}
         self.failures = {}  # (kind, channel, error) -> [count]
+        self.mapped = {}  # (kind, channel) -> [arrays, bytes]
 
     def read(self, folder):
         for name in os.listdir(folder):
@@ -907,6 +994,9 @@ class Run:
         for kind, channel, method, size, error, event, _, rows in records:
             if error:
                 add(self.failures, (kind, channel, error), 1)
+                continue
+            if event == "mapped":
+                add(self.mapped, (kind, channel), 1, size)
                 continue
             if event == "started":
                 add(self.starts, method, 1)
@@ -950,11 +1040,6 @@ def run_program(options, method, interrupted):
         shutil.copyfile(os.path.abspath(__file__), f"{folder}/_cowshed_pickled.py")
         with open(f"{folder}/sitecustomize.py", "w", encoding="utf-8") as file:
             file.write(SITECUSTOMIZE.format(entry=entry(folder, method)))
-        environment = dict(os.environ, COWSHED_PICKLED=folder, PYTHONPATH=folder)
-        if "PYTHONPATH" in os.environ:
-            environment["COWSHED_PICKLED_PYTHONPATH"] = os.environ["PYTHONPATH"]
-            if os.environ["PYTHONPATH"]:
-                environment["PYTHONPATH"] += os.pathsep + os.environ["PYTHONPATH"]
         command = [sys.executable, *(["-m"] if options.module else []), *options.command]
         # Ctrl-C is for the program; what is sent to this process alone is passed on to it.
         # These handlers stay until the report is out: timeout(1) sends each signal twice.
@@ -969,7 +1054,7 @@ def run_program(options, method, interrupted):
         child = None
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
         try:
-            child = subprocess.Popen(command, env=environment, preexec_fn=lambda: (
+            child = subprocess.Popen(command, env=recording(os.environ, folder), preexec_fn=lambda: (
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)))
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -1058,6 +1143,9 @@ def report_text(options, runs, heading):
             yield f"  The program itself chose another start method than {run.method}."
         for (kind, channel, error), (count,) in sorted(run.failures.items()):
             yield f"  Could not be pickled, {count} x: {kind} ({channel}): {error}"
+        for (kind, channel), (count, size) in sorted(run.mapped.items()):
+            yield (f"  Not counted: {things(count, 'array')} of {units(size)} that {channel} passes as files, "
+                   "which the receiver maps")
         left = list(run.never_taken())
         for channel, count, put, _ in left:
             yield f"  Put and never taken: {count} of {things(put, 'message')}, {channel}"
@@ -1123,6 +1211,8 @@ def report_json(options, runs):
                       for (kind, channel, path), row in rows],
             "failures": [{"transfer": kind, "channel": channel, "error": error, "count": count}
                          for (kind, channel, error), (count,) in sorted(run.failures.items())],
+            "mapped": [{"transfer": kind, "channel": channel, "arrays": count, "bytes": size}
+                       for (kind, channel), (count, size) in sorted(run.mapped.items())],
         }
 
     return json.dumps({"schema": SCHEMA, "command": options.command,

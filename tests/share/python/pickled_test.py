@@ -301,6 +301,25 @@ class TransferTest(ScriptTest):
             if run["start_method"] != "fork":
                 self.path(run, "Process(target=work) args[0] → Queue → Connection")
 
+    def test_never_taken_is_said_only_where_it_is_so(self):
+        path = self.script("""
+            import multiprocessing
+            class Refuses:
+                def __reduce__(self): return int, ("no number", None)
+            def work(number): pass
+            if __name__ == "__main__":
+                with multiprocessing.Pool(1, maxtasksperchild=1) as pool:
+                    pool.map(work, range(3), chunksize=1)
+                    pool.close()
+                    pool.join()
+                queue = multiprocessing.SimpleQueue()
+                queue.put(Refuses())
+                try: queue.get()
+                except TypeError: queue.put("left")
+        """)
+        self.assertEqual([line for line in self.run_tool(path).stdout.splitlines() if "never taken" in line],
+                         ["  Put and never taken: 1 of 2 messages, SimpleQueue at script.py:11"])
+
     def test_manager(self):
         for run, _ in self.each_method("""
             import multiprocessing
@@ -357,6 +376,56 @@ class TransferTest(ScriptTest):
         """):
             row = self.channel(run, "Connection send", "Connection at script.py:")
             self.assertEqual((row["messages"], row["objects"]), (1, 3))
+
+
+class JoblibTest(ScriptTest):
+    """joblib's processes: loky's, which are no children by multiprocessing, and a Pool's."""
+
+    WORDS = """
+        import sys
+        from joblib import Parallel, delayed
+        def count(words): return [len(words)]
+        words = [f"word {i:06}" for i in range(1000)]
+        if __name__ == "__main__":
+            parallel = Parallel(n_jobs=2, backend=sys.argv[1], batch_size=1)
+            assert parallel(delayed(count)(words) for _ in range(4)) == [[1000]] * 4
+    """
+
+    def test_loky(self):
+        run, _ = self.report(self.script(self.WORDS), "loky")
+        self.assertEqual(run["processes_started"], {"loky": 2})
+        words = [row for row in run["paths"] if row["type_path"].endswith("tuple → list → str")]
+        self.assertEqual([(row["transfer"], row["objects"], row["bytes"]) for row in words],
+                         [("Executor task", 4000, 4000 * 14)])
+        self.assertGreaterEqual(self.channel(run, "Executor task", "Executor at script.py:")["messages"], 4)
+        # What comes back, from interpreters that joblib has started.
+        self.assertEqual(self.path(run, "_ResultItem.result → list → list → int")["objects"], 4)
+        self.assertNotIn("never taken", self.run_tool(self.script(self.WORDS), "loky").stdout)
+
+    def test_pool(self):
+        run, _ = self.report(self.script(self.WORDS), "multiprocessing")
+        self.assertEqual(run["processes_started"], {"fork": 2})
+        words = [row for row in run["paths"] if row["type_path"].endswith("tuple → list → str")]
+        self.assertEqual([(row["transfer"], row["objects"]) for row in words], [("Pool task", 4000)])
+        self.channel(run, "Pool result", "Pool at script.py:")
+        self.assertNotIn("never taken", self.run_tool(self.script(self.WORDS), "multiprocessing").stdout)
+
+    def test_arrays_that_are_passed_as_files_are_named(self):
+        path = self.script("""
+            import sys, numpy
+            from joblib import Parallel, delayed
+            def total(array): return array.sum()
+            if __name__ == "__main__":
+                array = numpy.zeros(1 << 18)
+                Parallel(n_jobs=2, backend=sys.argv[1], batch_size=1)(delayed(total)(array) for _ in range(4))
+        """)
+        for backend, channel in (("loky", "Executor"), ("multiprocessing", "Pool")):
+            run, _ = self.report(path, backend)
+            self.assertLess(run["bytes"], 1 << 18)
+            (mapped,) = run["mapped"]
+            self.assertEqual((mapped["arrays"], mapped["bytes"]), (4, 4 << 21))
+            self.assertIn(f"Not counted: 4 arrays of 8.0 MiB that {channel} at script.py:7 passes as files",
+                          self.run_tool(path, backend).stdout)
 
 
 class FaithTest(ScriptTest):
