@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests pickled on real scripts: PICKLED=.../cowshed/pickled.py python3 pickled_test.py"""
+"""Tests pickled on real scripts: PICKLED=.../cowshed/pickled python3 pickled_test.py"""
 
 import collections
 import contextlib
@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import runpy
 import signal
 import subprocess
 import sys
@@ -18,16 +19,12 @@ import unittest
 from random import Random
 
 PICKLED = os.environ.get("PICKLED") or os.path.join(os.path.dirname(os.path.abspath(__file__)),
-                                                    "../../../share/python/cowshed/pickled.py")
+                                                    "../../../share/python/cowshed/pickled")
 METHODS = ("fork", "spawn", "forkserver")
 
 
-def load_tool():
-    with open(PICKLED, encoding="utf-8") as file:
-        code = compile(file.read(), PICKLED, "exec")
-    names = {"__name__": "pickled", "__file__": PICKLED}
-    exec(code, names)
-    return names
+def load_streams():
+    return runpy.run_path(os.path.join(PICKLED, "streams.py"))
 
 
 class ScriptTest(unittest.TestCase):
@@ -451,7 +448,7 @@ class FaithTest(ScriptTest):
         print(sys.argv, sys.path, __name__, __file__, __spec__ and __spec__.name, sys.flags)
         print(sorted(os.environ.items()), os.getcwd())
         print(sorted(name for name in sys.modules
-                     if name not in ("_cowshed_pickled", "sitecustomize", "gc")))
+                     if name.split(".")[0] not in ("_cowshed_pickled", "sitecustomize", "gc")))
         print(os.listdir("/proc/self/fd"), "on stderr", file=sys.stderr)
     """
 
@@ -469,7 +466,7 @@ class FaithTest(ScriptTest):
             import sys
             with open("/proc/self/cmdline") as file:
                 command = file.read()
-            if "cowshed/pickled.py" not in command:  # not in the interpreter of the tool itself
+            if "cowshed/pickled" not in command:  # not in the interpreter of the tool itself
                 print("custom", sys.path)
         """, "sitecustomize.py")
         done = self.compare(self.script("import sitecustomize; print(sitecustomize.__file__)"),
@@ -614,11 +611,12 @@ class FaithTest(ScriptTest):
         self.assertEqual(f"{row['messages']} {row['bytes']}\n", output)
 
     def test_python_files_are_not_left_behind(self):
-        before = set(os.listdir(os.path.dirname(PICKLED)))
-        environment = self.environment()
+        before = set(glob.glob(f"{PICKLED}/**", recursive=True))
+        environment = self.environment(PYTHON=sys.executable)
         del environment["PYTHONDONTWRITEBYTECODE"]
-        self.run_tool(self.script("import multiprocessing.pool"), env=environment)
-        self.assertEqual(set(os.listdir(os.path.dirname(PICKLED))), before)
+        subprocess.run([os.path.join(PICKLED, "../../../../tools/pickled"), self.script("import multiprocessing.pool")],
+                       env=environment, check=True, capture_output=True)
+        self.assertEqual(set(glob.glob(f"{PICKLED}/**", recursive=True)), before)
 
 
 class EndTest(ScriptTest):
@@ -779,12 +777,12 @@ class CommandTest(ScriptTest):
 class MeasureTest(unittest.TestCase):
     """The reader of pickles, on streams of its own."""
 
-    def measure(self, value, protocol=4, tool=load_tool()):
+    def measure(self, value, protocol=4, streams=load_streams()):
         objects, file = [], io.BytesIO()
         pickler = type("Pickler", (pickle.Pickler,), {})(file, protocol)
         pickler.persistent_id = objects.append
         pickler.dump(value)
-        return tool["measure"](file.getvalue(), objects, None), len(file.getvalue())
+        return streams["measure"](file.getvalue(), objects, None), len(file.getvalue())
 
     def test_bytes_of_a_part_are_those_that_the_whole_lacks_without_it(self):
         whole, size = self.measure(["x" * 1000, {"k": 1.5}])
