@@ -169,29 +169,23 @@ def _recipe(modules: list[str], warm_up: str | None) -> dict[str, Any]:
     """What the forkserver does before it forks."""
     data = spawn.get_preparation_data("forkserver")
     main = {key: data[key] for key in ("init_main_from_name", "init_main_from_path") if key in data}
-    names = [_name_there(name, main) for name in modules]
-    function = ""
-    if warm_up is not None:
-        module, _, function = warm_up.partition(":")
-        names.append(_name_there(module, main))
+    module, _, function = (warm_up or "").partition(":")
+    names = [*modules, module] if module else modules
     kept = ("sys_path", "sys_argv", "dir", "orig_dir", "start_method", "log_to_stderr", "log_level")
     return {"data": {key: data[key] for key in kept if key in data}, "main": main, "modules": names,
-            "warm_up": function}
+            "are_main": {name for name in names if _is_main(name, main)}, "warm_up": function}
 
 
-def _name_there(name: str, main: dict[str, Any]) -> str:
-    """``__main__`` if this module is what runs as ``__main__`` here: it must not be loaded twice."""
+def _is_main(name: str, main: dict[str, Any]) -> bool:
+    """Whether this module is what runs as ``__main__`` here: it must not be loaded twice."""
     if name in ("__main__", "__mp_main__"):
-        return "__main__"
+        return True
     spec = importlib.util.find_spec(name)
     if spec is None:
         raise ModuleNotFoundError(f"cowshed.get_context(): no module named {name!r}", name=name)
-    if name.endswith("__main__"):  # which multiprocessing does not load as __main__
-        return name
     path = main.get("init_main_from_path")
-    is_main = name == main.get("init_main_from_name") or (
+    return name == main.get("init_main_from_name") and not name.endswith("__main__") or bool(
         path and spec.origin and os.path.realpath(path) == os.path.realpath(spec.origin))
-    return "__main__" if is_main else name
 
 
 def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None = None) -> Context:

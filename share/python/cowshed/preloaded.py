@@ -53,10 +53,10 @@ def main(listener: int, alive: int, answers: int) -> None:
 def _load(recipe: dict[str, Any]) -> None:
     spawn.prepare(recipe["data"])
     for name in recipe["modules"]:
-        if name == "__main__":
+        if name in recipe["are_main"]:
             _load_main(recipe["main"].get("init_main_from_name"), recipe["main"].get("init_main_from_path"))
-        else:
-            importlib.import_module(name)
+            sys.modules[name] = sys.modules["__main__"]
+        importlib.import_module(name)
     if recipe["warm_up"]:
         getattr(importlib.import_module(recipe["modules"][-1]), recipe["warm_up"])()
 
