@@ -2,7 +2,6 @@
 """What one process writes down."""
 
 import _thread
-import itertools
 import marshal
 import os
 
@@ -25,7 +24,7 @@ class Recorder:
         self.lock = _thread.RLock()  # a signal handler may send, too
         # Set before the first record: a signal handler may write a record during another.
         self.file = f"{os.getpid()}-{os.urandom(8).hex()}.record"
-        self.numbers = itertools.count()
+        self.numbers = iter(range(1 << 62))
         self.paths = {}
         self.channels = {}
         self.channels_read = 0
