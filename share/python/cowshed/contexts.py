@@ -10,13 +10,15 @@ import pickle
 import socket
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from multiprocessing import connection, forkserver, resource_tracker, spawn, util
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
 from cowshed.errors import LoadFailed
 
+_util: Any = util  # mypy does not know all of it
+_connection: Any = connection
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -27,7 +29,7 @@ class _Server(forkserver.ForkServer):
         super().__init__()
         # Python 3.14 asks it of whoever wants a worker.
         self._forkserver_authkey = os.urandom(32) if hasattr(self, "_forkserver_authkey") else b""
-        self._forkserver_address = address = connection.arbitrary_address("AF_UNIX")
+        self._forkserver_address = address = _connection.arbitrary_address("AF_UNIX")
         self._loading = threading.Lock()
         self._failure: tuple[str, str] | None = None
         self._answers, theirs = multiprocessing.Pipe()
@@ -41,7 +43,7 @@ class _Server(forkserver.ForkServer):
             code = (f"import sys; sys.path.append({_PACKAGES!r}); from cowshed.preloaded import main; "
                     f"main(*{passed})")
             program = spawn.get_executable()
-            pid = util.spawnv_passfds(program, [program, *util._args_from_interpreter_flags(), "-c", code], passed)
+            pid = _util.spawnv_passfds(program, [program, *_util._args_from_interpreter_flags(), "-c", code], passed)
         self._pidfd = os.pidfd_open(pid)
         self._end = weakref.finalize(self, _end, self._forkserver_alive_fd, self._pidfd, address)
         self._end.atexit = False
@@ -145,10 +147,13 @@ class Context(ForkServerContext):
             _reap()
             return self._server
 
-    def _connect(self, descriptors: list[int]) -> tuple[int, int]:
+    def _ensure_running(self) -> None:
+        self._running()
+
+    def _connect(self, fds: Sequence[int]) -> tuple[int, int]:
         server = self._running()
         server.wait_until_loaded()
-        return server.connect_to_new_process(descriptors)
+        return server.connect_to_new_process(fds)
 
 
 _context: Context | None = None
@@ -225,5 +230,5 @@ def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None =
     _context = Context(modules, warm_up)
     # Where multiprocessing asks for a worker.
     forkserver.connect_to_new_process = _context._connect
-    forkserver.ensure_running = _context._running
+    forkserver.ensure_running = _context._ensure_running
     return _context

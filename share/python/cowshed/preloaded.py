@@ -38,7 +38,7 @@ def main(listener: int, alive: int, answers: int) -> None:
             parent.send_bytes(pickle.dumps(failure))
     if failure:
         os._exit(1)
-    arguments = {}
+    arguments: dict[str, Any] = {}
     if recipe["key"]:
         arguments["authkey_r"], key = os.pipe()
         os.write(key, recipe["key"])
