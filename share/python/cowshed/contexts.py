@@ -206,12 +206,12 @@ def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None =
     and is ``__main__`` for all that import it.  Its own name, such as ``lists`` of ``lists.py``, means the
     same module.
 
-    :param preload: modules that load the data when they are imported.
-    :param warm_up: ``"module:function"``, called in the forkserver before the freeze.  It may load data, too.
-        Code that has run once writes less to itself later.
     If a module or ``warm_up`` fails there, the first start of a process raises :class:`cowshed.LoadFailed`,
     which says why.
 
+    :param preload: modules that load the data when they are imported.
+    :param warm_up: ``"module:function"``, called in the forkserver before the freeze.  It may load data, too.
+        Code that has run once writes less to itself later.
     :raises ModuleNotFoundError: no such module.
     :raises RuntimeError: the forkserver of this process runs already.
     """
