@@ -2,9 +2,7 @@
 #include <cerrno>
 #include <empty_probes.skel.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <system_error>
-#include <unistd.h>
 
 #include <cowshed/base/arch/arch.h>
 

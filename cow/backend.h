@@ -2,9 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
-#include <memory>
 #include <optional>
-#include <string>
 #include <string_view>
 #include <sys/types.h>
 #include <vector>

@@ -110,7 +110,7 @@ inline bool ends_program(std::string_view function) {
       "__run_exit_handlers", "Py_FinalizeEx", "Py_Finalize",   "Py_Exit",
       "ruby_cleanup",        "rb_ec_cleanup", "perl_destruct", "php_module_shutdown",
       "R_CleanUp",           "caml_shutdown", "ruby_stop",     "Perl_my_exit"};
-  return std::find(kNames.begin(), kNames.end(), function) != kNames.end();
+  return std::ranges::find(kNames, function) != kNames.end();
 }
 
 // How many such functions are in a stack.  What Py_RunMain() calls at the end has no name in a

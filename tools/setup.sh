@@ -161,9 +161,9 @@ build() { # build PRESET [TARGET...]
       CCACHE_NOHASHDIR=1 'CCACHE_IGNOREOPTIONS=-fmacro-prefix-map=*'
   fi
   local clang=()
-  [ "$(clang_version)" = 19 ] || mapfile -t clang < <(sed -nE \
-    "/\"name\": \"$preset\"/,/^    \}/ {
-      s/^ *\"(CMAKE_C(XX)?_COMPILER)\": \"(.*)-19\",/-D\1=\3-$(clang_version)/p }" CMakePresets.json)
+  [ "$(clang_version)" = 19 ] ||
+    ! sed -n "/\"name\": \"$preset\"/,/^    }/p" CMakePresets.json | grep -q '"inherits": "clang"' ||
+    clang=("-DCMAKE_C_COMPILER=clang-$(clang_version)" "-DCMAKE_CXX_COMPILER=clang++-$(clang_version)")
   cmake --preset "$preset" "${clang[@]}" >"build/$preset.configure.log" 2>&1 ||
     { cat "build/$preset.configure.log"; rm -f "build/$preset/CMakeCache.txt"; die "configuring the $preset preset failed"; }
   cmake --build "build/$preset" ${1:+--target "$@"} 2>&1 | follow "$log" || {

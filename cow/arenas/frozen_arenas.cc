@@ -31,7 +31,7 @@ std::vector<FrozenArena> frozen_arenas(const ProcFiles& proc, pid_t pid,
     if (!layout) layout = read_published_layout(proc, pid, mappings);
     if (!*layout) continue;
     const auto& arenas = (*layout)->arenas;
-    const auto known = std::find_if(arenas.begin(), arenas.end(), [&](const PublishedArena& arena) {
+    const auto known = std::ranges::find_if(arenas, [&](const PublishedArena& arena) {
       return arena.begin <= mapping.begin && mapping.end <= arena.end;
     });
     if (known != arenas.end()) result.push_back({known->name, &mapping});
@@ -40,8 +40,7 @@ std::vector<FrozenArena> frozen_arenas(const ProcFiles& proc, pid_t pid,
 }
 
 ArenaCopies& arena_named(std::vector<ArenaCopies>& arenas, const std::string& name) {
-  const auto known = std::find_if(arenas.begin(), arenas.end(),
-                                  [&](const ArenaCopies& arena) { return arena.name == name; });
+  const auto known = std::ranges::find(arenas, name, &ArenaCopies::name);
   if (known != arenas.end()) return *known;
   constexpr const char* kFurther = "further arenas";
   if (arenas.size() >= COWSHED_MAX_ARENAS && name != kFurther) return arena_named(arenas, kFurther);

@@ -44,12 +44,13 @@ void keep_most_copied(std::vector<ObjectCopies>& objects) {
 void keep_most_sent(std::vector<SentObjects>& sent) {
   keep_most(
       sent, {"", "", kFurtherObjects, "", 0, 0, 0},
-      [](const SentObjects& each) { return each.bytes; },
-      [](SentObjects& to, const SentObjects& each) {
-        to.messages += each.messages;
-        to.objects += each.objects;
-        to.bytes += each.bytes;
-      });
+      [](const SentObjects& each) { return each.bytes; }, add_counts);
+}
+
+void add_counts(SentObjects& to, const SentObjects& more) {
+  to.messages += more.messages;
+  to.objects += more.objects;
+  to.bytes += more.bytes;
 }
 
 }  // namespace cowshed::cow

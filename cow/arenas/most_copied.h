@@ -10,4 +10,6 @@ namespace cowshed::cow {
 void keep_most_copied(std::vector<ObjectCopies>& objects);
 void keep_most_sent(std::vector<SentObjects>& sent);
 
+void add_counts(SentObjects& to, const SentObjects& more);
+
 }  // namespace cowshed::cow

@@ -23,9 +23,7 @@ class CopiedBytes {
 
  private:
   std::uint64_t below(std::uint64_t address) const {
-    const auto after =
-        std::partition_point(ranges_.begin(), ranges_.end(),
-                             [&](const PageRange& each) { return each.begin < address; });
+    const auto after = std::ranges::lower_bound(ranges_, address, {}, &PageRange::begin);
     if (after == ranges_.begin()) return 0;
     const std::uint64_t end = std::prev(after)->end;
     const auto last = static_cast<std::size_t>(after - ranges_.begin()) - 1;
@@ -38,9 +36,8 @@ class CopiedBytes {
 
 // Returns how many of `pages` are in `copied`.  A page of several ranges counts once.
 std::uint64_t copied_of(std::vector<PageRange> pages, const CopiedBytes& copied) {
-  std::sort(pages.begin(), pages.end(), [](const PageRange& one, const PageRange& other) {
-    return std::tie(one.begin, one.end) < std::tie(other.begin, other.end);
-  });
+  std::ranges::sort(pages, {},
+                    [](const PageRange& each) { return std::tie(each.begin, each.end); });
   std::uint64_t bytes = 0;
   std::uint64_t counted = 0;  // all pages below this address
   for (const PageRange& each : pages) {

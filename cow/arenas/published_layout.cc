@@ -33,14 +33,14 @@ constexpr int kAttempts = 20;
 constexpr std::chrono::milliseconds kBetweenAttempts{1};
 
 std::string text(std::span<const char> field) {
-  return {field.begin(), std::find(field.begin(), field.end(), '\0')};
+  return {field.begin(), std::ranges::find(field, '\0')};
 }
 
 class Reader {
  public:
   static Expected<Reader> open(const ProcFiles& proc, pid_t pid,
                                const std::vector<Mapping>& mappings) {
-    const auto mapping = std::find_if(mappings.begin(), mappings.end(), [](const Mapping& each) {
+    const auto mapping = std::ranges::find_if(mappings, [](const Mapping& each) {
       return each.is_private && each.path == "/memfd:" COWSHED_LAYOUT_MEMFD " (deleted)";
     });
     if (mapping == mappings.end()) return not_published(pid);

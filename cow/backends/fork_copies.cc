@@ -12,9 +12,7 @@ constexpr std::uint64_t kLittle = 1 << 20;
 // The part of its sampled copies that a process made while its program ended, 0 to 1.
 double part_at_exit(const ProcessCopies& process) {
   if (!process.patterns) return 0;
-  const auto found =
-      std::find_if(process.patterns->begin(), process.patterns->end(),
-                   [](const CopyPattern& each) { return each.pattern == kProgramExit; });
+  const auto found = std::ranges::find(*process.patterns, kProgramExit, &CopyPattern::pattern);
   return found == process.patterns->end() ? 0 : found->share;
 }
 

@@ -11,9 +11,7 @@ void add_mapping(MemorySample& sample, const Mapping& mapping, const AnonymousPa
   const std::uint64_t shared = here.shared.bytes();
   sample.private_bytes += own;
   sample.shared_bytes += shared;
-  const bool in_arena = std::any_of(frozen.begin(), frozen.end(), [&](const FrozenArena& arena) {
-    return arena.mapping == &mapping;
-  });
+  const bool in_arena = std::ranges::find(frozen, &mapping, &FrozenArena::mapping) != frozen.end();
   // Of an arena, what is not anonymous is shared by its file.
   if (in_arena) sample.shared_bytes += mapping.bytes() - own - shared;
 }

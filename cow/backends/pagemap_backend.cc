@@ -2,7 +2,6 @@
 // pages that they no longer share.
 
 #include <algorithm>
-#include <tuple>
 #include <unistd.h>
 #include <utility>
 
@@ -297,9 +296,8 @@ std::vector<PagemapBackend::Process*> PagemapBackend::due_for_scan() const {
   std::vector<Process*> due;
   for (const auto& [pid, process] : alive_)
     if (process->is_due_for_scan(now)) due.push_back(process);
-  std::sort(due.begin(), due.end(), [](const Process* a, const Process* b) {
-    return std::make_tuple(!a->has_changed(), a->scanned_ns) <
-           std::make_tuple(!b->has_changed(), b->scanned_ns);
+  std::ranges::sort(due, {}, [](const Process* each) {
+    return std::pair(!each->has_changed(), each->scanned_ns);
   });
   return due;
 }
@@ -329,9 +327,7 @@ struct PagemapBackend::Scan {
         pages.copied_pages(mapping, *all, inherited, with_parent, parent ? &*parent : nullptr);
     if (!copied || pages.is_gone()) return false;
     (mapping.has_file() ? file_pages : anon_pages) += copied->bytes() / kPageSize;
-    const auto arena = std::find_if(frozen.begin(), frozen.end(), [&](const FrozenArena& each) {
-      return each.mapping == &mapping;
-    });
+    const auto arena = std::ranges::find(frozen, &mapping, &FrozenArena::mapping);
     if (arena != frozen.end()) add_arena(*arena, std::move(*copied));
     return true;
   }
@@ -407,9 +403,9 @@ ProcessesNotSeen PagemapBackend::not_seen() const {
   const auto forks = proc_.forks();
   if (!forks || !forks_before_) return result;
   const auto seen =
-      forgotten_forks_ + static_cast<std::uint64_t>(std::count_if(
-                             processes_.begin(), processes_.end(),
-                             [this](const auto& process) { return is_counted_fork(*process); }));
+      forgotten_forks_ +
+      static_cast<std::uint64_t>(std::ranges::count_if(
+          processes_, [this](const auto& process) { return is_counted_fork(*process); }));
   const std::uint64_t made = *forks - *forks_before_;
   result.at_most = std::max(missed_, made - std::min(made, seen));
   return result;
@@ -423,8 +419,7 @@ bool PagemapBackend::is_counted_fork(const Process& process) const {
 // tick.
 std::vector<std::shared_ptr<PagemapBackend::Process>> PagemapBackend::in_order() const {
   std::vector<std::shared_ptr<Process>> result = processes_;
-  std::stable_sort(result.begin(), result.end(),
-                   [](const auto& a, const auto& b) { return a->start_ticks < b->start_ticks; });
+  std::ranges::stable_sort(result, {}, &Process::start_ticks);
   return result;
 }
 

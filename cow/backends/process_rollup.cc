@@ -40,9 +40,8 @@ std::vector<bool> staying(const std::vector<ProcessCopies>& processes,
     stays[i] = false;
     if (processes[i].processes == 1) single.push_back(i);
   }
-  std::stable_sort(single.begin(), single.end(), [&](std::size_t a, std::size_t b) {
-    return copied_pages(processes[a]) > copied_pages(processes[b]);
-  });
+  std::ranges::stable_sort(single, std::greater<>(),
+                           [&](std::size_t i) { return copied_pages(processes[i]); });
   for (std::size_t i = 0; i < std::min(most, single.size()); ++i) stays[single[i]] = true;
   return stays;
 }
@@ -87,8 +86,8 @@ void add(std::optional<std::uint64_t>& sum, const std::optional<std::uint64_t>& 
 template <class T, class Name, class Add>
 void add(std::vector<T>& sums, const std::vector<T>& more, Name name, Add add_one) {
   for (const T& each : more) {
-    const auto found = std::find_if(sums.begin(), sums.end(),
-                                    [&](const T& sum) { return name(sum) == name(each); });
+    const auto found =
+        std::ranges::find_if(sums, [&](const T& sum) { return name(sum) == name(each); });
     if (found == sums.end()) sums.push_back(each);
     else add_one(*found, each);
   }
@@ -106,8 +105,7 @@ void add(std::optional<std::vector<T>>& sums, const std::optional<std::vector<T>
 
 void merge_ended(const std::vector<EndedProcess>& ended, std::size_t most,
                  const std::function<void(std::size_t, std::size_t)>& merged) {
-  const auto count = std::count_if(ended.begin(), ended.end(),
-                                   [](const EndedProcess& each) { return each.may_be_merged; });
+  const auto count = std::ranges::count_if(ended, &EndedProcess::may_be_merged);
   if (static_cast<std::size_t>(count) <= most) return;
   std::vector<ProcessCopies> processes;
   processes.reserve(ended.size());
@@ -156,11 +154,7 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
       [](const SentObjects& each) {
         return std::tie(each.origin, each.name, each.type, each.kind);
       },
-      [](SentObjects& to, const SentObjects& each) {
-        to.messages += each.messages;
-        to.objects += each.objects;
-        to.bytes += each.bytes;
-      });
+      add_counts);
   if (sum.transfers) keep_most_sent(*sum.transfers);
   add(sum.shared_at_fork_bytes, more.shared_at_fork_bytes);
   for (const CountInfo& each : kCounts) add(sum.*each.count, more.*each.count);

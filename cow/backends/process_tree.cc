@@ -9,7 +9,7 @@ std::vector<std::size_t> parents(const std::vector<ProcessCopies>& processes) {
   std::vector<std::size_t> result(processes.size());
   std::map<pid_t, std::size_t> latest;  // of each PID, up to here
   const auto is_root = [](const ProcessCopies& process) { return process.role == Role::root; };
-  const bool one_root = std::count_if(processes.begin(), processes.end(), is_root) == 1;
+  const bool one_root = std::ranges::count_if(processes, is_root) == 1;
   for (std::size_t i = 0; i < processes.size(); ++i) {
     const auto parent = latest.find(processes[i].ppid);
     result[i] = i;

@@ -39,18 +39,6 @@ constexpr std::uint64_t kFirstScansNs = 30'000'000;
 // Some 140 MB, if copies are sampled faster than they are attributed.
 constexpr std::size_t kMostTakenMeanwhile = 16'384;
 
-std::uint64_t total_bytes(const std::vector<ArenaCopies>& arenas) {
-  std::uint64_t total = 0;
-  for (const ArenaCopies& arena : arenas) total += arena.bytes.value_or(0);
-  return total;
-}
-
-std::uint64_t copied_pages(const std::vector<ArenaCopies>& arenas) {
-  std::uint64_t total = 0;
-  for (const ArenaCopies& arena : arenas) total += arena.copied_pages;
-  return total;
-}
-
 void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.pid = counts.pid;
   copies.ppid = counts.ppid;
@@ -128,7 +116,7 @@ Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
     const std::vector<pid_t>& missing = attached.not_found;
     Refused refused;
     for (const pid_t root : found.roots) {
-      if (std::find(missing.begin(), missing.end(), root) == missing.end()) {
+      if (std::ranges::find(missing, root) == missing.end()) {
         alive_.insert(root);
         continue;
       }
@@ -147,7 +135,7 @@ Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
 // process.  So a process that was gone before the last snapshot has ended, whatever that says.  One
 // that went later may have children that no snapshot shows yet.
 bool TracepointBackend::any_alive() const {
-  return std::any_of(processes_.begin(), processes_.end(), [](const auto& entry) {
+  return std::ranges::any_of(processes_, [](const auto& entry) {
     const Process& process = entry.second;
     return process.copies.alive && !(process.live->was_gone && is_gone(process.copies));
   });
@@ -157,7 +145,7 @@ void TracepointBackend::note_who_is_gone() {
   const auto is_there = [](const auto& entry) {
     return entry.second.copies.alive && !is_gone(entry.second.copies);
   };
-  if (std::any_of(processes_.begin(), processes_.end(), is_there)) return;  // the usual case
+  if (std::ranges::any_of(processes_, is_there)) return;  // the usual case
   for (auto& [id, process] : processes_)
     if (process.copies.alive) process.live->was_gone = true;
 }
@@ -172,8 +160,7 @@ std::chrono::milliseconds TracepointBackend::interval() const {
 }
 
 std::optional<std::chrono::milliseconds> TracepointBackend::pending_interval() const {
-  if (!pending_) return std::nullopt;
-  return kShortestInterval;
+  return pending_ ? std::optional(kShortestInterval) : std::nullopt;
 }
 
 // A process with samples that is in no snapshot yet may have ended by the next one.  So the next
@@ -311,7 +298,10 @@ void TracepointBackend::inherit(Process& child, const ProcessCounts& counts) {
     return;
   }
   // For arenas that the parent does not publish: what it has now, if it is still there.
-  if (parent != nullptr) arenas = std::max(*arenas, total_bytes(parent->copies.arenas));
+  std::uint64_t of_parent = 0;
+  if (parent != nullptr)
+    for (const ArenaCopies& arena : parent->copies.arenas) of_parent += arena.bytes.value_or(0);
+  arenas = std::max(*arenas, of_parent);
   child.copies.shared_at_fork_bytes = *counts.shared_at_fork_anon_bytes + *arenas;
 }
 
@@ -350,7 +340,7 @@ void TracepointBackend::count_arenas(Process& process) {
   const auto is_new = [&](const ArenaCount& counted) {
     return counted.address != 0 && !names.contains(counted.address);
   };
-  if (process.copies.alive && std::any_of(arenas.begin(), arenas.end(), is_new)) {
+  if (process.copies.alive && std::ranges::any_of(arenas, is_new)) {
     read_arenas(process);
     // A mapping without a name is one of another file, for as long as it exists.
     for (const ArenaCount& counted : arenas)
@@ -367,7 +357,8 @@ void TracepointBackend::count_arenas(Process& process) {
 
 void TracepointBackend::read_objects(Process& process) {
   ProcessCopies& copies = process.copies;
-  const std::uint64_t pages = copied_pages(copies.arenas);
+  std::uint64_t pages = 0;
+  for (const ArenaCopies& arena : copies.arenas) pages += arena.copied_pages;
   if (pages == 0) {
     copies.objects.emplace();
     return;
@@ -453,9 +444,7 @@ std::vector<TracepointBackend::Process*> TracepointBackend::due_for_scan(const S
     if (process.live->has_changed || now - process.live->last_scan_ns >= unchanged)
       due.push_back(&process);
   }
-  std::stable_sort(due.begin(), due.end(), [](const Process* a, const Process* b) {
-    return a->live->last_scan_ns < b->live->last_scan_ns;
-  });
+  std::ranges::stable_sort(due, {}, [](const Process* each) { return each->live->last_scan_ns; });
   return due;
 }
 
@@ -526,14 +515,9 @@ void TracepointBackend::merge_ended(std::size_t most) {
 std::vector<ProcessCopies> TracepointBackend::take_ended() {
   std::vector<ProcessCopies> result;
   if (profiler_) return result;
-  for (auto entry = processes_.begin(); entry != processes_.end();) {
-    if (entry->second.copies.alive) {
-      ++entry;
-      continue;
-    }
-    result.push_back(std::move(entry->second.copies));
-    entry = processes_.erase(entry);
-  }
+  for (auto& [id, process] : processes_)
+    if (!process.copies.alive) result.push_back(std::move(process.copies));
+  std::erase_if(processes_, [](const auto& entry) { return !entry.second.copies.alive; });
   return result;
 }
 

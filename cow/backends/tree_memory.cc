@@ -76,8 +76,7 @@ bool TreeMemoryMeter::is_due() {
 
 void TreeMemoryMeter::sample(const ProcFiles& proc, const std::vector<TreeProcess>& tree) {
   note_growth(proc, tree);
-  const bool is_any_alive =
-      std::any_of(tree.begin(), tree.end(), [](const auto& each) { return each.alive; });
+  const bool is_any_alive = std::ranges::any_of(tree, &TreeProcess::alive);
   if (is_any_alive && is_due()) read(proc, tree);
 }
 

@@ -30,18 +30,17 @@ bool most(std::uint64_t part, std::uint64_t all) { return part * kTenths >= all 
 using Words = std::initializer_list<std::string_view>;
 
 bool is_any_of(std::string_view text, Words names) {
-  return std::find(names.begin(), names.end(), text) != names.end();
+  return std::ranges::find(names, text) != names.end();
 }
 
 bool starts_with_any(std::string_view text, Words prefixes) {
-  return std::any_of(prefixes.begin(), prefixes.end(),
-                     [&](std::string_view prefix) { return text.starts_with(prefix); });
+  return std::ranges::any_of(prefixes,
+                             [&](std::string_view prefix) { return text.starts_with(prefix); });
 }
 
 bool contains_any(std::string_view text, Words parts) {
-  return std::any_of(parts.begin(), parts.end(), [&](std::string_view part) {
-    return text.find(part) != std::string_view::npos;
-  });
+  return std::ranges::any_of(
+      parts, [&](std::string_view part) { return text.find(part) != std::string_view::npos; });
 }
 
 std::string lower_case(std::string_view text) {
@@ -334,9 +333,8 @@ constexpr std::uint64_t kLeastReferenceCounts = 4;
 // A counter that only goes down may be a stock: the first write of a reference count is a +1.
 // Locked counters are no stock, because they are counted by several threads.
 bool may_be_stock(const std::vector<const StoreSite*>& sites) {
-  return std::none_of(sites.begin(), sites.end(), [](const StoreSite* site) {
-    return site->store.amount == 1 || site->store.locked;
-  });
+  return std::ranges::none_of(
+      sites, [](const StoreSite* site) { return site->store.amount == 1 || site->store.locked; });
 }
 
 SampleSum samples_of(const StoreSite& site, std::string_view cause) {
@@ -352,10 +350,9 @@ struct Group {
 
 // Whether these sites together may be something else than reference counts.
 bool is_weak(const Group& group, const ReleaseSites& release_sites) {
-  const bool any_certain =
-      std::any_of(group.sites.begin(), group.sites.end(), [&](const StoreSite* site) {
-        return is_named_count(*site) || is_count_of_object(*site, release_sites);
-      });
+  const bool any_certain = std::ranges::any_of(group.sites, [&](const StoreSite* site) {
+    return is_named_count(*site) || is_count_of_object(*site, release_sites);
+  });
   return !any_certain && (group.sum.samples < kLeastReferenceCounts || may_be_stock(group.sites));
 }
 
@@ -383,9 +380,8 @@ std::string evidence_of_counts(const Group& group, const ReleaseSites& release_s
 
 std::string evidence(std::string_view name, Group& group, std::uint64_t all,
                      const ReleaseSites& release_sites) {
-  std::stable_sort(group.sites.begin(), group.sites.end(), [&](const auto* a, const auto* b) {
-    return samples_of(*a, name).copies > samples_of(*b, name).copies;
-  });
+  std::ranges::stable_sort(group.sites, std::greater<>(),
+                           [&](const auto* site) { return samples_of(*site, name).copies; });
   const StoreSite& top = *group.sites.front();
   std::string text = description(top);
   if (group.sites.size() > 1) text += fmt::format(" and {} more", group.sites.size() - 1);
@@ -400,7 +396,7 @@ StoreCounts& StoreCounts::operator+=(const StoreCounts& more) {
   using Numbers = std::array<std::uint64_t, sizeof(StoreCounts) / sizeof(std::uint64_t)>;
   auto sum = std::bit_cast<Numbers>(*this);
   const auto added = std::bit_cast<Numbers>(more);
-  std::transform(sum.begin(), sum.end(), added.begin(), sum.begin(), std::plus<>());
+  std::ranges::transform(sum, added, sum.begin(), std::plus<>());
   return *this = std::bit_cast<StoreCounts>(sum);
 }
 
@@ -435,8 +431,7 @@ std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
                         static_cast<double>(group.sum.copies) / static_cast<double>(all.copies),
                         group.sum.samples, evidence(name, group, all.samples, release_sites)});
   }
-  std::stable_sort(patterns.begin(), patterns.end(),
-                   [](const auto& a, const auto& b) { return a.share > b.share; });
+  std::ranges::stable_sort(patterns, std::greater<>(), &CopyPattern::share);
   return patterns;
 }
 

@@ -9,7 +9,7 @@ namespace cowshed::cow {
 namespace {
 
 bool has_name(std::string_view path, std::initializer_list<std::string_view> beginnings) {
-  return std::any_of(beginnings.begin(), beginnings.end(), [&](std::string_view beginning) {
+  return std::ranges::any_of(beginnings, [&](std::string_view beginning) {
     return base_name(path).starts_with(beginning);
   });
 }

@@ -103,7 +103,7 @@ std::string_view python_cause(const ObservedStore& observed) {
   }
   // The object may begin in the page before, which was not read.
   if (stores_word(observed) && observed.before() == kNoHash &&
-      std::find(kHashes.begin(), kHashes.end(), observed.store.displacement) != kHashes.end()) {
+      std::ranges::find(kHashes, observed.store.displacement) != kHashes.end()) {
     return kCachedHash;
   }
   if (counts_python_references(observed)) return kGarbageCollector;

@@ -2,7 +2,6 @@
 #include <bit>
 #include <capstone/capstone.h>
 #include <initializer_list>
-#include <utility>
 
 #include <cowshed/cow/causes/store_decoder.h>
 
@@ -116,7 +115,7 @@ bool is_movs(const cs_insn& instruction) {
 StoreKind store_kind_of(const cs_insn& instruction) {
   const unsigned id = instruction.id;
   for (const auto& [kind, instructions] : kRows)
-    if (std::find(instructions.begin(), instructions.end(), id) != instructions.end()) return kind;
+    if (std::ranges::find(instructions, id) != instructions.end()) return kind;
   const cs_x86_op* operand = written_operand(instruction);
   if (operand == nullptr) return StoreKind::unknown;
   return operand->size < kVectorWidth ? StoreKind::store : StoreKind::vector;

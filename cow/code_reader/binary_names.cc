@@ -93,7 +93,7 @@ bool find_child(Dwarf_Die parent, std::uint64_t address, std::initializer_list<i
     const int kind = ::dwarf_tag(&child);
     if (kind == DW_TAG_namespace) {
       if (find_child(child, address, kinds, found)) return true;
-    } else if (std::find(kinds.begin(), kinds.end(), kind) != kinds.end() &&
+    } else if (std::ranges::find(kinds, kind) != kinds.end() &&
                ::dwarf_haspc(&child, address) == 1) {
       found = child;
       return true;

@@ -79,8 +79,7 @@ void write_release_sites(WireWriter& to, const std::map<CounterField, std::size_
   const std::size_t number = std::min(sites.size(), kMostReleaseSites);
   to.number(static_cast<std::uint32_t>(number));
   auto site = sites.begin();
-  for (std::size_t i = 0; i < number; ++i, ++site)
-    to.number(site->first.displacement).number(site->first.width).number(site->second);
+  for (std::size_t i = 0; i < number; ++i, ++site) to.number(site->first).number(site->second);
 }
 
 void write_python_lines(WireWriter& to, const std::vector<PythonLine>& lines) {
@@ -168,8 +167,7 @@ void serve(const HelperSocket& socket, std::atomic<CodeReader::BinaryId>& at_wor
 
 // Makes a text safe to show on a terminal, in a report or in a browser.
 std::string without_controls(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](unsigned char each) { return each < ' ' || each == 0x7f; }, '?');
+  std::ranges::replace_if(text, [](unsigned char each) { return each < ' ' || each == 0x7f; }, '?');
   return text;
 }
 
@@ -293,9 +291,8 @@ bool CodeReaderProcess::tell_layout(LayoutId layout) {
   for (const Module& module : layouts_[layout])
     if (is_told(module.binary)) modules.push_back(module);
   // A later binary may have killed the process that knew the earlier ones.
-  const bool all_told = std::all_of(modules.begin(), modules.end(), [this](const Module& module) {
-    return told_binaries_.contains(module.binary);
-  });
+  const bool all_told = std::ranges::all_of(
+      modules, [this](const Module& module) { return told_binaries_.contains(module.binary); });
   if (!all_told) return false;
   WireWriter request = question(Question::add_layout, layout);
   request.number(static_cast<std::uint32_t>(modules.size()));
@@ -379,9 +376,7 @@ std::map<CounterField, std::size_t> CodeReaderProcess::release_sites(BinaryId bi
   WireReader wire(*reply);
   const auto number = std::min<std::size_t>(wire.number<std::uint32_t>(), kMostReleaseSites);
   for (std::size_t i = 0; i < number; ++i) {
-    CounterField field;
-    field.displacement = wire.number<std::int64_t>();
-    field.width = wire.number<unsigned>();
+    const auto field = wire.number<CounterField>();
     sites[field] = wire.number<std::size_t>();
   }
   return sites;

@@ -18,7 +18,7 @@ class TableReader {
 
   // Returns the first byte of the next entry; 0: the table ends.
   std::uint8_t next() {
-    const auto first = std::find_if(rest_.begin(), rest_.end(), is_first);
+    const auto first = std::ranges::find_if(rest_, is_first);
     rest_ = {first, rest_.end()};
     if (rest_.empty()) return 0;
     const std::uint8_t byte = rest_.front();
@@ -81,9 +81,7 @@ std::vector<PythonLine> parse_python_lines(int first_line, std::span<const std::
 }
 
 std::size_t line_index(const std::vector<PythonLine>& lines, std::uint32_t instruction) {
-  const auto after = std::upper_bound(
-      lines.begin(), lines.end(), instruction,
-      [](std::uint32_t value, const PythonLine& each) { return value < each.instruction; });
+  const auto after = std::ranges::upper_bound(lines, instruction, {}, &PythonLine::instruction);
   return after == lines.begin() ? 0 : static_cast<std::size_t>(after - lines.begin()) - 1;
 }
 

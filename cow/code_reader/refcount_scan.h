@@ -1,10 +1,10 @@
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <span>
-#include <tuple>
 
 namespace cowshed::cow {
 
@@ -12,10 +12,7 @@ namespace cowshed::cow {
 struct CounterField {
   std::int64_t displacement = 0;
   unsigned width = 0;
-  bool operator==(const CounterField&) const = default;
-  friend bool operator<(const CounterField& a, const CounterField& b) {
-    return std::tie(a.displacement, a.width) < std::tie(b.displacement, b.width);
-  }
+  auto operator<=>(const CounterField&) const = default;
 };
 
 // Counts, by counter, the sites in x86-64 code that release a reference: they subtract 1 from a

@@ -68,8 +68,7 @@ struct StackWalker::Callbacks {
     const bool interrupted = state->callers.empty() || is_activation;
     State::Caller caller{interrupted ? pc : pc - 1};
     const auto rest = state->reads.begin() + static_cast<std::ptrdiff_t>(state->next_read);
-    const auto read = std::find_if(rest, state->reads.end(),
-                                   [&](const State::Caller& each) { return each.pc == pc; });
+    const auto read = std::ranges::find(rest, state->reads.end(), pc, &State::Caller::pc);
     if (read != state->reads.end()) {
       caller.depth = read->depth;
       state->next_read = static_cast<std::size_t>(read - state->reads.begin()) + 1;

@@ -15,7 +15,6 @@
 #include <sys/wait.h>
 #include <system_error>
 #include <unistd.h>
-#include <utility>
 
 #include <cowshed/cow/command.h>
 
@@ -79,7 +78,7 @@ std::vector<std::string> environment_of(const User& user) {
   const std::array<std::string, 3> set = {"HOME=" + user.home, "USER=" + user.name,
                                           "LOGNAME=" + user.name};
   const auto is_set = [&](std::string_view variable) {
-    return std::any_of(set.begin(), set.end(), [&](const std::string& each) {
+    return std::ranges::any_of(set, [&](const std::string& each) {
       return variable.starts_with(each.substr(0, each.find('=') + 1));
     });
   };

@@ -182,17 +182,13 @@ void Meter::Region::compare(MeterResult& result) const {
     PageRanges here = intersect(intersect(parted, others_have), part);
     if (mapping.has_file()) here = unite(here, intersect(subtract(written, written_before), part));
     if (here.empty()) continue;
-    const auto arena = std::find_if(frozen.begin(), frozen.end(), [&](const FrozenArena& each) {
-      return each.mapping == &mapping;
-    });
+    const auto arena = std::ranges::find(frozen, &mapping, &FrozenArena::mapping);
     result.mappings.push_back(
         {mapping.begin, mapping.end, mapping.path.empty() ? "anonymous memory" : mapping.path,
          arena != frozen.end() ? arena->name : "", mapping.has_file(), std::move(here)});
   }
-  std::stable_sort(result.mappings.begin(), result.mappings.end(),
-                   [](const CopiedMapping& a, const CopiedMapping& b) {
-                     return a.pages.bytes() > b.pages.bytes();
-                   });
+  std::ranges::stable_sort(result.mappings, std::greater<>(),
+                           [](const CopiedMapping& each) { return each.pages.bytes(); });
   result.left_alone = subtract(parted, others_have);
   const PageRanges shared_still = intersect(intersect(shared_before, shared), lasting);
   const PageRanges still =

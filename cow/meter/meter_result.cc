@@ -22,9 +22,8 @@ std::string object_text(const PublishedObject& object) {
 std::string ranges_text(const PageRanges& pages) {
   constexpr std::size_t kMost = 4;
   std::vector<PageRange> ranges = pages.ranges();
-  std::stable_sort(ranges.begin(), ranges.end(), [](const PageRange& a, const PageRange& b) {
-    return a.end - a.begin > b.end - b.begin;
-  });
+  std::ranges::stable_sort(ranges, std::greater<>(),
+                           [](const PageRange& each) { return each.end - each.begin; });
   std::string text;
   for (std::size_t i = 0; i < std::min(ranges.size(), kMost); ++i)
     text += fmt::format("{}{:#x}-{:#x}", i == 0 ? "" : ", ", ranges[i].begin, ranges[i].end);
@@ -78,8 +77,7 @@ MeterResult MeterResult::within(const void* address, std::size_t bytes) const {
 }
 
 Expected<MeterResult> MeterResult::of_object(std::string_view name) const {
-  const auto object = std::find_if(objects.begin(), objects.end(),
-                                   [&](const PublishedObject& each) { return each.name == name; });
+  const auto object = std::ranges::find(objects, name, &PublishedObject::name);
   if (object == objects.end()) {
     return make_error(
         ErrorCode::not_published,

@@ -18,8 +18,7 @@ std::uint64_t PageRanges::bytes() const {
 
 std::uint64_t PageRanges::bytes_within(PageRange range) const {
   std::uint64_t total = 0;
-  auto next = std::partition_point(ranges_.begin(), ranges_.end(),
-                                   [&](const PageRange& each) { return each.end <= range.begin; });
+  auto next = std::ranges::upper_bound(ranges_, range.begin, {}, &PageRange::end);
   for (; next != ranges_.end() && next->begin < range.end; ++next)
     total += std::min(next->end, range.end) - std::max(next->begin, range.begin);
   return total;

@@ -255,7 +255,7 @@ Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {
       result.push_back(number<pid_t>(word));
   }
   // The children of a thread that ends meanwhile pass to another one: they may be there twice.
-  std::sort(result.begin(), result.end());
+  std::ranges::sort(result);
   result.erase(std::unique(result.begin(), result.end()), result.end());
   return result;
 }
@@ -266,7 +266,7 @@ Expected<std::vector<pid_t>> ProcFiles::processes() const {
   std::vector<pid_t> result;
   while (const dirent* entry = ::readdir(folder.get()))
     if (const auto pid = number<pid_t>(entry->d_name); pid > 0) result.push_back(pid);
-  std::sort(result.begin(), result.end());
+  std::ranges::sort(result);
   return result;
 }
 
@@ -286,9 +286,9 @@ bool Mapping::is_memory() const {
   // Some go on, as [anon:NAME], [anon_shmem:NAME], [stack:THREAD].
   constexpr std::array<std::string_view, 7> kBeginnings = {
       "[heap]", "[stack", "[anon", "/dev/zero", "/memfd:", "/SYSV", "/anon_hugepage"};
-  return path.empty() ||
-         std::any_of(kBeginnings.begin(), kBeginnings.end(),
-                     [this](std::string_view beginning) { return path.starts_with(beginning); });
+  return path.empty() || std::ranges::any_of(kBeginnings, [this](std::string_view beginning) {
+           return path.starts_with(beginning);
+         });
 }
 
 std::string_view Mapping::file_path() const {

@@ -26,9 +26,7 @@ std::size_t hash_of(const std::vector<Mapping>& mappings) {
 }  // namespace
 
 const Mapping* AddressSpace::find(std::uint64_t address) const {
-  const auto after =
-      std::upper_bound(mappings.begin(), mappings.end(), address,
-                       [](std::uint64_t value, const Mapping& m) { return value < m.begin; });
+  const auto after = std::ranges::upper_bound(mappings, address, {}, &Mapping::begin);
   if (after == mappings.begin() || address >= std::prev(after)->end) return nullptr;
   return &*std::prev(after);
 }
@@ -83,8 +81,8 @@ void AddressSpaces::report_interpreter(Known& known) {
 
 // The child gets the first address space of `parent` after the fork, and the last before it.
 void AddressSpaces::inherit(Known& child, const Known& parent, std::uint64_t fork_ns) {
-  const auto after = std::find_if(parent.read.begin(), parent.read.end(),
-                                  [&](const auto& read) { return read.first >= fork_ns; });
+  const auto after =
+      std::ranges::find_if(parent.read, [&](const auto& read) { return read.first >= fork_ns; });
   child.space = after == parent.read.end() ? parent.space : after->second;
   if (after != parent.read.begin()) child.space_before = std::prev(after)->second;
   child.read_ns = parent.read_ns;

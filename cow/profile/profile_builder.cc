@@ -27,8 +27,8 @@ void keep_most(std::vector<T>& items, std::size_t most) {
 // Not by samples: after losses, a sample stands for more copies in one process than in another.
 template <class T>
 void sort_by_copies(std::vector<T>& items) {
-  std::stable_sort(items.begin(), items.end(), [](const T& a, const T& b) {
-    return std::pair(a.estimated_copies, a.samples) > std::pair(b.estimated_copies, b.samples);
+  std::ranges::stable_sort(items, std::greater<>(), [](const T& item) {
+    return std::pair(item.estimated_copies, item.samples);
   });
 }
 
@@ -91,8 +91,7 @@ bool is_at_head(const CopySample& sample) {
 bool lacks_python(const CopySample& sample) {
   constexpr std::size_t kDeep = 64;  // as many as are read of a deep stack
   return (sample.is_python_cut && sample.python.size() < kDeep) ||
-         std::any_of(sample.python.begin(), sample.python.end(),
-                     [](const PythonFrame& call) { return !call.code; });
+         std::ranges::find(sample.python, nullptr, &PythonFrame::code) != sample.python.end();
 }
 
 }  // namespace
@@ -226,6 +225,7 @@ void ProfileBuilder::look_up(const std::vector<Weighted>& tallies, Symbolizer& s
   };
   for (const Weighted& each : tallies) {
     for (const auto& [stack, samples] : each.tally->stacks) add(stack);
+    for (const Failure& failure : each.tally->failures) add(failure.stack);
     if (each.tally->fork) add(*each.tally->fork);
   }
   symbols.look_up(std::move(addresses));
@@ -334,18 +334,23 @@ std::vector<T> ProfileBuilder::by_name(const std::vector<Weighted>& tallies, std
   return result;
 }
 
-std::vector<MappingCopies> ProfileBuilder::mappings(const std::vector<Weighted>& tallies,
-                                                    std::size_t most) {
-  return by_name<MappingCopies>(tallies, most, [](const Tally& tally, const auto& count) {
-    for (const auto& [block, samples] : tally.blocks) count(block.mapping, samples);
-  });
-}
-
-std::vector<TypeCopies> ProfileBuilder::types(const std::vector<Weighted>& tallies,
-                                              std::size_t most) {
-  return by_name<TypeCopies>(tallies, most, [](const Tally& tally, const auto& count) {
+// What has a meaning for several processes.
+SampledCopies ProfileBuilder::added_up(const std::vector<Weighted>& tallies, Symbolizer& symbols,
+                                       std::size_t most) {
+  SampledCopies result;
+  for (const Weighted& each : tallies) {
+    result.samples += each.tally->all.samples;
+    result.python_unread += each.tally->python_unread;
+  }
+  result.sites = sites(tallies, symbols, most);
+  result.mappings =
+      by_name<MappingCopies>(tallies, most, [](const Tally& tally, const auto& count) {
+        for (const auto& [block, samples] : tally.blocks) count(block.mapping, samples);
+      });
+  result.types = by_name<TypeCopies>(tallies, most, [](const Tally& tally, const auto& count) {
     for (const auto& [type, samples] : tally.types) count(type, samples);
   });
+  return result;
 }
 
 std::vector<RangeCopies> ProfileBuilder::ranges(const Weighted& weighted, std::size_t most) {
@@ -369,8 +374,7 @@ std::vector<RangeCopies> ProfileBuilder::ranges(const Weighted& weighted, std::s
       result.push_back(std::move(next));
     }
   }
-  std::stable_sort(result.begin(), result.end(),
-                   [&](const auto& a, const auto& b) { return density(a) > density(b); });
+  std::ranges::stable_sort(result, std::greater<>(), density);
   for (RangeCopies& range : result)  // it had what its samples stand for
     range.estimated_copies = rounded(weighted.copies({range.samples, range.estimated_copies}));
   keep_most(result, most);
@@ -399,12 +403,6 @@ std::vector<FoldedStack> ProfileBuilder::folded(const Weighted& weighted, Symbol
 }
 
 std::vector<FailedAccess> ProfileBuilder::failures(const Tally& tally, Symbolizer& symbols) {
-  std::set<CodeAddress> addresses;
-  for (const Failure& failure : tally.failures) {
-    const std::vector<CodeAddress>& code = failure.stack.code.addresses;
-    addresses.insert(code.begin(), code.end());
-  }
-  symbols.look_up(std::move(addresses));
   std::vector<FailedAccess> result;
   for (const Failure& failure : tally.failures) {
     FailedAccess& access = result.emplace_back(failure.access);
@@ -417,15 +415,10 @@ std::vector<FailedAccess> ProfileBuilder::failures(const Tally& tally, Symbolize
 
 SampledCopies ProfileBuilder::of(std::uint64_t process_id, const Copies& copies,
                                  Symbolizer& symbols, std::size_t most) const {
-  SampledCopies result;
   const auto found = tallies_.find(process_id);
-  if (found == tallies_.end()) return result;
+  if (found == tallies_.end()) return {};
   const Weighted one = weighted(process_id, found->second, copies);
-  result.samples = one.tally->all.samples;
-  result.sites = sites({one}, symbols, most);
-  result.mappings = mappings({one}, most);
-  result.types = types({one}, most);
-  result.python_unread = one.tally->python_unread;
+  SampledCopies result = added_up({one}, symbols, most);
   result.ranges = ranges(one, most);
   result.stacks = folded(one, symbols);
   result.failures = failures(*one.tally, symbols);
@@ -434,7 +427,6 @@ SampledCopies ProfileBuilder::of(std::uint64_t process_id, const Copies& copies,
 
 SampledCopies ProfileBuilder::of_all(const Copies& copies, Symbolizer& symbols,
                                      std::size_t most) const {
-  SampledCopies result;
   // Processes with few samples or none are estimated together: what each of their samples stands
   // for is scaled by the same factor.
   SampleSum few;
@@ -445,20 +437,14 @@ SampledCopies ProfileBuilder::of_all(const Copies& copies, Symbolizer& symbols,
   };
   for (const auto& [id, copied] : copies)
     if (has_few(id)) few_copies += copied;
-  for (const auto& [id, tally] : tallies_) {
+  for (const auto& [id, tally] : tallies_)
     if (has_few(id)) few += tally.all;
-    result.samples += tally.all.samples;
-    result.python_unread += tally.python_unread;
-  }
   const double scale_of_few =
       static_cast<double>(few_copies) / static_cast<double>(std::max<std::uint64_t>(few.copies, 1));
   std::vector<Weighted> all;
   for (const auto& [id, tally] : tallies_)
     all.push_back(has_few(id) ? Weighted{&tally, scale_of_few} : weighted(id, tally, copies));
-  result.sites = sites(all, symbols, most);
-  result.mappings = mappings(all, most);
-  result.types = types(all, most);
-  return result;  // addresses of different processes have nothing in common
+  return added_up(all, symbols, most);
 }
 
 }  // namespace cowshed::cow

@@ -93,9 +93,8 @@ class ProfileBuilder {
   template <class T, class CountOf>
   static std::vector<T> by_name(const std::vector<Weighted>& tallies, std::size_t most,
                                 CountOf count_of);
-  static std::vector<TypeCopies> types(const std::vector<Weighted>& tallies, std::size_t most);
-  static std::vector<MappingCopies> mappings(const std::vector<Weighted>& tallies,
-                                             std::size_t most);
+  static SampledCopies added_up(const std::vector<Weighted>& tallies, Symbolizer& symbols,
+                                std::size_t most);
   static std::vector<RangeCopies> ranges(const Weighted& weighted, std::size_t most);
   static std::vector<FailedAccess> failures(const Tally& tally, Symbolizer& symbols);
   static std::vector<FoldedStack> folded(const Weighted& weighted, Symbolizer& symbols);

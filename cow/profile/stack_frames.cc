@@ -16,8 +16,8 @@ bool is_runtime_library(std::string_view path) {
   constexpr std::array<std::string_view, 8> kPrefixes = {"libc.so",     "libc-2",   "libstdc++.so",
                                                          "libgcc_s.so", "ld-linux", "libpthread",
                                                          "libm.so",     "[vdso]"};
-  return std::any_of(kPrefixes.begin(), kPrefixes.end(),
-                     [&](std::string_view prefix) { return file.starts_with(prefix); });
+  return std::ranges::any_of(kPrefixes,
+                             [&](std::string_view prefix) { return file.starts_with(prefix); });
 }
 
 // Makes equal all instructions of one line, or of one function without lines.
@@ -46,10 +46,10 @@ Position native_site(const std::vector<Frame>& stack) {
   const auto is_own_function = [](const Frame& frame) {
     return is_of_program(frame) && !frame.inlined;
   };
-  const auto function = std::find_if(stack.begin(), stack.end(), is_own_function);
+  const auto function = std::ranges::find_if(stack, is_own_function);
   // What a library without lines copies is not its caller's line.
   if (function == stack.end() || function->file.empty()) return function;
-  const auto line = std::find_if(stack.begin(), stack.end(), is_own_line);
+  const auto line = std::ranges::find_if(stack, is_own_line);
   return line == stack.end() ? function : line;
 }
 
@@ -106,11 +106,11 @@ bool is_of_interpreter(const Frame& frame) {
 // it.  In a file without symbols, that is any function without a name.
 Position interpreter_in(const std::vector<Frame>& native) {
   const auto is_nameless = [](const Frame& frame) { return frame.function.empty(); };
-  auto found = std::find_if(native.begin(), native.end(), [&](const Frame& frame) {
+  auto found = std::ranges::find_if(native, [&](const Frame& frame) {
     return runs_python(frame) || (is_nameless(frame) && is_of_interpreter(frame));
   });
   // An interpreter that is linked into a program.
-  if (found == native.end()) found = std::find_if(native.begin(), native.end(), is_nameless);
+  if (found == native.end()) found = std::ranges::find_if(native, is_nameless);
   while (found != native.end() && found != native.begin() && std::prev(found)->inlined) --found;
   return found;
 }
@@ -134,8 +134,7 @@ std::vector<Frame> with_python_frames(std::vector<Frame> native,
 }
 
 std::vector<Frame> site_frames(const std::vector<Frame>& stack) {
-  const auto python =
-      std::find_if(stack.begin(), stack.end(), [](const Frame& frame) { return frame.is_python; });
+  const auto python = std::ranges::find_if(stack, &Frame::is_python);
   const auto line = python == stack.end() ? native_site(stack) : python_site(stack, python);
   std::vector<Frame> site;
   for (auto frame = stack.begin(); frame != stack.end(); ++frame) {
@@ -152,7 +151,7 @@ std::string fold(const std::vector<Frame>& stack, bool truncated) {
     if (name.empty() && !frame->module.empty())
       name = fmt::format("[{}]", base_name(frame->module));
     if (name.empty()) name = "[unknown]";
-    std::replace(name.begin(), name.end(), ';', ':');
+    std::ranges::replace(name, ';', ':');
     text += (text.empty() ? "" : ";") + name;
   }
   return text;

@@ -103,7 +103,7 @@ bool is_file_name(const std::string& name) {
 bool is_build_id(const std::string& name) {
   constexpr std::size_t kShortest = 4;
   return is_file_name(name) && name.size() >= kShortest &&
-         std::all_of(name.begin(), name.end(), [](char digit) {
+         std::ranges::all_of(name, [](char digit) {
            return (digit >= '0' && digit <= '9') || (digit >= 'a' && digit <= 'f');
          });
 }

@@ -45,8 +45,8 @@ bool is_end_asked_for() {
   sigset_t pending;
   if (::sigpending(&pending) != 0) return false;
   const std::array<int, 4> signals = {SIGINT, SIGTERM, SIGQUIT, SIGHUP};
-  return std::any_of(signals.begin(), signals.end(),
-                     [&](int signal) { return ::sigismember(&pending, signal) == 1; });
+  return std::ranges::any_of(signals,
+                             [&](int signal) { return ::sigismember(&pending, signal) == 1; });
 }
 
 // Makes the socket descriptor 0, and closes all others.

@@ -103,9 +103,7 @@ std::string StackUnwinder::code_layout(const std::vector<Mapping>& mappings) {
 }
 
 const StackUnwinder::Code* StackUnwinder::code_at(std::uint64_t address) const {
-  const auto after =
-      std::upper_bound(code_.begin(), code_.end(), address,
-                       [](std::uint64_t value, const Code& code) { return value < code.begin; });
+  const auto after = std::ranges::upper_bound(code_, address, {}, &Code::begin);
   return after != code_.begin() && address < std::prev(after)->end ? &*std::prev(after) : nullptr;
 }
 
@@ -135,7 +133,7 @@ bool StackUnwinder::is_same(const Walked& known, const CopySample& sample) {
       (sample.stack.size() > known.stack_bytes || frame_depth(sample) != known.frame_depth)) {
     return false;
   }
-  return std::all_of(known.callers.begin(), known.callers.end(), [&](const auto& caller) {
+  return std::ranges::all_of(known.callers, [&](const auto& caller) {
     const auto word = word_at(sample.stack, caller.depth);
     return word && (*word == caller.pc || *word == caller.pc + 1);
   });

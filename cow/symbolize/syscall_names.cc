@@ -21,9 +21,7 @@ constexpr SystemCall kSystemCalls[] = {
 }  // namespace
 
 std::string system_call_name(std::uint64_t number) {
-  const auto* const found =
-      std::find_if(std::begin(kSystemCalls), std::end(kSystemCalls),
-                   [number](const SystemCall& each) { return each.number == number; });
+  const auto* const found = std::ranges::find(kSystemCalls, number, &SystemCall::number);
   return found == std::end(kSystemCalls) ? std::string() : std::string(found->name);
 }
 

@@ -138,7 +138,8 @@ enum cowshed_failure {
   COWSHED_OTHER_FAILURE,
 };
 
-/* Where a program's interpreter keeps what we read, as struct PythonLayout. */
+/* Where a program's interpreter keeps what we read: the fields of struct PythonLayout, in its
+ * order. */
 struct cowshed_python_layout {
   __u64 runtime;
   __u32 interpreters;

@@ -1,7 +1,6 @@
 #include <bpf/bpf.h>
 #include <cerrno>
 #include <cstring>
-#include <iterator>
 #include <utility>
 
 #include <cowshed/base/try.h>

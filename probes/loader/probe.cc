@@ -1,5 +1,7 @@
+#include <bit>
 #include <bpf/bpf.h>
 #include <cerrno>
+#include <cstddef>
 #include <string>
 #include <utility>
 
@@ -17,32 +19,6 @@ namespace cowshed {
 namespace {
 
 constexpr int kMostAdoptionRounds = 1000;
-
-cowshed_python_layout record_of(const PythonLayout& layout) {
-  cowshed_python_layout record = {};
-  record.runtime = layout.runtime;
-  record.interpreters = layout.interpreters;
-  record.next_interpreter = layout.next_interpreter;
-  record.threads = layout.threads;
-  record.next_thread = layout.next_thread;
-  record.thread_id = layout.thread_id;
-  record.current_frame = layout.current_frame;
-  record.cframe = layout.cframe;
-  record.frame_bytes = layout.frame_bytes;
-  record.previous = layout.previous;
-  record.executable = layout.executable;
-  record.instruction = layout.instruction;
-  record.owner = layout.owner;
-  record.is_entry = layout.is_entry;
-  record.file = layout.file;
-  record.function = layout.function;
-  record.line_table = layout.line_table;
-  record.first_line = layout.first_line;
-  record.code = layout.code;
-  record.ascii_text = layout.ascii_text;
-  record.wide_text = layout.wide_text;
-  return record;
-}
 
 }  // namespace
 
@@ -125,7 +101,8 @@ Expected<Snapshot> Probe::snapshot() {
 }
 
 Expected<void> Probe::add_interpreter(std::uint64_t image, const PythonLayout& layout) {
-  const cowshed_python_layout record = record_of(layout);
+  static_assert(offsetof(PythonLayout, wide_text) == offsetof(cowshed_python_layout, wide_text));
+  const auto record = std::bit_cast<cowshed_python_layout>(layout);
   if (bpf_map_update_elem(state_->programs.interpreters_map(), &image, &record, BPF_ANY) != 0)
     return system_error("writing the BPF map interpreters", errno);
   return {};

@@ -2,41 +2,19 @@
 #include <cstddef>
 #include <cstring>
 
+#include <cowshed/base/utf8.h>
 #include <cowshed/probes/loader/python_records.h>
 
 namespace cowshed {
 namespace {
 
-constexpr char32_t kReplacement = 0xfffd;
-
-void append_utf8(std::string& text, char32_t character) {
-  const auto tail = [](char32_t bits) { return static_cast<char>(0x80 | (bits & 0x3f)); };
-  if (character >= 0x110000 || (character >= 0xd800 && character < 0xe000))
-    character = kReplacement;
-  if (character < 0x80) {
-    text += static_cast<char>(character);
-  } else if (character < 0x800) {
-    text += static_cast<char>(0xc0 | character >> 6);
-    text += tail(character);
-  } else if (character < 0x10000) {
-    text += static_cast<char>(0xe0 | character >> 12);
-    text += tail(character >> 6);
-    text += tail(character);
-  } else {
-    text += static_cast<char>(0xf0 | character >> 18);
-    text += tail(character >> 12);
-    text += tail(character >> 6);
-    text += tail(character);
-  }
-}
-
-std::string utf8(const cowshed_python_text& from) {
+std::string text_of(const cowshed_python_text& from) {
   std::string text;
   const std::size_t bytes = std::min<std::size_t>(from.bytes, sizeof from.text);
   for (std::size_t at = 0; from.width != 0 && at + from.width <= bytes; at += from.width) {
     char32_t character = 0;
     std::memcpy(&character, from.text + at, std::min<std::size_t>(from.width, sizeof character));
-    append_utf8(text, character);
+    text += internal::utf8(character);
   }
   return text;
 }
@@ -53,8 +31,8 @@ void PythonRecords::add_code(const void* record, std::size_t bytes) {
   if (bytes < kWithoutLines) return;
   const auto& from = *static_cast<const cowshed_python_code*>(record);
   auto code = std::make_shared<PythonCode>();
-  code->function = utf8(from.function);
-  code->file = utf8(from.file);
+  code->function = text_of(from.function);
+  code->file = text_of(from.file);
   code->first_line = static_cast<int>(from.first_line);
   code->lines.assign(from.lines,
                      from.lines + std::min<std::size_t>(from.lines_bytes, bytes - kWithoutLines));

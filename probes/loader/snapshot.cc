@@ -215,8 +215,7 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
     entry = views.erase(entry);
   }
   last_ = std::move(views);
-  std::sort(snapshot.processes.begin(), snapshot.processes.end(),
-            [](const ProcessCounts& a, const ProcessCounts& b) { return a.id < b.id; });
+  std::ranges::sort(snapshot.processes, {}, &ProcessCounts::id);
   return {};
 }
 

@@ -49,8 +49,7 @@ std::string without_noise(std::string_view name) {
 
 bool is_default(std::string_view argument) {
   constexpr std::string_view kDynamicExtent = "18446744073709551615";
-  return argument == kDynamicExtent ||
-         std::any_of(kDefaults.begin(), kDefaults.end(), [&](std::string_view each) {
+  return argument == kDynamicExtent || std::ranges::any_of(kDefaults, [&](std::string_view each) {
            return argument.starts_with(each) && argument.substr(each.size()).starts_with('<');
          });
 }

@@ -38,7 +38,7 @@ class Packer {
     format::Contents::Arena arena{core.describe(), {}};
     std::vector<int> files;
     for (Segment& segment : arena.description.segments) {
-      auto file = std::find(files.begin(), files.end(), segment.fd);
+      auto file = std::ranges::find(files, segment.fd);
       if (file == files.end()) {
         to_.put_descriptor(segment.fd);
         file = files.insert(file, segment.fd);
@@ -247,9 +247,8 @@ Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names, std::v
   std::vector<bool> stays(files.size());
   for (std::size_t i = 0; i < files.size(); ++i) {
     auto& [description, objects] = contents.arenas[i];
-    const auto here = std::find_if(had.begin(), had.end(), [&](const Arena& arena) {
-      return is_here(arena, description, files[i]);
-    });
+    const auto here = std::ranges::find_if(
+        had, [&](const Arena& arena) { return is_here(arena, description, files[i]); });
     if (here == had.end()) continue;
     registry::keep_objects(*ArenaAccess::core_of(*here), objects);
     publications.push_back({ArenaAccess::core_of(*here), std::move(objects)});

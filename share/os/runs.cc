@@ -11,7 +11,7 @@ void append(std::vector<Run>& runs, const Run& run, std::size_t gap) {
 }
 
 std::vector<Run> joined(std::vector<Run> runs) {
-  std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) { return a.begin < b.begin; });
+  std::ranges::sort(runs, {}, &Run::begin);
   std::vector<Run> result;
   for (const Run& run : runs) append(result, run);
   return result;

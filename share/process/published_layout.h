@@ -55,7 +55,7 @@ inline void set_text(std::span<char> field, std::string_view text) {
   text.copy(field.data(), field.size());
 }
 inline std::string text_of(std::span<const char> field) {
-  return {field.begin(), std::find(field.begin(), field.end(), '\0')};
+  return {field.begin(), std::ranges::find(field, '\0')};
 }
 
 }  // namespace cowshed::layout

@@ -6,7 +6,6 @@
 #include <string_view>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <unistd.h>
 #include <vector>
 
 #include <cowshed/base/exception_text.h>

@@ -40,9 +40,8 @@ std::vector<char*> merge_environment(const std::vector<std::string>& added) {
   std::vector<char*> all;
   // clearenv() leaves no list at all.
   for (char** variable = environ; variable != nullptr && *variable != nullptr; ++variable) {
-    const bool replaced = std::any_of(added.begin(), added.end(), [&](const std::string& other) {
-      return name_of(other) == name_of(*variable);
-    });
+    const bool replaced = std::ranges::any_of(
+        added, [&](const std::string& other) { return name_of(other) == name_of(*variable); });
     if (!replaced) all.push_back(*variable);
   }
   for (const std::string& variable : added) all.push_back(const_cast<char*>(variable.c_str()));

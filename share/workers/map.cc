@@ -184,9 +184,8 @@ Expected<void> MapQueue::requeue_lost() {
   TRY(const Collected collected, collect_results());  // results that they sent before they died
   if (collected == Collected::some) return {};
   for (const LostMessages& lost : stats.lost) {
-    const auto found = std::find_if(under_way_.begin(), under_way_.end(), [&](const auto& each) {
-      return each.second.message == lost.first;
-    });
+    const auto found = std::ranges::find_if(
+        under_way_, [&](const auto& each) { return each.second.message == lost.first; });
     if (found == under_way_.end()) continue;
     auto& [index, task] = *found;
     ++task.losses;

@@ -29,7 +29,7 @@ bool sigchld_is_ignored() {
 Expected<void> check_options(const WorkersOptions& options, const internal::WorkerTask& task) {
   const auto refuse = [](const char* why) { return make_error(ErrorCode::invalid_argument, why); };
   if (options.count < 1) return refuse(".count is at least 1");
-  if (!std::all_of(options.environment.begin(), options.environment.end(), is_variable))
+  if (!std::ranges::all_of(options.environment, is_variable))
     return refuse(".environment has entries like NAME=value");
   if (!options.program.empty() && options.method != Start::spawn)
     return refuse(".program is for Start::spawn");

@@ -156,7 +156,7 @@ Expected<void> StartedWorkers::wait_for(std::span<Child> awaited,
 // Reaps workers as they end, until all that are awaited have ended or until the deadline.
 Expected<void> StartedWorkers::reap_until(std::span<Child> awaited, Clock::time_point deadline,
                                           Restart restarting) {
-  while (std::any_of(awaited.begin(), awaited.end(), [](const Child& c) { return c.running(); })) {
+  while (std::ranges::any_of(awaited, &Child::running)) {
     TRY(const auto ended, reap_some(deadline));
     for (const int rank : ended) {
       if (restarting == Restart::if_failed &&

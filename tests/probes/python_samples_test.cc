@@ -96,8 +96,7 @@ class PythonSamples : public NeedsProbes, public testing::WithParamInterface<std
 };
 
 bool is_in(const CopySample& sample, const std::string& function) {
-  return sample.python.empty() ||
-         std::any_of(sample.python.begin(), sample.python.end(), [&](const PythonFrame& frame) {
+  return sample.python.empty() || std::ranges::any_of(sample.python, [&](const PythonFrame& frame) {
            return frame.code != nullptr && frame.code->function.starts_with(function);
          });
 }
@@ -143,10 +142,9 @@ TEST_P(PythonSamples, NameTheLineAndTheTypeOfEachCopy) {
   ASSERT_THAT(children, SizeIs(kCases));
   for (const Child& child : children) {
     const Named found = named(child);
-    const auto nameless =
-        std::count_if(child.samples.begin(), child.samples.end(), [](const CopySample& sample) {
-          return sample.object_type_name_at != 0 && sample.object_type.empty();
-        });
+    const auto nameless = std::ranges::count_if(child.samples, [](const CopySample& sample) {
+      return sample.object_type_name_at != 0 && sample.object_type.empty();
+    });
     EXPECT_LE(static_cast<double>(nameless), 0.01 * found.all) << child.function;
     EXPECT_GT(found.all, 100) << child.function;
     EXPECT_GE(found.lines, 0.95 * found.all)

@@ -52,8 +52,8 @@ TEST_F(Samples, WithPeriod1EveryCopyIsASample) {
   EXPECT_EQ(all.counts.lost, 0U);
   ASSERT_THAT(all.samples, SizeIs(all.subject.measured.copied_pages()));
   // The subject writes to its pages in order, in one loop.
-  const auto at = std::find_if(all.samples.begin(), all.samples.end(), [&](const CopySample& s) {
-    return std::count_if(all.samples.begin(), all.samples.end(), [&](const CopySample& other) {
+  const auto at = std::ranges::find_if(all.samples, [&](const CopySample& s) {
+    return std::ranges::count_if(all.samples, [&](const CopySample& other) {
              return other[Register::rip] == s[Register::rip];
            }) >= 1000;
   });
@@ -91,8 +91,7 @@ TEST_F(Samples, AnAccessThatFailsHasItsReason) {
     SCOPED_TRACE(kind);
     const SampledRun failed = run({.period = 64}, kind, 1);
     const auto found =
-        std::find_if(failed.samples.begin(), failed.samples.end(),
-                     [](const CopySample& each) { return each.copy_class == CopyClass::failed; });
+        std::ranges::find(failed.samples, CopyClass::failed, &CopySample::copy_class);
     ASSERT_NE(found, failed.samples.end());
     EXPECT_EQ(found->failure, reason);
   }
@@ -139,11 +138,11 @@ TEST_F(Samples, TheStackIsCutAtItsEndOrAtTheLimit) {
 
 TEST_F(Samples, AKernelModeCopyNamesItsSystemCall) {
   const SampledRun all = run({.period = 1}, "kernel_copied", 1000);
-  EXPECT_GE(std::count_if(all.samples.begin(), all.samples.end(),
-                          [](const CopySample& sample) {
-                            return !sample.user_mode && sample.system_call == SYS_pread64 &&
-                                   sample.instruction_bytes == 0;
-                          }),
+  EXPECT_GE(std::ranges::count_if(all.samples,
+                                  [](const CopySample& sample) {
+                                    return !sample.user_mode && sample.system_call == SYS_pread64 &&
+                                           sample.instruction_bytes == 0;
+                                  }),
             1000);
 }
 
@@ -158,10 +157,11 @@ TEST_F(Samples, AFaultOfTheProbeItselfIsNotTheProcesss) {
 
 TEST_F(Samples, ACopyOfAnArenaNamesIt) {
   const SampledRun all = run({.period = 1}, "arena_copied", 300);
-  EXPECT_EQ(std::count_if(all.samples.begin(), all.samples.end(),
-                          [](const CopySample& sample) {
-                            return sample.arena == "truth" && sample.copy_class == CopyClass::file;
-                          }),
+  EXPECT_EQ(std::ranges::count_if(all.samples,
+                                  [](const CopySample& sample) {
+                                    return sample.arena == "truth" &&
+                                           sample.copy_class == CopyClass::file;
+                                  }),
             300);
 }
 

@@ -15,7 +15,7 @@ class Copiers : public Subprocess {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
       children_ = cow::ProcFiles().children(pid()).value();
     }
-    std::sort(children_.begin(), children_.end());
+    std::ranges::sort(children_);
   }
   ~Copiers() {
     for (const pid_t child : children_) ::kill(child, SIGKILL);

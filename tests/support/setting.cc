@@ -26,7 +26,7 @@ bool write_value(const std::string& path, const std::string& value) {
 }
 
 std::string lock_of(std::string path) {
-  std::replace(path.begin(), path.end(), '/', '-');
+  std::ranges::replace(path, '/', '-');
   return "/var/tmp/cowshed" + path;
 }
 

@@ -1,5 +1,4 @@
 #include <string>
-#include <vector>
 
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/fork_copies.h>

@@ -18,6 +18,7 @@ using ::testing::HasSubstr;
 // A line of count_list.h is enough, but for the schema's line, which this test prints.
 TEST(Counts, AppearInEveryView) {
   cow::Measurement measurement = measurement_with({copier(11, "worker", 1)});
+  measurement.lost_events = 7;
   std::uint64_t value = 1000;
   for (const cow::CountInfo& each : cow::kCounts) measurement.processes[0].*each.count = ++value;
   const Json json = run_json(measurement)["processes"][0];
@@ -27,6 +28,7 @@ TEST(Counts, AppearInEveryView) {
   MetricsSums sums(10, [](pid_t) { return "/"; });
   sums.add(measurement, {});
   const std::string metrics = metrics_text(sums.metrics(), MetricsFormat::openmetrics);
+  EXPECT_THAT(metrics, HasSubstr("cowshed_lost_events_total 7\n"));
   for (const cow::CountInfo& each : cow::kCounts) {
     const std::string number = std::to_string(*(measurement.processes[0].*each.count));
     EXPECT_EQ(json[each.name].dump(), number) << each.name;

@@ -36,10 +36,8 @@ constexpr std::array kSubcommands = {
 
 cowshed::Error no_such_subcommand(const std::vector<std::string>& words) {
   constexpr std::size_t kTypingErrors = 2;
-  const auto& nearest = *std::min_element(
-      kSubcommands.begin(), kSubcommands.end(), [&](const auto& a, const auto& b) {
-        return edits(words[0], a.name) < edits(words[0], b.name);
-      });
+  const auto& nearest = *std::ranges::min_element(
+      kSubcommands, {}, [&](const auto& each) { return edits(words[0], each.name); });
   std::string text = words[0] + ": no subcommand of cowtop";
   if (edits(words[0], nearest.name) <= kTypingErrors)
     text += fmt::format("; did you mean {}?", nearest.name);

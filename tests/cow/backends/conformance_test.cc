@@ -339,7 +339,7 @@ TEST_P(EachBackend, OneThatHasEndedKeepsNobodyFromIt) {
 TEST_P(EachBackend, AKernelThreadHasNoMemory) {
   const ProcFiles proc;
   const auto processes = proc.processes().value();
-  const auto thread = std::find_if(processes.begin(), processes.end(), [&](pid_t pid) {
+  const auto thread = std::ranges::find_if(processes, [&](pid_t pid) {
     const auto stat = proc.stat(pid);
     return stat && stat->virtual_bytes == 0 && stat->state == 'S';
   });

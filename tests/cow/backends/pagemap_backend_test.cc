@@ -143,7 +143,7 @@ TEST_F(PagemapBackendPrivilege, AChildThatIsNotDumpableHasALineAndNoFigures) {
     for (int i = 0; i < kMostSamples; ++i) {
       if (!backend.sample()) return std::string("not sampled");
       measured = backend.measurement();
-      if (std::all_of(measured.processes.begin(), measured.processes.end(), is_looked_at)) break;
+      if (std::ranges::all_of(measured.processes, is_looked_at)) break;
       std::this_thread::sleep_for(backend.interval());
     }
     std::string result;

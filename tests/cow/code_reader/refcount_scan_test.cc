@@ -33,7 +33,7 @@ TEST(ReleaseSites, FindsEveryWayToTakeOneOffAndJump) {
   for (const auto& row : rows) {
     const Bytes bytes = bytes_of(row.code);
     Bytes code(64, 0x90);
-    std::copy(bytes.begin(), bytes.end(), code.begin() + 20);
+    std::ranges::copy(bytes, code.begin() + 20);
     EXPECT_EQ(release_sites(code), (Sites{{row.field, 1}})) << row.assembly;
     EXPECT_EQ(release_sites(bytes), (Sites{{row.field, 1}})) << row.assembly;
     for (std::size_t n = 0; n + 1 < bytes.size(); ++n)  // cut off: nothing read behind the end

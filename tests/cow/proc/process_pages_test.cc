@@ -126,7 +126,7 @@ TEST_F(ProcessPagesTest, WithAndWithoutScansTheAnswerIsTheSame) {
   };
   const std::string here = ranges_of(child.pid());
   EXPECT_THAT(here, Not(HasSubstr("not the sum")));
-  EXPECT_GE(std::count(here.begin(), here.end(), '-'), 10);
+  EXPECT_GE(std::ranges::count(here, '-'), 10);
   const auto there = cowshed::test::run_in_child([&] {
     constexpr std::size_t kBytes = 96;  // of struct pm_scan_arg, which Debian 12's headers lack
     cowshed::test::refuse_request(_IOC(_IOC_READ | _IOC_WRITE, 'f', 16, kBytes));

@@ -94,8 +94,7 @@ TEST_P(CodeSitesOf, SharesLinesAndInlinedFrames) {
 
   // All the way up.
   const auto has_main = [](const CodeSite& site) {
-    return std::any_of(site.stack.begin(), site.stack.end(),
-                       [](const Frame& frame) { return frame.function == "main"; });
+    return std::ranges::find(site.stack, "main", &Frame::function) != site.stack.end();
   };
   EXPECT_TRUE(has_main(often));
   EXPECT_TRUE(has_main(sometimes));
@@ -132,8 +131,7 @@ TEST_P(CodeSitesOf, MappingsByName) {
   const std::string program = GetParam();
   for (const std::string& name : {std::string("anonymous"), std::string("[heap]"),
                                   std::string("[stack]"), program, program + " .bss"}) {
-    const auto found = std::find_if(child.mappings.begin(), child.mappings.end(),
-                                    [&](const MappingCopies& m) { return m.name == name; });
+    const auto found = std::ranges::find(child.mappings, name, &MappingCopies::name);
     ASSERT_NE(found, child.mappings.end()) << name;
     expect_samples(found->samples, kPages, measured, 20);
     expect_estimate(*found, measured.processes[1]);

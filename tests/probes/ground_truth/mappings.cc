@@ -1,6 +1,3 @@
-#include <spawn.h>
-#include <sys/uio.h>
-
 #include "steps.h"
 
 namespace ground_truth {

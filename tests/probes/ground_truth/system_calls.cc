@@ -1,4 +1,3 @@
-#include <spawn.h>
 #include <sys/uio.h>
 
 #include "../../support/io_ring.h"

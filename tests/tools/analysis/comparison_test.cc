@@ -29,8 +29,7 @@ cow::Measurement run_of(pid_t pid, const std::vector<std::uint64_t>& workers) {
 }
 
 Change change_of(const std::vector<Change>& changes, const std::string& name) {
-  const auto found = std::find_if(changes.begin(), changes.end(),
-                                  [&](const Change& each) { return each.name == name; });
+  const auto found = std::ranges::find(changes, name, &Change::name);
   return found == changes.end() ? Change{"none", 1, 1} : *found;
 }
 

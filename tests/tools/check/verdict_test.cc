@@ -306,7 +306,7 @@ TEST(VerdictTest, Annotations) {
   const std::string text = verdict_annotations(sampled_verdict("100%\n::x"), Severity::error);
   EXPECT_THAT(text, StartsWith("::error title=cowtop check,file=src/a%3Ab%2C%25/fill.cc,line=12::"
                                "child 12 (100%25?::x): limited to 20.0 KiB, used 24.0 KiB"));
-  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1);
+  EXPECT_EQ(std::ranges::count(text, '\n'), 1);
   EXPECT_EQ(verdict_annotations(verdict(measured(), copied(6)), Severity::error), "");
   EXPECT_THAT(verdict_annotations(verdict(measured(), copied(5)), Severity::warning),
               StartsWith("::warning title=cowtop check::child 12"));

@@ -1,6 +1,7 @@
 #include <clocale>
 #include <cwchar>
 
+#include <cowshed/base/utf8.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/live/drawing.h>
@@ -160,7 +161,7 @@ TEST(LiveText, Utf8) {
     wchar_t wide = 0;
     std::setlocale(LC_CTYPE, "C.UTF-8");
     std::mbrtowc(&wide, text, std::string_view(text).size(), &state);
-    EXPECT_EQ(utf8(static_cast<char32_t>(wide)), text);
+    EXPECT_EQ(internal::utf8(static_cast<char32_t>(wide)), text);
   }
   EXPECT_TRUE(contains("Worker", "WORK"));
   EXPECT_FALSE(contains("worker", "works"));

@@ -311,9 +311,8 @@ TEST(LiveView, KeysBeforeTheProbesAreLoaded) {
       tmux.wait_for("PAUSED");
       EXPECT_THAT(tmux.wait_for("1 running"),
                   AllOf(HasSubstr("all about the selected process"), HasSubstr("PAUSED")));
-      EXPECT_TRUE(tmux.wait_until([](const std::string& screen) {
-        return std::count(screen.begin(), screen.end(), '\n') == 20;
-      }));
+      EXPECT_TRUE(tmux.wait_until(
+          [](const std::string& screen) { return std::ranges::count(screen, '\n') == 20; }));
     }
     test::Subprocess subject({"sleep", "1000"});
     Tmux attached(cowtop + attach_to(subject));

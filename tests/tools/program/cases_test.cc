@@ -124,7 +124,7 @@ void run_step(const Step& step, const std::string& folder) {
     if (sign == "x") {
       EXPECT_EQ(done.out, "");
       EXPECT_TRUE(done.err.starts_with("cowtop: ")) << done.err;
-      EXPECT_EQ(std::count(done.err.begin(), done.err.end(), '\n'), 1) << done.err;
+      EXPECT_EQ(std::ranges::count(done.err, '\n'), 1) << done.err;
     } else if (sign.ends_with('=')) {
       whole[sign[0]] += text.empty() ? "" : text + "\n";
     } else {

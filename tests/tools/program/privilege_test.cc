@@ -112,7 +112,7 @@ class CowtopPrivilege : public ::testing::Test {
   }
   // That cowtop said one line on standard error, and this in it.
   static void expect_line(const Finished& finished, const char* text) {
-    EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), 1) << finished.err;
+    EXPECT_EQ(std::ranges::count(finished.err, '\n'), 1) << finished.err;
     EXPECT_THAT(finished.err, AllOf(StartsWith("cowtop: "), HasSubstr(text)));
   }
 

@@ -56,18 +56,6 @@ TEST_F(JsonReport, ATerminalThatShowsItIsSafe) {
   EXPECT_EQ(reported_process()["comm"], comm);
 }
 
-TEST_F(JsonReport, TheRatioIsTheQuotientOfItsAmounts) {
-  process().copied_anon_pages = 16;  // some pages again, after further forks
-  process().copied_file_pages = 9;   // 2 of the arena, 7 that no fork shared
-  EXPECT_EQ(reported_process()["copied_pages"], 18);
-  EXPECT_EQ(reported_process()["all_copied_pages"], 25);
-  EXPECT_EQ(reported_process()["copied_ratio"], 1.8);
-  process().execs = 1;
-  process().copied_pages_before_exec = 3;
-  EXPECT_EQ(reported_process()["copied_pages"], 3);
-  EXPECT_TRUE(reported_process()["copied_ratio"].is_null());
-}
-
 TEST_F(JsonReport, UnknownIsNullAndNotZero) {
   EXPECT_TRUE(reported_process()["reused_pages"].is_null());
   EXPECT_TRUE(reported()["overhead"]["ns_per_event"].is_null());
@@ -133,14 +121,6 @@ TEST_F(JsonReport, Sites) {
     EXPECT_EQ(object["ranges"][0]["begin"], 0x200000);
     EXPECT_EQ(object["ranges"][0]["mapping"], "[heap]");
   }
-}
-
-TEST_F(JsonReport, WhyItWasCopied) {
-  EXPECT_TRUE(reported_process()["patterns"].is_null());
-  process().patterns = {{"reference count", 0.8, 4, "add [rdx], 1"}};
-  EXPECT_EQ(reported_process()["patterns"],
-            nlohmann::json::parse(R"([{"pattern": "reference count", "share": 0.8, "samples": 4,
-                "evidence": "add [rdx], 1"}])"));
 }
 
 TEST_F(JsonReport, ObjectsThatCouldNotBeReadAreAbsent) {

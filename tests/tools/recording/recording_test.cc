@@ -134,8 +134,7 @@ TEST_F(RecordingTest, FollowsRowsThatGo) {
       measurement.processes.insert(measurement.processes.begin() + static_cast<long>(place),
                                    process);
     }
-    if (random() % 10 == 0)
-      std::reverse(measurement.processes.begin(), measurement.processes.end());
+    if (random() % 10 == 0) std::ranges::reverse(measurement.processes);
     reports.push_back(json_report(measurement));
     ASSERT_TRUE(recorder.append(measurement));
   }
@@ -207,7 +206,7 @@ TEST_F(RecordingTest, CutAnywhere) {
     ASSERT_EQ(kept.has_value(), intervals > 0);
     if (kept) EXPECT_EQ(kept->processes[0].copied_anon_pages, 99 + intervals);
     EXPECT_EQ(recording->ended(), intervals == 3);
-    const bool at_an_end = std::find(ends.begin(), ends.end(), size) != ends.end();
+    const bool at_an_end = std::ranges::find(ends, size) != ends.end();
     EXPECT_EQ(recording->problem(), at_an_end ? "" : "ends within an interval");
   }
 }

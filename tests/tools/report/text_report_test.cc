@@ -30,21 +30,23 @@ cow::ProcessCopies child_of(pid_t parent, pid_t pid, const std::string& comm,
   return child;
 }
 
-cow::Measurement pool(int workers) {
+cow::Measurement pool(int workers, const std::vector<cow::CopyPattern>& patterns = {}) {
   std::vector<cow::ProcessCopies> processes = {root_of("server")};
   for (int i = 0; i < workers; ++i) processes.push_back(child_of(1, 2 + i, "worker", 89, 76));
+  if (!patterns.empty())
+    for (cow::ProcessCopies& process : processes) process.patterns = patterns;
   return measurement_with(processes);
 }
 
 // The report on one line, which the verdict begins.
 std::string report_of(const std::vector<cow::ProcessCopies>& processes) {
   std::string report = text_report(measurement_with(processes));
-  std::replace(report.begin(), report.end(), '\n', ' ');
+  std::ranges::replace(report, '\n', ' ');
   return report;
 }
 
 void expect_fits_on_a_screen(const std::string& report) {
-  EXPECT_LT(std::count(report.begin(), report.end(), '\n'), 24) << report;
+  EXPECT_LT(std::ranges::count(report, '\n'), 24) << report;
   std::istringstream lines(report);
   for (std::string line; std::getline(lines, line);) EXPECT_LE(live::columns_of(line), 80) << line;
 }
@@ -350,9 +352,8 @@ TEST(TextReport, MemoryIsThatOfAll) {
 }
 
 TEST(TextReport, SaysWhatAndWhyAndWhatToDo) {
-  cow::Measurement measurement = pool(4);
-  for (cow::ProcessCopies& process : measurement.processes)
-    process.patterns = {{"reference count", 0.99, 99, ""}, {"stack", 0.01, 1, ""}};
+  cow::Measurement measurement =
+      pool(4, {{"reference count", 0.99, 99, ""}, {"stack", 0.01, 1, ""}});
   measurement.processes[1].arenas = {{"index", 64 << 20, 0}};
   cow::SampledCopies& sampled = measurement.sampled.emplace();
   const cow::Frame frame{"list_subscript", "", 0, "/usr/bin/python3.11", 0, false};
@@ -398,9 +399,8 @@ TEST(TextReport, ALongNameKeepsItsBeginning) {
 }
 
 TEST(TextReport, WhereMostOfCodeHasNoNamesItSaysWhatWouldGiveThem) {
-  cow::Measurement measurement = pool(4);
-  for (cow::ProcessCopies& process : measurement.processes)
-    process.patterns = {{"garbage collector", 0.5, 50, ""}, {"reference count", 0.5, 50, ""}};
+  cow::Measurement measurement =
+      pool(4, {{"garbage collector", 0.5, 50, ""}, {"reference count", 0.5, 50, ""}});
   const auto report_of_unnamed = [&](std::uint64_t percent) {
     const cow::Frame unnamed{"", "", 0, "/usr/lib/libruby-3.3.so.3.3", 5, false};
     const cow::Frame named{"rb_gc", "", 0, "/usr/lib/libruby-3.3.so.3.3", 5, false};
@@ -415,34 +415,9 @@ TEST(TextReport, WhereMostOfCodeHasNoNamesItSaysWhatWouldGiveThem) {
   EXPECT_THAT(report_of_unnamed(40), Not(HasSubstr("install the debug symbols")));
 }
 
-TEST(TextReport, NamesTheRemedyOfTheLanguage) {
-  cow::Measurement measurement = pool(4);
-  for (cow::ProcessCopies& process : measurement.processes)
-    process.patterns = {{"reference count", 1, 99, ""}};
-  const auto report_with = [&](const std::string& module) {
-    const cow::Frame frame{"", "", 0, module, 5, false};
-    measurement.sampled.emplace().sites = {{{frame}, {frame}, 99, 76 * kPagesPerMiB * 4, false}};
-    return text_report(measurement);
-  };
-  EXPECT_THAT(report_with("/usr/lib/libpython3.13.so.1.0"),
-              HasSubstr("TRY    call cowshed.freeze() before the fork"));
-  EXPECT_THAT(report_with("/usr/bin/python3.9"), HasSubstr("TRY    hold the data in an array"));
-  EXPECT_THAT(report_with("/usr/bin/server"),
-              HasSubstr("\n         shared_ptr, and move what is written out of it (saves"));
-  measurement.processes[0].transfers = {
-      {{"freeze", "cowshed.freeze()", "Python objects", "inherited", 2, 1000, 89 << 20}}};
-  const std::string report = report_with("/usr/bin/python3.13");
-  EXPECT_THAT(report, HasSubstr("Frozen by cowshed.freeze(): 1000 Python objects, 89.0 MiB."));
-  EXPECT_THAT(report, HasSubstr("TRY    call cowshed.freeze() once more"));
-  std::swap(measurement.processes[0].transfers, measurement.processes[1].transfers);
-  EXPECT_THAT(report_with("/usr/bin/python3.13"),
-              HasSubstr("TRY    call cowshed.freeze() before the fork"))
-      << "a worker froze";
-}
-
 // A report of workers with one cause, whose copies code of `module` made.
-std::string report_with(const std::string& cause, const std::string& module) {
-  cow::Measurement measurement = pool(4);
+std::string report_with(const std::string& cause, const std::string& module,
+                        cow::Measurement measurement = pool(4)) {
   for (cow::ProcessCopies& process : measurement.processes) process.patterns = {{cause, 1, 99, ""}};
   const cow::Frame frame{"work", "", 0, module, 5, false};
   measurement.sampled.emplace().sites = {{{frame}, {frame}, 99, 76 * kPagesPerMiB * 4, false}};
@@ -471,13 +446,28 @@ TEST(TextReport, TheRemedyIsThatOfTheLanguage) {
   EXPECT_THAT(report_with(collector, "/usr/bin/php8.2"),
               HasSubstr("call gc_disable() in children"));
   EXPECT_THAT(report_with(free_list, "/srv/server"), HasSubstr("free nothing in the child"));
+  const std::string count = "reference count";
+  EXPECT_THAT(report_with(count, "/usr/lib/libpython3.13.so.1.0"),
+              HasSubstr("TRY    call cowshed.freeze() before the fork"));
+  EXPECT_THAT(report_with(count, "/usr/bin/python3.9"),
+              HasSubstr("TRY    hold the data in an array"));
+  EXPECT_THAT(report_with(count, "/usr/bin/server"),
+              HasSubstr("\n         shared_ptr, and move what is written out of it (saves"));
 }
 
-TEST(TextReport, WhatEndsAProgramHasItsRemedy) {
+TEST(TextReport, WhatTheServerHasFrozenIsSaid) {
   cow::Measurement measurement = pool(4);
-  for (cow::ProcessCopies& process : measurement.processes)
-    process.patterns = {{"program exit", 0.75, 75, ""}, {"own writes", 0.25, 25, ""}};
-  EXPECT_THAT(text_report(measurement), HasSubstr("end children by _exit()"));
+  measurement.processes[0].transfers = {
+      {{"freeze", "cowshed.freeze()", "Python objects", "inherited", 2, 1000, 89 << 20}}};
+  const auto report = [&] {
+    return report_with("reference count", "/usr/bin/python3.13", measurement);
+  };
+  EXPECT_THAT(report(), AllOf(HasSubstr("Frozen by cowshed.freeze(): 1000 Python objects, 89.0 "
+                                        "MiB."),
+                              HasSubstr("TRY    call cowshed.freeze() once more")));
+  std::swap(measurement.processes[0].transfers, measurement.processes[1].transfers);
+  EXPECT_THAT(report(), HasSubstr("TRY    call cowshed.freeze() before the fork"))
+      << "a worker froze";
 }
 
 TEST(TextReport, ADatabasesRemedyIsForDatabases) {
@@ -573,10 +563,8 @@ TEST(TextReport, WhatAnOlderWorkerHasOfItsOwnIsSaid) {
     process.shared_at_fork_bytes.reset();
     process.memory = {24ULL << 20U, 200ULL << 20U, 0};
   }
-  std::string report = text_report(measurement);
-  std::replace(report.begin(), report.end(), '\n', ' ');
-  EXPECT_THAT(report,
-              HasSubstr("They have 248.0 MiB of their own from then:     cowtop cannot tell"));
+  EXPECT_THAT(text_report(measurement),
+              HasSubstr("They have 248.0 MiB of their own from then:\n    cowtop cannot tell"));
 }
 
 TEST(TextReport, AStrayWritesLineIsTheInnermost) {
@@ -684,9 +672,7 @@ TEST(TextReport, ContainersAreNamedWhereThereAreSeveral) {
 }
 
 TEST(TextReport, NoNameSendsEscapesToTheTerminal) {
-  cow::Measurement measurement = pool(2);
-  for (cow::ProcessCopies& process : measurement.processes)
-    process.patterns = {{"unknown", 0.6, 60, ""}, {kEscapes, 0.4, 40, kEscapes}};
+  cow::Measurement measurement = pool(2, {{"unknown", 0.6, 60, ""}, {kEscapes, 0.4, 40, kEscapes}});
   const cow::Frame nameless{"", "", 0, std::string("/tmp/") + kEscapes, 5, false};
   measurement.sampled.emplace().sites = {{{nameless}, {nameless}, 99, 2 * 76 * 256, false}};
   measurement.sampled->mappings = {{kEscapes, 99, 2 * 76 * 256}};
@@ -716,15 +702,15 @@ TEST(TextReport, AFileThatWasGivenUpIsNamed) {
 }
 
 TEST(TextReport, WhatIsCopiedAtTheEndOfAProgramIsLeftOut) {
-  cow::Measurement measurement = pool(4);
-  for (cow::ProcessCopies& process : measurement.processes)
-    process.patterns = {{"program exit", 0.75, 75, ""}, {"reference count", 0.25, 25, ""}};
+  cow::Measurement measurement =
+      pool(4, {{"program exit", 0.75, 75, ""}, {"reference count", 0.25, 25, ""}});
   const std::string report = text_report(measurement);
   EXPECT_THAT(report, StartsWith("4 worker processes each copied 19.0 of 89.0 MiB shared (21%): "
                                  "76.0 MiB in all.\n"));
   EXPECT_THAT(report,
               HasSubstr("Not counted here: some 228.0 MiB that were copied while programs ended"));
   EXPECT_THAT(report, HasSubstr("WHY        76.0 MiB 100%  reference count"));
+  EXPECT_THAT(report, HasSubstr("end children by _exit()"));
 }
 
 TEST(TextReport, WhereNothingIsKnownNothingIsClaimed) {

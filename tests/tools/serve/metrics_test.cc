@@ -1,8 +1,5 @@
-#include <nlohmann/json.hpp>
-
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
-#include <cowshed/tools/cowtop/recording/measurement_json.h>
 #include <cowshed/tools/cowtop/serve/metrics_server.h>
 #include <cowshed/tools/cowtop/serve/metrics_sums.h>
 #include <cowshed/tools/cowtop/serve/metrics_text.h>
@@ -133,20 +130,6 @@ TEST_F(MetricsSumsTest, OfObjectsWithoutAName) {
   add({reader});
   ASSERT_THAT(sums_.metrics().objects, SizeIs(1));
   EXPECT_EQ(sums_.metrics().objects[0].copied_pages, 90U);
-}
-
-TEST_F(MetricsSumsTest, AgreeWithTheJsonReport) {
-  const cow::Measurement measurement = full_measurement();
-  sums_.add(measurement, {});
-  std::uint64_t bytes = 0;
-  for (const CommandMetrics& each : sums_.metrics().commands)
-    bytes += each.copied_pages.value_or(0) * cow::kPageSize;
-  const auto report = nlohmann::json::parse(json_report(measurement));
-  std::uint64_t reported = 0;
-  for (const auto& each : report["processes"])
-    reported += each["copied_bytes"].get<std::uint64_t>();
-  EXPECT_EQ(bytes, reported);
-  EXPECT_EQ(sums_.metrics().lost_events, measurement.lost_events);
 }
 
 TEST(MetricsText, HasBothFormats) {

@@ -68,7 +68,7 @@ std::uint64_t pickling_bytes(const cow::Measurement& measurement) {
   std::uint64_t bytes = 0;
   if (!measurement.sampled) return bytes;
   for (const cow::CodeSite& site : measurement.sampled->sites)
-    if (std::any_of(site.stack.begin(), site.stack.end(), [](const cow::Frame& frame) {
+    if (std::ranges::any_of(site.stack, [](const cow::Frame& frame) {
           return frame.is_python && frame.function.ends_with("ForkingPickler.dumps");
         }))
       bytes += site.estimated_copies * cow::kPageSize;
@@ -76,7 +76,7 @@ std::uint64_t pickling_bytes(const cow::Measurement& measurement) {
 }
 
 bool is_of_dlopen(const cow::CodeSite& site) {
-  return std::any_of(site.stack.begin(), site.stack.end(), [](const cow::Frame& frame) {
+  return std::ranges::any_of(site.stack, [](const cow::Frame& frame) {
     return frame.function == "_dl_open" || frame.function == "dl_open_worker";
   });
 }
@@ -87,10 +87,9 @@ bool relocates_for_dlopen(const cow::Measurement& measurement) {
   std::uint64_t others = 0;
   if (measurement.sampled) {
     for (const cow::CodeSite& site : measurement.sampled->sites) {
-      const bool relocates =
-          std::any_of(site.stack.begin(), site.stack.end(), [](const cow::Frame& frame) {
-            return cow::base_name(frame.module).starts_with("ld-linux");
-          });
+      const bool relocates = std::ranges::any_of(site.stack, [](const cow::Frame& frame) {
+        return cow::base_name(frame.module).starts_with("ld-linux");
+      });
       if (relocates) (is_of_dlopen(site) ? of_dlopen : others) += site.estimated_copies;
     }
   }
@@ -124,8 +123,7 @@ std::string for_missing_names(const cow::Measurement& measurement, const Summary
     if (is_unnamed && !site.frames.back().module.empty())
       nameless[site.frames.back().module] += site.estimated_copies * cow::kPageSize;
   }
-  const auto most = std::max_element(nameless.begin(), nameless.end(),
-                                     [](auto& a, auto& b) { return a.second < b.second; });
+  const auto most = std::ranges::max_element(nameless, {}, [](auto& each) { return each.second; });
   if (most == nameless.end()) return "";
   const std::string package = package_of(most->first);
   return fmt::format("install the debug symbols of {}{}, to see its functions in CODE",
@@ -140,14 +138,12 @@ constexpr std::uint64_t kLeastBytes = 1 << 20;
 
 bool is_shell(std::string_view name) {
   constexpr std::array<std::string_view, 6> kShells = {"sh", "bash", "dash", "zsh", "ksh", "make"};
-  return std::find(kShells.begin(), kShells.end(), name) != kShells.end();
+  return std::ranges::find(kShells, name) != kShells.end();
 }
 
 // By children before they executed programs, and, if there are no others, by their parent.
 std::uint64_t copied_for_programs(const Summary& summary) {
-  const auto root =
-      std::find_if(summary.groups.begin(), summary.groups.end(),
-                   [](const ProcessGroup& group) { return group.role == cow::Role::root; });
+  const auto root = std::ranges::find(summary.groups, cow::Role::root, &ProcessGroup::role);
   if (root == summary.groups.end() || is_shell(root->comm) || summary.ran == 0) return 0;
   const std::uint64_t by_root = summary.sharers == 0 ? root->copied_bytes.value_or(0) : 0;
   return (summary.copy_before_exec() ? summary.before_exec_bytes : 0) + by_root;
@@ -173,8 +169,7 @@ std::uint64_t copied_by_a_parent(const Summary& summary) {
   if (summary.groups.empty()) return 0;
   const ProcessGroup& top = summary.groups.front();
   if (!top.is_parent || top.forks == 0 || top.most_copied < kLeastBytes) return 0;
-  const auto most = std::find_if(summary.parents.begin(), summary.parents.end(),
-                                 [&](const auto& each) { return each.parent == top.pid; });
+  const auto most = std::ranges::find(summary.parents, top.pid, &ParentCopies::parent);
   return most == summary.parents.end() ? top.copied_bytes.value_or(0) : most->copied_bytes;
 }
 
@@ -192,8 +187,7 @@ std::vector<Advice> against_causes(const cow::Measurement& measurement, const Su
     const bool can_change = by_parent == 0 || !is_of_own_code(cause.name);
     if (!is_much(cause.bytes, summary.copied_bytes) || !can_change) continue;
     std::string text = remedy(cause.name, language, summary);
-    const auto same = std::find_if(result.begin(), result.end(),
-                                   [&](const Advice& each) { return each.text == text; });
+    const auto same = std::ranges::find(result, text, &Advice::text);
     if (same != result.end()) same->saves_bytes += cause.bytes;
     else if (!text.empty()) result.push_back({std::move(text), cause.bytes});
   }
@@ -238,8 +232,7 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
   if (is_much(for_programs, summary.copied_bytes + summary.before_exec_bytes))
     result.push_back(
         {"start programs by posix_spawn() or vfork(), which copy nothing", for_programs});
-  std::stable_sort(result.begin(), result.end(),
-                   [](const Advice& a, const Advice& b) { return a.saves_bytes > b.saves_bytes; });
+  std::ranges::stable_sort(result, std::greater<>(), &Advice::saves_bytes);
   // The report has two.
   if (std::string text = for_missing_names(measurement, summary);
       !summary.is_little && !text.empty())

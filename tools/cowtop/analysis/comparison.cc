@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <map>
 #include <set>
-#include <utility>
 
 #include <cowshed/cow/process_tree.h>
 #include <cowshed/tools/cowtop/analysis/comparison.h>
@@ -164,8 +163,7 @@ void sort(std::vector<Change>& changes) {
     const auto growth = change.growth();
     return growth ? static_cast<std::uint64_t>(std::abs(*growth)) : most;
   };
-  std::stable_sort(changes.begin(), changes.end(),
-                   [&](const Change& a, const Change& b) { return size(a) > size(b); });
+  std::ranges::stable_sort(changes, std::greater<>(), size);
 }
 
 std::vector<Change> changes(const PagesByName& before, Absent absent_before,

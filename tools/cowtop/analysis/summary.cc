@@ -21,7 +21,7 @@ bool has_crashed(const cow::ProcessCopies& process) {
   constexpr std::array kRequests = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM};
   if (!process.signal) return false;
   return process.role == cow::Role::root ||
-         std::find(kRequests.begin(), kRequests.end(), *process.signal) == kRequests.end();
+         std::ranges::find(kRequests, *process.signal) == kRequests.end();
 }
 
 struct GroupKey {
@@ -44,8 +44,7 @@ struct GroupKey {
 std::optional<cow::FailedAccess> last_failure(const cow::ProcessCopies& process) {
   if (!process.sampled || process.sampled->failures.empty()) return std::nullopt;
   const std::vector<cow::FailedAccess>& all = process.sampled->failures;
-  const auto fatal = std::find_if(all.begin(), all.end(),
-                                  [](const cow::FailedAccess& each) { return !each.handled; });
+  const auto fatal = std::ranges::find(all, false, &cow::FailedAccess::handled);
   return fatal != all.end() ? *fatal : all.back();
 }
 
@@ -192,11 +191,8 @@ std::vector<ProcessGroup> groups_of(const cow::Measurement& measurement,
   }
   std::vector<ProcessGroup> groups;
   for (auto& [key, builder] : builders) groups.push_back(std::move(builder).group());
-  std::stable_sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) {
-    const auto rank = [](const ProcessGroup& group) {
-      return std::pair(!group.only_ran(), group.copied_bytes.value_or(0));
-    };
-    return rank(a) > rank(b);
+  std::ranges::stable_sort(groups, std::greater<>(), [](const ProcessGroup& group) {
+    return std::pair(!group.only_ran(), group.copied_bytes.value_or(0));
   });
   return groups;
 }
@@ -218,8 +214,7 @@ std::vector<ParentCopies> parents_of(const cow::Measurement& measurement,
     parents.push_back({child.pid, child.ppid, static_cast<double>(end - begin) / kNsPerSecond,
                        copied, copies[i].shared_bytes, cow::is_older(child)});
   }
-  std::stable_sort(parents.begin(), parents.end(),
-                   [](const auto& a, const auto& b) { return a.copied_bytes > b.copied_bytes; });
+  std::ranges::stable_sort(parents, std::greater<>(), &ParentCopies::copied_bytes);
   return parents;
 }
 
@@ -234,8 +229,7 @@ class Shares {
   std::vector<Share> of(std::uint64_t all) && {
     for (Share& share : shares_)
       if (all > 0) share.of_all = static_cast<double>(share.bytes) / static_cast<double>(all);
-    std::stable_sort(shares_.begin(), shares_.end(),
-                     [](const Share& a, const Share& b) { return a.bytes > b.bytes; });
+    std::ranges::stable_sort(shares_, std::greater<>(), &Share::bytes);
     return std::move(shares_);
   }
 
@@ -483,9 +477,9 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     if (group.only_ran()) summary.ran += group.processes;
     if (group.forks > 0 && !group.copied_bytes) summary.are_parents_known = false;
   }
-  const bool has_root = std::any_of(
-      measurement.processes.begin(), measurement.processes.end(),
-      [](const auto& process) { return process.alive && process.role == cow::Role::root; });
+  const bool has_root = std::ranges::any_of(measurement.processes, [](const auto& process) {
+    return process.alive && process.role == cow::Role::root;
+  });
   if (!has_root) summary.left_behind = summary.alive;
   if (measurement.memory) {
     const cow::TreeMemory& memory = *measurement.memory;

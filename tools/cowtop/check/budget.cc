@@ -33,8 +33,8 @@ Expected<std::uint64_t> parse_size(std::string_view text) {
       {{"", 1}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}}};
   std::string_view rest = text;
   const auto number = take_number(rest);
-  const auto unit = std::find_if(kUnits.begin(), kUnits.end(),
-                                 [&](const auto& each) { return each.first == rest; });
+  const auto unit =
+      std::ranges::find_if(kUnits, [&](const auto& each) { return each.first == rest; });
   const bool is_size = number && unit != kUnits.end();
   const double bytes = is_size ? *number * unit->second : 0;
   const bool is_whole = !rest.empty() || std::floor(bytes) == bytes;

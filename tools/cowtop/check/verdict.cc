@@ -87,8 +87,8 @@ Used copied_of_object(const ProcessCopies& process, const std::string& name) {
     if (pages == 0 && may_lack) return not_known("it copied more objects than cowtop keeps apart");
     return used(pages * kPageSize);
   }
-  const bool copied_arena = std::any_of(process.arenas.begin(), process.arenas.end(),
-                                        [](const auto& arena) { return arena.copied_pages > 0; });
+  const bool copied_arena =
+      std::ranges::any_of(process.arenas, [](const auto& arena) { return arena.copied_pages > 0; });
   if (copied_arena) return not_known("of which objects its copies are was not seen");
   if (process.unreadable && *process.copied_file_pages > 0)
     return not_known("its memory cannot be read, which takes its user or CAP_SYS_PTRACE");
@@ -99,7 +99,7 @@ Used copied_of_object(const ProcessCopies& process, const std::string& name) {
 std::vector<Culprit> largest(std::vector<Culprit> culprits) {
   constexpr std::size_t kMost = 3;
   constexpr std::uint64_t kLeastPart = 20;
-  std::stable_sort(culprits.begin(), culprits.end(), [](const Culprit& a, const Culprit& b) {
+  std::ranges::stable_sort(culprits, [](const Culprit& a, const Culprit& b) {
     return a.kind != b.kind ? a.kind < b.kind : a.bytes > b.bytes;
   });
   struct Seen {
@@ -315,8 +315,7 @@ class Judge {
                                    printable(name));
     if (published_.empty()) {
       const bool unreadable =
-          std::any_of(measurement_.processes.begin(), measurement_.processes.end(),
-                      [](const ProcessCopies& process) { return process.unreadable; });
+          std::ranges::any_of(measurement_.processes, &ProcessCopies::unreadable);
       return text + (unreadable ? ", and not all memory can be read, which takes its user or "
                                   "CAP_SYS_PTRACE"
                                 : ", nor of any");
@@ -410,9 +409,7 @@ std::string_view name_of(Culprit::Kind kind) {
   return kNames.at(static_cast<std::size_t>(kind));
 }
 
-bool Verdict::is_over() const {
-  return std::any_of(held.begin(), held.end(), [](const Held& each) { return each.is_over(); });
-}
+bool Verdict::is_over() const { return std::ranges::any_of(held, &Held::is_over); }
 
 Verdict verdict_on(const cow::Measurement& measurement, const Budget& budget,
                    const std::optional<Baseline>& baseline, std::set<std::string> published) {

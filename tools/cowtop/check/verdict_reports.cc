@@ -223,8 +223,7 @@ std::vector<std::string> over_lines(const Verdict& verdict) {
   std::vector<const Held*> over;
   for (const Held& held : verdict.held)
     if (held.is_over()) over.push_back(&held);
-  std::stable_sort(over.begin(), over.end(),
-                   [](const Held* a, const Held* b) { return use(*a) > use(*b); });
+  std::ranges::stable_sort(over, std::greater<>(), [](const Held* held) { return use(*held); });
   std::vector<std::string> lines;
   for (const Held* held : over) {
     if (lines.size() == kMost) break;
@@ -255,8 +254,8 @@ std::string verdict_annotations(const Verdict& verdict, Severity severity) {
   for (const Held& held : verdict.held) {
     if (!held.is_over() || ++count > kMost) continue;
     text += fmt::format("::{} title=cowtop check", command);
-    const auto place = std::find_if(held.culprits.begin(), held.culprits.end(),
-                                    [](const Culprit& culprit) { return !culprit.file.empty(); });
+    const auto place = std::ranges::find_if(
+        held.culprits, [](const Culprit& culprit) { return !culprit.file.empty(); });
     if (place != held.culprits.end())
       text += fmt::format(",file={},line={}", property(in_repository(place->file)), place->line);
     text += fmt::format("::{}\n", message(subject_text(held) + ": " + used_text(held)));

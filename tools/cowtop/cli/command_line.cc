@@ -76,13 +76,13 @@ std::string CommandLine::short_help() const {
 }
 
 Expected<std::optional<int>> CommandLine::parse(std::vector<std::string> words) {
-  if (std::find(words.begin(), words.end(), "-h") != words.end()) {
+  if (std::ranges::find(words, "-h") != words.end()) {
     errno = 0;
     if (std::cout << short_help() << std::flush) return 0;
     return system_error("cannot write to standard output", errno);
   }
   try {
-    std::reverse(words.begin(), words.end());  // the order that CLI11 takes a vector in
+    std::ranges::reverse(words);  // the order that CLI11 takes a vector in
     app_->parse(std::move(words));
   } catch (const CLI::Success& success) {  // --help, --version
     errno = 0;
@@ -95,14 +95,14 @@ Expected<std::optional<int>> CommandLine::parse(std::vector<std::string> words) 
                  "' in the file of limits is no limit");
   } catch (const CLI::ParseError& error) {
     std::string message = error.what();
-    std::replace(message.begin(), message.end(), '\n', ' ');
+    std::ranges::replace(message, '\n', ' ');
     return wrong(message);
   }
   return std::nullopt;
 }
 
 Expected<std::optional<int>> CommandLine::parse_with_command(std::vector<std::string> words) {
-  const auto separator = std::find(words.begin(), words.end(), "--");
+  const auto separator = std::ranges::find(words, "--");
   if (separator != words.end()) {
     command_.assign(separator + 1, words.end());
     words.erase(separator, words.end());

@@ -37,8 +37,7 @@ Expected<int> doctor_command(std::vector<std::string> words) {
   TRY(auto file, OutputFile::open(""));
   const auto diagnoses = diagnose();
   TRY_VOID(file.write_report(doctor_text(diagnoses)));
-  const bool any = std::any_of(diagnoses.begin(), diagnoses.end(),
-                               [](const Diagnosis& each) { return each.works(); });
+  const bool any = std::ranges::any_of(diagnoses, &Diagnosis::works);
   return any ? 0 : kOwnError;
 }
 

@@ -56,8 +56,8 @@ std::vector<const Term*> like(const std::string& word) {
   constexpr std::size_t kLettersForAnError = 3;
   const auto lower = [](std::string_view text) {
     std::string result(text);
-    std::transform(text.begin(), text.end(), result.begin(),
-                   [](unsigned char each) { return std::tolower(each); });
+    std::ranges::transform(text, result.begin(),
+                           [](unsigned char each) { return std::tolower(each); });
     return result;
   };
   std::vector<const Term*> related;

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 #include <sys/utsname.h>
 #include <thread>
-#include <utility>
 
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/doctor/doctor.h>
@@ -53,8 +52,7 @@ std::string doctor_text(const std::vector<Diagnosis>& diagnoses) {
                           kGroundTruthPages, *each.counted)
             : fmt::format("  reason: {}\n", each.counted.error().message);
   }
-  const auto best = std::find_if(diagnoses.begin(), diagnoses.end(),
-                                 [](const auto& each) { return each.works(); });
+  const auto best = std::ranges::find_if(diagnoses, &Diagnosis::works);
   return text + (best == diagnoses.end()
                      ? "\ncowtop cannot measure here\n"
                      : fmt::format("\ncowtop uses the {} backend here\n", name_of(best->backend)));

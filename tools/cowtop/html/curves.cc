@@ -19,9 +19,7 @@ Curves::Id Curves::id_of(const cow::ProcessCopies& process) {
 }
 
 const Curves::Copied* Curves::Moment::find(const Id& process) const {
-  const auto found =
-      std::lower_bound(copied.begin(), copied.end(), process,
-                       [](const Copied& each, const Id& id) { return each.process < id; });
+  const auto found = std::ranges::lower_bound(copied, process, {}, &Copied::process);
   return found != copied.end() && found->process == process ? &*found : nullptr;
 }
 
@@ -35,8 +33,7 @@ Curves::Moment Curves::moment_of(const cow::Measurement& measurement) {
     moment.copied.push_back({id_of(measurement.processes[i]), pages});
     if (pages) moment.total = moment.total.value_or(0) + *pages;
   }
-  std::sort(moment.copied.begin(), moment.copied.end(),
-            [](const Copied& a, const Copied& b) { return a.process < b.process; });
+  std::ranges::sort(moment.copied, {}, &Copied::process);
   return moment;
 }
 

@@ -31,7 +31,7 @@ std::vector<std::size_t> detailed_processes(const cow::Measurement& measurement)
                               processes[b].all_copied_pages().value_or(0);
                      });
     result.resize(kMostDetailed);
-    std::sort(result.begin(), result.end());
+    std::ranges::sort(result);
   }
   return result;
 }
@@ -43,7 +43,7 @@ using PagesByNode = std::unordered_map<std::uint32_t, std::uint64_t>;
 // nodes.
 Json flat(const PagesByNode& pages, std::size_t most) {
   std::vector<std::pair<std::uint32_t, std::uint64_t>> sorted(pages.begin(), pages.end());
-  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+  std::ranges::sort(sorted, [](const auto& a, const auto& b) {
     return a.second != b.second ? a.second > b.second : a.first < b.first;
   });
   std::uint64_t left = 0;

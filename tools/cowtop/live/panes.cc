@@ -93,7 +93,7 @@ std::vector<std::string> output_lines(const State& state, int columns) {
   if (state.source().output.empty()) return {"the command has written nothing"};
   std::vector<std::string> lines;
   for (std::string line : lines_of(state.source().output)) {
-    std::replace(line.begin(), line.end(), '\t', ' ');
+    std::ranges::replace(line, '\t', ' ');
     if (!line.empty() && line.back() == '\r') line.pop_back();
     lines.push_back(printable(line));
   }

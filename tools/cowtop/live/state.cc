@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <fmt/format.h>
 
+#include <cowshed/base/utf8.h>
 #include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/live/state.h>
-#include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop::live {
@@ -24,8 +24,7 @@ void remove_last_character(std::string& text) {
 
 std::string processes_text(const cow::Measurement& measurement) {
   const auto& all = measurement.processes;
-  const auto running =
-      std::count_if(all.begin(), all.end(), [](const auto& process) { return process.alive; });
+  const auto running = std::ranges::count_if(all, &cow::ProcessCopies::alive);
   const std::uint64_t count = measurement.process_count();
   return fmt::format("{} process{}, {} running", count, count == 1 ? "" : "es", running);
 }
@@ -159,7 +158,8 @@ State::Request State::press(const Key& key, int pane_lines) {
 }
 
 void State::type(const Key& key) {
-  if (key.kind == KeyKind::character && is_typed(key.character)) typed_ += utf8(key.character);
+  if (key.kind == KeyKind::character && is_typed(key.character))
+    typed_ += internal::utf8(key.character);
   else if (key.kind == KeyKind::backspace) remove_last_character(typed_);
   else if (key.kind == KeyKind::escape) typed_ = before_;
   else if (key.kind != KeyKind::enter) return;
@@ -317,9 +317,7 @@ void State::sort_by(Column column) {
 
 void State::sort_by_neighbour(int step) {
   const auto columns = layout().columns;
-  const auto now = std::find_if(columns.begin(), columns.end(), [&](const PlacedColumn& each) {
-    return each.column == view_.sort;
-  });
+  const auto now = std::ranges::find(columns, view_.sort, &PlacedColumn::column);
   const long last = static_cast<long>(columns.size()) - 1;
   const long index = now == columns.end() ? 0 : (now - columns.begin()) + step;
   const auto next = static_cast<std::size_t>(std::clamp(index, 0L, last));

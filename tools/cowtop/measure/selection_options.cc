@@ -3,7 +3,6 @@
 #include <charconv>
 #include <map>
 #include <string_view>
-#include <utility>
 
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
@@ -28,18 +27,16 @@ Expected<std::vector<pid_t>> pids_of(std::string_view text) {
   }
 }
 
-std::string check_pids(const std::string& text) {
-  const auto pids = pids_of(text);
-  return pids ? std::string() : pids.error().message;
-}
-
 }  // namespace
 
 SelectionArguments::SelectionArguments(CLI::App& app) {
   by_pid_ = app.add_option("-p,--pid", pids_,
                            "Attach to these processes and their descendants; several separated by"
                            " commas, or given again")
-                ->check(CLI::Validator(check_pids, ""))
+                ->check([](const std::string& text) {
+                  const auto pids = pids_of(text);
+                  return pids ? std::string() : pids.error().message;
+                })
                 ->type_name("PID")
                 ->allow_extra_args(false);
   by_cgroup_ = app.add_option("--cgroup", cgroup_,
@@ -67,7 +64,7 @@ Expected<std::optional<Selection>> SelectionArguments::selection() const {
       TRY(const auto pids, pids_of(each));
       selection.pids.insert(selection.pids.end(), pids.begin(), pids.end());
     }
-    std::sort(selection.pids.begin(), selection.pids.end());
+    std::ranges::sort(selection.pids);
     selection.pids.erase(std::unique(selection.pids.begin(), selection.pids.end()),
                          selection.pids.end());
     return selection;

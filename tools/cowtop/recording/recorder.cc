@@ -70,7 +70,7 @@ std::vector<const cow::ProcessCopies*> remove_merged(PatchLine& patch,
   for (std::size_t i = before.size(); i-- > 0;)
     if (listed.contains(before[i].id())) left.push_back(&before[i]);
     else patch.add({{"op", "remove"}, {"path", "/processes/" + std::to_string(i)}});
-  std::reverse(left.begin(), left.end());
+  std::ranges::reverse(left);
   return left;
 }
 

@@ -84,7 +84,7 @@ void apply(Json& document, Json& operation) {
   if (kind != "add" && kind != "replace" && kind != "remove")
     throw JsonFieldError("'" + kind + "' in a patch");
   const auto& text = operation.at("path").get_ref<const std::string&>();
-  if (static_cast<std::size_t>(std::count(text.begin(), text.end(), '/')) > kMostDepth)
+  if (static_cast<std::size_t>(std::ranges::count(text, '/')) > kMostDepth)
     throw JsonFieldError("a path in a patch is deeper than any that cowtop writes");
   const Json::json_pointer path(text);
   if (path.empty()) throw JsonFieldError("a patch of the whole document");

@@ -14,7 +14,7 @@ void for_each_stack(
     const std::uint64_t copied = process.all_copied_pages().value_or(0);
     if (copied == 0) continue;
     std::string command = printable(process.comm);
-    std::replace(command.begin(), command.end(), ';', ':');
+    std::ranges::replace(command, ';', ':');
     if (!process.sampled || process.sampled->stacks.empty()) {
       callback(i, command + ";[not sampled]", copied);
       continue;

@@ -9,6 +9,8 @@
 namespace cowshed::cowtop {
 namespace {
 
+constexpr std::uint64_t kLittle = 1 << 20;
+
 // A root's copies are all of pages that it shares with its children.
 std::string of_parent(const ProcessGroup& group) {
   std::string text = group.processes == 1
@@ -48,10 +50,9 @@ std::string of_little(const Summary& summary) {
   const std::string who =
       summary.sharers == 1 ? "a child" : fmt::format("{} children", summary.sharers);
   if (shared == 0) {
-    const bool is_known =
-        std::all_of(summary.groups.begin(), summary.groups.end(), [](const ProcessGroup& group) {
-          return group.role == cow::Role::root || group.has_executed || group.shared_bytes;
-        });
+    const bool is_known = std::ranges::all_of(summary.groups, [](const ProcessGroup& group) {
+      return group.role == cow::Role::root || group.has_executed || group.shared_bytes;
+    });
     return is_known ? fmt::format("Hardly any memory was shared with {}.", who)
                     : fmt::format("How much memory is shared with {} is not known.", who);
   }
@@ -65,9 +66,8 @@ std::string of_little(const Summary& summary) {
 std::string of_no_sharer(const cow::Measurement& measurement, const Summary& summary) {
   if (summary.processes == 1) {
     const cow::ProcessCopies& process = measurement.processes.front();
-    constexpr std::uint64_t kWorthSaying = 1 << 20;
     const bool shares =
-        process.execs == 0 && process.memory && process.memory->shared_bytes >= kWorthSaying;
+        process.execs == 0 && process.memory && process.memory->shared_bytes >= kLittle;
     return fmt::format("{} forked no process in {:.1f} s{}", name_of(summary.groups.front()),
                        measurement.duration_s,
                        shares
@@ -76,9 +76,7 @@ std::string of_no_sharer(const cow::Measurement& measurement, const Summary& sum
                                          mib(process.memory->shared_bytes), process.ppid)
                            : ": it shares no memory, so none was copied.");
   }
-  const auto any = [&](auto is) {
-    return std::any_of(measurement.processes.begin(), measurement.processes.end(), is);
-  };
+  const auto any = [&](auto is) { return std::ranges::any_of(measurement.processes, is); };
   const bool ran =
       any([](const auto& each) { return each.role == cow::Role::child && each.execs > 0; });
   if (any([](const cow::ProcessCopies& each) { return each.shares_memory; }))
@@ -101,9 +99,8 @@ std::string verdict(const cow::Measurement& measurement, const Summary& summary)
   const ProcessGroup& top = summary.groups.front();
   std::string text = top.is_parent ? of_parent(top) : of_children(top, summary);
   constexpr std::uint64_t kPart = 50;
-  constexpr std::uint64_t kLittle = 1 << 20;
-  const bool is_all =
-      summary.copied_bytes - *top.copied_bytes < std::max(kLittle, summary.copied_bytes / kPart);
+  const bool is_all = summary.copied_bytes - *top.copied_bytes <
+                      std::max(kLittle, summary.copied_bytes / kPart);
   if (top.processes == 1 && !is_all)
     text += fmt::format(", of {} in all", mib(summary.copied_bytes));
   if (top.processes > 1)
@@ -221,8 +218,7 @@ std::string accuracy_text(const cow::Measurement& measurement, const Summary& su
 }
 
 std::string exit_text(const Summary& summary) {
-  constexpr std::uint64_t kWorthSaying = 1 << 20;
-  if (summary.exit_bytes < kWorthSaying) return {};
+  if (summary.exit_bytes < kLittle) return {};
   return lines_of(
       fmt::format("Not counted here: some {} that were copied while programs ended: exit() "
                   "frees what they hold, _exit() does not.",
@@ -231,8 +227,7 @@ std::string exit_text(const Summary& summary) {
 
 // The copies of private mappings of files: no fork shared these pages.
 std::string file_text(const Summary& summary) {
-  constexpr std::uint64_t kWorthSaying = 1 << 20;
-  if (summary.file_bytes < kWorthSaying) return {};
+  if (summary.file_bytes < kLittle) return {};
   return lines_of(fmt::format("Not counted here: {} of first writes to private pages of files.",
                               mib(summary.file_bytes)));
 }
@@ -266,13 +261,12 @@ std::string frozen_text(const Summary& summary) {
 
 std::string older_text(const Summary& summary) {
   if (summary.older == 0) return {};
-  constexpr std::uint64_t kWorthSaying = 1 << 20;
   const bool is_one = summary.older == 1;
   std::string text =
       fmt::format("Not counted: what {}, forked before cowtop looked, and {} copied until then.",
                   is_one ? "the older child" : plural(summary.older, "older process"),
                   is_one ? "its parent" : "their parents");
-  if (summary.older_bytes >= kWorthSaying)
+  if (summary.older_bytes >= kLittle)
     text += fmt::format(" {} {} of {} own from then: cowtop cannot tell copies from new memory.",
                         is_one ? "It has" : "They have", mib(summary.older_bytes),
                         is_one ? "its" : "their");

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cctype>
-#include <cstring>
 #include <fmt/format.h>
 
 #include <cowshed/tools/cowtop/report/screen_lines.h>
@@ -17,11 +16,6 @@ std::string plural(std::uint64_t count, std::string_view one) {
 }
 
 std::string whole_percent(double ratio) { return fmt::format("{:.0f}%", ratio * 100); }
-
-std::string signal_name(int signal) {
-  const char* name = ::sigabbrev_np(signal);
-  return name ? fmt::format("SIG{}", name) : fmt::format("signal {}", signal);
-}
 
 std::string mib(const std::optional<std::uint64_t>& bytes) {
   return mebibytes(bytes) + kNoBreak + "MiB";

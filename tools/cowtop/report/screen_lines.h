@@ -17,7 +17,6 @@ constexpr const char* kNoBreak = "\u00a0";
 
 std::string plural(std::uint64_t count, std::string_view one);  // "2 processes"
 std::string whole_percent(double ratio);                        // "85%"
-std::string signal_name(int signal);                            // "SIGSEGV"
 std::string mib(const std::optional<std::uint64_t>& bytes);     // "1.5 MiB", which is not broken
 
 // Lines of at most so many columns.  Continued ones are indented.

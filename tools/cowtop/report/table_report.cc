@@ -163,8 +163,7 @@ class PageLines {
 
   std::string text(std::string_view what) {
     constexpr std::size_t kMost = 20;
-    std::stable_sort(lines_.begin(), lines_.end(),
-                     [](const Line& a, const Line& b) { return a.pages > b.pages; });
+    std::ranges::stable_sort(lines_, std::greater<>(), &Line::pages);
     std::string text;
     std::uint64_t left = 0;
     for (std::size_t i = 0; i < lines_.size(); ++i) {
@@ -267,9 +266,7 @@ std::string range_lines(const cow::Measurement& measurement) {
     for (const cow::RangeCopies& range : process.sampled->ranges)
       hottest.push_back({&range, process.pid});
   }
-  std::stable_sort(hottest.begin(), hottest.end(), [](const Hot& a, const Hot& b) {
-    return a.copies_per_byte() > b.copies_per_byte();
-  });
+  std::ranges::stable_sort(hottest, std::greater<>(), &Hot::copies_per_byte);
   std::string text;
   for (std::size_t i = 0; i < hottest.size() && i < kMostRanges; ++i) {
     const cow::RangeCopies& range = *hottest[i].range;
@@ -334,7 +331,7 @@ std::string pattern_lines(const cow::Measurement& measurement) {
   std::vector<std::uint64_t> samples;
   for (const cow::ProcessCopies& process : measurement.processes)
     if (const std::uint64_t of_process = pattern_samples(process)) samples.push_back(of_process);
-  std::sort(samples.begin(), samples.end(), std::greater<>());
+  std::ranges::sort(samples, std::greater<>());
   const std::uint64_t least = samples.size() > kMostProcesses ? samples[kMostProcesses - 1] : 1;
   std::size_t left_out = 0;
   std::string text;

@@ -213,9 +213,7 @@ std::string text_report(const cow::Measurement& measurement, TextForm form) {
       titled("MORE", "cowtop help WORD explains a word; --wide has every count");
   std::string causes = cause_lines(measurement, summary, kMostPlaces);
   for (std::size_t places = kMostPlaces - 1; places > 0; --places) {
-    const auto lines_of = [](const std::string& part) {
-      return std::count(part.begin(), part.end(), '\n');
-    };
+    const auto lines_of = [](const std::string& part) { return std::ranges::count(part, '\n'); };
     if (lines_of(text) + 1 + lines_of(causes) + lines_of(more) <= kMostLines) break;
     causes = cause_lines(measurement, summary, places);
   }

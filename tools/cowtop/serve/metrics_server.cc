@@ -99,11 +99,9 @@ std::optional<Response> answer_to(const error_code& unreadable) {
   return response;
 }
 
-bool is_port(int number) { return number >= 0 && number <= 65535; }
-
 // Whether it can be a name, an IPv4 address or, in brackets, an IPv6 address.
 bool is_host(std::string_view text, bool in_brackets) {
-  return !text.empty() && std::all_of(text.begin(), text.end(), [&](char each) {
+  return !text.empty() && std::ranges::all_of(text, [&](char each) {
     const bool is_word = (each >= '0' && each <= '9') || (each >= 'a' && each <= 'z') ||
                          (each >= 'A' && each <= 'Z') || each == '.';
     return is_word || (in_brackets ? each == ':' || each == '%' : each == '-' || each == '_');
@@ -124,11 +122,11 @@ Expected<ListenAddress> parse_listen_address(std::string_view text) {
   std::string_view host = text.substr(0, colon);
   const bool in_brackets = host.size() > 2 && host.front() == '[' && host.back() == ']';
   if (in_brackets) host = host.substr(1, host.size() - 2);
-  ListenAddress address{std::string(host), -1};
-  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), address.port);
+  std::uint16_t port = 0;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), port);
   const bool is_whole = parsed.ec == std::errc() && parsed.ptr == digits.data() + digits.size();
-  if (!is_whole || !is_port(address.port) || !is_host(host, in_brackets)) return wrong();
-  return address;
+  if (!is_whole || !is_host(host, in_brackets)) return wrong();
+  return ListenAddress{std::string(host), port};
 }
 
 std::string text_of(const ListenAddress& address) {
@@ -246,8 +244,7 @@ void MetricsServer::State::accept() {
 
 void MetricsServer::State::make_room() {
   if (connections.size() < kMostConnections) return;
-  const auto reading = std::find_if(connections.begin(), connections.end(),
-                                    [](const Connection* each) { return each->is_reading(); });
+  const auto reading = std::ranges::find_if(connections, &Connection::is_reading);
   (reading != connections.end() ? *reading : connections.front())->drop();
 }
 

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
-#include <string_view>
 
 #include <cowshed/base/clock.h>
 #include <cowshed/cow/proc/proc_files.h>
@@ -46,9 +45,7 @@ Sum& MetricsSums::series(std::map<Key, Series<Sum>>& all, const Key& key, Sum& o
   if (found == all.end()) {
     if (all.size() >= most_series_) {
       const auto oldest =
-          std::min_element(all.begin(), all.end(), [](const auto& left, const auto& right) {
-            return left.second.used_ns < right.second.used_ns;
-          });
+          std::ranges::min_element(all, {}, [](const auto& each) { return each.second.used_ns; });
       const bool can_go = oldest != all.end() && !is_used(oldest->second.sum) &&
                           now_ns > oldest->second.used_ns + kUnusedNs;
       if (!can_go) return other;
@@ -136,8 +133,7 @@ void MetricsSums::add(const cow::Measurement& measurement,
   // With those that ended, since a parent's copies depend on its children.
   cow::Measurement all = measurement;
   all.processes.insert(all.processes.end(), ended.begin(), ended.end());
-  std::stable_sort(all.processes.begin(), all.processes.end(),
-                   [](const auto& a, const auto& b) { return a.start_ns < b.start_ns; });
+  std::ranges::stable_sort(all.processes, {}, &cow::ProcessCopies::start_ns);
   const std::vector<cow::ForkCopies> copies = cow::fork_copies(all);
   for (std::size_t i = 0; i < copies.size(); ++i) add(all.processes[i], copies[i], now);
   std::erase_if(known_, [&](const auto& entry) { return entry.second.round != round_; });
@@ -163,8 +159,8 @@ Metrics MetricsSums::metrics() const {
   for (const auto& [name, command] : commands_) result.commands.push_back(command.sum);
   for (const auto& [name, object] : objects_) result.objects.push_back(object.sum);
   const bool any_other = other_command_.processes > 0 || other_command_.copied_pages ||
-                         std::any_of(other_command_.pages.begin(), other_command_.pages.end(),
-                                     [](const auto& pages) { return pages.has_value(); });
+                         std::ranges::any_of(other_command_.pages,
+                                             [](const auto& pages) { return pages.has_value(); });
   if (any_other) result.commands.push_back(other_command_);
   if (other_object_.copied_pages > 0) result.objects.push_back(other_object_);
   return result;

@@ -27,8 +27,7 @@ std::string_view name_of(Language language) {
       std::pair{Language::ocaml, "OCaml"},
       std::pair{Language::r, "R"},
   };
-  return std::find_if(kNames.begin(), kNames.end(),
-                      [&](const auto& each) { return each.first == language; })
+  return std::ranges::find_if(kNames, [&](const auto& each) { return each.first == language; })
       ->second;
 }
 
@@ -158,8 +157,7 @@ const std::vector<Cause>& causes() {
 }
 
 const Cause* find_cause(std::string_view name) {
-  const auto found = std::find_if(causes().begin(), causes().end(),
-                                  [&](const Cause& each) { return each.name == name; });
+  const auto found = std::ranges::find(causes(), name, &Cause::name);
   return found == causes().end() ? nullptr : &*found;
 }
 
@@ -167,14 +165,13 @@ std::string_view remedy_for(std::string_view cause, Language language) {
   const Cause* known = find_cause(cause);
   if (known == nullptr) return "";
   for (const Remedy& each : known->remedies)
-    if (each.in.empty() || std::find(each.in.begin(), each.in.end(), language) != each.in.end())
-      return each.text;
+    if (each.in.empty() || std::ranges::find(each.in, language) != each.in.end()) return each.text;
   return "";
 }
 
 std::vector<std::string> remedy_lines(const Cause& cause) {
-  const bool is_for_all = std::all_of(cause.remedies.begin(), cause.remedies.end(),
-                                      [](const Remedy& each) { return each.in.empty(); });
+  const bool is_for_all =
+      std::ranges::all_of(cause.remedies, [](const Remedy& each) { return each.in.empty(); });
   std::vector<std::string> lines;
   for (const Remedy& each : cause.remedies)
     lines.push_back((is_for_all ? "" : names_of(each.in) + ": ") + std::string(each.text));

@@ -14,8 +14,7 @@ std::string_view id_in(std::string_view folder) {
   constexpr std::size_t kDigits = 64;
   if (folder.ends_with(".scope")) folder.remove_suffix(std::string_view(".scope").size());
   folder = folder.substr(folder.find_last_of("-:") + 1);
-  const bool is_id =
-      folder.size() == kDigits && std::all_of(folder.begin(), folder.end(), is_digit);
+  const bool is_id = folder.size() == kDigits && std::ranges::all_of(folder, is_digit);
   return is_id ? folder : std::string_view();
 }
 
@@ -27,9 +26,8 @@ std::string pod_in(std::string_view folder) {
   const auto at = folder.rfind(kPod);
   if (at == folder.npos || folder.size() - at != kPod.size() + kUid) return {};
   std::string uid(folder.substr(at + kPod.size()));
-  std::replace(uid.begin(), uid.end(), '_', '-');
-  const bool is_uid =
-      std::all_of(uid.begin(), uid.end(), [](char c) { return is_digit(c) || c == '-'; });
+  std::ranges::replace(uid, '_', '-');
+  const bool is_uid = std::ranges::all_of(uid, [](char c) { return is_digit(c) || c == '-'; });
   return is_uid ? uid : std::string();
 }
 

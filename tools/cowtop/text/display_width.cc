@@ -3,6 +3,7 @@
 #include <wchar.h>
 
 #include <cowshed/tools/cowtop/text/display_width.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop::live {
 namespace {
@@ -12,29 +13,23 @@ constexpr unsigned kAscii = 0x80;
 bool continues(char byte) { return (static_cast<unsigned char>(byte) & 0xc0) == 0x80; }
 
 // The first character of printable text.
-struct Character {
+struct Printable {
   std::string_view bytes;
   int columns = 1;
 };
 
-Character first_of(std::string_view text) {
-  std::size_t size = 1;
-  while (size < text.size() && continues(text[size])) ++size;
-  const auto lead = static_cast<unsigned char>(text[0]);
-  if (lead < kAscii) return {text.substr(0, size), 1};
-  char32_t code = size == 2 ? lead & 0x1fU : size == 3 ? lead & 0x0fU : lead & 0x07U;
-  for (std::size_t i = 1; i < size; ++i)
-    code = code << 6 | (static_cast<unsigned char>(text[i]) & 0x3fU);
+Printable first_of(std::string_view text) {
+  const auto [code, bytes] = first_character(text);
   // -1: not known to the locale, one column as terminals have it.
-  const int columns = ::wcwidth(static_cast<wchar_t>(code));
-  return {text.substr(0, size), columns < 0 ? 1 : columns};
+  const int columns = code < kAscii ? 1 : ::wcwidth(static_cast<wchar_t>(code));
+  return {text.substr(0, std::max<std::size_t>(bytes, 1)), columns < 0 ? 1 : columns};
 }
 
 // As much of the text as takes no more columns.
 std::string_view beginning(std::string_view text, int columns) {
   std::size_t size = 0;
   while (size < text.size()) {
-    const Character next = first_of(text.substr(size));
+    const Printable next = first_of(text.substr(size));
     columns -= next.columns;
     if (columns < 0) break;
     size += next.bytes.size();
@@ -54,7 +49,7 @@ std::string ascii(std::string_view text) {
 int columns_of(std::string_view text) {
   int columns = 0;
   while (!text.empty()) {
-    const Character character = first_of(text);
+    const Printable character = first_of(text);
     columns += character.columns;
     text.remove_prefix(character.bytes.size());
   }
@@ -95,18 +90,6 @@ bool contains(std::string_view text, std::string_view part) {
   const auto lower = [](char c) { return std::tolower(static_cast<unsigned char>(c)); };
   return std::search(text.begin(), text.end(), part.begin(), part.end(),
                      [&](char a, char b) { return lower(a) == lower(b); }) != text.end();
-}
-
-std::string utf8(char32_t character) {
-  const auto byte = [](char32_t value) { return static_cast<char>(value); };
-  if (character < kAscii) return {byte(character)};
-  if (character < 0x800) return {byte(0xc0 | character >> 6), byte(0x80 | (character & 0x3f))};
-  if (character < 0x10000) {
-    return {byte(0xe0 | character >> 12), byte(0x80 | (character >> 6 & 0x3f)),
-            byte(0x80 | (character & 0x3f))};
-  }
-  return {byte(0xf0 | character >> 18), byte(0x80 | (character >> 12 & 0x3f)),
-          byte(0x80 | (character >> 6 & 0x3f)), byte(0x80 | (character & 0x3f))};
 }
 
 }  // namespace cowshed::cowtop::live

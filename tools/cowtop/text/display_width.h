@@ -21,7 +21,4 @@ std::vector<std::string> wrap(std::string_view text, int columns);
 // Whether `text` contains `part`.  Ignores the case of ASCII.
 bool contains(std::string_view text, std::string_view part);
 
-// Returns the UTF-8 of a character.
-std::string utf8(char32_t character);
-
 }  // namespace cowshed::cowtop::live

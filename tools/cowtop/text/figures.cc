@@ -54,7 +54,7 @@ bool is_printable(char32_t character) {
       Range{0xfff9, 0xfffb},   // annotations
       Range{0xe0000, 0xe007f}  // tags
   };
-  return std::none_of(kNot.begin(), kNot.end(), [&](const Range& range) {
+  return std::ranges::none_of(kNot, [&](const Range& range) {
     return range.first <= character && character <= range.last;
   });
 }
@@ -98,12 +98,14 @@ std::string percent(const std::optional<double>& ratio) {
   return ratio ? fmt::format("{:.1f}%", *ratio * 100) : kUnknown;
 }
 
+std::string signal_name(int signal) {
+  const char* name = ::sigabbrev_np(signal);
+  return name ? fmt::format("SIG{}", name) : fmt::format("signal {}", signal);
+}
+
 std::string ending(const cow::ProcessCopies& process) {
   if (process.alive) return "running";
-  if (process.signal) {
-    const char* name = ::sigabbrev_np(*process.signal);
-    return name ? fmt::format("SIG{}", name) : fmt::format("signal {}", *process.signal);
-  }
+  if (process.signal) return signal_name(*process.signal);
   if (process.exit_status) return fmt::format("exit {}", *process.exit_status);
   return "ended";
 }

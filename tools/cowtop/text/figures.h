@@ -40,6 +40,7 @@ std::string site_name(const cow::CodeSite& site);
 std::string count(const std::optional<std::uint64_t>& value);
 std::string mebibytes(const std::optional<std::uint64_t>& bytes);  // "1.5"
 std::string percent(const std::optional<double>& ratio);           // "85.3%"
+std::string signal_name(int signal);                               // "SIGSEGV"
 std::string ending(const cow::ProcessCopies& process);             // "exit 0", "SIGTERM", "running"
 
 // Returns " and 1234 more" for a sum of ended processes; else "".

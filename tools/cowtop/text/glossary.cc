@@ -113,7 +113,7 @@ const Term* find_term(std::string_view word) {
     if (text.ends_with(']')) text.remove_suffix(1);
     return text;
   };
-  const auto found = std::find_if(glossary().begin(), glossary().end(), [&](const Term& term) {
+  const auto found = std::ranges::find_if(glossary(), [&](const Term& term) {
     return bare(term.word).size() == bare(word).size() && live::contains(term.word, bare(word));
   });
   return found == glossary().end() ? nullptr : &*found;

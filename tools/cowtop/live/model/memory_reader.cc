@@ -33,9 +33,8 @@ std::map<ProcessId, MemoryUse> MemoryReader::read(const std::vector<ProcessId>& 
   const std::uint64_t begin = monotonic_ns();
   if (wanted.pss && pace_.is_due(begin)) {
     std::vector<ProcessId> oldest = on_screen;
-    std::stable_sort(oldest.begin(), oldest.end(), [&](const ProcessId& a, const ProcessId& b) {
-      return result[a].pss_ns < result[b].pss_ns;
-    });
+    std::ranges::stable_sort(oldest, {},
+                             [&](const ProcessId& each) { return result[each].pss_ns; });
     constexpr std::uint64_t kMostAtOnceNs = 20'000'000;
     std::uint64_t end = begin;
     for (const ProcessId& process : oldest) {

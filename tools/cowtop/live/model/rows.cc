@@ -48,8 +48,7 @@ class RowMaker {
   }
 
   void select() {
-    const bool any_alive = std::any_of(processes_.begin(), processes_.end(),
-                                       [](const auto& process) { return process.alive; });
+    const bool any_alive = std::ranges::any_of(processes_, &cow::ProcessCopies::alive);
     shown_.resize(processes_.size());
     // Children come after their parents.
     for (std::size_t i = processes_.size(); i-- > 0;) {
@@ -82,10 +81,10 @@ class RowMaker {
       return view_.is_descending ? order > 0 : order < 0;
     };
     if (view_.sort == Column::command) {
-      std::stable_sort(processes.begin(), processes.end(), by_name);
+      std::ranges::stable_sort(processes, by_name);
       return;
     }
-    std::stable_sort(processes.begin(), processes.end(), [&](std::size_t a, std::size_t b) {
+    std::ranges::stable_sort(processes, [&](std::size_t a, std::size_t b) {
       const auto& left = sort_values_[a];
       const auto& right = sort_values_[b];
       if (!left || !right) return left.has_value() && !right.has_value();

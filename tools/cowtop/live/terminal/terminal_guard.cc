@@ -20,7 +20,7 @@ constexpr std::array kLeft = {SIGCHLD, SIGURG, SIGTTIN, SIGTTOU, SIGKILL, SIGSTO
 
 template <class Signals>
 bool contains(const Signals& signals, int signal) {
-  return std::find(signals.begin(), signals.end(), signal) != signals.end();
+  return std::ranges::find(signals, signal) != signals.end();
 }
 
 constexpr int kPatienceMs = 1000;
