@@ -24,7 +24,7 @@ except ModuleNotFoundError:
 from cowshed.contexts import Context, get_context
 from cowshed.errors import (Closed, Damaged, Error, LoadFailed, NotPublished, OutOfMemory, PeerStopped,
                             PublishedTooLate, Released, TooLarge, Unsupported, WrongProcessTree)
-from cowshed.freezing import Frozen, end_process, freeze, is_frozen
+from cowshed.freezing import Frozen, end_process, freeze, is_frozen, register_children
 from cowshed.metering import Meter, Sent, copied, transfers
 from cowshed.queues import Connection, Pipe, Queue, SimpleQueue
 from cowshed.references import Ref, find, publish
@@ -33,5 +33,5 @@ __all__ = [
     "Closed", "Connection", "Context", "Damaged", "Error", "Frozen", "LoadFailed", "Meter", "NotPublished",
     "OutOfMemory", "PeerStopped", "Pipe", "PublishedTooLate", "Queue", "Ref", "Released", "Sent", "SimpleQueue",
     "TooLarge", "Unsupported", "WrongProcessTree", "copied", "end_process", "find", "freeze", "get_context",
-    "is_frozen", "publish", "transfers",
+    "is_frozen", "publish", "register_children", "transfers",
 ]

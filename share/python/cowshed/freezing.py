@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 import tracemalloc
+import types
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, NoReturn, TypeVar
 
 from cowshed import _cowshed
 
@@ -36,7 +37,13 @@ class Frozen:
     left: Mapping[str, int]
     """How many objects stay as they were, by the name of their type.  They must die or be flushed:
     files, sockets, locks, generators, objects with ``__del__`` or a ``weakref.finalize``, and what
-    directly holds one of these (not of locks and generators).  Reading them still copies."""
+    directly holds one of these (not of locks and generators).  Reading them still copies.  Objects
+    of extensions that refer to objects which ``freeze()`` cannot find count, too: see
+    :func:`register_children`."""
+    resolved: int = 0
+    """The number of lazy imports that were resolved (Python 3.15)."""
+    unresolved: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The lazy imports that failed, and why."""
 
     def __str__(self) -> str:
         if not self.in_place:
@@ -46,6 +53,11 @@ class Frozen:
             most = sorted(self.left.items(), key=lambda item: -item[1])
             names = ", ".join(f"{count:,} {name}" for name, count in most[:5])
             text += f"; left as they were: {names}" + (" and others" if len(most) > 5 else "")
+        if self.resolved:
+            text += f"; resolved {self.resolved:,} lazy imports"
+        if self.unresolved:
+            failed = ", ".join(f"{name} ({why})" for name, why in self.unresolved.items())
+            text += f"; lazy imports that failed: {failed}"
         return text
 
 
@@ -56,8 +68,12 @@ _AT_THE_FIRST_USE = {
     "random": ("_sha2",),  # of seed() with a string; before 3.12 there is none
 }
 
+_T = TypeVar("_T")
+_children_of: dict[type, Callable[[Any], Iterable[object]]] = {}
+
 _warned = False
 _had_threads = False
+_may_import = True
 
 
 def _before_fork() -> None:
@@ -67,14 +83,68 @@ def _before_fork() -> None:
 
 # A thread that is not there may have held the lock of an import, which the child would wait for.
 def _after_fork_in_child() -> None:
-    if _had_threads:
-        _AT_THE_FIRST_USE.clear()
+    global _may_import
+    _may_import = _may_import and not _had_threads
 
 
 os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 
 
-def freeze(*, keep: Iterable[object] = ()) -> Frozen:
+def _lazy_bindings() -> Iterator[tuple[types.ModuleType, str, str]]:
+    """Modules, and names in them that are lazy, with a name for people to read."""
+    lazy = getattr(types, "LazyImportType")
+    for module in [*sys.modules.values()]:
+        if isinstance(module, types.ModuleType):
+            for name, value in [*vars(module).items()]:
+                if type(value) is lazy:
+                    yield module, name, repr(value).partition("'")[2].partition("'")[0] or f"{module.__name__}.{name}"
+
+
+def _resolve_lazy_imports() -> tuple[int, dict[str, str]]:
+    resolved = 0
+    failed: dict[str, str] = {}
+    tried: set[tuple[int, str]] = set()
+
+    def resolve(act: Callable[..., object], *arguments: object, text: str) -> int:
+        try:
+            act(*arguments)
+        except (Exception, SystemExit) as error:
+            failed.setdefault(text, f"{type(error).__name__}: {error}")
+            return 0
+        return 1
+
+    # What this loads may have lazy imports, too.
+    while todo := [each for each in _lazy_bindings() if (id(each[0]), each[1]) not in tried]:
+        for module, name, text in todo:
+            tried.add((id(module), name))
+            resolved += resolve(getattr, module, name, text=text)
+        # "lazy import a.b" binds only a.
+        for text in sorted(getattr(sys, "lazy_modules")):
+            package, _, last = text.rpartition(".")
+            is_bound = package in sys.modules and last in vars(sys.modules[package])
+            if package.partition(".")[0] in sys.modules and not is_bound and text not in failed:
+                resolved += resolve(importlib.import_module, text, text=text)
+    return resolved, failed
+
+
+def register_children(cls: type[_T], function: Callable[[_T], Iterable[object]]) -> None:
+    """Tells :func:`freeze` what instances of ``cls``, a class of an extension, refer to.
+
+    ``freeze()`` finds objects as the garbage collector does.  It does not find the objects that an
+    extension refers to without telling the collector, so children that read them still copy.
+    ``Frozen.left`` counts the types.  NumPy's arrays need no registration.
+
+    :param cls: the class; its subclasses are meant, too.
+    :param function: called by ``freeze()`` with each frozen instance.  It returns the objects that the instance
+        holds, not new ones.  If it fails, ``sys.unraisablehook`` reports why, and ``Frozen.left`` counts the instance.
+    :raises TypeError: ``cls`` is no class, or ``function`` cannot be called.
+    """
+    if not isinstance(cls, type) or not callable(function):
+        raise TypeError(f"register_children() takes a class and a function, not {cls!r} and {function!r}")
+    _children_of[cls] = function
+
+
+def freeze(*, keep: Iterable[object] = (), lazy: Literal["resolve", "leave"] = "resolve") -> Frozen:
     """Makes all objects that are alive immortal, in place, so that forked children share them.
 
     Call it once, after the imports and the data are loaded and before the first fork.  Every
@@ -100,17 +170,27 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
     than two seconds shows its progress on standard error, if that is a terminal.
 
     :param keep: objects to leave as they are, such as a cache that will be cleared.  ``keep`` itself is left, too.
+    :param lazy: ``"resolve"`` resolves the lazy imports (Python 3.15) of all loaded modules, because each child
+        would import them for itself.  One that fails stays lazy.  ``"leave"`` leaves them lazy.
     :return: what was frozen, and what was left.
     :raises TypeError: if ``keep`` cannot be iterated over.
+    :raises ValueError: if ``lazy`` has another value.
     """
     global _warned
+    if lazy not in ("resolve", "leave"):
+        raise ValueError(f"lazy is 'resolve' or 'leave', not {lazy!r}")
     if sys.is_finalizing():
         return Frozen(False, "the process ends", 0, 0, 0, {})
     kept = [*keep, keep]
-    for user in _AT_THE_FIRST_USE.keys() & sys.modules.keys():
-        for name in _AT_THE_FIRST_USE.pop(user, ()):  # a signal handler may freeze meanwhile
-            with contextlib.suppress(ImportError):
-                importlib.import_module(name)
+    resolved = 0
+    unresolved: dict[str, str] = {}
+    if _may_import:
+        for user in _AT_THE_FIRST_USE.keys() & sys.modules.keys():
+            for name in _AT_THE_FIRST_USE.pop(user, ()):  # a signal handler may freeze meanwhile
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(name)
+        if lazy == "resolve" and hasattr(types, "LazyImportType"):
+            resolved, unresolved = _resolve_lazy_imports()
     begin = time.perf_counter()
     why_not = _cowshed.why_not_in_place()
     if why_not:
@@ -123,13 +203,13 @@ def freeze(*, keep: Iterable[object] = ()) -> Frozen:
             atexit.register(gc.unfreeze)
             warnings.warn(f"cowshed.freeze() cannot freeze in place: {why_not}.  Reading an object still "
                           "writes to its reference count, which copies its page.", RuntimeWarning, stacklevel=2)
-        return Frozen(False, why_not, 0, 0, time.perf_counter() - begin, {})
+        return Frozen(False, why_not, 0, 0, time.perf_counter() - begin, {}, resolved, unresolved)
     if tracemalloc.is_tracing():
         warnings.warn("tracemalloc is tracing: its own tables are copied by each child; "
                       "stop it before cowshed.freeze()", RuntimeWarning, stacklevel=2)
-    objects, size, left = _cowshed.freeze(kept)
+    objects, size, left = _cowshed.freeze(kept, _children_of)
     _cowshed.note_pages()
-    return Frozen(True, "", objects, size, time.perf_counter() - begin, left)
+    return Frozen(True, "", objects, size, time.perf_counter() - begin, left, resolved, unresolved)
 
 
 def is_frozen(obj: object) -> bool:

@@ -11,6 +11,7 @@
 #include <cowshed/share/python/extension/ending.h>
 #include <cowshed/share/python/extension/immortal.h>
 #include <cowshed/share/python/extension/interpreter.h>
+#include <cowshed/share/python/extension/numpy.h>
 #include <cowshed/share/python/extension/object.h>
 #include <cowshed/share/python/extension/tracking.h>
 
@@ -42,11 +43,13 @@ struct {
   Object get_objects;  // of gc
   Object io_base;
   std::unordered_set<PyObject*> namespaces;  // the dicts of the modules
+  NumPy* numpy = nullptr;                    // never freed: the interpreter ends first
 } needed;
 
 // While they are in sys.modules.
 void note_namespaces() {
   track_frozen_again();
+  needed.numpy = new NumPy;
   Py_ssize_t position = 0;
   PyObject* module = nullptr;
   while (PyDict_Next(PyImport_GetModuleDict(), &position, nullptr, &module))
@@ -68,6 +71,7 @@ class Deaths {
       others_.push_back(PyList_GET_ITEM(list.get(), i));
     cowshed_visit_frozen([](PyObject* object, void* self) { of(self).count(object); }, this);
     for (PyObject* object : others_) count(object);
+    for (std::size_t i = 0; i < arrays_.size(); ++i) count(arrays_[i]);
     keep_what_lives();
     if (ending_ == Ending::of_interpreter) forget_callbacks();
     put_in_order();
@@ -97,6 +101,8 @@ class Deaths {
     const bool is_module = needed.namespaces.contains(object);
     const bool holds = !is_module && !is_immortal(object);
     const auto note = [&](PyObject* child, bool is_reference) {
+      if (!PyObject_IS_GC(child) && is_array(child) && seen_arrays_.insert(child).second)
+        arrays_.push_back(child);
       if (is_immortal(child) || (!PyObject_IS_GC(child) && !has_finaliser(child))) return;
       Node& node = nodes_[child];
       node.references += is_reference ? 1 : 0;
@@ -118,6 +124,12 @@ class Deaths {
     };
     if (const auto traverse = Py_TYPE(object)->tp_traverse; traverse && PyObject_IS_GC(object))
       traverse(object, visit, &act);
+    if (is_array(object)) needed.numpy->traverse(object, visit, &act);
+  }
+
+  static bool is_array(PyObject* object) {
+    return !PyUnicode_CheckExact(object) && !PyDict_CheckExact(object) &&
+           needed.numpy->is_holder(Py_TYPE(object));
   }
 
   // What a module names comes first, with what that holds.  A frozen holder may have died by now,
@@ -231,6 +243,8 @@ class Deaths {
   const Ending ending_;
   std::vector<PyObject*> weak_;    // references
   std::vector<PyObject*> others_;  // what the collector tracks, and what a freeze has left
+  std::vector<PyObject*> arrays_;  // of NumPy, which the collector does not list
+  std::unordered_set<PyObject*> seen_arrays_;
   std::unordered_map<PyObject*, Node> nodes_;
   std::unordered_set<PyObject*> alive_;
   std::vector<PyObject*> pending_;

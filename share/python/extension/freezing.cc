@@ -1,10 +1,12 @@
 #include <Python.h>
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
 #include <datetime.h>
+#include <iterator>
 #include <malloc.h>
 #include <string_view>
 #include <structmember.h>
@@ -16,14 +18,17 @@
 
 #include <cowshed/share/python/extension/ending.h>
 #include <cowshed/share/python/extension/freezing.h>
+#include <cowshed/share/python/extension/hidden_references.h>
 #include <cowshed/share/python/extension/immortal.h>
 #include <cowshed/share/python/extension/interpreter.h>
+#include <cowshed/share/python/extension/numpy.h>
 #include <cowshed/share/python/extension/object.h>
 #include <cowshed/share/python/extension/tracking.h>
 
 // The roots are the objects that the garbage collector tracks.  The walk marks each root, and the
 // untracked objects that it refers to: strings, numbers, tuples of these, code.  It does not follow
-// tracked objects, because they are roots, too.  So it is never deep.
+// tracked objects, because they are roots, too.  So it is never deep.  References that no traversal
+// shows are known of NumPy and of datetime, and from the functions of register_children().
 namespace cowshed::python {
 
 #if COWSHED_KNOWS_IMMORTALS
@@ -40,10 +45,28 @@ struct TypeFacts {
   Kind kind = Kind::data;
   bool holds_outside = false;  // a file, say, which others see as long as it lives
   bool owns = false;           // what only it holds must die with it
-  bool is_array = false;       // of NumPy
   bool hashes_itself = false;  // its hash is kept in it, and computing it runs no Python code
+  bool is_holder = false;      // of NumPy
+  bool is_array = false;       // of NumPy
+  bool is_moment = false;      // it may have a time zone
+  bool is_frozendict = false;
+  bool is_opaque = false;
+  PyObject* children_of = nullptr;  // as registered
   PyCFunction size_of = nullptr;
 };
+
+// Of a type in C that may have references which its traversal leaves out.
+struct Opaque {
+  std::uint64_t objects = 0;
+  std::array<PyObject*, 64> latest{};
+};
+
+// Frozen objects with references that only the program or NumPy shows.  A later freeze looks for
+// new ones.  They are never freed.
+std::vector<PyObject*>& frozen_holders() {
+  static std::vector<PyObject*> objects;
+  return objects;
+}
 
 bool starts_with(PyTypeObject* type, std::string_view start) {
   return std::string_view(type->tp_name).starts_with(start);
@@ -54,6 +77,18 @@ bool is_of_module(PyTypeObject* type) {  // and so is implemented in C
   if (PyType_GetModule(type) != nullptr) return true;
   PyErr_Clear();
   return false;
+}
+
+// Whether a class statement made it, and not an extension.
+bool is_class_statement(PyTypeObject* type) {
+  static const destructor dealloc = [] {
+    auto* const meta = reinterpret_cast<PyObject*>(&PyType_Type);
+    const Object made(PyObject_CallFunction(meta, "s(){}", "Class"));
+    PyErr_Clear();
+    return made ? reinterpret_cast<PyTypeObject*>(made.get())->tp_dealloc : nullptr;
+  }();
+  return (type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0 && type->tp_dealloc == dealloc &&
+         !is_of_module(type);
 }
 
 // object.__sizeof__ and the like in C, without a look-up that may run Python code.
@@ -67,46 +102,27 @@ PyCFunction size_function(PyTypeObject* type) {
   return nullptr;
 }
 
-// PyArrayObject_fields of numpy/ndarraytypes.h, a part of its ABI.
-struct ArrayFields {
-  PyObject_HEAD void* data;
-  int dimensions;
-  const void* rest[4];
-  int flags;
-};
-constexpr int kArrayOwnsData = 4;
-
-int& array_flags(PyObject* array) { return reinterpret_cast<ArrayFields*>(array)->flags; }
-
-// numpy.ndarray, if it is loaded and its flags are where they should be.
-Object array_type() {
-  const Object numpy(PyImport_GetModule(Object(PyUnicode_FromString("numpy")).get()));
-  Object type(numpy ? PyObject_GetAttrString(numpy.get(), "ndarray") : nullptr);
-  const auto says_owner = [](const Object& array) {
-    const Object flags(PyObject_GetAttrString(array.get(), "flags"));
-    const Object owns(flags ? PyObject_GetAttrString(flags.get(), "owndata") : nullptr);
-    return owns.get() == Py_True;
-  };
-  const Object array(type ? PyObject_CallFunction(type.get(), "i", 1) : nullptr);
-  bool is_known = array && (array_flags(array.get()) & kArrayOwnsData) != 0 && says_owner(array);
-  if (is_known) {
-    array_flags(array.get()) &= ~kArrayOwnsData;
-    is_known = !says_owner(array);
-    array_flags(array.get()) |= kArrayOwnsData;
-  }
+// The type of a module in C, if that is loaded.
+Object type_of_module(const char* module, const char* name) {
+  const Object imported(PyImport_GetModule(Object(PyUnicode_FromString(module)).get()));
+  Object type(imported ? PyObject_GetAttrString(imported.get(), name) : nullptr);
   PyErr_Clear();
-  return is_known ? std::move(type) : Object();
+  return type && PyType_Check(type.get()) ? std::move(type) : Object();
 }
 
 class Freezer {
  public:
-  explicit Freezer(Frozen& frozen) : frozen_(frozen) {}
+  Freezer(PyObject* children_of, Frozen& frozen) : frozen_(frozen), children_of_(children_of) {}
 
   bool prepare() {
     const Object io(PyImport_ImportModule("_io"));
     if (!io) return false;
     io_base_ = Object(PyObject_GetAttrString(io.get(), "_IOBase"));
-    array_type_ = array_type();
+    datetime_ = type_of_module("_datetime", "datetime");
+    time_ = type_of_module("_datetime", "time");
+    zone_ = type_of_module("_datetime", "timezone");
+    if (Py_Version >= 0x030f0000) frozendict_ = type_of_module("builtins", "frozendict");
+    library_ = Object::borrow(PySys_GetObject("stdlib_module_names"));
     return static_cast<bool>(io_base_);
   }
 
@@ -118,6 +134,10 @@ class Freezer {
   }
 
   void freeze_all(PyObject* tracked) {
+    for (std::size_t i = 0; i < frozen_holders().size(); ++i) {
+      freeze(frozen_holders()[i]);
+      drain();
+    }
     const Py_ssize_t count = PyList_GET_SIZE(tracked);
     for (Py_ssize_t i = 0; i < count; ++i) {
       root(PyList_GET_ITEM(tracked, i));
@@ -132,9 +152,41 @@ class Freezer {
     if (shown_) std::fputs("\r\033[K", stderr);
   }
 
+  // Runs the functions of register_children(), and freezes what they return.
+  void freeze_registered() {
+    for (std::size_t i = 0; i < registered_.size(); ++i) {
+      const auto [object, function] = registered_[i];
+      const Object children(PyObject_CallOneArg(function, object));
+      const Object list(children
+                            ? PySequence_Fast(children.get(), "children_of() returns no iterable")
+                            : nullptr);
+      if (!list) {
+        PyErr_WriteUnraisable(function);
+        leave_in_part(Py_TYPE(object), 1);
+        continue;
+      }
+      for (Py_ssize_t k = 0; k < PySequence_Fast_GET_SIZE(list.get()); ++k) {
+        freeze(PySequence_Fast_GET_ITEM(list.get(), k));
+        drain();
+      }
+    }
+  }
+
+  // At the end: which types have references that were not followed.
+  void count_hidden() {
+    for (const auto& [type, opaque] : opaque_) {
+      const auto is_hidden = [this](PyObject* object) {
+        return object != nullptr && has_hidden_references(object, excluded_);
+      };
+      if (std::any_of(opaque.latest.begin(), opaque.latest.end(), is_hidden))
+        leave_in_part(type, opaque.objects);
+    }
+  }
+
   // After gc.freeze(): the collector goes on to care for what stays as it was.
   void give_back() const {
-    for (PyObject* object : left_) {
+    for (const Object& left : left_) {
+      PyObject* const object = left.get();
       if (is_immortal(object) || !PyObject_IS_GC(object) || !PyObject_GC_IsTracked(object))
         continue;
       PyObject_GC_UnTrack(object);
@@ -167,7 +219,11 @@ class Freezer {
       facts.holds_outside = true;
       facts.owns = holds_itself_open(type);
     }
-    facts.is_array = is_of(type, array_type_.get());
+    facts.is_array = numpy_.is_array(type);
+    facts.is_holder = numpy_.is_holder(type);
+    facts.is_moment = is_of(type, datetime_.get()) || is_of(type, time_.get());
+    facts.children_of = registered_for(type);
+    facts.is_opaque = !facts.is_holder && facts.children_of == nullptr && may_be_opaque(type);
     const auto hashes_as = [type](const PyTypeObject& known) {
       return type->tp_hash == known.tp_hash;
     };
@@ -178,7 +234,35 @@ class Freezer {
 #if PY_VERSION_HEX >= 0x030e0000
     facts.hashes_itself |= hashes_as(PyTuple_Type);
 #endif
+    facts.is_frozendict = is_of(type, frozendict_.get());
+    if (facts.is_frozendict)
+      facts.hashes_itself |= hashes_as(*reinterpret_cast<PyTypeObject*>(frozendict_.get()));
     return facts;
+  }
+
+  PyObject* registered_for(PyTypeObject* type) const {
+    for (Py_ssize_t i = 0; type->tp_mro != nullptr && i < PyTuple_GET_SIZE(type->tp_mro); ++i) {
+      Py_ssize_t position = 0;
+      PyObject* key = nullptr;
+      PyObject* function = nullptr;
+      while (PyDict_Next(children_of_, &position, &key, &function))
+        if (key == PyTuple_GET_ITEM(type->tp_mro, i)) return function;
+    }
+    return nullptr;
+  }
+
+  // In C and not Python's own; of data, not of functions and attributes.
+  bool may_be_opaque(PyTypeObject* type) const {
+    while (is_class_statement(type)) type = type->tp_base;
+    if ((type->tp_flags & _Py_TPFLAGS_STATIC_BUILTIN) != 0 || type->tp_descr_get != nullptr ||
+        numpy_.is_plain(type)) {
+      return false;
+    }
+    const std::string_view name = type->tp_name;
+    const std::string_view module = name.substr(0, name.find('.'));
+    const Object text(PyUnicode_FromStringAndSize(module.data(), std::ssize(module)));
+    return module == "builtins" ||
+           (text && library_ && PySet_Contains(library_.get(), text.get()) == 0);
   }
 
   static bool is_of(PyTypeObject* type, PyObject* base) {
@@ -236,9 +320,11 @@ class Freezer {
     const bool is_new = facts.kind == Kind::data && !is_immortal(object);
     if (is_new) fill(object, facts);
     holds_outside_ = false;
-    each_child(object);
+    each_child(object, facts);
     if (is_new && !(holds_outside_ && may_be_dropped(object))) mark(object, facts);
     else if (is_new || facts.kind == Kind::suspended) leave(object);
+    if (facts.children_of != nullptr && is_immortal(object) && asked_.insert(object).second)
+      registered_.emplace_back(object, facts.children_of);
   }
 
   // Whether its death calls a weakref.finalize().
@@ -260,8 +346,13 @@ class Freezer {
 
   void leave(PyObject* object) {
     ++frozen_.left[Py_TYPE(object)->tp_name];
-    if (excluded_.insert(object).second) left_.push_back(object);
+    if (excluded_.insert(object).second) left_.push_back(Object::borrow(object));
     child(reinterpret_cast<PyObject*>(Py_TYPE(object)));
+  }
+
+  void leave_in_part(PyTypeObject* type, std::uint64_t objects) {
+    frozen_.left[type->tp_name] += objects;
+    frozen_.in_part += objects;
   }
 
   void mark(PyObject* object, const TypeFacts& facts) {
@@ -278,11 +369,16 @@ class Freezer {
     }
     // An untracked dict may get new values, which the next freeze then finds.
     if (PyDict_Check(object) && !PyObject_GC_IsTracked(object)) PyObject_GC_Track(object);
-    // NumPy resizes an array of its own data if nothing else refers to it.  To NumPy the count of a
-    // frozen array is negative.
-    if (facts.is_array) array_flags(object) &= ~kArrayOwnsData;
+    if (facts.is_array) NumPy::disown(object);
     make_immortal(object);
     ++frozen_.objects;
+    if (facts.is_opaque) {
+      Opaque& opaque = opaque_[Py_TYPE(object)];
+      opaque.latest[opaque.objects++ % opaque.latest.size()] = object;
+    }
+    const bool is_root = PyObject_IS_GC(object) && PyObject_GC_IsTracked(object);
+    if (!is_root && (facts.children_of || (facts.is_holder && numpy_.has_objects(object))))
+      frozen_holders().push_back(object);
   }
 
   // What reading would write into the object, or beside it.  Runs no Python code.
@@ -309,6 +405,14 @@ class Freezer {
   }
 
   bool may_hash(PyObject* object, int depth = 0) {
+    if (is_of(Py_TYPE(object), frozendict_.get())) {
+      Py_ssize_t position = 0;
+      PyObject* key = nullptr;
+      PyObject* value = nullptr;
+      while (PyDict_Next(object, &position, &key, &value))
+        if (!is_plain(key, depth) || !is_plain(value, depth)) return false;
+      return true;
+    }
     if (!PyTuple_Check(object)) return !has_foreign_zone(object);
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i)
       if (!is_plain(PyTuple_GET_ITEM(object, i), depth)) return false;
@@ -376,7 +480,7 @@ class Freezer {
       holds_outside_ |= !is_immortal(value) && is_outside(value);
   }
 
-  void each_child(PyObject* object) {
+  void each_child(PyObject* object, const TypeFacts& facts) {
     PyTypeObject* const type = Py_TYPE(object);
     child(reinterpret_cast<PyObject*>(type));
     if (PyUnicode_CheckExact(object) || PyLong_CheckExact(object) || PyFloat_CheckExact(object))
@@ -385,7 +489,10 @@ class Freezer {
     if (type->tp_traverse != nullptr && PyObject_IS_GC(object))
       type->tp_traverse(object, visit, this);
     else children_of_members(object);
-    if (PyDict_Check(object)) {  // its traversal may leave out the keys
+    if (facts.is_holder && !numpy_.traverse(object, visit, this)) leave_in_part(type, 1);
+    if (facts.is_moment) child_of_moment(object);
+    if (reinterpret_cast<PyObject*>(type) == zone_.get()) children_of_zone(object);
+    if (PyDict_Check(object) || facts.is_frozendict) {  // its traversal may leave out the keys
       Py_ssize_t position = 0;
       PyObject* key = nullptr;
       PyObject* value = nullptr;
@@ -443,6 +550,20 @@ class Freezer {
     }
   }
 
+  void child_of_moment(PyObject* object) {
+    if (!reinterpret_cast<_PyDateTime_BaseTZInfo*>(object)->hastzinfo) return;
+    child(is_of(Py_TYPE(object), datetime_.get()) ? PyDateTime_DATE_GET_TZINFO(object)
+                                                  : PyDateTime_TIME_GET_TZINFO(object));
+  }
+
+  void children_of_zone(PyObject* zone) {
+    for (const char* part : {"utcoffset", "tzname"}) {
+      const Object value(PyObject_CallMethod(zone, part, "O", Py_None));
+      if (value && Py_REFCNT(value.get()) > 1) child(value.get());  // it was not made by the call
+    }
+    PyErr_Clear();
+  }
+
   // The collector does not track all that functions which are running have in variables.
   // sys._current_frames() would also make frames of other interpreters, in this one's memory.
   void freeze_locals() {
@@ -480,12 +601,14 @@ class Freezer {
       PyObject* const next = pending.back();
       pending.pop_back();
       if (!excluded_.insert(next).second) continue;
-      left_.push_back(next);
+      left_.push_back(Object::borrow(next));
       const auto follow = [](PyObject* held, void* to) {
         if (references(held) == 1) static_cast<std::vector<PyObject*>*>(to)->push_back(held);
         return 0;
       };
-      if (PyDict_Check(next)) {
+      const TypeFacts& facts = facts_of(Py_TYPE(next));
+      if (facts.is_holder) numpy_.traverse(next, follow, &pending);
+      if (PyDict_Check(next) || facts.is_frozendict) {
         Py_ssize_t position = 0;
         PyObject* key = nullptr;
         PyObject* value = nullptr;
@@ -511,13 +634,22 @@ class Freezer {
   static constexpr std::uint64_t kCollectorsHead = 2 * sizeof(void*);
 
   Frozen& frozen_;
+  PyObject* const children_of_;  // a dict of types and functions
+  NumPy numpy_;
   Object io_base_;
-  Object array_type_;
+  Object datetime_;
+  Object time_;
+  Object zone_;
+  Object frozendict_;
+  Object library_;              // the names of its modules
   bool holds_outside_ = false;  // the object whose children are visited
   bool has_dict_ = false;
   std::vector<PyObject*> pending_;
   std::unordered_set<PyObject*> excluded_;
-  std::vector<PyObject*> left_;  // the same, in the collector's order
+  std::vector<Object> left_;                                 // the same, in the collector's order
+  std::vector<std::pair<PyObject*, PyObject*>> registered_;  // frozen, with their function
+  std::unordered_set<PyObject*> asked_;                      // the same
+  std::unordered_map<PyTypeObject*, Opaque> opaque_;
   std::unordered_map<PyTypeObject*, TypeFacts> types_;
   PyTypeObject* last_type_ = nullptr;
   const TypeFacts* last_facts_ = nullptr;
@@ -544,10 +676,10 @@ class WithoutCollector {
   const bool was_enabled_ = PyGC_Disable() != 0;
 };
 
-bool freeze_objects(PyObject* keep, Frozen& frozen) {
+bool freeze_objects(PyObject* keep, PyObject* children_of, Frozen& frozen) {
   const Object gc(PyImport_ImportModule("gc"));
   const Object kept(PySequence_Fast(keep, ""));
-  Freezer freezer(frozen);
+  Freezer freezer(children_of, frozen);
   // Its full run also empties the free lists, so that the memory is not written to later.
   if (!gc || !kept || !end_objects_at_exit() || !call(gc.get(), "collect")) return false;
   const WithoutCollector here;
@@ -557,6 +689,8 @@ bool freeze_objects(PyObject* keep, Frozen& frozen) {
   if (!tracked) return false;
   freezer.keep(kept.get(), tracked.get());
   freezer.freeze_all(tracked.get());
+  freezer.freeze_registered();
+  freezer.count_hidden();
   if (!call(gc.get(), "freeze")) return false;
   freezer.give_back();
   return true;
@@ -566,8 +700,8 @@ bool freeze_objects(PyObject* keep, Frozen& frozen) {
 
 // A child that allocates would first take free memory among the frozen, and copy its pages.  A
 // process that freezes again and again needs that memory itself.
-bool freeze_in_place(PyObject* keep, Frozen& frozen) {
-  if (!freeze_objects(keep, frozen)) return false;
+bool freeze_in_place(PyObject* keep, PyObject* children_of, Frozen& frozen) {
+  if (!freeze_objects(keep, children_of, frozen)) return false;
   static bool is_first = true;
   if (!std::exchange(is_first, false)) return true;
   ::malloc_trim(0);
@@ -577,7 +711,7 @@ bool freeze_in_place(PyObject* keep, Frozen& frozen) {
 
 #else
 
-bool freeze_in_place(PyObject*, Frozen&) {
+bool freeze_in_place(PyObject*, PyObject*, Frozen&) {
   PyErr_SetString(PyExc_NotImplementedError, "this version of Python has no immortal objects");
   return false;
 }

@@ -1,10 +1,9 @@
 #include <array>
 #include <cstring>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include <cowshed/share/python/extension/immortal.h>
 #include <cowshed/share/python/extension/object.h>
+#include <cowshed/share/python/extension/safe_read.h>
 
 namespace cowshed::python {
 
@@ -28,15 +27,6 @@ void make_immortal(PyObject* object, const Layout& layout) {
 }
 
 namespace {
-
-// Reads memory that may not be there.
-template <class T>
-bool read_safely(const void* address, T& into) {
-  iovec local = {&into, sizeof into};
-  iovec remote = {const_cast<void*>(address), sizeof into};
-  return ::process_vm_readv(::getpid(), &local, 1, &remote, 1, 0) ==
-         static_cast<ssize_t>(sizeof into);
-}
 
 bool has_type(const PyObject* object, const PyTypeObject& type) {
   PyTypeObject* found = nullptr;

@@ -34,16 +34,20 @@ PyObject* try_layout(PyObject*, PyObject* arguments) {
   return PyUnicode_FromString(layout_fault(layout).c_str());
 }
 
-PyObject* freeze(PyObject*, PyObject* keep) {
+PyObject* freeze(PyObject*, PyObject* arguments) {
+  PyObject* keep = nullptr;
+  PyObject* children_of = nullptr;
+  if (!PyArg_ParseTuple(arguments, "OO!", &keep, &PyDict_Type, &children_of)) return nullptr;
   Frozen frozen;
   try {
-    if (!freeze_in_place(keep, frozen)) return nullptr;
+    if (!freeze_in_place(keep, children_of, frozen)) return nullptr;
   } catch (const std::bad_alloc&) {
     return PyErr_NoMemory();
   }
   // For cowtop.
-  internal::TransferCounter("freeze", "cowshed.freeze()")
-      .add("Python objects", TransferKind::inherited, frozen.objects, frozen.bytes);
+  const internal::TransferCounter counter("freeze", "cowshed.freeze()");
+  counter.add("Python objects", TransferKind::inherited, frozen.objects, frozen.bytes);
+  if (frozen.in_part > 0) counter.add("frozen in part", TransferKind::inherited, frozen.in_part, 0);
   const Object left(PyDict_New());
   if (!left) return nullptr;
   for (const auto& [type, count] : frozen.left) {
@@ -88,7 +92,7 @@ int execute(PyObject* module) {
 
 PyMethodDef freezing_methods[] = {{"why_not_in_place", why_not_in_place, METH_NOARGS, nullptr},
                                   {"layout_fault", try_layout, METH_VARARGS, nullptr},
-                                  {"freeze", freeze, METH_O, nullptr},
+                                  {"freeze", freeze, METH_VARARGS, nullptr},
                                   {"is_frozen", is_frozen, METH_O, nullptr},
                                   {"end", end, METH_NOARGS, nullptr},
                                   {"finalise", finalise_object, METH_O, nullptr},

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include <cowshed/share/python/extension/immortal.h>
+#include <cowshed/share/python/extension/numpy.h>
 #include <cowshed/share/python/extension/tracking.h>
 
 namespace cowshed::python {
@@ -23,6 +24,8 @@ class Tracker {
     while (!pending_.empty()) {
       PyObject* const object = pending_.back();
       pending_.pop_back();
+      if (numpy_.is_holder(Py_TYPE(object))) numpy_.traverse(object, visit, this);
+      if (!PyObject_IS_GC(object)) continue;
       if (is_immortal(object) && !PyObject_GC_IsTracked(object)) PyObject_GC_Track(object);
       if (const auto traverse = Py_TYPE(object)->tp_traverse) traverse(object, visit, this);
     }
@@ -39,11 +42,13 @@ class Tracker {
 
   static int visit(PyObject* object, void* self) {
     auto& tracker = *static_cast<Tracker*>(self);
-    if (PyObject_IS_GC(object) && tracker.seen_.insert(object).second)
-      tracker.pending_.push_back(object);
+    const bool is_followed = PyObject_IS_GC(object) || (!PyUnicode_CheckExact(object) &&
+                                                        tracker.numpy_.is_holder(Py_TYPE(object)));
+    if (is_followed && tracker.seen_.insert(object).second) tracker.pending_.push_back(object);
     return 0;
   }
 
+  NumPy numpy_;
   std::unordered_set<PyObject*> seen_;
   std::vector<PyObject*> pending_;
 };

@@ -62,14 +62,15 @@ PROGRAMS = {
         c = A(); after = [weakref.ref(b, died), weakref.ref(c, died)]
         """,
     "values added after gc.unfreeze()": """
-        d, l = {}, []
+        import numpy as np
+        d, l, n = {}, [], np.empty(1, object)
         class A: pass
-        a = A()
+        a = A(); n[0] = []
         FREEZE
         gc.unfreeze(); gc.collect()
-        d["k"] = "".join(["x"] * 50); l.append(["y"]); a.z = ["w"]
+        d["k"] = "".join(["x"] * 50); l.append(["y"]); a.z = ["w"]; n[0].append(["v"])
         FREEZE
-        print(FROZEN(d["k"]), FROZEN(l[0]), FROZEN(a.z))
+        print(FROZEN(d["k"]), FROZEN(l[0]), FROZEN(a.z), FROZEN(n[0][0]))
         """,
     "finalisers after gc.unfreeze()": """
         class A:
@@ -86,6 +87,21 @@ PROGRAMS = {
             try: a.resize(4_000_000); print("resized")
             except ValueError: print("refused")
         views[1][:] = 1; print(views[1].sum(), arrays[0].sum())
+        """,
+    "files in arrays": """
+        import numpy as np
+        a, b, c = np.empty(1, object), {"array": np.empty(1, object)}, [[np.empty(1, object)]]
+        a[0], b["array"][0], c[0][0][0] = open("a", "w"), [open("b", "w")], open("c", "w")
+        for file in (a[0], b["array"][0][0], c[0][0][0]): file.write("before\\n")
+        FREEZE
+        for file in (a[0], b["array"][0][0], c[0][0][0]): file.write("after\\n")
+        del file
+        """,
+    "file in an array that is dropped": """
+        import numpy as np
+        a = np.empty(1, object); a[0] = open("a", "w"); a[0].write("before\\n")
+        FREEZE
+        del a; print(open("a").read())
         """,
     "bytearray with a view that is dropped": """
         data = bytearray(b"abc"); view = memoryview(data)

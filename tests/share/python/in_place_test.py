@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import importlib.util
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import types
 import unittest
 import warnings
 
@@ -25,6 +27,9 @@ def run(script, *arguments):
     if done.returncode != 0:
         raise AssertionError(done.stdout + done.stderr)
     return done.stdout
+
+
+HAS_NUMPY = importlib.util.find_spec("numpy") is not None
 
 
 class FreezeTest(unittest.TestCase):
@@ -123,7 +128,7 @@ class FreezeTest(unittest.TestCase):
             begin = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
             data = [each for i in range(20_000) for each in (
                 begin + datetime.timedelta(minutes=i), (begin.date(), i), (decimal.Decimal(i), "EUR"), (Plain(), i),
-                (frozenset((str(i),)), i))]
+                (frozenset((str(i),)), i), getattr(__builtins__, "frozendict", tuple)({str(i): (str(-i), i)}))]
             cowshed.freeze()
             if os.fork() == 0:
                 for each in data: hash(each)
@@ -132,6 +137,75 @@ class FreezeTest(unittest.TestCase):
             os.wait()
         """)
         self.assertLess(int(said), 1 << 20)
+
+    @unittest.skipUnless(HAS_NUMPY, "NumPy is not installed")
+    def test_what_arrays_hold(self):
+        import numpy as np
+
+        def texts(count=6):
+            return [f"text {time.time()} {i}" for i in range(count)]
+
+        def array():
+            return np.array(texts(), dtype=object)
+
+        pair = [("number", "i1"), ("text", "O"), ("more", [("texts", "O", (2, 2)), ("number", "f8")])]
+        records = np.zeros(3, dtype=pair)
+        records["text"], records["more"]["texts"] = texts(3), np.array(texts(12), dtype=object).reshape(3, 2, 2)
+        nested = np.empty(2, dtype=object)
+        nested[0], nested[1] = array(), [array()]
+        arrays = {"plain": array(), "grid": array().reshape(2, 3), "fortran": np.asfortranarray(array().reshape(2, 3)),
+                  "scalar": np.array(texts(1)[0], dtype=object), "nested": nested, "records": records,
+                  "unset": np.empty(3, dtype=object), "none": np.empty((0, 3), dtype=object),
+                  "views": [array()[4:1:-2], array().reshape(2, 3).T, np.broadcast_to(array(), (10 ** 9, 6)),
+                            np.lib.stride_tricks.sliding_window_view(array(), 3), records["more"]["texts"][::2],
+                            np.asarray(memoryview(array()))],
+                  "masked": np.ma.array(array(), mask=[0, 1] * 3), "record": records[1], "copy": records[1].copy(),
+                  "packed": np.array([(1, texts(1)[0])], dtype=[("a", "i1"), ("b", "O")]).view(np.recarray)}
+        cowshed.freeze()
+        held = [*arrays["plain"], *arrays["grid"].flat, *arrays["fortran"].flat, arrays["scalar"].item(), *nested[0],
+                *nested[1][0], *records["text"], *records["more"]["texts"].flat, *arrays["masked"].data,
+                *arrays["packed"].b, arrays["copy"]["text"], arrays["record"]["text"]]
+        for view in arrays["views"]:
+            held.extend(view[0].flat if view.ndim > 1 else view)
+        self.assertEqual([each for each in held if not cowshed.is_frozen(each)], [])
+        self.assertTrue(all(map(cowshed.is_frozen, arrays["views"])))
+        arrays["plain"][0], records["text"][0] = texts(2)
+        nested[1].append(texts(1)[0])
+        cowshed.freeze()
+        self.assertTrue(all(map(cowshed.is_frozen, [arrays["plain"][0], records["text"][0], nested[1][-1]])))
+
+    @unittest.skipUnless(HAS_NUMPY, "NumPy is not installed")
+    def test_keeps_what_an_array_holds(self):
+        import numpy as np
+        cache = np.empty(2, dtype=object)
+        cache[0], cache[1] = [f"kept {time.time()}"], {}
+        cowshed.freeze(keep=[cache])
+        self.assertFalse(any(map(cowshed.is_frozen, [cache, *cache, *cache[0]])))
+
+    @unittest.skipUnless(HAS_NUMPY, "NumPy is not installed")
+    def test_what_is_out_of_reach_is_counted_and_can_be_registered(self):
+        said = run("""
+            import numpy, cowshed, sys
+            def make(): return numpy.broadcast(numpy.array([f"text {i}" for i in range(9)], dtype=object))
+            def element(each): return each.iters[0].base[1]
+            hidden = [make(), make()]
+            frozen = cowshed.freeze()
+            print(frozen.left["numpy.broadcast"], cowshed.is_frozen(hidden), cowshed.is_frozen(element(hidden[0])))
+            cowshed.register_children(numpy.broadcast, lambda each: [*each.iters, each])
+            new = [make()]
+            print(cowshed.freeze().left.get("numpy.broadcast"), cowshed.is_frozen(element(new[0])))
+            cowshed.register_children(numpy.broadcast, lambda each: 5)
+            sys.unraisablehook = lambda what: print(what.exc_type.__name__)
+            print(cowshed.freeze().left["numpy.broadcast"])
+        """)
+        self.assertEqual(said, "2 True False\nNone True\nTypeError\n1\n")
+
+    def test_wrong_arguments_are_refused(self):
+        with self.assertRaisesRegex(ValueError, "'resolve' or 'leave'"):
+            cowshed.freeze(lazy="no")
+        for wrong in ((5, list), (list, 5)):
+            with self.assertRaisesRegex(TypeError, "takes a class and a function"):
+                cowshed.register_children(*wrong)
 
     def test_tracemalloc_is_warned_of(self):
         import tracemalloc
@@ -178,6 +252,50 @@ class FreezeTest(unittest.TestCase):
             thread.join()
         sys.setswitchinterval(interval)
         self.assertEqual(errors, [])
+
+
+if hasattr(types, "LazyImportType"):  # from Python 3.15
+    class LazyImportTest(unittest.TestCase):
+        FILES = {
+            "big.py": "lazy import package.inner.most\ndata = [f'text {i}' for i in range(300_000)]",
+            "package/__init__.py": "", "package/inner/__init__.py": "", "package/inner/most.py": "here = 1",
+            "broken.py": "raise SystemExit(5)",
+            "program.py": """
+                import os, sys, cowshed
+                lazy import big
+                lazy from json import dumps
+                lazy import broken, no_such_module
+                frozen = cowshed.freeze(lazy=sys.argv[1])
+                print(frozen.resolved > 2, "resolved" in str(frozen), "no_such_module" in str(frozen))
+                print(*sorted(frozen.unresolved), "big" in sys.modules, "package.inner.most" in sys.modules, flush=True)
+                def private_mib():
+                    with open("/proc/self/smaps_rollup") as file:
+                        return sum(int(line.split()[1]) for line in file if line.startswith("Private_")) // 1024
+                if os.fork() == 0:
+                    before = private_mib()
+                    sum(map(len, big.data))
+                    print(private_mib() - before, flush=True)
+                    os._exit(0)
+                os.wait()
+            """}
+
+        def ended(self, lazy):
+            with tempfile.TemporaryDirectory() as folder:
+                for name, text in self.FILES.items():
+                    os.makedirs(os.path.dirname(f"{folder}/{name}"), exist_ok=True)
+                    with open(f"{folder}/{name}", "w") as file:
+                        file.write(textwrap.dedent(text))
+                done = subprocess.run([sys.executable, f"{folder}/program.py", lazy], capture_output=True, text=True)
+            self.assertEqual(done.stderr, "")
+            return done.stdout.splitlines()
+
+        def test_they_are_resolved(self):
+            self.assertEqual(self.ended("resolve"), ["True True True", "broken no_such_module True True", "0"])
+
+        def test_they_may_be_left(self):
+            *left, private = self.ended("leave")
+            self.assertEqual(left, ["False False False", "False False"])
+            self.assertGreater(int(private), 20)
 
 
 class EndTest(unittest.TestCase):

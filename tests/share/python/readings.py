@@ -1,8 +1,8 @@
-"""50 kinds of reading data of a program: python -c "import readings; readings.main(MODE, METHOD, *KINDS)".
+"""Kinds of reading data of a program: python -c "import readings; readings.main(MODE, METHOD, *KINDS)".
 
 MODE: plain, gc.freeze or cowshed.  METHOD: fork or forkserver.  READINGS_MIB of mixed data and
-READINGS_WORKERS workers; each worker does all of KINDS, or those that are named.  Prints what each
-has for itself afterwards, in KiB."""
+READINGS_WORKERS workers; each worker does all of KINDS but frames, for which pandas writes much of
+its own, or those that are named.  Prints what each has for itself afterwards, in KiB."""
 
 import bisect
 import collections
@@ -26,6 +26,12 @@ import pickle
 import re
 import sys
 import typing
+
+try:
+    import numpy
+    import pandas
+except ImportError:
+    numpy = pandas = None
 
 
 class Plain:
@@ -92,6 +98,17 @@ def build(n):
     d['deque'] = collections.deque(['q%d' % i for i in range(n // 8)])
     d['counter'] = collections.Counter('c%d' % (i % 1000) for i in range(n))
     d['words'] = sorted('word%08d' % i for i in range(n // 2))
+    d['zoned'] = [datetime.datetime.fromisoformat('2020-01-01T00:00:00+%02d:%02d' % (i % 24, i % 60)) for i in range(n // 8)]
+    if numpy:
+        d['array'] = numpy.array(['item %d' % i for i in range(n // 2)], dtype=object)
+        d['structured'] = numpy.array([(i, 'item %d' % i) for i in range(n // 4)], dtype=[('i', 'i4'), ('s', 'O')])
+    if pandas:
+        m = n // 4
+        d['frame'] = pandas.DataFrame(
+            {'s%d' % k: ['cell %d of %d' % (i, k) for i in range(m)] for k in range(10)} |
+            {'category': pandas.Categorical(['category %d' % (i % 50) for i in range(m)]),
+             'time': pandas.date_range('2020-01-01', periods=m, freq='min'),
+             'list': [['nested %d' % i, [i * 1000003]] for i in range(m)]})
     return d
 
 
@@ -119,6 +136,18 @@ def csv_(d):
     w.writerows(d['rows'])
     return len(o.getvalue())
 
+
+def arrays(d):
+    return (sum(map(len, d['array'])) + sum(len(r['s']) for r in d['structured']) +
+            sum(map(len, d['structured']['s'])))
+
+
+def frames(d):
+    frame = d['frame']
+    return (sum(len(cell) for k in range(10) for cell in frame['s%d' % k]) + frame['s0'].str.len().sum() +
+            sum(len(c) for c in frame['category']) + sum(t.minute for t in frame['time']) +
+            sum(len(text) + len(more) for text, more in frame['list']) + len(frame.iloc[3]) +
+            len(frame.groupby('category', observed=True).size()) + len(frame.sort_values('s2')))
 
 
 KINDS = {
@@ -185,8 +214,13 @@ KINDS = {
                               any(d['bytes']), all(d['tuples'])),
     "isinstance_getattr": lambda d: sum(isinstance(p, Plain) + hasattr(p, 'nothing') + getattr(p, 'i')
                                         for p in d['plain']),
+    "zones": lambda d: sum(x.utcoffset().seconds for x in d['zoned']) + len({x for x in d['zoned']}),
     "digest": lambda d: hashlib.sha256(b''.join(d['bytes'])).hexdigest(),
 }
+if numpy:
+    KINDS["arrays"] = arrays
+if pandas:
+    KINDS["frames"] = frames
 
 
 DATA = build(int(os.environ.get("READINGS_MIB", "1")) * 560)
@@ -230,7 +264,7 @@ def main(mode, method, *kinds):
             import cowshed
             print(cowshed.freeze(), file=sys.stderr)
     results = context.SimpleQueue()
-    workers = [context.Process(target=work, args=(kinds or list(KINDS), results))
+    workers = [context.Process(target=work, args=(kinds or [kind for kind in KINDS if kind != "frames"], results))
                for _ in range(int(os.environ.get("READINGS_WORKERS", "8")))]
     for worker in workers:
         worker.start()

@@ -2,6 +2,7 @@
 
 COWTOP, READINGS_MIB (300) and READINGS_WORKERS (8) may be set."""
 
+import importlib.util
 import json
 import os
 import statistics
@@ -15,12 +16,12 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
 class Copies:
-    def __init__(self, mode, method):
+    def __init__(self, mode, method, *kinds):
         environment = {"READINGS_MIB": "300", **os.environ,
                        "PYTHONPATH": os.pathsep.join((FOLDER, os.environ["PYTHONPATH"]))}
         with tempfile.NamedTemporaryFile() as report:
             done = subprocess.run([COWTOP, "--json", "--no-sites", "-o", report.name, "--", sys.executable, "-c",
-                                   f"import readings; readings.main({mode!r}, {method!r})"],
+                                   f"import readings; readings.main(*{(mode, method, *kinds)!r})"],
                                   env=environment, capture_output=True, text=True)
             if done.returncode != 0:
                 raise AssertionError(done.stderr)
@@ -36,14 +37,18 @@ class Copies:
 
 
 class ReadingsTest(unittest.TestCase):
-    def compare(self, method):
-        plain, frozen = Copies("plain", method), Copies("cowshed", method)
-        print(f"{method}: plain {plain}; cowshed {frozen}")
-        self.assertLess(max(frozen.copied), 0.01 * min(plain.copied))
-        self.assertLess(max(frozen.private), 0.03 * min(plain.private))  # with the worker's own memory
+    def compare(self, method, *kinds, share=0.01):
+        plain, frozen = Copies("plain", method, *kinds), Copies("cowshed", method, *kinds)
+        print(f"{method} {' '.join(kinds)}: plain {plain}; cowshed {frozen}")
+        self.assertLess(max(frozen.copied), share * min(plain.copied))
+        self.assertLess(max(frozen.private), 3 * share * min(plain.private))  # with the worker's own memory
 
     def test_fork(self):
         self.compare("fork")
+
+    @unittest.skipUnless(importlib.util.find_spec("pandas"), "pandas is not installed")
+    def test_frames(self):
+        self.compare("fork", "frames", share=0.05)
 
     def test_forkserver(self):
         self.compare("forkserver")

@@ -153,8 +153,12 @@ std::string remedy(const std::string& cause, Language language, const Summary& s
   if (cause == cow::kUnknown) return "";     // see for_missing_names()
   if (cause == cow::kRelocation) return "";  // see against_relocations()
   const std::string_view text = remedy_for(cause, language);
-  if (summary.is_frozen_before_forks && text.find("freeze() before the fork") != text.npos)
+  if (summary.is_frozen_before_forks && text.find("freeze() before the fork") != text.npos) {
+    if (summary.is_frozen_in_part)
+      return "print the result of cowshed.freeze(): register_children() reaches what it counts as "
+             "left";
     return "call cowshed.freeze() once more, after the last data is loaded";
+  }
   return std::string(text);
 }
 

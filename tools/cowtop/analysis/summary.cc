@@ -351,6 +351,10 @@ void add_frozen(const cow::ProcessCopies& process, bool has_forked, Summary& sum
   if (!process.transfers) return;
   for (const cow::SentObjects& each : *process.transfers) {
     if (each.origin != "freeze") continue;
+    if (each.type == "frozen in part") {
+      summary.is_frozen_in_part = summary.is_frozen_in_part || has_forked;
+      continue;
+    }
     summary.frozen_objects += each.objects;
     summary.frozen_bytes += each.bytes;
     // One without a count is of a process that has ended.

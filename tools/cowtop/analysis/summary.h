@@ -94,6 +94,7 @@ struct Summary {
   std::uint64_t frozen_objects = 0;
   std::uint64_t frozen_bytes = 0;
   bool is_frozen_before_forks = false;  // in a process that then forked
+  bool is_frozen_in_part = false;       // there, as freeze() knew: it missed what some objects hold
   bool is_all_known = true;             // what the sharers copied
   bool are_parents_known = true;        // what those that forked them copied
   // Those of at least 1 MiB, the most first; none of a parent whose children lived at the same
