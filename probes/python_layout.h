@@ -4,7 +4,7 @@
 
 namespace cowshed {
 
-// Where a CPython interpreter (3.11 to 3.14, with its lock) keeps its threads, frames and code: an
+// Where a CPython interpreter (3.11 to 3.15, with its lock) keeps its threads, frames and code: an
 // address, and offsets in bytes.  They differ between versions, and partly between builds.
 struct PythonLayout {
   std::uint64_t runtime = 0;           // the address of _PyRuntime

@@ -25,7 +25,7 @@ struct ObservedStore {
 };
 
 // Returns the cause that the object at the address shows, in a store by the code of `interpreter`;
-// empty: it shows none.  The layouts are those of CPython 3.11 to 3.14, Ruby 3, PHP 8, Perl 5 and
+// empty: it shows none.  The layouts are those of CPython 3.11 to 3.15, Ruby 3, PHP 8, Perl 5 and
 // R 4.
 std::string_view object_cause(Interpreter interpreter, const ObservedStore& observed);
 

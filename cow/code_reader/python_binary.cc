@@ -87,8 +87,9 @@ constexpr std::uint64_t k311 = 0x030b;
 constexpr std::uint64_t k312 = 0x030c;
 constexpr std::uint64_t k313 = 0x030d;
 constexpr std::uint64_t k314 = 0x030e;
+constexpr std::uint64_t k315 = 0x030f;
 
-// The same in 3.11 to 3.14.
+// The same in 3.11 to 3.15.
 PythonLayout common_layout() {
   PythonLayout layout;
   layout.next_thread = 8;
@@ -158,12 +159,23 @@ struct TablePlaces {
 
 constexpr TablePlaces kPlaces313{5, 8, 9, 21, 23, 24, 28, 29, 30, 31, 33, 35, 37, 38, 39, 43};
 constexpr TablePlaces kPlaces314{5, 8, 9, 24, 26, 27, 31, 32, 33, 34, 36, 40, 42, 43, 44, 48};
+constexpr TablePlaces kPlaces315{5, 8, 9, 24, 26, 30, 39, 40, 41, 42, 44, 48, 50, 51, 52, 56};
+
+const TablePlaces* places_in_table(std::uint64_t minor_version) {
+  switch (minor_version) {
+    case k313: return &kPlaces313;
+    case k314: return &kPlaces314;
+    case k315: return &kPlaces315;
+    default: return nullptr;
+  }
+}
 
 std::optional<PythonLayout> layout_in_table(const Section& runtime) {
   if (runtime.size < kCookie.size() || std::string_view(runtime.bytes, kCookie.size()) != kCookie)
     return std::nullopt;
-  const std::uint64_t version = minor_version(word_at(runtime, 8).value_or(0));
-  if (version != k313 && version != k314) return std::nullopt;
+  const TablePlaces* found = places_in_table(minor_version(word_at(runtime, 8).value_or(0)));
+  if (found == nullptr) return std::nullopt;
+  const TablePlaces& places = *found;
   const bool is_free_threaded = word_at(runtime, 16).value_or(1) != 0;
   if (is_free_threaded) return std::nullopt;
   bool is_sane = true;
@@ -173,7 +185,6 @@ std::optional<PythonLayout> layout_in_table(const Section& runtime) {
     if (word >= kMostOffset) is_sane = false;
     return static_cast<std::uint32_t>(word);
   };
-  const TablePlaces& places = version == k313 ? kPlaces313 : kPlaces314;
   PythonLayout layout = common_layout();
   layout.interpreters = offset(places.interpreters);
   layout.next_interpreter = offset(places.next_interpreter);

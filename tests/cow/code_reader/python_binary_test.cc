@@ -53,7 +53,7 @@ TEST_F(ForgedTable, IsRefusedWithAnOffsetOutsideOfItsStructure) {
 }
 
 TEST_F(ForgedTable, IsRefusedForOtherVersions) {
-  EXPECT_FALSE(with(1, 0x030f00f0)) << "3.15";
+  EXPECT_FALSE(with(1, 0x031000f0)) << "3.16";
   EXPECT_FALSE(with(2, 1)) << "without a lock";
   EXPECT_FALSE(with(0, 0)) << "no table, and no version";
 }
