@@ -21,6 +21,7 @@ except ModuleNotFoundError:
                       f"{', '.join(_name for _name in _os.listdir(_os.path.dirname(__file__)) if '.so' in _name)}"
                       ) from None
 
+from cowshed._cowshed import built_for  # the version of Python, such as "3.14.8"
 from cowshed.contexts import Context, get_context
 from cowshed.errors import (Closed, Damaged, Error, LoadFailed, NotPublished, OutOfMemory, PeerStopped,
                             PublishedTooLate, Released, TooLarge, Unsupported, WrongProcessTree)
@@ -32,6 +33,6 @@ from cowshed.references import Ref, find, publish
 __all__ = [
     "Closed", "Connection", "Context", "Damaged", "Error", "Frozen", "LoadFailed", "Meter", "NotPublished",
     "OutOfMemory", "PeerStopped", "Pipe", "PublishedTooLate", "Queue", "Ref", "Released", "Sent", "SimpleQueue",
-    "TooLarge", "Unsupported", "WrongProcessTree", "copied", "end_process", "find", "freeze", "get_context",
-    "is_frozen", "publish", "register_children", "transfers",
+    "TooLarge", "Unsupported", "WrongProcessTree", "built_for", "copied", "end_process", "find", "freeze",
+    "get_context", "is_frozen", "publish", "register_children", "transfers",
 ]

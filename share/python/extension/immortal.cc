@@ -3,7 +3,6 @@
 
 #include <cowshed/share/python/extension/immortal.h>
 #include <cowshed/share/python/extension/object.h>
-#include <cowshed/share/python/extension/safe_read.h>
 
 namespace cowshed::python {
 
@@ -28,18 +27,11 @@ void make_immortal(PyObject* object, const Layout& layout) {
 
 namespace {
 
-bool has_type(const PyObject* object, const PyTypeObject& type) {
-  PyTypeObject* found = nullptr;
-  return object != nullptr && read_safely(&object->ob_type, found) && found == &type;
-}
-
 std::string fault_of_build() {
   if ((Py_Version >> 16) != (PY_VERSION_HEX >> 16))
-    return "the extension was built for another version of Python";
+    return std::string("cowshed was built for Python " PY_VERSION ", and this is ") +
+           std::string(Py_GetVersion(), std::strcspn(Py_GetVersion(), " "));
   if (PySys_GetObject("gettotalrefcount") != nullptr) return "this is a debug build of Python";
-#ifdef Py_GIL_DISABLED
-  return "this is a free-threaded build of Python";
-#endif
   if (PyObject* jit = PySys_GetObject("_jit")) {
     const Object enabled(PyObject_CallMethod(jit, "is_enabled", nullptr));
     if (!enabled) PyErr_Clear();
@@ -105,15 +97,9 @@ std::string fault_of_counts(const Layout& layout) {
 std::string layout_fault(const Layout& layout) {
   std::string fault = fault_of_build();
   if (!fault.empty()) return fault;
-  const std::size_t here = cowshed_interpreter_size_here();
-  if (layout.interpreter_size != cowshed_interpreter_size() ||
-      (here != 0 && here != layout.interpreter_size))
-    return "the interpreter's state has another size than the headers say";
-  PyObject* const interned = cowshed_interned_strings();
-  const Object name(PyUnicode_InternFromString("cowshed self-test"));
-  if (!has_type(interned, PyDict_Type) || !name ||
-      PyDict_GetItemWithError(interned, name.get()) != name.get())
-    return "the table of interned strings is not where it should be";
+  if (const char* what = cowshed_misplaced(&layout.places))
+    return std::string(what) + " is elsewhere than in Python " PY_VERSION
+                               ", for which cowshed was built";
   fault = fault_of_counts(layout);
   PyErr_Clear();
   return fault;
@@ -124,9 +110,13 @@ std::string layout_fault(const Layout& layout) {
 bool is_immortal(PyObject*) { return false; }
 void make_immortal(PyObject*, const Layout&) {}
 std::string layout_fault(const Layout&) {
+#ifdef Py_GIL_DISABLED
+  return "this is a free-threaded build of Python";
+#else
   return "Python " + std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION) +
          (PY_VERSION_HEX < 0x030c0000 ? " has no immortal objects"
                                       : " is not known to Cowshed yet");
+#endif
 }
 
 #endif

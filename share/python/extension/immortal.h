@@ -11,7 +11,7 @@ namespace cowshed::python {
 
 // What this extension takes for the layout of objects and of the interpreter.  Tests give others.
 struct Layout {
-  std::uint64_t interpreter_size = cowshed_interpreter_size();
+  cowshed_places places = cowshed_known_places();
   std::uint32_t immortal_count =
 #if PY_VERSION_HEX >= 0x030e0000
       _Py_IMMORTAL_INITIAL_REFCNT;
@@ -25,7 +25,7 @@ bool is_immortal(PyObject* object);
 void make_immortal(PyObject* object, const Layout& layout = {});
 
 // Tries, on objects of its own, whether this interpreter is as `layout` says and never writes the
-// count of an immortal object.  Returns why not; empty: all is well.  Holds the GIL.
+// count of an immortal object.  Returns why not, as a clause; empty: all is well.  Holds the GIL.
 std::string layout_fault(const Layout& layout);
 
 }  // namespace cowshed::python

@@ -9,16 +9,30 @@ extern "C" {
 // What only CPython's internal headers know.  They differ by version, and C++ cannot read them, so
 // this part is in C.
 
-// Whether this is a version that has immortal objects and that this code knows: 3.12 to 3.14.
-#define COWSHED_KNOWS_IMMORTALS (PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030f0000)
+// Whether this is a version that has immortal objects and that this code knows: 3.12 to 3.15, with
+// the GIL.
+#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x03100000 && !defined(Py_GIL_DISABLED)
+#define COWSHED_KNOWS_IMMORTALS 1
+#else
+#define COWSHED_KNOWS_IMMORTALS 0
+#endif
 
-// The size of the interpreter's state, as this was compiled.
-size_t cowshed_interpreter_size(void);
-// The same, as the running interpreter says.  0: it does not say (before 3.13).
-size_t cowshed_interpreter_size_here(void);
+// Where the interpreter's state keeps what this code uses: offsets in bytes.
+struct cowshed_places {
+  size_t frozen_objects;
+  size_t interned_strings;
+  size_t cached_attributes;
+  size_t pools;
+};
 
-// Returns the dict of interned strings.  A borrowed reference, which may be no dict if the layout
-// of the interpreter's state is not the compiled one.  NULL: there is none.
+// The places as compiled, apart from those that the running interpreter tells.
+struct cowshed_places cowshed_known_places(void);
+
+// Looks whether the running interpreter keeps there what it should.  Returns the name of what is
+// elsewhere; NULL: all is there.  Reads memory only if it is mapped.
+const char* cowshed_misplaced(const struct cowshed_places* places);
+
+// Returns the dict of interned strings.  A borrowed reference.
 PyObject* cowshed_interned_strings(void);
 
 // Returns the name in a line of the cache of attributes of types; NULL: there is no such line.  A

@@ -2,6 +2,8 @@
 #include <Python.h>
 #include <new>
 #include <string>
+#include <string_view>
+#include <type_traits>
 
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/process/tree.h>
@@ -23,14 +25,20 @@ std::string& fault() {
 
 PyObject* why_not_in_place(PyObject*, PyObject*) { return PyUnicode_FromString(fault().c_str()); }
 
-// For tests: layout_fault(interpreter_size, immortal_count), each 0 for what it is.
-PyObject* try_layout(PyObject*, PyObject* arguments) {
+// For tests: why not, if `name` were so many bytes, or counts, from where it is.
+PyObject* layout_fault_if(PyObject*, PyObject* arguments) {
+  const char* name = nullptr;
+  Py_ssize_t by = 0;
+  if (!PyArg_ParseTuple(arguments, "sn", &name, &by)) return nullptr;
   Layout layout;
-  unsigned long long size = 0;
-  unsigned int count = 0;
-  if (!PyArg_ParseTuple(arguments, "KI", &size, &count)) return nullptr;
-  if (size != 0) layout.interpreter_size = size;
-  if (count != 0) layout.immortal_count = count;
+  const auto shift = [&](std::string_view its, auto& place) {
+    if (its == name) place += static_cast<std::remove_reference_t<decltype(place)>>(by);
+  };
+  shift("frozen_objects", layout.places.frozen_objects);
+  shift("interned_strings", layout.places.interned_strings);
+  shift("cached_attributes", layout.places.cached_attributes);
+  shift("pools", layout.places.pools);
+  shift("immortal_count", layout.immortal_count);
   return PyUnicode_FromString(layout_fault(layout).c_str());
 }
 
@@ -87,11 +95,12 @@ int execute(PyObject* module) {
   }
   for (PyMethodDef* methods : {reference_methods, metering_methods})
     if (PyModule_AddFunctions(module, methods) != 0) return -1;
+  if (PyModule_AddStringConstant(module, "built_for", PY_VERSION) != 0) return -1;
   return add_channel_types(module);
 }
 
 PyMethodDef freezing_methods[] = {{"why_not_in_place", why_not_in_place, METH_NOARGS, nullptr},
-                                  {"layout_fault", try_layout, METH_VARARGS, nullptr},
+                                  {"layout_fault_if", layout_fault_if, METH_VARARGS, nullptr},
                                   {"freeze", freeze, METH_VARARGS, nullptr},
                                   {"is_frozen", is_frozen, METH_O, nullptr},
                                   {"end", end, METH_NOARGS, nullptr},

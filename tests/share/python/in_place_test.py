@@ -35,9 +35,29 @@ HAS_NUMPY = importlib.util.find_spec("numpy") is not None
 class FreezeTest(unittest.TestCase):
     def test_a_layout_that_is_not_as_known_is_refused(self):
         self.assertEqual(_cowshed.why_not_in_place(), "")
-        self.assertEqual(_cowshed.layout_fault(0, 0), "")
-        self.assertIn("size", _cowshed.layout_fault(8, 0))
-        self.assertIn("another value", _cowshed.layout_fault(0, 5))
+        for name, said in {"interned_strings": "interned strings", "cached_attributes": "cache of attributes",
+                           "frozen_objects": "frozen objects", "pools": "list of pools"}.items():
+            self.assertEqual(_cowshed.layout_fault_if(name, 0), "")
+            for by in (-64, -48, -24, -16, -8, 8, 16, 24, 48, 64, 1 << 46):
+                self.assertIn(f"{said} is elsewhere than in Python {cowshed.built_for}, for which cowshed was built",
+                              _cowshed.layout_fault_if(name, by), by)
+        self.assertIn("another value", _cowshed.layout_fault_if("immortal_count", 1 << 31))
+
+    def test_a_warning_names_the_build_of_python_that_is_not_supported(self):
+        for forged, said in (("sys._jit = types.SimpleNamespace(is_enabled=lambda: True)",
+                              "Python's JIT compiler is enabled"),
+                             ("sys.gettotalrefcount = int", "this is a debug build of Python")):
+            done = run(f"""
+                import gc, sys, types, warnings
+                {forged}
+                import cowshed
+                with warnings.catch_warnings(record=True) as caught:
+                    print(cowshed.freeze(), gc.get_freeze_count() > 1000)
+                print(caught[0].message)
+            """).splitlines()
+            self.assertEqual(done, [f"not frozen in place: {said}; reading an object still writes to its reference "
+                                    "count True", f"cowshed.freeze() cannot freeze in place: {said}.  Reading an object "
+                                    "still writes to its reference count, which copies its page."])
 
     def test_reading_writes_nothing_to_the_counts(self):
         class Plain:
