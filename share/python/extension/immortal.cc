@@ -110,13 +110,9 @@ std::string layout_fault(const Layout& layout) {
 bool is_immortal(PyObject*) { return false; }
 void make_immortal(PyObject*, const Layout&) {}
 std::string layout_fault(const Layout&) {
-#ifdef Py_GIL_DISABLED
-  return "this is a free-threaded build of Python";
-#else
   return "Python " + std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION) +
          (PY_VERSION_HEX < 0x030c0000 ? " has no immortal objects"
                                       : " is not known to Cowshed yet");
-#endif
 }
 
 #endif

@@ -9,13 +9,8 @@ extern "C" {
 // What only CPython's internal headers know.  They differ by version, and C++ cannot read them, so
 // this part is in C.
 
-// Whether this is a version that has immortal objects and that this code knows: 3.12 to 3.15, with
-// the GIL.
-#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x03100000 && !defined(Py_GIL_DISABLED)
-#define COWSHED_KNOWS_IMMORTALS 1
-#else
-#define COWSHED_KNOWS_IMMORTALS 0
-#endif
+// Whether this is a version that has immortal objects and that this code knows: 3.12 to 3.15.
+#define COWSHED_KNOWS_IMMORTALS (PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x03100000)
 
 // Where the interpreter's state keeps what this code uses: offsets in bytes.
 struct cowshed_places {

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,22 @@ class FreezeTest(unittest.TestCase):
             self.assertEqual(done, [f"not frozen in place: {said}; reading an object still writes to its reference "
                                     "count True", f"cowshed.freeze() cannot freeze in place: {said}.  Reading an object "
                                     "still writes to its reference count, which copies its page."])
+
+    def test_a_free_threaded_build_cannot_import_it(self):
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(os.path.dirname(cowshed.__file__), f"{folder}/cowshed",
+                            ignore=shutil.ignore_patterns("*.so"))
+            said = run("""
+                import sys, sysconfig
+                sys.path.insert(0, sys.argv[1])
+                sysconfig.get_config_vars()["Py_GIL_DISABLED"] = 1
+                try:
+                    import cowshed
+                except ImportError as error:
+                    print(error)
+            """, folder)
+        self.assertRegex(said, "^cowshed was not built for this Python: .*, a free-threaded build, which it does not "
+                               "support; its folder has \n$")
 
     def test_reading_writes_nothing_to_the_counts(self):
         class Plain:
