@@ -3,10 +3,12 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <sys/uio.h>
+#include <unistd.h>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/share/python/extension/hidden_references.h>
 #include <cowshed/share/python/extension/immortal.h>
-#include <cowshed/share/python/extension/safe_read.h>
 
 namespace cowshed::python {
 namespace {
@@ -14,10 +16,18 @@ namespace {
 constexpr std::uintptr_t kWord = sizeof(void*);
 using Words = std::array<std::uintptr_t, 2>;  // an object begins with its count and its type
 
+// Reads memory that may not be there.
+template <class T>
+bool read_safely(const void* address, T& into) {
+  iovec local = {&into, sizeof into};
+  iovec remote = {const_cast<void*>(address), sizeof into};
+  return ::process_vm_readv(::getpid(), &local, 1, &remote, 1, 0) ==
+         static_cast<ssize_t>(sizeof into);
+}
+
 bool read_words(std::uintptr_t address, Words& into) {
   constexpr std::uintptr_t kFirst = 1 << 16;
-  constexpr std::uintptr_t kLast = std::uintptr_t{1} << 47;
-  if (address % kWord != 0 || address < kFirst || address >= kLast) return false;
+  if (address % kWord != 0 || address < kFirst || address >= arch::kEndOfAddresses) return false;
   return read_safely(reinterpret_cast<const void*>(address), into);
 }
 
