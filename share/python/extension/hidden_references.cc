@@ -13,7 +13,7 @@
 namespace cowshed::python {
 namespace {
 
-constexpr std::uintptr_t kWord = sizeof(void*);
+constexpr std::uintptr_t kWordBytes = sizeof(void*);
 using Words = std::array<std::uintptr_t, 2>;  // an object begins with its count and its type
 
 // Reads memory that may not be there.
@@ -27,7 +27,8 @@ bool read_safely(const void* address, T& into) {
 
 bool read_words(std::uintptr_t address, Words& into) {
   constexpr std::uintptr_t kFirst = 1 << 16;
-  if (address % kWord != 0 || address < kFirst || address >= arch::kEndOfAddresses) return false;
+  if (address % kWordBytes != 0 || address < kFirst || address >= arch::kEndOfAddresses)
+    return false;
   return read_safely(reinterpret_cast<const void*>(address), into);
 }
 
@@ -70,7 +71,7 @@ bool has_hidden_references(PyObject* object, const std::unordered_set<PyObject*>
   constexpr Py_ssize_t kMostBytes = 4096;
   const Py_ssize_t bytes = std::min(Py_TYPE(object)->tp_basicsize, kMostBytes);
   for (auto offset = static_cast<Py_ssize_t>(sizeof(PyObject));
-       offset + static_cast<Py_ssize_t>(kWord) <= bytes; offset += kWord) {
+       offset + static_cast<Py_ssize_t>(kWordBytes) <= bytes; offset += kWordBytes) {
     std::uintptr_t word = 0;
     std::memcpy(&word, reinterpret_cast<const char*>(object) + offset, sizeof word);
     Words block;
