@@ -65,8 +65,10 @@ class Arena {
   // is used again are not zeroed.  Sizes are rounded up to four classes per power of two, such as
   // 4, 5, 6, 7, 8, 10, 12 GiB; a block can take the whole capacity if that is one of them.  The
   // memory is allocated when this returns, so there is no SIGBUS later.  But the kernel may kill a
-  // process that exceeds memory.max by memory outside arenas.  Thread-safe.  Throws ArenaBadAlloc
-  // if the arena is full or frozen, or if the memory cgroup or the kernel has no more memory.
+  // process that exceeds memory.max by memory outside arenas, or because others in its cgroup take
+  // memory at the same time, or because the limit is lowered then.  Thread-safe.  Throws
+  // ArenaBadAlloc if the arena is full or frozen, or if the memory cgroup or the kernel has no more
+  // memory.
   void* allocate(std::size_t size, std::size_t alignment = alignof(std::max_align_t)) {
     return resource_->allocate(size, alignment);
   }

@@ -212,6 +212,7 @@ class ArenaCore final {
   static void* provide_extent(jemalloc::ExtentHooks* hooks, void* address, std::size_t size,
                               std::size_t alignment, bool* zero, bool* commit, unsigned arena);
   bool give_range_to_jemalloc(const ArenaMapping& mapping);
+  void move_thread_to(Shard& shard);
   void coalesce();
   template <class WhenOpen, class WhenFrozen>
   void visit_block(const void* block, WhenOpen open, WhenFrozen frozen) noexcept;
@@ -220,6 +221,7 @@ class ArenaCore final {
   // core_caches.cc
   bool find_thread_cache();
   bool make_thread_cache();
+  ThreadCache* cache_of_thread() const;
   Shard& choose_shard();
   bool add_shard();
   void drop_user(unsigned jemalloc_arena);

@@ -12,6 +12,11 @@
 // What allocate() and deallocate() do if the fast path of arena/resource.h does not serve them; and
 // how jemalloc gets an arena's range.
 namespace cowshed::internal {
+namespace {
+
+constexpr std::size_t kMostInSlab = 14_KiB;  // of jemalloc: a larger block has an extent of its own
+
+}  // namespace
 
 // jemalloc's request for more addresses.  The first shard gets the range in
 // give_range_to_jemalloc().
@@ -119,14 +124,32 @@ void* ArenaCore::allocate_slowly(const ArenaResource& resource, std::size_t size
   if (state() == ArenaState::open) {
     full_ = false;  // throw_refusal() reports what fails now, not what failed before
     memory_.forget_shortage();
-    const int flags = jemalloc::arena_flags(shards_[0].jemalloc_arena) | jemalloc::kNoCacheFlags |
-                      alignment_flags(alignment);
     for (const bool again : {false, true}) {
       if (again) coalesce();
-      if (void* block = cowshed_je_mallocx(jemalloc_size(size, alignment), flags)) return block;
+      // Another shard may have free blocks of this size.
+      for (Shard& shard : shards()) {
+        const int flags = jemalloc::arena_flags(shard.jemalloc_arena) | jemalloc::kNoCacheFlags |
+                          alignment_flags(alignment);
+        void* block = cowshed_je_mallocx(jemalloc_size(size, alignment), flags);
+        if (block == nullptr) continue;
+        if (size <= kMostInSlab) move_thread_to(shard);
+        return block;
+      }
     }
   }
   throw_refusal(size, alignment);  // under the lock, because another thread may thaw the arena
+}
+
+// This thread's next blocks are likely to be there, too.
+void ArenaCore::move_thread_to(Shard& shard) {
+  ThreadCache* cache = cache_of_thread();
+  if (cache == nullptr || cache->jemalloc_arena == shard.jemalloc_arena) return;
+  drop_user(cache->jemalloc_arena);
+  ++shard.users;
+  cache->jemalloc_arena = shard.jemalloc_arena;
+  cache->flags =
+      jemalloc::arena_flags(shard.jemalloc_arena) | jemalloc::cache_flags(cache->jemalloc_cache);
+  cache->use();
 }
 
 // Joins free blocks of all shards, also those in the caches of threads, so that they serve other

@@ -56,14 +56,10 @@ thread_local EndOfThread end_of_thread;
 // Makes this the thread's last arena.  Returns false if the thread cannot have a cache of it.
 bool ArenaCore::find_thread_cache() {
   if (thread_ends) return false;
-  const std::uint64_t wanted = key();
-  for (ThreadCache* cache = first_of(wanted); cache != nullptr; cache = cache->next_of_thread) {
-    if (cache->key == wanted) {
-      cache->use();
-      return true;
-    }
-  }
-  return make_thread_cache();
+  ThreadCache* const cache = cache_of_thread();
+  if (cache == nullptr) return make_thread_cache();
+  cache->use();
+  return true;
 }
 
 void ThreadCache::flush() {
@@ -119,6 +115,13 @@ bool ArenaCore::make_thread_cache() {
   return true;
 }
 
+// Of this opening of the arena; nullptr: none.
+ThreadCache* ArenaCore::cache_of_thread() const {
+  ThreadCache* cache = first_of(key());
+  while (cache != nullptr && cache->key != key()) cache = cache->next_of_thread;
+  return cache;
+}
+
 // The shard that this thread has, in a cache or a scope; else one that no thread has; else the one
 // that the fewest have.
 ArenaCore::Shard& ArenaCore::choose_shard() {
@@ -127,8 +130,7 @@ ArenaCore::Shard& ArenaCore::choose_shard() {
   };
   if (thread_scope.core == this && thread_scope.key == key())
     return *with(thread_scope.jemalloc_arena);
-  for (const ThreadCache* cache = first_of(key()); cache != nullptr; cache = cache->next_of_thread)
-    if (cache->core == this && cache->key == key()) return *with(cache->jemalloc_arena);
+  if (const ThreadCache* cache = cache_of_thread()) return *with(cache->jemalloc_arena);
   Shard& fewest = *std::ranges::min_element(shards(), {}, &Shard::users);
   return fewest.users > 0 && add_shard() ? shards().back() : fewest;
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <cowshed/share/arena/memory.h>
+#include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/os/huge_pages.h>
 #include <cowshed/share/os/memfd.h>
 
@@ -26,6 +27,10 @@ constexpr std::size_t kMostTakers = 64;
 constexpr std::size_t kReserve = 4_MiB;
 // After so many failures in a row, huge pages are tried again at the freeze only.
 constexpr int kMostFailures = 8;
+
+// Of all arenas of this process, because they share what the kernel has left.
+COWSHED_FORK_STATE constinit std::atomic<std::size_t> reserved_ranges = 0;  // ever
+COWSHED_FORK_STATE constinit std::atomic<std::size_t> done_ranges = 0;      // taken or given up
 
 }  // namespace
 
@@ -55,8 +60,7 @@ Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first,
   shortage_ = 0;
   growing_.emplace();
   has_taken_.emplace();
-  takers_ = crowd_ = reserved_ranges_ = 0;
-  done_ranges_ = 0;
+  takers_ = crowd_ = 0;
   return {};
 }
 
@@ -67,6 +71,7 @@ void ArenaMemory::close() {
 
 void ArenaMemory::forget() {
   (void)records_.release();
+  done_ranges = reserved_ranges.load();  // the threads that were at it are the parent's
   // Threads of the parent may have held or awaited the old ones, whose destructors could wait.
   growing_.emplace();
   new (&has_taken_) std::optional<std::condition_variable>(std::in_place);
@@ -97,7 +102,7 @@ std::size_t ArenaMemory::Room::left(std::size_t reserved) const {
 }
 
 ArenaMemory::Room ArenaMemory::look_for_room() const noexcept {
-  const std::size_t before = done_ranges_;
+  const std::size_t before = done_ranges;
   return {std::min(limits_.headroom(), available_memory()), before};
 }
 
@@ -125,9 +130,10 @@ bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
       lock.lock();
       continue;
     }
-    const std::size_t left = room->left(reserved_ranges_);
+    std::size_t reserved = reserved_ranges;
+    const std::size_t left = room->left(reserved);
     if (missing > 0 && left < missing * kHugePage + kReserve) {
-      if (room->before == reserved_ranges_) {
+      if (room->before == reserved) {
         shortage_ = kLimited;
         return false;
       }
@@ -142,6 +148,8 @@ bool ArenaMemory::grow(std::size_t first, std::size_t last) noexcept {
       room.reset();
       continue;
     }
+    // Else a thread has reserved some for another arena.
+    if (!reserved_ranges.compare_exchange_strong(reserved, reserved + count)) continue;
     const auto [taken, error] = take(lock, {begin, count});
     if (taken < count && begin + taken <= last) {
       shortage_ = error;
@@ -181,19 +189,18 @@ std::size_t ArenaMemory::count_to_take(std::size_t begin, std::size_t last, std:
   return count;
 }
 
-// Releases the lock meanwhile.  Returns how many of these ranges have memory, and an errno if not
-// all have.
+// Of ranges that are reserved.  Releases the lock meanwhile.  Returns how many of these ranges have
+// memory, and an errno if not all have.
 std::pair<std::size_t, int> ArenaMemory::take(std::unique_lock<std::mutex>& lock,
                                               Ranges ranges) noexcept {
   std::fill_n(ranges_ + ranges.first, ranges.count, Backing::reserved);
   ++takers_;
-  reserved_ranges_ += ranges.count;
   lock.unlock();
   const std::size_t taken = take(ranges);
   const int error = errno;
   lock.lock();
   --takers_;
-  done_ranges_ += ranges.count;
+  done_ranges += ranges.count;
   taken_ranges_ += taken;
   if (taken > 0) used_ = std::max(used_.load(), (ranges.first + taken) * kHugePage);
   std::fill_n(ranges_ + ranges.first + taken, ranges.count - taken, Backing::nothing);
@@ -223,10 +230,21 @@ std::size_t ArenaMemory::take(Ranges ranges) noexcept {
     const std::size_t range = ranges.first + i;
     const bool huge = together || take_huge({range, 1});
     failures_ = huge ? 0 : failures_ + 1;
-    if (!huge && !allocate_pages(mapping_.fd, range * kHugePage, kHugePage)) return i;
+    if (!huge && !allocate_pages(mapping_.fd, range * kHugePage, kHugePage)) {
+      const int error = errno;
+      give_back({range, ranges.count - i});  // take_huge() may have allocated a page of each
+      errno = error;
+      return i;
+    }
     ranges_[range].store(huge ? Backing::huge : Backing::small, std::memory_order_release);
   }
   return ranges.count;
+}
+
+bool ArenaMemory::give_back(Ranges ranges) noexcept {
+  return fallocate(mapping_.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                   static_cast<off_t>(ranges.first * kHugePage),
+                   static_cast<off_t>(ranges.count * kHugePage)) == 0;
 }
 
 bool ArenaMemory::is_empty(std::size_t range) const {
@@ -240,8 +258,7 @@ std::vector<Run> ArenaMemory::trim() {
   std::size_t end = first_;
   for (std::size_t range = first_; range < used() / kHugePage; ++range) {
     if (ranges_[range].load(std::memory_order_relaxed) != Backing::nothing) {
-      if (!is_empty(range) || fallocate(mapping_.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                        static_cast<off_t>(range * kHugePage), kHugePage) != 0) {
+      if (!is_empty(range) || !give_back({range, 1})) {
         end = range + 1;
         continue;
       }

@@ -63,7 +63,7 @@ class ArenaMemory {
 
   struct Room {
     std::size_t bytes = 0;   // that the kernel had left
-    std::size_t before = 0;  // done_ranges_ when it was asked
+    std::size_t before = 0;  // the ranges that were done when it was asked
 
     std::size_t left(std::size_t reserved) const;
   };
@@ -80,6 +80,7 @@ class ArenaMemory {
   std::pair<std::size_t, int> take(std::unique_lock<std::mutex>& lock, Ranges ranges) noexcept;
   std::size_t take(Ranges ranges) noexcept;
   bool take_huge(Ranges ranges) noexcept;
+  bool give_back(Ranges ranges) noexcept;
   void set(const std::vector<Run>& runs, Backing backing);
   bool is_empty(std::size_t range) const;
 
@@ -98,9 +99,7 @@ class ArenaMemory {
   std::optional<std::mutex> growing_;
   std::optional<std::condition_variable> has_taken_;
   std::size_t takers_ = 0;
-  std::size_t crowd_ = 0;                     // how many took at once of late
-  std::size_t reserved_ranges_ = 0;           // ever
-  std::atomic<std::size_t> done_ranges_ = 0;  // of them, those that are taken or given up
+  std::size_t crowd_ = 0;  // how many took at once of late
   std::size_t taken_ranges_ = 0;
   std::atomic<std::size_t> used_ = 0;
   std::atomic<int> shortage_ = 0;

@@ -169,5 +169,24 @@ TEST(ArenaThreads, AFreezeWaitsForThoseThatTakeMemory) {
   }
 }
 
+TEST(ArenaThreads, WhatOthersFilledAndIsFreedServesEachThread) {
+  Arena arena = make_arena(16_MiB);
+  std::array<std::vector<void*>, 4> blocks;
+  constexpr std::size_t kSize = 64;
+  (void)begin_threads(blocks.size(), [&](std::size_t self) {
+    (void)test::refusal_of([&] {
+      for (;;) blocks[self].push_back(arena.allocate(kSize));
+    });
+  });
+  std::size_t freed = 0;
+  for (const auto& theirs : blocks)
+    for (std::size_t i = 0; i < theirs.size(); i += 2, ++freed) arena.deallocate(theirs[i], kSize);
+  std::size_t again = 0;
+  (void)test::refusal_of([&] {
+    for (;; ++again) (void)arena.allocate(kSize);
+  });
+  EXPECT_GE(again, freed);
+}
+
 }  // namespace
 }  // namespace cowshed

@@ -88,32 +88,38 @@ TEST_P(MemoryShortageInAGroup, IsAnExceptionBelowTheLimit) {
   EXPECT_EQ(said, "out_of_memory 0, fine");
 }
 
-// Eight threads fill an arena until each is refused.
-std::string fill_side_by_side(std::size_t least) {
+// Eight threads fill arenas until each is refused.
+std::string fill_side_by_side(std::size_t least, std::size_t count) {
   constexpr std::size_t kBlock = 64_KiB;
-  Arena arena = make_arena(4_GiB);
+  std::vector<Arena> arenas;
+  while (arenas.size() < count) arenas.push_back(make_arena(4_GiB));
   std::atomic<std::size_t> taken = 0;
   std::atomic<int> refused = 0;
-  begin_threads(8, [&](int) {
+  begin_threads(8, [&](std::size_t self) {
     const Error error = test::refusal_of([&] {
-      for (;; taken += kBlock) std::memset(arena.allocate(kBlock), 1, kBlock);
+      for (;; taken += kBlock) std::memset(arenas[self % count].allocate(kBlock), 1, kBlock);
     });
     refused += error.code == ErrorCode::out_of_memory ? 1 : 0;
   }).clear();
-  const std::size_t used = arena.stats().used;
+  std::size_t used = 0;
+  bool are_frozen = true;
+  for (Arena& arena : arenas) {
+    used += arena.stats().used;
+    are_frozen = are_frozen && arena.freeze().has_value();
+  }
   if (taken < least || used > kLimit)
     return std::to_string(taken) + " bytes, " + std::to_string(used) + " used";
-  return std::to_string(refused) + (arena.freeze() ? " refused, fine" : " refused");
+  return std::to_string(refused) + (are_frozen ? " refused, fine" : " refused");
 }
 
 TEST_P(MemoryShortageInAGroup, OfManyThreadsIsAnExceptionOfEachBelowTheLimit) {
   const std::string said = in_group([]() -> std::string {
-    std::string filled = fill_side_by_side(kLeast);
+    std::string filled = fill_side_by_side(kLeast, 1);
     constexpr std::size_t kLeft = 16_MiB;
     const std::vector<char> others(kLeast - kLeft, 1);
     for (int rounds = test::little_or(3, 5'000); rounds > 0 && filled == "8 refused, fine";
          --rounds)
-      filled = fill_side_by_side(kLeft / 2);
+      filled = fill_side_by_side(kLeft / 2, 1 + rounds % 3);
     return filled;
   });
   EXPECT_EQ(said, "8 refused, fine");
