@@ -514,10 +514,11 @@ TEST_F(FailingSystemCalls, AChannelWithoutBarriersOrLocksIsRefusedEachTime) {
 // ENOSPC and ENOMEM are what the file system says when the kernel has no more pages, under
 // vm.overcommit_memory=2 or at a tmpfs's limit.
 TEST_F(FailingSystemCalls, ARefusalOfPagesIsAnExceptionAndPasses) {
-  for (const auto& [refusal, says] :
+  for (const auto& [refused_by, says] :
        {std::pair(ENOSPC, "out_of_memory 12"), std::pair(ENOMEM, "out_of_memory 12"),
         std::pair(EPERM, "system_call 1")}) {
-    EXPECT_EQ(in_child([&, refusal = refusal]() -> std::string {
+    const int refusal = refused_by;
+    EXPECT_EQ(in_child([&]() -> std::string {
                 FilledArena filled(256_MiB);
                 int granted = 0;
                 decide_system_calls([&](const SystemCall& call) {
