@@ -25,23 +25,33 @@ std::optional<std::uint64_t> shared_pages(const ProcessCopies& process) {
   return std::min(pages, *all);
 }
 
+bool has_executed(const ProcessCopies& process) {
+  return process.role == Role::child && process.execs > 0;
+}
+
+// The part of pages_with_exit() that its parent's sharing caused, if it has executed a program.
+std::uint64_t pages_before_exec(const ProcessCopies& process) {
+  return has_executed(process) ? process.copied_pages_before_exec.value_or(0) : 0;
+}
+
 // COPIED and exit_pages together.
 std::optional<std::uint64_t> pages_with_exit(const ProcessCopies& process, bool has_forked) {
-  const bool has_executed = process.role == Role::child && process.execs > 0;
   if (process.shares_memory)
     return process.all_copied_pages() ? std::optional<std::uint64_t>(0) : std::nullopt;
-  if (has_executed && !has_forked) return process.copied_pages_before_exec;
-  auto pages = shared_pages(process);
-  // The program that was executed copied these for its own children.
-  if (pages && has_executed)
-    *pages -= std::min(*pages, process.copied_pages_before_exec.value_or(0));
-  return pages;
+  if (has_executed(process) && !has_forked) return process.copied_pages_before_exec;
+  const auto pages = shared_pages(process);
+  if (!pages) return std::nullopt;
+  // The count before the exec is part of them, but for its first writes to files.
+  return std::max(*pages, pages_before_exec(process));
 }
 
 void add_copied(ForkCopies& copies, const ProcessCopies& process) {
   const auto all = pages_with_exit(process, copies.forks > 0);
   if (!all) return;
-  copies.exit_pages = static_cast<std::uint64_t>(part_at_exit(process) * static_cast<double>(*all));
+  // A program that a process ran before an exec did not end.
+  copies.exit_pages =
+      std::min(static_cast<std::uint64_t>(part_at_exit(process) * static_cast<double>(*all)),
+               *all - pages_before_exec(process));
   copies.copied_pages = *all - copies.exit_pages;
 }
 
@@ -133,9 +143,9 @@ std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
       parent.most_shared_with_child = std::max(parent.most_shared_with_child.value_or(0),
                                                *result[i].shared_bytes / child.processes);
     const auto all = pages_with_exit(processes[above[i]], true);
+    const std::uint64_t most = all.value_or(0) - (all ? pages_before_exec(processes[above[i]]) : 0);
     if (measurement.exact)
-      parent.copied_for_children_bytes +=
-          child.parent_copied_pages.value_or(all.value_or(0)) * kPageSize;
+      parent.copied_for_children_bytes += child.parent_copied_pages.value_or(most) * kPageSize;
     Family& family = families[above[i]];
     family.one_by_one =
         family.one_by_one && child.processes == 1 && child.start_ns >= family.last_end;

@@ -28,8 +28,9 @@ cow::ProcessCopies copier_of_mib(pid_t pid, pid_t ppid, std::uint64_t mib) {
   return result;
 }
 
-// A server with a worker, a worker that copies half at its end, and a program that it runs.
-cow::Measurement run_with_four_processes() {
+// A server with a worker, a worker that copies half at its end, a program that it runs, and one
+// that forks.
+cow::Measurement run_with_six_processes() {
   cow::ProcessCopies root = copier_of_mib(10, 1, 7);
   root.role = cow::Role::root;
   root.execs = 1;
@@ -39,14 +40,18 @@ cow::Measurement run_with_four_processes() {
   cow::ProcessCopies executed = copier_of_mib(13, 10, 64);
   executed.execs = 1;
   executed.copied_pages_before_exec = 2 * kPagesOfAMiB;
-  return measurement_with({root, copier_of_mib(11, 10, 84), ending, executed});
+  cow::ProcessCopies forking = copier_of_mib(14, 10, 24);
+  forking.execs = 1;
+  forking.copied_pages_before_exec = 24 * kPagesOfAMiB;
+  return measurement_with(
+      {root, copier_of_mib(11, 10, 84), ending, executed, forking, copier_of_mib(15, 14, 0)});
 }
 
-constexpr std::uint64_t kCopied[] = {7, 84, 16, 2};  // in MiB
-constexpr std::uint64_t kAllCopied = 7 + 84 + 16 + 2;
+constexpr std::uint64_t kCopied[] = {7, 84, 16, 2, 24, 0};  // in MiB
+constexpr std::uint64_t kAllCopied = 7 + 84 + 16 + 2 + 24;
 
 TEST(Copied, IsTheSameInEveryView) {
-  const cow::Measurement measurement = run_with_four_processes();
+  const cow::Measurement measurement = run_with_six_processes();
   const Summary summary = summarize(measurement, true);
   EXPECT_EQ(summary.copied_bytes + summary.before_exec_bytes, kAllCopied << 20U);
   const Json json = run_json(measurement);
@@ -76,7 +81,7 @@ TEST(Copied, ABudgetOfTheReportsFigurePassesAndAPageLessFails) {
     Budget budget;
     budget.max_copied_bytes = bytes;
     budget.per = per;
-    return verdict_on(run_with_four_processes(), budget, std::nullopt, {}).is_over();
+    return verdict_on(run_with_six_processes(), budget, std::nullopt, {}).is_over();
   };
   EXPECT_FALSE(is_over(84ULL << 20U, Budget::Per::child));
   EXPECT_TRUE(is_over((84ULL << 20U) - cow::kPageSize, Budget::Per::child));

@@ -62,8 +62,21 @@ TEST(ForkCopies, AnExecEndsTheSharing) {
   EXPECT_EQ(alone[1].copied_ratio(), std::nullopt);
   EXPECT_EQ(alone[0].forks, 0U);
   const auto with_child = copies_of({process(10, 1, 0, 0), executed, process(12, 11, 0, 0)});
-  EXPECT_EQ(with_child[1].copied_pages, 45U) << "for its own child";
+  EXPECT_EQ(with_child[1].copied_pages, 50U) << "45 of them for its own child";
+  EXPECT_EQ(with_child[1].copied_for_children_bytes, 45 * kPageSize);
   EXPECT_EQ(with_child[1].forks, 1U);
+}
+
+TEST(ForkCopies, BeforeAnExecStayWhenTheNewProgramForks) {
+  ProcessCopies executed = process(11, 10, 50, 30);
+  executed.execs = 1;
+  executed.copied_pages_before_exec = 60;  // 10 are first writes to files
+  executed.patterns = {{std::string(kProgramExit), 0.5, 10, ""}};
+  for (const auto& copies : {copies_of({process(10, 1, 0, 0), executed}),
+                             copies_of({process(10, 1, 0, 0), executed, process(12, 11, 0, 0)})}) {
+    EXPECT_EQ(copies[1].copied_pages, 60U);
+    EXPECT_EQ(copies[1].exit_pages, 0U) << "the new program's end copied none of them";
+  }
 }
 
 TEST(ForkCopies, AVforkCopiesNothingOfItsOwn) {

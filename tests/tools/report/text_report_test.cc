@@ -259,7 +259,12 @@ TEST(TextReport, CopiesBeforeAnExecAreNotSharedWithLaterChildren) {
   cow::ProcessCopies helper = child_of(2, 3, "helper", 40, 0);
   helper.parent_copied_pages = 0;
   EXPECT_THAT(report_of({root_of("server"), worker, helper}),
-              StartsWith("The sharing holds: a child shares up to 40.0 MiB, of which 0.0 MiB"));
+              AllOf(StartsWith("worker copied 60.0 MiB before it ran that program."),
+                    HasSubstr("60.0 MiB           then ran it")));
+  worker.copied_anon_pages = 80 * kPagesPerMiB;
+  helper.parent_copied_pages = 20 * kPagesPerMiB;
+  EXPECT_THAT(report_of({root_of("server"), worker, helper}),
+              StartsWith("worker copied 80.0 MiB, shared with its parent or with children."));
 }
 
 TEST(TextReport, WhatIsStillSharedIsNotGuessed) {

@@ -97,11 +97,21 @@ GroupKey key_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies
           index};
 }
 
-// One that also shares memory with its own parent counts as a parent if it copied for a child.
+std::uint64_t before_exec_bytes(const cow::ProcessCopies& process) {
+  return process.copied_pages_before_exec.value_or(0) * cow::kPageSize;
+}
+
+bool copied_for_parent(const cow::ProcessCopies& process) {
+  const bool has_executed = process.role == cow::Role::child && process.execs > 0;
+  return cow::goes_on(process) || (has_executed && before_exec_bytes(process) >= kLittle);
+}
+
+// One whose copies are also of its own parent's memory counts as a parent if it copied for a child.
 bool acts_as_parent(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
   if (copies.forks == 0) return false;
   const std::uint64_t copied = copies.copied_bytes().value_or(0) + copies.exit_bytes();
-  return !cow::goes_on(process) || std::min(copies.copied_for_children_bytes, copied) >= kLittle;
+  return !copied_for_parent(process) ||
+         std::min(copies.copied_for_children_bytes, copied) >= kLittle;
 }
 
 class GroupBuilder {
@@ -134,7 +144,7 @@ class GroupBuilder {
       group_.most_copied = std::max(group_.most_copied, each);
       group_.copied_bytes = group_.copied_bytes.value_or(0) + *copied;
       const bool is_between =
-          group_.is_parent && cow::goes_on(process) &&
+          group_.is_parent && copied_for_parent(process) &&
           *copied - std::min(*copied, copies.copied_for_children_bytes) >= kLittle;
       group_.is_between = group_.is_between || is_between;
     }
