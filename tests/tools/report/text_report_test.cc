@@ -235,6 +235,15 @@ TEST(TextReport, AFirstWriteToAFileCopiesNothingThatWasShared) {
                     HasSubstr("Not counted here: 10.0 MiB of first writes to private pages")));
 }
 
+TEST(TextReport, RelocationsAreCausesOfFirstWritesToFiles) {
+  cow::ProcessCopies child = child_of(1, 2, "worker", 100, 32);
+  child.copied_file_pages = 32 * kPagesPerMiB;
+  child.copied_shared_file_pages = 0;
+  child.patterns = {{std::string(cow::kRelocation), 0.48, 48, ""}, {"own code", 0.52, 52, ""}};
+  EXPECT_THAT(report_of({root_of("server"), child}),
+              AllOf(HasSubstr("WHY        32.0 MiB 100%  own code"), Not(HasSubstr("relocation"))));
+}
+
 TEST(TextReport, AGroupThatSharesUnequallyHasARange) {
   const std::string report =
       report_of({root_of("server"), child_of(1, 2, "kid", 25, 20), child_of(1, 3, "kid", 100, 20)});

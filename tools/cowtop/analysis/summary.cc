@@ -305,17 +305,43 @@ std::vector<Share> mappings_of(const cow::Measurement& measurement,
   return std::move(shares).of(all);
 }
 
+// Copies that neither a fork's sharing nor the program's end explains.
+std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,
+                                    const cow::ForkCopies& copies) {
+  const std::uint64_t all = process.all_copied_pages().value_or(0);
+  return (all - std::min(all, copies.copied_pages.value_or(all) + copies.exit_pages)) *
+         cow::kPageSize;
+}
+
+// The causes of the process's COPIED.  Relocations explain its first writes to files, which are not
+// in it.
+std::map<std::string, double> bytes_of_causes(const cow::ProcessCopies& process,
+                                              const cow::ForkCopies& copies) {
+  const auto all = static_cast<double>(process.all_copied_pages().value_or(0) * cow::kPageSize);
+  const auto of_files = static_cast<double>(first_writes_to_files(process, copies));
+  std::map<std::string, double> causes;
+  double sum = 0;
+  for (const auto& [name, share, samples, evidence] : *process.patterns) {
+    if (name == cow::kProgramExit) continue;
+    const double files = name == cow::kRelocation ? of_files : 0;
+    const double bytes = std::max(share * all - files, 0.0);
+    causes[name] += bytes;
+    sum += bytes;
+  }
+  const auto copied = static_cast<double>(copies.copied_bytes().value_or(0));
+  if (sum > copied)
+    for (auto& [name, bytes] : causes) bytes *= copied / sum;
+  return causes;
+}
+
 std::vector<Share> causes_of(const cow::Measurement& measurement,
                              const std::vector<cow::ForkCopies>& copies, std::uint64_t all) {
   Shares shares;
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
-    const std::uint64_t bytes = copies[i].copied_bytes().value_or(0) + copies[i].exit_bytes();
     if (!process.patterns || !is_explained(process, copies[i].forks > 0)) continue;
-    for (const cow::CopyPattern& pattern : *process.patterns)
-      if (pattern.pattern != cow::kProgramExit)
-        shares[pattern.pattern].bytes +=
-            static_cast<std::uint64_t>(pattern.share * static_cast<double>(bytes));
+    for (const auto& [name, bytes] : bytes_of_causes(process, copies[i]))
+      shares[name].bytes += static_cast<std::uint64_t>(bytes);
   }
   return std::move(shares).of(all);
 }
@@ -347,14 +373,6 @@ std::uint64_t private_since_before(const cow::ProcessCopies& process) {
   const std::uint64_t pages =
       process.all_copied_pages().value_or(0) + process.zero_filled_pages.value_or(0);
   return alone - std::min(alone, pages * cow::kPageSize);
-}
-
-// Copies that neither a fork's sharing nor the program's end explains.
-std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,
-                                    const cow::ForkCopies& copies) {
-  const std::uint64_t all = process.all_copied_pages().value_or(0);
-  return (all - std::min(all, copies.copied_pages.value_or(all) + copies.exit_pages)) *
-         cow::kPageSize;
 }
 
 void add_frozen(const cow::ProcessCopies& process, bool has_forked, Summary& summary) {
