@@ -235,6 +235,20 @@ TEST(TextReport, AFirstWriteToAFileCopiesNothingThatWasShared) {
                     HasSubstr("Not counted here: 10.0 MiB of first writes to private pages")));
 }
 
+TEST(TextReport, CopiesThatAreNotKnownAreApart) {
+  cow::ProcessCopies unknown = child_of(1, 4, "kid", 100, 0);
+  unknown.copied_anon_pages.reset();
+  const std::string report = report_of(
+      {root_of("server"), child_of(1, 2, "kid", 100, 20), child_of(1, 3, "kid", 100, 20), unknown});
+  EXPECT_THAT(
+      report,
+      AllOf(StartsWith("2 kid processes each copied 20.0 of 100.0 MiB shared (20%): 40.0 "
+                       "MiB in all, and "),
+            HasSubstr("what is not known (-)."),
+            HasSubstr("100.0 MiB  20.0 MiB each       80% ########..  "),
+            HasSubstr("    kid                            100.0 MiB  -                  -")));
+}
+
 TEST(TextReport, RelocationsAreCausesOfFirstWritesToFiles) {
   cow::ProcessCopies child = child_of(1, 2, "worker", 100, 32);
   child.copied_file_pages = 32 * kPagesPerMiB;

@@ -31,6 +31,7 @@ struct GroupKey {
   bool is_older;
   bool is_parent;
   bool shares_little;
+  bool is_copied_known;
   std::optional<int> crash;
   std::string crash_place;
   std::string crash_caller;
@@ -89,6 +90,7 @@ GroupKey key_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies
           cow::is_older(process),
           is_parent,
           shares_little(process, copies, most_shared),
+          copies.copied_pages.has_value(),
           has_crashed(process) ? process.signal : std::nullopt,
           place.line,
           place.called_from,

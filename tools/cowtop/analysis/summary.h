@@ -31,7 +31,7 @@ struct ProcessGroup {
   std::uint64_t forks = 0;                  // children that share its memory
   pid_t pid = 0;                            // of the first
   std::optional<cow::FailedAccess> failed;  // by which the first was killed, unless it is `handled`
-  // COPIED, as cow::ForkCopies defines it.  nullopt: not known of any.
+  // COPIED, as cow::ForkCopies defines it.  nullopt: not known.
   std::optional<std::uint64_t> copied_bytes;
   std::uint64_t least_copied = 0;  // by one of them
   std::uint64_t most_copied = 0;
