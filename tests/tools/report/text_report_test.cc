@@ -249,6 +249,16 @@ TEST(TextReport, CopiesThatAreNotKnownAreApart) {
             HasSubstr("    kid                            100.0 MiB  -                  -")));
 }
 
+TEST(TextReport, WhatRunsInItsParentsMemoryIsNotInTheRowOfAFork) {
+  cow::ProcessCopies vforked = child_of(2, 3, "kid", 0, 0);
+  vforked.shared_at_fork_bytes.reset();
+  vforked.shares_memory = true;
+  EXPECT_THAT(
+      report_of({root_of("server"), child_of(1, 2, "kid", 100, 20), vforked}),
+      AllOf(StartsWith("kid copied 20.0 of 100.0 MiB shared (20%)."),
+            HasSubstr("    kid                                    -  0.0 MiB            -")));
+}
+
 TEST(TextReport, RelocationsAreCausesOfFirstWritesToFiles) {
   cow::ProcessCopies child = child_of(1, 2, "worker", 100, 32);
   child.copied_file_pages = 32 * kPagesPerMiB;

@@ -32,6 +32,7 @@ struct GroupKey {
   bool is_parent;
   bool shares_little;
   bool is_copied_known;
+  bool is_shared_known;
   std::optional<int> crash;
   std::string crash_place;
   std::string crash_caller;
@@ -91,6 +92,7 @@ GroupKey key_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies
           is_parent,
           shares_little(process, copies, most_shared),
           copies.copied_pages.has_value(),
+          is_parent || copies.shared_bytes,
           has_crashed(process) ? process.signal : std::nullopt,
           place.line,
           place.called_from,
