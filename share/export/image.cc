@@ -7,7 +7,6 @@
 #include <cstring>
 #include <fcntl.h>
 #include <mutex>
-#include <random>
 #include <span>
 #include <string>
 #include <sys/stat.h>
@@ -24,6 +23,7 @@
 #include <cowshed/share/export/parcel_format.h>
 #include <cowshed/share/jemalloc/outside_scope.h>
 #include <cowshed/share/os/memfd.h>
+#include <cowshed/share/os/random.h>
 #include <cowshed/share/process/tree.h>
 #include <cowshed/share/wire/content.h>
 
@@ -65,8 +65,9 @@ Expected<void> replace_file(const std::filesystem::path& path, const std::string
     return make_error(ErrorCode::invalid_argument,
                       who + " is not a regular file; choose another path");
   }
+  TRY(const std::uint32_t drawn, random_number(who));
   std::array<char, 32> suffix{};
-  std::snprintf(suffix.data(), suffix.size(), ".%08x.tmp", std::random_device{}());
+  std::snprintf(suffix.data(), suffix.size(), ".%08x.tmp", drawn);
   const std::string beginning = path.filename().string().substr(0, NAME_MAX - suffix.size());
   auto temporary = path;
   temporary.replace_filename("." + beginning + suffix.data());

@@ -1,11 +1,11 @@
 #include <cerrno>
-#include <random>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <cowshed/base/try.h>
 #include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/os/memfd.h>
+#include <cowshed/share/os/random.h>
 #include <cowshed/share/process/fork_handlers.h>
 #include <cowshed/share/process/published_layout.h>
 #include <cowshed/share/process/tree.h>
@@ -69,9 +69,11 @@ Expected<void> start() {
   if (fstat(memfd.get(), &status) != 0)
     return system_error("fstat of what a process tree shares", errno);
   TRY(auto* memory, map(memfd.get()));
-  std::random_device random;
   std::uint64_t id = 0;
-  while (id == 0) id = std::uint64_t{random()} << 32U | inode_of(status);
+  while (id == 0) {
+    TRY(const std::uint32_t drawn, internal::random_number("what a process tree shares"));
+    id = std::uint64_t{drawn} << 32U | inode_of(status);
+  }
   own_id = id;
   memory->last_generation = word_of(kGeneration, 0);  // the rest stays zero and takes no memory
   take(memory, std::move(memfd));
