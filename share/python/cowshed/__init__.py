@@ -30,6 +30,8 @@ from cowshed.metering import Meter, Sent, copied, transfers
 from cowshed.queues import Connection, Pipe, Queue, SimpleQueue
 from cowshed.references import Ref, find, publish
 
+__version__ = _cowshed.version
+
 __all__ = [
     "Closed", "Connection", "Context", "Damaged", "Error", "Frozen", "LoadFailed", "Meter", "NotPublished",
     "OutOfMemory", "PeerStopped", "Pipe", "PublishedTooLate", "Queue", "Ref", "Released", "Sent", "SimpleQueue",

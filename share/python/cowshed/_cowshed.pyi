@@ -2,6 +2,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 built_for: str
+version: str
 
 def why_not_in_place() -> str: ...
 def layout_fault_if(name: str, by: int, /) -> str: ...

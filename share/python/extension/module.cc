@@ -95,7 +95,9 @@ int execute(PyObject* module) {
   }
   for (PyMethodDef* methods : {reference_methods, metering_methods})
     if (PyModule_AddFunctions(module, methods) != 0) return -1;
-  if (PyModule_AddStringConstant(module, "built_for", PY_VERSION) != 0) return -1;
+  if (PyModule_AddStringConstant(module, "built_for", PY_VERSION) != 0 ||
+      PyModule_AddStringConstant(module, "version", COWSHED_VERSION) != 0)
+    return -1;
   return add_channel_types(module);
 }
 
