@@ -151,15 +151,18 @@ follow() {
   [ ! -t 1 ] || printf '\r\e[K'
 }
 
+use_ccache() { # where there is one
+  command -v ccache >/dev/null || return 0
+  # Also for another clone: what differs there is where it lies.
+  export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$PWD \
+    CCACHE_NOHASHDIR=1 'CCACHE_IGNOREOPTIONS=-fmacro-prefix-map=*'
+}
+
 build() { # build PRESET [TARGET...]
   local preset=$1 log=build/$1.build.log
   shift
   say "building the $preset preset"
-  if command -v ccache >/dev/null; then
-    # Also for another clone: what differs there is where it lies.
-    export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$PWD \
-      CCACHE_NOHASHDIR=1 'CCACHE_IGNOREOPTIONS=-fmacro-prefix-map=*'
-  fi
+  use_ccache
   local clang=()
   [ "$(clang_version)" = 19 ] ||
     ! sed -n "/\"name\": \"$preset\"/,/^    }/p" CMakePresets.json | grep -q '"inherits": "clang"' ||
