@@ -1,4 +1,5 @@
-# cpack -G DEB in the build folder makes packages/cowtop_*.deb and packages/libcowshed-dev_*.deb.
+# cpack -G DEB in the build folder makes packages/{cowtop,libcowshed-dev,python3-cowshed}_*.deb; the last, for
+# /usr/bin/python3, only where its headers are installed.
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME cowshed)
 set(CPACK_PACKAGE_VENDOR "The Cowshed authors")
@@ -34,6 +35,33 @@ set(CPACK_DEBIAN_DEV_DESCRIPTION
 Data in an arena that is frozen before the fork, so that no child can copy it
 by accident; references, channels and workers to go with it; and a meter that
 counts, in a test, what a forked process copies.")
+
+if(COWSHED_PYTHONS_BUILT MATCHES "(3)\\.([0-9]+)=/usr/bin/python3(;|$)")
+  set(python python_${CMAKE_MATCH_1}.${CMAKE_MATCH_2})
+  math(EXPR next "${CMAKE_MATCH_2} + 1")
+  list(APPEND CPACK_COMPONENTS_ALL python)
+  set(CPACK_DEBIAN_PYTHON_PACKAGE_NAME python3-cowshed)
+  set(CPACK_DEBIAN_PYTHON_PACKAGE_SECTION python)
+  set(CPACK_DEBIAN_PYTHON_PACKAGE_SHLIBDEPS ON)
+  set(CPACK_DEBIAN_PYTHON_PACKAGE_DEPENDS "python3 (>= 3.${CMAKE_MATCH_2}~), python3 (<< 3.${next}~)")
+  set(CPACK_DEBIAN_PYTHON_DESCRIPTION
+      "share Python objects with forked workers, without copies
+The package cowshed for Debian's Python: from 3.12 freeze() makes all objects
+immortal before a fork, so that children which read them copy no page; and
+queues and references to go with it.")
+  set(control ${PROJECT_BINARY_DIR}/python3-cowshed)
+  file(CONFIGURE OUTPUT ${control}/postinst CONTENT "#!/bin/sh\nset -e\npy3compile -p python3-cowshed\n")
+  file(CONFIGURE OUTPUT ${control}/prerm CONTENT "#!/bin/sh\nset -e\npy3clean -p python3-cowshed\n")
+  set(CPACK_DEBIAN_PYTHON_PACKAGE_CONTROL_EXTRA ${control}/postinst ${control}/prerm)
+  install(FILES ${CMAKE_CURRENT_LIST_DIR}/copyright
+          DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/python3-cowshed COMPONENT python EXCLUDE_FROM_ALL)
+  install(CODE "
+    set(prefix \$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX})
+    execute_process(COMMAND /usr/bin/python3 -B ${PROJECT_SOURCE_DIR}/share/python/backend.py
+                            $<TARGET_FILE:${python}> \${prefix} COMMAND_ERROR_IS_FATAL ANY)
+    execute_process(COMMAND ${CMAKE_STRIP} \${prefix}/lib/python3/dist-packages/cowshed/$<TARGET_FILE_NAME:${python}>
+                    COMMAND_ERROR_IS_FATAL ANY)" COMPONENT python EXCLUDE_FROM_ALL)
+endif()
 
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/copyright DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/cowtop
         COMPONENT cowtop EXCLUDE_FROM_ALL)

@@ -14,7 +14,8 @@ for tool in dpkg dpkg-shlibdeps help2man man; do
 done
 exec 9</var/lib/dpkg
 flock 9 # another build folder's run of this test
-for package in cowtop libcowshed-dev; do
+packages=(cowtop libcowshed-dev python3-cowshed)
+for package in "${packages[@]}"; do
   ! dpkg-query -W "$package" >/dev/null 2>&1 || skip "$package is installed here already"
 done
 
@@ -29,19 +30,19 @@ dpkg_alone() { # waits while another program has dpkg's lock
   cat "$work/dpkg.log" >&2
   return 1
 }
-remove() { dpkg_alone --purge cowtop libcowshed-dev; }
+remove() { dpkg_alone --purge "${packages[@]}"; }
 trap 'remove || true; rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM # when what runs has ended
 
 cpack -G DEB --config "$build/CPackConfig.cmake" -B "$work/packages" >"$work/cpack.log" 2>&1 ||
   fail "$(cat "$work/cpack.log")"
 debs=("$work"/packages/*.deb)
-[ ${#debs[@]} -eq 2 ] || fail "not two packages: ${debs[*]}"
+[ ${#debs[@]} -eq 3 ] || fail "not three packages: ${debs[*]}"
 dpkg-deb -f "$work"/packages/cowtop_*.deb Depends | grep -q 'libbpf1.*libc6' ||
   fail "cowtop does not depend on the libraries that it is linked with"
 
 dpkg_alone -i "${debs[@]}"
-dpkg-query -L cowtop libcowshed-dev >"$work/files"
+dpkg-query -L "${packages[@]}" >"$work/files"
 ! grep -v '^$' "$work/files" | xargs grep -slF "$source" || fail "that names the folder it was built in"
 
 cd "$work"
@@ -59,6 +60,8 @@ import json
 child = json.load(open("measured.json"))["processes"][1]
 print("copied:", child["copied_bytes"])
 assert child["copied_bytes"] >= 1 << 20'
+/usr/bin/cowshed --version
+/usr/bin/python3 -c 'import importlib.metadata; print(importlib.metadata.version("cowshed"))' | grep -Fx "$(cat "$source/VERSION")"
 for page in cowtop cowtop-record; do
   man -w "$page" | grep -Fx "/usr/share/man/man1/$page.1"
 done
