@@ -117,7 +117,7 @@ TEST_P(MemoryShortageInAGroup, OfManyThreadsIsAnExceptionOfEachBelowTheLimit) {
     std::string filled = fill_side_by_side(kLeast, 1);
     constexpr std::size_t kLeft = 16_MiB;
     const std::vector<char> others(kLeast - kLeft, 1);
-    for (int rounds = test::little_or(3, 5'000); rounds > 0 && filled == "8 refused, fine";
+    for (int rounds = test::little_or(3, 2'500); rounds > 0 && filled == "8 refused, fine";
          --rounds)
       filled = fill_side_by_side(kLeft / 2, 1 + rounds % 3);
     return filled;
