@@ -99,8 +99,8 @@ std::string verdict(const cow::Measurement& measurement, const Summary& summary)
   const ProcessGroup& top = summary.groups.front();
   std::string text = top.is_parent ? of_parent(top) : of_children(top, summary);
   constexpr std::uint64_t kPart = 50;
-  const bool is_all = summary.copied_bytes - *top.copied_bytes <
-                      std::max(kLittle, summary.copied_bytes / kPart);
+  const bool is_all =
+      summary.copied_bytes - *top.copied_bytes < std::max(kLittle, summary.copied_bytes / kPart);
   if (top.processes == 1 && !is_all)
     text += fmt::format(", of {} in all", mib(summary.copied_bytes));
   if (top.processes > 1)
