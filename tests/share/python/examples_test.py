@@ -2,6 +2,7 @@
 
 COWTOP names cowtop.  Needs gunicorn, celery, PyTorch and uWSGI for this Python, if no test is named."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -24,15 +25,24 @@ def free_port():
         return str(one.getsockname()[1])
 
 
+def pids_of_tree(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [pid, *(each for child in file.read().split() for each in pids_of_tree(child))]
+    except OSError:  # it has ended
+        return []
+
+
 def memory_of_tree(pid):
     """The PSS of a process and its descendants, in MiB."""
-    try:
-        with open(f"/proc/{pid}/smaps_rollup") as file:
-            size = sum(int(line.split()[1]) for line in file if line.startswith("Pss:")) / 1024
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            return size + sum(map(memory_of_tree, file.read().split()))
-    except OSError:  # it has ended
-        return 0
+    while True:
+        size, pids = 0, pids_of_tree(pid)
+        for each in pids:
+            with contextlib.suppress(OSError), open(f"/proc/{each}/smaps_rollup") as file:
+                size += sum(int(line.split()[1]) for line in file if line.startswith("Pss:")) / 1024
+        # A fork between two readings would have shared memory counted twice.
+        if pids_of_tree(pid) == pids:
+            return size
 
 
 class ExamplesTest(unittest.TestCase):
