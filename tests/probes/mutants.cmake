@@ -92,7 +92,8 @@ mutant(no_kernel_mode cow.bpf.c "return enter_fault(context[0], (struct pt_regs*
        "return 0" */kernel_copied_1000)
 mutant(faults_never_disabled cow.bpf.c "mode == PENDING_KERNEL && task->pagefault_disabled" "0"
        */futex_operation_1000)
-mutant(no_lineage cow.bpf.c "thread = state_of(parent)" "thread = 0" */anon_copied_1000)
+mutant(no_lineage cow.bpf.c "thread = state_of(parent)" "thread = parent->tgid ? 0 : state_of(parent)"
+       */anon_copied_1000)
 mutant(never_settled pending_fault.bpf.h 
        "count_class(thread, thread->pending.fault_class)" "(void)count_class" */reused_1000)
 mutant(pending_for_ever cow.bpf.c "has_left_fault(thread, reading->task)) {"

@@ -117,7 +117,7 @@ void expect_share(const Json& process, const std::string& pattern, double least,
 
 // The code site has copied about what the kernel counted.
 void expect_copies(const Json& site, const Json& process, double least, double most) {
-  const double all = process.at("copied_pages");
+  const double all = process.at("all_copied_pages");
   const double found = site.at("estimated_copies");
   EXPECT_GE(found, least - all * noise(process, least / all)) << site;
   EXPECT_LE(found, most + all * noise(process, most / all)) << site;
@@ -267,6 +267,8 @@ struct Server {
   std::vector<Matcher<std::string>> mappings;
 };
 
+void PrintTo(const Server& server, std::ostream* out) { *out << server.name; }
+
 const std::vector<Server>& servers() {
   static const std::vector<Server> all = {
       Server("Gunicorn", kGunicorn, R"(
@@ -351,7 +353,7 @@ TEST_P(Servers, AWorkerThatReadsItsParentsListCountsReferences) {
   const MeasuredRun measurement = finish(measured);
   const Json& ours = measurement.process(worker);
   // At its end the interpreter takes itself apart, and counts on.
-  const double all = ours.at("copied_pages");
+  const double all = ours.at("all_copied_pages");
   expect_share(ours, "reference count", (for_reading - for_nothing) / all, 1);
   const auto named = patterns(ours);
   for (std::size_t i = 0; i < server.patterns.size(); ++i)
