@@ -95,7 +95,7 @@ std::string fill_side_by_side(std::size_t least, std::size_t count) {
   while (arenas.size() < count) arenas.push_back(make_arena(4_GiB));
   std::atomic<std::size_t> taken = 0;
   std::atomic<int> refused = 0;
-  begin_threads(8, [&](std::size_t self) {
+  begin_threads(std::size_t{8}, [&](std::size_t self) {
     const Error error = test::refusal_of([&] {
       for (;; taken += kBlock) std::memset(arenas[self % count].allocate(kBlock), 1, kBlock);
     });
@@ -117,8 +117,8 @@ TEST_P(MemoryShortageInAGroup, OfManyThreadsIsAnExceptionOfEachBelowTheLimit) {
     std::string filled = fill_side_by_side(kLeast, 1);
     constexpr std::size_t kLeft = 16_MiB;
     const std::vector<char> others(kLeast - kLeft, 1);
-    for (int rounds = test::little_or(3, 2'500); rounds > 0 && filled == "8 refused, fine";
-         --rounds)
+    std::size_t rounds = test::little_or(std::size_t{3}, std::size_t{2'500});
+    for (; rounds > 0 && filled == "8 refused, fine"; --rounds)
       filled = fill_side_by_side(kLeft / 2, 1 + rounds % 3);
     return filled;
   });

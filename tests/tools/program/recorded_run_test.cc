@@ -56,7 +56,8 @@ TEST_F(RecordedRun, AJobThatForksForEver) {
   }
   const auto json = nlohmann::json::parse(report("--json"));
   if (!json["exact"].get<bool>()) GTEST_SKIP() << "sampled, few of them are seen";
-  if (kIsPlain) EXPECT_LT(json["processes"].size(), kForks / 2);
+  // Those that ended are summed once a second.
+  if (kIsPlain) EXPECT_LT(json["processes"].size(), kForks / 4 * 3);
   std::uint64_t processes = 0;
   for (const auto& process : json["processes"])
     processes += process.value("processes", std::uint64_t{1});
