@@ -11,41 +11,40 @@ _HELP = """\
 Usage: cowshed [--help | --version] COMMAND [ARGUMENT...]
 
 Shares the objects of a Python program with the processes that it forks,
-without copies.  It is a library; call it before the fork:
-
-  import cowshed
-
-  ...                       # import everything, load the data
-  print(cowshed.freeze())   # from here, reading an object copies no page
-
-With gunicorn, in gunicorn.conf.py:
-
-  preload_app = True
-
-  def when_ready(server):
-      server.log.info("%s", cowshed.freeze())
-
-  def worker_exit(server, worker):
-      cowshed.end_process()
-
-help(cowshed) in Python lists the rest: queues, references, meters.
+without copies.
 
 Commands:
+  run [--] CMD    Run CMD, and freeze each Python program in it before it forks:
+                    cowshed run -- gunicorn --preload -w 16 shop:app
   pickled SCRIPT  Run SCRIPT and show what multiprocessing pickles in it
 
 Options:
   --version       Print the version, and whether freeze() works in this Python
   --help          Print this help
 
-cowshed COMMAND --help tells more of a command."""
+cowshed COMMAND --help tells more of a command.  In your own program:
+
+  import cowshed
+
+  ...                       # import everything, load the data
+  print(cowshed.freeze())   # from here, reading an object copies no page
+
+help(cowshed) in Python lists the rest: queues, references, meters."""
 
 
-def _pickled(arguments: list[str]) -> None:
+def _pickled(arguments: list[str]) -> int:
     sys.argv = ["pickled", *arguments]
     runpy.run_module("cowshed.pickled", run_name="__main__", alter_sys=True)
+    return 0
 
 
-_COMMANDS: dict[str, Callable[[list[str]], None]] = {"pickled": _pickled}
+def _run(arguments: list[str]) -> int:
+    from cowshed.run import command
+
+    return command.main(arguments)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {"pickled": _pickled, "run": _run}
 
 
 def _version() -> str:
@@ -63,7 +62,7 @@ def main() -> int:
         case ["--version", *_]:
             print(_version())
         case [name, *arguments] if name in _COMMANDS:
-            _COMMANDS[name](arguments)
+            return _COMMANDS[name](arguments)
         case [name, *_]:
             print(f"cowshed: there is no {'option' if name.startswith('-') else 'command'} '{name}' (see --help)",
                   file=sys.stderr)

@@ -176,12 +176,24 @@ def freeze(*, keep: Iterable[object] = (), lazy: Literal["resolve", "leave"] = "
     :raises TypeError: if ``keep`` cannot be iterated over.
     :raises ValueError: if ``lazy`` has another value.
     """
-    global _warned
     if lazy not in ("resolve", "leave"):
         raise ValueError(f"lazy is 'resolve' or 'leave', not {lazy!r}")
+    global _warned
+    frozen = _freeze([*keep, keep], lazy == "resolve")
+    if frozen.why_not and not _warned and not sys.is_finalizing():
+        _warned = True
+        warnings.warn(f"cowshed.freeze() cannot freeze in place: {frozen.why_not}.  Reading an object still "
+                      "writes to its reference count, which copies its page.", RuntimeWarning, stacklevel=2)
+    if frozen.in_place and tracemalloc.is_tracing():
+        warnings.warn("tracemalloc is tracing: its own tables are copied by each child; "
+                      "stop it before cowshed.freeze()", RuntimeWarning, stacklevel=2)
+    return frozen
+
+
+def _freeze(keep: list[object], resolve: bool = True, only_reachable: bool = False, in_place: bool = True) -> Frozen:
+    """`only_reachable`: what modules and classes refer to."""
     if sys.is_finalizing():
         return Frozen(False, "the process ends", 0, 0, 0, {})
-    kept = [*keep, keep]
     resolved = 0
     unresolved: dict[str, str] = {}
     if _may_import:
@@ -189,27 +201,30 @@ def freeze(*, keep: Iterable[object] = (), lazy: Literal["resolve", "leave"] = "
             for name in _AT_THE_FIRST_USE.pop(user, ()):  # a signal handler may freeze meanwhile
                 with contextlib.suppress(ImportError):
                     importlib.import_module(name)
-        if lazy == "resolve" and hasattr(types, "LazyImportType"):
+        if resolve and hasattr(types, "LazyImportType"):
             resolved, unresolved = _resolve_lazy_imports()
     begin = time.perf_counter()
-    why_not = _cowshed.why_not_in_place()
+    why_not = _cowshed.why_not_in_place() if in_place else "COWSHED=gc"
+    objects, size, left = 0, 0, dict[str, int]()
     if why_not:
-        gc.collect()
-        gc.freeze()
-        _cowshed.note_pages()
-        if not _warned:
-            _warned = True
-            # What the collector leaves alone at the end is never flushed or finalised.
-            atexit.register(gc.unfreeze)
-            warnings.warn(f"cowshed.freeze() cannot freeze in place: {why_not}.  Reading an object still "
-                          "writes to its reference count, which copies its page.", RuntimeWarning, stacklevel=2)
-        return Frozen(False, why_not, 0, 0, time.perf_counter() - begin, {}, resolved, unresolved)
-    if tracemalloc.is_tracing():
-        warnings.warn("tracemalloc is tracing: its own tables are copied by each child; "
-                      "stop it before cowshed.freeze()", RuntimeWarning, stacklevel=2)
-    objects, size, left = _cowshed.freeze(kept, _children_of)
+        _freeze_for_the_collector()
+    else:
+        objects, size, left = _cowshed.freeze(keep, _children_of, only_reachable)
     _cowshed.note_pages()
-    return Frozen(True, "", objects, size, time.perf_counter() - begin, left, resolved, unresolved)
+    return Frozen(not why_not, why_not, objects, size, time.perf_counter() - begin, left, resolved, unresolved)
+
+
+_is_for_the_collector = False
+
+
+def _freeze_for_the_collector() -> None:
+    global _is_for_the_collector
+    gc.collect()
+    gc.freeze()
+    if not _is_for_the_collector:
+        _is_for_the_collector = True
+        # What the collector leaves alone at the end is never flushed or finalised.
+        atexit.register(gc.unfreeze)
 
 
 def is_frozen(obj: object) -> bool:

@@ -8,22 +8,24 @@
 #include <datetime.h>
 #include <iterator>
 #include <malloc.h>
+#include <optional>
 #include <string_view>
-#include <structmember.h>
 #include <unistd.h>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include <cowshed/share/python/extension/children.h>
 #include <cowshed/share/python/extension/ending.h>
 #include <cowshed/share/python/extension/freezing.h>
 #include <cowshed/share/python/extension/hidden_references.h>
 #include <cowshed/share/python/extension/immortal.h>
 #include <cowshed/share/python/extension/interpreter.h>
-#include <cowshed/share/python/extension/numpy.h>
 #include <cowshed/share/python/extension/object.h>
+#include <cowshed/share/python/extension/reachable.h>
 #include <cowshed/share/python/extension/tracking.h>
+#include <cowshed/share/python/extension/type_facts.h>
 
 // The roots are the objects that the garbage collector tracks.  The walk marks each root, and the
 // untracked objects that it refers to: strings, numbers, tuples of these, code.  It does not follow
@@ -34,26 +36,6 @@ namespace cowshed::python {
 #if COWSHED_KNOWS_IMMORTALS
 
 namespace {
-
-enum class Kind : unsigned char {
-  data,
-  leave,     // must die or be flushed
-  suspended  // a frame, or a generator: it ends, but what it refers to is data
-};
-
-struct TypeFacts {
-  Kind kind = Kind::data;
-  bool holds_outside = false;  // a file, say, which others see as long as it lives
-  bool owns = false;           // what only it holds must die with it
-  bool hashes_itself = false;  // its hash is kept in it, and computing it runs no Python code
-  bool is_holder = false;      // of NumPy
-  bool is_array = false;       // of NumPy
-  bool is_moment = false;      // it may have a time zone
-  bool is_frozendict = false;
-  bool is_opaque = false;
-  PyObject* children_of = nullptr;  // as registered
-  PyCFunction size_of = nullptr;
-};
 
 // Of a type in C that may have references which its traversal leaves out.
 struct Opaque {
@@ -68,69 +50,26 @@ std::vector<PyObject*>& frozen_holders() {
   return objects;
 }
 
-bool starts_with(PyTypeObject* type, std::string_view start) {
-  return std::string_view(type->tp_name).starts_with(start);
-}
-
-bool is_of_module(PyTypeObject* type) {  // and so is implemented in C
-  if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) return true;
-  if (PyType_GetModule(type) != nullptr) return true;
-  PyErr_Clear();
-  return false;
-}
-
-// Whether a class statement made it, and not an extension.
-bool is_class_statement(PyTypeObject* type) {
-  static const destructor dealloc = [] {
-    auto* const meta = reinterpret_cast<PyObject*>(&PyType_Type);
-    const Object made(PyObject_CallFunction(meta, "s(){}", "Class"));
-    PyErr_Clear();
-    return made ? reinterpret_cast<PyTypeObject*>(made.get())->tp_dealloc : nullptr;
-  }();
-  return (type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0 && type->tp_dealloc == dealloc &&
-         !is_of_module(type);
-}
-
-// object.__sizeof__ and the like in C, without a look-up that may run Python code.
-PyCFunction size_function(PyTypeObject* type) {
-  for (Py_ssize_t i = 0; type->tp_mro != nullptr && i < PyTuple_GET_SIZE(type->tp_mro); ++i) {
-    auto* const base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(type->tp_mro, i));
-    for (const PyMethodDef* method = base->tp_methods; method && method->ml_name; ++method)
-      if (std::strcmp(method->ml_name, "__sizeof__") == 0 && method->ml_flags == METH_NOARGS)
-        return method->ml_meth;
-  }
-  return nullptr;
-}
-
-// The type of a module in C, if that is loaded.
-Object type_of_module(const char* module, const char* name) {
-  const Object imported(PyImport_GetModule(Object(PyUnicode_FromString(module)).get()));
-  Object type(imported ? PyObject_GetAttrString(imported.get(), name) : nullptr);
-  PyErr_Clear();
-  return type && PyType_Check(type.get()) ? std::move(type) : Object();
-}
-
 class Freezer {
  public:
-  Freezer(PyObject* children_of, Frozen& frozen) : frozen_(frozen), children_of_(children_of) {}
+  Freezer(PyObject* children_of, Frozen& frozen) : frozen_(frozen), types_(children_of) {}
 
-  bool prepare() {
-    const Object io(PyImport_ImportModule("_io"));
-    if (!io) return false;
-    io_base_ = Object(PyObject_GetAttrString(io.get(), "_IOBase"));
-    datetime_ = type_of_module("_datetime", "datetime");
-    time_ = type_of_module("_datetime", "time");
-    zone_ = type_of_module("_datetime", "timezone");
-    if (Py_Version >= 0x030f0000) frozendict_ = type_of_module("builtins", "frozendict");
-    library_ = Object::borrow(PySys_GetObject("stdlib_module_names"));
-    return static_cast<bool>(io_base_);
-  }
+  bool prepare() { return types_.prepare(); }
 
   void keep(PyObject* objects, PyObject* tracked) {
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(objects); ++i)
       exclude(PySequence_Fast_GET_ITEM(objects, i));
     excluded_.insert(objects);
     excluded_.insert(tracked);
+  }
+
+  // From now on, only what modules and classes refer to.
+  bool limit_to_reachable(PyObject* tracked) {
+    reachable_.emplace(types_);
+    if (!reachable_->add_modules()) return false;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(tracked); ++i)
+      if (PyType_Check(PyList_GET_ITEM(tracked, i))) reachable_->add(PyList_GET_ITEM(tracked, i));
+    return true;
   }
 
   void freeze_all(PyObject* tracked) {
@@ -140,15 +79,17 @@ class Freezer {
     }
     const Py_ssize_t count = PyList_GET_SIZE(tracked);
     for (Py_ssize_t i = 0; i < count; ++i) {
-      root(PyList_GET_ITEM(tracked, i));
+      PyObject* const object = PyList_GET_ITEM(tracked, i);
+      if (!reachable_ || reachable_->contains(object)) root(object);
+      else if (!is_immortal(object)) left_.push_back(Object::borrow(object));
       if ((i & 0xfff) == 0) show_progress(i, count);
     }
-    freeze_locals();
-    Py_ssize_t position = 0;
-    PyObject* name = nullptr;
-    PyObject* value = nullptr;
-    while (PyDict_Next(cowshed_interned_strings(), &position, &name, &value)) reach(name);
-    for (std::size_t line = 0; (name = cowshed_cached_name(line)) != nullptr; ++line) reach(name);
+    if (!reachable_) {
+      freeze_locals();
+      freeze_interned();
+    }
+    for (std::size_t line = 0; PyObject* const name = cowshed_cached_name(line); ++line)
+      reach(name);
     if (shown_) std::fputs("\r\033[K", stderr);
   }
 
@@ -195,89 +136,6 @@ class Freezer {
   }
 
  private:
-  const TypeFacts& facts_of(PyTypeObject* type) {
-    if (type == last_type_) return *last_facts_;
-    const auto [place, is_new] = types_.try_emplace(type);
-    if (is_new) place->second = find_facts(type);
-    last_type_ = type;
-    last_facts_ = &place->second;
-    return place->second;
-  }
-
-  TypeFacts find_facts(PyTypeObject* type) const {
-    TypeFacts facts;
-    facts.size_of = size_function(type);
-    if (type == &PyFrame_Type || type == &PyGen_Type || type == &PyCoro_Type ||
-        type == &PyAsyncGen_Type) {
-      facts.kind = Kind::suspended;
-    } else if (starts_with(type, "_thread.") || type == &PyMemoryView_Type ||
-               std::strcmp(type->tp_name, "managedbuffer") == 0) {
-      facts.kind = Kind::leave;  // a bytearray, say, cannot grow as long as a view lives
-    } else if (type->tp_finalize != nullptr || type->tp_del != nullptr ||
-               is_of(type, io_base_.get()) || must_be_closed(type) || is_known_outside(type)) {
-      facts.kind = Kind::leave;
-      facts.holds_outside = true;
-      facts.owns = holds_itself_open(type);
-    }
-    facts.is_array = numpy_.is_array(type);
-    facts.is_holder = numpy_.is_holder(type);
-    facts.is_moment = is_of(type, datetime_.get()) || is_of(type, time_.get());
-    facts.children_of = registered_for(type);
-    facts.is_opaque = !facts.is_holder && facts.children_of == nullptr && may_be_opaque(type);
-    const auto hashes_as = [type](const PyTypeObject& known) {
-      return type->tp_hash == known.tp_hash;
-    };
-    facts.hashes_itself =
-        hashes_as(PyUnicode_Type) || hashes_as(PyBytes_Type) || hashes_as(PyFrozenSet_Type) ||
-        ((starts_with(type, "datetime.") || std::strcmp(type->tp_name, "decimal.Decimal") == 0) &&
-         is_of_module(type));
-#if PY_VERSION_HEX >= 0x030e0000
-    facts.hashes_itself |= hashes_as(PyTuple_Type);
-#endif
-    facts.is_frozendict = is_of(type, frozendict_.get());
-    if (facts.is_frozendict)
-      facts.hashes_itself |= hashes_as(*reinterpret_cast<PyTypeObject*>(frozendict_.get()));
-    return facts;
-  }
-
-  PyObject* registered_for(PyTypeObject* type) const {
-    for (Py_ssize_t i = 0; type->tp_mro != nullptr && i < PyTuple_GET_SIZE(type->tp_mro); ++i) {
-      Py_ssize_t position = 0;
-      PyObject* key = nullptr;
-      PyObject* function = nullptr;
-      while (PyDict_Next(children_of_, &position, &key, &function))
-        if (key == PyTuple_GET_ITEM(type->tp_mro, i)) return function;
-    }
-    return nullptr;
-  }
-
-  // In C and not Python's own; of data, not of functions and attributes.
-  bool may_be_opaque(PyTypeObject* type) const {
-    while (is_class_statement(type)) type = type->tp_base;
-    if ((type->tp_flags & _Py_TPFLAGS_STATIC_BUILTIN) != 0 || type->tp_descr_get != nullptr ||
-        numpy_.is_plain(type)) {
-      return false;
-    }
-    const std::string_view name = type->tp_name;
-    const std::string_view module = name.substr(0, name.find('.'));
-    const Object text(PyUnicode_FromStringAndSize(module.data(), std::ssize(module)));
-    return module == "builtins" ||
-           (text && library_ && PySet_Contains(library_.get(), text.get()) == 0);
-  }
-
-  static bool is_of(PyTypeObject* type, PyObject* base) {
-    return base != nullptr && PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(base)) != 0;
-  }
-
-  // Types without a finaliser that hold what others see, or wait for.
-  static bool is_known_outside(PyTypeObject* type) {
-    static constexpr std::string_view kNames[] = {
-        "mmap.mmap",       "select.epoll",       "select.poll",        "_socket.socket",
-        "_ssl._SSLSocket", "sqlite3.Connection", "sqlite3.Cursor",     "sqlite3.Statement",
-        "sqlite3.Blob",    "ThreadPoolExecutor", "ProcessPoolExecutor"};
-    return std::find(std::begin(kNames), std::end(kNames), type->tp_name) != std::end(kNames);
-  }
-
   // Without the reference that the list of roots has.
   static Py_ssize_t references(PyObject* object) {
     return Py_REFCNT(object) - (PyObject_GC_IsTracked(object) ? 1 : 0);
@@ -312,7 +170,7 @@ class Freezer {
   // An object that is tracked may have new children since it was frozen.
   void freeze(PyObject* object) {
     if (excluded_.contains(object)) return;
-    const TypeFacts& facts = facts_of(Py_TYPE(object));
+    const TypeFacts& facts = types_.facts_of(Py_TYPE(object));
     if (facts.kind == Kind::leave || is_awaited(object)) {
       if (facts.owns) exclude(object);
       return leave(object);
@@ -320,7 +178,7 @@ class Freezer {
     const bool is_new = facts.kind == Kind::data && !is_immortal(object);
     if (is_new) fill(object, facts);
     holds_outside_ = false;
-    each_child(object, facts);
+    children_of(object, facts);
     if (is_new && !(holds_outside_ && may_be_dropped(object))) mark(object, facts);
     else if (is_new || facts.kind == Kind::suspended) leave(object);
     if (facts.children_of != nullptr && is_immortal(object) && asked_.insert(object).second)
@@ -356,13 +214,7 @@ class Freezer {
   }
 
   void mark(PyObject* object, const TypeFacts& facts) {
-    if (facts.size_of != nullptr) {
-      const Object size(facts.size_of(object, nullptr));
-      const Py_ssize_t bytes = size ? PyLong_AsSsize_t(size.get()) : 0;
-      if (bytes > 0) frozen_.bytes += static_cast<std::uint64_t>(bytes);
-      PyErr_Clear();
-    }
-    if (PyObject_IS_GC(object)) frozen_.bytes += kCollectorsHead;
+    frozen_.bytes += types_.size_of(object);
     if (PyUnicode_Check(object)) {
       auto& state = reinterpret_cast<PyASCIIObject*>(object)->state;
       if (state.interned == SSTATE_INTERNED_MORTAL) state.interned = SSTATE_INTERNED_IMMORTAL;
@@ -377,7 +229,7 @@ class Freezer {
       opaque.latest[opaque.objects++ % opaque.latest.size()] = object;
     }
     const bool is_root = PyObject_IS_GC(object) && PyObject_GC_IsTracked(object);
-    if (!is_root && (facts.children_of || (facts.is_holder && numpy_.has_objects(object))))
+    if (!is_root && (facts.children_of || (facts.is_holder && types_.numpy().has_objects(object))))
       frozen_holders().push_back(object);
   }
 
@@ -405,7 +257,7 @@ class Freezer {
   }
 
   bool may_hash(PyObject* object, int depth = 0) {
-    if (is_of(Py_TYPE(object), frozendict_.get())) {
+    if (types_.facts_of(Py_TYPE(object)).is_frozendict) {
       Py_ssize_t position = 0;
       PyObject* key = nullptr;
       PyObject* value = nullptr;
@@ -443,7 +295,7 @@ class Freezer {
         object == Py_None || Py_TYPE(object)->tp_hash == PyBaseObject_Type.tp_hash) {
       return true;
     }
-    return facts_of(Py_TYPE(object)).hashes_itself && may_hash(object, depth + 1);
+    return types_.facts_of(Py_TYPE(object)).hashes_itself && may_hash(object, depth + 1);
   }
 
   void child(PyObject* object) {
@@ -459,13 +311,13 @@ class Freezer {
         PyList_CheckExact(object) || PyTuple_CheckExact(object) || PyFloat_CheckExact(object)) {
       return false;
     }
-    return facts_of(Py_TYPE(object)).holds_outside || is_awaited(object);
+    return types_.facts_of(Py_TYPE(object)).holds_outside || is_awaited(object);
   }
 
   static int visit(PyObject* object, void* self) {
     auto& freezer = *static_cast<Freezer*>(self);
     freezer.child(object);
-    if (PyDict_CheckExact(object)) freezer.has_dict_ = true;
+    if (object != nullptr && PyDict_CheckExact(object)) freezer.has_dict_ = true;
     return 0;
   }
 
@@ -480,88 +332,23 @@ class Freezer {
       holds_outside_ |= !is_immortal(value) && is_outside(value);
   }
 
-  void each_child(PyObject* object, const TypeFacts& facts) {
-    PyTypeObject* const type = Py_TYPE(object);
-    child(reinterpret_cast<PyObject*>(type));
-    if (PyUnicode_CheckExact(object) || PyLong_CheckExact(object) || PyFloat_CheckExact(object))
-      return;
+  void children_of(PyObject* object, const TypeFacts& facts) {
     has_dict_ = false;
-    if (type->tp_traverse != nullptr && PyObject_IS_GC(object))
-      type->tp_traverse(object, visit, this);
-    else children_of_members(object);
-    if (facts.is_holder && !numpy_.traverse(object, visit, this)) leave_in_part(type, 1);
-    if (facts.is_moment) child_of_moment(object);
-    if (reinterpret_cast<PyObject*>(type) == zone_.get()) children_of_zone(object);
-    if (PyDict_Check(object) || facts.is_frozendict) {  // its traversal may leave out the keys
-      Py_ssize_t position = 0;
-      PyObject* key = nullptr;
-      PyObject* value = nullptr;
-      while (PyDict_Next(object, &position, &key, &value)) {
-        child(key);
-        child(value);
-      }
-    } else if (PyCode_Check(object)) {
-      children_of_code(reinterpret_cast<PyCodeObject*>(object));
-    } else if (PyType_Check(object)) {
-      children_of_type(reinterpret_cast<PyTypeObject*>(object));
-    } else {
-      look_into_dict(object);
-      if (!has_values_inline(type)) return;  // its __dict__ is made when it is first asked for
-      const Object dict(PyObject_GenericGetDict(object, nullptr));
-      if (dict) pending_.push_back(dict.get());  // tracked, but not among the roots if it is new
-      PyErr_Clear();
-    }
-  }
-
-  void children_of_code(PyCodeObject* code) {
-    for (PyObject* part : {code->co_consts, code->co_names, code->co_exceptiontable,
-                           code->co_localsplusnames, code->co_localspluskinds, code->co_filename,
-                           code->co_name, code->co_qualname, code->co_linetable})
-      child(part);
-    if (const auto* cached = code->_co_cached)
-      for (PyObject* part :
-           {cached->_co_code, cached->_co_varnames, cached->_co_cellvars, cached->_co_freevars})
-        child(part);
-  }
-
-  // Traversal leaves these out, and may not be called for a static type.
-  void children_of_type(PyTypeObject* type) {
-    child(type->tp_bases);
-    child(type->tp_mro);
-    const Object dict(PyType_GetDict(type));
-    if (dict) child(dict.get());
-    if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) return;
-    auto* const heap = reinterpret_cast<PyHeapTypeObject*>(type);
-    child(heap->ht_name);
-    child(heap->ht_qualname);
-    child(heap->ht_slots);
-    if ((type->tp_flags & _Py_TPFLAGS_STATIC_BUILTIN) == 0)
-      child(static_cast<PyObject*>(type->tp_subclasses));
-  }
-
-  // The numbers of a range, for instance.
-  void children_of_members(PyObject* object) {
-    for (const PyMemberDef* member = Py_TYPE(object)->tp_members; member && member->name;
-         ++member) {
-      if (member->type != T_OBJECT && member->type != T_OBJECT_EX) continue;
-      PyObject* value = nullptr;
-      std::memcpy(&value, reinterpret_cast<const char*>(object) + member->offset, sizeof value);
-      child(value);
-    }
-  }
-
-  void child_of_moment(PyObject* object) {
-    if (!reinterpret_cast<_PyDateTime_BaseTZInfo*>(object)->hastzinfo) return;
-    child(is_of(Py_TYPE(object), datetime_.get()) ? PyDateTime_DATE_GET_TZINFO(object)
-                                                  : PyDateTime_TIME_GET_TZINFO(object));
-  }
-
-  void children_of_zone(PyObject* zone) {
-    for (const char* part : {"utcoffset", "tzname"}) {
-      const Object value(PyObject_CallMethod(zone, part, "O", Py_None));
-      if (value && Py_REFCNT(value.get()) > 1) child(value.get());  // it was not made by the call
-    }
+    if (!each_child(object, types_, visit, this)) leave_in_part(Py_TYPE(object), 1);
+    if (PyDict_Check(object) || facts.is_frozendict || PyCode_Check(object) || PyType_Check(object))
+      return;
+    look_into_dict(object);
+    if (!has_values_inline(Py_TYPE(object))) return;  // it is made when it is first asked for
+    const Object dict(PyObject_GenericGetDict(object, nullptr));
+    if (dict) pending_.push_back(dict.get());  // tracked, but not among the roots if it is new
     PyErr_Clear();
+  }
+
+  void freeze_interned() {
+    Py_ssize_t position = 0;
+    PyObject* text = nullptr;
+    PyObject* value = nullptr;
+    while (PyDict_Next(cowshed_interned_strings(), &position, &text, &value)) reach(text);
   }
 
   // The collector does not track all that functions which are running have in variables.
@@ -606,8 +393,8 @@ class Freezer {
         if (references(held) == 1) static_cast<std::vector<PyObject*>*>(to)->push_back(held);
         return 0;
       };
-      const TypeFacts& facts = facts_of(Py_TYPE(next));
-      if (facts.is_holder) numpy_.traverse(next, follow, &pending);
+      const TypeFacts& facts = types_.facts_of(Py_TYPE(next));
+      if (facts.is_holder) types_.numpy().traverse(next, follow, &pending);
       if (PyDict_Check(next) || facts.is_frozendict) {
         Py_ssize_t position = 0;
         PyObject* key = nullptr;
@@ -631,17 +418,9 @@ class Freezer {
     std::fprintf(stderr, "\rcowshed: freezing, %d %%", static_cast<int>(100 * done / all));
   }
 
-  static constexpr std::uint64_t kCollectorsHead = 2 * sizeof(void*);
-
   Frozen& frozen_;
-  PyObject* const children_of_;  // a dict of types and functions
-  NumPy numpy_;
-  Object io_base_;
-  Object datetime_;
-  Object time_;
-  Object zone_;
-  Object frozendict_;
-  Object library_;              // the names of its modules
+  Types types_;
+  std::optional<Reachable> reachable_;
   bool holds_outside_ = false;  // the object whose children are visited
   bool has_dict_ = false;
   std::vector<PyObject*> pending_;
@@ -650,9 +429,6 @@ class Freezer {
   std::vector<std::pair<PyObject*, PyObject*>> registered_;  // frozen, with their function
   std::unordered_set<PyObject*> asked_;                      // the same
   std::unordered_map<PyTypeObject*, Opaque> opaque_;
-  std::unordered_map<PyTypeObject*, TypeFacts> types_;
-  PyTypeObject* last_type_ = nullptr;
-  const TypeFacts* last_facts_ = nullptr;
   std::time_t began_ = 0;
   std::time_t shown_at_ = 0;
   bool shown_ = false;
@@ -676,7 +452,7 @@ class WithoutCollector {
   const bool was_enabled_ = PyGC_Disable() != 0;
 };
 
-bool freeze_objects(PyObject* keep, PyObject* children_of, Frozen& frozen) {
+bool freeze_objects(PyObject* keep, PyObject* children_of, bool only_reachable, Frozen& frozen) {
   const Object gc(PyImport_ImportModule("gc"));
   const Object kept(PySequence_Fast(keep, ""));
   Freezer freezer(children_of, frozen);
@@ -688,6 +464,7 @@ bool freeze_objects(PyObject* keep, PyObject* children_of, Frozen& frozen) {
   const Object tracked(PyObject_CallMethod(gc.get(), "get_objects", nullptr));
   if (!tracked) return false;
   freezer.keep(kept.get(), tracked.get());
+  if (only_reachable && !freezer.limit_to_reachable(tracked.get())) return false;
   freezer.freeze_all(tracked.get());
   freezer.freeze_registered();
   freezer.count_hidden();
@@ -700,8 +477,8 @@ bool freeze_objects(PyObject* keep, PyObject* children_of, Frozen& frozen) {
 
 // A child that allocates would first take free memory among the frozen, and copy its pages.  A
 // process that freezes again and again needs that memory itself.
-bool freeze_in_place(PyObject* keep, PyObject* children_of, Frozen& frozen) {
-  if (!freeze_objects(keep, children_of, frozen)) return false;
+bool freeze_in_place(PyObject* keep, PyObject* children_of, bool only_reachable, Frozen& frozen) {
+  if (!freeze_objects(keep, children_of, only_reachable, frozen)) return false;
   static bool is_first = true;
   if (!std::exchange(is_first, false)) return true;
   ::malloc_trim(0);
@@ -709,12 +486,32 @@ bool freeze_in_place(PyObject* keep, PyObject* children_of, Frozen& frozen) {
   return true;
 }
 
+bool measure_reachable(PyObject* children_of, ReachableBytes& bytes) {
+  {
+    const WithoutCollector here;
+    Types types(children_of);
+    Reachable reachable(types);
+    if (!types.prepare() || !reachable.add_modules()) return false;
+    bytes = {reachable.frozen_bytes(), reachable.other_bytes()};
+  }
+  ::malloc_trim(0);  // the walk's own
+  return true;
+}
+
 #else
 
-bool freeze_in_place(PyObject*, PyObject*, Frozen&) {
+namespace {
+
+bool refuse() {
   PyErr_SetString(PyExc_NotImplementedError, "this version of Python has no immortal objects");
   return false;
 }
+
+}  // namespace
+
+bool freeze_in_place(PyObject*, PyObject*, bool, Frozen&) { return refuse(); }
+
+bool measure_reachable(PyObject*, ReachableBytes&) { return refuse(); }
 
 #endif
 

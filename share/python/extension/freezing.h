@@ -21,7 +21,17 @@ struct Frozen {
 // functions; a function returns the objects that an instance refers to without showing them to the
 // collector.  Runs the collector and finalisers first.  From then on it holds the GIL, and runs no
 // Python code but these functions, when all else is frozen.  So finalisers, signal handlers, other
-// threads and forked children may call it at any time.  False: a Python error is set.
-bool freeze_in_place(PyObject* keep, PyObject* children_of, Frozen& frozen);
+// threads and forked children may call it at any time.  `only_reachable`: leaves what neither
+// modules nor classes refer to, and counts it nowhere.  False: a Python error is set.
+bool freeze_in_place(PyObject* keep, PyObject* children_of, bool only_reachable, Frozen& frozen);
+
+// The size of the objects that modules refer to.  That of the frozen ones falls when a program
+// replaces its data.
+struct ReachableBytes {
+  std::uint64_t frozen = 0;
+  std::uint64_t other = 0;
+};
+// False: a Python error is set.
+bool measure_reachable(PyObject* children_of, ReachableBytes& bytes);
 
 }  // namespace cowshed::python

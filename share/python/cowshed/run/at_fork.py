@@ -1,0 +1,92 @@
+"""Before a fork, below `cowshed run`: loads what is to be loaded first, and freezes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import types
+from collections.abc import Iterable
+
+from cowshed import _cowshed, freezing
+from cowshed.run.fork_purpose import Purpose, purpose_of
+
+_ABOVE = int(os.environ["COWSHED_ABOVE"])
+_EVERY_FORK = os.environ.get("COWSHED_EVERY_FORK") == "1"
+_IN_PLACE = os.environ.get("COWSHED", "in-place") == "in-place"
+
+_to_preload = [name for name in os.environ.get("COWSHED_PRELOAD", "").split(",") if name]
+_is_busy = False
+_is_frozen = False
+_held = 0  # bytes of this process's own, when it was looked at
+_reachable = 0, 0  # bytes that modules refer to, at the last freeze: frozen, and not
+
+
+def before_fork(caller: types.FrameType, blocked: Iterable[int]) -> None:
+    """`caller` forks.  Unblocks the signals after the fork, in parent and child."""
+    global _is_busy
+    _cowshed.unblock_after_fork(blocked)
+    if _is_busy or purpose_of(caller) is not Purpose.WORKER:
+        return
+    _is_busy = True
+    try:
+        _preload()
+        if _is_worth_it():
+            _freeze()
+    finally:
+        _is_busy = False
+
+
+os.register_at_fork(after_in_parent=_cowshed.unblock, after_in_child=_cowshed.unblock)
+
+
+def _log(text: str) -> None:
+    where = os.environ.get("COWSHED_LOG")
+    with contextlib.suppress(OSError, ValueError):
+        if where and where != "none":
+            with open(where, "a") as file:
+                file.write(f"cowshed: PID {os.getpid()}: {text}\n")
+        elif not where and sys.__stderr__:
+            print(f"cowshed: PID {os.getpid()}: {text}", file=sys.__stderr__, flush=True)
+
+
+def _preload() -> None:
+    while _to_preload:
+        name, _, function = _to_preload.pop(0).partition(":")
+        try:
+            module = importlib.import_module(name)
+            if function:
+                getattr(module, function)()
+        except (Exception, SystemExit) as error:
+            _log(f"cannot preload {name}: {type(error).__name__}: {error}")
+
+
+def _own_bytes() -> int:
+    with open("/proc/self/statm", "rb") as statm:
+        resident, shared = map(int, statm.read().split()[1:3])
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _is_worth_it() -> bool:
+    """Whether so much is new.  What only takes the place of frozen data is not."""
+    global _held
+    held = _own_bytes()
+    if held - _held < _ABOVE and not (_is_frozen and _EVERY_FORK):
+        return False
+    _held = held
+    if not _is_frozen or _EVERY_FORK or not _reachable[0]:
+        return True
+    frozen, others = _cowshed.reachable_bytes(freezing._children_of)
+    return frozen + others - sum(_reachable) >= _ABOVE
+
+
+def _freeze() -> None:
+    global _is_frozen, _held, _reachable
+    frozen = freezing._freeze([], only_reachable=_is_frozen and not _EVERY_FORK, in_place=_IN_PLACE)
+    _is_frozen = True
+    if frozen.in_place and not _EVERY_FORK:
+        _reachable = _cowshed.reachable_bytes(freezing._children_of)
+    _held = _own_bytes()
+    if frozen.objects or not frozen.in_place:
+        _log(str(frozen))

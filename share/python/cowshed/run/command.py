@@ -1,0 +1,74 @@
+"""The command `cowshed run`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+
+_SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "site")
+_MODES = ("in-place", "gc", "off")
+_DESCRIPTION = """\
+Runs COMMAND, and freezes each Python program in it before its first fork, so
+that the workers share the objects without copies (cowshed.freeze()).  Nothing
+is edited.  It works through the environment, also in virtual environments and
+in what COMMAND starts: gunicorn, celery worker, python app.py, a shell script.
+A process that is small, that only becomes a daemon or whose child only
+executes another program stays as it is."""
+_EPILOG = """\
+environment:
+  COWSHED=in-place  The default.
+  COWSHED=gc        Only gc.freeze(): the collector leaves the objects alone.
+  COWSHED=off       COMMAND runs as if cowshed were not there.
+  COWSHED_LOG=FILE  Where the line about each freeze goes, instead of standard
+                    error; none: nowhere.
+
+A Python with -I or -E does not look at the environment, and stays as it is.
+
+examples:
+  cowshed run -- gunicorn --preload -w 16 shop:app
+  cowshed run --preload refdata -- dask worker tcp://scheduler:8786
+  COWSHED=off cowshed run -- python3 app.py
+
+Exit status: that of COMMAND; 2: bad usage; 126, 127: COMMAND cannot be run."""
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:iB|B)?", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"takes a size such as 64MiB, not {text!r}")
+    return int(float(match[1]) * 1024 ** " KMG".index(match[2] or " "))
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="cowshed run", description=_DESCRIPTION, epilog=_EPILOG,
+                                     usage="cowshed run [OPTION...] [--] COMMAND [ARGUMENT...]", allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--above", metavar="SIZE", type=_bytes, default="64MiB",
+                        help="freeze a process that holds more than this, and again when as much is new (64MiB)")
+    parser.add_argument("--preload", metavar="MODULE[:FUNCTION],...",
+                        help="import these, and call the functions, before the first fork")
+    parser.add_argument("--every-fork", action="store_true",
+                        help="freeze all that is new before each fork; a parent that replaces its data then grows")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        parser.error("there is no COMMAND")
+    mode = os.environ.get("COWSHED", "in-place")
+    if mode not in _MODES:
+        parser.error(f"COWSHED is {', '.join(_MODES[:-1])} or {_MODES[-1]}, not {mode!r}")
+    if mode != "off":
+        path = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = _SITE + (os.pathsep + path if path else "")
+        os.environ["COWSHED_ABOVE"] = str(options.above)
+        for name, value in (("COWSHED_PRELOAD", options.preload), ("COWSHED_EVERY_FORK", "1" * options.every_fork)):
+            os.environ.pop(name, None)
+            if value:
+                os.environ[name] = value
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        print(f"cowshed: cannot run {command[0]!r}: {error.strerror}", file=sys.stderr)
+        return 127 if isinstance(error, FileNotFoundError) else 126

@@ -1,0 +1,81 @@
+# mypy: ignore-errors
+"""What each Python below `cowshed run` loads at its start, by PYTHONPATH.  Any version may run it.
+
+It loads nothing else before a large process forks."""
+import os
+import sys
+
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+_PACKAGE = os.path.dirname(os.path.dirname(_FOLDER))
+_prepare = None
+
+
+def _is_small():
+    with open("/proc/self/statm", "rb") as statm:
+        resident, shared = map(int, statm.read().split()[1:3])
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE") < int(os.environ["COWSHED_ABOVE"])
+
+
+def _load():
+    import importlib.util
+
+    if "cowshed" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("cowshed", os.path.join(_PACKAGE, "__init__.py"),
+                                                      submodule_search_locations=[_PACKAGE])
+        sys.modules["cowshed"] = package = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(package)
+        except BaseException as error:
+            for name in [*sys.modules]:
+                if name.partition(".")[0] == "cowshed":
+                    del sys.modules[name]
+            if not importlib.util.find_spec("cowshed"):  # of the program's own environment
+                raise error
+    from cowshed.run import at_fork
+
+    return at_fork.before_fork
+
+
+def _report(error):
+    text = "cowshed: PID %d stays as it is: %s\n" % (os.getpid(), " ".join(str(error).split()) or type(error).__name__)
+    log = os.environ.get("COWSHED_LOG")
+    try:
+        if log and log != "none":
+            with open(log, "a") as file:
+                file.write(text)
+        elif not log and sys.__stderr__:
+            sys.__stderr__.write(text)
+            sys.__stderr__.flush()
+    except (OSError, ValueError):
+        pass
+
+
+def _before_fork():
+    global _prepare
+    if _prepare is None and not os.environ.get("COWSHED_PRELOAD") and _is_small():
+        return
+    import _signal
+
+    # A handler that runs in here could not end the program: what it raises would be lost.
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    try:
+        if _prepare is None:
+            _prepare = _load()
+        _prepare(sys._getframe(1), _signal.valid_signals() - set(before))
+    except Exception as error:
+        _prepare = lambda caller, blocked: _signal.pthread_sigmask(_signal.SIG_UNBLOCK, blocked)
+        _report(error)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+
+
+def _give_way():
+    """To the program's own sitecustomize, if it has one."""
+    sys.path[:] = [path for path in sys.path if path != _FOLDER]
+    sys.path_importer_cache.pop(_FOLDER, None)
+    del sys.modules["sitecustomize"]
+    import sitecustomize  # noqa: F401  raises as if this file were not there
+
+
+if os.environ.get("COWSHED") != "off" and hasattr(os, "register_at_fork") and "COWSHED_ABOVE" in os.environ:
+    os.register_at_fork(before=_before_fork)
+_give_way()

@@ -1,0 +1,168 @@
+#include <Python.h>
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+#include <string_view>
+
+#include <cowshed/share/python/extension/ending.h>
+#include <cowshed/share/python/extension/interpreter.h>
+#include <cowshed/share/python/extension/type_facts.h>
+
+namespace cowshed::python {
+
+#if COWSHED_KNOWS_IMMORTALS
+
+bool starts_with(PyTypeObject* type, std::string_view start) {
+  return std::string_view(type->tp_name).starts_with(start);
+}
+
+bool is_of_module(PyTypeObject* type) {
+  if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) return true;
+  if (PyType_GetModule(type) != nullptr) return true;
+  PyErr_Clear();
+  return false;
+}
+
+namespace {
+
+// Whether a class statement made it, and not an extension.
+bool is_class_statement(PyTypeObject* type) {
+  static const destructor dealloc = [] {
+    auto* const meta = reinterpret_cast<PyObject*>(&PyType_Type);
+    const Object made(PyObject_CallFunction(meta, "s(){}", "Class"));
+    PyErr_Clear();
+    return made ? reinterpret_cast<PyTypeObject*>(made.get())->tp_dealloc : nullptr;
+  }();
+  return (type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0 && type->tp_dealloc == dealloc &&
+         !is_of_module(type);
+}
+
+// object.__sizeof__ and the like in C, without a look-up that may run Python code.
+PyCFunction size_function(PyTypeObject* type) {
+  for (Py_ssize_t i = 0; type->tp_mro != nullptr && i < PyTuple_GET_SIZE(type->tp_mro); ++i) {
+    auto* const base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(type->tp_mro, i));
+    for (const PyMethodDef* method = base->tp_methods; method && method->ml_name; ++method)
+      if (std::strcmp(method->ml_name, "__sizeof__") == 0 && method->ml_flags == METH_NOARGS)
+        return method->ml_meth;
+  }
+  return nullptr;
+}
+
+// The type of a module in C, if that is loaded.
+Object type_of_module(const char* module, const char* name) {
+  const Object imported(PyImport_GetModule(Object(PyUnicode_FromString(module)).get()));
+  Object type(imported ? PyObject_GetAttrString(imported.get(), name) : nullptr);
+  PyErr_Clear();
+  return type && PyType_Check(type.get()) ? std::move(type) : Object();
+}
+
+// Types without a finaliser that hold what others see, or wait for.
+bool is_known_outside(PyTypeObject* type) {
+  static constexpr std::string_view kNames[] = {
+      "mmap.mmap",       "select.epoll",       "select.poll",        "_socket.socket",
+      "_ssl._SSLSocket", "sqlite3.Connection", "sqlite3.Cursor",     "sqlite3.Statement",
+      "sqlite3.Blob",    "ThreadPoolExecutor", "ProcessPoolExecutor"};
+  return std::find(std::begin(kNames), std::end(kNames), type->tp_name) != std::end(kNames);
+}
+
+}  // namespace
+
+bool Types::prepare() {
+  const Object io(PyImport_ImportModule("_io"));
+  if (!io) return false;
+  io_base_ = Object(PyObject_GetAttrString(io.get(), "_IOBase"));
+  datetime_ = type_of_module("_datetime", "datetime");
+  time_ = type_of_module("_datetime", "time");
+  zone_ = type_of_module("_datetime", "timezone");
+  if (Py_Version >= 0x030f0000) frozendict_ = type_of_module("builtins", "frozendict");
+  library_ = Object::borrow(PySys_GetObject("stdlib_module_names"));
+  return static_cast<bool>(io_base_);
+}
+
+const TypeFacts& Types::facts_of(PyTypeObject* type) {
+  if (type == last_type_) return *last_facts_;
+  const auto [place, is_new] = types_.try_emplace(type);
+  if (is_new) place->second = find_facts(type);
+  last_type_ = type;
+  last_facts_ = &place->second;
+  return place->second;
+}
+
+std::uint64_t Types::size_of(PyObject* object) {
+  constexpr std::uint64_t kCollectorsHead = 2 * sizeof(void*);
+  const std::uint64_t head = PyObject_IS_GC(object) ? kCollectorsHead : 0;
+  const PyCFunction its_size = facts_of(Py_TYPE(object)).size_of;
+  const Object size(its_size != nullptr ? its_size(object, nullptr) : nullptr);
+  const Py_ssize_t bytes = size ? PyLong_AsSsize_t(size.get()) : 0;
+  PyErr_Clear();
+  return head + (bytes > 0 ? static_cast<std::uint64_t>(bytes) : 0);
+}
+
+TypeFacts Types::find_facts(PyTypeObject* type) const {
+  TypeFacts facts;
+  facts.size_of = size_function(type);
+  if (type == &PyFrame_Type || type == &PyGen_Type || type == &PyCoro_Type ||
+      type == &PyAsyncGen_Type) {
+    facts.kind = Kind::suspended;
+  } else if (starts_with(type, "_thread.") || type == &PyMemoryView_Type ||
+             std::strcmp(type->tp_name, "managedbuffer") == 0) {
+    facts.kind = Kind::leave;  // a bytearray, say, cannot grow as long as a view lives
+  } else if (type->tp_finalize != nullptr || type->tp_del != nullptr ||
+             is_of(type, io_base_.get()) || must_be_closed(type) || is_known_outside(type)) {
+    facts.kind = Kind::leave;
+    facts.holds_outside = true;
+    facts.owns = holds_itself_open(type);
+  }
+  facts.is_array = numpy_.is_array(type);
+  facts.is_holder = numpy_.is_holder(type);
+  facts.is_moment = is_of(type, datetime_.get()) || is_of(type, time_.get());
+  facts.children_of = registered_for(type);
+  facts.is_opaque = !facts.is_holder && facts.children_of == nullptr && may_be_opaque(type);
+  const auto hashes_as = [type](const PyTypeObject& known) {
+    return type->tp_hash == known.tp_hash;
+  };
+  facts.hashes_itself =
+      hashes_as(PyUnicode_Type) || hashes_as(PyBytes_Type) || hashes_as(PyFrozenSet_Type) ||
+      ((starts_with(type, "datetime.") || std::strcmp(type->tp_name, "decimal.Decimal") == 0) &&
+       is_of_module(type));
+#if PY_VERSION_HEX >= 0x030e0000
+  facts.hashes_itself |= hashes_as(PyTuple_Type);
+#endif
+  facts.is_frozendict = is_of(type, frozendict_.get());
+  if (facts.is_frozendict)
+    facts.hashes_itself |= hashes_as(*reinterpret_cast<PyTypeObject*>(frozendict_.get()));
+  return facts;
+}
+
+PyObject* Types::registered_for(PyTypeObject* type) const {
+  for (Py_ssize_t i = 0; type->tp_mro != nullptr && i < PyTuple_GET_SIZE(type->tp_mro); ++i) {
+    Py_ssize_t position = 0;
+    PyObject* key = nullptr;
+    PyObject* function = nullptr;
+    while (PyDict_Next(children_of_, &position, &key, &function))
+      if (key == PyTuple_GET_ITEM(type->tp_mro, i)) return function;
+  }
+  return nullptr;
+}
+
+// In C and not Python's own; of data, not of functions and attributes.
+bool Types::may_be_opaque(PyTypeObject* type) const {
+  while (is_class_statement(type)) type = type->tp_base;
+  if ((type->tp_flags & _Py_TPFLAGS_STATIC_BUILTIN) != 0 || type->tp_descr_get != nullptr ||
+      numpy_.is_plain(type)) {
+    return false;
+  }
+  const std::string_view name = type->tp_name;
+  const std::string_view module = name.substr(0, name.find('.'));
+  const Object text(PyUnicode_FromStringAndSize(module.data(), std::ssize(module)));
+  return module == "builtins" ||
+         (text && library_ && PySet_Contains(library_.get(), text.get()) == 0);
+}
+
+bool Types::is_of(PyTypeObject* type, PyObject* base) {
+  return base != nullptr && PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(base)) != 0;
+}
+
+#endif
+
+}  // namespace cowshed::python

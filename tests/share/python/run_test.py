@@ -1,0 +1,221 @@
+"""Tests `cowshed run`: programs that nobody edits, with it and without."""
+
+import os
+import py_compile
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+
+import cowshed
+
+PACKAGES = os.path.dirname(cowshed.__path__[0])
+IN_PLACE = not cowshed._cowshed.why_not_in_place()
+# Of a program that measures what reading costs.
+READING = """
+    import gc, multiprocessing, os, sys
+    def own(name="Private_Dirty"):
+        with open("/proc/self/smaps_rollup") as file:
+            return sum(int(line.split()[1]) for line in file if line.startswith(name)) >> 10
+    def read(items):
+        before = own()
+        total = sum(item["v"][0] for item in items)
+        return total, own() - before
+    def load(count): return [{"v": [number, str(number)]} for number in range(count)]
+"""
+FROZE = "froze " if IN_PLACE else "not frozen in place: Python 3.11"
+
+
+class Runner(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def write(self, name, text):
+        with open(os.path.join(self.folder, name), "w") as file:
+            file.write(textwrap.dedent(text))
+
+    def run_it(self, command, options=(), expected=0, packages=PACKAGES, **environment):
+        clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        launcher = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {packages!r}); "
+                    "from cowshed.run import command; sys.exit(command.main(sys.argv[1:]))"]
+        if options is not None:
+            command = [*launcher, *options, "--", *command]
+        done = subprocess.run(command, cwd=self.folder, timeout=100, capture_output=True, text=True,
+                              env={**clean, **environment})
+        self.assertEqual(done.returncode, expected, done.stdout + done.stderr)
+        return done
+
+    def run_program(self, text, *options, plain=False, **more):
+        self.write("program.py", text)
+        return self.run_it([sys.executable, "program.py"], None if plain else options, **more)
+
+    def assert_log(self, done, *texts):
+        """The lines that cowshed wrote."""
+        lines = done.stderr.splitlines()
+        self.assertEqual(len(lines), len(texts), done.stderr)
+        for line, text in zip(lines, texts):
+            self.assertRegex(line, f"^cowshed: PID [0-9]+:? {text}")
+
+
+class RunTest(Runner):
+    def test_workers_share(self):
+        program = READING + """
+    data = load(100_000)
+    def work(_): return read(data)
+    if __name__ == "__main__":
+        with multiprocessing.get_context("fork").Pool(1) as pool: print(*pool.map(work, [0])[0])
+    """
+        plain, ours = (self.run_program(program, "--above", "1MiB", plain=plain) for plain in (True, False))
+        self.assert_log(plain)
+        self.assert_log(ours, FROZE)
+        (total, copied), (same, remaining) = (map(int, each.stdout.split()) for each in (plain, ours))
+        self.assertEqual(total, same)
+        if IN_PLACE:
+            self.assertLessEqual(remaining, max(1, copied / 20))
+
+    def test_preloaded_in_the_standard_forkserver(self):
+        self.write("data.py", READING + """
+    items, loads = [], []
+    def load_all(): items.extend(load(100_000)); loads.append(os.getpid())
+    def work(_): return *read(items), len(loads), loads[0] == os.getppid()
+    """)
+        done = self.run_program("""
+            import multiprocessing, data
+            if __name__ == "__main__":
+                with multiprocessing.get_context("forkserver").Pool(1) as pool: print(*pool.map(data.work, [0])[0])
+            """, "--preload", "data:load_all,missing,os:no_function", "--above", "1MiB")
+        self.assert_log(done, "cannot preload missing: ModuleNotFoundError", "cannot preload os: AttributeError",
+                        FROZE)
+        total, copied, loads, is_parent = done.stdout.split()
+        self.assertEqual((total, loads, is_parent), ("4999950000", "1", "True"))
+        if IN_PLACE:
+            self.assertLessEqual(int(copied), 1)
+
+    def test_what_is_small_or_never_forks_stays_as_it_is(self):
+        self.write("child.py", "import sys; print(*sorted(sys.modules), sys.path)")
+        for command in (["child.py"], ["-c", "import os; os.fork() or os._exit(0); os.wait(); import child"]):
+            plain, ours = (self.run_it([sys.executable, *command], options) for options in (None, []))
+            self.assertEqual((plain.stdout, plain.stderr), (ours.stdout, ours.stderr))
+
+    def test_off_is_as_without(self):
+        look = """
+            import collections, gc, sys
+            gc.collect()
+            kinds = collections.Counter(type(each).__name__ for each in gc.get_objects())
+            print(sorted(kinds.items()), sorted(sys.modules), sys.path, sorted(sys.path_importer_cache))
+            """
+        py_compile.compile(os.path.join(cowshed.__path__[0], "run/site/sitecustomize.py"))
+        plain = self.run_program(look, plain=True)
+        for command, environment in ((["sh", "-c", f"COWSHED=off {sys.executable} program.py"], {}),
+                                     ([sys.executable, "program.py"], {"COWSHED": "off"})):
+            self.assertEqual(self.run_it(command, **environment).stdout, plain.stdout)
+
+    def test_the_programs_own_sitecustomize(self):
+        for text in ("print('its own')", "raise ValueError('its own')", "import nothing_there"):
+            self.write("sitecustomize.py", text)
+            plain, ours = (self.run_program("import os, sys; print('runs', 'sitecustomize' in sys.modules)",
+                                            plain=plain, PYTHONPATH=self.folder) for plain in (True, False))
+            self.assertEqual(plain.stdout, ours.stdout)
+            self.assertEqual(plain.stderr.splitlines()[-1:], ours.stderr.splitlines()[-1:])
+
+    def test_statuses_pass_through(self):
+        for command, status in ((["sh", "-c", "exit 3"], 3), (["sh", "-c", "kill -9 $$"], -9), (["/nothing"], 127),
+                                ([self.folder], 126)):
+            self.run_it(command, expected=status)
+        self.run_it([], expected=2)
+        self.run_it(["true"], ["--above", "much"], expected=2)
+        self.run_it(["true"], expected=2, COWSHED="on")
+
+    def test_forks_that_make_no_worker(self):
+        """They are not frozen for: what follows has its own line if it is."""
+        for text in ("if os.fork(): os._exit(0)", "pid = os.fork()\nif pid > 0: sys.exit(0)",
+                     "if os.fork() == 0: os.setsid()\nelse: os._exit(0)",
+                     "pid = os.fork()\nif not pid: os.execvp('true', ['true'])\nos.wait()",
+                     "pty.spawn(['true'])", "subprocess.run(['true'], preexec_fn=os.getpid)"):
+            program = f"import os, pty, subprocess, sys\n{text}"
+            self.assert_log(self.run_program(program, "--above", "0"))
+            inside = "def work():\n" + textwrap.indent(text, "    ") + "\nwork()"
+            self.assert_log(self.run_program(f"import os, pty, subprocess, sys\n{inside}", "--above", "0"))
+        for text in ("pid = os.fork()\nif pid == 0: os._exit(0)\nos.wait()",
+                     "if pid := os.fork(): os.wait()\nelse: os._exit(0)",
+                     "if not os.fork():\n    print(end='')\n    os._exit(0)\nos.wait()"):
+            self.assert_log(self.run_program(f"import os\n{text}", "--above", "0"), FROZE)
+
+    def test_a_signal_meanwhile_is_not_lost(self):
+        self.write("signals.py", "import os, signal\ndef send(): os.kill(os.getpid(), signal.SIGINT)")
+        done = self.run_program("""
+            import os, time
+            try:
+                pid = os.fork()
+                if pid == 0: os._exit(0)
+                time.sleep(9)
+            except KeyboardInterrupt: print("interrupted")
+            os.wait()
+            """, "--preload", "signals:send")
+        self.assertEqual(done.stdout, "interrupted\n")
+
+    def test_our_failures_are_a_line(self):
+        """Here, of a Python for which there is no build."""
+        packages = os.path.join(self.folder, "packages")
+        shutil.copytree(PACKAGES, packages, ignore=shutil.ignore_patterns("*.so"))
+        program = "import os\nfor _ in range(3):\n    if os.fork() == 0: os._exit(0)\n    os.wait()\nprint('goes on')"
+        site = os.path.join(packages, "cowshed/run/site")
+        self.write("program.py", program)
+        command = [sys.executable, "program.py"]
+        done = self.run_it(command, None, PYTHONPATH=site, COWSHED_ABOVE="0")
+        self.assert_log(done, "stays as it is: cowshed was not built for this Python")
+        self.assertEqual(done.stdout, "goes on\n")
+        self.assert_log(self.run_it(command, None, PYTHONPATH=site, COWSHED_ABOVE="0", COWSHED_LOG="none"))
+        done = self.run_it(command, ["--above", "0"], COWSHED_LOG="log")
+        self.assert_log(done)
+        with open(os.path.join(self.folder, "log")) as log:
+            self.assertRegex(log.read(), FROZE)
+
+
+class RunInPlaceTest(Runner):
+    def test_a_parent_that_replaces_its_data_does_not_grow(self):
+        program = READING + """
+    base = load(100_000)
+    sizes, copied = [], []
+    for number in range(20):
+        data = load(30_000)  # some 10 MiB
+        receiver, sender = multiprocessing.Pipe(False)
+        if os.fork() == 0:
+            sender.send(read(base)[1])
+            os._exit(0)
+        copied.append(receiver.recv())
+        os.wait()
+        sizes.append(own("Rss"))
+    print(sizes[-1] - sizes[0], max(copied))
+    """
+        plain, ours = (self.run_program(program, "--above", "4MiB", plain=plain) for plain in (True, False))
+        self.assert_log(ours, "froze ")
+        grown, copied = map(int, ours.stdout.split())
+        self.assertLessEqual(grown, int(plain.stdout.split()[0]) + 11)
+        self.assertLessEqual(copied, 1)
+
+    def test_what_is_new_is_frozen_too(self):
+        program = READING + """
+    kept = []
+    def main():
+        for number in range(3):
+            kept.append(load(60_000))
+            garbage = load(1000)
+            if os.fork() == 0:
+                cowshed = sys.modules["cowshed"]
+                print(cowshed.is_frozen(kept[-1]), cowshed.is_frozen(garbage), flush=True)
+                os._exit(0)
+            os.wait()
+    main()
+    """
+        done = self.run_program(program, "--above", "8MiB")
+        self.assertEqual(done.stdout.split(), "True True True False True False".split())
+        self.assert_log(done, *["froze "] * 3)
+
+
+if __name__ == "__main__":
+    unittest.main()
