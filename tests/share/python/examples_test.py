@@ -46,8 +46,11 @@ def memory_of_tree(pid):
 
 
 class ExamplesTest(unittest.TestCase):
-    def run_example(self, command, plain, visit=None):
+    def run_example(self, way, command, visit=None):
         """Returns what the worker copied that copied most, in MiB, and the output."""
+        plain = way != "edited"
+        if way == "run":
+            command = [sys.executable, "-m", "cowshed", "run", "--", *command]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if plain:
             environment["PLAIN"] = "1"
@@ -65,11 +68,14 @@ class ExamplesTest(unittest.TestCase):
         return copied, output
 
     def compare(self, command, visit=None, words=()):
-        (before, was), (after, now) = (self.run_example([*command, *(words if plain else ())], plain, visit)
-                                       for plain in (True, False))
-        print(f"{command[-1]}: a worker copied {before:.1f} MiB, frozen {after:.1f} MiB")
+        """Also the plain program by cowshed run, which edits nothing."""
+        (before, was), (after, now), (ran, said) = (
+            self.run_example(way, [*command, *(words if way != "edited" else ())], visit)
+            for way in ("plain", "edited", "run"))
+        print(f"{command[-1]}: a worker copied {before:.1f} MiB, frozen {after:.1f}, by cowshed run {ran:.1f}")
         self.assertGreater(before, 30, was)
         self.assertLess(after, before / 8, now)
+        self.assertLess(ran, before / 8, said)
 
     def script(self, name):
         self.compare([sys.executable, name], words=["plain"])

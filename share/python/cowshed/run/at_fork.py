@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterable
 
 from cowshed import _cowshed, freezing
+from cowshed.run import ends
 from cowshed.run.fork_purpose import Purpose, purpose_of
 
 _ABOVE = int(os.environ["COWSHED_ABOVE"])
@@ -34,6 +35,8 @@ def before_fork(caller: types.FrameType, blocked: Iterable[int]) -> None:
         _preload()
         if _is_worth_it():
             _freeze()
+        if _is_frozen:
+            ends.shorten(caller)
     finally:
         _is_busy = False
 
