@@ -1,11 +1,9 @@
 // The extension module cowshed._cowshed: what Python code cannot do by itself.
 #include <Python.h>
-#include <csignal>
 #include <new>
 #include <string>
 #include <string_view>
 #include <type_traits>
-#include <utility>
 
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/process/tree.h>
@@ -80,30 +78,6 @@ PyObject* reachable_bytes(PyObject*, PyObject* children_of) {
   return Py_BuildValue("KK", bytes.frozen, bytes.other);
 }
 
-// What this thread has blocked while it prepares for a fork.
-thread_local sigset_t blocked;
-thread_local bool has_blocked = false;
-
-PyObject* unblock_after_fork(PyObject*, PyObject* numbers) {
-  const Object list(PySequence_Fast(numbers, "takes numbers of signals"));
-  if (!list) return nullptr;
-  ::sigemptyset(&blocked);
-  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(list.get()); ++i) {
-    const long number = PyLong_AsLong(PySequence_Fast_GET_ITEM(list.get(), i));
-    if (number < 0 && PyErr_Occurred()) return nullptr;
-    ::sigaddset(&blocked, static_cast<int>(number));
-  }
-  has_blocked = true;
-  Py_RETURN_NONE;
-}
-
-// A hook of os.register_at_fork().  In one that is Python code a handler would run at once, and
-// what it raises, such as KeyboardInterrupt, would be lost.
-PyObject* unblock(PyObject*, PyObject*) {
-  if (std::exchange(has_blocked, false)) ::pthread_sigmask(SIG_UNBLOCK, &blocked, nullptr);
-  Py_RETURN_NONE;
-}
-
 PyObject* is_frozen(PyObject*, PyObject* object) { return PyBool_FromLong(is_immortal(object)); }
 
 // For os._exit(): finalises what would die.  Returns what is left to finalise_object().
@@ -131,7 +105,7 @@ int execute(PyObject* module) {
     raise(started.error());
     return -1;
   }
-  for (PyMethodDef* methods : {reference_methods, metering_methods})
+  for (PyMethodDef* methods : {reference_methods, metering_methods, forking_methods})
     if (PyModule_AddFunctions(module, methods) != 0) return -1;
   if (PyModule_AddStringConstant(module, "built_for", PY_VERSION) != 0 ||
       PyModule_AddStringConstant(module, "version", COWSHED_VERSION) != 0)
@@ -143,8 +117,6 @@ PyMethodDef freezing_methods[] = {{"why_not_in_place", why_not_in_place, METH_NO
                                   {"layout_fault_if", layout_fault_if, METH_VARARGS, nullptr},
                                   {"freeze", freeze, METH_VARARGS, nullptr},
                                   {"reachable_bytes", reachable_bytes, METH_O, nullptr},
-                                  {"unblock_after_fork", unblock_after_fork, METH_O, nullptr},
-                                  {"unblock", unblock, METH_NOARGS, nullptr},
                                   {"is_frozen", is_frozen, METH_O, nullptr},
                                   {"end", end, METH_NOARGS, nullptr},
                                   {"finalise", finalise_object, METH_O, nullptr},

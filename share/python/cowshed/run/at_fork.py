@@ -26,16 +26,30 @@ _reachable = 0, 0  # bytes that modules refer to, at the last freeze: frozen, an
 
 def before_fork(caller: types.FrameType, blocked: Iterable[int]) -> None:
     """`caller` forks.  Unblocks the signals after the fork, in parent and child."""
-    global _is_busy
     _cowshed.unblock_after_fork(blocked)
-    if _is_busy or purpose_of(caller) is not Purpose.WORKER:
+    _prepare(caller)
+
+
+def _before_c_fork() -> None:
+    with contextlib.suppress(Exception):
+        _prepare(None)
+
+
+def watch_c_forks() -> None:
+    """Of a server that forks without telling Python."""
+    _cowshed.call_before_c_forks(_before_c_fork)
+
+
+def _prepare(caller: types.FrameType | None) -> None:
+    global _is_busy
+    if _is_busy or caller and purpose_of(caller) is not Purpose.WORKER:
         return
     _is_busy = True
     try:
         _preload()
         if _is_worth_it():
             _freeze()
-        if _is_frozen:
+        if _is_frozen and caller:
             ends.shorten(caller)
     finally:
         _is_busy = False

@@ -33,7 +33,7 @@ def _load():
                 raise error
     from cowshed.run import at_fork
 
-    return at_fork.before_fork
+    return at_fork
 
 
 def _report(error):
@@ -60,12 +60,20 @@ def _before_fork():
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     try:
         if _prepare is None:
-            _prepare = _load()
+            _prepare = _load().before_fork
         _prepare(sys._getframe(1), _signal.valid_signals() - set(before))
     except Exception as error:
         _prepare = lambda caller, blocked: _signal.pthread_sigmask(_signal.SIG_UNBLOCK, blocked)
         _report(error)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+
+
+def _watch_uwsgi():
+    """It forks without telling Python."""
+    try:
+        _load().watch_c_forks()
+    except Exception as error:
+        _report(error)
 
 
 def _give_way():
@@ -77,5 +85,8 @@ def _give_way():
 
 
 if os.environ.get("COWSHED") != "off" and hasattr(os, "register_at_fork") and "COWSHED_ABOVE" in os.environ:
-    os.register_at_fork(before=_before_fork)
+    if os.path.basename(os.path.realpath("/proc/self/exe")).startswith("uwsgi"):
+        _watch_uwsgi()
+    else:
+        os.register_at_fork(before=_before_fork)
 _give_way()
