@@ -1,5 +1,6 @@
 """The command cowshed, and python -m cowshed."""
 
+import os
 import runpy
 import sys
 from collections.abc import Callable
@@ -55,19 +56,29 @@ def _version() -> str:
             f"Python {sys.version.split()[0]}, {sys.executable}: freeze() {works}")
 
 
+def _print(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for the flush at the end
+        if not isinstance(error, BrokenPipeError):  # else nobody reads on
+            print(f"cowshed: cannot write: {error.strerror}", file=sys.stderr)
+            return 1
+    return 0
+
+
 def main() -> int:
     match sys.argv[1:]:
         case [] | ["-h" | "--help", *_]:
-            print(_HELP)
+            return _print(_HELP)
         case ["--version", *_]:
-            print(_version())
+            return _print(_version())
         case [name, *arguments] if name in _COMMANDS:
             return _COMMANDS[name](arguments)
         case [name, *_]:
             print(f"cowshed: there is no {'option' if name.startswith('-') else 'command'} '{name}' (see --help)",
                   file=sys.stderr)
-            return 2
-    return 0
+    return 2
 
 
 if __name__ == "__main__":

@@ -56,6 +56,9 @@ def _load(recipe: dict[str, Any]) -> None:
         if name in recipe["are_main"]:
             _load_main(recipe["main"].get("init_main_from_name"), recipe["main"].get("init_main_from_path"))
             sys.modules[name] = sys.modules["__main__"]
+            package, _, last = name.rpartition(".")
+            if package:  # as an import does it
+                setattr(importlib.import_module(package), last, sys.modules[name])
         importlib.import_module(name)
     if recipe["warm_up"]:
         getattr(importlib.import_module(recipe["modules"][-1]), recipe["warm_up"])()

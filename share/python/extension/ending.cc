@@ -145,8 +145,9 @@ class Deaths {
       place(object);
       place_what_they_hold(false);
     }
-    for (const auto& [object, node] : nodes_)
+    for (const auto& [object, node] : nodes_)  // the program has called gc.freeze() since, say
       if (!node.is_placed) place(object);
+    place_what_they_hold(false);
   }
 
   void place_what_they_hold(bool at_once) {

@@ -97,6 +97,13 @@ class LoadTest(ContextTest):
                     "loaded there": True, "seen": ["-x", "é"], "argv": ["-x", "é"], "one module": True,
                     "frozen": sys.version_info >= (3, 12)})
 
+    def test_a_module_of_a_package_is_its_attribute(self):
+        os.mkdir(os.path.join(self.folder, "package"))
+        text = self.TEXT.replace("    global seen\n", "    global seen\n    import package.program\n"
+                                 "    assert vars(package.program) is globals()\n")
+        done = self.run_program(text, "package.program", name="package/program.py", command=("-m", "package.program"))
+        self.assertTrue(json.loads(done.stdout.splitlines()[1])["one module"])
+
     def test_more_arguments_than_a_command_line_takes_in_one(self):
         done = self.run_program(self.TEXT, "__main__", *["x" * 100] * 10_000)
         self.assertEqual(len(json.loads(done.stdout.splitlines()[1])["seen"]), 10_000)

@@ -76,6 +76,17 @@ class FreezeTest(unittest.TestCase):
         self.assertRegex(said, "^cowshed was not built for this Python: .*, a free-threaded build, which it does not "
                                "support; its folder has \n$")
 
+    def test_the_command_ends_quietly_when_nobody_reads_it(self):
+        end, other = os.pipe()
+        os.close(end)
+        command = [sys.executable, "-m", "cowshed"]
+        done = subprocess.run(command, stdout=other, stderr=subprocess.PIPE, text=True)
+        os.close(other)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        self.assertEqual((done.returncode, done.stderr), (1, "cowshed: cannot write: No space left on device\n"))
+
     def test_reading_writes_nothing_to_the_counts(self):
         class Plain:
             def __init__(self, i):
@@ -377,6 +388,19 @@ class EndTest(unittest.TestCase):
                     opened = gzip.open if name == "packed" else open
                     with opened(f"{folder}/{name}", "rt") as file:
                         self.assertEqual(file.read(), text, name)
+
+    def test_files_are_whole_that_the_collector_has_been_told_to_leave_alone(self):
+        with tempfile.TemporaryDirectory() as folder:
+            run("""
+                import gc, sys, cowshed
+                files = []
+                cowshed.freeze()
+                for i in range(30):
+                    files.append(open(f"{sys.argv[1]}/{i}", "w"))
+                    files[i].write("text")
+                gc.freeze()
+            """, folder)
+            self.assertEqual({os.path.getsize(f"{folder}/{i}") for i in range(30)}, {4})
 
     def test_end_process_gives_up_a_file_that_a_thread_waits_for(self):
         said = run("""
