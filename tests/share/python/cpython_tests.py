@@ -1,7 +1,8 @@
 """Runs CPython's or NumPy's own tests, unmodified, after freeze(); what fails must fail without it, too.
 
-cpython_tests.py [--plain] [--again] MODULE [TEST...]: --plain does not freeze; --again freezes every 0.2 s
-meanwhile, in a thread.  MODULE: test_io, say, or numpy, of which it takes all tests.
+cpython_tests.py [--plain | --run] [--again] MODULE [TEST...]: --plain does not freeze; --run leaves it to
+cowshed run; --again freezes every 0.2 s meanwhile, in a thread.  MODULE: test_io, say, or numpy, of which it takes
+all tests.
 """
 
 import os
@@ -74,9 +75,13 @@ def file_of(name):
 
 
 def main(*arguments):
-    plain, again = "--plain" in arguments, "--again" in arguments
+    plain, again, by_run = (option in arguments for option in ("--plain", "--again", "--run"))
+    if by_run and "COWSHED_ABOVE" not in os.environ:
+        os.environ["COWSHED_LOG"] = "none"
+        os.execv(sys.executable, [sys.executable, "-m", "cowshed", "run", "--above", "0", "--", sys.executable,
+                                  __file__, *arguments])
     module, *names = [each for each in arguments if not each.startswith("--")]
-    prepare = (lambda: None) if plain else (lambda: freeze(again))
+    prepare = (lambda: None) if plain or by_run else (lambda: freeze(again))
     failed = run_numpy(names, prepare) if module == "numpy" else run_cpython(module, names, prepare)
     for name in failed:
         print("failed:", name)
@@ -84,7 +89,8 @@ def main(*arguments):
         return 0
     # Whole files, since a test may depend on those before it.
     files = sorted({file_of(name) for name in failed}) if module == "numpy" else names
-    done = subprocess.run([sys.executable, __file__, "--plain", module, *files], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, __file__, "--plain", module, *files], capture_output=True, text=True,
+                          env={**os.environ, "COWSHED": "off"})
     as_plain = {line.removeprefix("failed: ") for line in done.stdout.splitlines() if line.startswith("failed: ")}
     differ = [name for name in failed if name not in as_plain and name.partition("[")[0] not in KNOWN]
     for name in differ:
