@@ -204,7 +204,7 @@ def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None =
     The modules and ``warm_up`` see this process's ``sys.argv``, ``sys.path`` and working directory.  As in
     every worker, the main module is loaded as ``__mp_main__``, so ``if __name__ == "__main__":`` is false,
     and is ``__main__`` for all that import it.  Its own name, such as ``lists`` of ``lists.py``, means the
-    same module.
+    same module.  The ``__main__.py`` of ``python -m package`` is not loaded, as ``multiprocessing`` has it.
 
     If a module or ``warm_up`` fails there, the first start of a process raises :class:`cowshed.LoadFailed`,
     which says why.

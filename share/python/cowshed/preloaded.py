@@ -30,7 +30,11 @@ def main(listener: int, alive: int, answers: int) -> None:
             _load(recipe)
             frozen = cowshed.freeze()
         except BaseException as error:
-            failure = " ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc()
+            try:
+                text = str(error)
+            except Exception:
+                text = "its text fails, too"
+            failure = " ".join(f"{type(error).__name__}: {text}".split()), traceback.format_exc()
         for stream in (sys.stdout, sys.stderr):  # else each worker would print what waits there
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 stream.flush()

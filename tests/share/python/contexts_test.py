@@ -111,9 +111,12 @@ class LoadTest(ContextTest):
     def test_a_failure_is_an_error_of_the_first_start(self):
         for what, words in (("['broken']", "ModuleNotFoundError: No module named 'no_such_module'"),
                             ("['json'], warm_up='json:no_such'", "has no attribute 'no_such'"),
-                            ("['json'], warm_up='sys:exit'", "SystemExit")):
-            with open(os.path.join(self.folder, "broken.py"), "w") as file:
-                file.write("import no_such_module")
+                            ("['json'], warm_up='sys:exit'", "SystemExit"),
+                            ("['textless']", "Textless: its text fails, too")):
+            for name, text in (("broken", "import no_such_module"),
+                               ("textless", "class Textless(Exception): __str__ = None\nraise Textless")):
+                with open(os.path.join(self.folder, f"{name}.py"), "w") as file:
+                    file.write(text)
             done = self.run_program(textwrap.dedent(f"""
                 import cowshed
                 if __name__ == "__main__":
