@@ -158,6 +158,18 @@ class RunTest(Runner):
             """, "--preload", "signals:send")
         self.assertEqual(done.stdout, "interrupted\n")
 
+    def test_hooks_of_what_is_preloaded(self):
+        """As of logging: they lock before the fork, and unlock after it."""
+        self.write("locks.py", """
+            import logging, os
+            from concurrent.futures import thread
+            os.register_at_fork(before=lambda: print("before"), after_in_parent=lambda: print("after"))
+            """)
+        done = self.run_program("import os\nfor _ in range(2):\n    os.fork() or os._exit(0)\n    os.wait()",
+                                "--preload", "locks")
+        self.assert_log(done)
+        self.assertEqual(done.stdout, "before\nafter\n" * 2)
+
     def test_our_failures_are_a_line(self):
         """Here, of a Python for which there is no build."""
         packages = os.path.join(self.folder, "packages")

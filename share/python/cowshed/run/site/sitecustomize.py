@@ -58,6 +58,14 @@ def _before_fork():
 
     # A handler that runs in here could not end the program: what it raises would be lost.
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    register = os.register_at_fork
+    late = []  # what modules that are imported in here would call before this fork
+
+    def register_late(**hooks):
+        register(**hooks)
+        late.append(hooks.get("before") or int)
+
+    os.register_at_fork = register_late
     try:
         if _prepare is None:
             _prepare = _load().before_fork
@@ -66,6 +74,10 @@ def _before_fork():
         _prepare = lambda caller, blocked: _signal.pthread_sigmask(_signal.SIG_UNBLOCK, blocked)
         _report(error)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+    finally:
+        os.register_at_fork = register
+        while late:
+            late.pop()()
 
 
 def _watch_uwsgi():
