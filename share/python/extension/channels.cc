@@ -21,8 +21,8 @@
 
 #include <cowshed/share/channel.h>
 #include <cowshed/share/python/extension/errors.h>
+#include <cowshed/share/python/extension/freezing/object.h>
 #include <cowshed/share/python/extension/methods.h>
-#include <cowshed/share/python/extension/object.h>
 
 namespace cowshed::python {
 namespace {

@@ -1,7 +1,7 @@
 #include <string>
 
 #include <cowshed/share/python/extension/errors.h>
-#include <cowshed/share/python/extension/object.h>
+#include <cowshed/share/python/extension/freezing/object.h>
 
 namespace cowshed::python {
 

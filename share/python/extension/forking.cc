@@ -3,8 +3,8 @@
 #include <pthread.h>
 #include <utility>
 
+#include <cowshed/share/python/extension/freezing/object.h>
 #include <cowshed/share/python/extension/methods.h>
-#include <cowshed/share/python/extension/object.h>
 
 namespace cowshed::python {
 namespace {

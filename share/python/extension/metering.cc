@@ -14,8 +14,8 @@
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/python/extension/errors.h>
+#include <cowshed/share/python/extension/freezing/object.h>
 #include <cowshed/share/python/extension/methods.h>
-#include <cowshed/share/python/extension/object.h>
 
 namespace cowshed::python {
 namespace {

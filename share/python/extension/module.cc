@@ -7,12 +7,12 @@
 
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/process/tree.h>
-#include <cowshed/share/python/extension/ending.h>
 #include <cowshed/share/python/extension/errors.h>
-#include <cowshed/share/python/extension/freezing.h>
-#include <cowshed/share/python/extension/immortal.h>
+#include <cowshed/share/python/extension/freezing/ending.h>
+#include <cowshed/share/python/extension/freezing/freezing.h>
+#include <cowshed/share/python/extension/freezing/immortal.h>
+#include <cowshed/share/python/extension/freezing/object.h>
 #include <cowshed/share/python/extension/methods.h>
-#include <cowshed/share/python/extension/object.h>
 
 namespace cowshed::python {
 namespace {

@@ -5,8 +5,8 @@
 #include <string_view>
 
 #include <cowshed/share/python/extension/errors.h>
+#include <cowshed/share/python/extension/freezing/object.h>
 #include <cowshed/share/python/extension/methods.h>
-#include <cowshed/share/python/extension/object.h>
 #include <cowshed/share/ref.h>
 #include <cowshed/share/registry.h>
 #include <cowshed/share/registry/objects.h>

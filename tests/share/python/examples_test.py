@@ -50,7 +50,7 @@ class ExamplesTest(unittest.TestCase):
         """Returns what the worker copied that copied most, in MiB, and the output."""
         plain = way != "edited"
         if way == "run":
-            command = [sys.executable, "-m", "cowshed", "run", "--", *command]
+            command = [sys.executable, "-m", "cowshed", "run", "--above", "16MiB", "--", *command]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if plain:
             environment["PLAIN"] = "1"

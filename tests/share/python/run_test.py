@@ -227,6 +227,8 @@ class RunInPlaceTest(Runner):
         done = self.run_program(program, "--above", "8MiB")
         self.assertEqual(done.stdout.split(), "True True True False True False".split())
         self.assert_log(done, *["froze "] * 3)
+        done = self.run_program(program, "--above", "8MiB", "--every-fork")
+        self.assertEqual(done.stdout.split(), ["True"] * 6)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #define Py_BUILD_CORE_MODULE 1  // before Python.h
-#include <cowshed/share/python/extension/interpreter.h>
+#include <cowshed/share/python/extension/freezing/interpreter.h>
 
 #if COWSHED_KNOWS_IMMORTALS
 

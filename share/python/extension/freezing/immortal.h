@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include <cowshed/share/python/extension/interpreter.h>
+#include <cowshed/share/python/extension/freezing/interpreter.h>
 
 // Immortal objects (PEP 683): the interpreter never writes their reference count.
 namespace cowshed::python {

@@ -5,8 +5,8 @@
 #include <string_view>
 #include <unordered_map>
 
-#include <cowshed/share/python/extension/numpy.h>
-#include <cowshed/share/python/extension/object.h>
+#include <cowshed/share/python/extension/freezing/numpy.h>
+#include <cowshed/share/python/extension/freezing/object.h>
 
 // What a freeze has to know of a type.
 namespace cowshed::python {

@@ -8,12 +8,12 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/share/python/extension/ending.h>
-#include <cowshed/share/python/extension/immortal.h>
-#include <cowshed/share/python/extension/interpreter.h>
-#include <cowshed/share/python/extension/numpy.h>
-#include <cowshed/share/python/extension/object.h>
-#include <cowshed/share/python/extension/tracking.h>
+#include <cowshed/share/python/extension/freezing/ending.h>
+#include <cowshed/share/python/extension/freezing/immortal.h>
+#include <cowshed/share/python/extension/freezing/interpreter.h>
+#include <cowshed/share/python/extension/freezing/numpy.h>
+#include <cowshed/share/python/extension/freezing/object.h>
+#include <cowshed/share/python/extension/freezing/tracking.h>
 
 namespace cowshed::python {
 

@@ -4,9 +4,9 @@
 #include <iterator>
 #include <string_view>
 
-#include <cowshed/share/python/extension/ending.h>
-#include <cowshed/share/python/extension/interpreter.h>
-#include <cowshed/share/python/extension/type_facts.h>
+#include <cowshed/share/python/extension/freezing/ending.h>
+#include <cowshed/share/python/extension/freezing/interpreter.h>
+#include <cowshed/share/python/extension/freezing/type_facts.h>
 
 namespace cowshed::python {
 

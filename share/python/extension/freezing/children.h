@@ -2,7 +2,7 @@
 
 #include <Python.h>
 
-#include <cowshed/share/python/extension/type_facts.h>
+#include <cowshed/share/python/extension/freezing/type_facts.h>
 
 namespace cowshed::python {
 

@@ -2,9 +2,9 @@
 #include <unordered_set>
 #include <vector>
 
-#include <cowshed/share/python/extension/immortal.h>
-#include <cowshed/share/python/extension/numpy.h>
-#include <cowshed/share/python/extension/tracking.h>
+#include <cowshed/share/python/extension/freezing/immortal.h>
+#include <cowshed/share/python/extension/freezing/numpy.h>
+#include <cowshed/share/python/extension/freezing/tracking.h>
 
 namespace cowshed::python {
 

@@ -3,8 +3,8 @@
 #include <datetime.h>
 #include <structmember.h>
 
-#include <cowshed/share/python/extension/children.h>
-#include <cowshed/share/python/extension/interpreter.h>
+#include <cowshed/share/python/extension/freezing/children.h>
+#include <cowshed/share/python/extension/freezing/interpreter.h>
 
 namespace cowshed::python {
 

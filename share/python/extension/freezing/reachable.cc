@@ -1,9 +1,9 @@
 #include <Python.h>
 
-#include <cowshed/share/python/extension/children.h>
-#include <cowshed/share/python/extension/immortal.h>
-#include <cowshed/share/python/extension/interpreter.h>
-#include <cowshed/share/python/extension/reachable.h>
+#include <cowshed/share/python/extension/freezing/children.h>
+#include <cowshed/share/python/extension/freezing/immortal.h>
+#include <cowshed/share/python/extension/freezing/interpreter.h>
+#include <cowshed/share/python/extension/freezing/reachable.h>
 
 namespace cowshed::python {
 

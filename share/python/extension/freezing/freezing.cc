@@ -16,16 +16,16 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/share/python/extension/children.h>
-#include <cowshed/share/python/extension/ending.h>
-#include <cowshed/share/python/extension/freezing.h>
-#include <cowshed/share/python/extension/hidden_references.h>
-#include <cowshed/share/python/extension/immortal.h>
-#include <cowshed/share/python/extension/interpreter.h>
-#include <cowshed/share/python/extension/object.h>
-#include <cowshed/share/python/extension/reachable.h>
-#include <cowshed/share/python/extension/tracking.h>
-#include <cowshed/share/python/extension/type_facts.h>
+#include <cowshed/share/python/extension/freezing/children.h>
+#include <cowshed/share/python/extension/freezing/ending.h>
+#include <cowshed/share/python/extension/freezing/freezing.h>
+#include <cowshed/share/python/extension/freezing/hidden_references.h>
+#include <cowshed/share/python/extension/freezing/immortal.h>
+#include <cowshed/share/python/extension/freezing/interpreter.h>
+#include <cowshed/share/python/extension/freezing/object.h>
+#include <cowshed/share/python/extension/freezing/reachable.h>
+#include <cowshed/share/python/extension/freezing/tracking.h>
+#include <cowshed/share/python/extension/freezing/type_facts.h>
 
 // The roots are the objects that the garbage collector tracks.  The walk marks each root, and the
 // untracked objects that it refers to: strings, numbers, tuples of these, code.  It does not follow

@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include <cowshed/base/arch/arch.h>
-#include <cowshed/share/python/extension/hidden_references.h>
-#include <cowshed/share/python/extension/immortal.h>
+#include <cowshed/share/python/extension/freezing/hidden_references.h>
+#include <cowshed/share/python/extension/freezing/immortal.h>
 
 namespace cowshed::python {
 namespace {

@@ -3,7 +3,7 @@
 #include <Python.h>
 #include <vector>
 
-#include <cowshed/share/python/extension/object.h>
+#include <cowshed/share/python/extension/freezing/object.h>
 
 // The end of a process with frozen objects.  What a frozen object refers to does not die, so nobody
 // else would flush or finalise it.

@@ -2,7 +2,7 @@
 #include <array>
 #include <cstring>
 
-#include <cowshed/share/python/extension/numpy.h>
+#include <cowshed/share/python/extension/freezing/numpy.h>
 
 namespace cowshed::python {
 namespace {

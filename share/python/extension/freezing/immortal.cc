@@ -1,8 +1,8 @@
 #include <array>
 #include <cstring>
 
-#include <cowshed/share/python/extension/immortal.h>
-#include <cowshed/share/python/extension/object.h>
+#include <cowshed/share/python/extension/freezing/immortal.h>
+#include <cowshed/share/python/extension/freezing/object.h>
 
 namespace cowshed::python {
 

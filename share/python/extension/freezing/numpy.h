@@ -5,7 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include <cowshed/share/python/extension/object.h>
+#include <cowshed/share/python/extension/freezing/object.h>
 
 namespace cowshed::python {
 

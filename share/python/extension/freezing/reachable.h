@@ -5,7 +5,7 @@
 #include <unordered_set>
 #include <vector>
 
-#include <cowshed/share/python/extension/type_facts.h>
+#include <cowshed/share/python/extension/freezing/type_facts.h>
 
 namespace cowshed::python {
 
