@@ -36,12 +36,12 @@ PyObject* unblock(PyObject*, PyObject*) {
 PyObject* before_c_fork = nullptr;
 
 void prepare() {
-  if (PyGILState_Check() == 0) return;
-  const Object done(PyObject_CallNoArgs(before_c_fork));
-  if (!done) PyErr_WriteUnraisable(before_c_fork);
+  const PyGILState_STATE held = PyGILState_Ensure();
+  if (!Object(PyObject_CallNoArgs(before_c_fork))) PyErr_WriteUnraisable(before_c_fork);
+  PyGILState_Release(held);
 }
 
-// Has `function` called before each fork() of a thread that holds the GIL, also where C code forks.
+// Has `function` called before each fork(), also where C code forks.  Waits for the GIL.
 PyObject* call_before_c_forks(PyObject*, PyObject* function) {
   if (before_c_fork == nullptr) ::pthread_atfork(prepare, nullptr, nullptr);
   before_c_fork = Py_NewRef(function);
