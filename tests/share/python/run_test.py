@@ -186,6 +186,9 @@ class RunTest(Runner):
         self.assert_log(done)
         with open(os.path.join(self.folder, "log")) as log:
             self.assertRegex(log.read(), FROZE)
+        cleared = self.run_program("import os\nos.environ.clear()\n" + program, "--above", "0")
+        self.assertEqual(cleared.stdout, "goes on\n")
+        self.assertNotIn("Exception", cleared.stderr)
 
 
 class RunInPlaceTest(Runner):

@@ -13,7 +13,7 @@ from cowshed import _cowshed, freezing
 from cowshed.run import ends
 from cowshed.run.fork_purpose import Purpose, purpose_of
 
-_ABOVE = int(os.environ["COWSHED_ABOVE"])
+_ABOVE = int(os.environ.get("COWSHED_ABOVE", 64 << 20))  # the program may have cleared it
 _EVERY_FORK = os.environ.get("COWSHED_EVERY_FORK") == "1"
 _IN_PLACE = os.environ.get("COWSHED", "in-place") == "in-place"
 
@@ -31,8 +31,10 @@ def before_fork(caller: types.FrameType, blocked: Iterable[int]) -> None:
 
 
 def _before_c_fork() -> None:
-    with contextlib.suppress(Exception):
+    try:
         _prepare(None)
+    except Exception as error:
+        _log(f"stays as it is: {type(error).__name__}: {error}")
 
 
 def watch_c_forks() -> None:

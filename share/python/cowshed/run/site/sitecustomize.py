@@ -7,13 +7,17 @@ import sys
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _PACKAGE = os.path.dirname(os.path.dirname(_FOLDER))
+_ABOVE = os.environ.get("COWSHED_ABOVE", "")
 _prepare = None
 
 
 def _is_small():
-    with open("/proc/self/statm", "rb") as statm:
-        resident, shared = map(int, statm.read().split()[1:3])
-    return (resident - shared) * os.sysconf("SC_PAGE_SIZE") < int(os.environ["COWSHED_ABOVE"])
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            resident, shared = map(int, statm.read().split()[1:3])
+    except OSError:
+        return True
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE") < int(_ABOVE)
 
 
 def _load():
@@ -96,7 +100,7 @@ def _give_way():
     import sitecustomize  # noqa: F401  raises as if this file were not there
 
 
-if os.environ.get("COWSHED") != "off" and hasattr(os, "register_at_fork") and "COWSHED_ABOVE" in os.environ:
+if os.environ.get("COWSHED") != "off" and hasattr(os, "register_at_fork") and _ABOVE.isdigit():
     if os.path.basename(os.path.realpath("/proc/self/exe")).startswith("uwsgi"):
         _watch_uwsgi()
     else:
