@@ -19,6 +19,13 @@ struct User {
   std::string home;
 };
 
+// Descriptors that take the place of a command's standard ones; -1: the caller's.
+struct Streams {
+  int input = -1;
+  int output = -1;
+  int error = -1;
+};
+
 // Finds a user by name or number.  Errors: invalid_argument if there is no such user.
 Expected<User> find_user(const std::string& name);
 
@@ -30,7 +37,8 @@ class Command {
   // the caller, so call this before you change them.  It runs as `user`, if given, with that user's
   // environment.  Errors: system_call; invalid_argument for empty `arguments`.
   static Expected<Command> fork(const std::vector<std::string>& arguments,
-                                const std::optional<User>& user = std::nullopt);
+                                const std::optional<User>& user = std::nullopt,
+                                Streams streams = {});
 
   Command(Command&&) noexcept = default;
   // Kills a child that was never released.  A released child keeps running.

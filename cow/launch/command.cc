@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <system_error>
 #include <unistd.h>
+#include <utility>
 
 #include <cowshed/cow/command.h>
 
@@ -41,6 +42,7 @@ struct Child {
   char* const* arguments;
   char* const* environment;
   const User* user;  // null: the caller's
+  Streams streams;
 
   [[noreturn]] void run(int go_fd, int error_fd) const {
     char go = 0;
@@ -48,6 +50,10 @@ struct Child {
     if (TEMP_FAILURE_RETRY(::read(go_fd, &go, 1)) != 1) ::_exit(EXIT_FAILURE);
     Failure failure{Failure::Of::become_user, user == nullptr ? 0 : become(*user)};
     if (failure.error == 0) {
+      for (const auto& [from, to] :
+           {std::pair(streams.input, STDIN_FILENO), std::pair(streams.output, STDOUT_FILENO),
+            std::pair(streams.error, STDERR_FILENO)})
+        if (from >= 0) ::dup2(from, to);
       ::execvpe(arguments[0], arguments, environment);
       failure = {Failure::Of::exec, errno};
     }
@@ -116,12 +122,13 @@ Expected<User> find_user(const std::string& name) {
 }
 
 Expected<Command> Command::fork(const std::vector<std::string>& arguments,
-                                const std::optional<User>& user) {
+                                const std::optional<User>& user, Streams streams) {
   if (arguments.empty()) return make_error(ErrorCode::invalid_argument, "no command given");
   const std::vector<char*> pointers = pointers_to(arguments);
   const auto variables = user ? environment_of(*user) : std::vector<std::string>();
   const std::vector<char*> environment = pointers_to(variables);
-  const Child child{pointers.data(), user ? environment.data() : environ, user ? &*user : nullptr};
+  const Child child{pointers.data(), user ? environment.data() : environ, user ? &*user : nullptr,
+                    streams};
 
   Command command;
   command.name_ = arguments[0];

@@ -17,7 +17,7 @@ using Places = std::vector<std::uint64_t>;
 using Work = std::function<void()>;
 
 constexpr std::size_t kBytes = 1_MiB;
-const Places kAll(std::begin(cowshed_layout_places), std::end(cowshed_layout_places));
+const Places all_places(std::begin(cowshed_layout_places), std::end(cowshed_layout_places));
 
 void take(const Places& places) {
   for (const std::uint64_t place : places) {
@@ -38,7 +38,7 @@ void fork_child() {
 }
 
 TEST(LayoutPlaces, AReaderFindsTheLayoutAtAny) {
-  for (const Places& taken : {Places(), Places{kAll[0]}, Places{kAll[1]}, kAll}) {
+  for (const Places& taken : {Places(), Places{all_places[0]}, Places{all_places[1]}, all_places}) {
     test::PausedChild sender([&] {
       take(taken);
       internal::TransferCounter("freeze", "").add("int", TransferKind::inherited, 1, 4);
@@ -80,29 +80,29 @@ TEST_F(ArenasAtFork, AreFoundWhereAProgramTookTheUsualPlace) {
   const auto usual = with_taken({});
   ASSERT_TRUE(usual);
   EXPECT_GE(*usual, kBytes);
-  EXPECT_EQ(with_taken({kAll[0]}), usual);
+  EXPECT_EQ(with_taken({all_places[0]}), usual);
 }
 
 TEST_F(ArenasAtFork, AreUnknownWhereAProgramTookEveryPlace) {
-  EXPECT_EQ(with_taken(kAll), std::nullopt);
+  EXPECT_EQ(with_taken(all_places), std::nullopt);
 }
 
 TEST_F(ArenasAtFork, AreUnknownInALayoutOfAnotherVersion) {
   EXPECT_EQ(after([] {
               freeze_arena();
-              reinterpret_cast<layout::Header*>(kAll[0])->major = 9;
+              reinterpret_cast<layout::Header*>(all_places[0])->major = 9;
             }),
             std::nullopt);
 }
 
 TEST_F(ArenasAtFork, AreNoneInAProgramWithoutALayout) {
-  EXPECT_EQ(after([] { take({kAll[0]}); }), 0U);
+  EXPECT_EQ(after([] { take({all_places[0]}); }), 0U);
 }
 
 TEST_F(ArenasAtFork, AreThoseThatALivingChildHasIfTheyWereUnknown) {
   const auto backend = open_backend(BackendChoice::tracepoint).value().backend;
   test::PausedChild parent([&] {
-    take(kAll);
+    take(all_places);
     freeze_arena();
     fork_child();
     static cowshed::test::Child living([](const cowshed::test::Line& line) {

@@ -182,6 +182,16 @@ class SchemasTest(unittest.TestCase):
         self.check(json.loads(self.cowtop("diff", "--json", *names)), "cowshed.diff-1")
         self.check_all_was_seen("cowshed.diff-1")
 
+    def test_cure(self):
+        python = [DIES[0], "-c", "import gc, os\ndata = [[] for i in range(300000)]\nif os.fork() == 0:\n"
+                  "    gc.collect()\n    os._exit(0)\nos.wait()"]
+        thread = [DIES[0], "-c", "import threading, time\ndata = bytearray(30 << 20)\nfor i in range(3): "
+                  "threading.Thread(target=time.sleep, args=[1]).start()"]
+        nowhere = {**os.environ, "PYTHONPATH": "", "PATH": "/usr/sbin"}
+        self.check(json.loads(self.cowtop("cure", "--json", "--", *thread)), "cowshed.cure-1")
+        self.check(json.loads(self.cowtop("cure", "--json", "--", *python, env=nowhere)), "cowshed.cure-1")
+        self.check_all_was_seen("cowshed.cure-1", but=["remark"])
+
 
 if __name__ == "__main__":
     unittest.main()

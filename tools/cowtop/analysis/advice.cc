@@ -26,43 +26,6 @@ Language version_of_python(std::string_view name) {
   return minor < kFirstWithImmortals ? Language::old_python : Language::python;
 }
 
-Language language_of(std::string_view name) {
-  struct Prefix {
-    std::string_view text;
-    Language language;
-  };
-  constexpr std::array kPrefixes = {
-      Prefix{"python", Language::python}, Prefix{"libpython", Language::python},
-      Prefix{"ruby", Language::ruby},     Prefix{"libruby", Language::ruby},
-      Prefix{"php", Language::php},       Prefix{"libphp", Language::php},
-      Prefix{"perl", Language::perl},     Prefix{"libperl", Language::perl},
-      Prefix{"libR.so", Language::r}};
-  for (const Prefix& prefix : kPrefixes)
-    if (name.starts_with(prefix.text))
-      return prefix.language == Language::python ? version_of_python(name) : prefix.language;
-  if (name.starts_with("caml_")) return Language::ocaml;
-  if (name == "R") return Language::r;
-  return Language::native;
-}
-
-// By the libraries and functions that copied most, or else by the name of who copied most.
-Language language_of(const cow::Measurement& measurement, const Summary& summary) {
-  const std::vector<cow::CodeSite> none;
-  const std::vector<cow::CodeSite>& sites = measurement.sampled ? measurement.sampled->sites : none;
-  for (const cow::CodeSite& site : sites) {
-    for (const cow::Frame& frame : site.stack) {
-      Language language = language_of(cow::base_name(frame.module));
-      if (language == Language::native) language = language_of(frame.function);
-      if (language != Language::native) return language;
-    }
-  }
-  // Of a process that has executed a program since, the modules are not known.
-  for (const cow::CodeSite& site : sites)
-    for (const cow::Frame& frame : site.stack)
-      if (frame.is_python) return Language::python;
-  return summary.groups.empty() ? Language::native : language_of(summary.groups.front().comm);
-}
-
 // Of multiprocessing's pickling, in a call of put() or in the thread that a Queue sends by.
 std::uint64_t pickling_bytes(const cow::Measurement& measurement) {
   std::uint64_t bytes = 0;
@@ -133,9 +96,6 @@ std::string for_missing_names(const cow::Measurement& measurement, const Summary
                                            "-dbgsym of Debian's debug archive");
 }
 
-constexpr double kLeastShare = 0.2;
-constexpr std::uint64_t kLeastBytes = 1 << 20;
-
 bool is_shell(std::string_view name) {
   constexpr std::array<std::string_view, 6> kShells = {"sh", "bash", "dash", "zsh", "ksh", "make"};
   return std::ranges::find(kShells, name) != kShells.end();
@@ -175,11 +135,6 @@ std::uint64_t copied_by_a_parent(const Summary& summary) {
   if (!top.is_parent || top.forks == 0 || top.most_copied < kLeastBytes) return 0;
   const auto most = std::ranges::find(summary.parents, top.pid, &ParentCopies::parent);
   return most == summary.parents.end() ? top.copied_bytes.value_or(0) : most->copied_bytes;
-}
-
-bool is_much(std::uint64_t bytes, std::uint64_t all) {
-  return bytes >= kLeastBytes &&
-         static_cast<double>(bytes) >= kLeastShare * static_cast<double>(all);
 }
 
 std::vector<Advice> against_causes(const cow::Measurement& measurement, const Summary& summary,
@@ -224,6 +179,48 @@ std::vector<Advice> against_relocations(const cow::Measurement& measurement,
 }
 
 }  // namespace
+
+bool is_much(std::uint64_t bytes, std::uint64_t all) {
+  constexpr double kLeastShare = 0.2;
+  return bytes >= kLeastBytes &&
+         static_cast<double>(bytes) >= kLeastShare * static_cast<double>(all);
+}
+
+Language language_of(std::string_view name) {
+  struct Prefix {
+    std::string_view text;
+    Language language;
+  };
+  constexpr std::array kPrefixes = {
+      Prefix{"python", Language::python}, Prefix{"libpython", Language::python},
+      Prefix{"ruby", Language::ruby},     Prefix{"libruby", Language::ruby},
+      Prefix{"php", Language::php},       Prefix{"libphp", Language::php},
+      Prefix{"perl", Language::perl},     Prefix{"libperl", Language::perl},
+      Prefix{"libR.so", Language::r}};
+  for (const Prefix& prefix : kPrefixes)
+    if (name.starts_with(prefix.text))
+      return prefix.language == Language::python ? version_of_python(name) : prefix.language;
+  if (name.starts_with("caml_")) return Language::ocaml;
+  if (name == "R") return Language::r;
+  return Language::native;
+}
+
+Language language_of(const cow::Measurement& measurement, const Summary& summary) {
+  const std::vector<cow::CodeSite> none;
+  const std::vector<cow::CodeSite>& sites = measurement.sampled ? measurement.sampled->sites : none;
+  for (const cow::CodeSite& site : sites) {
+    for (const cow::Frame& frame : site.stack) {
+      Language language = language_of(cow::base_name(frame.module));
+      if (language == Language::native) language = language_of(frame.function);
+      if (language != Language::native) return language;
+    }
+  }
+  // Of a process that has executed a program since, the modules are not known.
+  for (const cow::CodeSite& site : sites)
+    for (const cow::Frame& frame : site.stack)
+      if (frame.is_python) return Language::python;
+  return summary.groups.empty() ? Language::native : language_of(summary.groups.front().comm);
+}
 
 std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& summary) {
   const Language language = language_of(measurement, summary);

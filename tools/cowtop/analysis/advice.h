@@ -2,9 +2,11 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <cowshed/tools/cowtop/analysis/summary.h>
+#include <cowshed/tools/cowtop/text/causes.h>
 
 namespace cowshed::cowtop {
 
@@ -13,6 +15,16 @@ struct Advice {
   std::string text;               // imperative, in a line
   std::uint64_t saves_bytes = 0;  // at most; 0: nothing by itself
 };
+
+// What a remedy must save to be worth a word: a fifth of all, and this.
+inline constexpr std::uint64_t kLeastBytes = 1 << 20;
+bool is_much(std::uint64_t bytes, std::uint64_t all);
+
+// Of a program's or library's file name, such as "python3.11".
+Language language_of(std::string_view name);
+
+// By the libraries and functions that copied most, or else by the name of who copied most.
+Language language_of(const cow::Measurement& measurement, const Summary& summary);
 
 // The most saving first, and second how to get the names that CODE lacks.  Empty where little was
 // copied, or the evidence supports no remedy.

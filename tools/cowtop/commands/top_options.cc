@@ -21,6 +21,7 @@ constexpr const char* kCowtopUsage =
     "       cowtop record -o FILE [OPTIONS] -- COMMAND [ARGS...]\n"
     "       cowtop report FILE\n"
     "       cowtop diff BEFORE AFTER\n"
+    "       cowtop cure -- COMMAND [ARGS...]\n"
     "       cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"
     "       cowtop serve --listen HOST:PORT\n"
     "       cowtop doctor\n"

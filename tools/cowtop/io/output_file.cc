@@ -1,9 +1,11 @@
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <fcntl.h>
 #include <filesystem>
 #include <linux/openat2.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -205,6 +207,15 @@ Expected<void> OutputFile::write_report(std::string_view text) {
   // A reader would take a part for the whole.
   if (!written && cut(0)) written.error().message += "; it is left empty";
   return written;
+}
+
+FileDescriptor nameless_file() {
+  const int flags = O_RDWR | O_APPEND | O_CLOEXEC;
+  FileDescriptor file(::open(P_tmpdir, O_TMPFILE | O_EXCL | flags, 0600));
+  if (file) return file;
+  file = FileDescriptor(::memfd_create("output", MFD_CLOEXEC));
+  if (file) ::fcntl(file.get(), F_SETFL, O_APPEND);
+  return file;
 }
 
 }  // namespace cowshed::cowtop

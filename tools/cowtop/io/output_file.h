@@ -52,4 +52,8 @@ class OutputFile {
   std::size_t size_ = 0;  // of the written data
 };
 
+// A file that ends with its last descriptor; on a disk if possible, because a server may write for
+// days.  Writes go to its end.  None: there was an error, in errno.
+FileDescriptor nameless_file();
+
 }  // namespace cowshed::cowtop

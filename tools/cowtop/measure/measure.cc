@@ -69,7 +69,7 @@ void bound(const MeasureOptions& options, cow::Backend& backend) {
 Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& opened,
                          Observer* observer) {
   cow::Backend& backend = *opened.backend;
-  auto command = cow::Command::fork(options.command, options.user);
+  auto command = cow::Command::fork(options.command, options.user, options.streams);
   if (!command) return failed(command.error());
   auto signals = EndSignals::open();
   if (!signals) return failed(signals.error());

@@ -23,6 +23,7 @@ struct MeasureOptions {
   std::vector<std::string> command;
   std::optional<Selection> selection;  // instead of `command`
   std::optional<cow::User> user;       // that the command runs as; nullopt: ours
+  cow::Streams streams;                // of the command
   cow::BackendChoice backend = cow::BackendChoice::automatic;
   SamplingOptions sampling;  // period 0: counts alone
   // Keeps every ended process, so memory grows without limit.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <cowshed/tools/cowtop/analysis/advice.h>
+#include <cowshed/tools/cowtop/analysis/cures.h>
 #include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/report/head_lines.h>
 #include <cowshed/tools/cowtop/report/screen_lines.h>
@@ -176,6 +177,9 @@ std::string cause_lines(const cow::Measurement& measurement, const Summary& summ
                         std::size_t most_places) {
   std::string advice = advice_lines(advise(measurement, summary));
   if (summary.is_little) return advice;
+  if (!cures_for(measurement, summary).empty())
+    advice += titled(advice.empty() ? "TRY" : "",
+                     "without an edit: cowtop cure -- COMMAND measures what helps");
   return parent_lines(summary) +
          share_lines("WHAT", summary.mappings, kMostMappings,
                      [](const Share& share) {

@@ -3,25 +3,15 @@
 #include <cstdio>
 #include <fcntl.h>
 #include <iostream>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/tools/cowtop/io/output_file.h>
 #include <cowshed/tools/cowtop/live/terminal/standard_streams.h>
 
 namespace cowshed::cowtop::live {
 namespace {
-
-// On a disk if possible, because a server may write for days.
-FileDescriptor nameless_file() {
-  const int flags = O_RDWR | O_APPEND | O_CLOEXEC;
-  FileDescriptor file(::open(P_tmpdir, O_TMPFILE | O_EXCL | flags, 0600));
-  if (file) return file;
-  file = FileDescriptor(::memfd_create("output", MFD_CLOEXEC));
-  if (file) ::fcntl(file.get(), F_SETFL, O_APPEND);
-  return file;
-}
 
 void flush() {
   std::cout.flush();

@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""That cowtop cure names the remedy that is known to help, and no other:
+COWTOP=.../cowtop PYTHONPATH=FOLDER PYTHONS=PYTHON:... python3 tests/tools/cure/cure_test.py"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+WORKERS = """
+import gc, os, sys, time
+data = %s
+for i in range(3):
+    if os.fork() == 0:
+        print(f"PID {os.getpid()}:", %s, flush=True)
+        time.sleep(0.5)
+        os._exit(0)
+for i in range(3):
+    os.wait()
+"""
+STRINGS = "[str(i) for i in range(600_000)]"
+READ = "sum(len(each) for each in data)"
+
+RUBY = """
+data = (1..250_000).map { |i| ["a#{i}", "b#{i}"] }
+3.times.map { |w| fork { 30.times { (1..2000).map { |i| "#{i}" }; sleep 0.02 }; puts w; exit!(0) } }
+       .each { |pid| Process.wait(pid) }
+"""
+
+# Each thread's arena of malloc keeps 20 MiB below the block that it used last.
+THREADS = """
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static pthread_barrier_t all;
+static void* work(void* unused) {
+  enum { kBlocks = 20000 };
+  char** blocks = malloc(kBlocks * sizeof *blocks);
+  for (int i = 0; i < kBlocks; ++i) memset(blocks[i] = malloc(1000), 1, 1000);
+  char* last = malloc(1000);
+  memset(last, 1, 1000);
+  for (int i = 0; i < kBlocks; ++i) free(blocks[i]);
+  pthread_barrier_wait(&all);
+  usleep(800000);
+  free(last);
+  free(blocks);
+  return unused;
+}
+int main(void) {
+  pthread_t threads[16];
+  pthread_barrier_init(&all, NULL, 16);
+  for (int i = 0; i < 16; ++i) {
+    pthread_create(&threads[i], NULL, work, NULL);
+    usleep(50000);
+  }
+  for (int i = 0; i < 16; ++i) pthread_join(threads[i], NULL);
+  puts("done");
+}
+"""
+
+
+def minor_of(python):
+    version = subprocess.run([python, "-c", "import sys; print(sys.version_info[1])"], stdout=subprocess.PIPE, text=True)
+    return int(version.stdout)
+
+
+PYTHONS = {minor_of(each): each for each in os.environ["PYTHONS"].split(":")}
+
+
+class CureTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def cure(self, *command):
+        done = subprocess.run([os.environ["COWTOP"], "cure", "--json", "--", *command], capture_output=True, text=True,
+                              cwd=self.folder, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = json.loads(done.stdout)
+        return report["best"], {each["remedy"]: each for each in report["remedies"]}, done.stdout
+
+    def workers(self, python, data, work):
+        script = self.folder / "workers.py"
+        script.write_text(WORKERS % (data, work))
+        return self.cure(python, str(script))
+
+    def immortal(self):
+        newest = max(PYTHONS)
+        if newest < 12:
+            self.skipTest("the package was built for no Python from 3.12")
+        return PYTHONS[newest]
+
+    def test_reads_of_python_need_cowshed_run(self):
+        best, _, text = self.workers(self.immortal(), STRINGS, READ)
+        self.assertEqual(best, "cowshed run", text)
+
+    def test_what_is_written_down_is_what_to_keep(self):
+        _, remedies, text = self.workers(self.immortal(), STRINGS, READ)
+        words = remedies["cowshed run"]["keep"]
+        self.assertRegex(words, r"^cowshed run --above \d+MiB -- ", text)
+        done = subprocess.run([sys.executable, "-m"] + words.split(), capture_output=True, text=True, cwd=self.folder)
+        self.assertIn("cowshed: PID", done.stderr)
+        self.assertIn("froze", done.stderr)
+
+    def test_collections_of_an_older_python_need_gc_freeze(self):
+        older = min(PYTHONS)
+        if older >= 12:
+            self.skipTest("the package was built for no Python before 3.12")
+        best, remedies, text = self.workers(PYTHONS[older], "[[] for i in range(900_000)]", "gc.collect()")
+        self.assertEqual(best, "gc.freeze()", text)
+        self.assertEqual(list(remedies), ["gc.freeze()"])
+
+    def test_objects_of_ruby_need_a_warm_up(self):
+        if not shutil.which("ruby"):
+            self.skipTest("ruby is not installed")
+        (self.folder / "workers.rb").write_text(RUBY)
+        best, _, text = self.cure("ruby", "workers.rb")
+        self.assertEqual(best, "warm up Ruby", text)
+
+    def test_threads_with_an_arena_each_need_fewer(self):
+        (self.folder / "threads.c").write_text(THREADS)
+        subprocess.run(["cc", "-O1", "-pthread", "threads.c", "-o", "threads"], cwd=self.folder, check=True)
+        best, _, text = self.cure("./threads")
+        self.assertEqual(best, "MALLOC_ARENA_MAX=2", text)
+
+    def test_own_writes_need_an_edit(self):
+        best, remedies, text = self.workers(PYTHONS[max(PYTHONS)], "bytearray(50 << 20)",
+                                            "[data.__setitem__(i, 1) for i in range(0, len(data), 4096)] and 1")
+        self.assertIsNone(best, text)
+        self.assertEqual(remedies, {}, text)
+
+    def test_a_changed_output_is_never_recommended(self):
+        best, remedies, text = self.workers(self.immortal(), STRINGS, READ + ", gc.get_freeze_count() > 0")
+        self.assertIsNone(best, text)
+        self.assertEqual(remedies["cowshed run"]["output"], "differs", text)
+
+    def test_a_command_that_fails_is_not_cured(self):
+        done = subprocess.run([os.environ["COWTOP"], "cure", "--", "sh", "-c", "echo no such data >&2; exit 7"],
+                              capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout), (7, ""))
+        self.assertIn("no such data\n", done.stderr)
+
+    def test_ctrl_c_shows_what_is_known(self):
+        script = self.folder / "workers.py"
+        runs = self.folder / "runs"
+        script.write_text("print(end='x', file=open('runs', 'a'))" + WORKERS % (STRINGS, READ))
+        process = subprocess.Popen([os.environ["COWTOP"], "cure", "--runs", "1000", "--", self.immortal(), str(script)],
+                                   stdout=subprocess.PIPE, text=True, cwd=self.folder, start_new_session=True)
+        for _ in range(600):  # two runs have begun after the first
+            if runs.is_file() and len(runs.read_text()) > 2:
+                break
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130)
+        self.assertTrue(re.search(r"^  as it is  .* exit 0$", output, re.MULTILINE), output)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,93 @@
+#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/cure/treatments.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+Outcome wrote(std::string output, int status = 0) { return {status, std::move(output), ""}; }
+
+// Whether one of several processes, or the only one, is like those before.
+Likeness likeness_of(const std::vector<Outcome>& usual, const Outcome& other) {
+  return likeness(usual, other, false);
+}
+
+TEST(CureOutputs, WhatDoesNotVaryMustBeTheSame) {
+  const std::vector<Outcome> usual = {wrote("sum 12\nin 0.51 s\n"), wrote("sum 12\nin 0.62 s\n")};
+  EXPECT_EQ(likeness_of(usual, wrote("sum 12\nin 0.73 s\n")), Likeness::same);
+  EXPECT_EQ(likeness_of(usual, wrote("sum 13\nin 0.51 s\n")), Likeness::differs);
+  EXPECT_EQ(likeness_of(usual, wrote("sum 12\nin 0.51 s\nmore\n")), Likeness::differs);
+  EXPECT_EQ(likeness_of(usual, wrote("sum 12\nin 0.51 s\n", 1)), Likeness::differs);
+  EXPECT_EQ(likeness_of({wrote("sum 12\n")}, wrote("sum 13\n")), Likeness::differs);
+  EXPECT_EQ(likeness_of({{0, "", "a"}}, {0, "", "b"}), Likeness::differs);
+}
+
+TEST(CureOutputs, TheOrderOfLinesIsChanceOfSeveralProcessesAlone) {
+  const std::vector<Outcome> usual = {wrote("worker 1: 7\nworker 2: 8\n")};
+  const Outcome other = wrote("worker 2: 8\nworker 1: 7\n");
+  EXPECT_EQ(likeness(usual, other, false), Likeness::same);
+  EXPECT_EQ(likeness(usual, other, true), Likeness::differs);
+  const std::vector<Outcome> varies = {wrote("PID 31: sum 7\nPID 32: sum 8\n"),
+                                       wrote("PID 42: sum 8\nPID 41: sum 7\n")};
+  EXPECT_EQ(likeness_of(varies, wrote("PID 51: sum 7\nPID 53: sum 8\n")), Likeness::same);
+  EXPECT_EQ(likeness_of(varies, wrote("PID 51: sum 7\nPID 53: sum 9\n")), Likeness::differs);
+}
+
+TEST(CureOutputs, OfRunsWithoutACommonFormNothingIsKnown) {
+  EXPECT_EQ(likeness_of({wrote("red\n"), wrote("green\n")}, wrote("blue\n")), Likeness::unknown);
+}
+
+Treatment treatment(const std::string& name, double peak_mib, std::uint64_t copied_mib) {
+  constexpr std::uint64_t kPages = 256;
+  constexpr double kBytes = 1 << 20;
+  Trial trial;
+  trial.measurement = measurement_with({copier(1, "server", 0), copier(2, "worker", 0)});
+  cow::ProcessCopies& root = trial.measurement->processes[0];
+  cow::ProcessCopies& child = trial.measurement->processes[1];
+  root.role = cow::Role::root;
+  child.ppid = 1;
+  child.copied_anon_pages = copied_mib * kPages;
+  trial.measurement->memory = {.peak_pss_bytes = static_cast<std::uint64_t>(peak_mib * kBytes)};
+  Treatment result;
+  if (!name.empty()) result.cure = Cure{.name = name, .keep = name};
+  result.trials.push_back(std::move(trial));
+  return result;
+}
+
+std::string best(const Treatments& treatments) {
+  const Treatment* found = best_of(treatments);
+  return found == nullptr ? "none" : found->cure->name;
+}
+
+TEST(Cure, TheBestNeedsTheLeastMemoryAndThenCopiesTheLeast) {
+  Treatments all{{"server"}, treatment("", 400, 300), {}, {}};
+  EXPECT_EQ(best(all), "none");
+  all.cured = {treatment("A", 399, 299), treatment("B", 390, 290)};
+  EXPECT_EQ(best(all), "none") << "too little";
+  all.cured.push_back(treatment("C", 399, 100));
+  EXPECT_EQ(best(all), "C") << "copies count where the peak is the same";
+  all.cured.push_back(treatment("D", 200, 90));
+  all.cured.push_back(treatment("E", 199, 90));
+  EXPECT_EQ(best(all), "D") << "of two alike, the first";
+  all.cured.push_back(treatment("F", 199, 10));
+  EXPECT_EQ(best(all), "F");
+  all.cured.push_back(treatment("G", 100, 10));
+  all.cured.back().likeness = Likeness::differs;
+  EXPECT_EQ(best(all), "F") << "never one that changes the output";
+  EXPECT_THAT(cure_table(all), HasSubstr("Best: F, 201.0 MiB less at the peak (50%), 290.0 MiB"));
+}
+
+TEST(Cure, RunsThatDifferMoreThanARemedySavesProveNothing) {
+  Treatments all{{"server"}, treatment("", 400, 0), {treatment("A", 300, 0)}, {}};
+  EXPECT_EQ(best(all), "A");
+  all.as_it_is.trials.push_back(treatment("", 310, 0).trials[0]);
+  EXPECT_EQ(best(all), "none");
+}
+
+TEST(Cure, TheCommandLineIsQuoted) {
+  EXPECT_EQ(command_line({.name = "A", .keep = "A=1"}, {"sh", "-c", "echo 'a b'"}),
+            R"(A=1 sh -c 'echo '\''a b'\''')");
+}
+
+}  // namespace
+}  // namespace cowshed::cowtop

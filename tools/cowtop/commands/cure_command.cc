@@ -1,0 +1,322 @@
+#include <CLI/CLI.hpp>
+#include <array>
+#include <cstdlib>
+#include <fcntl.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <fstream>
+#include <optional>
+#include <sstream>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/analysis/advice.h>
+#include <cowshed/tools/cowtop/analysis/cures.h>
+#include <cowshed/tools/cowtop/cli/command_line.h>
+#include <cowshed/tools/cowtop/cli/complain.h>
+#include <cowshed/tools/cowtop/commands/commands.h>
+#include <cowshed/tools/cowtop/cure/treatments.h>
+#include <cowshed/tools/cowtop/cure/trial.h>
+#include <cowshed/tools/cowtop/io/output_file.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr const char* kCureDescription =
+    "Runs a command as it is, then once with each remedy that its copies suggest and that needs "
+    "no\n"
+    "edit, and says which one helps.";
+
+constexpr const char* kCureUsage = "cowtop cure [OPTIONS] -- COMMAND [ARGS...]";
+
+constexpr const char* kCureFooter = R"(Examples:
+  cowtop cure -- python3 selftest.py
+  cowtop cure --runs 5 -- ./selftest.sh
+                                     each five times, in turns
+  cowtop cure --json -o cure.json -- CMD
+
+The command must end by itself, such as a self-test, and may run several times.  Its standard input
+is empty.  What it writes to standard output and error is compared and not shown.  If two runs of
+the command as it is differ, numbers that vary are not compared, and it runs a third time before
+a remedy is said to change the output.  Files that it writes are not looked at.
+
+Remedies, each where the evidence supports it: cowshed run (Python), gc.freeze() by COWSHED=gc,
+Process.warmup or GC.compact (Ruby), OCAMLRUNPARAM, zend.enable_gc=0 (PHP), LD_BIND_NOW,
+MALLOC_ARENA_MAX, GLIBC_TUNABLES, PYTHONMALLOC.
+
+One helps if it takes 5 % of all memory at the peak (PSS), or a fifth of the copies, and 1 MiB; with
+the same output and exit status.
+
+Exit status: 0, whatever helps; that of the command if it fails as it is; 125 is cowtop's own error
+or bad usage; 126, 127 and 128+N are as cowtop's.)";
+
+// A folder that other users may read, for -u.
+class Folder {
+ public:
+  Folder() {
+    std::string name = "/tmp/cowtop-cure.XXXXXX";
+    if (::mkdtemp(name.data()) == nullptr) return;
+    name_ = name;
+    constexpr unsigned kForAll = 0755;
+    std::filesystem::permissions(name_, std::filesystem::perms{kForAll});
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  ~Folder() {
+    std::error_code error;
+    if (!name_.empty()) std::filesystem::remove_all(name_, error);
+  }
+  const std::string& name() const { return name_; }
+
+ private:
+  std::string name_;
+};
+
+// The interpreter of a script, or the program itself, by its name.
+std::string interpreter_of(const std::string& program) {
+  std::string path = program;
+  if (program.find('/') == std::string::npos) {
+    std::istringstream folders(std::getenv("PATH") == nullptr ? "" : std::getenv("PATH"));
+    for (std::string folder; std::getline(folders, folder, ':');) {
+      if (::access((folder + "/" + program).c_str(), X_OK) != 0) continue;
+      path = folder + "/" + program;
+      break;
+    }
+  }
+  std::ifstream file(path);
+  std::string line;
+  if (file.get() == '#' && file.get() == '!' && std::getline(file, line)) {
+    std::istringstream words(line);
+    std::string word;
+    words >> word;
+    if (word.ends_with("/env")) words >> word;
+    return word;
+  }
+  return path;
+}
+
+// How `cowshed run` is started; empty: it is not installed.
+Expected<std::vector<std::string>> cowshed_command(const MeasureOptions& options) {
+  const std::string interpreter = interpreter_of(options.command.front());
+  std::vector<std::vector<std::string>> ways = {{"cowshed"}, {"python3", "-m", "cowshed"}};
+  if (interpreter.find("python") != std::string::npos)
+    ways.insert(ways.begin(), {interpreter, "-m", "cowshed"});
+  for (std::vector<std::string>& way : ways) {
+    std::vector<std::string> words = way;
+    words.emplace_back("--version");
+    const FileDescriptor nothing(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    const int fd = nothing.get();
+    TRY(auto command, cow::Command::fork(words, options.user, {fd, fd, fd}));
+    if (!command.release()) continue;
+    TRY(const int status, command.wait());
+    if (status == 0) return way;
+  }
+  return std::vector<std::string>();
+}
+
+struct CureOptions {
+  MeasureOptions measure;
+  unsigned runs = 1;
+  bool json = false;
+};
+
+class Cures {
+ public:
+  explicit Cures(const CureOptions& options) : options_(options) {
+    treatments_.command = options.measure.command;
+  }
+
+  // Returns an exit status.  What is known so far is in treatments().
+  Expected<int> run() {
+    Treatment& as_it_is = treatments_.as_it_is;
+    TRY(const bool is_begun, try_once(as_it_is));
+    if (!is_begun) return status_;
+    if (const Outcome& outcome = as_it_is.trials.front().outcome; outcome.status != 0)
+      return failed(outcome);
+    TRY_VOID(choose());
+    for (unsigned i = 0; i < options_.runs; ++i) {
+      for (Treatment& each : treatments_.cured) {
+        TRY(const bool goes_on, try_once(each));
+        if (!goes_on) return ended();
+      }
+      if (i + 1 == options_.runs) break;
+      TRY(const bool goes_on, try_once(as_it_is));
+      if (!goes_on) return ended();
+    }
+    // How much the command varies by itself is asked only where something differs.
+    constexpr std::size_t kMostRuns = 3;
+    while (compare() && as_it_is.trials.size() < kMostRuns) {
+      TRY(const bool goes_on, try_once(as_it_is));
+      if (!goes_on) return ended();
+    }
+    return 0;
+  }
+  const Treatments& treatments() const { return treatments_; }
+
+ private:
+  // False: the run was not measured, or ended by a signal to cowtop.
+  Expected<bool> try_once(Treatment& treatment) {
+    MeasureOptions options = options_.measure;
+    std::vector<std::pair<std::string, std::string>> environment;
+    if (treatment.cure) {
+      for (const auto& [name, value] : treatment.cure->environment) {
+        const char* before = std::getenv(name.c_str());
+        std::string text = value;
+        if (const auto at = text.find("{}"); at != text.npos) text.replace(at, 2, folder_.name());
+        if (before != nullptr && name == "RUBYOPT") text += " " + std::string(before);
+        environment.emplace_back(name, text);
+      }
+      if (treatment.cure->is_cowshed_run) {
+        std::vector<std::string> words = cowshed_;
+        std::istringstream arguments(treatment.cure->keep);
+        std::string word;
+        while (arguments >> word && word != "cowshed") continue;
+        while (arguments >> word) words.push_back(word);
+        options.command.insert(options.command.begin(), words.begin(), words.end());
+        environment.emplace_back("COWSHED_LOG", empty_log());
+      }
+    }
+    if (::isatty(STDERR_FILENO) == 1)
+      complain(
+          fmt::format("run {}: {}", ++run_, treatment.cure ? treatment.cure->name : "as it is"));
+    TRY(auto trial, run_trial(options, environment));
+    if (trial.ended_by) {
+      status_ = kSignalBase + *trial.ended_by;
+      return false;
+    }
+    if (!trial.measurement) {
+      status_ = trial.outcome.status == 0 ? kOwnError : trial.outcome.status;
+      return false;
+    }
+    treatment.trials.push_back(std::move(trial));
+    if (treatment.cure && treatment.cure->is_cowshed_run && treatment.remark.empty())
+      treatment.remark = why_not_frozen();
+    return true;
+  }
+
+  // Of cowshed run; the command's user may write to it.
+  std::string log() const { return folder_.name() + "/cowshed.log"; }
+  std::string empty_log() const {
+    std::ofstream(log()).close();
+    constexpr unsigned kForAll = 0666;
+    std::error_code error;
+    std::filesystem::permissions(log(), std::filesystem::perms{kForAll}, error);
+    return log();
+  }
+  // Empty: it was.
+  std::string why_not_frozen() const {
+    std::ifstream lines(log());
+    std::string line;
+    bool is_frozen = false;
+    constexpr std::string_view kWhyNot = "stays as it is: ";
+    while (std::getline(lines, line)) {
+      if (const auto at = line.find(kWhyNot); at != line.npos)
+        return line.substr(at + kWhyNot.size());
+      is_frozen = true;
+    }
+    return is_frozen ? "" : "it froze nothing: no Python of the command forked with so much";
+  }
+
+  int failed(const Outcome& outcome) const {
+    constexpr std::size_t kMost = 2000;
+    const std::string& text = outcome.error.empty() ? outcome.output : outcome.error;
+    std::fwrite(text.data() + (text.size() - std::min(text.size(), kMost)), 1,
+                std::min(text.size(), kMost), stderr);
+    complain(
+        fmt::format("the command ends with status {} as it is; a remedy is judged by one that "
+                    "succeeds",
+                    outcome.status));
+    return outcome.status;
+  }
+
+  // What was not tried in full says nothing.
+  int ended() {
+    std::erase_if(treatments_.cured, [](const Treatment& each) { return each.trials.empty(); });
+    compare();
+    return status_;
+  }
+
+  Expected<void> choose() {
+    const Trial& first = treatments_.as_it_is.trials.front();
+    const std::string interpreter = interpreter_of(options_.measure.command.front());
+    for (Cure& cure :
+         cures_for(*first.measurement, summarize(*first.measurement),
+                   language_of(interpreter.substr(interpreter.rfind('/') + 1)), first.threads)) {
+      if (cure.is_cowshed_run && cowshed_.empty()) {
+        TRY(cowshed_, cowshed_command(options_.measure));
+      }
+      if (cure.is_cowshed_run && cowshed_.empty()) {
+        treatments_.not_tried.push_back(
+            {cure.name, "the Python package cowshed is not installed for this command"});
+        continue;
+      }
+      for (const auto& [name, text] : cure.files) {
+        std::ofstream file(folder_.name() + "/" + name);
+        file << text;
+        file.close();
+        if (!file) return system_error("cannot write in the temporary folder", errno);
+      }
+      treatments_.cured.push_back({std::move(cure)});
+    }
+    return {};
+  }
+
+  // Whether a remedy's output differs from that of the command as it is.
+  bool compare() {
+    std::vector<Outcome> usual;
+    for (const Trial& each : treatments_.as_it_is.trials) usual.push_back(each.outcome);
+    const bool has_order = treatments_.as_it_is.trials.front().measurement->process_count() == 1;
+    bool all_same = true;
+    for (Treatment& treatment : treatments_.cured) {
+      treatment.likeness = Likeness::same;
+      for (const Trial& each : treatment.trials)
+        treatment.likeness = std::max(treatment.likeness, likeness(usual, each.outcome, has_order));
+      all_same = all_same && treatment.likeness == Likeness::same;
+    }
+    return !all_same;
+  }
+
+  const CureOptions& options_;
+  Treatments treatments_;
+  Folder folder_;
+  std::vector<std::string> cowshed_;
+  unsigned run_ = 0;
+  int status_ = 0;
+};
+
+}  // namespace
+
+Expected<int> cure_command(std::vector<std::string> words) {
+  CommandLine line({"cowtop cure", kCureDescription, kCureUsage, kCureFooter});
+  CureOptions options;
+  std::string output;
+  constexpr unsigned kMostRuns = 1000;
+  line.app()
+      .add_option("--runs", options.runs,
+                  "Run each N times, in turns; figures are the middle between the least and the "
+                  "most, ± half of what is between")
+      ->type_name("N")
+      ->check(CLI::Range(1U, kMostRuns).description(""));
+  line.app().add_flag("--json", options.json, "One JSON object (schema cowshed.cure/1)");
+  line.add_file("-o,--output", output, "Write the report to FILE, not to standard output");
+  const MeasureArguments arguments(line.app(), MeasureArguments::Otherwise::is_wrong);
+  for (const char* selects : {"--pid", "--cgroup", "--comm"})
+    line.app().get_option(selects)->group("");  // not in --help
+  TRY(const auto status, line.parse_with_command(std::move(words)));
+  if (status) return *status;
+  TRY(options.measure, line.checked(arguments.options(line.command())));
+  if (options.measure.selection)
+    return line.wrong(options.measure.selection->text() + ": cure runs a command");
+  TRY(auto file, OutputFile::open(output));
+  Cures cures(options);
+  TRY(const int result, cures.run());
+  const Treatments& treatments = cures.treatments();
+  if (treatments.as_it_is.trials.empty() || treatments.as_it_is.trials.front().outcome.status != 0)
+    return result;
+  TRY_VOID(file.write_report(options.json ? cure_json(treatments) : cure_table(treatments)));
+  return result;
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,261 @@
+#include <algorithm>
+#include <fmt/format.h>
+
+#include <cowshed/tools/cowtop/analysis/summary.h>
+#include <cowshed/tools/cowtop/cure/treatments.h>
+#include <cowshed/tools/cowtop/recording/json_fields.h>
+#include <cowshed/tools/cowtop/recording/measurement_json.h>
+#include <cowshed/tools/cowtop/text/display_width.h>
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+constexpr double kLittle = kMiB;
+
+template <class Function>
+Interval interval_of(const std::vector<Trial>& trials, const Function& of) {
+  Interval interval;
+  bool is_first = true;
+  for (const Trial& each : trials) {
+    const Interval one = of(each);
+    interval.least = is_first ? one.least : std::min(interval.least, one.least);
+    interval.most = is_first ? one.most : std::max(interval.most, one.most);
+    is_first = false;
+  }
+  return interval;
+}
+
+Interval at(double value) { return {value, value}; }
+
+// Less by a part of it, and by more than both vary.
+bool is_less(const Interval& one, const Interval& other, double part) {
+  return other.least - one.most >= std::max(part * other.least, kLittle);
+}
+
+bool saves(const Treatment& as_it_is, const Treatment& cured) {
+  constexpr double kPartOfPeak = 0.05;
+  constexpr double kPartOfCopies = 0.2;
+  constexpr double kSame = 1.02;
+  const Interval before = as_it_is.peak_bytes();
+  const Interval after = cured.peak_bytes();
+  if (is_less(after, before, kPartOfPeak)) return true;
+  const auto copied_before = as_it_is.copied_bytes();
+  const auto copied_after = cured.copied_bytes();
+  return copied_before && copied_after && after.least <= before.most * kSame &&
+         is_less(*copied_after, *copied_before, kPartOfCopies);
+}
+
+// Whether the second is to be preferred, although it comes later.
+bool is_better(const Treatment& one, const Treatment& later, double peak) {
+  constexpr double kPart = 0.02;
+  const double less = one.peak_bytes().middle() - later.peak_bytes().middle();
+  if (std::abs(less) > std::max(kPart * peak, kLittle)) return less > 0;
+  const auto copied = one.copied_bytes();
+  const auto copied_later = later.copied_bytes();
+  constexpr double kPartOfCopies = 0.1;
+  return copied && copied_later &&
+         copied->middle() - copied_later->middle() >
+             std::max(kPartOfCopies * copied->middle(), kLittle);
+}
+
+std::string quoted(const std::string& word) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
+  if (!word.empty() && word.find_first_not_of(kPlain) == word.npos) return word;
+  std::string text = "'";
+  for (const char each : word) text += each == '\'' ? R"('\'')" : std::string(1, each);
+  return text + "'";
+}
+
+std::string figure(const Interval& interval, double unit, int digits) {
+  const std::string half =
+      fmt::format("±{:.{}f}", (interval.most - interval.least) / 2 / unit, digits);
+  return fmt::format("{:.{}f}{}", interval.middle() / unit, digits,
+                     half.find_first_not_of("±0.") == half.npos ? "" : half);
+}
+
+std::string status_text(int status) {
+  return status > kSignalBase ? signal_name(status - kSignalBase) : fmt::format("exit {}", status);
+}
+
+std::string likeness_text(const Treatments& all, const Treatment& treatment) {
+  const int status = treatment.trials.back().outcome.status;
+  if (status != all.as_it_is.trials.front().outcome.status || !treatment.cure)
+    return status_text(status);
+  switch (treatment.likeness) {
+    case Likeness::same: return "same";
+    case Likeness::differs: return "differs";
+    case Likeness::unknown: return "varies without it";
+  }
+  return {};
+}
+
+constexpr int kNameColumns = 22;
+constexpr int kColumns = 80;
+
+std::string row(std::string_view name, std::string_view peak, std::string_view copied,
+                std::string_view more, std::string_view time, std::string_view output) {
+  return fmt::format("  {} {:>13} {:>10} {:>9} {:>8}  {}\n", live::fit(name, kNameColumns, true),
+                     peak, copied, more, time, output);
+}
+
+std::string row(const Treatments& all, const Treatment& treatment) {
+  constexpr int kOne = 1;
+  const auto copied = treatment.copied_bytes();
+  return row(treatment.cure ? treatment.cure->name : "as it is",
+             figure(treatment.peak_bytes(), kMiB, kOne),
+             copied ? figure(*copied, kMiB, kOne) : kUnknown,
+             figure(treatment.new_bytes(), kMiB, kOne), figure(treatment.seconds(), 1, kOne),
+             likeness_text(all, treatment));
+}
+
+std::string wrapped_lines(const std::string& text) {
+  std::string lines;
+  for (const std::string& line : live::wrap(text, kColumns)) lines += line + "\n";
+  return lines;
+}
+
+std::string less_text(const Treatment& as_it_is, const Treatment& cured) {
+  constexpr double kWhole = 100;
+  const double before = as_it_is.peak_bytes().middle();
+  const double less = before - cured.peak_bytes().middle();
+  std::string text;
+  if (less >= kLittle)
+    text =
+        fmt::format("{:.1f} MiB less at the peak ({:.0f}%)", less / kMiB, kWhole * less / before);
+  const auto copied_before = as_it_is.copied_bytes();
+  const auto copied = cured.copied_bytes();
+  const double less_copied =
+      copied_before && copied ? copied_before->middle() - copied->middle() : 0;
+  if (less_copied >= kLittle)
+    text += fmt::format("{}{:.1f} MiB less copied", text.empty() ? "" : ", ", less_copied / kMiB);
+  return text;
+}
+
+std::string what_helps(const Treatments& treatments) {
+  if (const Treatment* best = best_of(treatments))
+    return wrapped_lines("Best: " + best->cure->name + ", " +
+                         less_text(treatments.as_it_is, *best)) +
+           "  " + command_line(*best->cure, treatments.command) + "\n";
+  std::string text;
+  for (const Treatment& each : treatments.cured) {
+    if (!saves(treatments.as_it_is, each)) continue;
+    text += wrapped_lines(
+        fmt::format("{} takes {}, but {}", each.cure->name, less_text(treatments.as_it_is, each),
+                    each.likeness == Likeness::differs
+                        ? "what the command writes differs"
+                        : "what the command writes varies, so it cannot be compared"));
+  }
+  if (!treatments.cured.empty()) return text + "None helps.\n";
+  if (!treatments.not_tried.empty()) return text;
+  return wrapped_lines(
+      "No remedy without an edit fits the copies.  cowtop -- COMMAND shows the code that makes "
+      "them.");
+}
+
+Json json_of(const Interval& interval) {
+  return {{"least", interval.least}, {"most", interval.most}};
+}
+
+const char* name_of(Likeness likeness) {
+  switch (likeness) {
+    case Likeness::same: return "same";
+    case Likeness::differs: return "differs";
+    case Likeness::unknown: return "unknown";
+  }
+  return "";
+}
+
+Json json_of(const Treatment& treatment, const std::vector<std::string>& command) {
+  Json object = Json::object();
+  if (treatment.cure) {
+    object["remedy"] = treatment.cure->name;
+    object["keep"] = command_line(*treatment.cure, command);
+    object["output"] = name_of(treatment.likeness);
+  }
+  object["runs"] = treatment.trials.size();
+  object["exit_status"] = treatment.trials.back().outcome.status;
+  object["peak_pss_bytes"] = json_of(treatment.peak_bytes());
+  const auto copied = treatment.copied_bytes();
+  object["copied_bytes"] = copied ? json_of(*copied) : Json(nullptr);
+  object["new_bytes"] = json_of(treatment.new_bytes());
+  object["seconds"] = json_of(treatment.seconds());
+  if (!treatment.remark.empty()) object["remark"] = treatment.remark;
+  return object;
+}
+
+}  // namespace
+
+Interval Treatment::peak_bytes() const {
+  return interval_of(trials, [](const Trial& each) -> Interval {
+    if (!each.measurement->memory) return {};
+    const auto least = static_cast<double>(each.measurement->memory->peak_pss_bytes);
+    return {least,
+            std::max(least, static_cast<double>(summarize(*each.measurement).most_peak_bytes))};
+  });
+}
+
+std::optional<Interval> Treatment::copied_bytes() const {
+  for (const Trial& each : trials)
+    if (!summarize(*each.measurement).is_all_known) return std::nullopt;
+  return interval_of(trials, [](const Trial& each) {
+    return at(static_cast<double>(summarize(*each.measurement).copied_bytes));
+  });
+}
+
+Interval Treatment::new_bytes() const {
+  return interval_of(trials, [](const Trial& each) {
+    return at(static_cast<double>(summarize(*each.measurement).own_bytes));
+  });
+}
+
+Interval Treatment::seconds() const {
+  return interval_of(trials, [](const Trial& each) { return at(each.measurement->duration_s); });
+}
+
+const Treatment* best_of(const Treatments& treatments) {
+  const Treatment* best = nullptr;
+  const double peak = treatments.as_it_is.peak_bytes().middle();
+  for (const Treatment& each : treatments.cured) {
+    if (each.likeness != Likeness::same || !saves(treatments.as_it_is, each)) continue;
+    if (best == nullptr || is_better(*best, each, peak)) best = &each;
+  }
+  return best;
+}
+
+std::string command_line(const Cure& cure, const std::vector<std::string>& command) {
+  if (!cure.files.empty()) return cure.keep;
+  std::string text = cure.keep;
+  for (const std::string& word : command) text += " " + quoted(word);
+  return text;
+}
+
+std::string cure_table(const Treatments& treatments) {
+  std::string text = row("REMEDY", "PSS, MiB", "COPIED", "NEW", "TIME, s", "OUTPUT") +
+                     row(treatments, treatments.as_it_is);
+  for (const Treatment& each : treatments.cured) text += row(treatments, each);
+  text += "\n";
+  for (const Treatment& each : treatments.cured)
+    if (!each.remark.empty()) text += wrapped_lines(each.cure->name + ": " + each.remark);
+  for (const NotTried& each : treatments.not_tried)
+    text += wrapped_lines(each.name + " was not tried: " + each.why);
+  return printable_lines(text + what_helps(treatments));
+}
+
+std::string cure_json(const Treatments& treatments) {
+  const Treatment* best = best_of(treatments);
+  Json report = {{"schema", "cowshed.cure/1"},
+                 {"command", treatments.command},
+                 {"as_it_is", json_of(treatments.as_it_is, treatments.command)},
+                 {"remedies", Json::array()},
+                 {"not_tried", Json::array()},
+                 {"best", best == nullptr ? Json(nullptr) : Json(best->cure->name)}};
+  for (const Treatment& each : treatments.cured)
+    report["remedies"].push_back(json_of(each, treatments.command));
+  for (const NotTried& each : treatments.not_tried)
+    report["not_tried"].push_back({{"remedy", each.name}, {"why", each.why}});
+  return text_of(report);
+}
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <cowshed/tools/cowtop/analysis/cures.h>
+#include <cowshed/tools/cowtop/cure/trial.h>
+
+// A command as it is, beside the same with each remedy.
+namespace cowshed::cowtop {
+
+// The least and the most of some runs.
+struct Interval {
+  double least = 0;
+  double most = 0;
+  double middle() const { return (least + most) / 2; }
+};
+
+// The runs with one remedy, or as the command is.
+struct Treatment {
+  std::optional<Cure> cure;
+  std::vector<Trial> trials = {};
+  Likeness likeness = Likeness::same;  // to the runs of the command as it is
+  std::string remark = {};             // beside its row
+
+  Interval peak_bytes() const;  // PSS of all processes
+  std::optional<Interval> copied_bytes() const;
+  Interval new_bytes() const;  // that children allocated, at the least
+  Interval seconds() const;
+};
+
+struct NotTried {
+  std::string name;
+  std::string why;
+};
+
+struct Treatments {
+  std::vector<std::string> command;
+  Treatment as_it_is;
+  std::vector<Treatment> cured;
+  std::vector<NotTried> not_tried;
+};
+
+// That which needs the least memory at the peak, or, if others need as little, copies the least.
+// Null if none helps: 5 % of the peak and 1 MiB, more than the runs differ; or a fifth of the
+// copies and 1 MiB, with no higher peak.  One that is not like the command as it is never helps.
+const Treatment* best_of(const Treatments& treatments);
+
+// The command line with a cure, quoted for a shell; without one, what to do.
+std::string command_line(const Cure& cure, const std::vector<std::string>& command);
+
+std::string cure_table(const Treatments& treatments);
+std::string cure_json(const Treatments& treatments);  // schema cowshed.cure/1
+
+}  // namespace cowshed::cowtop

@@ -1,0 +1,156 @@
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fstream>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cowshed/base/file_descriptor.h>
+#include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/cli/complain.h>
+#include <cowshed/tools/cowtop/cure/trial.h>
+#include <cowshed/tools/cowtop/io/output_file.h>
+#include <cowshed/tools/cowtop/measure/measure.h>
+#include <cowshed/tools/cowtop/recording/measurement_file.h>
+#include <cowshed/tools/cowtop/recording/measurement_json.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using std::chrono::steady_clock;
+
+// Looks ten times a second at how many threads the processes have.
+class Threads : public Observer {
+ public:
+  void sampled(const cow::Backend& backend) override {
+    constexpr auto kPause = std::chrono::milliseconds(100);
+    constexpr int kLeastPause = 19;  // times as long as a look took
+    const auto begin = steady_clock::now();
+    if (begin < next_) return;
+    for (const cow::ProcessCopies& process : backend.measurement(cow::CodeOf::none()).processes)
+      if (process.alive) most_ = std::max(most_, threads_of(process.pid));
+    const auto end = steady_clock::now();
+    next_ = end + std::max<steady_clock::duration>(kPause, kLeastPause * (end - begin));
+  }
+  int most() const { return most_; }
+
+ private:
+  static int threads_of(pid_t pid) {
+    std::ifstream status(fmt::format("/proc/{}/status", pid));
+    constexpr std::string_view kThreads = "Threads:";
+    for (std::string line; std::getline(status, line);)
+      if (line.starts_with(kThreads)) return std::atoi(line.c_str() + kThreads.size());
+    return 1;
+  }
+
+  int most_ = 1;
+  steady_clock::time_point next_{};
+};
+
+struct TrialFiles {
+  FileDescriptor input{::open("/dev/null", O_RDONLY | O_CLOEXEC)};
+  FileDescriptor output = nameless_file();
+  FileDescriptor error = nameless_file();
+  FileDescriptor report = nameless_file();
+  FileDescriptor threads = nameless_file();
+};
+
+std::string name_of(const FileDescriptor& file) {
+  return fmt::format("/proc/self/fd/{}", file.get());
+}
+
+std::string read_all(const FileDescriptor& file) {
+  constexpr std::size_t kMost = std::size_t{64} << 20;
+  std::string text(kMost, '\0');
+  std::ifstream stream(name_of(file), std::ios::binary);
+  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(stream.gcount()));
+  if (text.size() == kMost) text += fmt::format("\n{} bytes", ::lseek(file.get(), 0, SEEK_END));
+  text.shrink_to_fit();
+  return text;
+}
+
+[[noreturn]] void run(const MeasureOptions& options, const TrialFiles& files) {
+  Threads threads;
+  const Measured measured = measure(options, &threads);
+  if (measured.measurement) {
+    std::ofstream report(name_of(files.report), std::ios::binary);
+    report << json_report(*measured.measurement);
+    report.close();
+    if (!report) complain("what was measured cannot be kept: no space in the temporary folder?");
+  }
+  std::ofstream(name_of(files.threads)) << threads.most();
+  std::_Exit(measured.exit_status);
+}
+
+std::atomic<pid_t> trial_pid = 0;
+std::atomic<int> asked_by = 0;
+
+// The terminal sends its signals to the whole group.
+void pass_on(int signal, siginfo_t* info, void* /*context*/) {
+  asked_by = signal;
+  if (info->si_code != SI_KERNEL && trial_pid > 0) ::kill(trial_pid, signal);
+}
+
+// During its life, signals that ask to end are passed on.
+class PassedSignals {
+ public:
+  PassedSignals() {
+    struct sigaction action{};
+    action.sa_sigaction = pass_on;
+    action.sa_flags = SA_SIGINFO | SA_RESTART;
+    for (std::size_t i = 0; i < kSignals.size(); ++i) {
+      ::sigaction(kSignals[i], nullptr, &before_[i]);
+      if (before_[i].sa_handler != SIG_IGN) ::sigaction(kSignals[i], &action, nullptr);
+    }
+  }
+  PassedSignals(const PassedSignals&) = delete;
+  PassedSignals& operator=(const PassedSignals&) = delete;
+  ~PassedSignals() {
+    for (std::size_t i = 0; i < kSignals.size(); ++i)
+      ::sigaction(kSignals[i], &before_[i], nullptr);
+  }
+
+ private:
+  static constexpr std::array kSignals = {SIGINT, SIGTERM, SIGQUIT, SIGHUP};
+  std::array<struct sigaction, kSignals.size()> before_{};
+};
+
+}  // namespace
+
+Expected<Trial> run_trial(MeasureOptions options,
+                          const std::vector<std::pair<std::string, std::string>>& environment) {
+  const TrialFiles files;
+  if (!files.input || !files.output || !files.error || !files.report || !files.threads)
+    return system_error("a file for the output of the command", errno);
+  options.streams = {files.input.get(), files.output.get(), files.error.get()};
+  const PassedSignals signals;
+  const pid_t pid = ::fork();
+  if (pid < 0) return system_error("cannot measure the command", errno);
+  if (pid == 0) {
+    for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
+    run(options, files);
+  }
+  trial_pid = pid;
+  int status = 0;
+  if (TEMP_FAILURE_RETRY(::waitpid(pid, &status, 0)) < 0) return system_error("waitpid", errno);
+  trial_pid = 0;
+  Trial trial;
+  if (const int signal = asked_by; signal != 0) trial.ended_by = signal;
+  trial.outcome = {WIFSIGNALED(status) ? kSignalBase + WTERMSIG(status) : WEXITSTATUS(status),
+                   read_all(files.output), read_all(files.error)};
+  std::ifstream(name_of(files.threads)) >> trial.threads;
+  if (::lseek(files.report.get(), 0, SEEK_END) > 0) {
+    TRY(auto file, read_measurement(name_of(files.report)));
+    trial.measurement = std::move(file.measurement);
+  }
+  return trial;
+}
+
+}  // namespace cowshed::cowtop
