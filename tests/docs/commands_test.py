@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Runs the commands of README's and docs' console blocks, page by page, and compares what they say with
-what the page says they do: COWTOP=.../cowtop ROOT=FOLDER python3 commands_test.py [PAGE...]
+what the page says they do: COWTOP=.../cowtop ROOT=FOLDER PACKAGE=FOLDER python3 commands_test.py [PAGE...]
+PACKAGE has the Python package cowshed.
 
 As nobody, but for what follows `sudo` and for pages whose commands name files of the repository.  Numbers,
 bars and blanks may differ; lines of "..." stand for any."""
@@ -118,7 +119,8 @@ class Runner:
             file.write_text(self.with_ports(file.read_text()))
         for each in [folder, *map(str, pathlib.Path(folder).iterdir())]:
             os.chown(each, USER.pw_uid, USER.pw_gid)
-        self.environment = {**os.environ, "USER": USER.pw_name,
+        shutil.copytree(os.environ["PACKAGE"], pathlib.Path(programs, "python"))
+        self.environment = {**os.environ, "USER": USER.pw_name, "PYTHONPATH": f"{programs}/python",
                             "PATH": f"{programs}:{os.environ['PATH']}",
                             "REDISCLI_PORT": self.ports["6379"]}
 

@@ -68,6 +68,10 @@ inline int serve(httplib::Server& server, const sigset_t& signals) {
   std::signal(SIGINT, [](int) { running->stop(); });
   sigprocmask(SIG_UNBLOCK, &signals, nullptr);
   server.listen_after_bind();
+  // The first worker that stops shuts down the socket of all, so that this one's signal may come
+  // when its server is gone.
+  std::signal(SIGTERM, SIG_IGN);
+  std::signal(SIGINT, SIG_IGN);
   return EXIT_SUCCESS;
 }
 
