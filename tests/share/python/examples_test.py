@@ -1,6 +1,6 @@
 """Runs docs/examples/python with and without the freeze, and compares the copies of a worker, by cowtop.
 
-COWTOP names cowtop.  Needs gunicorn, celery, PyTorch and uWSGI for this Python, if no test is named."""
+COWTOP names cowtop.  Needs gunicorn, celery, joblib, PyTorch and uWSGI for this Python, if no test is named."""
 
 import contextlib
 import json
@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import unittest
@@ -131,6 +132,35 @@ class ExamplesTest(unittest.TestCase):
 
     def test_dataloader(self):
         self.script("dataloader.py")
+
+    def test_joblib(self):
+        self.script("joblib_pool.py")
+
+    def test_joblib_with_loky_shares_nothing(self):
+        """Its workers are new programs."""
+        program = textwrap.dedent("""
+            import sys, time
+            import catalogue, joblib
+            def work(number):
+                time.sleep(0.3)  # so that each worker gets one
+                return catalogue.total(number)
+            with joblib.parallel_config(sys.argv[1], n_jobs=4), joblib.Parallel() as parallel:
+                print(*set(parallel(joblib.delayed(work)(number) for number in range(16))), flush=True)
+                sys.stdin.read()
+            """)
+        sizes, answers = {}, set()
+        for backend in ("multiprocessing", "loky"):
+            for run in ([], ["-m", "cowshed", "run", "--", sys.executable]):
+                process = subprocess.Popen([sys.executable, *run, "-c", program, backend], cwd=EXAMPLES, text=True,
+                                           stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                answers.add(process.stdout.readline())
+                sizes[backend, bool(run)] = memory_of_tree(process.pid)
+                process.communicate(timeout=60)
+                self.assertEqual(process.returncode, 0)
+        print("joblib, 4 workers, MiB: {:.0f}, by cowshed run {:.0f}; loky {:.0f}, {:.0f}".format(*sizes.values()))
+        self.assertEqual(len(answers), 1)
+        self.assertLess(sizes["multiprocessing", True], sizes["multiprocessing", False] / 2)
+        self.assertGreater(sizes["loky", True], sizes["loky", False] * 0.9)
 
     def test_celery(self):
         def visit(process, environment):
