@@ -20,7 +20,7 @@ import time
 
 ROOT = pathlib.Path(os.environ["ROOT"])
 COWTOP = pathlib.Path(os.environ["COWTOP"])
-NUMBER = r"(?:[-+~]?(?:0x[0-9a-f]+|\d[\d.,]*)|[#.]{10})"  # or the bar of a row
+NUMBER = r"(?:[-+~]?(?:0x[0-9a-f]+|\d[\d.,]*)(?:±[\d.]+)?|[#.]{10})"  # or the bar of a row
 USER = pwd.getpwnam("nobody")
 PROGRAMS = {  # in the PATH, before the system's
     # The command as root, with the names of who asked for it.
