@@ -78,10 +78,9 @@ std::vector<Cure> cures_for(const cow::Measurement& measurement, const Summary& 
     language = seen;
   const bool collects = evidence.has({cow::kGarbageCollector});
   std::vector<Cure> cures;
-  const auto by_cowshed = [&](std::string name, std::string prefix) {
-    cures.push_back({.name = std::move(name),
-                     .keep = prefix + cowshed_run(summary) + " --",
-                     .is_cowshed_run = true});
+  const auto by_cowshed = [&](const char* name, const std::string& prefix) {
+    cures.push_back(
+        {.name = name, .keep = prefix + cowshed_run(summary) + " --", .is_cowshed_run = true});
     if (!prefix.empty()) cures.back().environment.emplace_back("COWSHED", "gc");
   };
   if (language == Language::python &&

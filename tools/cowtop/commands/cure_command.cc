@@ -80,9 +80,8 @@ std::string interpreter_of(const std::string& program) {
   if (program.find('/') == std::string::npos) {
     std::istringstream folders(std::getenv("PATH") == nullptr ? "" : std::getenv("PATH"));
     for (std::string folder; std::getline(folders, folder, ':');) {
-      if (::access((folder + "/" + program).c_str(), X_OK) != 0) continue;
-      path = folder + "/" + program;
-      break;
+      path = fmt::format("{}/{}", folder, program);
+      if (::access(path.c_str(), X_OK) == 0) break;
     }
   }
   std::ifstream file(path);
