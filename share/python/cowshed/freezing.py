@@ -34,6 +34,7 @@ class Frozen:
     bytes: int
     """Their size, as ``sys.getsizeof`` counts it."""
     seconds: float
+    """What the call took."""
     left: Mapping[str, int]
     """How many objects stay as they were, by the name of their type.  They must die or be flushed:
     files, sockets, locks, generators, objects with ``__del__`` or a ``weakref.finalize``, and what
@@ -44,11 +45,16 @@ class Frozen:
     """The number of lazy imports that were resolved (Python 3.15)."""
     unresolved: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """The lazy imports that failed, and why."""
+    pause_before: float = 0
+    """The seconds of a full garbage collection, ``gc.collect()``, before the freeze."""
+    pause_after: float = 0
+    """The same after it."""
 
     def __str__(self) -> str:
+        pauses = f"; a full collection takes {self.pause_after:.2f} s, took {self.pause_before:.2f} s"
         if not self.in_place:
-            return f"not frozen in place: {self.why_not}; reading an object still writes to its reference count"
-        text = f"froze {self.objects:,} objects, {self.bytes / 2**20:.1f} MiB, in {self.seconds:.2f} s"
+            return f"not frozen in place: {self.why_not}; reading an object still writes to its reference count{pauses}"
+        text = f"froze {self.objects:,} objects, {self.bytes / 2**20:.1f} MiB, in {self.seconds:.2f} s{pauses}"
         if self.left:
             most = sorted(self.left.items(), key=lambda item: -item[1])
             names = ", ".join(f"{count:,} {name}" for name, count in most[:5])
@@ -190,6 +196,19 @@ def freeze(*, keep: Iterable[object] = (), lazy: Literal["resolve", "leave"] = "
     return frozen
 
 
+@dataclasses.dataclass
+class Sums:
+    """Of all freezes of this process, and of its parents' before it was forked."""
+
+    pid: int = 0  # that froze last
+    objects: int = 0
+    bytes: int = 0
+    pause_saved: float = 0
+
+
+sums = Sums()
+
+
 def _freeze(keep: list[object], resolve: bool = True, only_reachable: bool = False, in_place: bool = True) -> Frozen:
     """`only_reachable`: what modules and classes refer to."""
     if sys.is_finalizing():
@@ -206,12 +225,25 @@ def _freeze(keep: list[object], resolve: bool = True, only_reachable: bool = Fal
     begin = time.perf_counter()
     why_not = _cowshed.why_not_in_place() if in_place else "COWSHED=gc"
     objects, size, left = 0, 0, dict[str, int]()
+    before = _collect()  # which also empties the free lists, so that the memory is not written to later
     if why_not:
         _freeze_for_the_collector()
     else:
         objects, size, left = _cowshed.freeze(keep, _children_of, only_reachable)
+    after = _collect()
     _cowshed.note_pages()
-    return Frozen(not why_not, why_not, objects, size, time.perf_counter() - begin, left, resolved, unresolved)
+    sums.pid = os.getpid()
+    sums.objects += objects
+    sums.bytes += size
+    sums.pause_saved += before - after
+    return Frozen(not why_not, why_not, objects, size, time.perf_counter() - begin, left, resolved, unresolved,
+                  before, after)
+
+
+def _collect() -> float:
+    begin = time.perf_counter()
+    gc.collect()
+    return time.perf_counter() - begin
 
 
 _is_for_the_collector = False
@@ -219,7 +251,6 @@ _is_for_the_collector = False
 
 def _freeze_for_the_collector() -> None:
     global _is_for_the_collector
-    gc.collect()
     gc.freeze()
     if not _is_for_the_collector:
         _is_for_the_collector = True

@@ -456,8 +456,7 @@ bool freeze_objects(PyObject* keep, PyObject* children_of, bool only_reachable, 
   const Object gc(PyImport_ImportModule("gc"));
   const Object kept(PySequence_Fast(keep, ""));
   Freezer freezer(children_of, frozen);
-  // Its full run also empties the free lists, so that the memory is not written to later.
-  if (!gc || !kept || !end_objects_at_exit() || !call(gc.get(), "collect")) return false;
+  if (!gc || !kept || !end_objects_at_exit()) return false;
   const WithoutCollector here;
   if (!freezer.prepare() || !call(gc.get(), "unfreeze")) return false;
   track_frozen_again();

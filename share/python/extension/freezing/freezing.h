@@ -19,10 +19,10 @@ struct Frozen {
 // only these hold, and what must die or be flushed; then exempts all from garbage collection.
 // Before that it fills caches which reading would fill later.  `children_of` is a dict of types and
 // functions; a function returns the objects that an instance refers to without showing them to the
-// collector.  Runs the collector and finalisers first.  From then on it holds the GIL, and runs no
-// Python code but these functions, when all else is frozen.  So finalisers, signal handlers, other
-// threads and forked children may call it at any time.  `only_reachable`: leaves what neither
-// modules nor classes refer to, and counts it nowhere.  False: a Python error is set.
+// collector.  Holds the GIL, and runs no Python code but these functions, when all else is frozen.
+// So finalisers, signal handlers, other threads and forked children may call it at any time.
+// `only_reachable`: leaves what neither modules nor classes refer to, and counts it nowhere. False:
+// a Python error is set.
 bool freeze_in_place(PyObject* keep, PyObject* children_of, bool only_reachable, Frozen& frozen);
 
 // The size of the objects that modules refer to.  That of the frozen ones falls when a program
