@@ -5,9 +5,11 @@ PLAIN=1 in the environment leaves the freeze out.  The broker is a folder, for w
 import os
 
 import celery
-from celery.signals import worker_init
 
 import catalogue
+
+if not os.environ.get("PLAIN"):
+    import cowshed.celery  # noqa: F401
 
 folder = os.environ.get("BROKER", "/tmp/celery_app")
 app = celery.Celery("shop", broker="filesystem://")
@@ -17,10 +19,3 @@ app.conf.broker_transport_options = {"data_folder_in": folder, "data_folder_out"
 @app.task
 def total():
     return catalogue.total()
-
-
-@worker_init.connect  # in the parent, before it forks the pool
-def freeze(**_):
-    if not os.environ.get("PLAIN"):
-        import cowshed
-        print(cowshed.freeze(), flush=True)

@@ -2,14 +2,8 @@
 
 import os
 
-preload_app = True
 workers = 2
+preload_app = True
 
 if not os.environ.get("PLAIN"):
-    import cowshed
-
-    def when_ready(server):
-        server.log.info("%s", cowshed.freeze())
-
-    def worker_exit(server, worker):
-        cowshed.end_process()
+    from cowshed.gunicorn import *  # noqa: F403

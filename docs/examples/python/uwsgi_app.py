@@ -8,5 +8,4 @@ import os
 from wsgi_app import application  # noqa: F401
 
 if not os.environ.get("PLAIN"):
-    import cowshed
-    print(cowshed.freeze())
+    import cowshed.uwsgi  # noqa: F401

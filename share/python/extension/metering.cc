@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <memory>
 #include <optional>
+#include <string>
 #include <unistd.h>
 
 #include <cowshed/base/file_descriptor.h>
@@ -29,12 +30,13 @@ struct FrozenPages {
 };
 FrozenPages frozen_pages;
 
-FileDescriptor open_pagemap() {
-  return FileDescriptor(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+FileDescriptor open_pagemap(pid_t pid) {
+  const std::string path = "/proc/" + std::to_string(pid) + "/pagemap";
+  return FileDescriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
 }
 
 PyObject* note_pages(PyObject*, PyObject*) {
-  const FileDescriptor pagemap = open_pagemap();
+  const FileDescriptor pagemap = open_pagemap(::getpid());
   frozen_pages = {{}, ::getpid()};
   internal::visit_anonymous_ranges(
       pagemap.get(), 0, arch::kEndOfAddresses, internal::Anonymous::resident,
@@ -42,13 +44,17 @@ PyObject* note_pages(PyObject*, PyObject*) {
   Py_RETURN_NONE;
 }
 
-PyObject* copied(PyObject*, PyObject*) {
-  if (frozen_pages.of == 0 || frozen_pages.of == ::getpid()) {
+// copied(pid): 0 for this process.
+PyObject* copied(PyObject*, PyObject* argument) {
+  const long number = PyLong_AsLong(argument);
+  if (number == -1 && PyErr_Occurred() != nullptr) return nullptr;
+  const pid_t pid = number == 0 ? ::getpid() : static_cast<pid_t>(number);
+  if (frozen_pages.of == 0 || frozen_pages.of == pid) {
     PyErr_SetString(PyExc_RuntimeError,
                     "cowshed.copied() is for a process that was forked after cowshed.freeze()");
     return nullptr;
   }
-  const FileDescriptor pagemap = open_pagemap();
+  const FileDescriptor pagemap = open_pagemap(pid);
   std::uint64_t bytes = 0;
   int error = pagemap.get() < 0 ? errno : 0;
   for (const PageRange& range : frozen_pages.pages.ranges()) {
@@ -59,7 +65,7 @@ PyObject* copied(PyObject*, PyObject*) {
           if (kind == internal::AnonymousPage::own) bytes += end - begin;
         });
   }
-  if (error != 0) return raise({ErrorCode::system_call, error, "read /proc/self/pagemap"});
+  if (error != 0) return raise({ErrorCode::system_call, error, "read the process's pagemap"});
   return PyLong_FromUnsignedLongLong(bytes);
 }
 
@@ -110,7 +116,7 @@ PyObject* sent(PyObject*, PyObject*) {
 }  // namespace
 
 PyMethodDef metering_methods[] = {{"note_pages", note_pages, METH_NOARGS, nullptr},
-                                  {"copied", copied, METH_NOARGS, nullptr},
+                                  {"copied", copied, METH_O, nullptr},
                                   {"begin_meter", begin_meter, METH_O, nullptr},
                                   {"end_meter", end_meter, METH_O, nullptr},
                                   {"sent", sent, METH_NOARGS, nullptr},

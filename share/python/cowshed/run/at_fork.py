@@ -1,4 +1,4 @@
-"""Before a fork, below `cowshed run`: loads what is to be loaded first, and freezes."""
+"""Before a fork, below `cowshed run` or by a server's hook: loads what is to be loaded first, and freezes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cowshed import _cowshed, freezing
 from cowshed.run import ends
@@ -15,7 +15,8 @@ from cowshed.run.fork_purpose import Purpose, purpose_of
 
 _ABOVE = int(os.environ.get("COWSHED_ABOVE", 64 << 20))  # the program may have cleared it
 _EVERY_FORK = os.environ.get("COWSHED_EVERY_FORK") == "1"
-_IN_PLACE = os.environ.get("COWSHED", "in-place") == "in-place"
+_above_at_first = _ABOVE
+_MODE = os.environ.get("COWSHED", "in-place")
 
 _to_preload = [name for name in os.environ.get("COWSHED_PRELOAD", "").split(",") if name]
 _is_busy = False
@@ -30,16 +31,27 @@ def before_fork(caller: types.FrameType, blocked: Iterable[int]) -> None:
     _prepare(caller)
 
 
-def _before_c_fork() -> None:
-    try:
-        _prepare(None)
-    except Exception as error:
-        _log(f"stays as it is: {type(error).__name__}: {error}")
-
-
-def watch_c_forks() -> None:
+def watch_c_forks(prepare: Callable[[], object] = lambda: _prepare(None)) -> None:
     """Of a server that forks without telling Python."""
-    _cowshed.call_before_c_forks(_before_c_fork)
+    def before_c_fork() -> None:
+        try:
+            prepare()
+        except Exception as error:
+            _log(f"stays as it is: {type(error).__name__}: {error}")
+
+    _cowshed.call_before_c_forks(before_c_fork)
+
+
+def freeze_for_workers() -> bool:
+    """For a server's own hook: at its first call, however small the process is.  False: COWSHED=off."""
+    global _above_at_first
+    if _MODE == "off":
+        return False
+    _above_at_first = 0
+    if "prometheus_client" in sys.modules:
+        importlib.import_module("cowshed.prometheus")
+    _prepare(None)
+    return True
 
 
 def _prepare(caller: types.FrameType | None) -> None:
@@ -91,7 +103,7 @@ def _is_worth_it() -> bool:
     """Whether so much is new.  What only takes the place of frozen data is not."""
     global _held
     held = _own_bytes()
-    if held - _held < _ABOVE and not (_is_frozen and _EVERY_FORK):
+    if held - _held < (_ABOVE if _is_frozen else _above_at_first) and not (_is_frozen and _EVERY_FORK):
         return False
     _held = held
     if not _is_frozen or _EVERY_FORK or not _reachable[0]:
@@ -102,7 +114,7 @@ def _is_worth_it() -> bool:
 
 def _freeze() -> None:
     global _is_frozen, _held, _reachable
-    frozen = freezing._freeze([], only_reachable=_is_frozen and not _EVERY_FORK, in_place=_IN_PLACE)
+    frozen = freezing._freeze([], only_reachable=_is_frozen and not _EVERY_FORK, in_place=_MODE == "in-place")
     _is_frozen = True
     if frozen.in_place and not _EVERY_FORK:
         _reachable = _cowshed.reachable_bytes(freezing._children_of)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import types
-from typing import Any, NoReturn
+from typing import Any
 
 from cowshed import freezing
 
@@ -13,19 +14,24 @@ def shorten(caller: types.FrameType) -> None:
     """`caller` forks a worker: has it end by ``cowshed.end_process()``."""
     gunicorn: Any = sys.modules.get("gunicorn.arbiter")
     server = caller.f_locals.get("self")
-    if not gunicorn or not isinstance(server, gunicorn.Arbiter):
-        return
+    if gunicorn and isinstance(server, gunicorn.Arbiter):
+        shorten_workers_of(server)
+
+
+def shorten_workers_of(server: Any) -> None:
+    """`server` is gunicorn's master."""
     setting = server.cfg.settings["worker_exit"]
     hook = setting.get()
     if getattr(hook, "ends_process", False):
         return
 
-    def worker_exit(server: Any, worker: Any) -> NoReturn:
+    def worker_exit(server: Any, worker: Any) -> None:
         try:
             hook(server, worker)
         except Exception:
             server.log.warning("Exception during worker exit", exc_info=True)
-        freezing.end_process()
+        if os.getpid() != server.pid:  # the master calls it of a worker that has gone
+            freezing.end_process()
 
     setattr(worker_exit, "ends_process", True)
     setting.value = worker_exit

@@ -5,6 +5,8 @@ import os
 preload_app = True
 workers = int(os.environ.get("WORKERS", "16"))
 mode = os.environ["MODE"]
+if mode == "cowshed":
+    from cowshed.gunicorn import *  # noqa: F403
 
 
 def when_ready(server):
@@ -13,9 +15,6 @@ def when_ready(server):
     if mode == "gc.freeze":
         gc.collect()
         gc.freeze()
-    elif mode == "cowshed":
-        import cowshed
-        server.log.info("%s", cowshed.freeze())
 
 
 def post_fork(server, worker):
@@ -24,6 +23,3 @@ def post_fork(server, worker):
 
 def worker_exit(server, worker):
     logging.info("end")
-    if mode == "cowshed":
-        import cowshed
-        cowshed.end_process()
