@@ -161,6 +161,7 @@ class RunTest(Runner):
 
     def test_statuses_pass_through(self):
         for command, status in ((["sh", "-c", "exit 3"], 3), (["sh", "-c", "kill -9 $$"], -9), (["/nothing"], 127),
+                                (["sh", "-c", "kill -PIPE $$"], -13), (["sh", "-c", "kill -XFSZ $$"], -25),
                                 ([self.folder], 126)):
             self.run_it(command, expected=status)
         self.run_it([], expected=2)
@@ -259,6 +260,33 @@ class RunInPlaceTest(Runner):
         print(f"grown by {ours_grown} MiB, without by {grown}; copied {copied}, once {least}, without {unshared}")
         self.assertLessEqual(ours_grown, grown + 11)
         self.assertGreaterEqual(unshared - copied, 0.9 * (unshared - least))
+
+    def test_a_supervisor_that_forks_for_each_task(self):
+        """As Airflow's do.  Page faults count all that a task copies, also at its end."""
+        program = READING + """
+    data = load(600_000)
+    def execute(number):
+        print(number, read(data)[0], flush=True)
+        return number % 3
+    def start(number):
+        if pid := os.fork(): return pid
+        try:
+            status = execute(number)
+        except Exception:
+            status = 9
+        (os._exit if number % 2 else sys.exit)(status)
+    faults = []
+    for number in range(6):
+        _, status, usage = os.wait4(start(number), 0)
+        print("status", os.waitstatus_to_exitcode(status), flush=True)
+        faults.append(usage.ru_minflt)
+    print(*faults, file=sys.stderr)
+    """
+        plain, ours = (self.run_program(program, plain=plain) for plain in (True, False))
+        self.assertEqual(plain.stdout, ours.stdout)
+        most, copied = (max(map(int, each.stderr.splitlines()[-1].split())) for each in (plain, ours))
+        print(f"a task has {copied} page faults, without cowshed run {most}")
+        self.assertLess(copied, most / 20)
 
     def test_what_is_new_is_frozen_too(self):
         program = READING + """
