@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 
 _SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "site")
@@ -67,6 +68,8 @@ def main(arguments: list[str]) -> int:
             os.environ.pop(name, None)
             if value:
                 os.environ[name] = value
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # this Python ignores them, and COMMAND would, too
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
     except OSError as error:
