@@ -200,6 +200,18 @@ struct SampledCopies {
   bool operator==(const SampledCopies&) const = default;
 };
 
+// The sampled pages of new anonymous memory of forked processes that have executed nothing since.
+// Here an estimated copy is a page.  What was given back and touched again counts again.  Each list
+// has the most pages first.
+struct NewMemory {
+  std::uint64_t samples = 0;
+  std::vector<CodeSite> sites;
+  std::vector<MappingCopies> mappings;
+  std::vector<MappingCopies> causes;  // as causes/new_memory.h names them
+  std::uint64_t python_unread = 0;
+  bool operator==(const NewMemory&) const = default;
+};
+
 // The sampling of the whole measurement; emitted == received + lost.
 struct SamplingSummary {
   std::uint32_t period = 0;  // at the beginning of a thread

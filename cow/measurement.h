@@ -216,6 +216,7 @@ struct Measurement {
   std::optional<TreeMemory> memory;         // nullopt: none could be read
   std::optional<SamplingSummary> sampling;  // nullopt: copies were not sampled
   std::optional<SampledCopies> sampled;     // all processes together
+  std::optional<NewMemory> new_memory;      // the same; nullopt: not sampled
   std::vector<ProcessCopies> processes;     // in order of start
 
   // How the copies were counted, in a word: "inexact" if events were lost.

@@ -10,7 +10,8 @@
 
 #include <cowshed/base/arch/arch.h>
 
-// Samples of copies, and of accesses that ended in a signal, with the state of the thread.
+// Samples of copies, of new memory, and of accesses that ended in a signal, with the state of the
+// thread.
 namespace cowshed {
 
 struct SamplingOptions {
@@ -26,8 +27,9 @@ struct SamplingOptions {
 using arch::Register;
 
 // failed: no copy, but an access that the kernel answered with SIGSEGV or SIGBUS.  Sampled are the
-// first two of each thread, and the one that ends the process.
-enum class CopyClass : std::uint8_t { anonymous, file, failed };
+// first two of each thread, and the one that ends the process.  fresh: no copy, but a page of new
+// anonymous memory, of a process that was forked and has executed nothing since.
+enum class CopyClass : std::uint8_t { anonymous, file, failed, fresh };
 
 enum class AccessFailure : std::uint8_t {
   none,
@@ -81,7 +83,7 @@ struct CopySample {
   std::uint64_t process_id = 0;  // ProcessCounts::id
   int pid = 0;                   // as ProcessCounts::pid
   std::uint64_t execs = 0;       // of the process before the copy: tells its programs apart
-  std::uint64_t copies = 1;      // that this sample stands for
+  std::uint64_t copies = 1;      // or fresh pages, that this sample stands for
   std::uint64_t address = 0;     // that was written, or not accessible
   CopyClass copy_class = CopyClass::anonymous;
   AccessFailure failure = AccessFailure::none;

@@ -15,6 +15,7 @@
 #include <cowshed/cow/backends/memory_sample.h>
 #include <cowshed/cow/backends/process_rollup.h>
 #include <cowshed/cow/backends/tracepoint_backend.h>
+#include <cowshed/cow/fork_copies.h>
 #include <cowshed/cow/proc/process_pages.h>
 
 namespace cowshed::cow {
@@ -476,6 +477,17 @@ void TracepointBackend::forget_the_ended(const Snapshot& snapshot) {
     if (!counts.alive) ended_.push_back(counts.id);
 }
 
+// Of the processes whose new memory is sampled.
+ProfileBuilder::Copies TracepointBackend::new_pages() const {
+  ProfileBuilder::Copies pages;
+  for (const auto& [id, process] : processes_) {
+    const ProcessCopies& copies = process.copies;
+    if (copies.role == Role::child && goes_on(copies) && !copies.shares_memory)
+      pages[id] = copies.zero_filled_pages.value_or(0) + copies.zero_page_writes.value_or(0);
+  }
+  return pages;
+}
+
 Measurement TracepointBackend::measurement(const CodeOf& code) const {
   Measurement result = begun_measurement();
   result.lost_events = lost_;
@@ -487,7 +499,10 @@ Measurement TracepointBackend::measurement(const CodeOf& code) const {
   if (profiler_)
     for (const auto& [id, process] : processes_)
       pages[id] = process.copies.all_copied_pages().value_or(0);
-  if (profiler_ && code.is_all()) result.sampled = profiler_->of_all(pages);
+  if (profiler_ && code.is_all()) {
+    result.sampled = profiler_->of_all(pages);
+    result.new_memory = profiler_->new_memory(new_pages());
+  }
   result.processes.reserve(processes_.size());
   for (const auto& [id, process] : processes_) {
     ProcessCopies& copies = result.processes.emplace_back(process.copies);

@@ -30,9 +30,16 @@ void CopyProfiler::attribute_one(CopySample& sample) {
     if (const AddressSpace* space = spaces_.at(sample))
       sample.object_type = space->unwinder->name_at(sample.object_type_name_at);
   }
-  if (sample.fork) sites_.add_fork(*sample.fork, spaces_, binaries_);
+  if (sample.fork) {
+    sites_.add_fork(*sample.fork, spaces_, binaries_);
+    fresh_.add_fork(*sample.fork, spaces_, binaries_);
+  }
   if (sample.copy_class == CopyClass::failed) {
     sites_.add_failure(sample, spaces_, binaries_);
+    return;
+  }
+  if (sample.copy_class == CopyClass::fresh) {
+    fresh_.add(sample, spaces_, binaries_);
     return;
   }
   const CodeStack& code = sites_.add(sample, spaces_, binaries_);
@@ -96,6 +103,7 @@ void CopyProfiler::attribute(const std::vector<ProcessCounts>& processes,
 
 void CopyProfiler::merge(std::uint64_t process_id, std::uint64_t into) {
   sites_.merge(process_id, into);
+  fresh_.merge(process_id, into);
   if (stores_) stores_->merge(process_id, into);
 }
 
@@ -105,6 +113,10 @@ SampledCopies CopyProfiler::of(std::uint64_t process_id, const ProfileBuilder::C
 
 SampledCopies CopyProfiler::of_all(const ProfileBuilder::Copies& copies) {
   return sites_.of_all(copies, symbols_, kMostOfAKind);
+}
+
+NewMemory CopyProfiler::new_memory(const ProfileBuilder::Copies& pages) {
+  return fresh_.new_memory(pages, symbols_, kMostOfAKind);
 }
 
 std::optional<std::vector<CopyPattern>> CopyProfiler::patterns_of(std::uint64_t process_id) {

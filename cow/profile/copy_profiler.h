@@ -48,6 +48,8 @@ class CopyProfiler {
   // stay: their processes may be known later.
   SampledCopies of(std::uint64_t process_id, const ProfileBuilder::Copies& copies);
   SampledCopies of_all(const ProfileBuilder::Copies& copies);
+  // The same of new memory, of all.
+  NewMemory new_memory(const ProfileBuilder::Copies& pages);
   // As BinaryCache::unread().
   std::vector<std::string> unread() const { return binaries_.unread(); }
   // Returns the causes of copies of a process; nullopt: instructions cannot be decoded here.
@@ -62,9 +64,10 @@ class CopyProfiler {
   std::vector<CopySample> waiting_;
   std::size_t waiting_bytes_ = 0;  // includes samples that are being attributed
   std::uint64_t dropped_ = 0;
-  BinaryCache binaries_;  // outlives the next four
+  BinaryCache binaries_;  // outlives the next five
   AddressSpaces spaces_;
   ProfileBuilder sites_;
+  ProfileBuilder fresh_;  // of new memory
   std::optional<StoreSites> stores_;
   Symbolizer symbols_;
 };

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include <cowshed/cow/causes/new_memory.h>
 #include <cowshed/cow/measurement.h>
 #include <cowshed/cow/profile/profile_builder.h>
 #include <cowshed/cow/profile/stack_frames.h>
@@ -156,14 +157,16 @@ const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& sp
   tally.all += one;
   const AddressSpace* space = spaces.at(sample);
   Stack stack = stack_of(sample, space, spaces, binaries);
+  Block block = space == nullptr
+                    ? Block{Block::kAnywhere, "unknown"}
+                    : Block{sample.address / kBlockBytes, mapping_name(*space, sample, binaries)};
+  stack.is_of_stack = sample.copy_class == CopyClass::fresh &&
+                      (block.mapping == "thread stack" || block.mapping == "[stack]");
   if (addresses_ >= kMostAddresses) shorten_new(stack, tally);
   const auto [counted, is_new_stack] = tally.stacks.try_emplace(std::move(stack));
   if (is_new_stack)
     addresses_ += counted->first.code.addresses.size() + counted->first.python.size();
   counted->second += one;
-  Block block = space == nullptr
-                    ? Block{Block::kAnywhere, "unknown"}
-                    : Block{sample.address / kBlockBytes, mapping_name(*space, sample, binaries)};
   if (blocks_ >= kMostBlocks && !tally.blocks.contains(block))
     block = {Block::kAnywhere, "unknown"};
   const auto [in_block, is_new_block] = tally.blocks.try_emplace(std::move(block));
@@ -201,6 +204,7 @@ void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
   types_ -= before.types.size() + from.mapped().types.size();
   for (Tally* each : {&before, &from.mapped()}) {
     sum.all += each->all;
+    if (!sum.fork) sum.fork = each->fork;
     for (Failure& failure : each->failures)
       if (sum.failures.empty()) sum.failures.push_back(std::move(failure));
     for (const auto& [stack, samples] : each->stacks) {
@@ -425,8 +429,7 @@ SampledCopies ProfileBuilder::of(std::uint64_t process_id, const Copies& copies,
   return result;
 }
 
-SampledCopies ProfileBuilder::of_all(const Copies& copies, Symbolizer& symbols,
-                                     std::size_t most) const {
+std::vector<ProfileBuilder::Weighted> ProfileBuilder::weighted_all(const Copies& copies) const {
   // Processes with few samples or none are estimated together: what each of their samples stands
   // for is scaled by the same factor.
   SampleSum few;
@@ -444,7 +447,26 @@ SampledCopies ProfileBuilder::of_all(const Copies& copies, Symbolizer& symbols,
   std::vector<Weighted> all;
   for (const auto& [id, tally] : tallies_)
     all.push_back(has_few(id) ? Weighted{&tally, scale_of_few} : weighted(id, tally, copies));
-  return added_up(all, symbols, most);
+  return all;
+}
+
+SampledCopies ProfileBuilder::of_all(const Copies& copies, Symbolizer& symbols,
+                                     std::size_t most) const {
+  return added_up(weighted_all(copies), symbols, most);
+}
+
+NewMemory ProfileBuilder::new_memory(const Copies& pages, Symbolizer& symbols,
+                                     std::size_t most) const {
+  const std::vector<Weighted> all = weighted_all(pages);
+  SampledCopies sums = added_up(all, symbols, most);
+  NewMemory result{sums.samples, std::move(sums.sites), std::move(sums.mappings), {},
+                   sums.python_unread};
+  result.causes = by_name<MappingCopies>(all, most, [&](const Tally& tally, const auto& count) {
+    const std::size_t imports = tally.fork ? imports_in(frames(*tally.fork, symbols)) : 0;
+    for (const auto& [stack, sum] : tally.stacks)
+      count(cause_of_new_memory(frames(stack, symbols), imports, stack.is_of_stack), sum);
+  });
+  return result;
 }
 
 }  // namespace cowshed::cow

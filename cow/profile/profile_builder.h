@@ -40,6 +40,8 @@ class ProfileBuilder {
   SampledCopies of(std::uint64_t process_id, const Copies& copies, Symbolizer& symbols,
                    std::size_t most) const;
   SampledCopies of_all(const Copies& copies, Symbolizer& symbols, std::size_t most) const;
+  // Of samples of new memory; `pages` in place of copies.
+  NewMemory new_memory(const Copies& pages, Symbolizer& symbols, std::size_t most) const;
 
   // Returns the samples of one process below functions that end the program, if they are not those
   // below which it was forked.
@@ -53,6 +55,7 @@ class ProfileBuilder {
     std::int64_t writer = kProgram;
     CodeStack code;
     std::vector<const Frame*> python;  // of `python_`, innermost first
+    bool is_of_stack = false;          // new memory that is the thread's own stack
     auto operator<=>(const Stack&) const = default;
   };
   struct Block {                                                   // of 2 MiB, of one mapping
@@ -85,6 +88,7 @@ class ProfileBuilder {
   Stack stack_of(const CopySample& sample, const AddressSpace* space, const AddressSpaces& spaces,
                  BinaryCache& binaries);
   void count_type(std::string name, const SampleSum& one, Tally& tally);
+  std::vector<Weighted> weighted_all(const Copies& copies) const;
   static Weighted weighted(std::uint64_t process_id, const Tally& tally, const Copies& copies);
   static void look_up(const std::vector<Weighted>& tallies, Symbolizer& symbols);
   static std::vector<Frame> frames(const Stack& stack, Symbolizer& symbols);

@@ -42,6 +42,12 @@ static __always_inline int descends_from_root(struct task_struct* task, __u32 lo
   return descent.is_found;
 }
 
+/* Of a process that ran before us, by its executable. */
+static __always_inline int runs_parents_program(struct task_struct* task) {
+  struct inode* own = BPF_CORE_READ(task, mm, exe_file, f_inode);
+  return own && own == BPF_CORE_READ(task, group_leader, real_parent, mm, exe_file, f_inode);
+}
+
 SEC("iter/task")
 int adopt(struct bpf_iter__task* ctx) {
   struct task_struct* task = ctx->task;
@@ -61,7 +67,8 @@ int adopt(struct bpf_iter__task* ctx) {
   struct cowshed_key parent_key = {};
   fill_key(&parent_key, BPF_CORE_READ(task, group_leader, real_parent));
   struct cowshed_process* parent = bpf_map_lookup_elem(&processes, &parent_key);
-  int added = add_process(task, &key, parent, root ? COWSHED_ROOT : 0, 1, 0);
+  __u32 flags = root ? COWSHED_ROOT : runs_parents_program(task) ? COWSHED_FORKED : 0;
+  int added = add_process(task, &key, parent, flags, 1, 0);
   if (added < 0) return 0;
   adoption.processes += added;
   adoption.threads += add_thread(task, &key, adoption.mode == COWSHED_ADOPT_COMMAND) > 0;

@@ -200,6 +200,30 @@ static __always_inline void sample_copy(struct thread_state* thread) {
   if (copies) take_sample(thread, copies);
 }
 
+/* Those of new memory leave half of the buffer to those of copies. */
+static __always_inline int has_room_for_fresh(void) {
+  return bpf_ringbuf_query(&samples, BPF_RB_AVAIL_DATA) * 2 <
+         bpf_ringbuf_query(&samples, BPF_RB_RING_SIZE);
+}
+
+/* Runs for each fault of a forked process that gets new memory of its own, while it is pending. */
+static __always_inline void sample_fresh(struct thread_state* thread, __u32 fault_class,
+                                         __u32 pages) {
+  if (!sample_period || !thread->samples_fresh || thread->pending.traits & MAPPING_SHARED) return;
+  if (fault_class != COWSHED_ZERO_FILLED && fault_class != COWSHED_ZERO_PAGE_WRITE) return;
+  struct sample_turn* turn = &thread->fresh_turn;
+  __u32 stands_for = pages; /* of a page as large as a block, each is a sample */
+  if (pages < sample_period << (turn->doublings & 31)) {
+    if (!turn->until) draw_turn(turn);
+    if (turn->until > pages) {
+      turn->until -= pages;
+      return;
+    }
+    stands_for = draw_turn(turn);
+  }
+  if (has_room_for_fresh()) take_sample(thread, stands_for);
+}
+
 /* The same, for a copy of which nothing is known any more. */
 static __always_inline void lose_sample(struct thread_state* thread) {
   __u32 slot = 0;

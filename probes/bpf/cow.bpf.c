@@ -28,7 +28,8 @@ static __always_inline int track_new_task(struct task_struct* child) {
   fill_key(&key, child);
   if (child->tgid != parent->tgid) {
     struct cowshed_process* creator = bpf_map_lookup_elem(&processes, &thread->key);
-    __u32 flags = child->mm == parent->mm ? COWSHED_SHARES_MEMORY : COWSHED_FORK_SEEN;
+    __u32 flags = child->mm == parent->mm ? COWSHED_SHARES_MEMORY
+                                             : COWSHED_FORK_SEEN | COWSHED_FORKED;
     if (add_process(child, &key, creator, flags, 0, thread) < 0) return 0;
   }
   int added = add_thread(child, &key, 0);
@@ -57,6 +58,7 @@ static __noinline int begin_program(struct thread_state* thread, __u64 memory, c
   thread->program = memory;
   thread->mapping.mm = 0; /* the next address space may lie where an older one lay */
   if (thread->has_fork) drop_fork(thread);
+  thread->samples_fresh = 0;
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
   if (process) {
     struct cowshed_counts* counts = &thread->counts;
@@ -245,6 +247,7 @@ static __always_inline void end_fault_with_page(struct thread_state* thread, __u
   if (fault_class == COWSHED_CLASSES) return; /* the fault is still pending */
   thread->pending.fault_class = fault_class;
   if (fault_class == COWSHED_ZERO_FILLED) thread->counts.zero_filled_pages += 1ULL << (order & 31);
+  sample_fresh(thread, fault_class, 1U << (order & 31));
   if (fault_class <= COWSHED_COPIED_FILE) count_copy(thread);
   end_fault(thread);
 }

@@ -99,6 +99,7 @@ struct task_struct;
 
 struct mm_struct {
   void* pgd;
+  struct file* exe_file;
   struct task_struct* owner; /* with CONFIG_MEMCG */
   struct maple_tree mm_mt;
   struct percpu_counter rss_stat[4];

@@ -205,6 +205,7 @@ static __always_inline int add_thread(struct task_struct* task, struct cowshed_k
   thread->key = *key;
   thread->program = (__u64)BPF_CORE_READ(task, mm);
   thread->memory = process->memory;
+  thread->samples_fresh = process->flags & COWSHED_FORKED && !process->execs;
   return 1;
 }
 

@@ -56,6 +56,7 @@ enum cowshed_process_flags {
   COWSHED_FORK_SEEN = 4,     /* what it shared then is known */
   COWSHED_ENDED = 8,
   COWSHED_PARTED = 16, /* has left the memory of its fork, by an exec or its end */
+  COWSHED_FORKED = 32, /* runs its parent's program; not a root */
 };
 
 /* What was copied in an address space, by its number.  A later one may have the same slot. */
@@ -214,7 +215,7 @@ struct cowshed_python_type {
   char name[COWSHED_PYTHON_NAME_BYTES];
 };
 
-/* One copy, or one access that ended in a signal, and the state of its thread.  Only stack_bytes of
+/* One copy, page of new memory, or access that ended in a signal, and the state of its thread.  Only stack_bytes of
  * `stack` are sent. */
 struct cowshed_sample {
   __u64 kind;
@@ -229,7 +230,7 @@ struct cowshed_sample {
   __u32 stack_bytes;
   __u32 failure;    /* enum cowshed_failure */
   __u32 is_handled; /* the program has a handler for the signal */
-  __u32 copies;     /* that it stands for */
+  __u32 copies;     /* or new pages, that it stands for */
   __u32 unused;
   /* The lines before, at and after the address, as far as they are in its page.  Bit i: line i was
    * read. */

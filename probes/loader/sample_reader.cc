@@ -23,6 +23,8 @@ CopyClass class_of(__u32 fault_class) {
   switch (fault_class) {
     case COWSHED_COPIED_FILE: return CopyClass::file;
     case COWSHED_FAILED: return CopyClass::failed;
+    case COWSHED_ZERO_FILLED:
+    case COWSHED_ZERO_PAGE_WRITE: return CopyClass::fresh;
     default: return CopyClass::anonymous;
   }
 }

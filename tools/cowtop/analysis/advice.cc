@@ -178,6 +178,31 @@ std::vector<Advice> against_relocations(const cow::Measurement& measurement,
   return {{std::string(remedy.text), bytes}};
 }
 
+// What one process imports or reads before the fork, the others share.
+std::vector<Advice> against_new_memory(const Summary& summary) {
+  std::vector<Advice> result;
+  if (!summary.has_new_memory() || summary.sharers == 0) return result;
+  const std::uint64_t children = summary.sharers;
+  for (const Share& cause : summary.new_causes) {
+    if (!is_much(cause.bytes, summary.own_bytes)) continue;
+    const std::uint64_t saved = cause.bytes - cause.bytes / (children + 1);
+    constexpr std::string_view kImport = "import of ";
+    if (cause.name.starts_with(kImport))
+      result.push_back(
+          {fmt::format("import {} before the fork", cause.name.substr(kImport.size())), saved});
+    else if (cause.name.starts_with("import"))
+      result.push_back({"import before the fork what is imported now at CODE's lines", saved});
+    else if (cause.name == "received")
+      result.push_back({fmt::format("send references: load what is sent before the fork, or "
+                                    "publish() it ({:.0f} MiB to each of {})",
+                                    static_cast<double>(cause.bytes / children) / kMiB, children),
+                        saved});
+    else if (cause.name == "loaded")
+      result.push_back({"read before the fork, or map, what CODE's lines read", saved});
+  }
+  return result;
+}
+
 }  // namespace
 
 bool is_much(std::uint64_t bytes, std::uint64_t all) {
@@ -233,6 +258,8 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
   if (is_much(for_programs, summary.copied_bytes + summary.before_exec_bytes))
     result.push_back(
         {"start programs by posix_spawn() or vfork(), which copy nothing", for_programs});
+  const std::vector<Advice> of_new = against_new_memory(summary);
+  result.insert(result.end(), of_new.begin(), of_new.end());
   std::ranges::stable_sort(result, std::greater<>(), &Advice::saves_bytes);
   // The report has two.
   if (std::string text = for_missing_names(measurement, summary);

@@ -362,13 +362,10 @@ std::uint64_t relocated_bytes(const cow::ProcessCopies& process) {
 
 // What a child has beyond its copies and what it got at its fork: it may be the last to share that.
 std::uint64_t own_bytes(const cow::ProcessCopies& process) {
-  const bool is_forked = cow::goes_on(process);
-  if (process.role != cow::Role::child || !process.memory) return 0;
-  if (is_forked && !process.shared_at_fork_bytes) return 0;
-  const cow::MemorySample& memory = *process.memory;
-  const std::uint64_t all = memory.private_bytes + (is_forked ? memory.shared_bytes : 0);
-  return all - std::min(all, is_forked ? *process.shared_at_fork_bytes
-                                       : process.all_copied_pages().value_or(0) * cow::kPageSize);
+  if (process.role != cow::Role::child || !cow::goes_on(process)) return 0;
+  if (!process.memory || !process.shared_at_fork_bytes) return 0;
+  const std::uint64_t all = process.memory->private_bytes + process.memory->shared_bytes;
+  return all - std::min(all, *process.shared_at_fork_bytes);
 }
 
 // What an older child had alone before the measurement: copies, or memory of its own.
@@ -427,6 +424,29 @@ std::vector<Share> types_of(const std::vector<ExplainingSamples>& explaining, st
   return std::move(shares).of(all);
 }
 
+// What was given back was sampled, too.
+std::vector<Share> shares_of_new(const std::vector<std::pair<std::string, std::uint64_t>>& pages,
+                                 std::uint64_t held) {
+  std::uint64_t all = 0;
+  for (const auto& [name, count] : pages) all += count;
+  Shares shares;
+  for (const auto& [name, count] : pages)
+    shares[name].bytes += static_cast<std::uint64_t>(
+        static_cast<double>(held) * static_cast<double>(count) / static_cast<double>(all));
+  return std::move(shares).of(held);
+}
+
+void add_new_memory(const cow::NewMemory& memory, Summary& summary) {
+  std::vector<std::pair<std::string, std::uint64_t>> causes;
+  for (const cow::MappingCopies& each : memory.causes)
+    causes.emplace_back(each.name, each.estimated_copies);
+  std::vector<std::pair<std::string, std::uint64_t>> sites;
+  for (const cow::CodeSite& each : memory.sites)
+    sites.emplace_back(site_name(each), each.estimated_copies);
+  summary.new_causes = shares_of_new(causes, summary.own_bytes);
+  summary.new_sites = shares_of_new(sites, summary.own_bytes);
+}
+
 double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
   std::uint64_t all = 0;
   std::uint64_t unread = 0;
@@ -460,6 +480,12 @@ bool is_little(const Summary& summary, const cow::Measurement& measurement) {
 }
 
 }  // namespace
+
+bool Summary::has_new_memory() const {
+  constexpr std::uint64_t kWorthSaying = 16 << 20;
+  constexpr std::uint64_t kPartOfPeak = 5;
+  return own_bytes >= std::max(kWorthSaying, most_peak_bytes / kPartOfPeak);
+}
 
 bool ProcessGroup::only_ran() const {
   return has_executed && copied_bytes.value_or(0) / std::max<std::uint64_t>(processes, 1) < kLittle;
@@ -532,6 +558,8 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
   summary.causes = causes_of(measurement, copies, summary.copied_bytes);
   summary.types = types_of(explaining, explained_bytes);
   summary.sites = sites_of(explaining, explained_bytes);
+  if (measurement.new_memory && summary.own_bytes > 0)
+    add_new_memory(*measurement.new_memory, summary);
   summary.python_unread = python_unread_of(explaining);
   return summary;
 }

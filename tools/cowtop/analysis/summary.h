@@ -105,6 +105,9 @@ struct Summary {
   std::vector<Share> causes;
   std::vector<Share> types;  // of Python objects
   std::vector<Share> sites;
+  // Of new memory, estimated: parts of own_bytes.
+  std::vector<Share> new_causes;
+  std::vector<Share> new_sites;
   // The part of the samples whose line of Python is not known.
   double python_unread = 0;
 
@@ -112,6 +115,9 @@ struct Summary {
   // and for each fork, and by those that lived at once less than a fifth of what all held.
   bool is_little = true;
 
+  // Whether what children allocated is worth a word, and whether it is more than they copied.
+  bool has_new_memory() const;
+  bool is_mostly_new() const { return has_new_memory() && own_bytes > copied_bytes; }
   // Whether the children that ran programs copied more than the few pages that any does before.
   bool copy_before_exec() const;
 };

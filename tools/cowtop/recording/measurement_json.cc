@@ -110,6 +110,8 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.derived_flag_if(has_transfers, "transfers_sampled");
 }
 
+COWSHED_JSON_STRUCT(NewMemory, samples, sites, mappings, causes, python_unread)
+
 // All fields but `processes`, which a recording keeps apart.
 static void describe(auto& io, Type<Measurement> /*type*/) {
   using Struct = Measurement;
@@ -119,6 +121,8 @@ static void describe(auto& io, Type<Measurement> /*type*/) {
               &Struct::memory);
   describe_sampled<Struct>(
       io, [](const Struct& measurement) { return measurement.sampled.has_value(); });
+  io.field_if([](const Struct& measurement) { return measurement.new_memory.has_value(); },
+              "new_memory", &Struct::new_memory);
 }
 
 }  // namespace cowshed::cow

@@ -240,16 +240,19 @@ std::string before_exec_text(const Summary& summary) {
                               summary.ran == 1 ? "a program" : "programs"));
 }
 
-// Where no copies explain the memory.
-std::string own_text(const cow::Measurement& measurement, const Summary& summary) {
-  constexpr std::uint64_t kWorthSaying = 16 << 20;
-  const std::uint64_t peak = measurement.memory ? measurement.memory->peak_pss_bytes : 0;
-  // More than all ever held is of processes that lived one after the other.
-  if (summary.own_bytes < std::max(kWorthSaying, peak / 2) || summary.own_bytes > peak) return {};
-  return lines_of(
-      fmt::format("Never shared: {}, which children allocated themselves, for what "
-                  "they were sent, say.",
-                  mib(summary.own_bytes)));
+// What children hold beside what they still share: copies and new memory.
+std::string own_text(const Summary& summary) {
+  if (!summary.has_new_memory()) return {};
+  const bool is_one_group = std::ranges::count_if(summary.groups, [](const ProcessGroup& group) {
+                              return group.role == cow::Role::child && !group.only_ran();
+                            }) == 1;
+  const std::uint64_t parts = is_one_group ? std::max<std::uint64_t>(summary.sharers, 1) : 1;
+  return lines_of(fmt::format(
+      "{}{} hold{} {} of {} own: {} copied, {} new.", plural(summary.sharers, "forked process"),
+      parts > 1 ? " each" : "", summary.sharers == 1 ? "s" : "",
+      mib((summary.copied_bytes + summary.own_bytes) / parts),
+      summary.sharers == 1 ? "its" : "their", mebibytes(summary.copied_bytes / parts),
+      mebibytes(summary.own_bytes / parts)));
 }
 
 std::string frozen_text(const Summary& summary) {
@@ -310,9 +313,9 @@ std::string head_lines(const cow::Measurement& measurement, const Summary& summa
   const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;
   return (summary.is_little ? crashes + answer : answer + crashes) +
          (is_one_line ? memory + "  " + accuracy + "\n" : lines_of(memory) + lines_of(accuracy)) +
-         exit_text(summary) + file_text(summary) + before_exec_text(summary) +
-         own_text(measurement, summary) + frozen_text(summary) + older_text(summary) +
-         left_behind_text(summary) + lost_samples_text(measurement) + python_unread_text(summary);
+         exit_text(summary) + file_text(summary) + before_exec_text(summary) + own_text(summary) +
+         frozen_text(summary) + older_text(summary) + left_behind_text(summary) +
+         lost_samples_text(measurement) + python_unread_text(summary);
 }
 
 }  // namespace cowshed::cowtop

@@ -172,10 +172,21 @@ std::string advice_lines(const std::vector<Advice>& advice) {
   return text;
 }
 
+// What is new, and by which code.
+std::string new_lines(const Summary& summary, std::size_t most_places) {
+  return share_lines("NEW", summary.new_causes, kMostPlaces,
+                     [](const Share& share) { return printable(share.name); }) +
+         share_lines("CODE", summary.new_sites, most_places, [](const Share& share) {
+           const bool is_long = live::columns_of(share.name) > kNameWidth;
+           return is_long ? without_arguments(share.name) : share.name;
+         });
+}
+
 // What was copied, why, of which objects, by which code, and what to do.
 std::string cause_lines(const cow::Measurement& measurement, const Summary& summary,
                         std::size_t most_places) {
   std::string advice = advice_lines(advise(measurement, summary));
+  if (summary.is_mostly_new()) return new_lines(summary, most_places) + advice;
   if (summary.is_little) return advice;
   if (!cures_for(measurement, summary).empty())
     advice += titled(advice.empty() ? "TRY" : "",

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include <cowshed/cow/copy_profile.h>
+
+// Names why a forked process got a page of new memory, from the stack that first wrote to it.  The
+// first rule that holds decides:
+//
+// "thread stack"      The page is of the stack that the thread runs on.
+// "import of NAME"    Python imports a module, by an import that began after the fork.  NAME is the
+//                     outermost such module whose code runs; until it runs, "import at FILE:LINE"
+//                     is the line that imports.
+// "received"          Below a function that unpickles or unserialises, or in recv(2) and the like.
+// "compiled code"     Below a compiler of Python or PHP, or of the JIT compilers of LLVM and V8.
+// "loaded"            The kernel wrote in read(2) or the like.
+// "own data"          All else.
+namespace cowshed::cow {
+
+// `imports`: imports_in() of the stack of the fork, which the child has below all of its own.
+std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports,
+                                bool is_on_stack);
+
+// The imports of Python that run in a stack.
+std::size_t imports_in(const std::vector<Frame>& stack);
+
+}  // namespace cowshed::cow
