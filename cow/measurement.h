@@ -89,6 +89,7 @@ struct MemorySample {
   std::uint64_t shared_bytes = 0;
   std::uint64_t private_bytes = 0;  // other resident anonymous memory
   std::uint64_t sampled_ns = 0;     // CLOCK_MONOTONIC
+  std::uint64_t touched_pages = 0;  // ProcessCopies::touched_pages() then
   bool operator==(const MemorySample&) const = default;
 };
 
@@ -167,6 +168,10 @@ struct ProcessCopies : Counts {
   std::optional<std::uint64_t> all_copied_pages() const {
     if (!copied_anon_pages || !copied_file_pages) return std::nullopt;
     return *copied_anon_pages + *copied_file_pages;
+  }
+  // New pages of its own, each time that it got one; 0: not known.
+  std::uint64_t touched_pages() const {
+    return zero_filled_pages.value_or(0) + zero_page_writes.value_or(0);
   }
   bool operator==(const ProcessCopies&) const = default;
 };

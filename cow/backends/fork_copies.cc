@@ -84,7 +84,8 @@ struct Family {
 // memory was last read: at most, if it has copied or allocated since.
 std::uint64_t still_held(const ProcessCopies& process, std::uint64_t copied) {
   if (!process.memory || process.processes > 1) return UINT64_MAX;
-  const auto [shared, alone, when] = *process.memory;
+  const std::uint64_t shared = process.memory->shared_bytes;
+  const std::uint64_t alone = process.memory->private_bytes;
   const std::uint64_t own = copied + process.zero_filled_pages.value_or(0) * kPageSize;
   // Pages that it was the last to share are its alone.
   return std::max(shared, shared + alone - std::min(shared + alone, own));

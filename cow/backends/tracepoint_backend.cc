@@ -461,6 +461,7 @@ void TracepointBackend::scan(ProcessCopies& copies) {
   if (auto sent = read_sent_objects(proc_, copies.pid, *mappings)) set_sent(copies, *sent);
   if (memory) {
     copies.memory = memory;
+    copies.memory->touched_pages = copies.touched_pages();
     copies.unreadable = false;
   }
   take_samples_meanwhile();
@@ -483,7 +484,7 @@ ProfileBuilder::Copies TracepointBackend::new_pages() const {
   for (const auto& [id, process] : processes_) {
     const ProcessCopies& copies = process.copies;
     if (copies.role == Role::child && goes_on(copies) && !copies.shares_memory)
-      pages[id] = copies.zero_filled_pages.value_or(0) + copies.zero_page_writes.value_or(0);
+      pages[id] = copies.touched_pages();
   }
   return pages;
 }

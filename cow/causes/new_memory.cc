@@ -51,9 +51,10 @@ bool starts_with_any(std::string_view text, Names prefixes) {
 bool receives(const Frame& frame) {
   if (frame.is_python) {
     const std::string_view file = base_name(frame.file);
-    if (file == "connection.py")
-      return starts_with_any(frame.function,
-                             {"Connection.recv", "Connection._recv", "_ConnectionBase.recv"});
+    // Of multiprocessing, billiard and loky.  What unpickles is a function of C.
+    if (file == "connection.py") return frame.function.find(".recv") != std::string::npos;
+    if (file == "queues.py")
+      return frame.function.ends_with("Queue.get") || frame.function == "get";
     return (file == "reduction.py" || file == "pickle.py") &&
            frame.function.find("load") != std::string::npos;
   }

@@ -121,6 +121,52 @@ invisible(mclapply(1:3, function(job) { for (k in 1:40) sum(runif(1e6)); 0 }, mc
 }
 
 
+# Of new memory: a cause of the report, what TRY says, and a program that follows it with an argument.
+IMPORT = """
+import os, sys, time
+if len(sys.argv) > 1:
+    import MODULE
+for worker in range(4):
+    if os.fork() == 0:
+        import MODULE
+        time.sleep(1)
+        os._exit(0)
+for worker in range(4):
+    os.wait()
+"""
+NEW = {
+    "import of provider": (IMPORT.replace("MODULE", "provider"), "import provider before the fork"),
+    "received": ("""
+import multiprocessing, sys, time
+data = None
+def work(sent):
+    global data
+    data = data or sent
+    time.sleep(1)
+    return len(data)
+if __name__ == "__main__":
+    big = ["item %d" % i for i in range(300_000)]
+    if len(sys.argv) > 1:
+        data = big
+    with multiprocessing.Pool(3) as pool:
+        print(pool.map(work, [None if data else big] * 3, 1))
+""", "send references: load what is sent before the fork, or publish() it"),
+    "loaded": ("""
+import os, sys, time
+def read():
+    return open(sys.argv[0] + ".data", "rb").read()
+data = read() if len(sys.argv) > 1 else None
+for worker in range(4):
+    if os.fork() == 0:
+        data = data or read()
+        time.sleep(1)
+        os._exit(0)
+for worker in range(4):
+    os.wait()
+""", "read before the fork, or map, what CODE's lines read"),
+}
+
+
 def measure(command):
     """The report of a run, and the bytes that all its processes copied."""
     with tempfile.TemporaryDirectory() as folder:
@@ -135,6 +181,37 @@ def measure(command):
         pages = process["copied_anon_pages"] + process["copied_file_pages"]
         copied += 4096 * (process["copied_pages_before_exec"] if process["execs"] and process["role"] != "root" else pages)
     return report, copied
+
+
+class NewMemory(unittest.TestCase):
+    def test_all(self):
+        for cause, (program, remedy) in NEW.items():
+            with self.subTest(cause), tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, "program.py")
+                with open(path, "w") as file:
+                    file.write(program)
+                with open(path + ".data", "wb") as file:
+                    file.write(bytes(30 << 20))
+                with open(os.path.join(folder, "provider.py"), "w") as file:
+                    file.write("table = {i: ['item %d' % i] for i in range(200_000)}\n")
+                plain, followed = (self.peak([PYTHON, "-B", path, *words]) for words in ([], ["follow"]))
+                self.assertRegex(plain[0], rf"(?m)^  NEW +[\d.]+ MiB +\d+%  {cause}$")
+                text = " ".join(plain[0].split())
+                self.assertIn(remedy, text)
+                said = int(re.search(re.escape(remedy) + r".*?saves at most (\d+)", text)[1])
+                saved = (plain[1] - followed[1]) / 2**20
+                self.assertGreater(saved, 0.8 * said - 4, plain[0])
+                if cause != "received":  # there the parent no longer makes the pickles
+                    self.assertLess(saved, 1.2 * said + 4, plain[0])
+
+    def peak(self, command):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "run.cow")
+            subprocess.run([COWTOP, "record", "--backend", "tracepoint", "-o", path, "--", *command],
+                           stdout=subprocess.DEVNULL, check=True)
+            report = subprocess.run([COWTOP, "report", path], capture_output=True, text=True, check=True).stdout
+            numbers = json.loads(subprocess.run([COWTOP, "report", "--json", path], capture_output=True).stdout)
+        return report, numbers["memory"]["peak_pss_bytes"]
 
 
 class Remedies(unittest.TestCase):

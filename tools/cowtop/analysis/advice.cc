@@ -181,8 +181,8 @@ std::vector<Advice> against_relocations(const cow::Measurement& measurement,
 // What one process imports or reads before the fork, the others share.
 std::vector<Advice> against_new_memory(const Summary& summary) {
   std::vector<Advice> result;
-  if (!summary.has_new_memory() || summary.sharers == 0) return result;
-  const std::uint64_t children = summary.sharers;
+  if (!summary.has_new_memory() || summary.holders == 0) return result;
+  const std::uint64_t children = summary.holders;
   for (const Share& cause : summary.new_causes) {
     if (!is_much(cause.bytes, summary.own_bytes)) continue;
     const std::uint64_t saved = cause.bytes - cause.bytes / (children + 1);
@@ -196,7 +196,7 @@ std::vector<Advice> against_new_memory(const Summary& summary) {
       result.push_back({fmt::format("send references: load what is sent before the fork, or "
                                     "publish() it ({:.0f} MiB to each of {})",
                                     static_cast<double>(cause.bytes / children) / kMiB, children),
-                        saved});
+                        cause.bytes});
     else if (cause.name == "loaded")
       result.push_back({"read before the fork, or map, what CODE's lines read", saved});
   }

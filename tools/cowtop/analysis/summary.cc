@@ -360,11 +360,23 @@ std::uint64_t relocated_bytes(const cow::ProcessCopies& process) {
       share * static_cast<double>(process.all_copied_pages().value_or(0) * cow::kPageSize));
 }
 
-// What a child has beyond its copies and what it got at its fork: it may be the last to share that.
+// What a child has beyond its copies and what it got at its fork: it may be the last to share that,
+// but only what it touched first is new.  After its last sample it gave nothing back, as far as is
+// known.
 std::uint64_t own_bytes(const cow::ProcessCopies& process) {
-  if (process.role != cow::Role::child || !cow::goes_on(process)) return 0;
-  if (!process.memory || !process.shared_at_fork_bytes) return 0;
-  const std::uint64_t all = process.memory->private_bytes + process.memory->shared_bytes;
+  if (process.role != cow::Role::child || !cow::goes_on(process) || !process.memory) return 0;
+  const cow::MemorySample& memory = *process.memory;
+  if (process.zero_filled_pages && process.all_copied_pages()) {
+    const std::uint64_t copied = *process.all_copied_pages() * cow::kPageSize;
+    const std::uint64_t touched = process.touched_pages();
+    const std::uint64_t since = touched - std::min(touched, memory.touched_pages);
+    const std::uint64_t then =
+        std::min(memory.private_bytes - std::min(memory.private_bytes, copied),
+                 memory.touched_pages * cow::kPageSize);
+    return then + since * cow::kPageSize;
+  }
+  if (!process.shared_at_fork_bytes) return 0;
+  const std::uint64_t all = memory.private_bytes + memory.shared_bytes;
   return all - std::min(all, *process.shared_at_fork_bytes);
 }
 
@@ -519,7 +531,10 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
       explained_bytes +=
           process.all_copied_pages().value_or(0) * cow::kPageSize - copies[i].exit_bytes();
     summary.exit_bytes += copies[i].exit_bytes();
-    if (!has_forked) summary.own_bytes += own_bytes(process);
+    if (const std::uint64_t own = own_bytes(process); !has_forked && own > 0) {
+      summary.own_bytes += own;
+      if (own >= kLittle) summary.holders += process.processes;
+    }
     add_frozen(process, has_forked, summary);
     if (!cow::goes_on(process)) continue;
     summary.sharers += process.processes;

@@ -90,6 +90,7 @@ struct Summary {
   std::uint64_t shared_bytes = 0;  // sum over the sharers, at their forks
   // That children allocated themselves, at the least, when they were last looked at.
   std::uint64_t own_bytes = 0;
+  std::uint64_t holders = 0;  // the children that have 1 MiB or more of it
   // Of Python, made immortal by cowshed.freeze().
   std::uint64_t frozen_objects = 0;
   std::uint64_t frozen_bytes = 0;

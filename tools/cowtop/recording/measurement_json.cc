@@ -56,7 +56,7 @@ static void describe(auto& io, Type<SamplingSummary> /*type*/) {
               "longest_period", &Struct::longest_period);
 }
 COWSHED_JSON_STRUCT(CopyPattern, pattern, share, samples, evidence)
-COWSHED_JSON_STRUCT(MemorySample, shared_bytes, private_bytes, sampled_ns)
+COWSHED_JSON_STRUCT(MemorySample, shared_bytes, private_bytes, sampled_ns, touched_pages)
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)
 COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)
 static void describe(auto& io, Type<TreeMemory> /*type*/) {

@@ -243,15 +243,17 @@ std::string before_exec_text(const Summary& summary) {
 // What children hold beside what they still share: copies and new memory.
 std::string own_text(const Summary& summary) {
   if (!summary.has_new_memory()) return {};
-  const bool is_one_group = std::ranges::count_if(summary.groups, [](const ProcessGroup& group) {
-                              return group.role == cow::Role::child && !group.only_ran();
-                            }) == 1;
-  const std::uint64_t parts = is_one_group ? std::max<std::uint64_t>(summary.sharers, 1) : 1;
+  // Those of one row hold about the same.
+  const bool is_row = std::ranges::any_of(summary.groups, [&](const ProcessGroup& group) {
+    return group.role == cow::Role::child && group.processes == summary.holders &&
+           group.processes > 1 && group.is_alike();
+  });
+  const std::uint64_t parts = is_row ? summary.holders : 1;
   return lines_of(fmt::format(
-      "{}{} hold{} {} of {} own: {} copied, {} new.", plural(summary.sharers, "forked process"),
-      parts > 1 ? " each" : "", summary.sharers == 1 ? "s" : "",
+      "{}{} hold{} {} of {} own: {} copied, {} new.", plural(summary.holders, "forked process"),
+      parts > 1 ? " each" : "", summary.holders == 1 ? "s" : "",
       mib((summary.copied_bytes + summary.own_bytes) / parts),
-      summary.sharers == 1 ? "its" : "their", mebibytes(summary.copied_bytes / parts),
+      summary.holders == 1 ? "its" : "their", mebibytes(summary.copied_bytes / parts),
       mebibytes(summary.own_bytes / parts)));
 }
 

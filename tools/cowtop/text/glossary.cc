@@ -36,6 +36,13 @@ std::vector<Term> all_terms() {
        "The mappings that were copied: the heap, a library's data, a frozen arena.  "
        "Estimated from samples; arenas exactly.  Its percentages, and those of OBJECTS and CODE, "
        "are of all samples, which have copies of a program's start, too."},
+      {"NEW",
+       "Why forked processes have new memory, which no fork shared: import of a Python module, "
+       "received (unpickled, or from a socket), loaded (read from a file or a pipe), compiled "
+       "code, "
+       "thread stack, or own data.  In place of WHAT and WHY where more is new than copied.  "
+       "Estimated from "
+       "samples."},
       {"WHY", "How the copied pages were first written to, as far as samples tell."},
       {"OBJECTS",
        "The types of the Python objects whose heads were written: their reference count, links of "

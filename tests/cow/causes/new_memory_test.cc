@@ -1,0 +1,67 @@
+#include <cowshed/cow/causes/new_memory.h>
+#include <cowshed/tests/support/test.h>
+
+namespace cowshed::cow {
+namespace {
+
+Frame python(const std::string& function, const std::string& file, int line = 1) {
+  Frame frame;
+  frame.function = function;
+  frame.file = file;
+  frame.line = line;
+  frame.is_python = true;
+  return frame;
+}
+
+Frame native(const std::string& function) {
+  Frame frame;
+  frame.function = function;
+  return frame;
+}
+
+const Frame import = python("_find_and_load", "<frozen importlib._bootstrap>");
+const Frame loader = python("exec_module", "<frozen importlib._bootstrap_external>");
+const Frame task = python("task", "/app/shop.py", 7);
+const Frame start = python("<module>", "/app/shop.py", 20);
+
+std::string cause(const std::vector<Frame>& stack, std::size_t imports = 0) {
+  return cause_of_new_memory(stack, imports, false);
+}
+
+TEST(NewMemory, AnImportIsOfTheOutermostModule) {
+  const Frame provider = python("<module>", "/lib/provider.py", 3);
+  const Frame package = python("<module>", "/lib/models/__init__.py", 3);
+  EXPECT_EQ(cause({provider, loader, import, task, start}), "import of provider");
+  EXPECT_EQ(cause({provider, loader, import, package, loader, import, task, start}),
+            "import of models");
+  EXPECT_EQ(cause({python("make", "/lib/provider.py"), provider, loader, import, task}),
+            "import of provider");
+  EXPECT_EQ(cause({loader, import, task, start}), "import at shop.py:7") << "of no code yet";
+}
+
+TEST(NewMemory, AnImportInWhichTheProgramForkedIsNone) {
+  const std::vector<Frame> fork = {start, loader, import, python("<module>", "/app/run.py")};
+  EXPECT_EQ(imports_in(fork), 1);
+  EXPECT_EQ(cause({task, start, loader, import, python("<module>", "/app/run.py")}, 1), "own data");
+  const Frame provider = python("<module>", "/lib/provider.py", 3);
+  EXPECT_EQ(cause({provider, loader, import, task, start, loader, import}, 1),
+            "import of provider");
+}
+
+TEST(NewMemory, OtherCausesNeedTheirFunctions) {
+  EXPECT_EQ(cause({native("_Unpickler_Read"), task}), "received");
+  EXPECT_EQ(cause({native("[recvfrom(2)]"), task}), "received");
+  EXPECT_EQ(cause({native("malloc"), python("_ConnectionBase.recv",
+                                            "/usr/lib/python3.11/multiprocessing/connection.py")}),
+            "received");
+  EXPECT_EQ(cause({python("SimpleQueue.get", "/usr/lib/python3.11/multiprocessing/queues.py")}),
+            "received");
+  EXPECT_EQ(cause({native("[read(2)]"), task}), "loaded");
+  EXPECT_EQ(cause({native("malloc"), native("[read(2)]")}), "own data") << "not the innermost";
+  EXPECT_EQ(cause({native("_PyPegen_run_parser"), task}), "compiled code");
+  EXPECT_EQ(cause({}), "own data");
+  EXPECT_EQ(cause_of_new_memory({import}, 0, true), "thread stack");
+}
+
+}  // namespace
+}  // namespace cowshed::cow
