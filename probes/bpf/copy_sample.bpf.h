@@ -172,9 +172,11 @@ __noinline int take_sample(struct thread_state* thread, __u32 copies) {
   struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
   if (!thread || !sample || !counts) return 0;
   if (thread->has_fork) send_fork(thread);
-  __sync_fetch_and_add(&counts->emitted, 1);
+  __u64 counted = thread->pending.fault_class != COWSHED_ZERO_FILLED &&
+                  thread->pending.fault_class != COWSHED_ZERO_PAGE_WRITE;
+  __sync_fetch_and_add(&counts->emitted, counted);
   if (counts->is_busy) {
-    __sync_fetch_and_add(&counts->lost, 1);
+    __sync_fetch_and_add(&counts->lost, counted);
     return 0;
   }
   counts->is_busy = 1;
@@ -186,7 +188,7 @@ __noinline int take_sample(struct thread_state* thread, __u32 copies) {
   if (stack_bytes > COWSHED_STACK_BYTES) stack_bytes = COWSHED_STACK_BYTES;
   if (bpf_ringbuf_output(&samples, sample,
                          __builtin_offsetof(struct cowshed_sample, stack) + stack_bytes, 0)) {
-    __sync_fetch_and_add(&counts->lost, 1);
+    __sync_fetch_and_add(&counts->lost, counted);
   }
   compiler_barrier();
   counts->is_busy = 0;

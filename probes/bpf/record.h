@@ -215,8 +215,8 @@ struct cowshed_python_type {
   char name[COWSHED_PYTHON_NAME_BYTES];
 };
 
-/* One copy, page of new memory, or access that ended in a signal, and the state of its thread.  Only stack_bytes of
- * `stack` are sent. */
+/* One copy, page of new memory, or access that ended in a signal, and the state of its thread. Only
+ * stack_bytes of `stack` are sent. */
 struct cowshed_sample {
   __u64 kind;
   __u64 process_id;
@@ -246,7 +246,8 @@ struct cowshed_sample {
   __u8 stack[COWSHED_STACK_BYTES + COWSHED_PAGE_BYTES]; /* room to read page by page */
 };
 
-/* Per CPU: a ring buffer does not count the records that it refuses. */
+/* Without samples of new memory.  Per CPU: a ring buffer does not count the records that it
+ * refuses. */
 struct cowshed_sample_counts {
   __u64 emitted;
   __u64 lost;    /* part of `emitted`: no room in the ring buffer, or the scratch was in use */

@@ -118,7 +118,9 @@ Expected<std::vector<CopySample>> SampleReader::take() {
   const int consumed = ring_buffer__consume(buffer_.get());
   if (consumed < 0 && consumed != kEnough)
     return system_error("reading the BPF ring buffer of samples", -consumed);
-  received_ += arrived_->samples.size();
+  received_ += static_cast<std::uint64_t>(std::ranges::count_if(
+      arrived_->samples,
+      [](const CopySample& sample) { return sample.copy_class != CopyClass::fresh; }));
   return std::exchange(arrived_->samples, {});
 }
 

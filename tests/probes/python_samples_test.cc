@@ -55,6 +55,7 @@ class SampledRun {
       copied_pages_[process.pid] = process.copied_pages();
     }
     for (CopySample& sample : samples) {
+      if (sample.copy_class == CopyClass::fresh) continue;
       const cow::AddressSpace* space = spaces_.at(sample);
       if (space != nullptr && sample.object_type_name_at != 0 && sample.object_type.empty())
         sample.object_type = space->unwinder->name_at(sample.object_type_name_at);

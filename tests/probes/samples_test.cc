@@ -12,6 +12,7 @@ constexpr std::uint64_t kPageBytes = arch::kPage;
 struct SampledRun {
   SubjectRun subject;
   std::vector<CopySample> samples;  // of the measured process
+  std::vector<CopySample> fresh;    // new memory, of it and of the others
   SampleCounts counts;
 };
 
@@ -30,6 +31,10 @@ class Samples : public NeedsProbes {
       if (take_meanwhile) take();
     });
     take();
+    const auto fresh = std::ranges::stable_partition(
+        all, [](const CopySample& sample) { return sample.copy_class != CopyClass::fresh; });
+    run.fresh.assign(fresh.begin(), fresh.end());
+    all.erase(fresh.begin(), fresh.end());
     run.counts = probe.sample_counts().value();
     std::copy_if(all.begin(), all.end(), std::back_inserter(run.samples),
                  [&](const CopySample& s) { return s.process_id == run.subject.measured.id; });
@@ -75,6 +80,20 @@ TEST_F(Samples, WithPeriod1EveryCopyIsASample) {
     EXPECT_EQ(sample.around.word(sample.address), 1) << "as the parent left it";
     EXPECT_TRUE(sample.around.word(sample.address + 64));
     EXPECT_FALSE(sample.around.word(sample.address - 64)) << "of the page before";
+  }
+}
+
+// The subject is a child of the command, forked and not executed.
+TEST_F(Samples, NewMemoryIsSampledBesideCopies) {
+  for (const char* kind : {"first_touch", "zero_page_write", "huge_first_touch"}) {
+    const SampledRun run = Samples::run({.period = 1}, kind, 2);
+    const ProcessCounts& measured = run.subject.measured;
+    std::uint64_t pages = 0;
+    for (const CopySample& each : run.fresh)
+      if (each.process_id == measured.id) pages += each.copies;
+    EXPECT_EQ(pages, measured.zero_filled_pages.value() + measured.zero_page_writes.value())
+        << kind;
+    EXPECT_EQ(run.counts.emitted, copies(run)) << kind;
   }
 }
 
