@@ -135,7 +135,8 @@ struct SampleSum {
   }
 };
 
-// The samples since the probes were loaded, without those of new memory.  emitted == received + lost, once all were taken.
+// The samples since the probes were loaded, without those of new memory.  emitted == received +
+// lost, once all were taken.
 struct SampleCounts {
   std::uint64_t emitted = 0;
   std::uint64_t received = 0;

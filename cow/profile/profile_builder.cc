@@ -459,8 +459,8 @@ NewMemory ProfileBuilder::new_memory(const Copies& pages, Symbolizer& symbols,
                                      std::size_t most) const {
   const std::vector<Weighted> all = weighted_all(pages);
   SampledCopies sums = added_up(all, symbols, most);
-  NewMemory result{sums.samples, std::move(sums.sites), std::move(sums.mappings), {},
-                   sums.python_unread};
+  NewMemory result{
+      sums.samples, std::move(sums.sites), std::move(sums.mappings), {}, sums.python_unread};
   result.causes = by_name<MappingCopies>(all, most, [&](const Tally& tally, const auto& count) {
     const std::size_t imports = tally.fork ? imports_in(frames(*tally.fork, symbols)) : 0;
     for (const auto& [stack, sum] : tally.stacks)

@@ -28,8 +28,8 @@ static __always_inline int track_new_task(struct task_struct* child) {
   fill_key(&key, child);
   if (child->tgid != parent->tgid) {
     struct cowshed_process* creator = bpf_map_lookup_elem(&processes, &thread->key);
-    __u32 flags = child->mm == parent->mm ? COWSHED_SHARES_MEMORY
-                                             : COWSHED_FORK_SEEN | COWSHED_FORKED;
+    __u32 flags =
+        child->mm == parent->mm ? COWSHED_SHARES_MEMORY : COWSHED_FORK_SEEN | COWSHED_FORKED;
     if (add_process(child, &key, creator, flags, 0, thread) < 0) return 0;
   }
   int added = add_thread(child, &key, 0);

@@ -116,12 +116,12 @@ struct thread_state {
   __u64 memory;  /* the number of its address space */
   struct sample_turn turn;
   struct sample_turn fresh_turn; /* of new memory */
-  __u32 failures; /* that were sampled */
-  __u32 failure;  /* of the sample that is taken: enum cowshed_failure */
+  __u32 failures;                /* that were sampled */
+  __u32 failure;                 /* of the sample that is taken: enum cowshed_failure */
   __u32 is_handled;
   __u32 has_fork;      /* in `forks` */
   __u32 tracked;       /* attempts to track it: the first does */
-  __u32 samples_fresh;  /* new memory, until an exec */
+  __u32 samples_fresh; /* new memory, until an exec */
   __u32 unused;
   __u32 exits;         /* programs that noticed its end: the first counts it */
   __u64 python_thread; /* where its PyThreadState was last found */
