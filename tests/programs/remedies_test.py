@@ -61,7 +61,7 @@ def size(part): return len(part if part is not None else data)
 if __name__ == '__main__':
     with multiprocessing.Pool(3) as workers:
         workers.map(size, [None if len(sys.argv) > 1 else data] * 3, 1)
-""", "send less through queues, pools and pipes"),
+""", "send references: load what is sent before the fork, or publish() it"),
 }
 
 OTHERS = {
