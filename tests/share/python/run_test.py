@@ -258,7 +258,7 @@ class RunInPlaceTest(Runner):
         (grown, unshared), (ours_grown, copied), (_, least) = (map(int, each.stdout.split())
                                                                for each in (plain, ours, once))
         print(f"grown by {ours_grown} MiB, without by {grown}; copied {copied}, once {least}, without {unshared}")
-        self.assertLessEqual(ours_grown, grown + 11)
+        self.assertLessEqual(ours_grown, grown + 13)  # the version, and what holds it
         self.assertGreaterEqual(unshared - copied, 0.9 * (unshared - least))
 
     def test_a_supervisor_that_forks_for_each_task(self):

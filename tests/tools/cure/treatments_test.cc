@@ -7,34 +7,27 @@ namespace {
 
 Outcome wrote(std::string output, int status = 0) { return {status, std::move(output), ""}; }
 
-// Whether one of several processes, or the only one, is like those before.
-Likeness likeness_of(const std::vector<Outcome>& usual, const Outcome& other) {
-  return likeness(usual, other, false);
-}
-
 TEST(CureOutputs, WhatDoesNotVaryMustBeTheSame) {
   const std::vector<Outcome> usual = {wrote("sum 12\nin 0.51 s\n"), wrote("sum 12\nin 0.62 s\n")};
-  EXPECT_EQ(likeness_of(usual, wrote("sum 12\nin 0.73 s\n")), Likeness::same);
-  EXPECT_EQ(likeness_of(usual, wrote("sum 13\nin 0.51 s\n")), Likeness::differs);
-  EXPECT_EQ(likeness_of(usual, wrote("sum 12\nin 0.51 s\nmore\n")), Likeness::differs);
-  EXPECT_EQ(likeness_of(usual, wrote("sum 12\nin 0.51 s\n", 1)), Likeness::differs);
-  EXPECT_EQ(likeness_of({wrote("sum 12\n")}, wrote("sum 13\n")), Likeness::differs);
-  EXPECT_EQ(likeness_of({{0, "", "a"}}, {0, "", "b"}), Likeness::differs);
+  EXPECT_EQ(likeness(usual, wrote("sum 12\nin 0.73 s\n")), Likeness::same);
+  EXPECT_EQ(likeness(usual, wrote("sum 13\nin 0.51 s\n")), Likeness::differs);
+  EXPECT_EQ(likeness(usual, wrote("sum 12\nin 0.51 s\nmore\n")), Likeness::differs);
+  EXPECT_EQ(likeness(usual, wrote("sum 12\nin 0.51 s\n", 1)), Likeness::differs);
+  EXPECT_EQ(likeness({wrote("sum 12\n")}, wrote("sum 13\n")), Likeness::differs);
+  EXPECT_EQ(likeness({{0, "", "a"}}, {0, "", "b"}), Likeness::differs);
 }
 
-TEST(CureOutputs, TheOrderOfLinesIsChanceOfSeveralProcessesAlone) {
-  const std::vector<Outcome> usual = {wrote("worker 1: 7\nworker 2: 8\n")};
-  const Outcome other = wrote("worker 2: 8\nworker 1: 7\n");
-  EXPECT_EQ(likeness(usual, other, false), Likeness::same);
-  EXPECT_EQ(likeness(usual, other, true), Likeness::differs);
+TEST(CureOutputs, TheOrderOfLinesIsToldApart) {
+  EXPECT_EQ(likeness({wrote("worker 1: 7\nworker 2: 8\n")}, wrote("worker 2: 8\nworker 1: 7\n")),
+            Likeness::reordered);
   const std::vector<Outcome> varies = {wrote("PID 31: sum 7\nPID 32: sum 8\n"),
                                        wrote("PID 42: sum 8\nPID 41: sum 7\n")};
-  EXPECT_EQ(likeness_of(varies, wrote("PID 51: sum 7\nPID 53: sum 8\n")), Likeness::same);
-  EXPECT_EQ(likeness_of(varies, wrote("PID 51: sum 7\nPID 53: sum 9\n")), Likeness::differs);
+  EXPECT_EQ(likeness(varies, wrote("PID 51: sum 7\nPID 53: sum 8\n")), Likeness::same);
+  EXPECT_EQ(likeness(varies, wrote("PID 51: sum 7\nPID 53: sum 9\n")), Likeness::differs);
 }
 
 TEST(CureOutputs, OfRunsWithoutACommonFormNothingIsKnown) {
-  EXPECT_EQ(likeness_of({wrote("red\n"), wrote("green\n")}, wrote("blue\n")), Likeness::unknown);
+  EXPECT_EQ(likeness({wrote("red\n"), wrote("green\n")}, wrote("blue\n")), Likeness::unknown);
 }
 
 Treatment treatment(const std::string& name, double peak_mib, std::uint64_t copied_mib) {

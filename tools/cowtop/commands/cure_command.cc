@@ -149,6 +149,11 @@ class Cures {
     while (compare() && as_it_is.trials.size() < kMostRuns) {
       TRY(const bool goes_on, try_once(as_it_is));
       if (!goes_on) return ended();
+      for (Treatment& each : treatments_.cured) {
+        if (each.likeness != Likeness::reordered || each.trials.size() >= kMostRuns) continue;
+        TRY(const bool still_goes_on, try_once(each));
+        if (!still_goes_on) return ended();
+      }
     }
     return 0;
   }
@@ -266,12 +271,18 @@ class Cures {
   bool compare() {
     std::vector<Outcome> usual;
     for (const Trial& each : treatments_.as_it_is.trials) usual.push_back(each.outcome);
-    const bool has_order = treatments_.as_it_is.trials.front().measurement->process_count() == 1;
     bool all_same = true;
     for (Treatment& treatment : treatments_.cured) {
       treatment.likeness = Likeness::same;
       for (const Trial& each : treatment.trials)
-        treatment.likeness = std::max(treatment.likeness, likeness(usual, each.outcome, has_order));
+        treatment.likeness = std::max(treatment.likeness, likeness(usual, each.outcome));
+      // Of several processes the order is chance: with the remedy, it then has no order either.
+      const Outcome& first = treatment.trials.front().outcome;
+      const bool has_order = std::ranges::all_of(treatment.trials, [&](const Trial& each) {
+        return each.outcome.output == first.output && each.outcome.error == first.error;
+      });
+      if (treatment.likeness == Likeness::reordered && !has_order)
+        treatment.likeness = Likeness::same;
       all_same = all_same && treatment.likeness == Likeness::same;
     }
     return !all_same;

@@ -53,12 +53,10 @@ bool have_one_form(const Shapes& one, const Shapes& other) {
   });
 }
 
-Likeness likeness(const std::vector<std::string_view>& as_it_is, std::string_view text,
-                  bool has_order) {
+Likeness likeness(const std::vector<std::string_view>& as_it_is, std::string_view text) {
   if (std::ranges::find(as_it_is, text) != as_it_is.end()) return Likeness::same;
   const bool is_always_one = std::ranges::all_of(
       as_it_is, [&](std::string_view each) { return each == as_it_is.front(); });
-  if (is_always_one && has_order) return Likeness::differs;
   std::vector<Shapes> usual;
   for (const std::string_view each : as_it_is) usual.push_back(shapes_of(each));
   for (const Shapes& each : usual)
@@ -73,12 +71,12 @@ Likeness likeness(const std::vector<std::string_view>& as_it_is, std::string_vie
       if (!varies && places[i] != first) return Likeness::differs;
     }
   }
-  return Likeness::same;
+  return is_always_one ? Likeness::reordered : Likeness::same;
 }
 
 }  // namespace
 
-Likeness likeness(const std::vector<Outcome>& as_it_is, const Outcome& other, bool has_order) {
+Likeness likeness(const std::vector<Outcome>& as_it_is, const Outcome& other) {
   std::vector<std::string_view> outputs;
   std::vector<std::string_view> errors;
   bool has_status = false;
@@ -88,10 +86,9 @@ Likeness likeness(const std::vector<Outcome>& as_it_is, const Outcome& other, bo
     errors.emplace_back(each.error);
   }
   if (!has_status) return Likeness::differs;
-  const Likeness output = likeness(outputs, other.output, has_order);
-  const Likeness error = likeness(errors, other.error, has_order);
-  if (output == Likeness::differs || error == Likeness::differs) return Likeness::differs;
-  return output == Likeness::same ? error : output;
+  const Likeness output = likeness(outputs, other.output);
+  const Likeness error = likeness(errors, other.error);
+  return std::max(output, error);
 }
 
 }  // namespace cowshed::cowtop

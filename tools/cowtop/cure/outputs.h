@@ -12,11 +12,11 @@ struct Outcome {
   std::string error;
 };
 
-enum class Likeness { same, differs, unknown };
+// reordered: these lines, in an order that the command as it is never had.
+enum class Likeness { same, reordered, unknown, differs };
 
 // Whether a run was like those of the command as it is.  Numbers that differ among these (a time, a
-// PID) are not compared.  unknown: these have too little in common.  `has_order`: one process wrote
-// all; of several, the order of lines is chance.
-Likeness likeness(const std::vector<Outcome>& as_it_is, const Outcome& other, bool has_order);
+// PID) are not compared, nor then the order of lines.  unknown: these have too little in common.
+Likeness likeness(const std::vector<Outcome>& as_it_is, const Outcome& other);
 
 }  // namespace cowshed::cowtop

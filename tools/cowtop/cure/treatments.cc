@@ -85,6 +85,7 @@ std::string likeness_text(const Treatments& all, const Treatment& treatment) {
     return status_text(status);
   switch (treatment.likeness) {
     case Likeness::same: return "same";
+    case Likeness::reordered:
     case Likeness::differs: return "differs";
     case Likeness::unknown: return "varies without it";
   }
@@ -143,12 +144,14 @@ std::string what_helps(const Treatments& treatments) {
     if (!saves(treatments.as_it_is, each)) continue;
     text += wrapped_lines(
         fmt::format("{} takes {}, but {}", each.cure->name, less_text(treatments.as_it_is, each),
-                    each.likeness == Likeness::differs
-                        ? "what the command writes differs"
-                        : "what the command writes varies, so it cannot be compared"));
+                    each.likeness == Likeness::unknown
+                        ? "what the command writes varies, so it cannot be compared"
+                        : "what the command writes differs"));
   }
   if (!treatments.cured.empty()) return text + "None helps.\n";
   if (!treatments.not_tried.empty()) return text;
+  if (const auto copied = treatments.as_it_is.copied_bytes(); copied && copied->most < kLittle)
+    return "It copies hardly anything.\n";
   return wrapped_lines(
       "No remedy without an edit fits the copies.  cowtop -- COMMAND shows the code that makes "
       "them.");
@@ -161,6 +164,7 @@ Json json_of(const Interval& interval) {
 const char* name_of(Likeness likeness) {
   switch (likeness) {
     case Likeness::same: return "same";
+    case Likeness::reordered:
     case Likeness::differs: return "differs";
     case Likeness::unknown: return "unknown";
   }

@@ -59,15 +59,27 @@ def _before_fork():
     if _prepare is None and not os.environ.get("COWSHED_PRELOAD") and _is_small():
         return
     import _signal
+    import _thread
 
     # A handler that runs in here could not end the program: what it raises would be lost.
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     register = os.register_at_fork
     late = []  # what modules that are imported in here would call before this fork
 
-    def register_late(**hooks):
-        register(**hooks)
-        late.append(hooks.get("before") or int)
+    def register_late(before=None, **after):
+        if before is None:
+            return register(**after)
+        forking = set()  # threads whose fork has called `before`: others may be in the middle of theirs
+
+        def enter():
+            forking.add(_thread.get_ident())
+            before()
+
+        def leaving(hook):
+            return lambda: _thread.get_ident() in forking and hook()
+
+        register(before=enter, **{name: leaving(hook) for name, hook in after.items()})
+        late.append(enter)
 
     os.register_at_fork = register_late
     try:
