@@ -1,6 +1,6 @@
 """Runs docs/examples/python with and without the freeze, and compares the copies of a worker, by cowtop.
 
-COWTOP names cowtop.  Needs gunicorn, celery, joblib, PyTorch and uWSGI for this Python, if no test is named."""
+COWTOP names cowtop.  Needs gunicorn, gevent, celery, joblib, PyTorch and uWSGI for this Python, if no test is named."""
 
 import contextlib
 import json
@@ -191,10 +191,19 @@ class ExamplesTest(unittest.TestCase):
 
         return visit
 
-    def test_gunicorn(self):
+    def gunicorn(self, worker_class):
         port = free_port()
-        self.compare([sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "-b", f"127.0.0.1:{port}",
-                      "wsgi_app:application"], self.visit_pages(port, signal.SIGTERM))
+        self.compare([sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "-k", worker_class, "-b",
+                      f"127.0.0.1:{port}", "wsgi_app:application"], self.visit_pages(port, signal.SIGTERM))
+
+    def test_gunicorn(self):
+        self.gunicorn("sync")
+
+    def test_gunicorn_with_threads(self):
+        self.gunicorn("gthread")
+
+    def test_gunicorn_with_gevent(self):
+        self.gunicorn("gevent")
 
     def test_uwsgi(self):
         port = free_port()
