@@ -31,10 +31,9 @@ class Samples : public NeedsProbes {
       if (take_meanwhile) take();
     });
     take();
-    const auto fresh = std::ranges::stable_partition(
-        all, [](const CopySample& sample) { return sample.copy_class != CopyClass::fresh; });
-    run.fresh.assign(fresh.begin(), fresh.end());
-    all.erase(fresh.begin(), fresh.end());
+    const auto is_fresh = [](const CopySample& s) { return s.copy_class == CopyClass::fresh; };
+    std::ranges::copy_if(all, std::back_inserter(run.fresh), is_fresh);
+    std::erase_if(all, is_fresh);
     run.counts = probe.sample_counts().value();
     std::copy_if(all.begin(), all.end(), std::back_inserter(run.samples),
                  [&](const CopySample& s) { return s.process_id == run.subject.measured.id; });

@@ -193,10 +193,12 @@ std::vector<Advice> against_new_memory(const Summary& summary) {
     else if (cause.name.starts_with("import"))
       result.push_back({"import before the fork what is imported now at CODE's lines", saved});
     else if (cause.name == "received")
-      result.push_back({fmt::format("send references: load what is sent before the fork, or "
-                                    "publish() it ({:.0f} MiB to each of {})",
-                                    static_cast<double>(cause.bytes / children) / kMiB, children),
-                        cause.bytes});
+      result.push_back(
+          {fmt::format("send references: load what is sent before the fork, or "
+                       "publish() it ({:.0f} MiB to each of {})",
+                       static_cast<double>(cause.bytes) / static_cast<double>(children) / kMiB,
+                       children),
+           cause.bytes});
     else if (cause.name == "loaded")
       result.push_back({"read before the fork, or map, what CODE's lines read", saved});
   }

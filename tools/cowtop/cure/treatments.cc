@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <cowshed/tools/cowtop/analysis/summary.h>
+#include <cowshed/tools/cowtop/cli/complain.h>
 #include <cowshed/tools/cowtop/cure/treatments.h>
 #include <cowshed/tools/cowtop/recording/json_fields.h>
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
