@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <array>
 #include <fmt/format.h>
+#include <initializer_list>
 #include <string_view>
 
 #include <cowshed/cow/causes/new_memory.h>

@@ -215,8 +215,8 @@ struct cowshed_python_type {
   char name[COWSHED_PYTHON_NAME_BYTES];
 };
 
-/* One copy, page of new memory, or access that ended in a signal, and the state of its thread. Only
- * stack_bytes of `stack` are sent. */
+/* A copy, a page of new memory, or an access that ended in a signal, and the state of its thread.
+ * Only stack_bytes of `stack` are sent. */
 struct cowshed_sample {
   __u64 kind;
   __u64 process_id;

@@ -1,10 +1,10 @@
 #include <CLI/CLI.hpp>
-#include <array>
+#include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <fstream>
 #include <optional>
 #include <sstream>
@@ -25,9 +25,8 @@ namespace cowshed::cowtop {
 namespace {
 
 constexpr const char* kCureDescription =
-    "Runs a command as it is, then once with each remedy that its copies suggest and that needs "
-    "no\n"
-    "edit, and says which one helps.";
+    "Runs a command as it is, then once with each remedy that its copies suggest and that needs\n"
+    "no edit, and says which one helps.";
 
 constexpr const char* kCureUsage = "cowtop cure [OPTIONS] -- COMMAND [ARGS...]";
 
@@ -243,6 +242,8 @@ class Cures {
   }
 
   Expected<void> choose() {
+    if (folder_.name().empty())
+      return make_error(ErrorCode::system_call, "no folder can be made in /tmp");
     const Trial& first = treatments_.as_it_is.trials.front();
     const std::string interpreter = interpreter_of(options_.measure.command.front());
     for (Cure& cure :
