@@ -16,6 +16,17 @@ inline constexpr std::uint64_t kEndOfAddresses = (std::uint64_t{1} << 47U) - kPa
 // Call it in a loop that waits for another CPU.
 inline void pause() { __builtin_ia32_pause(); }
 
+// Stores `mark` to *ready, then sleeps while *gate is `closed`, a private futex.  In between it
+// stores to no memory, so that others may replace even the thread's stack.
+void mark_and_sleep(std::uint32_t* ready, std::uint32_t mark, const std::uint32_t* gate,
+                    std::uint32_t closed);
+
+// Returns the address of the thread's control block, which lies behind its thread-local variables.
+std::uintptr_t thread_pointer();
+
+// Where a signal handler returns to, for rt_sigaction(2).
+extern "C" void cowshed_return_from_signal();
+
 // `context` is the third argument of a handler of SIGSEGV.
 std::uintptr_t interrupted_instruction(const void* context);
 bool is_interrupted_store(const void* context);

@@ -1,0 +1,102 @@
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <fcntl.h>
+#include <memory_resource>
+#include <span>
+#include <string>
+#include <string_view>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/base/error.h>
+#include <cowshed/share/settle.h>
+
+// What this process has mapped, as the kernel says.
+namespace cowshed::settling {
+
+// Pieces of memory end at multiples of this.
+inline constexpr std::size_t kStep = std::size_t{16} << 20U;
+constexpr std::uintptr_t step_end(std::uintptr_t begin) { return begin / kStep * kStep + kStep; }
+
+struct Range {
+  std::uintptr_t begin = 0;
+  std::uintptr_t end = 0;
+  std::size_t size() const { return end - begin; }
+  bool contains(std::uintptr_t address) const { return begin <= address && address < end; }
+  bool operator==(const Range&) const = default;
+};
+
+// One line of /proc/self/maps.
+struct MapsLine {
+  Range range;
+  bool is_private_and_writable = false;  // rw-p
+  bool is_readable = false;
+  bool is_anonymous = false;  // of no file
+  std::string_view name;      // of the file, or "[heap]"
+};
+MapsLine parse_maps_line(std::string_view line);
+
+// "cowshed-settled:" and the kind, which is how a mapping is known to be settled.
+std::string memfd_name(SettledKind kind);
+
+// A mapping that fork() copies on write: private and writable.
+struct Mapping {
+  Range range;
+  std::string name;
+  bool is_anonymous = false;
+  bool is_settled = false;
+  SettledKind settled_as = {};
+  bool no_reserve = false;   // MAP_NORESERVE
+  std::size_t resident = 0;  // bytes
+  std::size_t own = 0;       // bytes in pages of its own, also swapped ones
+  std::string obstacle;      // why nobody may move it; empty: may be moved
+};
+
+using Mappings = std::pmr::vector<Mapping>;
+
+// Returns them by address.  Errors: system_call.
+Expected<Mappings> private_mappings(std::pmr::memory_resource* memory);
+
+// Memory for large vectors that is no block of malloc's: such blocks are looked for and counted.
+class PlanMemory : public std::pmr::memory_resource {
+  void* do_allocate(std::size_t size, std::size_t alignment) override;
+  void do_deallocate(void* memory, std::size_t size, std::size_t alignment) override;
+  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+};
+
+// Of /proc/self/status, in bytes; 0 if there is no such line.
+std::size_t status_bytes(std::string_view key);
+
+// Calls visit(line) for each line of /proc/self/maps, and allocates nothing.  `buffer` holds the
+// longest line.  Returns 0 or an errno.
+template <class Visit>
+int visit_maps(std::span<char> buffer, Visit visit) {
+  const long file = syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return errno;
+  std::size_t filled = 0;
+  int error = 0;
+  for (;;) {
+    const long got = syscall(SYS_read, file, buffer.data() + filled, buffer.size() - filled);
+    if (got < 0) error = errno;
+    if (got <= 0) break;
+    filled += static_cast<std::size_t>(got);
+    std::string_view text(buffer.data(), filled);
+    for (auto end = text.find('\n'); end != text.npos; end = text.find('\n')) {
+      visit(parse_maps_line(text.substr(0, end)));
+      text.remove_prefix(end + 1);
+    }
+    if (text.size() == buffer.size()) error = ENAMETOOLONG;
+    if (error != 0) break;
+    std::memmove(buffer.data(), text.data(), text.size());
+    filled = text.size();
+  }
+  syscall(SYS_close, file);
+  return error;
+}
+
+}  // namespace cowshed::settling

@@ -1,0 +1,57 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <utility>
+
+#include <cowshed/base/arch/arch.h>
+#include <cowshed/share/settle/pages.h>
+
+namespace cowshed::settling {
+
+using arch::kPage;
+
+Expected<OwnPages> OwnPages::open() {
+  OwnPages pages;
+  pages.pagemap_ = FileDescriptor(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  if (!pages.pagemap_) return system_error("settle: /proc/self/pagemap", errno);
+  pages.memory_ = FileDescriptor(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
+  if (!pages.memory_) return system_error("settle: /proc/self/mem", errno);
+  return pages;
+}
+
+int OwnPages::look(std::uintptr_t begin, std::span<std::uint64_t> pages) const {
+  const long wanted = static_cast<long>(pages.size_bytes());
+  const long got = syscall(SYS_pread64, pagemap_.get(), pages.data(), pages.size_bytes(),
+                           begin / kPage * sizeof(std::uint64_t));
+  if (got != wanted) return got < 0 ? errno : EFAULT;
+  for (std::uint64_t& page : pages)
+    page = page >> 63U != 0 ? kPresent : page >> 62U != 0 ? kElsewhere : 0;
+  return 0;
+}
+
+Range OwnPages::occupied(const Range& range) const {
+  Range found = {range.begin, range.begin};
+  bool has_begun = false;
+  std::array<std::uint64_t, 512> pages;
+  for (std::uintptr_t at = range.begin; at < range.end; at += pages.size() * kPage) {
+    const std::size_t count = std::min(pages.size(), (range.end - at) / kPage);
+    if (look(at, std::span(pages).first(count)) != 0) return range;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (pages[i] == 0) continue;
+      if (!has_begun) found.begin = at + i * kPage;
+      has_begun = true;
+      found.end = at + (i + 1) * kPage;
+    }
+  }
+  return found;
+}
+
+bool OwnPages::peek(std::uintptr_t address, std::span<std::uint64_t> words) const {
+  return syscall(SYS_pread64, memory_.get(), words.data(), words.size_bytes(), address) ==
+         static_cast<long>(words.size_bytes());
+}
+
+}  // namespace cowshed::settling

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <cowshed/share/settle.h>
+#include <cowshed/share/settle/mappings.h>
+#include <cowshed/share/settle/mover.h>
+#include <cowshed/share/settle/pages.h>
+
+namespace cowshed::settling {
+
+// What to move, and what stays.
+struct Plan {
+  std::pmr::vector<Piece> pieces;
+  std::vector<LeftMemory> left;
+};
+
+std::span<const std::byte> span_of(const Range& range);
+
+// `foreign` says whose malloc this process uses, if it is not glibc's.  Errors: system_call,
+// invalid_argument.
+Expected<Plan> plan_settle(const SettleOptions& options, const std::string& foreign,
+                           const OwnPages& pages, std::pmr::memory_resource* memory);
+Expected<Plan> plan_unsettle(const SettleOptions& options, std::pmr::memory_resource* memory);
+
+}  // namespace cowshed::settling

@@ -1,0 +1,76 @@
+#include <array>
+#include <filesystem>
+#include <string>
+
+#include <cowshed/share/settle/mappings.h>
+#include <cowshed/share/settle/other_threads.h>
+#include <cowshed/share/settle/refusals.h>
+
+extern "C" {
+[[gnu::weak]] void __asan_init();    // NOLINT(bugprone-reserved-identifier)
+[[gnu::weak]] void __hwasan_init();  // NOLINT(bugprone-reserved-identifier)
+[[gnu::weak]] void __lsan_init();    // NOLINT(bugprone-reserved-identifier)
+[[gnu::weak]] void __msan_init();    // NOLINT(bugprone-reserved-identifier)
+[[gnu::weak]] void __tsan_init();    // NOLINT(bugprone-reserved-identifier)
+}
+
+namespace cowshed::settling {
+namespace {
+
+const char* sanitizer() {
+  if (__asan_init != nullptr || __hwasan_init != nullptr) return "AddressSanitizer";
+  if (__lsan_init != nullptr) return "LeakSanitizer";
+  if (__msan_init != nullptr) return "MemorySanitizer";
+  return __tsan_init != nullptr ? "ThreadSanitizer" : nullptr;
+}
+
+bool has_io_ring() {
+  std::error_code error;
+  for (const auto& file : std::filesystem::directory_iterator("/proc/self/fd", error)) {
+    const auto target = std::filesystem::read_symlink(file.path(), error);
+    if (target == "anon_inode:[io_uring]") return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Expected<void> check_process(const SettleOptions& options) {
+  if (const char* name = sanitizer()) {
+    return make_error(ErrorCode::unsupported,
+                      std::string("settle: ") + name + " keeps its own records of memory");
+  }
+  bool has_valgrind = false;
+  bool has_io_context = false;
+  std::array<char, 8192> buffer;
+  const int error = visit_maps(buffer, [&](const MapsLine& line) {
+    has_valgrind = has_valgrind || line.name.find("/vgpreload_") != line.name.npos;
+    has_io_context = has_io_context || line.name.starts_with("/[aio]");
+  });
+  if (error != 0) return system_error("settle: /proc/self/maps", error);
+  if (has_valgrind)
+    return make_error(ErrorCode::unsupported, "settle: valgrind keeps its own records of memory");
+  if (!options.io_is_at_rest) {
+    const char* io = has_io_ring()               ? "this process has an io_uring"
+                     : has_io_context            ? "this process has a context of io_setup(2)"
+                     : status_bytes("VmPin") > 0 ? "memory of this process is pinned for I/O"
+                                                 : nullptr;
+    if (io != nullptr) {
+      return make_error(ErrorCode::unsupported,
+                        std::string("settle: ") + io +
+                            ", so the kernel or a device may write to memory while it is moved; "
+                            "name what is registered in .leave, let I/O end, and set "
+                            ".io_is_at_rest");
+    }
+  }
+  if (options.threads == OtherThreads::refuse) {
+    if (const std::string names = other_threads(); !names.empty()) {
+      return make_error(ErrorCode::threads_running,
+                        "settle: other threads may write to memory while it is moved: " + names +
+                            "; end them, or set .threads = OtherThreads::stop");
+    }
+  }
+  return {};
+}
+
+}  // namespace cowshed::settling

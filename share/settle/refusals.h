@@ -1,0 +1,12 @@
+#pragma once
+
+#include <cowshed/base/error.h>
+#include <cowshed/share/settle.h>
+
+namespace cowshed::settling {
+
+// Refuses a process in which no memory can be moved: a sanitizer or valgrind, I/O that is not at
+// rest, or threads that may not be stopped.
+Expected<void> check_process(const SettleOptions& options);
+
+}  // namespace cowshed::settling

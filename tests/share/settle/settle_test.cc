@@ -1,0 +1,360 @@
+#include <cowshed/tests/share/settle/settling.h>
+
+namespace cowshed {
+namespace {
+
+using test::Blocks;
+using test::is_settled;
+using test::Pages;
+using test::reason_at;
+
+// 4 MiB of small blocks, and some that have mappings of their own.
+Blocks some_blocks() {
+  Blocks blocks;
+  for (int i = 0; i < 4'000; ++i) blocks.add(1'000);
+  for (int i = 0; i < 4; ++i) blocks.add(1_MiB);
+  return blocks;
+}
+
+TEST(Settle, KeepsEveryByteAtItsAddress) {
+  const Blocks blocks = some_blocks();
+  const Settled settled = value_of(settle());
+  EXPECT_EQ(blocks.damage(), 0U);
+  EXPECT_TRUE(is_settled(blocks[2'000]));
+  EXPECT_TRUE(is_settled(blocks[4'001]));
+  EXPECT_GT(settled.moved_bytes, 7_MiB);
+  EXPECT_LE(settled.copied_bytes, settled.moved_bytes);
+  EXPECT_GT(settled.time, 0ns);
+  EXPECT_GT(settled.longest_pause, 0ns);
+}
+
+std::size_t page_tables_of_a_child() {
+  return std::stoul(run_in_child([] {
+                      return std::to_string(test::figure_of("/proc/self/status", "VmPTE"));
+                    }).said);
+}
+
+TEST(Settle, AForkCopiesNoPageTablesAfterIt) {
+  Blocks blocks;
+  blocks.add(64_MiB);
+  const std::size_t before = page_tables_of_a_child();
+  const Settled settled = value_of(settle({.time_fork = true}));
+  EXPECT_GE(before, page_tables_of_a_child() + 64_MiB / 4_KiB * 8 / 1_KiB);
+  EXPECT_GT(settled.page_tables_before, settled.page_tables_after + 64_KiB);
+  EXPECT_GT(settled.fork_before, 0ns);
+  EXPECT_GT(settled.fork_after, 0ns);
+}
+
+TEST(Settle, ChildrenAndTheirChildrenHaveTheirOwnCopies) {
+  Blocks blocks = some_blocks();
+  value_of(settle());
+  const auto child = run_in_child([&]() -> std::string {
+    for (std::size_t i = 0; i < blocks.count(); i += 3) blocks.rewrite(i);
+    value_of(settle());
+    const auto grandchild = run_in_child([&]() -> std::string {
+      value_of(settle());
+      for (std::size_t i = 0; i < blocks.count(); i += 2) blocks.rewrite(i);
+      return blocks.damage() == 0 ? "fine" : "damaged";
+    });
+    return blocks.damage() == 0 ? grandchild.said : "damaged";
+  });
+  EXPECT_EQ(child.said, "fine");
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
+TEST(Settle, OfNothingNewMovesNothing) {
+  const Blocks blocks = some_blocks();
+  value_of(settle());
+  EXPECT_EQ(value_of(settle()).moved_bytes, 0U);
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
+TEST(Settle, AgainMovesWhatIsNew) {
+  Blocks blocks = some_blocks();
+  value_of(settle());
+  blocks.add(2_MiB);
+  const Settled again = value_of(settle());
+  EXPECT_TRUE(test::holds(again.moved, blocks[blocks.count() - 1]));
+  EXPECT_FALSE(test::holds(again.moved, blocks[4'001]));
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
+TEST(Settle, AgainMovesWhatWasWrittenSince) {
+  Blocks blocks;
+  blocks.add(4_MiB);
+  value_of(settle());
+  EXPECT_EQ(test::own_pages(blocks[0] + 1_MiB, 2_MiB), 0U);
+  const pid_t reader = fork();  // has the first memfd
+  if (reader == 0) {
+    pause();
+    _exit(0);
+  }
+  blocks.rewrite(0);
+  EXPECT_EQ(test::own_pages(blocks[0] + 1_MiB, 2_MiB), 2_MiB / 4_KiB);
+  const ino_t before = test::inode_at(blocks[0] + 1_MiB);
+  value_of(settle());
+  EXPECT_NE(test::inode_at(blocks[0] + 1_MiB), before);
+  EXPECT_EQ(test::own_pages(blocks[0] + 1_MiB, 2_MiB), 0U);
+  EXPECT_EQ(blocks.damage(), 0U);
+  kill(reader, SIGKILL);
+  waitpid(reader, nullptr, 0);
+}
+
+TEST(Settle, OfWhatHasFewWritesLeavesIt) {
+  Blocks blocks;
+  blocks.add(4_MiB);
+  value_of(settle());
+  blocks[0][1_MiB] ^= 1U;
+  EXPECT_THAT(reason_at(value_of(settle()), blocks[0] + 1_MiB), HasSubstr("less than an eighth"));
+}
+
+TEST(Unsettle, MovesAllOfItBack) {
+  Blocks blocks = some_blocks();
+  value_of(settle());
+  blocks.rewrite(2'000);
+  value_of(unsettle());
+  EXPECT_FALSE(is_settled(blocks[2'000]));
+  EXPECT_FALSE(is_settled(blocks[4'001]));
+  EXPECT_EQ(blocks.damage(), 0U);
+  value_of(settle());
+  EXPECT_TRUE(is_settled(blocks[4'001]));
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
+// glibc trims by MADV_DONTNEED, after which settled pages are as they were when they were settled.
+TEST(Settle, CallocOfTrimmedMemoryIsZero) {
+  Blocks blocks = some_blocks();
+  value_of(settle());
+  for (int i = 0; i < 3'900; ++i) blocks.remove(0);
+  malloc_trim(0);
+  for (int i = 0; i < 3'000; ++i) blocks.add_zeroed(1'200);
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
+TEST(Settle, ThreadHeapsShrinkAndGrow) {
+  Blocks blocks;
+  const auto in_thread = [](const auto& body) { std::jthread(body).join(); };
+  in_thread([&] {
+    for (int i = 0; i < 8'000; ++i) blocks.add(1'000);
+  });
+  const Settled settled = value_of(settle());
+  ASSERT_TRUE(is_settled(blocks[4'000]));
+  in_thread([&] {
+    while (blocks.count() > 100) blocks.remove(blocks.count() - 1);
+    malloc_trim(0);
+    for (int i = 0; i < 4'000; ++i) blocks.add_zeroed(1'500);
+  });
+  EXPECT_EQ(blocks.damage(), 0U);
+  value_of(settle());
+  in_thread([&] {
+    while (blocks.count() > 100) blocks.remove(blocks.count() / 2);
+    for (int i = 0; i < 12'000; ++i) blocks.add_zeroed(700);
+  });
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
+TEST(Settle, LargeBlocksGrowAndShrinkInPlaceOrNot) {
+  Blocks blocks;
+  for (int i = 0; i < 4; ++i) blocks.add(2_MiB);
+  value_of(settle());
+  blocks.resize(0, 40_MiB);
+  blocks.resize(1, 256_KiB);
+  blocks.resize(2, 3_MiB);
+  EXPECT_EQ(blocks.damage(), 0U);
+  value_of(settle());
+  blocks.resize(0, 1_MiB);
+  blocks.resize(1, 8_MiB);
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
+TEST(Settle, NamedMemoryExtendedByMremapReadsZeros) {
+  const Pages pages(1_MiB);
+  const Settled settled = value_of(settle({.also = {pages.span()}, .heap = false}));
+  ASSERT_EQ(settled.moved.size(), 1U);
+  EXPECT_EQ(settled.moved[0].kind, SettledKind::named);
+  auto* extended = static_cast<unsigned char*>(mremap(pages.data(), 1_MiB, 64_MiB, MREMAP_MAYMOVE));
+  ASSERT_NE(extended, MAP_FAILED);
+  for (std::size_t at = 0; at < 64_MiB; at += 4_KiB) ASSERT_EQ(extended[at], at < 1_MiB ? 7 : 0);
+  munmap(extended, 64_MiB);
+}
+
+TEST(Settle, NamedMemoryIsMovedByWholePages) {
+  const Pages pages(1_MiB);
+  const auto inner = pages.span().subspan(100, 1_MiB - 200);
+  const Settled settled = value_of(settle({.also = {inner}, .heap = false}));
+  ASSERT_EQ(settled.moved.size(), 1U);
+  EXPECT_EQ(settled.moved[0].memory.data(), pages.span().data() + 4_KiB);
+  EXPECT_EQ(settled.moved[0].memory.size(), 1_MiB - 8_KiB);
+  EXPECT_TRUE(pages.is_all(7));
+}
+
+TEST(Settle, WhatIsToBeLeftIsLeft) {
+  Blocks blocks;
+  blocks.add(4_MiB);
+  const std::span<const unsigned char> buffer(blocks[0] + 1_MiB, 1'000);
+  const Settled settled = value_of(settle({.leave = {std::as_bytes(buffer)}}));
+  EXPECT_FALSE(is_settled(buffer.data()));
+  EXPECT_EQ(reason_at(settled, buffer.data()), "is in .leave");
+  EXPECT_TRUE(is_settled(blocks[0]));
+  EXPECT_TRUE(is_settled(blocks[0] + 2_MiB));
+  EXPECT_EQ(blocks.damage(), 0U);
+  blocks.resize(0, 8_MiB);  // over three mappings
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
+TEST(Settle, UnknownMemoryIsLeftWithTheReason) {
+  const Pages pages(1_MiB);
+  const Settled settled = value_of(settle());
+  EXPECT_FALSE(is_settled(pages.data()));
+  EXPECT_THAT(reason_at(settled, pages.data()), HasSubstr("neither glibc's heap nor named"));
+  const int local = 0;
+  EXPECT_EQ(reason_at(settled, &local), "is a stack");
+}
+
+struct Obstacle {
+  const char* name;
+  std::function<bool(Pages&)> prepare;
+  const char* reason;
+};
+class SettleObstacle : public testing::TestWithParam<Obstacle> {};
+
+bool advise(Pages& pages, int advice) { return madvise(pages.data(), 1_MiB, advice) == 0; }
+
+INSTANTIATE_TEST_SUITE_P(
+    Each, SettleObstacle,
+    testing::Values(Obstacle{"mlock", [](Pages& p) { return mlock(p.data(), 1_MiB) == 0; },
+                             "is locked (mlock)"},
+                    Obstacle{"DontFork", [](Pages& p) { return advise(p, MADV_DONTFORK); },
+                             "is not inherited by children (MADV_DONTFORK)"},
+                    Obstacle{"WipeOnFork", [](Pages& p) { return advise(p, MADV_WIPEONFORK); },
+                             "is cleared in children (MADV_WIPEONFORK)"},
+                    Obstacle{"DontDump", [](Pages& p) { return advise(p, MADV_DONTDUMP); },
+                             "is left out of core dumps (MADV_DONTDUMP)"}),
+    [](const auto& test) { return test.param.name; });
+
+TEST_P(SettleObstacle, LeavesTheMemory) {
+  Pages pages(1_MiB);
+  ASSERT_TRUE(GetParam().prepare(pages));
+  const Settled settled = value_of(settle({.also = {pages.span()}, .heap = false}));
+  EXPECT_TRUE(settled.moved.empty());
+  EXPECT_EQ(reason_at(settled, pages.data()), GetParam().reason);
+  EXPECT_TRUE(pages.is_all(7));
+}
+
+// Blocks of which a part is locked are over two mappings.
+TEST(Settle, ABlockThatIsLockedInPartKeepsItsLock) {
+  Blocks blocks;
+  blocks.add(4_MiB);
+  ASSERT_EQ(mlock(blocks[0] + 2_MiB, 64_KiB), 0);
+  const std::size_t locked = test::figure_of("/proc/self/status", "VmLck");
+  value_of(settle());
+  EXPECT_EQ(test::figure_of("/proc/self/status", "VmLck"), locked);
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
+TEST(Settle, UnderAFileSizeLimitLeavesWhatMayGrow) {
+  const auto child = run_in_child([]() -> std::string {
+    const Blocks blocks = some_blocks();
+    const rlimit limit = {64_MiB, 64_MiB};
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0) return "setrlimit";
+    const Settled settled = value_of(settle());
+    if (blocks.damage() != 0) return "damaged";
+    if (!is_settled(blocks[2'000])) return "the main heap stayed";
+    return reason_at(settled, blocks[4'001]);
+  });
+  EXPECT_EQ(child.signal, 0);
+  EXPECT_THAT(child.said, HasSubstr("RLIMIT_FSIZE"));
+}
+
+TEST(Settle, CoreDumpsKeepTheMemory) {
+  const auto filter = [] {
+    unsigned value = 0;
+    std::ifstream("/proc/self/coredump_filter") >> std::hex >> value;
+    return value;
+  };
+  const auto child = run_in_child([&]() -> std::string {
+    const Blocks blocks = some_blocks();
+    std::ofstream("/proc/self/coredump_filter") << "0x33";
+    value_of(settle({.keep_in_core_dumps = false}));
+    if (filter() != 0x33) return "changed";
+    value_of(unsettle());
+    value_of(settle());
+    return filter() == 0x37 ? "fine" : "not set";
+  });
+  EXPECT_EQ(child.said, "fine");
+}
+
+std::atomic<long> handled = 0;
+long* counted = nullptr;  // in the heap
+
+// Each write of a handler is in the memory afterwards, whichever instruction it interrupts.
+TEST(Settle, SignalsInTheMiddleLoseNoWrite) {
+  Blocks blocks;
+  blocks.add(16_MiB);
+  counted = reinterpret_cast<long*>(blocks[0] + 8_MiB);
+  *counted = 0;
+  struct sigaction action = {};
+  action.sa_handler = [](int) {
+    ++handled;
+    ++*counted;
+  };
+  sigaction(SIGALRM, &action, nullptr);
+  const itimerval often = {{0, 100}, {0, 100}};
+  setitimer(ITIMER_REAL, &often, nullptr);
+  for (int i = 0; i < 5; ++i) {
+    value_of(settle());
+    value_of(unsettle());
+  }
+  const itimerval never = {};
+  setitimer(ITIMER_REAL, &never, nullptr);
+  EXPECT_EQ(*counted, handled.load());
+}
+
+TEST(Settle, ProgressReachesTheEnd) {
+  Blocks blocks;
+  blocks.add(80_MiB);
+  std::vector<std::pair<std::size_t, std::size_t>> calls;
+  calls.reserve(100);
+  value_of(settle(
+      {.progress = [&](std::size_t done, std::size_t total) { calls.emplace_back(done, total); }}));
+  ASSERT_GE(calls.size(), 2U);
+  EXPECT_EQ(calls.back().first, calls.back().second);
+  EXPECT_TRUE(std::ranges::is_sorted(calls));
+}
+
+// The caller may free blocks that are still to be moved.
+TEST(Settle, WhatProgressFreesIsLeft) {
+  Blocks blocks;
+  for (int i = 0; i < 3; ++i) blocks.add(36_MiB);
+  std::size_t victim = 0;  // the highest is moved last
+  for (std::size_t i = 1; i < 3; ++i)
+    if (blocks[i] > blocks[victim]) victim = i;
+  unsigned char* const freed = blocks[victim];
+  std::optional<Pages> other;
+  const Settled settled = value_of(settle({.progress = [&](std::size_t, std::size_t) {
+    if (other) return;
+    blocks.remove(victim);
+    other.emplace(36_MiB + 4_KiB);  // probably there
+  }}));
+  EXPECT_EQ(blocks.damage(), 0U);
+  EXPECT_TRUE(other->is_all(7));
+  EXPECT_FALSE(test::holds(settled.moved, freed + 1_MiB));
+}
+
+TEST(Settle, LeavesNoDescriptor) {
+  const Blocks blocks = some_blocks();
+  const std::size_t before = test::open_descriptors();
+  value_of(settle());
+  value_of(unsettle());
+  EXPECT_EQ(test::open_descriptors(), before);
+}
+
+TEST(Settle, InACallOfItsOwnIsRefused) {
+  const Blocks blocks = some_blocks();
+  std::optional<ErrorCode> code;
+  value_of(settle({.progress = [&](std::size_t, std::size_t) { code = code_of(settle()); }}));
+  EXPECT_EQ(code, ErrorCode::in_use);
+}
+
+}  // namespace
+}  // namespace cowshed

@@ -1,0 +1,117 @@
+#pragma once
+
+#include <malloc.h>
+
+#include <cowshed/base/size_literals.h>
+#include <cowshed/share/settle.h>
+#include <cowshed/tests/share/share.h>
+
+namespace cowshed::test {
+
+// Blocks of malloc whose bytes tell which block they are of.
+class Blocks {
+ public:
+  ~Blocks() {
+    for (const Block& block : blocks_) std::free(block.memory);
+  }
+
+  std::size_t count() const { return blocks_.size(); }
+  unsigned char* operator[](std::size_t index) const { return blocks_[index].memory; }
+
+  void add(std::size_t size) {
+    blocks_.push_back({static_cast<unsigned char*>(std::malloc(size)), size, next_++});
+    fill(blocks_.back(), 0);
+  }
+  void add_zeroed(std::size_t size) {
+    auto* memory = static_cast<unsigned char*>(std::calloc(1, size));
+    if (std::any_of(memory, memory + size, [](unsigned char byte) { return byte != 0; }))
+      throw std::logic_error("calloc: not zero");
+    blocks_.push_back({memory, size, next_++});
+    fill(blocks_.back(), 0);
+  }
+  void resize(std::size_t index, std::size_t size) {
+    Block& block = blocks_[index];
+    block.memory = static_cast<unsigned char*>(std::realloc(block.memory, size));
+    const std::size_t before = std::exchange(block.size, size);
+    if (size > before) fill(block, before);
+  }
+  void remove(std::size_t index) {
+    std::free(blocks_[index].memory);
+    blocks_[index] = blocks_.back();
+    blocks_.pop_back();
+  }
+  void rewrite(std::size_t index) {
+    blocks_[index].number = next_++;
+    fill(blocks_[index], 0);
+  }
+
+  // How many bytes are wrong.
+  std::size_t damage() const {
+    std::size_t wrong = 0;
+    for (const Block& block : blocks_)
+      for (std::size_t i = 0; i < block.size; ++i)
+        wrong += block.memory[i] != byte_of(block.number, i) ? 1 : 0;
+    return wrong;
+  }
+
+ private:
+  struct Block {
+    unsigned char* memory;
+    std::size_t size;
+    std::size_t number;
+  };
+
+  static unsigned char byte_of(std::size_t number, std::size_t at) {
+    return static_cast<unsigned char>(number * 31 + at * 7 + (at >> 12U) + 1);
+  }
+  static void fill(const Block& block, std::size_t from) {
+    for (std::size_t i = from; i < block.size; ++i) block.memory[i] = byte_of(block.number, i);
+  }
+
+  std::vector<Block> blocks_;
+  std::size_t next_ = 1;
+};
+
+inline bool holds(const std::vector<MovedMemory>& moved, const void* address) {
+  return std::ranges::any_of(moved, [address](const MovedMemory& part) {
+    return part.memory.data() <= address && address < part.memory.data() + part.memory.size();
+  });
+}
+
+inline std::string reason_at(const Settled& settled, const void* address) {
+  for (const LeftMemory& part : settled.left)
+    if (part.memory.data() <= address && address < part.memory.data() + part.memory.size())
+      return part.reason;
+  return "";
+}
+
+inline bool is_settled(const void* address) {
+  return mapping_name(address).starts_with("/memfd:cowshed-settled");
+}
+
+// An anonymous mapping, unmapped with this object.
+class Pages {
+ public:
+  explicit Pages(std::size_t size, int flags = 0)
+      : memory_(static_cast<unsigned char*>(mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                                                 MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0))),
+        size_(size) {
+    if (memory_ != MAP_FAILED) std::memset(memory_, 7, size);
+  }
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
+  ~Pages() { munmap(memory_, size_); }
+
+  bool exists() const { return memory_ != MAP_FAILED; }
+  unsigned char* data() const { return memory_; }
+  std::span<const std::byte> span() const { return std::as_bytes(std::span(memory_, size_)); }
+  bool is_all(unsigned char byte) const {
+    return std::all_of(memory_, memory_ + size_, [byte](unsigned char b) { return b == byte; });
+  }
+
+ private:
+  unsigned char* memory_;
+  std::size_t size_;
+};
+
+}  // namespace cowshed::test

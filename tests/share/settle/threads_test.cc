@@ -1,0 +1,136 @@
+#include <cowshed/tests/share/settle/settling.h>
+
+namespace cowshed {
+namespace {
+
+using test::Blocks;
+using test::is_settled;
+
+const SettleOptions kStop = {.threads = OtherThreads::stop, .stop_timeout = 60s};
+
+TEST(SettleThreads, AreRefusedByName) {
+  std::atomic<bool> over = false;
+  std::atomic<bool> begun = false;
+  const std::jthread other([&] {
+    prctl(PR_SET_NAME, "the-other");
+    begun = true;
+    over.wait(false);
+  });
+  ASSERT_TRUE(eventually([&] { return begun.load(); }));
+  EXPECT_THAT(settle(), Fails(ErrorCode::threads_running, "the-other"));
+  over = true;
+  over.notify_all();
+}
+
+TEST(SettleThreads, ThatHaveEndedAreNoObstacle) {
+  for (int i = 0; i < 50; ++i) {
+    std::jthread([] {}).join();
+    EXPECT_THAT(settle(), Succeeds());
+  }
+}
+
+// Each of them counts in memory that moves meanwhile.
+TEST(SettleThreads, LoseNoWriteWhenTheyAreStopped) {
+  constexpr std::size_t kThreads = 4;
+  Blocks blocks;
+  blocks.add(32_MiB);
+  std::memset(blocks[0], 0, 32_MiB);
+  std::atomic<bool> over = false;
+  std::array<long, kThreads> written = {};
+  {
+    const auto threads = begin_threads(kThreads, [&](std::size_t self) {
+      sigset_t all;
+      sigfillset(&all);
+      if (self % 2 == 1) pthread_sigmask(SIG_BLOCK, &all, nullptr);
+      long count = 0;
+      for (std::size_t at = 0; !over; at = (at + 4_KiB) % 32_MiB, ++count)
+        ++*reinterpret_cast<long*>(blocks[0] + at + self * sizeof(long));
+      written[self] = count;
+    });
+    for (int i = 0; i < test::little_or(3, 100); ++i) {
+      ASSERT_THAT(settle(kStop), Succeeds());
+      EXPECT_TRUE(is_settled(blocks[0] + 1_MiB));
+      ASSERT_THAT(unsettle(kStop), Succeeds());
+    }
+    over = true;
+  }
+  for (std::size_t self = 0; self < kThreads; ++self) {
+    long found = 0;
+    for (std::size_t at = 0; at < 32_MiB; at += 4_KiB)
+      found += *reinterpret_cast<long*>(blocks[0] + at + self * sizeof(long));
+    EXPECT_EQ(found, written[self]);
+  }
+}
+
+// Threads begin and end, allocate and free.
+TEST(SettleThreads, MayAllocateAndStartOthers) {
+  std::atomic<bool> over = false;
+  std::atomic<std::size_t> damage = 0;
+  {
+    const auto threads = begin_threads(3, [&](int self) {
+      std::minstd_rand random(static_cast<unsigned>(self));
+      while (!over) {
+        std::jthread([&] {
+          Blocks blocks;
+          for (int i = 0; i < 50; ++i) blocks.add(random() % (i % 10 == 0 ? 400'000 : 3'000));
+          while (blocks.count() > 0) {
+            if (blocks.count() % 7 == 0) blocks.resize(0, random() % 500'000 + 1);
+            damage += blocks.count() % 5 == 0 ? blocks.damage() : 0;
+            blocks.remove(random() % blocks.count());
+          }
+        }).join();
+      }
+    });
+    for (int i = 0; i < test::little_or(5, 300); ++i) ASSERT_THAT(settle(kStop), Succeeds());
+    over = true;
+  }
+  EXPECT_EQ(damage, 0U);
+}
+
+TEST(SettleThreads, OnSignalStacksInTheHeapGoOn) {
+  Blocks blocks;
+  blocks.add(4_MiB);
+  std::atomic<bool> over = false;
+  std::atomic<bool> begun = false;
+  {
+    const std::jthread other([&] {
+      const stack_t stack = {blocks[0] + 1_MiB, 0, 1_MiB};
+      sigaltstack(&stack, nullptr);
+      begun = true;
+      while (!over) sched_yield();
+      const stack_t none = {nullptr, SS_DISABLE, 0};
+      sigaltstack(&none, nullptr);
+    });
+    ASSERT_TRUE(eventually([&] { return begun.load(); }));
+    for (int i = 0; i < 5; ++i) {
+      ASSERT_THAT(settle(kStop), Succeeds());
+      ASSERT_THAT(unsettle(kStop), Succeeds());
+    }
+    over = true;
+  }
+}
+
+TEST(SettleThreads, ThatDoNotStopAreNamedAndNothingMoves) {
+  Blocks blocks;
+  blocks.add(4_MiB);
+  const auto child = run_in_child([&]() -> std::string {
+    std::atomic<int> number = 0;
+    std::thread([&] {
+      sigset_t set;
+      std::memset(&set, 0xff, sizeof set);  // more than glibc blocks
+      syscall(SYS_rt_sigprocmask, SIG_BLOCK, &set, nullptr, 8);
+      number = gettid();
+      for (;;) usleep(1000);
+    }).detach();
+    if (!eventually([&] { return number != 0; })) return "not started";
+    const auto settled = settle({.threads = OtherThreads::stop});
+    if (settled || is_settled(blocks[0] + 1_MiB) || blocks.damage() != 0) return "moved";
+    return settled.error().message.find(std::to_string(number)) == std::string::npos
+               ? settled.error().message
+               : std::string(to_string(settled.error().code));
+  });
+  EXPECT_EQ(child.said, "threads_running");
+}
+
+}  // namespace
+}  // namespace cowshed
