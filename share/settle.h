@@ -1,15 +1,7 @@
 #pragma once
 
-#include <chrono>
-#include <cstddef>
-#include <cstdint>
-#include <optional>
-#include <span>
-#include <string>
-#include <vector>
-
 #include <cowshed/base/error.h>
-#include <cowshed/share/arena/options.h>
+#include <cowshed/share/settle/options.h>
 
 // Makes fork() quick for memory that is already there.  fork() copies the page tables of private
 // memory, some 10 ms per GiB.  settle() moves the memory into memfds and maps them privately at the
@@ -22,75 +14,6 @@
 //
 // Settle data that stays.  docs/how-to/settle.md says whom it serves, and what it costs.
 namespace cowshed {
-
-// What settle() does with other threads of this process.
-enum class OtherThreads : std::uint8_t {
-  refuse,  // fails with threads_running
-  // Stops them while it moves up to 64 MiB, by a signal that glibc keeps for itself (33).  System
-  // calls that signals interrupt fail with EINTR in them, even where SA_RESTART is set:
-  // nanosleep(), poll(), epoll_wait() and others of signal(7).
-  stop,
-};
-
-struct SettleOptions {
-  // Memory to move besides glibc's heap: whole pages of private anonymous mappings, such as another
-  // allocator's.  Their owner must not expect that MADV_DONTNEED makes them zero: afterwards it
-  // brings back the bytes that they had when they were settled.  jemalloc, tcmalloc, mimalloc, Go
-  // and the JVM expect that.
-  std::vector<std::span<const std::byte>> also = {};
-  // Memory to leave alone, such as buffers that a device or io_uring has registered.
-  std::vector<std::span<const std::byte>> leave = {};
-  // Moves glibc's heap: malloc's main heap, the heaps of its threads, and large blocks that have a
-  // mapping of their own.
-  bool heap = true;
-  OtherThreads threads = OtherThreads::refuse;
-  // How long the other threads may take to stop, while those that have stopped wait.
-  std::chrono::milliseconds stop_timeout = std::chrono::seconds(1);
-  // Says that no asynchronous I/O is under way, and that all memory that is registered for I/O is
-  // in `leave`.  Without this, settle() refuses a process with an io_uring, with a context of
-  // io_setup(2), or with pinned memory.
-  bool io_is_at_rest = false;
-  // Adds mappings of files to core dumps (/proc/self/coredump_filter), so that dumps of this
-  // process and its children keep the settled memory.  They then hold the code of the program, too.
-  bool keep_in_core_dumps = true;
-  // Puts the memory into 2 MiB pages where it fills them: fewer page faults in the children, for
-  // 0.1 to 1 s per GiB.  Needs no setting of transparent huge pages.
-  bool huge_pages = false;
-  // Forks twice for Settled::fork_before and fork_after.  Such a child runs no fork handlers.
-  bool time_fork = false;
-  // Called after every 64 MiB or so.  Other threads run meanwhile.
-  Progress progress = nullptr;
-};
-
-enum class SettledKind : std::uint8_t { main_heap, thread_heap, large_blocks, named };
-
-struct MovedMemory {
-  std::span<const std::byte> memory;
-  SettledKind kind;
-};
-
-struct LeftMemory {
-  std::span<const std::byte> memory;
-  std::string reason;  // "is locked (mlock)"
-};
-
-struct Settled {
-  std::vector<MovedMemory> moved;  // by address
-  std::vector<LeftMemory> left;    // private, writable memory that has pages, and why it stayed
-  std::size_t moved_bytes = 0;     // addresses
-  std::size_t copied_bytes = 0;    // the pages of them that were not zero
-  std::size_t huge_page_bytes = 0;
-  std::chrono::nanoseconds time{};
-  // The longest time for which other threads were stopped, or signals waited.
-  std::chrono::nanoseconds longest_pause{};
-  // Page tables of this process, in bytes: an upper bound of what a fork copied, or copies now.
-  std::size_t page_tables_before = 0;
-  std::size_t page_tables_after = 0;
-  // How long fork() took in this thread.  None without .time_fork, or if the kernel refused to
-  // fork.
-  std::optional<std::chrono::nanoseconds> fork_before;
-  std::optional<std::chrono::nanoseconds> fork_after;
-};
 
 // Moves private memory into memfds, at the same addresses.  Returns what it moved, and what it
 // left. It moves only what is known to bear it: glibc's heap, and .also.  It leaves stacks, memory

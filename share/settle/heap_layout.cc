@@ -247,16 +247,13 @@ class Finder {
 }  // namespace
 
 std::string foreign_malloc() {
+  if (mallinfo2 == nullptr) return "another library's";
   Dl_info of_malloc{};
   Dl_info of_libc{};
-  if (mallinfo2 == nullptr) return "another library's";
-  if (dladdr(reinterpret_cast<void*>(&malloc), &of_malloc) == 0 ||
-      dladdr(reinterpret_cast<void*>(&gnu_get_libc_version), &of_libc) == 0 ||
-      of_malloc.dli_fbase != of_libc.dli_fbase) {
-    return of_malloc.dli_fname == nullptr ? "another library's"
-                                          : std::string(of_malloc.dli_fname) + "'s";
-  }
-  return {};
+  if (dladdr(reinterpret_cast<void*>(&gnu_get_libc_version), &of_libc) == 0) return {};  // static
+  if (dladdr(reinterpret_cast<void*>(&malloc), &of_malloc) == 0) return "another library's";
+  if (of_malloc.dli_fbase == of_libc.dli_fbase) return {};
+  return std::string(of_malloc.dli_fname) + "'s";
 }
 
 std::pmr::vector<HeapPart> find_heap(const Mappings& mappings, const OwnPages& pages) {

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
-#include <cowshed/share/settle.h>
+#include <cowshed/share/settle/options.h>
 
 // What this process has mapped, as the kernel says.
 namespace cowshed::settling {

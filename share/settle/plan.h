@@ -3,9 +3,9 @@
 #include <string>
 #include <vector>
 
-#include <cowshed/share/settle.h>
 #include <cowshed/share/settle/mappings.h>
 #include <cowshed/share/settle/mover.h>
+#include <cowshed/share/settle/options.h>
 #include <cowshed/share/settle/pages.h>
 
 namespace cowshed::settling {

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cowshed/base/error.h>
-#include <cowshed/share/settle.h>
+#include <cowshed/share/settle/options.h>
 
 namespace cowshed::settling {
 

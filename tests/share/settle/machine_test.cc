@@ -1,0 +1,170 @@
+#include <linux/io_uring.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+
+#include <cowshed/share/os/memory_limits.h>
+#include <cowshed/tests/share/settle/settling.h>
+#include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/io_ring.h>
+#include <cowshed/tests/support/setting.h>
+
+// What takes something of the machine, or much memory.
+namespace cowshed {
+namespace {
+
+using test::Blocks;
+using test::is_settled;
+using test::Pages;
+using test::reason_at;
+
+TEST(SettleMachine, LeavesHugePagesOfHugetlbfs) {
+  const test::Conditions condition(test::Needs::reserved_pages, 8);
+  if (!condition.missing().empty()) GTEST_SKIP() << condition.missing();
+  const Pages pages(2_MiB, MAP_HUGETLB);
+  ASSERT_TRUE(pages.exists());
+  const Settled settled = value_of(settle({.also = {pages.span()}, .heap = false}));
+  EXPECT_TRUE(settled.moved.empty());
+  EXPECT_TRUE(pages.is_all(7));
+}
+
+TEST(SettleMachine, LeavesWhatUserfaultfdWatches) {
+  const Pages pages(1_MiB);
+  const int fd = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY));
+  ASSERT_GE(fd, 0);
+  uffdio_api api = {.api = UFFD_API, .features = 0, .ioctls = 0};
+  ASSERT_EQ(ioctl(fd, UFFDIO_API, &api), 0);
+  uffdio_register watched = {
+      {reinterpret_cast<std::uintptr_t>(pages.data()), 1_MiB}, UFFDIO_REGISTER_MODE_MISSING, 0};
+  ASSERT_EQ(ioctl(fd, UFFDIO_REGISTER, &watched), 0);
+  const Settled settled = value_of(settle({.also = {pages.span()}, .heap = false}));
+  EXPECT_EQ(reason_at(settled, pages.data()), "is watched by userfaultfd");
+  EXPECT_TRUE(pages.is_all(7));
+  close(fd);
+}
+
+TEST(SettleMachine, BuffersOfAnIoRingAreNamed) {
+  const test::Conditions condition(test::Needs::io_uring, 1);
+  if (!condition.missing().empty()) GTEST_SKIP() << condition.missing();
+  Blocks blocks;
+  blocks.add(4_MiB);
+  unsigned char* const buffer = blocks[0] + 1_MiB;
+  test::IoRing ring([](const char* call) { throw std::runtime_error(call); });
+  const iovec registered = {buffer, 4_KiB};
+  ASSERT_EQ(syscall(SYS_io_uring_register, ring.fd(), IORING_REGISTER_BUFFERS, &registered, 1), 0);
+  EXPECT_THAT(settle(), Fails(ErrorCode::unsupported, "io_uring"));
+  EXPECT_FALSE(is_settled(blocks[0]));
+
+  const std::span<const unsigned char> memory(buffer, 4_KiB);
+  value_of(settle({.leave = {std::as_bytes(memory)}, .io_is_at_rest = true}));
+  EXPECT_TRUE(is_settled(blocks[0]));
+  EXPECT_EQ(blocks.damage(), 0U);
+  const int zeros = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+  EXPECT_EQ(ring.run(IORING_OP_READ_FIXED, zeros, buffer, 4'096), 4'096);
+  close(zeros);
+  EXPECT_EQ(std::count(buffer, buffer + 4'096, 0), 4'096);
+}
+
+// The limit is met when the old pages and their copies are there at once.
+TEST(SettleMachine, NearTheLimitOfACgroupMovesOrFailsButIsNotKilled) {
+  constexpr std::size_t kLimit = 256_MiB;
+  const auto limit = [] {
+    return test::Conditions(test::Needs::memory_limit, (kLimit - 32_MiB) / 8_KiB);
+  };
+  const auto missing = run_in_child([&] { return limit().missing(); });
+  if (!missing.said.empty()) GTEST_SKIP() << missing.said;
+  for (const std::size_t used : {128_MiB, 200_MiB, 236_MiB, 248_MiB, 252_MiB, 254_MiB}) {
+    const auto child = run_in_child([&] {
+      const test::Conditions limited = limit();
+      return run_in_child([&]() -> std::string {
+               Blocks blocks;
+               for (std::size_t i = 0; i < used / 1_MiB; ++i) blocks.add(1_MiB - 4_KiB);
+               const auto settled = settle();
+               if (blocks.damage() != 0) return "damaged";
+               if (settled) return settled->moved_bytes > used / 2 ? "moved" : "moved little";
+               return std::string(to_string(settled.error().code));
+             })
+          .said;
+    });
+    EXPECT_EQ(child.signal, 0);
+    if (used <= 236_MiB) EXPECT_EQ(child.said, "moved") << used;
+    else EXPECT_THAT(child.said, testing::AnyOf("moved", "moved little", "out_of_memory")) << used;
+  }
+}
+
+TEST(SettleMachine, WithoutOvercommitMovesOrFails) {
+  std::optional<test::Setting> strict;
+  if (std::getenv("COWSHED_MAY_SET_SYSCTLS") != nullptr)
+    strict.emplace("/proc/sys/vm/overcommit_memory", "2");
+  if (test::figure_of("/proc/meminfo", "CommitLimit") == 0 || !strict)
+    GTEST_SKIP() << "COWSHED_MAY_SET_SYSCTLS is not set";
+  Blocks blocks;
+  blocks.add(64_MiB);
+  const auto settled = settle();
+  EXPECT_EQ(blocks.damage(), 0U);
+  if (settled) EXPECT_TRUE(is_settled(blocks[0]));
+  else EXPECT_EQ(settled.error().system_errno, ENOMEM);
+  blocks.rewrite(0);
+  EXPECT_THAT(unsettle(), Succeeds());
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
+TEST(SettleMachine, HugePagesAreThereIfAskedFor) {
+  if (test::has_no_huge_pages()) GTEST_SKIP() << "this kernel cannot collapse memfd pages";
+  Blocks blocks;
+  blocks.add(64_MiB);
+  const Settled settled = value_of(settle({.huge_pages = true}));
+  EXPECT_GE(settled.huge_page_bytes, 56_MiB);
+  EXPECT_EQ(blocks.damage(), 0U);
+  const auto child = run_in_child([&] {
+    const long before = test::page_faults();
+    std::size_t sum = 0;
+    for (std::size_t at = 0; at < 64_MiB; at += 4_KiB) sum += blocks[0][at];
+    return std::to_string(sum > 0 ? test::page_faults() - before : 0);
+  });
+  EXPECT_LT(std::stol(child.said), 1'500);
+}
+
+double fork_ms() {
+  std::vector<double> times;
+  for (int i = 0; i < 101; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    times.push_back(
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
+            .count());
+    waitpid(child, nullptr, 0);
+  }
+  std::ranges::nth_element(times, times.begin() + 50);
+  return times[50];
+}
+
+TEST(SettleMachine, AForkWithGibibytesTakesAtMostThreeTimesAsLongAsAnEmptyOne) {
+  const std::size_t bytes = test::little_or(256_MiB, 4_GiB);
+  if (internal::available_memory() < bytes * 3 / 2) GTEST_SKIP() << "too little memory";
+  const double empty = fork_ms();
+  struct Node {
+    Node* next;
+    std::array<long, 7> values;
+  };
+  Node* list = nullptr;
+  for (std::size_t i = 0; i < bytes / 80; ++i) {  // with malloc's header
+    auto* node = static_cast<Node*>(std::malloc(sizeof(Node)));
+    *node = {list, {static_cast<long>(i)}};
+    list = node;
+  }
+  const double before = fork_ms();
+  const Settled settled = value_of(settle());
+  const double after = fork_ms();
+  std::cout << "fork: empty " << empty << " ms, before " << before << ", after " << after
+            << "; moved in " << std::chrono::duration<double>(settled.time).count() << " s\n";
+  EXPECT_LE(after, 3 * empty);
+  long sum = 0;
+  std::size_t count = 0;
+  for (const Node* node = list; node != nullptr; node = node->next, ++count) sum += node->values[0];
+  EXPECT_EQ(count, bytes / 80);
+  EXPECT_EQ(sum, static_cast<long>(count * (count - 1) / 2));
+}
+
+}  // namespace
+}  // namespace cowshed

@@ -1,0 +1,92 @@
+#include <cowshed/tests/share/settle/settling.h>
+
+namespace cowshed {
+namespace {
+
+using test::Blocks;
+
+// Random calls of malloc, of settle() and of fork(), in parents and children.
+class Rounds {
+ public:
+  explicit Rounds(unsigned seed) : random_(seed) {}
+
+  // Returns "", or what went wrong.
+  std::string run(int rounds, int generation) {
+    for (int round = 0; round < rounds; ++round) {
+      std::string wrong = step(rounds, generation);
+      if (wrong.empty() && round % 100 == 99 && blocks_.damage() != 0) wrong = "bytes are wrong";
+      if (!wrong.empty()) return wrong + " in round " + std::to_string(round);
+    }
+    return blocks_.damage() == 0 ? "" : "bytes are wrong at the end";
+  }
+
+ private:
+  std::size_t below(std::size_t end) { return random_() % end; }
+  std::size_t some_size() {
+    switch (below(20)) {
+      case 0: return 200'000 + below(3'000'000);
+      case 1:
+      case 2: return 10'000 + below(150'000);
+      default: return 1 + below(3'000);
+    }
+  }
+
+  std::string step(int rounds, int generation) {
+    const std::size_t choice = below(1'000);
+    const std::size_t count = blocks_.count();
+    if (choice < 400 || count == 0) blocks_.add(some_size());
+    else if (choice < 500) blocks_.add_zeroed(some_size());
+    else if (choice < 650) blocks_.resize(below(count), some_size());
+    else if (choice < 950 || count > 1'000) blocks_.remove(below(count));
+    else if (choice < 970) blocks_.rewrite(below(count));
+    else if (choice < 975) malloc_trim(0);
+    else if (choice < 985) return error_of(settle());
+    else if (choice < 988) return error_of(unsettle());
+    else if (choice < 991 && generation < 2) return in_child(rounds / 20, generation);
+    return "";
+  }
+
+  static std::string error_of(const Expected<Settled>& settled) {
+    return settled ? "" : settled.error().message;
+  }
+
+  std::string in_child(int rounds, int generation) {
+    const auto child = run_in_child([&] { return run(rounds, generation + 1); });
+    if (child.signal != 0) return "a child died of signal " + std::to_string(child.signal);
+    return child.said;
+  }
+
+  std::minstd_rand random_;
+  Blocks blocks_;
+};
+
+TEST(SettleRounds, KeepEachByteOfParentsAndChildren) {
+  EXPECT_EQ(Rounds(test::seed()).run(test::little_or(500, 10'000), 0), "");
+}
+
+TEST(SettleRounds, KeepEachByteOfThreadHeaps) {
+  std::string wrong;
+  std::thread([&] {
+    // The main thread waits in the kernel.
+    Blocks blocks;
+    std::minstd_rand random(test::seed());
+    for (int round = 0; round < test::little_or(300, 10'000) && wrong.empty(); ++round) {
+      const std::size_t choice = random() % 100;
+      if (choice < 45 || blocks.count() == 0) blocks.add(random() % 40'000);
+      else if (choice < 60) blocks.add_zeroed(random() % 40'000);
+      else if (choice < 75) blocks.resize(random() % blocks.count(), random() % 60'000);
+      else if (choice < 95 || blocks.count() > 2'000) blocks.remove(random() % blocks.count());
+      else if (choice < 96) malloc_trim(0);
+      else if (choice < 98) {
+        const auto settled = settle({.threads = OtherThreads::stop, .stop_timeout = 60s});
+        if (!settled) wrong = settled.error().message;
+      }
+      if (round % 100 == 0 && blocks.damage() != 0) wrong = "bytes are wrong";
+    }
+    if (blocks.damage() != 0) wrong += "bytes are wrong at the end";
+  }).join();
+  EXPECT_EQ(wrong, "");
+}
+
+}  // namespace
+}  // namespace cowshed
