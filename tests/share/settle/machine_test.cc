@@ -42,6 +42,19 @@ TEST(SettleMachine, LeavesWhatUserfaultfdWatches) {
   close(fd);
 }
 
+TEST(SettleMachine, MovesPagesThatAreInSwap) {
+  const test::Conditions condition(test::Needs::swap, 4'096);
+  if (!condition.missing().empty()) GTEST_SKIP() << condition.missing();
+  Blocks blocks;
+  blocks.add(16_MiB);
+  auto* const begin = reinterpret_cast<std::byte*>(blocks[0]) - 16;  // the block's mapping
+  ASSERT_EQ(madvise(begin, 16_MiB, MADV_PAGEOUT), 0) << std::strerror(errno);
+  ASSERT_GT(test::smaps_kib("Swap", begin, 16_MiB), 0U);
+  value_of(settle());
+  EXPECT_TRUE(is_settled(blocks[0]));
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
 TEST(SettleMachine, BuffersOfAnIoRingAreNamed) {
   const test::Conditions condition(test::Needs::io_uring, 1);
   if (!condition.missing().empty()) GTEST_SKIP() << condition.missing();

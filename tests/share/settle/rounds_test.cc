@@ -14,7 +14,7 @@ class Rounds {
   std::string run(int rounds, int generation) {
     for (int round = 0; round < rounds; ++round) {
       std::string wrong = step(rounds, generation);
-      if (wrong.empty() && round % 100 == 99 && blocks_.damage() != 0) wrong = "bytes are wrong";
+      if (wrong.empty() && round % 500 == 499 && blocks_.damage() != 0) wrong = "bytes are wrong";
       if (!wrong.empty()) return wrong + " in round " + std::to_string(round);
     }
     return blocks_.damage() == 0 ? "" : "bytes are wrong at the end";
@@ -23,8 +23,8 @@ class Rounds {
  private:
   std::size_t below(std::size_t end) { return random_() % end; }
   std::size_t some_size() {
-    switch (below(20)) {
-      case 0: return 200'000 + below(3'000'000);
+    switch (below(40)) {
+      case 0: return 200'000 + below(1'500'000);
       case 1:
       case 2: return 10'000 + below(150'000);
       default: return 1 + below(3'000);
@@ -37,7 +37,7 @@ class Rounds {
     if (choice < 400 || count == 0) blocks_.add(some_size());
     else if (choice < 500) blocks_.add_zeroed(some_size());
     else if (choice < 650) blocks_.resize(below(count), some_size());
-    else if (choice < 950 || count > 1'000) blocks_.remove(below(count));
+    else if (choice < 950 || count > 600) blocks_.remove(below(count));
     else if (choice < 970) blocks_.rewrite(below(count));
     else if (choice < 975) malloc_trim(0);
     else if (choice < 985) return error_of(settle());
@@ -81,7 +81,7 @@ TEST(SettleRounds, KeepEachByteOfThreadHeaps) {
         const auto settled = settle({.threads = OtherThreads::stop, .stop_timeout = 60s});
         if (!settled) wrong = settled.error().message;
       }
-      if (round % 100 == 0 && blocks.damage() != 0) wrong = "bytes are wrong";
+      if (round % 500 == 0 && blocks.damage() != 0) wrong = "bytes are wrong";
     }
     if (blocks.damage() != 0) wrong += "bytes are wrong at the end";
   }).join();

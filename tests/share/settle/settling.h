@@ -11,6 +11,10 @@ namespace cowshed::test {
 // Blocks of malloc whose bytes tell which block they are of.
 class Blocks {
  public:
+  // Freed large blocks would raise the size from which blocks have mappings of their own.
+  Blocks() { mallopt(M_MMAP_THRESHOLD, 128 << 10); }
+  Blocks(Blocks&&) = default;
+  Blocks& operator=(Blocks&&) = delete;
   ~Blocks() {
     for (const Block& block : blocks_) std::free(block.memory);
   }
