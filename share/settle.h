@@ -21,30 +21,30 @@ namespace cowshed {
 // memory with MADV_DONTFORK, MADV_WIPEONFORK or MADV_DONTDUMP, and all memory of other allocators.
 //
 // Called again, it moves what is new.  It also moves a settled mapping anew if an eighth of it was
-// written since: fork() copies the page tables of such a mapping, and each such page is there
-// twice.
+// written since.  fork() copies the page tables of a mapping that was written, 16 MiB or 1/64 of
+// the memory, and each such page is there twice.
 //
-// Memory: a range of at most 64 MiB is moved at once, so the peak is 64 MiB higher.  The pages
-// belong to the memfds from then on, and are shared memory for memory cgroups, RSS and PSS.  What
-// the program frees stays in the memfd until the whole mapping is gone, or the process has ended.
-// Policies of mbind(2) and hints of MADV_HUGEPAGE are lost.
+// Memory: at most 16 MiB are there twice at any time.  The pages belong to the memfds from then on,
+// and are shared memory for memory cgroups, RSS and PSS.  What the program frees stays in a memfd
+// until all of its mapping is gone, or the process has ended.  Policies of mbind(2) and hints of
+// MADV_HUGEPAGE are lost.  realloc() of a settled block of more than 16 MiB copies it, where it
+// moved its pages before.
 //
-// Errors: threads_running (see OtherThreads; or a thread did not stop in time), in_use
-// (another thread is in this call), unsupported (a sanitizer or valgrind; malloc is not glibc's and
-// .also is empty; I/O, see .io_is_at_rest), out_of_memory, invalid_argument, system_call (/proc or
-// a call is refused; ENOMEM also if a limit on mappings or address space is met).  If it fails
-// after it has moved a range, it returns what it moved, and the reason is in .left.  A range of up
-// to 64 MiB is moved whole or not at all; a large block of which a part was moved works, but
-// realloc() copies it.
+// Errors: threads_running (see OtherThreads; or a thread did not stop in time), in_use (another
+// thread is in this call), unsupported (a sanitizer or valgrind; malloc is not glibc's and .also is
+// empty; I/O, see .io_is_at_rest), out_of_memory, system_call (a sandbox refuses /proc or a call;
+// ENOMEM: a limit on mappings or address space is met).  If it fails after it has moved a range, it
+// returns what it moved, and .left has the reason.  A range of up to 16 MiB is moved whole or not
+// at all.
 //
 // Threads: see OtherThreads.  They must not change attributes of mappings meanwhile (mlock,
-// madvise). Signals wait while a range is moved.  Processes that share this process's memory
+// madvise). Signals wait while up to 64 MiB are moved.  Processes that share this process's memory
 // (vfork(2), CLONE_VM) or write to it (process_vm_writev(2), debuggers) must not write meanwhile.
 //
 // Fork: a child has the settled memory, may write to it, and may settle it again.
 Expected<Settled> settle(const SettleOptions& options = {});
 
-// Moves settled memory back into private memory, a range of at most 64 MiB at once.  Uses only
+// Moves settled memory back into private memory, a range of at most 16 MiB at once.  Uses only
 // .leave, .threads, .stop_timeout, .io_is_at_rest and .progress.  Returns and fails as settle()
 // does.
 Expected<Settled> unsettle(const SettleOptions& options = {});

@@ -16,7 +16,7 @@ namespace cowshed {
 // What settle() does with other threads of this process.
 enum class OtherThreads : std::uint8_t {
   refuse,  // fails with threads_running
-  // Stops them while it moves up to 64 MiB, by a signal that glibc keeps for itself (33).  System
+  // Stops them while it moves up to 16 MiB, by a signal that glibc keeps for itself (33).  System
   // calls that signals interrupt fail with EINTR in them, even where SA_RESTART is set:
   // nanosleep(), poll(), epoll_wait() and others of signal(7).
   stop,
@@ -43,8 +43,9 @@ struct SettleOptions {
   // Adds mappings of files to core dumps (/proc/self/coredump_filter), so that dumps of this
   // process and its children keep the settled memory.  They then hold the code of the program, too.
   bool keep_in_core_dumps = true;
-  // Puts the memory into 2 MiB pages where it fills them: fewer page faults in the children, for
-  // 0.1 to 1 s per GiB.  Needs no setting of transparent huge pages.
+  // Puts the memory into 2 MiB pages: children have fewer page faults, and settle() takes about as
+  // long again.  Ranges of 2 MiB that were not full take more memory.  Needs no setting of
+  // transparent huge pages.
   bool huge_pages = false;
   // Forks twice for Settled::fork_before and fork_after.  Such a child runs no fork handlers.
   bool time_fork = false;

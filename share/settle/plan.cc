@@ -18,7 +18,7 @@ using arch::kPage;
 // After a write to a file's mapping, fork() copies the page tables of all that mapping.  With more
 // files fewer are copied, but each fork() copies more mappings.
 std::size_t file_bytes(std::size_t total) {
-  constexpr std::size_t kFiles = 128;
+  constexpr std::size_t kFiles = 64;
   return std::max(kStep, std::bit_ceil(total / kFiles));
 }
 
@@ -118,11 +118,8 @@ class Planner {
         last.is_settled != next.is_settled || last.no_reserve != next.no_reserve) {
       return false;
     }
-    // realloc() moves a large block only if it is in one mapping.
-    const bool is_within_a_block =
-        grows(next.part.kind) && next.part.proof != next.part.range.begin;
-    return is_within_a_block || next.part.kind == SettledKind::named ||
-           next.part.range.end <= file_end;
+    // A large block over several mappings still works: mremap(2) fails, and realloc() copies it.
+    return next.part.kind == SettledKind::named || next.part.range.end <= file_end;
   }
 
   bool holds_this_thread(const HeapPart& part) const {

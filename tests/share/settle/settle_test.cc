@@ -45,6 +45,16 @@ TEST(Settle, AForkCopiesNoPageTablesAfterIt) {
   EXPECT_GT(settled.fork_after, 0ns);
 }
 
+TEST(Settle, AForkAfterAWriteCopiesFewPageTables) {
+  Blocks blocks;
+  blocks.add(64_MiB);
+  const std::size_t before = page_tables_of_a_child();
+  value_of(settle());
+  EXPECT_EQ(blocks.damage(), 0U);  // read by the parent
+  blocks[0][32_MiB] ^= 1U;
+  EXPECT_GE(before, page_tables_of_a_child() + 40_MiB / 4_KiB * 8 / 1_KiB);
+}
+
 TEST(Settle, ChildrenAndTheirChildrenHaveTheirOwnCopies) {
   Blocks blocks = some_blocks();
   value_of(settle());
@@ -162,6 +172,8 @@ TEST(Settle, LargeBlocksGrowAndShrinkInPlaceOrNot) {
   blocks.resize(2, 3_MiB);
   EXPECT_EQ(blocks.damage(), 0U);
   value_of(settle());
+  blocks.resize(0, 10_MiB);
+  blocks.resize(0, 30_MiB);
   blocks.resize(0, 1_MiB);
   blocks.resize(1, 8_MiB);
   EXPECT_EQ(blocks.damage(), 0U);
