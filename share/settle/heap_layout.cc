@@ -12,6 +12,7 @@
 #include <cowshed/share/settle/heap_layout.h>
 
 // Weak, so that a static program with another malloc need not link glibc's.
+// NOLINTNEXTLINE(readability-redundant-declaration)
 extern "C" [[gnu::weak]] struct mallinfo2 mallinfo2() noexcept;
 
 namespace cowshed::settling {
@@ -223,9 +224,12 @@ class Finder {
                                        : parts.back().range.end;
       const std::uintptr_t proof = block->begin;
       std::uintptr_t end = std::min(step_end(begin), block->end);
-      while (end == block->end && ++block != blocks_.end() && block->begin == end &&
-             block->end <= step_end(begin)) {
-        end = block->end;
+      if (end == block->end) {
+        ++block;
+        for (; block != blocks_.end() && block->begin == end && block->end <= step_end(begin);
+             ++block) {
+          end = block->end;
+        }
       }
       end = std::min(end, mapping.range.end);
       parts.push_back({{begin, end}, SettledKind::large_blocks, proof});

@@ -89,7 +89,7 @@ std::string other_threads() {
       if (number == std::to_string(gettid())) continue;
       std::string name;
       std::getline(std::ifstream(task.path() / "comm"), name);
-      names += (names.empty() ? "" : ", ") + name + " (" + number + ")";
+      names.append(names.empty() ? "" : ", ").append(name).append(" (").append(number).append(")");
       if (names.size() > 200) return names + ", ...";
     }
     if (names.empty()) break;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <utility>
 #include <vector>
 
@@ -124,10 +125,11 @@ class Planner {
 
   bool holds_this_thread(const HeapPart& part) const {
     const auto stack = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
-    const std::uintptr_t variables = arch::thread_pointer();
+    const std::uintptr_t thread = arch::thread_pointer();
+    const std::uintptr_t variables = std::min(thread, reinterpret_cast<std::uintptr_t>(&errno));
     const Range whole = {std::min(part.proof, part.range.begin), part.range.end};
     return overlap(whole, {stack - 1_MiB, stack + 1}) ||
-           overlap(whole, {variables - kPage, variables + kPage});
+           overlap(whole, {variables / kPage * kPage, thread + kPage});
   }
 
   const SettleOptions& options_;
