@@ -61,6 +61,10 @@ struct ProcessCounts : Counts {
   // the parent's layout could not be found or read.
   std::optional<std::uint64_t> shared_at_fork_arena_bytes;
 
+  // How much more resident anonymous and hugetlbfs memory it had than at the fork, when its new
+  // memory was sampled last; nullopt: neither is known.
+  std::optional<std::int64_t> anon_growth_bytes;
+
   // All exceptions: the sum of the classes, zero_filled_faults and pending_faults.
   std::uint64_t write_faults = 0;
   // Faults in progress, without a class: at most one per live thread.

@@ -85,8 +85,8 @@ std::size_t imports_in(const std::vector<Frame>& stack) {
 }
 
 std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports,
-                                bool is_on_stack) {
-  if (is_on_stack) return "thread stack";
+                                NewPage page) {
+  if (page == NewPage::of_stack) return "thread stack";
   // The stack begins with the innermost frame: the imports of the fork come last.
   for (std::size_t i = stack.size(); i-- > 0;) {
     if (!is_import(stack[i])) continue;
@@ -96,7 +96,7 @@ std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imp
   if (std::ranges::any_of(stack, receives)) return "received";
   if (std::ranges::any_of(stack, compiles)) return "compiled code";
   if (!stack.empty() && reads(stack.front())) return "loaded";
-  return "own data";
+  return page == NewPage::again ? "given back before" : "own data";
 }
 
 }  // namespace cowshed::cow

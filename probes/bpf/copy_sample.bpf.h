@@ -90,6 +90,10 @@ static __always_inline void read_instruction(struct cowshed_sample* sample, __u6
   }
 }
 
+static __always_inline int is_fresh(__u32 fault_class) {
+  return fault_class == COWSHED_ZERO_FILLED || fault_class == COWSHED_ZERO_PAGE_WRITE;
+}
+
 static __always_inline void describe_sample(struct cowshed_sample* sample,
                                             struct thread_state* thread, int with_python) {
   struct task_struct* task = bpf_get_current_task_btf();
@@ -101,6 +105,7 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   sample->process_id = process ? process->id : 0;
   sample->pid = process ? process->pid : 0;
   sample->execs = process ? process->execs : 0;
+  if (process && is_fresh(fault->fault_class)) process->anonymous_bytes = anonymous_bytes(task);
   sample->address = thread->address;
   sample->fault_class = fault->fault_class;
   sample->failure = thread->failure;
@@ -172,8 +177,7 @@ __noinline int take_sample(struct thread_state* thread, __u32 copies) {
   struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
   if (!thread || !sample || !counts) return 0;
   if (thread->has_fork) send_fork(thread);
-  __u64 counted = thread->pending.fault_class != COWSHED_ZERO_FILLED &&
-                  thread->pending.fault_class != COWSHED_ZERO_PAGE_WRITE;
+  __u64 counted = !is_fresh(thread->pending.fault_class);
   __sync_fetch_and_add(&counts->emitted, counted);
   if (counts->is_busy) {
     __sync_fetch_and_add(&counts->lost, counted);
@@ -212,7 +216,7 @@ static __always_inline int has_room_for_fresh(void) {
 static __always_inline void sample_fresh(struct thread_state* thread, __u32 fault_class,
                                          __u32 pages) {
   if (!sample_period || !thread->samples_fresh || thread->pending.traits & MAPPING_SHARED) return;
-  if (fault_class != COWSHED_ZERO_FILLED && fault_class != COWSHED_ZERO_PAGE_WRITE) return;
+  if (!is_fresh(fault_class)) return;
   struct sample_turn* turn = &thread->fresh_turn;
   __u32 stands_for = pages; /* of a page as large as a block, each is a sample */
   if (pages < sample_period << (turn->doublings & 31)) {

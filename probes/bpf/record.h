@@ -85,6 +85,7 @@ struct cowshed_process {
   __u64 parents_copied_at_fork;
   __u64 parents_copied_at_parting;
   __u64 collapsed_pages;
+  __u64 anonymous_bytes; /* resident, when its new memory was sampled last; 0: it was not */
   __u32 pid;  /* in the loader's PID namespace, 0 where it has none there */
   __u32 ppid; /* at the start */
   __u32 flags;

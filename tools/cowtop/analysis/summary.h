@@ -10,6 +10,12 @@
 // The answer to "how much was copied, by whom, of what and why" of one measurement.
 namespace cowshed::cowtop {
 
+// Less is not worth a word.
+inline constexpr std::uint64_t kLeastBytes = 1 << 20;
+
+// Whether a reader would call figures of the two sizes the same.
+bool are_alike(std::uint64_t least, std::uint64_t most);
+
 // Processes that a reader would call the same: of one role, name and end.
 struct ProcessGroup {
   std::string comm;
@@ -35,6 +41,12 @@ struct ProcessGroup {
   std::optional<std::uint64_t> copied_bytes;
   std::uint64_t least_copied = 0;  // by one of them
   std::uint64_t most_copied = 0;
+  // NEW, as cow::ForkCopies defines it.  nullopt: not known of any.
+  std::optional<std::uint64_t> new_bytes;
+  std::uint64_t least_new = 0;  // by one of them
+  std::uint64_t most_new = 0;
+  // Of what they got at their forks, neither copied nor still there, as far as it is known.
+  std::uint64_t given_back_bytes = 0;
   // At the fork, or when the measurement began if that was later, the most that one of them shared;
   // of a parent, that it shared with a child.
   std::optional<std::uint64_t> shared_bytes;
@@ -86,11 +98,12 @@ struct Summary {
   std::uint64_t relocated_bytes = 0;
   // The highest that PSS may have been before programs ended; 0: PSS is not known.
   std::uint64_t most_peak_bytes = 0;
+  // The processes that held it together; as many as there are, if it is not known.
+  std::uint64_t most_at_once = UINT64_MAX;
   bool is_peak_known = false;      // PSS was read there, to a tenth
   std::uint64_t shared_bytes = 0;  // sum over the sharers, at their forks
-  // That children allocated themselves, at the least, when they were last looked at.
-  std::uint64_t own_bytes = 0;
-  std::uint64_t holders = 0;  // the children that have 1 MiB or more of it
+  std::uint64_t new_bytes = 0;     // of all groups, as far as it is known
+  std::uint64_t holders = 0;       // the children that have 1 MiB or more of it
   // Of Python, made immortal by cowshed.freeze().
   std::uint64_t frozen_objects = 0;
   std::uint64_t frozen_bytes = 0;
@@ -106,7 +119,7 @@ struct Summary {
   std::vector<Share> causes;
   std::vector<Share> types;  // of Python objects
   std::vector<Share> sites;
-  // Of new memory, estimated: parts of own_bytes.
+  // Of new memory, estimated: parts of new_bytes.
   std::vector<Share> new_causes;
   std::vector<Share> new_sites;
   // The part of the samples whose line of Python is not known.
@@ -118,7 +131,7 @@ struct Summary {
 
   // Whether what children allocated is worth a word, and whether it is more than they copied.
   bool has_new_memory() const;
-  bool is_mostly_new() const { return has_new_memory() && own_bytes > copied_bytes; }
+  bool is_mostly_new() const { return has_new_memory() && new_bytes > copied_bytes; }
   // Whether the children that ran programs copied more than the few pages that any does before.
   bool copy_before_exec() const;
 };

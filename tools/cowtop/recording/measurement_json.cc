@@ -56,7 +56,12 @@ static void describe(auto& io, Type<SamplingSummary> /*type*/) {
               "longest_period", &Struct::longest_period);
 }
 COWSHED_JSON_STRUCT(CopyPattern, pattern, share, samples, evidence)
-COWSHED_JSON_STRUCT(MemorySample, shared_bytes, private_bytes, sampled_ns, touched_pages)
+static void describe(auto& io, Type<MemorySample> /*type*/) {
+  using Struct = MemorySample;
+  COWSHED_JSON_FIELDS(shared_bytes, private_bytes, sampled_ns, touched_pages)
+  io.field_if([](const Struct& memory) { return memory.anon_growth_bytes.has_value(); },
+              "anon_growth_bytes", &Struct::anon_growth_bytes);
+}
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)
 COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)
 static void describe(auto& io, Type<TreeMemory> /*type*/) {
@@ -101,6 +106,8 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.derived("all_copied_pages", &Struct::all_copied_pages);
   for (const CountInfo& each : kCounts) io.field(each.name, each.count);
   COWSHED_JSON_FIELDS(memory, unreadable, execs, arenas, patterns)
+  io.field_if([](const Struct& process) { return process.anon_growth_bytes.has_value(); },
+              "anon_growth_bytes", &Struct::anon_growth_bytes);
   io.field_if(has_parent_copies, "parent_copied_pages", &Struct::parent_copied_pages);
   io.field_if(has_objects, "objects", &Struct::objects);
   io.derived_flag_if(has_objects, "objects_sampled");
@@ -110,7 +117,12 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.derived_flag_if(has_transfers, "transfers_sampled");
 }
 
-COWSHED_JSON_STRUCT(NewMemory, samples, sites, mappings, causes, python_unread)
+static void describe(auto& io, Type<NewMemory> /*type*/) {
+  using Struct = NewMemory;
+  COWSHED_JSON_FIELDS(samples, sites, mappings, causes, python_unread)
+  io.field_if([](const Struct& memory) { return !memory.stacks.empty(); }, "stacks",
+              &Struct::stacks);
+}
 
 // All fields but `processes`, which a recording keeps apart.
 static void describe(auto& io, Type<Measurement> /*type*/) {
@@ -194,6 +206,7 @@ Json process_json(const cow::ProcessCopies& process, const cow::ForkCopies& copi
   object["copied_pages"] = or_null(copies.copied_pages);
   object["copied_bytes"] = or_null(copies.copied_bytes());
   object["copied_ratio"] = or_null(copies.copied_ratio());
+  object["new_bytes"] = or_null(copies.new_bytes);
   if (process.memory) {
     object["memory"]["age_s"] = measurement.memory_age_s(process);
     object["memory"]["stale"] = is_memory_stale(process);

@@ -19,7 +19,7 @@ namespace {
 using Row = std::vector<std::string>;
 
 Row headings() {
-  Row names = {"PID", "COMMAND", "AT FORK MiB", "COPIED MiB", "COPIED %"};
+  Row names = {"PID", "COMMAND", "AT FORK MiB", "COPIED MiB", "COPIED %", "NEW MiB"};
   for (const cow::CountInfo& each : cow::kCounts)
     if (*each.column != '\0') names.emplace_back(each.column);
   return names;
@@ -29,8 +29,10 @@ Row row_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
   const bool is_child = process.role == cow::Role::child;
   Row row = {fmt::format("{}", process.pid),
              (is_child ? "  " : "") + printable(process.comm) + and_more(process),
-             mebibytes(copies.shared_bytes), mebibytes(copies.copied_bytes()),
-             is_child && process.execs > 0 ? "executed" : percent(copies.copied_ratio())};
+             mebibytes(copies.shared_bytes),
+             mebibytes(copies.copied_bytes()),
+             is_child && process.execs > 0 ? "executed" : percent(copies.copied_ratio()),
+             mebibytes(copies.new_bytes)};
   for (const cow::CountInfo& each : cow::kCounts)
     if (*each.column != '\0') row.push_back(count(process.*each.count));
   return row;

@@ -40,7 +40,9 @@ std::vector<Term> all_terms() {
        "Why forked processes have new memory, which no fork shared: import of a Python module, "
        "received (unpickled, or from a socket), loaded (read from a file or a pipe), compiled "
        "code, "
-       "thread stack, or own data.  In place of WHAT and WHY where more is new than copied.  "
+       "thread stack, given back before (and touched again), or own data.  In WHO: how much of it "
+       "a "
+       "process has.  In place of WHAT and WHY where more is new than copied.  "
        "Estimated from "
        "samples."},
       {"WHY", "How the copied pages were first written to, as far as samples tell."},

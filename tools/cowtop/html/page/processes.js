@@ -39,6 +39,7 @@ function processColumns(mostCopied) {
     { title: "Process", main: true, value: (row) => row.comm.toLowerCase(), show: processName },
     { title: "Copied", number: true, help: "Memory that a fork shared, and that it copied because it wrote to it", value: (row) => row.copied_pages,
       show: (row) => element("span", {}, pagesText(row.copied_pages), meter(row.copied_pages / mostCopied)) },
+    size("New", 2, "What it has of its own that it touched first: neither copied nor got at its fork", (row) => row.new_bytes),
     { title: "Still shared", number: true, help: "What it has not copied of what was shared when it was forked", value: stillShared,
       show: (row) => element("span", {}, percentText(stillShared(row)), isKnown(stillShared(row)) ? meter(stillShared(row), "shared") : "") },
     size("Shared at fork", 2, "What its parent had when it was forked", sharedAtFork),
@@ -53,6 +54,7 @@ function processColumns(mostCopied) {
 function processDetail(process, counts) {
   const facts = [
     ["Copied", `${pagesText(process.copied_pages)} (${plural(process.copied_pages, "page")})`],
+    ["New", bytesText(process.new_bytes)],
     ["Shared at fork", bytesText(sharedAtFork(process))],
     ["Still shared", percentText(stillShared(process))],
     ["Its memory, shared", process.memory ? bytesText(process.memory.shared_bytes) : UNKNOWN],
