@@ -87,10 +87,9 @@ struct MemorySample {
   // Resident anonymous memory that another process maps, too, and uncopied pages of frozen arenas.
   // (Before Linux 6.7, without CAP_SYS_ADMIN, also memory that was read but never written.)
   std::uint64_t shared_bytes = 0;
-  std::uint64_t private_bytes = 0;                     // other resident anonymous memory
-  std::uint64_t sampled_ns = 0;                        // CLOCK_MONOTONIC
-  std::uint64_t touched_pages = 0;                     // ProcessCopies::touched_pages() then
-  std::optional<std::int64_t> anon_growth_bytes = {};  // as in ProcessCopies
+  std::uint64_t private_bytes = 0;  // other resident anonymous memory
+  std::uint64_t sampled_ns = 0;     // CLOCK_MONOTONIC
+  std::uint64_t touched_pages = 0;  // ProcessCopies::touched_pages() then
   bool operator==(const MemorySample&) const = default;
 };
 
@@ -142,9 +141,9 @@ struct ProcessCopies : Counts {
   // As of the last scan; larger processes are scanned less often.  nullopt without a scan, and
   // while it shares_memory.
   std::optional<MemorySample> memory;
-  // How much more resident anonymous memory it had than at its fork, when its new memory was
-  // sampled last.  nullopt: it was not, or nobody saw the fork.
-  std::optional<std::int64_t> anon_growth_bytes;
+  // The most that its resident anonymous memory rose above an earlier value since the fork, at
+  // samples of its new memory.  nullopt: there are none, or nobody saw the fork.
+  std::optional<std::uint64_t> most_risen_bytes;
   // /proc denies access to its memory, which takes its user or CAP_SYS_PTRACE.  Sampled figures are
   // unknown.
   bool unreadable = false;

@@ -61,9 +61,9 @@ struct ProcessCounts : Counts {
   // the parent's layout could not be found or read.
   std::optional<std::uint64_t> shared_at_fork_arena_bytes;
 
-  // How much more resident anonymous and hugetlbfs memory it had than at the fork, when its new
-  // memory was sampled last; nullopt: neither is known.
-  std::optional<std::int64_t> anon_growth_bytes;
+  // The most that its resident anonymous and hugetlbfs memory rose above an earlier value, at
+  // samples of its new memory; nullopt: there are none, or the fork was not seen.
+  std::optional<std::uint64_t> most_risen_bytes;
 
   // All exceptions: the sum of the classes, zero_filled_faults and pending_faults.
   std::uint64_t write_faults = 0;

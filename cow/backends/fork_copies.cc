@@ -110,34 +110,32 @@ std::optional<std::uint64_t> still_shared(const ProcessCopies& process, const Fo
   return std::min(not_copied, still_held(process, copied));
 }
 
-// The pages that it has touched since it was last looked at, or since its fork, as far as it still
-// had them when its new memory was sampled last.
-std::optional<std::uint64_t> kept_since(const ProcessCopies& process) {
-  const MemorySample then = process.memory.value_or(MemorySample());
-  const std::uint64_t touched = process.touched_pages();
-  const std::uint64_t bytes = (touched - std::min(touched, then.touched_pages)) * kPageSize;
-  if (process.anon_growth_bytes) {
-    const std::int64_t growth = *process.anon_growth_bytes - then.anon_growth_bytes.value_or(0);
-    return std::min(bytes, static_cast<std::uint64_t>(std::max<std::int64_t>(growth, 0)));
-  }
-  return process.memory || bytes < kLittle ? std::optional(bytes) : std::nullopt;
+std::uint64_t less(std::uint64_t all, std::uint64_t part) { return all - std::min(all, part); }
+
+// The most new memory that it had at samples of it.
+std::optional<std::uint64_t> most_new_bytes(const ProcessCopies& process) {
+  if (!process.most_risen_bytes) return std::nullopt;
+  const std::uint64_t of_files = process.copied_file_pages.value_or(0) * kPageSize;
+  return std::min(less(*process.most_risen_bytes, of_files), process.touched_pages() * kPageSize);
 }
 
-// A parent's is its children's too.
+// What it had when it was last looked at, and what it touched since.  A parent's is its children's
+// too.
 std::optional<std::uint64_t> new_bytes(const ProcessCopies& process, const ForkCopies& copies) {
   if (!goes_on(process) || copies.forks > 0) return std::nullopt;
   const MemorySample memory = process.memory.value_or(MemorySample());
   if (process.zero_filled_pages && process.all_copied_pages()) {
     const std::uint64_t copied = *process.all_copied_pages() * kPageSize;
     const std::uint64_t then =
-        std::min(memory.private_bytes - std::min(memory.private_bytes, copied),
-                 memory.touched_pages * kPageSize);
-    const auto since = kept_since(process);
-    return since ? std::optional(then + *since) : std::nullopt;
+        std::min(less(memory.private_bytes, copied), memory.touched_pages * kPageSize);
+    const std::uint64_t since = less(process.touched_pages(), memory.touched_pages) * kPageSize;
+    // At its end it may have given all of it back.
+    if (const auto most = most_new_bytes(process))
+      return process.alive ? std::min(then + since, std::max(then, *most)) : std::max(then, *most);
+    return process.memory || since < kLittle ? std::optional(then + since) : std::nullopt;
   }
   if (!process.memory || !process.shared_at_fork_bytes) return std::nullopt;
-  const std::uint64_t all = memory.private_bytes + memory.shared_bytes;
-  return all - std::min(all, *process.shared_at_fork_bytes);
+  return less(memory.private_bytes + memory.shared_bytes, *process.shared_at_fork_bytes);
 }
 
 }  // namespace

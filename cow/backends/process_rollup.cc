@@ -157,8 +157,7 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
       add_counts);
   if (sum.transfers) keep_most_sent(*sum.transfers);
   add(sum.shared_at_fork_bytes, more.shared_at_fork_bytes);
-  if (more.anon_growth_bytes)
-    sum.anon_growth_bytes = sum.anon_growth_bytes.value_or(0) + *more.anon_growth_bytes;
+  add(sum.most_risen_bytes, more.most_risen_bytes);
   for (const CountInfo& each : kCounts) add(sum.*each.count, more.*each.count);
 }
 

@@ -52,7 +52,7 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.signal = counts.signal;
   copies.shares_memory = counts.shares_memory && counts.execs == 0;
   copies.execs = counts.execs;
-  copies.anon_growth_bytes = counts.anon_growth_bytes;
+  copies.most_risen_bytes = counts.most_risen_bytes;
   static_cast<Counts&>(copies) = counts;
   *copies.copied_anon_pages += counts.copied_hugetlb_pages;
   if (copies.role == Role::child && !counts.shares_memory)
@@ -463,7 +463,6 @@ void TracepointBackend::scan(ProcessCopies& copies) {
   if (memory) {
     copies.memory = memory;
     copies.memory->touched_pages = copies.touched_pages();
-    copies.memory->anon_growth_bytes = copies.anon_growth_bytes;
     copies.unreadable = false;
   }
   take_samples_meanwhile();

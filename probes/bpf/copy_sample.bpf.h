@@ -94,6 +94,15 @@ static __always_inline int is_fresh(__u32 fault_class) {
   return fault_class == COWSHED_ZERO_FILLED || fault_class == COWSHED_ZERO_PAGE_WRITE;
 }
 
+/* On average half of what a sample stands for follows it. */
+static __always_inline void note_rise(struct cowshed_process* process, struct task_struct* task,
+                                      __u32 pages) {
+  __u64 bytes = anonymous_bytes(task);
+  if (bytes < process->least_anonymous_bytes) process->least_anonymous_bytes = bytes;
+  __u64 risen = bytes - process->least_anonymous_bytes + pages * COWSHED_PAGE_BYTES / 2;
+  if (risen > process->most_risen_bytes) process->most_risen_bytes = risen;
+}
+
 static __always_inline void describe_sample(struct cowshed_sample* sample,
                                             struct thread_state* thread, int with_python) {
   struct task_struct* task = bpf_get_current_task_btf();
@@ -105,7 +114,7 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   sample->process_id = process ? process->id : 0;
   sample->pid = process ? process->pid : 0;
   sample->execs = process ? process->execs : 0;
-  if (process && is_fresh(fault->fault_class)) process->anonymous_bytes = anonymous_bytes(task);
+  if (process && is_fresh(fault->fault_class)) note_rise(process, task, sample->copies);
   sample->address = thread->address;
   sample->fault_class = fault->fault_class;
   sample->failure = thread->failure;
@@ -185,9 +194,9 @@ __noinline int take_sample(struct thread_state* thread, __u32 copies) {
   }
   counts->is_busy = 1;
   compiler_barrier();
-  describe_sample(sample, thread, 1);
   sample->kind = COWSHED_COPY_RECORD;
   sample->copies = copies;
+  describe_sample(sample, thread, 1);
   __u32 stack_bytes = sample->stack_bytes;
   if (stack_bytes > COWSHED_STACK_BYTES) stack_bytes = COWSHED_STACK_BYTES;
   if (bpf_ringbuf_output(&samples, sample,

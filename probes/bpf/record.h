@@ -85,9 +85,11 @@ struct cowshed_process {
   __u64 parents_copied_at_fork;
   __u64 parents_copied_at_parting;
   __u64 collapsed_pages;
-  __u64 anonymous_bytes; /* resident, when its new memory was sampled last; 0: it was not */
-  __u32 pid;  /* in the loader's PID namespace, 0 where it has none there */
-  __u32 ppid; /* at the start */
+  /* Of a forked process, at samples of its new memory.  Resident anonymous memory: */
+  __u64 least_anonymous_bytes;
+  __u64 most_risen_bytes; /* above the least until then; 0: there are none */
+  __u32 pid;              /* in the loader's PID namespace, 0 where it has none there */
+  __u32 ppid;             /* at the start */
   __u32 flags;
   __u32 exit_code; /* as wait(2) reports it */
   __u32 execs;

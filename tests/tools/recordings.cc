@@ -33,8 +33,8 @@ cow::Measurement full_measurement() {
   process.write_notify_faults = 5;
   process.failed_faults = 6;
   process.other_faults = 7;
-  process.memory = {1 << 29, 1 << 20, 2'000'000'000, 7, -4096};
-  process.anon_growth_bytes = -8192;
+  process.memory = {1 << 29, 1 << 20, 2'000'000'000, 7};
+  process.most_risen_bytes = 8192;
   process.unreadable = true;
   process.execs = 2;
   process.copied_pages_before_exec = 9;

@@ -56,12 +56,7 @@ static void describe(auto& io, Type<SamplingSummary> /*type*/) {
               "longest_period", &Struct::longest_period);
 }
 COWSHED_JSON_STRUCT(CopyPattern, pattern, share, samples, evidence)
-static void describe(auto& io, Type<MemorySample> /*type*/) {
-  using Struct = MemorySample;
-  COWSHED_JSON_FIELDS(shared_bytes, private_bytes, sampled_ns, touched_pages)
-  io.field_if([](const Struct& memory) { return memory.anon_growth_bytes.has_value(); },
-              "anon_growth_bytes", &Struct::anon_growth_bytes);
-}
+COWSHED_JSON_STRUCT(MemorySample, shared_bytes, private_bytes, sampled_ns, touched_pages)
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)
 COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)
 static void describe(auto& io, Type<TreeMemory> /*type*/) {
@@ -106,8 +101,8 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.derived("all_copied_pages", &Struct::all_copied_pages);
   for (const CountInfo& each : kCounts) io.field(each.name, each.count);
   COWSHED_JSON_FIELDS(memory, unreadable, execs, arenas, patterns)
-  io.field_if([](const Struct& process) { return process.anon_growth_bytes.has_value(); },
-              "anon_growth_bytes", &Struct::anon_growth_bytes);
+  io.field_if([](const Struct& process) { return process.most_risen_bytes.has_value(); },
+              "most_risen_bytes", &Struct::most_risen_bytes);
   io.field_if(has_parent_copies, "parent_copied_pages", &Struct::parent_copied_pages);
   io.field_if(has_objects, "objects", &Struct::objects);
   io.derived_flag_if(has_objects, "objects_sampled");
