@@ -51,12 +51,14 @@ bool starts_with_any(std::string_view text, Names prefixes) {
 bool receives(const Frame& frame) {
   if (frame.is_python) {
     const std::string_view file = base_name(frame.file);
-    // Of multiprocessing, billiard and loky.  What unpickles is a function of C.
-    if (file == "connection.py") return frame.function.find(".recv") != std::string::npos;
-    if (file == "queues.py")
-      return frame.function.ends_with("Queue.get") || frame.function == "get";
-    return (file == "reduction.py" || file == "pickle.py") &&
-           frame.function.find("load") != std::string::npos;
+    const std::string_view all = frame.function;
+    const std::string_view name = all.substr(all.rfind('.') + 1);
+    // Of multiprocessing, billiard, loky and kombu.  What unpickles is a function of C.
+    if (file == "connection.py") return starts_with_any(name, {"recv", "_recv"});
+    if (file == "queues.py") return is_any_of(name, {"get", "get_payload"});
+    return name == "pickle_loads" ||
+           (is_any_of(file, {"reduction.py", "pickle.py", "serialization.py"}) &&
+            name.find("load") != name.npos);
   }
   return starts_with_any(frame.function,
                          {"[recv", "_pickle_", "_Unpickler_", "R_Unserialize", "do_unserialize",

@@ -56,6 +56,10 @@ TEST(NewMemory, OtherCausesNeedTheirFunctions) {
             "received");
   EXPECT_EQ(cause({python("SimpleQueue.get", "/usr/lib/python3.11/multiprocessing/queues.py")}),
             "received");
+  EXPECT_EQ(cause({python("pickle_loads", "/usr/lib/python3/dist-packages/billiard/common.py")}),
+            "received");
+  EXPECT_EQ(cause({python("SerializerRegistry.loads", "/kombu/serialization.py")}), "received");
+  EXPECT_EQ(cause({python("Settings.loads", "/app/settings.py")}), "own data");
   EXPECT_EQ(cause({native("[read(2)]"), task}), "loaded");
   EXPECT_EQ(cause({native("malloc"), native("[read(2)]")}), "own data") << "not the innermost";
   EXPECT_EQ(cause({native("_PyPegen_run_parser"), task}), "compiled code");

@@ -210,8 +210,9 @@ TEST(TextReport, MemoryOfAnotherOriginThanTheForkIsNamed) {
   EXPECT_THAT(text_report(measurement), Not(HasSubstr("of their own")));
   for (cow::ProcessCopies& process : measurement.processes)
     process.memory = {13ULL << 20U, 200ULL << 20U, 0};
-  EXPECT_THAT(text_report(measurement),
-              HasSubstr("2 forked processes each hold 200.0 MiB of their own: 76.0 copied, 124.0"));
+  EXPECT_THAT(
+      text_report(measurement),
+      HasSubstr("2 forked processes each held up to 200.0 MiB of their own: 76.0 copied, 124.0"));
 }
 
 TEST(TextReport, WhereMostIsNewItsCausesComeFirst) {
@@ -226,8 +227,8 @@ TEST(TextReport, WhereMostIsNewItsCausesComeFirst) {
   measurement.new_memory->causes = {{"received", 3, 300}, {"own data", 1, 100}};
   EXPECT_THAT(
       text_report(measurement),
-      AllOf(HasSubstr("2 forked processes each hold 62.0 MiB of their own: 2.0 copied, 60.0 new; "
-                      "they\n    gave back 58.0 MiB of what they got.\n"),
+      AllOf(HasSubstr("2 forked processes each held up to 62.0 MiB of their own: 2.0 copied, 60.0 "
+                      "new;\n    they gave back 58.0 MiB of what they got.\n"),
             HasSubstr("100.0 MiB  2.0 MiB each  60.0 MiB   40% ####......\n"),
             HasSubstr("\n\n  NEW        90.0 MiB  75%  received\n"
                       "             30.0 MiB  25%  own data\n"),

@@ -197,6 +197,13 @@ std::string preloading(const Summary& summary) {
   return "";
 }
 
+// Its master runs no script, so that it cannot build anything for its workers.
+bool is_php_fpm(const Summary& summary) {
+  return std::ranges::any_of(summary.groups, [](const ProcessGroup& group) {
+    return group.most_new >= kLeastBytes && group.comm.starts_with("php-fpm");
+  });
+}
+
 // What one process imports, reads or builds before the fork, the others share.
 std::vector<Advice> against_new_memory(const Summary& summary) {
   std::vector<Advice> result;
@@ -212,7 +219,7 @@ std::vector<Advice> against_new_memory(const Summary& summary) {
                         saved});
     else if (cause.name.starts_with("import"))
       result.push_back({"import before the fork what is imported now at CODE's lines", saved});
-    else if (cause.name == "own data" && children > 1)
+    else if (cause.name == "own data" && children > 1 && !is_php_fpm(summary))
       result.push_back(
           {"build before the fork what each process builds alike at CODE's lines: "
            "load the application in the parent, fill its caches" +

@@ -254,9 +254,10 @@ std::string own_text(const Summary& summary) {
   }
   const std::uint64_t parts = is_row ? summary.holders : 1;
   const bool is_one = summary.holders == 1;
+  const char* hold = summary.alive == 0 ? "held up to" : is_one ? "holds" : "hold";
   std::string text = fmt::format(
-      "{}{} hold{} {} of {} own: {} copied, {} new", plural(summary.holders, "forked process"),
-      is_row ? " each" : "", is_one ? "s" : "", mib((copied + summary.new_bytes) / parts),
+      "{}{} {} {} of {} own: {} copied, {} new", plural(summary.holders, "forked process"),
+      is_row ? " each" : "", hold, mib((copied + summary.new_bytes) / parts),
       is_one ? "its" : "their", mebibytes(copied / parts), mebibytes(summary.new_bytes / parts));
   // It hides growth from whoever only looks at the process's size.
   if (given_back * kPartGivenBack >= summary.new_bytes)
