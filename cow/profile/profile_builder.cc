@@ -206,7 +206,7 @@ void ProfileBuilder::count_type(std::string name, const SampleSum& one, Tally& t
 
 NewPage ProfileBuilder::page_of(const CopySample& sample, const Block& block, const Tally& tally) {
   constexpr std::uint64_t kPages = kBlockBytes / kPageSize;
-  if (block.mapping == "thread stack" || block.mapping == "[stack]") return NewPage::of_stack;
+  if (sample.is_of_stack) return NewPage::of_stack;
   const auto before = tally.blocks.find(block);
   const bool is_full = block.number != Block::kAnywhere && before != tally.blocks.end() &&
                        before->second.copies >= kPages + sample.copies;

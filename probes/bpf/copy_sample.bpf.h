@@ -124,6 +124,9 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   if (fault->traits & MAPPING_ARENA)
     __builtin_memcpy(sample->arena, thread->arena.name, sizeof sample->arena);
   bpf_probe_read_kernel(sample->registers, sizeof sample->registers, entry);
+  const struct mapping* mapping = &thread->mapping;
+  sample->is_of_stack = sample->address - mapping->start < mapping->end - mapping->start &&
+                        registers->sp - mapping->start < mapping->end - mapping->start;
   sample->instruction_bytes = 0;
   if (sample->user_mode) read_instruction(sample, registers->ip);
   __u64 page = fault->protection ? kernel_address(thread->address & PAGE_MASK) : 0;
