@@ -93,6 +93,13 @@ struct MemorySample {
   bool operator==(const MemorySample&) const = default;
 };
 
+// The most memory (PSS) that was read of a process.  Every backend samples it.
+struct MemoryPeak {
+  std::uint64_t pss_bytes = 0;
+  std::uint64_t sampled_ns = 0;  // CLOCK_MONOTONIC
+  bool operator==(const MemoryPeak&) const = default;
+};
+
 // Identifies a process forever, unlike a PID.
 struct ProcessId {
   pid_t pid = 0;
@@ -141,6 +148,8 @@ struct ProcessCopies : Counts {
   // As of the last scan; larger processes are scanned less often.  nullopt without a scan, and
   // while it shares_memory.
   std::optional<MemorySample> memory;
+  // nullopt if its PSS was never read.  Of several processes: the largest.
+  std::optional<MemoryPeak> peak;
   // /proc denies access to its memory, which takes its user or CAP_SYS_PTRACE.  Sampled figures are
   // unknown.
   bool unreadable = false;
