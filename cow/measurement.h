@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -244,6 +245,14 @@ struct Measurement {
     std::uint64_t count = 0;
     for (const ProcessCopies& process : processes) count += process.processes;
     return count;
+  }
+
+  // The seconds from the begin of the measurement to a time of its clock.
+  double since_begin_s(std::uint64_t ns) const {
+    constexpr double kNsPerSecond = 1e9;
+    const double before_end_s =
+        (static_cast<double>(taken_ns) - static_cast<double>(ns)) / kNsPerSecond;
+    return std::max(0.0, duration_s - before_end_s);
   }
 
   // The age of a process's memory sample at its end, or when this measurement was taken.

@@ -34,6 +34,7 @@ cow::Measurement full_measurement() {
   process.failed_faults = 6;
   process.other_faults = 7;
   process.memory = {1 << 29, 1 << 20, 2'000'000'000};
+  process.peak = {1 << 28, 1'750'000'000};
   process.unreadable = true;
   process.execs = 2;
   process.copied_pages_before_exec = 9;

@@ -58,6 +58,7 @@ static void describe(auto& io, Type<SamplingSummary> /*type*/) {
 }
 COWSHED_JSON_STRUCT(CopyPattern, pattern, share, samples, evidence)
 COWSHED_JSON_STRUCT(MemorySample, shared_bytes, private_bytes, sampled_ns, touched_pages)
+COWSHED_JSON_STRUCT(MemoryPeak, pss_bytes, sampled_ns)
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)
 COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)
 static void describe(auto& io, Type<TreeMemory> /*type*/) {
@@ -102,6 +103,8 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.derived("all_copied_pages", &Struct::all_copied_pages);
   for (const CountInfo& each : kCounts) io.field(each.name, each.count);
   COWSHED_JSON_FIELDS(memory, unreadable, execs, arenas, patterns)
+  io.field_if([](const Struct& process) { return process.peak.has_value(); }, "peak",
+              &Struct::peak);
   io.field_if(has_parent_copies, "parent_copied_pages", &Struct::parent_copied_pages);
   io.field_if(has_objects, "objects", &Struct::objects);
   io.derived_flag_if(has_objects, "objects_sampled");
@@ -243,6 +246,7 @@ Json process_json(const cow::ProcessCopies& process, const cow::ForkCopies& copi
     object["memory"]["age_s"] = measurement.memory_age_s(process);
     object["memory"]["stale"] = is_memory_stale(process);
   }
+  if (process.peak) object["peak"]["at_s"] = measurement.since_begin_s(process.peak->sampled_ns);
   const Container container = container_of(process.cgroup);
   if (!container.id.empty()) object["container"] = container.id;
   if (!container.pod.empty()) object["pod"] = container.pod;
