@@ -94,11 +94,13 @@ static __always_inline int is_fresh(__u32 fault_class) {
   return fault_class == COWSHED_ZERO_FILLED || fault_class == COWSHED_ZERO_PAGE_WRITE;
 }
 
-/* On average half of what a sample stands for follows it. */
+/* On average half of what a sample usually stands for follows it. */
+#define MOST_FOLLOWING 256
 static __always_inline void note_rise(struct cowshed_process* process, struct task_struct* task,
                                       __u32 pages) {
   __u64 bytes = anonymous_bytes(task);
   if (bytes < process->least_anonymous_bytes) process->least_anonymous_bytes = bytes;
+  if (pages > MOST_FOLLOWING * 2) pages = MOST_FOLLOWING * 2;
   __u64 risen = bytes - process->least_anonymous_bytes + pages * COWSHED_PAGE_BYTES / 2;
   if (risen > process->most_risen_bytes) process->most_risen_bytes = risen;
 }
@@ -239,7 +241,10 @@ static __always_inline void sample_fresh(struct thread_state* thread, __u32 faul
     }
     stands_for = draw_turn(turn);
   }
-  if (has_room_for_fresh()) take_sample(thread, stands_for);
+  thread->fresh_waiting += stands_for; /* with those for which there was no room before */
+  if (!has_room_for_fresh()) return;
+  take_sample(thread, thread->fresh_waiting);
+  thread->fresh_waiting = 0;
 }
 
 /* The same, for a copy of which nothing is known any more. */

@@ -14,11 +14,15 @@ PYTHONS = [each for each in os.environ["PYTHONS"].split(":") if each]
 SEED = int(os.environ.get("SEED", "79"))
 WAYS = ["import", "own", "loaded", "received"]
 
-# One piece of a program: a function of its own, so that its lines name it.
+# One piece of a program: a function of its own, so that its lines name it.  Each maps its memory, because
+# malloc() would also take what is free in inherited memory, which is copied then, not new.
 PIECES = {
     "own": """
 def piece_{k}():
-    return [bytes(4000) for each in range({mib} * 256)]
+    memory = mmap.mmap(-1, {mib} << 20, mmap.MAP_PRIVATE)
+    for at in range(0, {mib} << 20, 4096):
+        memory[at] = 1
+    return memory
 """,
     "import": """
 def piece_{k}():
@@ -26,14 +30,22 @@ def piece_{k}():
 """,
     "loaded": """
 def piece_{k}():
-    return open(__file__ + ".data", "rb").read({mib} << 20)
+    memory = mmap.mmap(-1, {mib} << 20, mmap.MAP_PRIVATE)
+    open(__file__ + ".data", "rb", buffering=0).readinto(memory)
+    return memory
 """,
     "received": """
 def piece_{k}():
-    return receiver.recv({mib} << 20, socket.MSG_WAITALL)
+    memory = mmap.mmap(-1, {mib} << 20, mmap.MAP_PRIVATE)
+    receiver.recv_into(memory, 0, socket.MSG_WAITALL)
+    return memory
 """,
 }
-BEGIN = "import os, socket, time\n"
+BEGIN = """
+import mmap, os, socket, time
+time.sleep(0.3)  # cowtop has found the interpreter by then
+filler = memoryview(bytes(24 << 20))
+"""
 END = """
 def work():
     kept = [piece() for piece in pieces]
@@ -46,7 +58,7 @@ for child in range({children}):
     if os.fork() == 0:
         work()
     for mib in {sent}:
-        sender.sendall(bytes(mib << 20))
+        sender.sendall(filler[:mib << 20])
 for child in range({children}):
     os.wait()
 """
@@ -99,7 +111,7 @@ class NewMemory(unittest.TestCase):
                 causes[cause] = causes.get(cause, 0) + mib
                 places[f"piece_{k} "] = mib
                 with open(os.path.join(folder, f"provider_{k}.py"), "w") as file:
-                    file.write(f"table = [bytes(4000) for each in range({mib} * 256)]\n")
+                    file.write("import mmap\n" + PIECES["own"].format(k=k, mib=mib) + f"table = piece_{k}()\n")
             program += END.format(pieces=", ".join(f"piece_{k}" for k in range(len(ways))), children=children,
                                   sent=[mib for way, mib in zip(ways, sizes) if way == "received"])
             path = os.path.join(folder, "program.py")

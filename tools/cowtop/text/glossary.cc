@@ -72,6 +72,8 @@ std::vector<Term> all_terms() {
       {"AT FORK", "SHARED.  A dash if it is unknown, and after an exec, which ends the sharing.",
        true},
       {"COPIED %", "COPIED as a share of AT FORK.", true},
+      {"PEAK MiB", "The most memory (PSS) that was read of the process.", true},
+      {"AT s", "When PEAK was read, in seconds from the begin of the measurement.", true},
       {"END", "Exit status or signal, or whether the process still runs.", true},
   };
   for (const cow::CountInfo& each : cow::kCounts)
