@@ -90,7 +90,7 @@ std::string bar(double part, int cells) {
 
 // As wide as the screen: the names have what the figures leave, and the bars what both leave.
 std::string table_of(const std::vector<WhoRow>& rows) {
-  constexpr int kLeastName = 24;
+  constexpr std::size_t kLongName = 40;
   constexpr int kLeastCells = 5;
   constexpr int kMostCells = 10;
   constexpr int kPercent = 5;  // columns before a bar
@@ -104,7 +104,10 @@ std::string table_of(const std::vector<WhoRow>& rows) {
   const int copied = width_of(&WhoRow::copied);
   const int fresh = width_of(&WhoRow::new_memory);
   const int rest = kColumns - kSpaces - shared - copied - fresh;
-  int cells = std::min(rest - kLeastName - kPercent, kMostCells);
+  std::size_t names = 0;
+  for (const WhoRow& row : rows)
+    if (row.bar) names = std::max(names, std::min(row.who.size(), kLongName));
+  int cells = std::min(rest - static_cast<int>(names) - kPercent, kMostCells);
   if (cells < kLeastCells) cells = 0;
   const int name = rest - std::max(width_of(&WhoRow::still), cells + kPercent);
   std::string text;
