@@ -72,5 +72,6 @@ int main(int argc, char** argv) {
     ::usleep(300'000);
     ::_exit(0);
   }
-  while (::wait(nullptr) > 0) {}
+  while (::wait(nullptr) > 0) {
+  }
 }

@@ -9,7 +9,7 @@
 namespace cowshed::cowtop {
 namespace {
 
-class Shares {
+class ShareSums {
  public:
   Share& operator[](const std::string& name) {
     const auto [entry, is_new] = index_.try_emplace(name, shares_.size());
@@ -69,7 +69,7 @@ std::vector<ExplainingSamples> explaining_samples(const cow::Measurement& measur
 std::vector<Share> mappings_of(const cow::Measurement& measurement,
                                const std::vector<ExplainingSamples>& explaining,
                                std::uint64_t all) {
-  Shares shares;
+  ShareSums shares;
   for (const auto& [samples, part] : explaining) {
     for (const cow::MappingCopies& mapping : samples->mappings)
       if (!mapping.name.starts_with("arena "))
@@ -109,7 +109,7 @@ std::map<std::string, double> bytes_of_causes(const cow::ProcessCopies& process,
 
 std::vector<Share> causes_of(const cow::Measurement& measurement,
                              const std::vector<cow::ForkCopies>& copies, std::uint64_t all) {
-  Shares shares;
+  ShareSums shares;
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
     if (!process.patterns || !is_explained(process, copies[i].forks > 0)) continue;
@@ -130,7 +130,7 @@ bool is_at_start(const cow::CodeSite& site) {
 }
 
 std::vector<Share> sites_of(const std::vector<ExplainingSamples>& explaining, std::uint64_t all) {
-  Shares shares;
+  ShareSums shares;
   for (const auto& [samples, part] : explaining) {
     for (const cow::CodeSite& site : samples->sites) {
       const std::uint64_t bytes = site.estimated_copies * cow::kPageSize;
@@ -143,7 +143,7 @@ std::vector<Share> sites_of(const std::vector<ExplainingSamples>& explaining, st
 
 // `part`: without those at a program's end, which destroys objects of all types.
 std::vector<Share> types_of(const std::vector<ExplainingSamples>& explaining, std::uint64_t all) {
-  Shares shares;
+  ShareSums shares;
   for (const auto& [samples, part] : explaining)
     for (const cow::TypeCopies& type : samples->types)
       shares[type.name].bytes += static_cast<std::uint64_t>(
@@ -156,22 +156,22 @@ std::vector<Share> shares_of_new(const std::vector<std::pair<std::string, std::u
                                  std::uint64_t held) {
   std::uint64_t all = 0;
   for (const auto& [name, count] : pages) all += count;
-  Shares shares;
+  ShareSums shares;
   for (const auto& [name, count] : pages)
     shares[name].bytes += static_cast<std::uint64_t>(
         static_cast<double>(held) * static_cast<double>(count) / static_cast<double>(all));
   return std::move(shares).of(held);
 }
 
-void add_new_memory(const cow::NewMemory& memory, Summary& summary) {
+void add_new_memory(const cow::NewMemory& memory, std::uint64_t bytes, Shares& shares) {
   std::vector<std::pair<std::string, std::uint64_t>> causes;
   for (const cow::MappingCopies& each : memory.causes)
     causes.emplace_back(each.name, each.estimated_copies);
   std::vector<std::pair<std::string, std::uint64_t>> sites;
   for (const cow::CodeSite& each : memory.sites)
     sites.emplace_back(site_name(each), each.estimated_copies);
-  summary.new_causes = shares_of_new(causes, summary.new_bytes);
-  summary.new_sites = shares_of_new(sites, summary.new_bytes);
+  shares.new_causes = shares_of_new(causes, bytes);
+  shares.new_sites = shares_of_new(sites, bytes);
 }
 
 double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
@@ -193,8 +193,8 @@ std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,
          cow::kPageSize;
 }
 
-void add_shares(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies,
-                Summary& summary) {
+Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies,
+                 std::uint64_t copied_bytes, std::uint64_t new_bytes) {
   std::uint64_t explained_bytes = 0;
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
@@ -203,13 +203,15 @@ void add_shares(const cow::Measurement& measurement, const std::vector<cow::Fork
           process.all_copied_pages().value_or(0) * cow::kPageSize - copies[i].exit_bytes();
   }
   const auto explaining = explaining_samples(measurement, copies);
-  summary.mappings = mappings_of(measurement, explaining, explained_bytes);
-  summary.causes = causes_of(measurement, copies, summary.copied_bytes);
-  summary.types = types_of(explaining, explained_bytes);
-  summary.sites = sites_of(explaining, explained_bytes);
-  if (measurement.new_memory && summary.new_bytes > 0)
-    add_new_memory(*measurement.new_memory, summary);
-  summary.python_unread = python_unread_of(explaining);
+  Shares shares;
+  shares.mappings = mappings_of(measurement, explaining, explained_bytes);
+  shares.causes = causes_of(measurement, copies, copied_bytes);
+  shares.types = types_of(explaining, explained_bytes);
+  shares.sites = sites_of(explaining, explained_bytes);
+  if (measurement.new_memory && new_bytes > 0)
+    add_new_memory(*measurement.new_memory, new_bytes, shares);
+  shares.python_unread = python_unread_of(explaining);
+  return shares;
 }
 
 }  // namespace cowshed::cowtop

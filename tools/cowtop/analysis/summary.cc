@@ -7,7 +7,6 @@
 
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/fork_copies.h>
-#include <cowshed/tools/cowtop/analysis/shares.h>
 #include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/text/container.h>
 #include <cowshed/tools/cowtop/text/figures.h>
@@ -373,7 +372,8 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
   }
   summary.is_little = is_little(summary);
   summary.parents = parents_of(measurement, copies);
-  add_shares(measurement, copies, summary);
+  static_cast<Shares&>(summary) =
+      shares_of(measurement, copies, summary.copied_bytes, summary.new_bytes);
   return summary;
 }
 

@@ -6,12 +6,10 @@
 #include <vector>
 
 #include <cowshed/cow/measurement.h>
+#include <cowshed/tools/cowtop/analysis/shares.h>
 
 // The answer to "how much was copied, by whom, of what and why" of one measurement.
 namespace cowshed::cowtop {
-
-// Less is not worth a word.
-inline constexpr std::uint64_t kLeastBytes = 1 << 20;
 
 // Whether a reader would call figures of the two sizes the same.
 bool are_alike(std::uint64_t least, std::uint64_t most);
@@ -63,13 +61,6 @@ struct ProcessGroup {
   bool shares_alike() const;
 };
 
-struct Share {
-  std::string name;
-  std::uint64_t bytes = 0;  // copied
-  double of_all = 0;
-  std::string remark;
-};
-
 // What a parent copied while one child of its shared its memory: a database's save, say.
 struct ParentCopies {
   pid_t child = 0;
@@ -80,7 +71,7 @@ struct ParentCopies {
   bool is_older = false;  // than the measurement: these are the copies since then
 };
 
-struct Summary {
+struct Summary : Shares {
   std::vector<ProcessGroup> groups;  // the most copied first
   std::uint64_t processes = 0;       // all
   std::uint64_t alive = 0;           // of these
@@ -114,17 +105,6 @@ struct Summary {
   // Those of at least 1 MiB, the most first; none of a parent whose children lived at the same
   // time.
   std::vector<ParentCopies> parents;
-  // Estimated where copies were sampled, the most first; frozen arenas with their exact counts.
-  std::vector<Share> mappings;
-  std::vector<Share> causes;
-  std::vector<Share> types;  // of Python objects
-  std::vector<Share> sites;
-  // Of new memory, estimated: parts of new_bytes.
-  std::vector<Share> new_causes;
-  std::vector<Share> new_sites;
-  // The part of the samples whose line of Python is not known.
-  double python_unread = 0;
-
   // Too little to care: less than 1 MiB, or 1 % of what is shared; or less than 1 MiB by each child
   // and for each fork, and by those that lived at once less than a fifth of what all held.
   bool is_little = true;
