@@ -60,7 +60,7 @@ TEST_F(TreeMemoryTest, WithoutTimeATreeIsReadInTurns) {
   }
   TreeMemoryMeter frugal;
   int samples = 0;
-  for (; !frugal.memory() && samples < 6000; ++samples) {
+  for (; !frugal.memory() && samples < 60'000; ++samples) {
     frugal.sample(proc(), tree);
     ::usleep(1000);
   }
