@@ -23,14 +23,14 @@ class DutyCycle {
   std::uint64_t next_ns_ = 0;
 };
 
-// Limits time that is spent in bursts.  At most `most_ns` can be spent at once.  Of the time that
-// passes, one part in `share` is refilled.
+// Limits time that is spent in bursts.  At first `first_ns` can be spent at once.  Of the time that
+// passes, one part in `share` is refilled, up to `most_ns`.
 class TokenBucket {
  public:
-  TokenBucket(std::uint64_t share, std::uint64_t most_ns)
+  TokenBucket(std::uint64_t share, std::uint64_t most_ns, std::uint64_t first_ns)
       : share_(static_cast<std::int64_t>(share)),
         most_ns_(static_cast<std::int64_t>(most_ns)),
-        left_ns_(most_ns_) {}
+        left_ns_(static_cast<std::int64_t>(first_ns)) {}
 
   void spend(std::uint64_t now_ns, std::uint64_t took_ns) {
     left_ns_ = left_at(now_ns) - static_cast<std::int64_t>(took_ns);
@@ -40,14 +40,15 @@ class TokenBucket {
 
  private:
   std::int64_t left_at(std::uint64_t now_ns) const {
+    if (as_of_ns_ == 0) return left_ns_;
     const auto passed = static_cast<std::int64_t>(now_ns - as_of_ns_);
-    return std::min(most_ns_, left_ns_ + passed / share_);
+    return std::max(left_ns_, std::min(most_ns_, left_ns_ + passed / share_));
   }
 
   std::int64_t share_;
   std::int64_t most_ns_;
   std::int64_t left_ns_;
-  std::uint64_t as_of_ns_ = 0;
+  std::uint64_t as_of_ns_ = 0;  // 0: nothing was spent yet
 };
 
 }  // namespace cowshed::internal

@@ -8,6 +8,11 @@ write_basic_package_version_file(
 install(FILES ${PROJECT_BINARY_DIR}/CowshedConfig.cmake
               ${PROJECT_BINARY_DIR}/CowshedConfigVersion.cmake DESTINATION ${cowshed_config_dir})
 install(EXPORT CowshedTargets NAMESPACE cowshed:: DESTINATION ${cowshed_config_dir})
+# pkg-config's name of cowshed::share.
+set(pkgconfig_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+file(RELATIVE_PATH to_prefix /${pkgconfig_dir} /)
+configure_file(${PROJECT_SOURCE_DIR}/cmake/cowshed.pc.in ${PROJECT_BINARY_DIR}/cowshed.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/cowshed.pc DESTINATION ${pkgconfig_dir})
 # The packages have them as Debian's file copyright.
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT licenses)
 install(DIRECTORY LICENSES DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT licenses)

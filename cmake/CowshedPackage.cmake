@@ -4,7 +4,7 @@ set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME cowshed)
 set(CPACK_PACKAGE_VENDOR "The Cowshed authors")
 # Whoever publishes the packages sets -D CPACK_PACKAGE_CONTACT="Name <address>".
-set(CPACK_PACKAGE_CONTACT "The Cowshed authors <cowshed@localhost>" CACHE STRING "The packages' maintainer")
+set(CPACK_PACKAGE_CONTACT "The Cowshed authors <cowshed@example.org>" CACHE STRING "The packages' maintainer")
 # The default, which is left out: each package has a summary of its own.
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_NAME} built using CMake")
 set(CPACK_PACKAGE_DIRECTORY ${PROJECT_BINARY_DIR}/packages)
@@ -53,8 +53,6 @@ queues and references to go with it.")
   file(CONFIGURE OUTPUT ${control}/postinst CONTENT "#!/bin/sh\nset -e\npy3compile -p python3-cowshed\n")
   file(CONFIGURE OUTPUT ${control}/prerm CONTENT "#!/bin/sh\nset -e\npy3clean -p python3-cowshed\n")
   set(CPACK_DEBIAN_PYTHON_PACKAGE_CONTROL_EXTRA ${control}/postinst ${control}/prerm)
-  install(FILES ${CMAKE_CURRENT_LIST_DIR}/copyright
-          DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/python3-cowshed COMPONENT python EXCLUDE_FROM_ALL)
   install(CODE "
     set(prefix \$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX})
     execute_process(COMMAND /usr/bin/python3 -B ${PROJECT_SOURCE_DIR}/share/python/backend.py
@@ -63,10 +61,18 @@ queues and references to go with it.")
                     COMMAND_ERROR_IS_FATAL ANY)" COMPONENT python EXCLUDE_FROM_ALL)
 endif()
 
-install(FILES ${CMAKE_CURRENT_LIST_DIR}/copyright DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/cowtop
-        COMPONENT cowtop EXCLUDE_FROM_ALL)
-install(FILES ${CMAKE_CURRENT_LIST_DIR}/copyright
-        DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/libcowshed-dev COMPONENT dev EXCLUDE_FROM_ALL)
+# Debian wants both of each package.
+set(changelog ${PROJECT_BINARY_DIR}/changelog)
+string(TIMESTAMP date "%a, %d %b %Y %H:%M:%S +0000" UTC)
+file(WRITE ${changelog} "cowshed (${PROJECT_VERSION}) unstable; urgency=medium\n\n  * Release ${PROJECT_VERSION}.\n\n"
+                        " -- ${CPACK_PACKAGE_CONTACT}  ${date}\n")
+execute_process(COMMAND gzip -9nf ${changelog} COMMAND_ERROR_IS_FATAL ANY)
+foreach(component IN LISTS CPACK_COMPONENTS_ALL)
+  string(TOUPPER ${component} upper)
+  install(FILES ${CMAKE_CURRENT_LIST_DIR}/copyright ${changelog}.gz
+          DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/${CPACK_DEBIAN_${upper}_PACKAGE_NAME}
+          COMPONENT ${component} EXCLUDE_FROM_ALL)
+endforeach()
 # CMake strips programs alone.
 install(CODE "
   if(CMAKE_INSTALL_DO_STRIP)

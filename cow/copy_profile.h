@@ -208,6 +208,7 @@ struct NewMemory {
   std::vector<CodeSite> sites;
   std::vector<MappingCopies> mappings;
   std::vector<MappingCopies> causes;  // as causes/new_memory.h names them
+  std::vector<FoldedStack> stacks;
   std::uint64_t python_unread = 0;
   bool operator==(const NewMemory&) const = default;
 };

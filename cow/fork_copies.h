@@ -29,6 +29,11 @@ struct ForkCopies {
   // may be of memory that it shares with its own children, or its parent with others.
   std::optional<std::uint64_t> still_shared_bytes;
 
+  // NEW: what a child that goes on has beside its copies and what it got at its fork; after its
+  // end, the most that it had, as far as samples tell.  It may be the last to share what it got,
+  // but only what it touched first is new.  nullopt: not known, and for any other process.
+  std::optional<std::uint64_t> new_bytes;
+
   // Children that go on with the process's memory, without an exec.
   std::uint64_t forks = 0;
   // The most that one of them shared at its fork.

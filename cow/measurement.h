@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -93,6 +94,13 @@ struct MemorySample {
   bool operator==(const MemorySample&) const = default;
 };
 
+// The most memory (PSS) that was read of a process.  Every backend samples it.
+struct MemoryPeak {
+  std::uint64_t pss_bytes = 0;
+  std::uint64_t sampled_ns = 0;  // CLOCK_MONOTONIC
+  bool operator==(const MemoryPeak&) const = default;
+};
+
 // Identifies a process forever, unlike a PID.
 struct ProcessId {
   pid_t pid = 0;
@@ -141,6 +149,11 @@ struct ProcessCopies : Counts {
   // As of the last scan; larger processes are scanned less often.  nullopt without a scan, and
   // while it shares_memory.
   std::optional<MemorySample> memory;
+  // The most that its resident anonymous memory rose above an earlier value since the fork, at
+  // samples of its new memory.  nullopt: there are none, or nobody saw the fork.
+  std::optional<std::uint64_t> most_risen_bytes;
+  // nullopt if its PSS was never read.  Of several processes: the largest.
+  std::optional<MemoryPeak> peak;
   // /proc denies access to its memory, which takes its user or CAP_SYS_PTRACE.  Sampled figures are
   // unknown.
   bool unreadable = false;
@@ -235,6 +248,14 @@ struct Measurement {
     std::uint64_t count = 0;
     for (const ProcessCopies& process : processes) count += process.processes;
     return count;
+  }
+
+  // The seconds from the begin of the measurement to a time of its clock.
+  double since_begin_s(std::uint64_t ns) const {
+    constexpr double kNsPerSecond = 1e9;
+    const double before_end_s =
+        (static_cast<double>(taken_ns) - static_cast<double>(ns)) / kNsPerSecond;
+    return std::max(0.0, duration_s - before_end_s);
   }
 
   // The age of a process's memory sample at its end, or when this measurement was taken.

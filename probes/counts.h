@@ -61,6 +61,10 @@ struct ProcessCounts : Counts {
   // the parent's layout could not be found or read.
   std::optional<std::uint64_t> shared_at_fork_arena_bytes;
 
+  // The most that its resident anonymous and hugetlbfs memory rose above an earlier value, at
+  // samples of its new memory; nullopt: there are none, or the fork was not seen.
+  std::optional<std::uint64_t> most_risen_bytes;
+
   // All exceptions: the sum of the classes, zero_filled_faults and pending_faults.
   std::uint64_t write_faults = 0;
   // Faults in progress, without a class: at most one per live thread.

@@ -87,10 +87,11 @@ struct CopySample {
   std::uint64_t address = 0;     // that was written, or not accessible
   CopyClass copy_class = CopyClass::anonymous;
   AccessFailure failure = AccessFailure::none;
-  bool is_handled = false;  // the failure: by the program's handler of the signal
-  std::string arena;        // name of the frozen arena, as in ArenaCount; empty: none
-  bool user_mode = true;    // else the kernel wrote for the program
-  bool is_32_bit = false;   // the code that runs, or that made the system call
+  bool is_handled = false;   // the failure: by the program's handler of the signal
+  std::string arena;         // name of the frozen arena, as in ArenaCount; empty: none
+  bool is_of_stack = false;  // the address is in the mapping of the thread's stack
+  bool user_mode = true;     // else the kernel wrote for the program
+  bool is_32_bit = false;    // the code that runs, or that made the system call
   // The number of the system call in which the kernel copied; nullopt: none, as in the delivery of
   // a signal.
   std::optional<std::uint64_t> system_call;

@@ -106,6 +106,7 @@ PagemapBackend::~PagemapBackend() = default;
 Expected<void> PagemapBackend::track_command(pid_t child) {
   TRY(const auto stat, proc_.stat(child));
   add(child, stat, nullptr).awaits_exec = true;
+  memory_.expect_command();
   return {};
 }
 
@@ -141,7 +142,10 @@ Expected<void> PagemapBackend::sample() {
   scan_memory();
   std::vector<TreeProcess> tree;
   for (const auto& [pid, process] : alive_)
-    if (!process->copies.shares_memory) tree.push_back({.id = 0, .pid = pid});
+    if (!process->copies.shares_memory) {
+      tree.push_back(
+          {.id = static_cast<std::uint64_t>(pid), .pid = pid, .peak = &process->copies.peak});
+    }
   memory_.sample(proc_, tree);
   sampling_ns_ += thread_cpu_ns() - begin;
   ++samples_;

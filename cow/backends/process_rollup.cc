@@ -135,6 +135,7 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
   if (sum.signal != more.signal) sum.signal.reset();
   if (!sum.not_measured) sum.not_measured = more.not_measured;
   sum.memory.reset();
+  if (more.peak && (!sum.peak || sum.peak->pss_bytes < more.peak->pss_bytes)) sum.peak = more.peak;
   sum.parent_copied_pages.reset();
   sum.unreadable = sum.unreadable || more.unreadable;
   sum.execs += more.execs;
@@ -157,6 +158,7 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
       add_counts);
   if (sum.transfers) keep_most_sent(*sum.transfers);
   add(sum.shared_at_fork_bytes, more.shared_at_fork_bytes);
+  add(sum.most_risen_bytes, more.most_risen_bytes);
   for (const CountInfo& each : kCounts) add(sum.*each.count, more.*each.count);
 }
 

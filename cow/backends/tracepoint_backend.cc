@@ -22,7 +22,7 @@ namespace cowshed::cow {
 namespace {
 
 // Scans of one sample() together.  The process that has waited longest is first the next time.
-constexpr std::uint64_t kScansAtOnceNs = 10'000'000;
+constexpr std::uint64_t kScansAtOnceNs = 2'500'000;
 // Between scans without a new count: of a process that counts what it sends, and of others.
 constexpr std::uint64_t kUnchangedSenderNs = 1'000'000'000;
 constexpr std::uint64_t kUnchangedNs = 10'000'000'000;
@@ -32,10 +32,11 @@ constexpr std::chrono::milliseconds kLongestInterval{1000};
 // Snapshots take at most a twentieth of the time, and scans a 200th.
 constexpr std::uint64_t kCostShare = 20;
 constexpr std::uint64_t kScansShare = 200;
-// In the long run each takes a 400th of a CPU; the first seconds may take more.
+// In the long run each takes a 400th of a CPU.  With TreeMemoryMeter's shares this is 1 %.
 constexpr std::uint64_t kLongRunShare = 400;
-constexpr std::uint64_t kFirstSnapshotsNs = 30'000'000;
-constexpr std::uint64_t kFirstScansNs = 30'000'000;
+constexpr std::uint64_t kMostSavedNs = 5'000'000;
+// A command may be short, so its first seconds may take more.
+constexpr std::uint64_t kFirstOfCommandNs = 30'000'000;
 
 // Some 140 MB, if copies are sampled faster than they are attributed.
 constexpr std::size_t kMostTakenMeanwhile = 16'384;
@@ -52,6 +53,7 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.signal = counts.signal;
   copies.shares_memory = counts.shares_memory && counts.execs == 0;
   copies.execs = counts.execs;
+  copies.most_risen_bytes = counts.most_risen_bytes;
   static_cast<Counts&>(copies) = counts;
   *copies.copied_anon_pages += counts.copied_hugetlb_pages;
   if (copies.role == Role::child && !counts.shares_memory)
@@ -87,8 +89,8 @@ TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& samplin
     : probe_(std::move(probe)),
       proc_(std::move(proc)),
       scans_(kScansShare),
-      scan_budget_(kLongRunShare, kFirstScansNs),
-      snapshot_budget_(kLongRunShare, kFirstSnapshotsNs) {
+      scan_budget_(kLongRunShare, kMostSavedNs, 1),
+      snapshot_budget_(kLongRunShare, kMostSavedNs, 1) {
   if (sampling.period == 0) return;
   sampling_.emplace().period = sampling.period;
   profiler_ = std::make_unique<CopyProfiler>(
@@ -104,7 +106,12 @@ Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions
       new TracepointBackend(std::move(probe), sampling, std::move(proc)));
 }
 
-Expected<void> TracepointBackend::track_command(pid_t child) { return probe_.track_command(child); }
+Expected<void> TracepointBackend::track_command(pid_t child) {
+  scan_budget_ = snapshot_budget_ =
+      internal::TokenBucket(kLongRunShare, kMostSavedNs, kFirstOfCommandNs);
+  memory_.expect_command();
+  return probe_.track_command(child);
+}
 
 Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
   Attached result;
@@ -212,12 +219,12 @@ Expected<void> TracepointBackend::sample() {
   usual_snapshot_cost_ns_ = std::min(cost, std::exchange(last_snapshot_cost_ns_, cost));
   scan_memory(snapshot);
   std::vector<TreeProcess> tree;
-  for (const auto& [id, process] : processes_) {
-    const ProcessCopies& copies = process.copies;
+  for (auto& [id, process] : processes_) {
+    ProcessCopies& copies = process.copies;
     if (!copies.shares_memory) {
       tree.push_back({id, copies.pid, copies.alive,
                       copies.all_copied_pages().value_or(0) * kPageSize,
-                      copies.zero_filled_pages.value_or(0) * kPageSize});
+                      copies.zero_filled_pages.value_or(0) * kPageSize, &copies.peak});
     }
   }
   memory_.sample(proc_, tree);

@@ -12,6 +12,13 @@ std::uint64_t less(std::uint64_t from, std::uint64_t what) { return from - std::
 
 }  // namespace
 
+void TreeMemoryMeter::expect_command() {
+  constexpr std::uint64_t kFirstReadsNs = 100'000'000;
+  constexpr std::uint64_t kFirstLooksNs = 20'000'000;
+  reads_ = internal::TokenBucket(kReadsShare, kMostSavedNs, kFirstReadsNs);
+  looks_ = internal::TokenBucket(kLooksShare, kMostSavedNs, kFirstLooksNs);
+}
+
 void TreeMemoryMeter::look_at(const ProcFiles& proc, const TreeProcess& process, Known& known) {
   const std::uint64_t counts = *process.copied_bytes + process.zero_filled_bytes;
   const bool is_new = !known.was_alive;
@@ -22,7 +29,10 @@ void TreeMemoryMeter::look_at(const ProcFiles& proc, const TreeProcess& process,
   known.counts = counts;
   known.resident_bytes = proc.status_number(process.pid, "RssAnon") * kKiB;
   // What it did not allocate itself is not new, but its parent's.
-  if (is_new) known.resident_then = less(known.resident_bytes, process.zero_filled_bytes);
+  if (is_new) {
+    known.resident_then = less(known.resident_bytes, process.zero_filled_bytes);
+    known.resident_next = known.resident_then;
+  }
   looks_.spend(now, thread_cpu_ns() - begin);
 }
 
@@ -56,7 +66,6 @@ void TreeMemoryMeter::note_growth(const ProcFiles& proc, const std::vector<TreeP
 
 bool TreeMemoryMeter::is_due() {
   const std::uint64_t now = monotonic_ns();
-  if (is_wanted_) return true;
   if (!memory_) return pace_.is_due(now);
   constexpr std::uint64_t kSmall = 100;
   const std::uint64_t little = memory_->pss_bytes / kSmall;
@@ -70,49 +79,76 @@ bool TreeMemoryMeter::is_due() {
   constexpr std::uint64_t kMargin = 10;
   const std::uint64_t peak = memory_->peak_pss_bytes;
   const std::uint64_t at_most = memory_->pss_bytes + grown_.value_or(0);
-  if (at_most > peak + peak / kMargin && peaks_.is_left(now)) return true;
-  return at_most > peak + peak / kSmall && now - rests_since_ns_ > kRestNs && rests_.is_left(now);
+  if (at_most > peak + peak / kMargin) return true;
+  return at_most > peak + peak / kSmall && now - rests_since_ns_ > kRestNs;
 }
 
 void TreeMemoryMeter::sample(const ProcFiles& proc, const std::vector<TreeProcess>& tree) {
   note_growth(proc, tree);
   const bool is_any_alive = std::ranges::any_of(tree, &TreeProcess::alive);
-  if (is_any_alive && is_due()) read(proc, tree);
+  if (is_wanted_ || (unread_.empty() && is_any_alive && is_due())) begin(tree);
+  if (!unread_.empty()) read(proc, tree);
+}
+
+void TreeMemoryMeter::begin(const std::vector<TreeProcess>& tree) {
+  is_another_tree_ = false;
+  grown_then_ = 0;
+  took_ns_ = 0;
+  sum_ = {};
+  unread_.clear();
+  for (const TreeProcess& process : tree)
+    if (process.alive) unread_.insert(unread_.end(), process.id);
 }
 
 void TreeMemoryMeter::read(const ProcFiles& proc, const std::vector<TreeProcess>& tree) {
-  is_wanted_ = is_another_tree_ = false;
-  grown_then_ = 0;
-  const std::uint64_t begin = thread_cpu_ns();
-  TreeMemory now;
+  std::uint64_t begin = thread_cpu_ns();
   for (const TreeProcess& process : tree) {
-    if (!process.alive) continue;
-    if (const auto known = known_.find(process.id); known != known_.end()) {
-      known->second.resident_then = known->second.resident_bytes;
-      known->second.copied_then = *process.copied_bytes;
-    }
-    const auto pss = proc.pss_bytes(process.pid);
-    if (!pss) {
-      if (pss.error().code == ErrorCode::permission_denied) ++now.unread_processes;
-      continue;
-    }
-    now.pss_bytes += *pss;
-    now.page_table_bytes += proc.status_number(process.pid, "VmPTE") * kKiB;
-    ++now.processes;
+    if (!process.alive || !unread_.contains(process.id)) continue;
+    if (!is_wanted_ && !reads_.is_left(monotonic_ns())) return;
+    unread_.erase(process.id);
+    read(proc, process);
+    const std::uint64_t end = thread_cpu_ns();
+    reads_.spend(monotonic_ns(), end - begin);
+    took_ns_ += end - begin;
+    begin = end;
   }
-  const std::uint64_t end = last_ns_ = monotonic_ns();
-  const std::uint64_t took = thread_cpu_ns() - begin;
-  pace_.ran(end, took);
-  peaks_.spend(end, took);
-  rests_.spend(end, took);
-  if (now.processes == 0) return;
-  now.peak_pss_bytes = now.pss_bytes;
-  if (memory_ && memory_->peak_pss_bytes >= now.pss_bytes) {
-    memory_->pss_bytes = now.pss_bytes;
+  unread_.clear();  // the others have ended
+  is_wanted_ = false;
+  finish();
+}
+
+void TreeMemoryMeter::read(const ProcFiles& proc, const TreeProcess& process) {
+  if (const auto known = known_.find(process.id); known != known_.end()) {
+    known->second.resident_next = known->second.resident_bytes;
+    known->second.copied_next = *process.copied_bytes;
+  }
+  const auto pss = proc.pss_bytes(process.pid);
+  if (!pss) {
+    if (pss.error().code == ErrorCode::permission_denied) ++sum_.unread_processes;
     return;
   }
-  now.most_peak_bytes = memory_ ? memory_->most_peak_bytes : 0;
-  memory_ = now;
+  sum_.pss_bytes += *pss;
+  sum_.page_table_bytes += proc.status_number(process.pid, "VmPTE") * kKiB;
+  ++sum_.processes;
+  if (process.peak != nullptr && (!*process.peak || (*process.peak)->pss_bytes < *pss))
+    *process.peak = MemoryPeak{*pss, monotonic_ns()};
+}
+
+void TreeMemoryMeter::finish() {
+  last_ns_ = monotonic_ns();
+  pace_.ran(last_ns_, took_ns_);
+  if (sum_.processes == 0) return;
+  for (auto& [id, known] : known_) {
+    known.resident_then = known.resident_next;
+    known.copied_then = known.copied_next;
+  }
+  if (memory_ && memory_->peak_pss_bytes >= sum_.pss_bytes) {
+    memory_->pss_bytes = sum_.pss_bytes;
+    return;
+  }
+  sum_.peak_pss_bytes = sum_.pss_bytes;
+  sum_.most_peak_bytes = memory_ ? memory_->most_peak_bytes : 0;
+  memory_ = sum_;
 }
 
 }  // namespace cowshed::cow

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <sys/types.h>
 #include <vector>
 
@@ -21,15 +22,18 @@ struct TreeProcess {
   // So far; nullopt: not counted.
   std::optional<std::uint64_t> copied_bytes = std::nullopt;
   std::uint64_t zero_filled_bytes = 0;
+  std::optional<MemoryPeak>* peak = nullptr;  // raised to its PSS where that is read
 };
 
-// Sums the memory of a process tree (PSS): every 100 ms while it changes, else every 5 s, for at
-// most a 400th of one CPU's time; when it may exceed its peak by a tenth, for 50 ms at first and an
-// 800th of the time; and when it may exceed it by a 100th but no longer grows, for 500 ms at first
-// and a 200th of the time.  How much it may have grown since follows from the copies and from each
-// process's resident memory, which is cheap to read: for 20 ms at first and a 400th of the time.
+// Sums the memory of a process tree (PSS), for at most a 400th of one CPU's time: every 100 ms
+// while it changes, else every 5 s; when it may exceed its peak by a tenth; and when it may exceed
+// it by a 100th but no longer grows.  How much it may have grown since follows from the copies and
+// from each process's resident memory, which is cheap to read: for a 1,000th of the time.  The sum
+// of a tree that costs more than is left is taken over several samples.
 class TreeMemoryMeter {
  public:
+  // Allows 100 ms, and 20 ms for resident memory, at first: a command may be short.
+  void expect_command();
   // Reads the memory of the tree if it is time to.
   void sample(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
   // The next sample() reads it.
@@ -38,35 +42,40 @@ class TreeMemoryMeter {
   const std::optional<TreeMemory>& memory() const { return memory_; }
 
  private:
-  // What is known of a process since the tree's memory was read.
+  // What is known of a process: now, when the last sum of the tree was taken, and for the next sum.
   struct Known {
     std::uint64_t counts = 0;  // when its resident memory was read
     std::uint64_t resident_bytes = 0;
     std::uint64_t resident_then = 0;
     std::uint64_t copied_then = 0;
+    std::uint64_t resident_next = 0;
+    std::uint64_t copied_next = 0;
     bool was_alive = false;
   };
 
   void look_at(const ProcFiles& proc, const TreeProcess& process, Known& known);
   void note_growth(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
   bool is_due();
+  void begin(const std::vector<TreeProcess>& tree);
   void read(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
+  void read(const ProcFiles& proc, const TreeProcess& process);
+  void finish();
 
-  static constexpr std::uint64_t kReadsShare = 400;
+  static constexpr std::uint64_t kPaceShare = 800;
   static constexpr std::uint64_t kLeastPauseNs = 100'000'000;
   static constexpr std::uint64_t kUnchangedNs = 5'000'000'000;
-  static constexpr std::uint64_t kPeaksShare = 800;
-  static constexpr std::uint64_t kFirstPeaksNs = 50'000'000;
-  static constexpr std::uint64_t kRestsShare = 200;
-  static constexpr std::uint64_t kFirstRestsNs = 500'000'000;
   static constexpr std::uint64_t kRestNs = 50'000'000;
-  static constexpr std::uint64_t kLooksShare = 400;
-  static constexpr std::uint64_t kFirstLooksNs = 20'000'000;
+  static constexpr std::uint64_t kReadsShare = 400;
+  static constexpr std::uint64_t kLooksShare = 1000;
+  static constexpr std::uint64_t kMostSavedNs = 5'000'000;
 
-  internal::DutyCycle pace_{kReadsShare, kLeastPauseNs};
-  internal::TokenBucket peaks_{kPeaksShare, kFirstPeaksNs};
-  internal::TokenBucket rests_{kRestsShare, kFirstRestsNs};
-  internal::TokenBucket looks_{kLooksShare, kFirstLooksNs};
+  internal::DutyCycle pace_{kPaceShare, kLeastPauseNs};
+  internal::TokenBucket reads_{kReadsShare, kMostSavedNs, 1};
+  internal::TokenBucket looks_{kLooksShare, kMostSavedNs, 1};
+  // The sum that is being taken, its cost, and the processes that it lacks.
+  TreeMemory sum_;
+  std::uint64_t took_ns_ = 0;
+  std::set<std::uint64_t> unread_;
   bool is_wanted_ = false;
   bool is_another_tree_ = true;  // than at the last read
   std::uint64_t last_ns_ = 0;

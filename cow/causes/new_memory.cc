@@ -51,12 +51,14 @@ bool starts_with_any(std::string_view text, Names prefixes) {
 bool receives(const Frame& frame) {
   if (frame.is_python) {
     const std::string_view file = base_name(frame.file);
-    // Of multiprocessing, billiard and loky.  What unpickles is a function of C.
-    if (file == "connection.py") return frame.function.find(".recv") != std::string::npos;
-    if (file == "queues.py")
-      return frame.function.ends_with("Queue.get") || frame.function == "get";
-    return (file == "reduction.py" || file == "pickle.py") &&
-           frame.function.find("load") != std::string::npos;
+    const std::string_view all = frame.function;
+    const std::string_view name = all.substr(all.rfind('.') + 1);
+    // Of multiprocessing, billiard, loky and kombu.  What unpickles is a function of C.
+    if (file == "connection.py") return starts_with_any(name, {"recv", "_recv"});
+    if (file == "queues.py") return is_any_of(name, {"get", "get_payload"});
+    return name == "pickle_loads" ||
+           (is_any_of(file, {"reduction.py", "pickle.py", "serialization.py"}) &&
+            name.find("load") != name.npos);
   }
   return starts_with_any(frame.function,
                          {"[recv", "_pickle_", "_Unpickler_", "R_Unserialize", "do_unserialize",
@@ -85,8 +87,8 @@ std::size_t imports_in(const std::vector<Frame>& stack) {
 }
 
 std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports,
-                                bool is_on_stack) {
-  if (is_on_stack) return "thread stack";
+                                NewPage page) {
+  if (page == NewPage::of_stack) return "thread stack";
   // The stack begins with the innermost frame: the imports of the fork come last.
   for (std::size_t i = stack.size(); i-- > 0;) {
     if (!is_import(stack[i])) continue;
@@ -96,7 +98,7 @@ std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imp
   if (std::ranges::any_of(stack, receives)) return "received";
   if (std::ranges::any_of(stack, compiles)) return "compiled code";
   if (!stack.empty() && reads(stack.front())) return "loaded";
-  return "own data";
+  return page == NewPage::again ? "given back before" : "own data";
 }
 
 }  // namespace cowshed::cow

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -16,12 +17,16 @@
 // "received"          Below a function that unpickles or unserialises, or in recv(2) and the like.
 // "compiled code"     Below a compiler of Python or PHP, or of the JIT compilers of LLVM and V8.
 // "loaded"            The kernel wrote in read(2) or the like.
+// "given back before" The process touched more pages of these 2 MiB than they have: its allocator
+//                     gave pages back to the kernel and then got them again.
 // "own data"          All else.
 namespace cowshed::cow {
 
+// What is known of a new page beside the stack.
+enum class NewPage : std::uint8_t { first, again, of_stack };
+
 // `imports`: imports_in() of the stack of the fork, which the child has below all of its own.
-std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports,
-                                bool is_on_stack);
+std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports, NewPage page);
 
 // The imports of Python that run in a stack.
 std::size_t imports_in(const std::vector<Frame>& stack);

@@ -35,6 +35,27 @@ void sort_by_copies(std::vector<T>& items) {
 
 std::uint64_t rounded(double copies) { return static_cast<std::uint64_t>(std::llround(copies)); }
 
+// Of several processes, whose samples stand for different numbers of copies.
+struct EstimatedSum {
+  std::uint64_t samples = 0;
+  double copies = 0;
+  void add(const SampleSum& sum, double scale) {
+    samples += sum.samples;
+    copies += static_cast<double>(sum.copies) * scale;
+  }
+};
+
+// The most frequent of a list with names.
+template <class T>
+std::vector<T> most_of(const std::map<std::string, EstimatedSum>& found, std::size_t most) {
+  std::vector<T> result;
+  result.reserve(found.size());
+  for (const auto& [name, sum] : found) result.push_back({name, sum.samples, rounded(sum.copies)});
+  sort_by_copies(result);
+  keep_most(result, most);
+  return result;
+}
+
 // Whether the page is .bss: the program headers of the file that `last` maps load it.  It is in
 // anonymous memory behind `last`.  Memory that mmap() puts there later becomes the same mapping.
 bool is_bss(const AddressSpace& space, const Mapping* last, const CopySample& sample,
@@ -160,8 +181,7 @@ const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& sp
   Block block = space == nullptr
                     ? Block{Block::kAnywhere, "unknown"}
                     : Block{sample.address / kBlockBytes, mapping_name(*space, sample, binaries)};
-  stack.is_of_stack = sample.copy_class == CopyClass::fresh &&
-                      (block.mapping == "thread stack" || block.mapping == "[stack]");
+  if (sample.copy_class == CopyClass::fresh) stack.page = page_of(sample, block, tally);
   if (addresses_ >= kMostAddresses) shorten_new(stack, tally);
   const auto [counted, is_new_stack] = tally.stacks.try_emplace(std::move(stack));
   if (is_new_stack)
@@ -182,6 +202,15 @@ void ProfileBuilder::count_type(std::string name, const SampleSum& one, Tally& t
   const auto [type, is_new] = tally.types.try_emplace(std::move(name));
   if (is_new) ++types_;
   type->second += one;
+}
+
+NewPage ProfileBuilder::page_of(const CopySample& sample, const Block& block, const Tally& tally) {
+  constexpr std::uint64_t kPages = kBlockBytes / kPageSize;
+  if (sample.is_of_stack) return NewPage::of_stack;
+  const auto before = tally.blocks.find(block);
+  const bool is_full = block.number != Block::kAnywhere && before != tally.blocks.end() &&
+                       before->second.copies >= kPages + sample.copies;
+  return is_full ? NewPage::again : NewPage::first;
 }
 
 // Shortens a new stack to its innermost frame; if that is new, too, to no frame.
@@ -317,25 +346,12 @@ std::vector<CodeSite> ProfileBuilder::sites(const std::vector<Weighted>& tallies
 template <class T, class CountOf>
 std::vector<T> ProfileBuilder::by_name(const std::vector<Weighted>& tallies, std::size_t most,
                                        CountOf count_of) {
-  struct Found {
-    std::uint64_t samples = 0;
-    double copies = 0;
-  };
-  std::map<std::string, Found> found;
-  for (const Weighted& each : tallies) {
+  std::map<std::string, EstimatedSum> found;
+  for (const Weighted& each : tallies)
     count_of(*each.tally, [&](const std::string& name, const SampleSum& sum) {
-      Found& entry = found[name];
-      entry.samples += sum.samples;
-      entry.copies += each.copies(sum);
+      found[name].add(sum, each.scale);
     });
-  }
-  std::vector<T> result;
-  result.reserve(found.size());
-  for (const auto& [name, entry] : found)
-    result.push_back({name, entry.samples, rounded(entry.copies)});
-  sort_by_copies(result);
-  keep_most(result, most);
-  return result;
+  return most_of<T>(found, most);
 }
 
 // What has a meaning for several processes.
@@ -459,14 +475,24 @@ NewMemory ProfileBuilder::new_memory(const Copies& pages, Symbolizer& symbols,
                                      std::size_t most) const {
   const std::vector<Weighted> all = weighted_all(pages);
   SampledCopies sums = added_up(all, symbols, most);
-  NewMemory result{
-      sums.samples, std::move(sums.sites), std::move(sums.mappings), {}, sums.python_unread};
-  result.causes = by_name<MappingCopies>(all, most, [&](const Tally& tally, const auto& count) {
-    const std::size_t imports = tally.fork ? imports_in(frames(*tally.fork, symbols)) : 0;
-    for (const auto& [stack, sum] : tally.stacks)
-      count(cause_of_new_memory(frames(stack, symbols), imports, stack.is_of_stack), sum);
-  });
-  return result;
+  std::map<std::string, EstimatedSum> causes;
+  std::map<std::string, EstimatedSum> stacks;
+  for (const Weighted& each : all) {
+    const std::size_t imports =
+        each.tally->fork ? imports_in(frames(*each.tally->fork, symbols)) : 0;
+    for (const auto& [stack, sum] : each.tally->stacks) {
+      const std::vector<Frame> frames_of_it = frames(stack, symbols);
+      causes[cause_of_new_memory(frames_of_it, imports, stack.page)].add(sum, each.scale);
+      stacks[fold(frames_of_it, stack.code.truncated)].add(sum, each.scale);
+    }
+  }
+  constexpr std::size_t kMostStacks = 1000;
+  return {sums.samples,
+          std::move(sums.sites),
+          std::move(sums.mappings),
+          most_of<MappingCopies>(causes, most),
+          most_of<FoldedStack>(stacks, kMostStacks),
+          sums.python_unread};
 }
 
 }  // namespace cowshed::cow

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include <cowshed/cow/causes/new_memory.h>
 #include <cowshed/cow/causes/store_sites.h>
 #include <cowshed/cow/copy_profile.h>
 #include <cowshed/cow/profile/address_spaces.h>
@@ -55,7 +56,7 @@ class ProfileBuilder {
     std::int64_t writer = kProgram;
     CodeStack code;
     std::vector<const Frame*> python;  // of `python_`, innermost first
-    bool is_of_stack = false;          // new memory that is the thread's own stack
+    NewPage page = NewPage::first;     // of new memory
     auto operator<=>(const Stack&) const = default;
   };
   struct Block {                                                   // of 2 MiB, of one mapping
@@ -87,6 +88,7 @@ class ProfileBuilder {
 
   Stack stack_of(const CopySample& sample, const AddressSpace* space, const AddressSpaces& spaces,
                  BinaryCache& binaries);
+  static NewPage page_of(const CopySample& sample, const Block& block, const Tally& tally);
   void count_type(std::string name, const SampleSum& one, Tally& tally);
   std::vector<Weighted> weighted_all(const Copies& copies) const;
   static Weighted weighted(std::uint64_t process_id, const Tally& tally, const Copies& copies);

@@ -90,6 +90,21 @@ static __always_inline void read_instruction(struct cowshed_sample* sample, __u6
   }
 }
 
+static __always_inline int is_fresh(__u32 fault_class) {
+  return fault_class == COWSHED_ZERO_FILLED || fault_class == COWSHED_ZERO_PAGE_WRITE;
+}
+
+/* On average half of what a sample usually stands for follows it. */
+#define MOST_FOLLOWING 256
+static __always_inline void note_rise(struct cowshed_process* process, struct task_struct* task,
+                                      __u32 pages) {
+  __u64 bytes = anonymous_bytes(task);
+  if (bytes < process->least_anonymous_bytes) process->least_anonymous_bytes = bytes;
+  if (pages > MOST_FOLLOWING * 2) pages = MOST_FOLLOWING * 2;
+  __u64 risen = bytes - process->least_anonymous_bytes + pages * COWSHED_PAGE_BYTES / 2;
+  if (risen > process->most_risen_bytes) process->most_risen_bytes = risen;
+}
+
 static __always_inline void describe_sample(struct cowshed_sample* sample,
                                             struct thread_state* thread, int with_python) {
   struct task_struct* task = bpf_get_current_task_btf();
@@ -101,6 +116,7 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   sample->process_id = process ? process->id : 0;
   sample->pid = process ? process->pid : 0;
   sample->execs = process ? process->execs : 0;
+  if (process && is_fresh(fault->fault_class)) note_rise(process, task, sample->copies);
   sample->address = thread->address;
   sample->fault_class = fault->fault_class;
   sample->failure = thread->failure;
@@ -110,6 +126,9 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   if (fault->traits & MAPPING_ARENA)
     __builtin_memcpy(sample->arena, thread->arena.name, sizeof sample->arena);
   bpf_probe_read_kernel(sample->registers, sizeof sample->registers, entry);
+  const struct mapping* mapping = &thread->mapping;
+  sample->is_of_stack = sample->address - mapping->start < mapping->end - mapping->start &&
+                        registers->sp - mapping->start < mapping->end - mapping->start;
   sample->instruction_bytes = 0;
   if (sample->user_mode) read_instruction(sample, registers->ip);
   __u64 page = fault->protection ? kernel_address(thread->address & PAGE_MASK) : 0;
@@ -172,8 +191,7 @@ __noinline int take_sample(struct thread_state* thread, __u32 copies) {
   struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
   if (!thread || !sample || !counts) return 0;
   if (thread->has_fork) send_fork(thread);
-  __u64 counted = thread->pending.fault_class != COWSHED_ZERO_FILLED &&
-                  thread->pending.fault_class != COWSHED_ZERO_PAGE_WRITE;
+  __u64 counted = !is_fresh(thread->pending.fault_class);
   __sync_fetch_and_add(&counts->emitted, counted);
   if (counts->is_busy) {
     __sync_fetch_and_add(&counts->lost, counted);
@@ -181,9 +199,9 @@ __noinline int take_sample(struct thread_state* thread, __u32 copies) {
   }
   counts->is_busy = 1;
   compiler_barrier();
-  describe_sample(sample, thread, 1);
   sample->kind = COWSHED_COPY_RECORD;
   sample->copies = copies;
+  describe_sample(sample, thread, 1);
   __u32 stack_bytes = sample->stack_bytes;
   if (stack_bytes > COWSHED_STACK_BYTES) stack_bytes = COWSHED_STACK_BYTES;
   if (bpf_ringbuf_output(&samples, sample,
@@ -212,7 +230,7 @@ static __always_inline int has_room_for_fresh(void) {
 static __always_inline void sample_fresh(struct thread_state* thread, __u32 fault_class,
                                          __u32 pages) {
   if (!sample_period || !thread->samples_fresh || thread->pending.traits & MAPPING_SHARED) return;
-  if (fault_class != COWSHED_ZERO_FILLED && fault_class != COWSHED_ZERO_PAGE_WRITE) return;
+  if (!is_fresh(fault_class)) return;
   struct sample_turn* turn = &thread->fresh_turn;
   __u32 stands_for = pages; /* of a page as large as a block, each is a sample */
   if (pages < sample_period << (turn->doublings & 31)) {
@@ -223,7 +241,10 @@ static __always_inline void sample_fresh(struct thread_state* thread, __u32 faul
     }
     stands_for = draw_turn(turn);
   }
-  if (has_room_for_fresh()) take_sample(thread, stands_for);
+  thread->fresh_waiting += stands_for; /* with those for which there was no room before */
+  if (!has_room_for_fresh()) return;
+  take_sample(thread, thread->fresh_waiting);
+  thread->fresh_waiting = 0;
 }
 
 /* The same, for a copy of which nothing is known any more. */

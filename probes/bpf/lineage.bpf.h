@@ -160,6 +160,7 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   if (parent && !(flags & COWSHED_SHARES_MEMORY)) begin_sharing(process, parent->memory);
   if (flags & COWSHED_FORK_SEEN) {
     process->shared_at_fork_bytes = anonymous_bytes(task); /* without what was kept from it */
+    process->least_anonymous_bytes = process->shared_at_fork_bytes;
     process->shared_arena_bytes = frozen_arena_bytes(forking, task->mm);
   }
   process->pid = namespace_tgid(task);

@@ -85,8 +85,11 @@ struct cowshed_process {
   __u64 parents_copied_at_fork;
   __u64 parents_copied_at_parting;
   __u64 collapsed_pages;
-  __u32 pid;  /* in the loader's PID namespace, 0 where it has none there */
-  __u32 ppid; /* at the start */
+  /* Of a forked process, at samples of its new memory.  Resident anonymous memory: */
+  __u64 least_anonymous_bytes;
+  __u64 most_risen_bytes; /* above the least until then; 0: there are none */
+  __u32 pid;              /* in the loader's PID namespace, 0 where it has none there */
+  __u32 ppid;             /* at the start */
   __u32 flags;
   __u32 exit_code; /* as wait(2) reports it */
   __u32 execs;
@@ -228,10 +231,10 @@ struct cowshed_sample {
   __u32 user_mode;
   __u32 instruction_bytes;
   __u32 stack_bytes;
-  __u32 failure;    /* enum cowshed_failure */
-  __u32 is_handled; /* the program has a handler for the signal */
-  __u32 copies;     /* or new pages, that it stands for */
-  __u32 unused;
+  __u32 failure;     /* enum cowshed_failure */
+  __u32 is_handled;  /* the program has a handler for the signal */
+  __u32 is_of_stack; /* the address is in the mapping of the thread's stack */
+  __u32 copies;      /* or new pages, that it stands for */
   /* The lines before, at and after the address, as far as they are in its page.  Bit i: line i was
    * read. */
   __u64 around[COWSHED_LINES_AROUND * COWSHED_LINE_WORDS];

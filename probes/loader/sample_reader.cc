@@ -40,6 +40,7 @@ CopySample described(const cowshed_sample& from) {
   static_assert(static_cast<int>(AccessFailure::other) == COWSHED_OTHER_FAILURE);
   sample.failure = static_cast<AccessFailure>(from.failure);
   sample.is_handled = from.is_handled != 0;
+  sample.is_of_stack = from.is_of_stack != 0;
   sample.arena = arena_name(from.arena);
   sample.user_mode = from.user_mode != 0;
   sample.is_32_bit = static_cast<std::uint16_t>(from.registers[arch::kCodeSegmentIndex]) ==

@@ -77,19 +77,26 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     folder = (config_settings or {}).get("build-dir")
     with tempfile.TemporaryDirectory() as temporary:
         module = build_module(folder or temporary)
-        its_tag = tag(module)
-        files = [*contents(module), (f"{DIST_INFO}/WHEEL", "\n".join((
-            "Wheel-Version: 1.0", "Generator: cowshed", "Root-Is-Purelib: false", f"Tag: {its_tag}", "")).encode())]
+        return write_wheel(wheel_directory, NAME, tag(module), contents(module))
+
+
+def write_wheel(directory, name, its_tag, contents):
+    """Of these files, whose dist-info lacks WHEEL and RECORD; the same bytes each time."""
+    info = f"{name}.dist-info"
+    python, abi, platforms = its_tag.split("-")
+    tags = "".join(f"Tag: {python}-{abi}-{platform}\n" for platform in platforms.split("."))
+    files = [*contents, (f"{info}/WHEEL", f"Wheel-Version: 1.0\nGenerator: cowshed\nRoot-Is-Purelib: false\n{tags}".encode())]
     record = "".join(
-        f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip('=')},{len(data)}\n"
-        for name, data in files)
-    files.append((f"{DIST_INFO}/RECORD", f"{record}{DIST_INFO}/RECORD,,\n".encode()))
-    wheel = f"{NAME}-{its_tag}.whl"
-    with zipfile.ZipFile(pathlib.Path(wheel_directory, wheel), "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files:
-            entry = zipfile.ZipInfo(name)  # of 1980, whenever it is built
+        f"{file},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip('=')},{len(data)}\n"
+        for file, data in files)
+    files.append((f"{info}/RECORD", f"{record}{info}/RECORD,,\n".encode()))
+    wheel = f"{name}-{its_tag}.whl"
+    with zipfile.ZipFile(pathlib.Path(directory, wheel), "w", zipfile.ZIP_DEFLATED) as archive:
+        for file, data in files:
+            entry = zipfile.ZipInfo(file)  # of 1980, whenever it is built
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = (0o755 if name.endswith(".so") else 0o644) << 16
+            # A regular file's, or pip takes it for no program.
+            entry.external_attr = (0o100755 if file.endswith(".so") or "/scripts/" in file else 0o100644) << 16
             archive.writestr(entry, data)
     return wheel
 

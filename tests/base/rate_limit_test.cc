@@ -47,15 +47,20 @@ std::uint64_t spent_ms(TokenBucket& budget, std::uint64_t begin_ms, std::uint64_
 }
 
 TEST(TokenBucket, GivesMuchAtFirstAndAShareInTheLongRun) {
-  TokenBucket budget(100, 200 * kMsNs);
-  EXPECT_EQ(spent_ms(budget, 0, 200), 200U);
-  EXPECT_NEAR(static_cast<double>(spent_ms(budget, 200, 100'200)), 1000, 10);
+  TokenBucket budget(100, 10 * kMsNs, 200 * kMsNs);
+  EXPECT_NEAR(static_cast<double>(spent_ms(budget, 1, 201)), 200, 2);
+  EXPECT_NEAR(static_cast<double>(spent_ms(budget, 201, 100'201)), 1000, 10);
 }
 
-TEST(TokenBucket, SavesNoMoreThanItHadAtFirst) {
-  TokenBucket budget(100, 200 * kMsNs);
-  spent_ms(budget, 0, 1000);
-  EXPECT_NEAR(static_cast<double>(spent_ms(budget, 1'000'000, 1'001'000)), 210, 5);
+TEST(TokenBucket, SavesNoMoreThanItMay) {
+  TokenBucket budget(100, 20 * kMsNs, 200 * kMsNs);
+  spent_ms(budget, 1, 1000);
+  EXPECT_NEAR(static_cast<double>(spent_ms(budget, 1'000'000, 1'001'000)), 30, 5);
+}
+
+TEST(TokenBucket, WithNothingAtFirstTheShareHoldsFromTheFirstSecond) {
+  TokenBucket budget(100, 20 * kMsNs, 1);
+  EXPECT_NEAR(static_cast<double>(spent_ms(budget, 1, 1001)), 10, 1);
 }
 
 }  // namespace

@@ -4,7 +4,7 @@ what the page says they do: COWTOP=.../cowtop ROOT=FOLDER PACKAGE=FOLDER python3
 PACKAGE has the Python package cowshed.
 
 As nobody, but for what follows `sudo` and for pages whose commands name files of the repository.  Numbers,
-bars and blanks may differ; lines of "..." stand for any."""
+ranges, bars and blanks may differ; lines of "..." stand for any."""
 
 import os
 import pathlib
@@ -20,7 +20,8 @@ import time
 
 ROOT = pathlib.Path(os.environ["ROOT"])
 COWTOP = pathlib.Path(os.environ["COWTOP"])
-NUMBER = r"(?:[-+~]?(?:0x[0-9a-f]+|\d[\d.,]*)(?:±[\d.]+)?|[#.]{10})"  # or the bar of a row
+FIGURE = r"\d[\d.,]*"
+NUMBER = rf"(?:[-+~]?(?:0x[0-9a-f]+|{FIGURE})(?:±[\d.]+| to {FIGURE})?|[#.]{{5,10}})"  # or the bar of a row
 USER = pwd.getpwnam("nobody")
 PROGRAMS = {  # in the PATH, before the system's
     # The command as root, with the names of who asked for it.

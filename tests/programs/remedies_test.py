@@ -164,6 +164,25 @@ for worker in range(4):
 for worker in range(4):
     os.wait()
 """, "read before the fork, or map, what CODE's lines read"),
+    "own data": ("""
+import os, sys, time
+cache = {}
+def answer(number):
+    if number not in cache:
+        cache[number] = bytes(4000)
+def fill():
+    for number in range(8000):
+        answer(number)
+if len(sys.argv) > 1:
+    fill()
+for worker in range(4):
+    if os.fork() == 0:
+        fill()
+        time.sleep(1)
+        os._exit(0)
+for worker in range(4):
+    os.wait()
+""", "build before the fork what each process builds alike"),
 }
 
 

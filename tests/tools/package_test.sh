@@ -9,7 +9,7 @@ skip() { printf '%s: Skipped\n%s\n' "$0" "$1"; exit 77; }
 fail() { printf '%s\n' "$*" >&2; exit 1; }
 
 [ "$(id -u)" -eq 0 ] || skip "only root can install a package"
-for tool in dpkg dpkg-shlibdeps help2man man; do
+for tool in dpkg dpkg-shlibdeps help2man lintian man; do
   command -v "$tool" >/dev/null || skip "there is no $tool"
 done
 exec 9</var/lib/dpkg
@@ -40,6 +40,7 @@ debs=("$work"/packages/*.deb)
 [ ${#debs[@]} -eq 3 ] || fail "not three packages: ${debs[*]}"
 dpkg-deb -f "$work"/packages/cowtop_*.deb Depends | grep -q 'libbpf1.*libc6' ||
   fail "cowtop does not depend on the libraries that it is linked with"
+lintian --allow-root --fail-on error "${debs[@]}" || fail "lintian finds errors"
 
 dpkg_alone -i "${debs[@]}"
 dpkg-query -L "${packages[@]}" >"$work/files"
@@ -63,7 +64,7 @@ assert child["copied_bytes"] >= 1 << 20'
 /usr/bin/cowshed --version
 /usr/bin/python3 -c 'import importlib.metadata; print(importlib.metadata.version("cowshed"))' | grep -Fx "$(cat "$source/VERSION")"
 for page in cowtop cowtop-record; do
-  man -w "$page" | grep -Fx "/usr/share/man/man1/$page.1"
+  man -w "$page" | grep -Fx "/usr/share/man/man1/$page.1.gz"
 done
 [ -e /usr/share/doc/cowtop/copyright ] || fail "no copyright"
 [ -e /usr/share/cowtop/schemas/cowshed.run-2.json ] || fail "no schemas"

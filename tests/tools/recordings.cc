@@ -33,7 +33,9 @@ cow::Measurement full_measurement() {
   process.write_notify_faults = 5;
   process.failed_faults = 6;
   process.other_faults = 7;
-  process.memory = {1 << 29, 1 << 20, 2'000'000'000};
+  process.memory = {1 << 29, 1 << 20, 2'000'000'000, 7};
+  process.most_risen_bytes = 8192;
+  process.peak = {1 << 28, 1'750'000'000};
   process.unreadable = true;
   process.execs = 2;
   process.copied_pages_before_exec = 9;
@@ -55,7 +57,8 @@ cow::Measurement full_measurement() {
   measurement.memory = {1 << 28, 1 << 29, 1 << 20, 2, 1};
   measurement.sampling = {64, 12, 10, 2};
   measurement.sampled = sampled;
-  measurement.new_memory = {9, sampled.sites, sampled.mappings, {{"import of shop", 9, 576}}, 2};
+  measurement.new_memory = {
+      9, sampled.sites, sampled.mappings, {{"import of shop", 9, 576}}, {{"run;total", 9, 576}}, 2};
   return measurement;
 }
 

@@ -34,6 +34,31 @@ TEST(ForkCopies, AreOfPagesThatAForkShared) {
   EXPECT_EQ(copies.copied_bytes(), 17 * kPageSize);
 }
 
+TEST(ForkCopies, NewIsWhatAChildTouchedFirstAndKept) {
+  ProcessCopies child = process(11, 10, 25, 0);
+  child.zero_filled_pages = 60;
+  const auto new_pages = [&] { return copies_of({process(10, 1, 0, 0), child})[1].new_bytes; };
+  EXPECT_EQ(new_pages(), 60 * kPageSize) << "so little that it is not sampled";
+  child.zero_filled_pages = 6000;
+  EXPECT_EQ(new_pages(), std::nullopt) << "nobody looked";
+  child.most_risen_bytes = 500 * kPageSize;
+  EXPECT_EQ(new_pages(), 500 * kPageSize) << "it never had more";
+  child.memory = {0, 325 * kPageSize, 1, 5000};
+  EXPECT_EQ(new_pages(), 500 * kPageSize) << "it had less when it was looked at";
+  child.alive = true;
+  child.zero_filled_pages = 5100;
+  EXPECT_EQ(new_pages(), 400 * kPageSize) << "300 then, and 100 since";
+  child.most_risen_bytes.reset();
+  child.zero_filled_pages = 60;
+  child.memory = {0, 65 * kPageSize, 1, 50};
+  EXPECT_EQ(new_pages(), 50 * kPageSize) << "40 when they were looked at, and 10 since";
+  child.memory = {0, 95 * kPageSize, 1, 60};
+  EXPECT_EQ(new_pages(), 60 * kPageSize) << "the rest is what it is the last to share";
+  EXPECT_EQ(copies_of({process(10, 1, 0, 0), child, process(12, 11, 0, 0)})[1].new_bytes,
+            std::nullopt)
+      << "its child shares it";
+}
+
 TEST(ForkCopies, TheRatioIsTheQuotientOfItsAmounts) {
   const auto copies =
       copies_of({process(10, 1, 0, 0), process(11, 10, 25, 7), process(12, 10, 150, 0)});

@@ -22,7 +22,9 @@ class TreeMemoryTest : public FakeProc {
                              bool alive = true) {
     return {static_cast<std::uint64_t>(pid), pid, alive, copied_kib * kKiB, zero_filled_kib * kKiB};
   }
-  static TreeProcess not_counted(pid_t pid) { return {.pid = pid}; }
+  static TreeProcess not_counted(pid_t pid) {
+    return {.id = static_cast<std::uint64_t>(pid), .pid = pid};
+  }
   static TreeProcess ended(pid_t pid, std::uint64_t copied_kib) {
     return counted(pid, copied_kib, 0, false);
   }
@@ -35,7 +37,11 @@ class TreeMemoryTest : public FakeProc {
     EXPECT_EQ(meter.memory()->pss_bytes, pss_kib * kKiB);
   }
 
-  TreeMemoryMeter meter;
+  TreeMemoryMeter meter = [] {
+    TreeMemoryMeter with_time;
+    with_time.expect_command();
+    return with_time;
+  }();
 };
 
 TEST_F(TreeMemoryTest, IsTheSumOverTheProcesses) {
@@ -43,6 +49,49 @@ TEST_F(TreeMemoryTest, IsTheSumOverTheProcesses) {
   write_process(8, 50, 4);
   meter.sample(proc(), {not_counted(7), not_counted(8), not_counted(9)});
   EXPECT_EQ(meter.memory(), (TreeMemory{150 << 10, 150 << 10, 12 << 10, 2, 0}));
+}
+
+TEST_F(TreeMemoryTest, WithoutTimeATreeIsReadInTurns) {
+  constexpr pid_t kProcesses = 20;
+  std::vector<TreeProcess> tree;
+  for (pid_t pid = 1; pid <= kProcesses; ++pid) {
+    write_process(pid, 100, 8);
+    tree.push_back(not_counted(pid));
+  }
+  TreeMemoryMeter frugal;
+  int samples = 0;
+  for (; !frugal.memory() && samples < 60'000; ++samples) {
+    frugal.sample(proc(), tree);
+    ::usleep(1000);
+  }
+  EXPECT_EQ(frugal.memory(), (TreeMemory{2000 << 10, 2000 << 10, 160 << 10, kProcesses, 0}));
+  EXPECT_GT(samples, 1);
+  frugal = {};
+  frugal.make_due();
+  frugal.sample(proc(), tree);
+  EXPECT_TRUE(frugal.memory()) << "it is wanted";
+}
+
+TEST_F(TreeMemoryTest, EachProcessHasItsOwnPeak) {
+  std::optional<MemoryPeak> first;
+  std::optional<MemoryPeak> second;
+  const auto sample = [&](int first_kib, int second_kib) {
+    write_process(7, first_kib, 8);
+    write_process(8, second_kib, 8);
+    TreeProcess one = not_counted(7);
+    TreeProcess other = not_counted(8);
+    one.peak = &first;
+    other.peak = &second;
+    meter.make_due();
+    meter.sample(proc(), {one, other});
+  };
+  sample(100, 50);
+  ASSERT_TRUE(first && second);
+  const std::uint64_t then_ns = first->sampled_ns;
+  sample(80, 70);
+  EXPECT_EQ(*first, (MemoryPeak{100 * kKiB, then_ns}));
+  EXPECT_EQ(second->pss_bytes, 70 * kKiB);
+  EXPECT_GT(second->sampled_ns, then_ns);
 }
 
 TEST_F(TreeMemoryTest, ThePeakStays) {

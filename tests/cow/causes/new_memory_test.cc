@@ -25,7 +25,7 @@ const Frame task = python("task", "/app/shop.py", 7);
 const Frame start = python("<module>", "/app/shop.py", 20);
 
 std::string cause(const std::vector<Frame>& stack, std::size_t imports = 0) {
-  return cause_of_new_memory(stack, imports, false);
+  return cause_of_new_memory(stack, imports, NewPage::first);
 }
 
 TEST(NewMemory, AnImportIsOfTheOutermostModule) {
@@ -56,11 +56,17 @@ TEST(NewMemory, OtherCausesNeedTheirFunctions) {
             "received");
   EXPECT_EQ(cause({python("SimpleQueue.get", "/usr/lib/python3.11/multiprocessing/queues.py")}),
             "received");
+  EXPECT_EQ(cause({python("pickle_loads", "/usr/lib/python3/dist-packages/billiard/common.py")}),
+            "received");
+  EXPECT_EQ(cause({python("SerializerRegistry.loads", "/kombu/serialization.py")}), "received");
+  EXPECT_EQ(cause({python("Settings.loads", "/app/settings.py")}), "own data");
   EXPECT_EQ(cause({native("[read(2)]"), task}), "loaded");
   EXPECT_EQ(cause({native("malloc"), native("[read(2)]")}), "own data") << "not the innermost";
   EXPECT_EQ(cause({native("_PyPegen_run_parser"), task}), "compiled code");
   EXPECT_EQ(cause({}), "own data");
-  EXPECT_EQ(cause_of_new_memory({import}, 0, true), "thread stack");
+  EXPECT_EQ(cause_of_new_memory({import}, 0, NewPage::of_stack), "thread stack");
+  EXPECT_EQ(cause_of_new_memory({task}, 0, NewPage::again), "given back before");
+  EXPECT_EQ(cause_of_new_memory({native("[read(2)]"), task}, 0, NewPage::again), "loaded");
 }
 
 }  // namespace

@@ -164,6 +164,26 @@ TEST(Comparison, APeakThatEndedUnreadIsARange) {
   EXPECT_THAT(comparison_table(compare({}, after), {"a", "b"}), HasSubstr("- MiB, then 8.0 to"));
 }
 
+TEST(Comparison, BeginsWithThePeakOfEachProcess) {
+  auto before = run_of(100, {10, 20});
+  auto after = run_of(100, {10});
+  before.processes[0].peak = {40U << 20U, 1};
+  after.processes[0].peak = {50U << 20U, 1};
+  before.processes[1].peak = {8U << 20U, 1};
+  after.processes[1].peak = {8U << 20U, 1};
+  before.processes[2].peak = {6U << 20U, 1};
+  const Comparison comparison = compare(before, after);
+  EXPECT_EQ(change_of(comparison.process_peaks, "server").growth(), 10 << 20);
+  EXPECT_EQ(change_of(comparison.process_peaks, "server/worker[2]").after, std::nullopt);
+  const std::string table = comparison_table(comparison, {"a", "b"});
+  EXPECT_THAT(table, HasSubstr("        40.0         50.0        +10.0    +25.0%  server\n"));
+  EXPECT_THAT(table,
+              HasSubstr("         6.0         none         -6.0         -  server/worker[2]\n"));
+  EXPECT_THAT(table, HasSubstr("1 more, or changed by less: see --json\n"));
+  EXPECT_LT(table.find("memory (PSS), MiB"), table.find("pages copied"));
+  EXPECT_THAT(comparison_table(compare({}, {}), {"a", "b"}), Not(HasSubstr("PSS")));
+}
+
 TEST(Comparison, ObjectsAndSitesOfAllProcesses) {
   const auto before = full_measurement();
   auto after = before;

@@ -92,6 +92,23 @@ void expect(const Verdict& verdict, const Lines& over, const Lines& notes = {},
   EXPECT_THAT(verdict.not_measured, begin_with(not_measured));
 }
 
+TEST(VerdictTest, NewMemoryOfEachChildAndOfAllChildren) {
+  const auto measurement = with(measured(), [](auto& processes) {
+    processes[0].zero_filled_pages = 90;  // a root's is not new
+    processes[1].zero_filled_pages = 4;
+    processes[2].zero_filled_pages = 6;
+  });
+  Budget budget;
+  budget.max_new_bytes = 5 * kPage;
+  expect(verdict(measurement, budget),
+         {"child 12 (worker): limited to 20.0 KiB of new memory, used 24.0 KiB"});
+  budget.max_new_bytes = 9 * kPage;
+  expect(verdict(measurement, budget), {});
+  expect(verdict(measurement, tree(budget)),
+         {"tree: limited to 36.0 KiB of new memory, used 40.0 KiB"});
+  expect(verdict(root_alone(), budget), {}, {}, {"max_new: there was no process below the root"});
+}
+
 TEST(VerdictTest, CopiesOfEachChildAndOfAllWithTheRoot) {
   expect(verdict(measured(), copied(6)), {});
   expect(verdict(measured(), copied(5)), {"child 12 (worker): limited to 20.0 KiB, used 24.0 KiB"});

@@ -244,6 +244,7 @@ TEST_F(LiveState, EveryColumnSortsBothWays) {
       {Column::pid, {{100, 101, 102, 103, 104, 105}, {105, 104, 103, 102, 101, 100}}},
       {Column::copied, {{100, 102, 104, 101, 103, 105}, {103, 101, 104, 102, 100, 105}}},
       {Column::rate, {{100, 102, 103, 104, 101, 105}, {101, 104, 100, 102, 103, 105}}},
+      {Column::fresh, {{102, 103, 100, 101, 104, 105}, {103, 102, 100, 101, 104, 105}}},
       {Column::at_fork, {{101, 102, 103, 105, 104, 100}, {104, 101, 102, 103, 105, 100}}},
       {Column::shared, {{103, 101, 104, 102, 100, 105}, {102, 104, 101, 103, 100, 105}}},
       {Column::curve, {{103, 101, 104, 102, 100, 105}, {102, 104, 101, 103, 100, 105}}},
@@ -462,10 +463,11 @@ TEST_F(LiveScreen, ShowsHelp) {
 TEST_F(LiveScreen, ShowsTheColumnsThatAreChosen) {
   State state = server_state(2);
   drawn(state, {24, 80});
-  press(state, "tro_ __jjk ");
+  press(state, "tro_ ___jjk ");
   expect_screen(drawn(state, {24, 80}), "columns");
   press(state, "___ \x1b");
-  EXPECT_THAT(drawn(state, {24, 80}), HasSubstr("PID   MiB/s  AT FORK CURVE         ZERO COMMAND"));
+  EXPECT_THAT(drawn(state, {24, 80}),
+              HasSubstr("PID   MiB/s     NEW  AT FORK CURVE         ZERO COMMAND"));
 }
 
 TEST_F(LiveScreen, ShowsWhatIsTyped) {

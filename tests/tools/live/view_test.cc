@@ -180,7 +180,7 @@ TEST(LiveView, AnAttachedTreeUntilQOrItsEnd) {
 
 // In the list of columns, and then other keys.
 std::vector<std::string> choose_rss(const std::vector<std::string>& others = {}) {
-  std::vector<std::string> keys(8, "Down");
+  std::vector<std::string> keys(9, "Down");
   keys.insert(keys.begin(), "o");
   keys.push_back("Space");
   keys.insert(keys.end(), others.begin(), others.end());
@@ -217,7 +217,7 @@ TEST(LiveView, SortsAllProcessesByTheirRss) {
   })) << tmux.screen();
   tmux.press(choose_rss());
   tmux.wait_for("RSS");
-  tmux.press({">", ">", ">", ">", ">", ">"});
+  tmux.press({">", ">", ">", ">", ">", ">", ">"});
   EXPECT_TRUE(tmux.wait_until([&](const std::string& screen) {
     tmux.press({"g"});  // the selected row is kept on the screen wherever it comes
     return std::regex_search(screen, std::regex(R"(COMMAND *\n[> ]*\d+ .* \d\d\.\d giant)"));

@@ -115,6 +115,27 @@ TEST_F(RecordingTest, FollowsWhatChanges) {
   EXPECT_FALSE(recording.next().value());
 }
 
+TEST_F(RecordingTest, CodeStaysWhileOnlyCountsAreWritten) {
+  Recorder recorder = start();
+  cow::Measurement measurement = full_measurement();
+  ASSERT_TRUE(recorder.append(measurement));
+  measurement.processes[0].copied_anon_pages = 77;
+  cow::Measurement counts = measurement;
+  counts.sampled.reset();
+  counts.new_memory.reset();
+  for (cow::ProcessCopies& process : counts.processes) {
+    process.sampled.reset();
+    process.patterns.reset();
+  }
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(recorder.append_counts(counts));
+  Recording cut = Recording::open(path_).value();
+  EXPECT_EQ(json_report(last(cut).value()), json_report(measurement));
+  measurement.processes[1].sampled->sites.clear();
+  ASSERT_TRUE(recorder.end(measurement, 0));
+  Recording ended = Recording::open(path_).value();
+  EXPECT_EQ(json_report(last(ended).value()), json_report(measurement));
+}
+
 // As processes that ended are summed: the rows of some go, whichever they are, and others come.
 TEST_F(RecordingTest, FollowsRowsThatGo) {
   Recorder recorder = start();

@@ -31,7 +31,7 @@ OBJECTS = [str(SUBJECTS / "share_subject"), "objects", "600"]
 DIES = ["/usr/bin/python3", "-c", "import ctypes, os\nif os.fork() == 0: ctypes.string_at(0)\nos.wait()"]
 HANDLES = [DIES[0], "-X", "faulthandler", *DIES[1:]]
 PYTHON = [DIES[0], "-c", "import os\ndata = [str(i) for i in range(30000)]\nif os.fork() == 0:\n"
-          "    for each in data: pass\n    os._exit(0)\nos.wait()"]
+          "    for each in data: pass\n    kept = [bytes(4000) for each in range(1000)]\n    os._exit(0)\nos.wait()"]
 SITES = [str(SUBJECTS / "site_subject"), "shares", "1000"]
 TRANSFERS = [str(SUBJECTS / "share_subject"), "transfers", "600"]
 

@@ -5,10 +5,11 @@
 namespace cowshed::cowtop {
 namespace {
 
-TEST(FoldedReport, IsOfAllThatWasCopied) {
+TEST(FoldedReport, IsOfAllThatWasCopiedAndOfNewMemory) {
   EXPECT_EQ(folded_report(full_measurement()),
             "server;[not sampled] 3\n"
-            "worker;main;fill() 640\n");
+            "worker;main;fill() 640\n"
+            "[new memory];run;total 576\n");
 }
 
 TEST(FoldedReport, OneLineForAStackOfManyProcesses) {
@@ -19,7 +20,8 @@ TEST(FoldedReport, OneLineForAStackOfManyProcesses) {
   EXPECT_EQ(folded_report(measurement),
             "a:b?c;main;fill() 640\n"
             "server;[not sampled] 3\n"
-            "worker;main;fill() 1280\n");
+            "worker;main;fill() 1280\n"
+            "[new memory];run;total 576\n");
 }
 
 TEST(FoldedReport, OfNothing) { EXPECT_EQ(folded_report({}), ""); }

@@ -61,6 +61,16 @@ TEST(TableReport, AnExecEndsTheSharing) {
   EXPECT_THAT(table_of(process), HasSubstr("11228    worker            -         0.0  executed"));
 }
 
+TEST(TableReport, APeakHasItsTime) {
+  cow::ProcessCopies process = worker_of(7, 5);
+  EXPECT_THAT(table_of(process), HasSubstr("  71.4%        -         -     -"));
+  process.peak = {9ULL << 20U, 3'500'000'000};
+  cow::Measurement measurement = of(process);
+  measurement.taken_ns = 4'000'000'000;
+  measurement.duration_s = 2;
+  EXPECT_THAT(table_report(measurement), HasSubstr("  71.4%        -       9.0   1.5"));
+}
+
 TEST(TableReport, AStaleSampleOfMemorySaysSo) {
   cow::ProcessCopies process = worker_of(89, 76);
   process.end_ns = 3'000'000'000;

@@ -55,7 +55,7 @@ TEST(TextReport, AlikeWorkersAreOneRow) {
   const std::string report = text_report(pool(4));
   EXPECT_THAT(report, HasSubstr("4 worker processes each copied 76.0 of 89.0 MiB shared (85%): "
                                 "304.0 MiB in all.\n"));
-  EXPECT_THAT(report, HasSubstr("    4 x worker                      89.0 MiB  76.0 MiB each       "
+  EXPECT_THAT(report, HasSubstr("    4 x worker                     89.0 MiB  76.0 MiB each    -   "
                                 "15% #.........\n"));
 }
 
@@ -210,8 +210,29 @@ TEST(TextReport, MemoryOfAnotherOriginThanTheForkIsNamed) {
   EXPECT_THAT(text_report(measurement), Not(HasSubstr("of their own")));
   for (cow::ProcessCopies& process : measurement.processes)
     process.memory = {13ULL << 20U, 200ULL << 20U, 0};
-  EXPECT_THAT(text_report(measurement),
-              HasSubstr("2 forked processes each hold 200.0 MiB of their own: 76.0 copied, 124.0"));
+  EXPECT_THAT(
+      text_report(measurement),
+      HasSubstr("2 forked processes each held up to 200.0 MiB of their own: 76.0 copied, 124.0"));
+}
+
+TEST(TextReport, WhereMostIsNewItsCausesComeFirst) {
+  std::vector<cow::ProcessCopies> processes = {root_of("server")};
+  for (const pid_t pid : {2, 3}) {
+    processes.push_back(child_of(1, pid, "worker", 100, 2));
+    processes.back().zero_filled_pages = 60 * kPagesPerMiB;
+    processes.back().memory = {40ULL << 20U, 62ULL << 20U, 1, 60 * kPagesPerMiB};
+  }
+  cow::Measurement measurement = measurement_with(processes);
+  measurement.new_memory.emplace();
+  measurement.new_memory->causes = {{"received", 3, 300}, {"own data", 1, 100}};
+  EXPECT_THAT(
+      text_report(measurement),
+      AllOf(HasSubstr("2 forked processes each held up to 62.0 MiB of their own: 2.0 copied, 60.0 "
+                      "new;\n    they gave back 58.0 MiB of what they got.\n"),
+            HasSubstr("100.0 MiB  2.0 MiB each  60.0 MiB   40% ####......\n"),
+            HasSubstr("\n\n  NEW        90.0 MiB  75%  received\n"
+                      "             30.0 MiB  25%  own data\n"),
+            HasSubstr("  TRY    send references: load what is sent before the fork")));
 }
 
 TEST(TextReport, WhatALastSharerKeepsWasShared) {
@@ -246,8 +267,8 @@ TEST(TextReport, CopiesThatAreNotKnownAreApart) {
       AllOf(StartsWith("2 kid processes each copied 20.0 of 100.0 MiB shared (20%): 40.0 "
                        "MiB in all, and "),
             HasSubstr("what is not known (-)."),
-            HasSubstr("100.0 MiB  20.0 MiB each       80% ########..  "),
-            HasSubstr("    kid                            100.0 MiB  -                  -")));
+            HasSubstr("100.0 MiB  20.0 MiB each    -   80% ########..  "),
+            HasSubstr("    kid                           100.0 MiB              -    -  -")));
 }
 
 TEST(TextReport, WhatRunsInItsParentsMemoryIsNotInTheRowOfAFork) {
@@ -257,7 +278,7 @@ TEST(TextReport, WhatRunsInItsParentsMemoryIsNotInTheRowOfAFork) {
   EXPECT_THAT(
       report_of({root_of("server"), child_of(1, 2, "kid", 100, 20), vforked}),
       AllOf(StartsWith("kid copied 20.0 of 100.0 MiB shared (20%)."),
-            HasSubstr("    kid                                    -  0.0 MiB            -")));
+            HasSubstr("    kid                                        -   0.0 MiB    -  -")));
 }
 
 TEST(TextReport, RelocationsAreCausesOfFirstWritesToFiles) {
@@ -274,7 +295,7 @@ TEST(TextReport, AGroupThatSharesUnequallyHasARange) {
       report_of({root_of("server"), child_of(1, 2, "kid", 25, 20), child_of(1, 3, "kid", 100, 20)});
   EXPECT_THAT(report, AllOf(StartsWith("2 kid processes each copied 20.0 of 25 to 100 MiB shared "
                                        "(20% to 80%): "),
-                            HasSubstr("2 x kid                    25 to 100 MiB  20.0 MiB each")));
+                            HasSubstr("2 x kid                   25 to 100 MiB  20.0 MiB each")));
 }
 
 TEST(TextReport, CopiesFromAParentStayThoseWhenTheProcessForks) {
@@ -283,7 +304,7 @@ TEST(TextReport, CopiesFromAParentStayThoseWhenTheProcessForks) {
   helper.parent_copied_pages = 0;
   const std::string report = report_of({root_of("server"), worker, helper});
   EXPECT_THAT(report, StartsWith("worker copied 50.0 of 100.0 MiB shared (50%)."));
-  EXPECT_THAT(report, HasSubstr("100.0 MiB  50.0 MiB            50% #####....."));
+  EXPECT_THAT(report, HasSubstr("100.0 MiB  50.0 MiB    -   50% #####....."));
 }
 
 TEST(TextReport, CopiesBeforeAnExecAreNotSharedWithLaterChildren) {
@@ -294,7 +315,7 @@ TEST(TextReport, CopiesBeforeAnExecAreNotSharedWithLaterChildren) {
   helper.parent_copied_pages = 0;
   EXPECT_THAT(report_of({root_of("server"), worker, helper}),
               AllOf(StartsWith("worker copied 60.0 MiB before it ran that program."),
-                    HasSubstr("60.0 MiB           then ran it")));
+                    HasSubstr("60.0 MiB    -  then ran it")));
   worker.copied_anon_pages = 80 * kPagesPerMiB;
   helper.parent_copied_pages = 20 * kPagesPerMiB;
   EXPECT_THAT(report_of({root_of("server"), worker, helper}),
@@ -324,7 +345,7 @@ TEST(TextReport, WhatRunsInItsParentsMemoryRunsNoProgram) {
                          "ran in it"));
   vforked.copied_anon_pages.reset();
   EXPECT_THAT(report_of({root_of("server"), vforked}),
-              HasSubstr("kid                                    -  -  "));
+              HasSubstr("kid                                         -        -    -  -"));
 }
 
 TEST(TextReport, WhatACommandLeavesBehindIsNamed) {
@@ -341,7 +362,7 @@ TEST(TextReport, WhatIsCopiedBeforeAnExecCounts) {
   child.copied_pages_before_exec = 30 * kPagesPerMiB;
   EXPECT_THAT(report_of({root_of("sh"), child}),
               AllOf(StartsWith("sleep copied 30.0 MiB before it ran that program."),
-                    HasSubstr("30.0 MiB           then ran it")));
+                    HasSubstr("30.0 MiB    -  then ran it")));
 }
 
 TEST(TextReport, WhatRanBeforeSharedWhatItShares) {

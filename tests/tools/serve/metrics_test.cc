@@ -135,7 +135,7 @@ TEST_F(MetricsSumsTest, OfObjectsWithoutAName) {
 TEST(MetricsText, HasBothFormats) {
   Metrics metrics;
   metrics.backend = "pagemap";
-  metrics.commands = {{"a \"b\" \\ \n", "/c", 2, {1, 1}, 3, 4096, std::nullopt}};
+  metrics.commands = {{"a \"b\" \\ \n", "/c", 2, {1, 1}, 3, 4096, std::nullopt, 8192}};
   metrics.not_seen = 7;
   const std::string open = metrics_text(metrics, MetricsFormat::openmetrics);
   EXPECT_THAT(open, HasSubstr("# TYPE cowshed_copied_bytes counter\n"
@@ -146,6 +146,7 @@ TEST(MetricsText, HasBothFormats) {
   EXPECT_THAT(open, HasSubstr("\ncowshed_unseen_processes_total 7\n"));
   EXPECT_THAT(open, Not(HasSubstr("lost_events")));
   EXPECT_THAT(open, Not(HasSubstr("cowshed_private_bytes{")));
+  EXPECT_THAT(open, HasSubstr("cowshed_new_bytes{"));
   EXPECT_THAT(open, EndsWith("\n# EOF\n"));
   const std::string plain = metrics_text(metrics, MetricsFormat::prometheus);
   EXPECT_THAT(plain, HasSubstr("# TYPE cowshed_copied_bytes_total counter\n# HELP "));

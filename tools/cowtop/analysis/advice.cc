@@ -140,18 +140,20 @@ std::uint64_t copied_by_a_parent(const Summary& summary) {
 std::vector<Advice> against_causes(const cow::Measurement& measurement, const Summary& summary,
                                    Language language) {
   std::vector<Advice> result;
+  const std::uint64_t all =
+      summary.copied_bytes + (summary.has_new_memory() ? summary.new_bytes : 0);
   const std::uint64_t by_parent = language == Language::native ? copied_by_a_parent(summary) : 0;
   for (const Share& cause : summary.causes) {
     // Whoever runs a database does not change its code.
     const bool can_change = by_parent == 0 || !is_of_own_code(cause.name);
-    if (!is_much(cause.bytes, summary.copied_bytes) || !can_change) continue;
+    if (!is_much(cause.bytes, all) || !can_change) continue;
     std::string text = remedy(cause.name, language, summary);
     const auto same = std::ranges::find(result, text, &Advice::text);
     if (same != result.end()) same->saves_bytes += cause.bytes;
     else if (!text.empty()) result.push_back({std::move(text), cause.bytes});
   }
   const std::uint64_t pickled = pickling_bytes(measurement);
-  if (is_much(pickled, summary.copied_bytes)) {
+  if (is_much(pickled, all)) {
     result.push_back(
         {"send less through queues, pools and pipes: pickling reads each object (tools/pickled "
          "lists what is sent)",
@@ -178,20 +180,51 @@ std::vector<Advice> against_relocations(const cow::Measurement& measurement,
   return {{std::string(remedy.text), bytes}};
 }
 
-// What one process imports or reads before the fork, the others share.
+// How a server loads the application before it forks.
+std::string preloading(const Summary& summary) {
+  struct Server {
+    std::string_view comm;
+    std::string_view option;
+  };
+  constexpr std::array kServers = {
+      Server{"gunicorn", "gunicorn: --preload"}, Server{"starman", "Starman: --preload-app"},
+      Server{"puma", "Puma: preload_app!, or fork_worker for what requests fill"},
+      Server{"unicorn", "Unicorn: preload_app"}, Server{"uwsgi", "uWSGI: without lazy-apps"}};
+  for (const ProcessGroup& group : summary.groups)
+    for (const Server& server : kServers)
+      if (group.most_new >= kLeastBytes && group.comm.starts_with(server.comm))
+        return fmt::format(" ({})", server.option);
+  return "";
+}
+
+// Its master runs no script, so that it cannot build anything for its workers.
+bool is_php_fpm(const Summary& summary) {
+  return std::ranges::any_of(summary.groups, [](const ProcessGroup& group) {
+    return group.most_new >= kLeastBytes && group.comm.starts_with("php-fpm");
+  });
+}
+
+// What one process imports, reads or builds before the fork, the others share.
 std::vector<Advice> against_new_memory(const Summary& summary) {
   std::vector<Advice> result;
   if (!summary.has_new_memory() || summary.holders == 0) return result;
   const std::uint64_t children = summary.holders;
   for (const Share& cause : summary.new_causes) {
-    if (!is_much(cause.bytes, summary.own_bytes)) continue;
+    if (!is_much(cause.bytes, summary.new_bytes)) continue;
     const std::uint64_t saved = cause.bytes - cause.bytes / (children + 1);
     constexpr std::string_view kImport = "import of ";
     if (cause.name.starts_with(kImport))
-      result.push_back(
-          {fmt::format("import {} before the fork", cause.name.substr(kImport.size())), saved});
+      result.push_back({fmt::format("import {} before the fork{}",
+                                    cause.name.substr(kImport.size()), preloading(summary)),
+                        saved});
     else if (cause.name.starts_with("import"))
       result.push_back({"import before the fork what is imported now at CODE's lines", saved});
+    else if (cause.name == "own data" && children > 1 && !is_php_fpm(summary))
+      result.push_back(
+          {"build before the fork what each process builds alike at CODE's lines: "
+           "load the application in the parent, fill its caches" +
+               preloading(summary),
+           saved});
     else if (cause.name == "received")
       result.push_back(
           {fmt::format("send references: load what is sent before the fork, or "

@@ -16,8 +16,7 @@ struct Advice {
   std::uint64_t saves_bytes = 0;  // at most; 0: nothing by itself
 };
 
-// What a remedy must save to be worth a word: a fifth of all, and this.
-inline constexpr std::uint64_t kLeastBytes = 1 << 20;
+// What a remedy must save to be worth a word: a fifth of all, and kLeastBytes.
 bool is_much(std::uint64_t bytes, std::uint64_t all);
 
 // Of a program's or library's file name, such as "python3.11".

@@ -23,6 +23,11 @@ void add(PagesByName& pages, const std::string& name, Pages more) {
   sum = sum && more ? Pages(*sum + *more) : std::nullopt;
 }
 
+void raise(PagesByName& peaks, const std::string& name, Pages peak) {
+  Pages& most = peaks[name];
+  if (peak) most = std::max(most.value_or(0), *peak);
+}
+
 struct Place {
   std::string name;  // "server/worker[2]"
   std::string kind;  // "server/worker"
@@ -68,12 +73,20 @@ void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement,
 
 // All of a kind in `summed` are one, for which of them are listed depends on what they copied; and
 // what they started is where it is when they are not listed: below what started them.
-PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summed,
-                         const CommandName& command) {
+struct Processes {
+  PagesByName copied;
+  PagesByName peaks;  // bytes
+};
+Processes processes_of(const cow::Measurement& measurement, const Kinds& summed,
+                       const CommandName& command) {
   const auto& processes = measurement.processes;
   const std::vector<std::size_t> parents = cow::parents(processes);
   const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
-  PagesByName pages;
+  Processes result;
+  const auto add_process = [&](const std::string& name, std::size_t i) {
+    add(result.copied, name, copies[i].copied_pages);
+    raise(result.peaks, name, processes[i].peak ? Pages(processes[i].peak->pss_bytes) : Pages());
+  };
   std::vector<Place> places(processes.size());  // below which the children of each are
   std::map<std::string, std::uint64_t> number;  // of siblings of one name
   for (std::size_t i = 0; i < processes.size(); ++i) {
@@ -81,17 +94,17 @@ PagesByName processes_of(const cow::Measurement& measurement, const Kinds& summe
     const Place above = parents[i] == i ? Place() : places[parents[i]];
     Place place = below(above, process, command);
     if (summed.contains(place.kind)) {
-      add(pages, place.name + "[all]", copies[i].copied_pages);
+      add_process(place.name + "[all]", i);
       place = above;
     } else {
       const std::uint64_t ordinal = ++number[place.name];
       if (process.role == cow::Role::child || ordinal > 1)
         place.name += fmt::format("[{}]", ordinal);
-      add(pages, place.name, copies[i].copied_pages);
+      add_process(place.name, i);
     }
     places[i] = for_children(place, above);
   }
-  return pages;
+  return result;
 }
 
 // Returns the name of the only root; empty: there are others.
@@ -266,12 +279,17 @@ Comparison compare(const cow::Measurement& before, const cow::Measurement& after
   Kinds summed;
   add_summed_kinds(summed, before, command_before);
   add_summed_kinds(summed, after, command_after);
-  const PagesByName processes_before = processes_of(before, summed, command_before);
-  const PagesByName processes_after = processes_of(after, summed, command_after);
-  comparison.processes =
-      changes(processes_before, Absent::was_not_there, processes_after, Absent::was_not_there);
+  const Processes processes_before = processes_of(before, summed, command_before);
+  const Processes processes_after = processes_of(after, summed, command_after);
+  comparison.processes = changes(processes_before.copied, Absent::was_not_there,
+                                 processes_after.copied, Absent::was_not_there);
+  comparison.process_peaks = changes(processes_before.peaks, Absent::was_not_there,
+                                     processes_after.peaks, Absent::was_not_there);
+  if (std::ranges::none_of(comparison.process_peaks,
+                           [](const Change& each) { return each.before || each.after; }))
+    comparison.process_peaks.clear();
   comparison.total.is_known = comparison.total.before && comparison.total.after &&
-                              are_comparable(processes_before, processes_after);
+                              are_comparable(processes_before.copied, processes_after.copied);
   const auto objects_before = objects_of(before);
   const auto objects_after = objects_of(after);
   comparison.objects =

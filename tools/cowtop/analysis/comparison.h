@@ -35,6 +35,8 @@ struct Comparison {
   using Range = std::optional<std::pair<std::uint64_t, std::uint64_t>>;
   Range peak_range_before;
   Range peak_range_after;
+  // The peak of each process (PSS), in bytes; of several, the largest.  Empty if none was read.
+  std::vector<Change> process_peaks;
   // Matched by their path in the tree: "server/worker[2]" is the second child of that name.  Where
   // each side has one root, and the roots' names differ, they are one: "python|python3".
   std::vector<Change> processes;

@@ -47,7 +47,7 @@ class Evidence {
     return is_much(summary_.relocated_bytes, summary_.copied_bytes + summary_.file_bytes);
   }
   // Memory that children allocated themselves is much of all.
-  bool has_own_memory() const { return is_much(summary_.own_bytes, summary_.most_peak_bytes); }
+  bool has_own_memory() const { return is_much(summary_.new_bytes, summary_.most_peak_bytes); }
 
  private:
   bool is_sampled_;

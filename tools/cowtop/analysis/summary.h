@@ -6,9 +6,13 @@
 #include <vector>
 
 #include <cowshed/cow/measurement.h>
+#include <cowshed/tools/cowtop/analysis/shares.h>
 
 // The answer to "how much was copied, by whom, of what and why" of one measurement.
 namespace cowshed::cowtop {
+
+// Whether a reader would call figures of the two sizes the same.
+bool are_alike(std::uint64_t least, std::uint64_t most);
 
 // Processes that a reader would call the same: of one role, name and end.
 struct ProcessGroup {
@@ -35,6 +39,12 @@ struct ProcessGroup {
   std::optional<std::uint64_t> copied_bytes;
   std::uint64_t least_copied = 0;  // by one of them
   std::uint64_t most_copied = 0;
+  // NEW, as cow::ForkCopies defines it.  nullopt: not known of any.
+  std::optional<std::uint64_t> new_bytes;
+  std::uint64_t least_new = 0;  // by one of them
+  std::uint64_t most_new = 0;
+  // Of what they got at their forks, neither copied nor still there, as far as it is known.
+  std::uint64_t given_back_bytes = 0;
   // At the fork, or when the measurement began if that was later, the most that one of them shared;
   // of a parent, that it shared with a child.
   std::optional<std::uint64_t> shared_bytes;
@@ -51,13 +61,6 @@ struct ProcessGroup {
   bool shares_alike() const;
 };
 
-struct Share {
-  std::string name;
-  std::uint64_t bytes = 0;  // copied
-  double of_all = 0;
-  std::string remark;
-};
-
 // What a parent copied while one child of its shared its memory: a database's save, say.
 struct ParentCopies {
   pid_t child = 0;
@@ -68,7 +71,7 @@ struct ParentCopies {
   bool is_older = false;  // than the measurement: these are the copies since then
 };
 
-struct Summary {
+struct Summary : Shares {
   std::vector<ProcessGroup> groups;  // the most copied first
   std::uint64_t processes = 0;       // all
   std::uint64_t alive = 0;           // of these
@@ -86,11 +89,12 @@ struct Summary {
   std::uint64_t relocated_bytes = 0;
   // The highest that PSS may have been before programs ended; 0: PSS is not known.
   std::uint64_t most_peak_bytes = 0;
+  // The processes that held it together; as many as there are, if it is not known.
+  std::uint64_t most_at_once = UINT64_MAX;
   bool is_peak_known = false;      // PSS was read there, to a tenth
   std::uint64_t shared_bytes = 0;  // sum over the sharers, at their forks
-  // That children allocated themselves, at the least, when they were last looked at.
-  std::uint64_t own_bytes = 0;
-  std::uint64_t holders = 0;  // the children that have 1 MiB or more of it
+  std::uint64_t new_bytes = 0;     // of all groups, as far as it is known
+  std::uint64_t holders = 0;       // the children that have 1 MiB or more of it
   // Of Python, made immortal by cowshed.freeze().
   std::uint64_t frozen_objects = 0;
   std::uint64_t frozen_bytes = 0;
@@ -101,24 +105,13 @@ struct Summary {
   // Those of at least 1 MiB, the most first; none of a parent whose children lived at the same
   // time.
   std::vector<ParentCopies> parents;
-  // Estimated where copies were sampled, the most first; frozen arenas with their exact counts.
-  std::vector<Share> mappings;
-  std::vector<Share> causes;
-  std::vector<Share> types;  // of Python objects
-  std::vector<Share> sites;
-  // Of new memory, estimated: parts of own_bytes.
-  std::vector<Share> new_causes;
-  std::vector<Share> new_sites;
-  // The part of the samples whose line of Python is not known.
-  double python_unread = 0;
-
   // Too little to care: less than 1 MiB, or 1 % of what is shared; or less than 1 MiB by each child
   // and for each fork, and by those that lived at once less than a fifth of what all held.
   bool is_little = true;
 
   // Whether what children allocated is worth a word, and whether it is more than they copied.
   bool has_new_memory() const;
-  bool is_mostly_new() const { return has_new_memory() && own_bytes > copied_bytes; }
+  bool is_mostly_new() const { return has_new_memory() && new_bytes > copied_bytes; }
   // Whether the children that ran programs copied more than the few pages that any does before.
   bool copy_before_exec() const;
 };

@@ -67,9 +67,10 @@ std::string what_is_wrong_with(const Budget& budget) {
     return budget.max_growth ? "--max-growth: of what? give --baseline FILE"
                              : "--baseline: how much more? give --max-growth";
   }
-  if (!budget.max_copied_bytes && !budget.max_ratio && budget.objects.empty() &&
-      budget.baseline.empty()) {
-    return "no limit: give --max-copied, --max-ratio, --object, --baseline with --max-growth, or a "
+  if (!budget.max_copied_bytes && !budget.max_ratio && !budget.max_new_bytes &&
+      budget.objects.empty() && budget.baseline.empty()) {
+    return "no limit: give --max-copied, --max-ratio, --max-new, --object, --baseline with "
+           "--max-growth, or a "
            "--budget that has one";
   }
   return {};

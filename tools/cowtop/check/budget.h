@@ -10,7 +10,7 @@
 
 namespace cowshed::cowtop {
 
-// The limits on the copies of a measured process tree.
+// The limits on the copies and the new memory of a measured process tree.
 struct Budget {
   // Limits apply to each process below the root, or to the sum of all processes with the root.
   enum class Per : std::uint8_t { child, tree };
@@ -25,6 +25,8 @@ struct Budget {
   // Copied before an exec, as a part of the memory shared at the fork.  Only for processes that
   // shared at least 1 MiB.
   std::optional<double> max_ratio;
+  // What a process below the root may have of its own that is new (ForkCopies::new_bytes).
+  std::optional<std::uint64_t> max_new_bytes;
   // Copied bytes of published objects, for each process with the root, or for all together.
   std::vector<Object> objects;
   // The growth of the sum since an earlier measurement: a recording or a JSON report.

@@ -75,6 +75,17 @@ Used copied_of_shared(const ProcessCopies& process, const ForkCopies& copies) {
   return used(*copies.copied_bytes(), *copies.shared_bytes);
 }
 
+Used new_memory(const ProcessCopies& process, const ForkCopies& copies) {
+  if (!cow::goes_on(process)) return not_known(kOnlyRan);
+  if (copies.forks > 0) return not_known("its children share what is new in it");
+  if (copies.new_bytes) return used(*copies.new_bytes / process.processes);
+  if (process.not_measured) return not_known(printable(*process.not_measured));
+  return {
+      std::nullopt, 0,
+      process.alive ? "its memory was not looked at" : "it ended before its memory was looked at",
+      true};
+}
+
 Used copied_of_object(const ProcessCopies& process, const std::string& name) {
   if (!process.copied_file_pages) return no_copies(process);
   if (process.objects) {
@@ -128,11 +139,10 @@ void count_objects(std::map<std::string, std::uint64_t>& pages_by_name,
     pages_by_name[object.name.empty() ? object.type : object.name] += object.copied_pages;
 }
 
-void add_sampled(std::vector<Culprit>& list, const std::optional<cow::SampledCopies>& sampled) {
-  if (!sampled) return;
+void add_sites(std::vector<Culprit>& list, const std::vector<cow::CodeSite>& all) {
   // Sites may differ only in the functions that their line called.
   std::map<std::tuple<std::string, std::string, int>, std::uint64_t> sites;
-  for (const cow::CodeSite& site : sampled->sites) {
+  for (const cow::CodeSite& site : all) {
     if (site.frames.empty()) continue;
     const cow::Frame& place = site.frames.back();
     // "<string>" of Python is no file.
@@ -143,6 +153,11 @@ void add_sampled(std::vector<Culprit>& list, const std::optional<cow::SampledCop
     const auto& [text, file, line] = place;
     list.push_back({Culprit::Kind::site, text, bytes, true, file, line});
   }
+}
+
+void add_sampled(std::vector<Culprit>& list, const std::optional<cow::SampledCopies>& sampled) {
+  if (!sampled) return;
+  add_sites(list, sampled->sites);
   for (const cow::MappingCopies& mapping : sampled->mappings) {
     list.push_back({Culprit::Kind::mapping, printable(mapping.name),
                     mapping.estimated_copies * kPageSize, true});
@@ -173,6 +188,18 @@ std::vector<Culprit> culprits_of_all(const cow::Measurement& measurement,
   return largest(std::move(list));
 }
 
+// New memory is sampled of all children together: of `bytes` that one of them has, as of all.
+std::vector<Culprit> culprits_of_new(const cow::Measurement& measurement, std::uint64_t bytes) {
+  std::vector<Culprit> list;
+  if (!measurement.new_memory) return list;
+  add_sites(list, measurement.new_memory->sites);
+  std::uint64_t all = 0;
+  for (const Culprit& each : list) all += each.bytes;
+  for (Culprit& each : list)
+    each.bytes = part_of(static_cast<double>(each.bytes) / static_cast<double>(all), bytes);
+  return largest(std::move(list));
+}
+
 class Judge {
  public:
   Judge(const cow::Measurement& measurement, const Budget& budget, std::set<std::string> published)
@@ -195,6 +222,10 @@ class Judge {
     if (budget.max_ratio) {
       const auto limit = [&](std::uint64_t shared) { return part_of(*budget.max_ratio, shared); };
       hold({Limit::ratio, "", true, is_tree_}, limit, copied_of_shared);
+    }
+    if (budget.max_new_bytes) {
+      const auto limit = [bytes = *budget.max_new_bytes](std::uint64_t) { return bytes; };
+      hold({Limit::fresh, "", true, is_tree_}, limit, new_memory);
     }
     for (const Budget::Object& object : budget.objects) {
       if (!published_.contains(object.name)) {
@@ -251,7 +282,9 @@ class Judge {
       held.pid = process.pid;
       held.comm = process.comm;
       held.number = number;
-      if (held.is_over()) held.culprits = culprits_of(process);
+      if (held.is_over())
+        held.culprits = rule.limit == Limit::fresh ? culprits_of_new(measurement_, *of_it.bytes)
+                                                   : culprits_of(process);
       verdict_.held.push_back(std::move(held));
     }
     note_not_known(rule, not_known_of);
@@ -259,7 +292,9 @@ class Judge {
     if (!sum) verdict_.not_measured.push_back(rule.text() + ": " + all.why_not_known);
     if (!rule.together) return;
     Held held = held_to(rule, all, limit_of(all.of_bytes));
-    if (held.is_over()) held.culprits = culprits_of_all(measurement_, copies_);
+    if (held.is_over())
+      held.culprits = rule.limit == Limit::fresh ? culprits_of_new(measurement_, *all.bytes)
+                                                 : culprits_of_all(measurement_, copies_);
     verdict_.held.push_back(std::move(held));
   }
 
@@ -400,7 +435,7 @@ class Judge {
 }  // namespace
 
 std::string_view name_of(Limit limit) {
-  constexpr std::array kNames = {"max_copied", "max_ratio", "object", "max_growth"};
+  constexpr std::array kNames = {"max_copied", "max_ratio", "max_new", "object", "max_growth"};
   return kNames.at(static_cast<std::size_t>(limit));
 }
 

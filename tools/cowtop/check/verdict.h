@@ -13,10 +13,10 @@
 
 namespace cowshed::cowtop {
 
-enum class Limit : std::uint8_t { copied, ratio, object, growth };
+enum class Limit : std::uint8_t { copied, ratio, fresh, object, growth };
 std::string_view name_of(Limit limit);  // "max_copied", as in a budget file
 
-// A process, object, code site or mapping that has many of the copies over a limit.
+// A process, object, code site or mapping that has much of what is over a limit.
 struct Culprit {
   enum class Kind : std::uint8_t { process, object, site, mapping };
   Kind kind = Kind::process;

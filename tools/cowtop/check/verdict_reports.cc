@@ -208,6 +208,8 @@ std::string used_text(const Held& held) {
                        percent_text(held.limit_bytes, held.of_bytes), limit,
                        size_text(held.of_bytes), held.pid ? "its fork" : "the forks",
                        percent_text(*held.used_bytes, held.of_bytes), used);
+  } else if (held.limit == Limit::fresh) {
+    text = fmt::format("limited to {} of new memory, used {}", limit, used);
   } else if (held.limit == Limit::growth) {
     text = fmt::format("limited to {}, {} in the baseline, used {}", limit,
                        size_text(held.of_bytes), used);

@@ -28,8 +28,8 @@ namespace cowshed::cowtop {
 namespace {
 
 constexpr const char* kCheckDescription =
-    "Measures a command, or a running process tree, and fails where it copies more than its "
-    "budget.";
+    "Measures a command, or a running process tree, and fails where it copies more, or has more "
+    "new memory, than its budget.";
 
 constexpr const char* kCheckUsage =
     "cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"
@@ -56,6 +56,7 @@ command without their dashes, one a line; an option on the command line counts i
   baseline = before.cowtop
   max-growth = 10%
 
+New memory (--max-new) is what a process has beside its copies and what it got at its fork.
 The ratio (--max-ratio) is copied memory to memory shared at the fork.  Copies after an exec do not
 count.  A process that shared less than 1 MiB has no ratio.
 An unknown figure is reported as unknown, never as 0.  An object that no process was seen to publish
@@ -100,6 +101,8 @@ class BudgetArguments {
     app.add_option("--max-copied", copied_, "What each may copy")->type_name("SIZE");
     app.add_option("--max-ratio", ratio_, "The same as a part of what it shared at its fork")
         ->type_name("PERCENT");
+    app.add_option("--max-new", new_, "What each below the root may have that is new")
+        ->type_name("SIZE");
     app.add_option("--object", objects_,
                    "What each process, the root among them, may copy of a published object; may be"
                    " given again")
@@ -129,6 +132,7 @@ class BudgetArguments {
     std::optional<Error> error;
     take(copied_, "--max-copied", parse_size, given.max_copied_bytes, error);
     take(ratio_, "--max-ratio", parse_percentage, given.max_ratio, error);
+    take(new_, "--max-new", parse_size, given.max_new_bytes, error);
     take(growth_, "--max-growth", parse_percentage, given.max_growth, error);
     for (const std::string& text : objects_) {
       std::optional<Budget::Object> object;
@@ -157,6 +161,7 @@ class BudgetArguments {
 
   std::optional<std::string> copied_;
   std::optional<std::string> ratio_;
+  std::optional<std::string> new_;
   std::optional<std::string> growth_;
   std::vector<std::string> objects_;
   std::string baseline_;

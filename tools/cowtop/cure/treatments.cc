@@ -211,7 +211,7 @@ std::optional<Interval> Treatment::copied_bytes() const {
 
 Interval Treatment::new_bytes() const {
   return interval_of(trials, [](const Trial& each) {
-    return at(static_cast<double>(summarize(*each.measurement).own_bytes));
+    return at(static_cast<double>(summarize(*each.measurement).new_bytes));
   });
 }
 

@@ -101,10 +101,9 @@ Json texts_of(const cow::Frames& frames) {
   return texts;
 }
 
-Json sites_of(const cow::Measurement& measurement) {
+Json json_of(const std::vector<cow::CodeSite>& all) {
   Json sites = Json::array();
-  if (!measurement.sampled) return sites;
-  for (const cow::CodeSite& site : measurement.sampled->sites) {
+  for (const cow::CodeSite& site : all) {
     sites.push_back({{"frames", texts_of(site.frames)},
                      {"stack", texts_of(site.stack)},
                      {"truncated", site.truncated},
@@ -117,6 +116,10 @@ Json sites_of(const cow::Measurement& measurement) {
 // Removes data that the page has in another form, or does not show.
 void leave_out(cow::Measurement& measurement, const std::vector<std::size_t>& detailed) {
   if (measurement.sampled) measurement.sampled->sites.clear();
+  if (measurement.new_memory) {
+    measurement.new_memory->sites.clear();
+    measurement.new_memory->stacks.clear();
+  }
   std::vector<bool> is_detailed(measurement.processes.size());
   for (const std::size_t each : detailed) is_detailed[each] = true;
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
@@ -159,7 +162,8 @@ std::string html_report(cow::Measurement measurement, const RecordingHeader& hea
                {"text", text_report(measurement)},
                {"detailed", detailed.size()},
                {"counts", counts()},
-               {"sites", sites_of(measurement)},
+               {"sites", json_of(measurement.sampled.value_or(cow::SampledCopies()).sites)},
+               {"new_sites", json_of(measurement.new_memory.value_or(cow::NewMemory()).sites)},
                {"stacks", stacks_of(measurement, detailed)},
                {"curves", curves.json(measurement, detailed)}};
   leave_out(measurement, detailed);

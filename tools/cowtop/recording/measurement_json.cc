@@ -1,6 +1,7 @@
 // The JSON of a measurement, schema cowshed.run/2: its fields, the report, what a recording keeps,
 // and how both are read back.
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <optional>
 #include <string_view>
@@ -57,6 +58,7 @@ static void describe(auto& io, Type<SamplingSummary> /*type*/) {
 }
 COWSHED_JSON_STRUCT(CopyPattern, pattern, share, samples, evidence)
 COWSHED_JSON_STRUCT(MemorySample, shared_bytes, private_bytes, sampled_ns, touched_pages)
+COWSHED_JSON_STRUCT(MemoryPeak, pss_bytes, sampled_ns)
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)
 COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)
 static void describe(auto& io, Type<TreeMemory> /*type*/) {
@@ -101,6 +103,10 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.derived("all_copied_pages", &Struct::all_copied_pages);
   for (const CountInfo& each : kCounts) io.field(each.name, each.count);
   COWSHED_JSON_FIELDS(memory, unreadable, execs, arenas, patterns)
+  io.field_if([](const Struct& process) { return process.most_risen_bytes.has_value(); },
+              "most_risen_bytes", &Struct::most_risen_bytes);
+  io.field_if([](const Struct& process) { return process.peak.has_value(); }, "peak",
+              &Struct::peak);
   io.field_if(has_parent_copies, "parent_copied_pages", &Struct::parent_copied_pages);
   io.field_if(has_objects, "objects", &Struct::objects);
   io.derived_flag_if(has_objects, "objects_sampled");
@@ -110,7 +116,12 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.derived_flag_if(has_transfers, "transfers_sampled");
 }
 
-COWSHED_JSON_STRUCT(NewMemory, samples, sites, mappings, causes, python_unread)
+static void describe(auto& io, Type<NewMemory> /*type*/) {
+  using Struct = NewMemory;
+  COWSHED_JSON_FIELDS(samples, sites, mappings, causes, python_unread)
+  io.field_if([](const Struct& memory) { return !memory.stacks.empty(); }, "stacks",
+              &Struct::stacks);
+}
 
 // All fields but `processes`, which a recording keeps apart.
 static void describe(auto& io, Type<Measurement> /*type*/) {
@@ -133,50 +144,94 @@ namespace {
 constexpr const char* kRunSchema = "cowshed.run/2";
 constexpr const char* kOlderRunSchema = "cowshed.run/1";  // its further fields are ignored
 
-// Makes the JSON Patch from one recorded process to another, if both have the same fields.  It
-// makes JSON only of those that differ, because a recording of thousands of processes does this
-// every second.
-class FieldComparer {
+// Makes the JSON Patch from one recorded value to another.  It makes JSON only of parts that
+// differ, because a recording of thousands of processes does this every second.
+class Comparer {
  public:
-  using Process = cow::ProcessCopies;
-  FieldComparer(const Process& before, const Process& after, const std::string& path)
-      : before_(before), after_(after), path_(path) {}
+  Comparer(std::string path, const AddOperation& add) : path_(std::move(path)), add_(add) {}
 
-  template <class Member>
-  void field(const char* name, const Member& member) {
-    const auto* before = value_of(before_, member);
-    const auto* after = value_of(after_, member);
-    if (before == nullptr && after == nullptr) return;
-    if (before != nullptr && after != nullptr && *before == *after) return;
-    const auto json = [](const auto* value) {
-      return value != nullptr ? json_of(*value, Derived::without) : Json(nullptr);
-    };
-    Json changes = Json::diff(json(before), json(after), path_ + "/" + name);
-    for (Json& each : changes) patch_.push_back(std::move(each));
-  }
-  template <class Condition, class Member>
-  void field_if(const Condition& condition, const char* name, const Member& member) {
-    if (condition(before_) != condition(after_)) presence_differs_ = true;
-    else if (condition(after_)) field(name, member);
-  }
-  // A recording has no derived fields.
-  template <class Function>
-  void derived(const char* /*name*/, const Function& /*function*/) {}
-  template <class Condition>
-  void derived_flag_if(const Condition& /*condition*/, const char* /*name*/) {}
-
-  // nullopt: one process has a field that the other does not have.
-  std::optional<Json> take() {
-    if (presence_differs_) return std::nullopt;
-    return std::move(patch_);
+  template <class T>
+  void compare(const T& before, const T& after) {
+    if constexpr (IsOptional<T>::value) {
+      if (before && after) compare(*before, *after);
+      else if (before || after) write("replace", after);
+    } else if constexpr (IsVector<T>::value) {
+      compare_elements(before, after);
+    } else if constexpr (std::is_class_v<T> && !std::is_same_v<T, std::string> &&
+                         !std::is_same_v<T, cow::Frames>) {
+      Fields<T> io(*this, before, after);
+      describe(io, Type<T>{});
+    } else if (before != after) {
+      write("replace", after);
+    }
   }
 
  private:
-  const Process& before_;
-  const Process& after_;
-  const std::string& path_;
-  bool presence_differs_ = false;
-  Json patch_ = Json::array();
+  template <class T>
+  class Fields {
+   public:
+    Fields(Comparer& comparer, const T& before, const T& after)
+        : comparer_(comparer), before_(before), after_(after) {}
+
+    template <class Member>
+    void field(const char* name, const Member& member) {
+      const auto* before = value_of(before_, member);
+      const auto* after = value_of(after_, member);
+      if (before == nullptr && after == nullptr) return;
+      comparer_.at(name, [&] {
+        if (before != nullptr && after != nullptr) comparer_.compare(*before, *after);
+        else if (after != nullptr) comparer_.write("replace", *after);
+        else comparer_.write("replace", std::optional<int>());
+      });
+    }
+    template <class Condition, class Member>
+    void field_if(const Condition& condition, const char* name, const Member& member) {
+      const bool was_there = condition(before_);
+      if (condition(after_) && was_there) return field(name, member);
+      if (was_there) return comparer_.at(name, [&] { comparer_.write("remove"); });
+      const auto* after = value_of(after_, member);
+      if (condition(after_)) comparer_.at(name, [&] { comparer_.write("add", *after); });
+    }
+    // A recording has no derived fields.
+    template <class Function>
+    void derived(const char* /*name*/, const Function& /*function*/) {}
+    template <class Condition>
+    void derived_flag_if(const Condition& /*condition*/, const char* /*name*/) {}
+
+   private:
+    Comparer& comparer_;
+    const T& before_;
+    const T& after_;
+  };
+
+  template <class T>
+  void compare_elements(const std::vector<T>& before, const std::vector<T>& after) {
+    for (std::size_t i = 0; i < before.size() && i < after.size(); ++i)
+      at(std::to_string(i), [&] { compare(before[i], after[i]); });
+    for (std::size_t i = before.size(); i > after.size(); --i)
+      at(std::to_string(i - 1), [&] { write("remove"); });
+    for (std::size_t i = before.size(); i < after.size(); ++i)
+      at("-", [&] { write("add", after[i]); });
+  }
+
+  void at(std::string_view name, const auto& compare_there) {
+    const std::size_t size = path_.size();
+    (path_ += '/') += name;
+    compare_there();
+    path_.resize(size);
+  }
+
+  void write(const char* operation) {
+    add_(fmt::format(R"({{"op":"{}","path":"{}"}})", operation, path_));
+  }
+  template <class T>
+  void write(const char* operation, const T& value) {
+    const std::string text = line_of(json_of(value, Derived::without));
+    add_(fmt::format(R"({{"op":"{}","path":"{}","value":{}}})", operation, path_, text));
+  }
+
+  std::string path_;
+  const AddOperation& add_;
 };
 
 // The schema and the fields of the measurement itself.
@@ -194,10 +249,12 @@ Json process_json(const cow::ProcessCopies& process, const cow::ForkCopies& copi
   object["copied_pages"] = or_null(copies.copied_pages);
   object["copied_bytes"] = or_null(copies.copied_bytes());
   object["copied_ratio"] = or_null(copies.copied_ratio());
+  object["new_bytes"] = or_null(copies.new_bytes);
   if (process.memory) {
     object["memory"]["age_s"] = measurement.memory_age_s(process);
     object["memory"]["stale"] = is_memory_stale(process);
   }
+  if (process.peak) object["peak"]["at_s"] = measurement.since_begin_s(process.peak->sampled_ns);
   const Container container = container_of(process.cgroup);
   if (!container.id.empty()) object["container"] = container.id;
   if (!container.pod.empty()) object["pod"] = container.pod;
@@ -207,7 +264,9 @@ Json process_json(const cow::ProcessCopies& process, const cow::ForkCopies& copi
 }
 
 // Escapes what would act on a terminal, as U+009B does.  The library escapes only ASCII.
-std::string escaped(const std::string& json) {
+std::string escaped(std::string json) {
+  const auto is_safe = [](char byte) { return (byte >= ' ' && byte <= '~') || byte == '\n'; };
+  if (std::ranges::all_of(json, is_safe)) return json;
   std::string text;
   std::string_view rest = json;
   while (!rest.empty()) {
@@ -229,12 +288,14 @@ Json recorded_head(const cow::Measurement& measurement) {
 
 Json recorded(const cow::ProcessCopies& process) { return json_of(process, Derived::without); }
 
-Json recorded_changes(const cow::ProcessCopies& before, const cow::ProcessCopies& after,
-                      const std::string& path) {
-  FieldComparer comparer(before, after, path);
-  describe(comparer, Type<cow::ProcessCopies>{});
-  auto changes = comparer.take();
-  return changes ? std::move(*changes) : Json::diff(recorded(before), recorded(after), path);
+void recorded_changes(const cow::ProcessCopies& before, const cow::ProcessCopies& after,
+                      const std::string& path, const AddOperation& add) {
+  Comparer(path, add).compare(before, after);
+}
+
+void recorded_head_changes(const cow::Measurement& before, const cow::Measurement& after,
+                           const AddOperation& add) {
+  Comparer("", add).compare(before, after);
 }
 
 Json run_json(const cow::Measurement& measurement) {

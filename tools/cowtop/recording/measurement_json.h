@@ -1,7 +1,9 @@
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 #include <cowshed/base/error.h>
 #include <cowshed/cow/measurement.h>
@@ -26,9 +28,13 @@ Json run_json(const cow::Measurement& measurement);
 Json recorded_head(const cow::Measurement& measurement);
 Json recorded(const cow::ProcessCopies& process);
 
-// Returns the JSON Patch from recorded(before), which lies at `path`, to recorded(after).
-Json recorded_changes(const cow::ProcessCopies& before, const cow::ProcessCopies& after,
-                      const std::string& path);
+// Make the JSON Patch from one state of these parts to another.  Call `add` with each operation, as
+// JSON in one line.  The process before lies at `path`.
+using AddOperation = std::function<void(std::string_view)>;
+void recorded_head_changes(const cow::Measurement& before, const cow::Measurement& after,
+                           const AddOperation& add);
+void recorded_changes(const cow::ProcessCopies& before, const cow::ProcessCopies& after,
+                      const std::string& path, const AddOperation& add);
 
 // Reads a report or a recorded document.  Errors: bad_recording, with the path of the wrong field.
 Expected<cow::Measurement> measurement_of(const Json& json);

@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <malloc.h>
+#include <map>
 #include <set>
 #include <sys/utsname.h>
 #include <thread>
 #include <utility>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
 #include <cowshed/tools/cowtop/recording/recorder.h>
@@ -40,13 +42,12 @@ RecordingHeader header_of(const MeasureOptions& options) {
 class PatchLine {
  public:
   explicit PatchLine(ZstdLineEncoder& encoder) : encoder_(encoder) { encoder_.add("{\"patch\":["); }
-  void add(const Json& operation) {
-    encoder_.add((is_first_ ? "" : ",") + line_of(operation));
+  void add_line(std::string_view operation) {
+    if (!is_first_) encoder_.add(",");
+    encoder_.add(operation);
     is_first_ = false;
   }
-  void add_all(const Json& operations) {
-    for (const Json& each : operations) add(each);
-  }
+  void add(const Json& operation) { add_line(line_of(operation)); }
   std::string take(const Json& rest) {
     std::string end = "]";
     for (const auto& [name, value] : rest.items())
@@ -60,6 +61,38 @@ class PatchLine {
   bool is_first_ = true;
 };
 
+// The parts of a measurement that CodeOf::none() lacks.
+struct TakenCode {
+  struct OfProcess {
+    std::optional<cow::SampledCopies> sampled;
+    std::optional<std::vector<cow::CopyPattern>> patterns;
+  };
+  std::optional<cow::SampledCopies> sampled;
+  std::optional<cow::NewMemory> new_memory;
+  std::map<cow::ProcessId, OfProcess> processes;
+};
+
+TakenCode take_code(cow::Measurement& measurement) {
+  TakenCode code{
+      std::exchange(measurement.sampled, {}), std::exchange(measurement.new_memory, {}), {}};
+  for (cow::ProcessCopies& process : measurement.processes) {
+    code.processes[process.id()] = {std::exchange(process.sampled, {}),
+                                    std::exchange(process.patterns, {})};
+  }
+  return code;
+}
+
+void put_code(TakenCode code, cow::Measurement& measurement) {
+  measurement.sampled = std::move(code.sampled);
+  measurement.new_memory = std::move(code.new_memory);
+  for (cow::ProcessCopies& process : measurement.processes) {
+    const auto found = code.processes.find(process.id());
+    if (found == code.processes.end()) continue;
+    process.sampled = std::move(found->second.sampled);
+    process.patterns = std::move(found->second.patterns);
+  }
+}
+
 // Adds the removal of processes that are not in `measurement` any more.  Returns the others.
 std::vector<const cow::ProcessCopies*> remove_merged(PatchLine& patch,
                                                      const std::vector<cow::ProcessCopies>& before,
@@ -69,7 +102,7 @@ std::vector<const cow::ProcessCopies*> remove_merged(PatchLine& patch,
   std::vector<const cow::ProcessCopies*> left;
   for (std::size_t i = before.size(); i-- > 0;)
     if (listed.contains(before[i].id())) left.push_back(&before[i]);
-    else patch.add({{"op", "remove"}, {"path", "/processes/" + std::to_string(i)}});
+    else patch.add(Json{{"op", "remove"}, {"path", "/processes/" + std::to_string(i)}});
   std::ranges::reverse(left);
   return left;
 }
@@ -99,28 +132,32 @@ Expected<void> Recorder::begin() {
   return written;
 }
 
-Expected<void> Recorder::write(const cow::Measurement& measurement, const Json& head,
-                               const Json& rest) {
+Expected<void> Recorder::write(const cow::Measurement& measurement, const Json& rest) {
   TRY_VOID(begin());
   PatchLine patch(encoder_);
-  patch.add_all(Json::diff(head_, head));
-  const std::vector<const cow::ProcessCopies*> left = remove_merged(patch, processes_, measurement);
+  const AddOperation add = [&](std::string_view operation) { patch.add_line(operation); };
+  if (written_) recorded_head_changes(*written_, measurement, add);
+  else
+    for (const Json& each : Json::diff(Json::object(), recorded_head(measurement))) patch.add(each);
+  static const std::vector<cow::ProcessCopies> none;
+  const std::vector<const cow::ProcessCopies*> left =
+      remove_merged(patch, written_ ? written_->processes : none, measurement);
   auto before = left.begin();
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
     const std::string path = "/processes/" + std::to_string(i);
     if (before == left.end() || (*before)->id() != process.id()) {
       const bool is_last = before == left.end();
-      patch.add(
-          {{"op", "add"}, {"path", is_last ? "/processes/-" : path}, {"value", recorded(process)}});
+      patch.add(Json{
+          {"op", "add"}, {"path", is_last ? "/processes/-" : path}, {"value", recorded(process)}});
       continue;
     }
-    if (process != **before) patch.add_all(recorded_changes(**before, process, path));
+    recorded_changes(**before, process, path, add);
     ++before;
   }
   for (; before != left.end(); ++before) {
     const std::string path = "/processes/" + std::to_string(measurement.processes.size());
-    patch.add({{"op", "remove"}, {"path", path}});
+    patch.add(Json{{"op", "remove"}, {"path", path}});
   }
   return file_.append(patch.take(rest));
 }
@@ -128,10 +165,16 @@ Expected<void> Recorder::write(const cow::Measurement& measurement, const Json& 
 void Recorder::sampled(const cow::Backend& backend) {
   const auto begin = steady_clock::now();
   if (begin < next_) return;
-  cow::Measurement measurement = backend.measurement();
-  const bool has_names = measurement.sampling.has_value();
-  tell_news_of(append(std::move(measurement)));
-  if (has_names) ::malloc_trim(0);
+  const bool has_code = !written_ || code_pace_.is_due(monotonic_ns());
+  const std::uint64_t cpu_begin = thread_cpu_ns();
+  cow::Measurement measurement =
+      backend.measurement(has_code ? cow::CodeOf::all() : cow::CodeOf::none());
+  const bool is_sampled = measurement.sampling.has_value();
+  tell_news_of(has_code ? append(std::move(measurement)) : append_counts(std::move(measurement)));
+  if (has_code && is_sampled) {
+    ::malloc_trim(0);
+    code_pace_.ran(monotonic_ns(), thread_cpu_ns() - cpu_begin);
+  }
   next_ = next_append(begin, steady_clock::now());
 }
 
@@ -143,17 +186,20 @@ void Recorder::tell_news_of(const Expected<void>& written) {
 }
 
 Expected<void> Recorder::append(cow::Measurement measurement) {
-  Json head = recorded_head(measurement);
-  auto written = write(measurement, head, Json::object());
-  if (!written) return written;
-  head_ = std::move(head);
-  processes_ = std::move(measurement.processes);
-  return {};
+  auto written = write(measurement, Json::object());
+  if (written) written_ = std::move(measurement);
+  return written;
+}
+
+Expected<void> Recorder::append_counts(cow::Measurement measurement) {
+  TakenCode code = take_code(*written_);
+  auto written = append(std::move(measurement));
+  put_code(std::move(code), *written_);
+  return written;
 }
 
 Expected<void> Recorder::end(const cow::Measurement& measurement, int exit_status) {
-  auto written = write(measurement, recorded_head(measurement),
-                       Json{{"ended", true}, {"exit_status", exit_status}});
+  auto written = write(measurement, Json{{"ended", true}, {"exit_status", exit_status}});
   if (written) tell_news_of(written);
   else written.error().message += "; the recording has no end";
   return written;

@@ -1,10 +1,11 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
-#include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/rate_limit.h>
 #include <cowshed/tools/cowtop/io/output_file.h>
 #include <cowshed/tools/cowtop/measure/measure.h>
 #include <cowshed/tools/cowtop/recording/recording.h>
@@ -24,29 +25,32 @@ class Recorder : public Observer {
   // interval.
   static Expected<Recorder> start(OutputFile file, const MeasureOptions& options);
 
-  // Calls append() about once a second.  Reports once if the file cannot be written, and once when
-  // it can be written again.
+  // Appends about once a second; sampled code only for a 400th of the time.  Reports once if the
+  // file cannot be written, and once when it can be written again.
   void sampled(const cow::Backend& backend) override;
 
   // Appends the changes since the last call.  After an error the next call includes them.
   Expected<void> append(cow::Measurement measurement);
+  // Does the same without sampled code, which `measurement` lacks.  Call append() first.
+  Expected<void> append_counts(cow::Measurement measurement);
   // Appends the last changes and the end.  `exit_status` is that of Measured.
   Expected<void> end(const cow::Measurement& measurement, int exit_status);
 
  private:
+  static constexpr std::uint64_t kCodeShare = 400;
+
   explicit Recorder(OutputFile file) : file_(std::move(file)) {}
   Expected<void> begin();
   void tell_news_of(const Expected<void>& written);
-  Expected<void> write(const cow::Measurement& measurement, const Json& head, const Json& rest);
+  Expected<void> write(const cow::Measurement& measurement, const Json& rest);
 
   OutputFile file_;
   ZstdLineEncoder encoder_;
   std::string header_;  // empty once it is written
   bool is_refused_ = false;
-  // The state in the file.
-  Json head_ = Json::object();
-  std::vector<cow::ProcessCopies> processes_;
+  std::optional<cow::Measurement> written_;  // the state in the file; nullopt: the header alone
   std::chrono::steady_clock::time_point next_{};
+  internal::DutyCycle code_pace_{kCodeShare};
 };
 
 }  // namespace cowshed::cowtop

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdlib>
 #include <fmt/format.h>
 #include <string_view>
 
@@ -30,6 +31,37 @@ std::string row(const Change& change, std::string_view name) {
   return fmt::format("{:>12} {:>12} {:>12} {:>9}  {}\n", side(change, change.before),
                      side(change, change.after), growth ? fmt::format("{:+}", *growth) : "-",
                      percent_of(change), name);
+}
+
+// The peaks of processes, in MiB: those above 1 MiB that changed by a 20th.
+std::string peak_rows(const std::vector<Change>& peaks) {
+  constexpr std::size_t kMost = 10;
+  constexpr std::uint64_t kLeastBytes = 1 << 20;
+  constexpr std::uint64_t kLeastPart = 20;
+  const auto mib = [](const Change& change, std::optional<std::uint64_t> bytes) {
+    return !bytes && change.is_known ? "none" : mebibytes(bytes);
+  };
+  std::string text;
+  std::size_t shown = 0;
+  std::size_t left = 0;
+  for (const Change& each : peaks) {
+    const std::uint64_t most = std::max(each.before.value_or(0), each.after.value_or(0));
+    const auto growth = each.growth();
+    const bool is_alike =
+        growth && static_cast<std::uint64_t>(std::abs(*growth)) < most / kLeastPart;
+    if (most < kLeastBytes || is_alike || shown == kMost) {
+      ++left;
+      continue;
+    }
+    constexpr double kMiB = 1 << 20;
+    text += fmt::format("{:>12} {:>12} {:>12} {:>9}  {}\n", mib(each, each.before),
+                        mib(each, each.after),
+                        growth ? fmt::format("{:+.1f}", static_cast<double>(*growth) / kMiB) : "-",
+                        percent_of(each), printable(each.name));
+    ++shown;
+  }
+  if (left > 0) text += fmt::format("{:>50} more, or changed by less: see --json\n", left);
+  return "processes, each at its peak:\n" + text;
 }
 
 // `little`: rows of fewer pages on both sides are only counted.
@@ -90,9 +122,13 @@ std::string peak_text(std::optional<std::uint64_t> known, const Comparison::Rang
 }  // namespace
 
 std::string comparison_table(const Comparison& comparison, const ComparedNames& names) {
-  std::string text = fmt::format("before: {}\nafter:  {}\npages copied\n", printable(names.before),
-                                 printable(names.after));
-  text += fmt::format("{:>12} {:>12} {:>12} {:>9}\n", "BEFORE", "AFTER", "CHANGE", "");
+  std::string text =
+      fmt::format("before: {}\nafter:  {}\n", printable(names.before), printable(names.after));
+  const std::string heading =
+      fmt::format("{:>12} {:>12} {:>12} {:>9}\n", "BEFORE", "AFTER", "CHANGE", "");
+  if (!comparison.process_peaks.empty())
+    text += "memory (PSS), MiB\n" + heading + peak_rows(comparison.process_peaks);
+  text += "pages copied\n" + heading;
   text += section(comparison.processes, "processes");
   text += section(comparison.objects, "objects, sampled");
   constexpr std::uint64_t kLittle = 100;
@@ -128,6 +164,7 @@ std::string comparison_json(const Comparison& comparison, const ComparedNames& n
                        {"unit", "pages"},
                        {"total", std::move(total)},
                        {"peak_pss_bytes", change_object(comparison.peak_pss_bytes)},
+                       {"process_peaks", list(comparison.process_peaks)},
                        {"processes", list(comparison.processes)},
                        {"objects", list(comparison.objects)},
                        {"sites", list(comparison.sites)},

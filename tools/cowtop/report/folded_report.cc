@@ -37,6 +37,9 @@ std::string folded_report(const cow::Measurement& measurement) {
   std::string text;
   for (const auto& [stack, pages] : folded_copies(measurement))
     text += fmt::format("{} {}\n", stack, pages);
+  if (measurement.new_memory)
+    for (const cow::FoldedStack& stack : measurement.new_memory->stacks)
+      text += fmt::format("[new memory];{} {}\n", printable(stack.folded), stack.estimated_copies);
   return text;
 }
 

@@ -9,8 +9,6 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr std::uint64_t kLittle = 1 << 20;
-
 // A root's copies are all of pages that it shares with its children.
 std::string of_parent(const ProcessGroup& group) {
   std::string text = group.processes == 1
@@ -67,7 +65,7 @@ std::string of_no_sharer(const cow::Measurement& measurement, const Summary& sum
   if (summary.processes == 1) {
     const cow::ProcessCopies& process = measurement.processes.front();
     const bool shares =
-        process.execs == 0 && process.memory && process.memory->shared_bytes >= kLittle;
+        process.execs == 0 && process.memory && process.memory->shared_bytes >= kLeastBytes;
     return fmt::format("{} forked no process in {:.1f} s{}", name_of(summary.groups.front()),
                        measurement.duration_s,
                        shares
@@ -99,8 +97,8 @@ std::string verdict(const cow::Measurement& measurement, const Summary& summary)
   const ProcessGroup& top = summary.groups.front();
   std::string text = top.is_parent ? of_parent(top) : of_children(top, summary);
   constexpr std::uint64_t kPart = 50;
-  const bool is_all =
-      summary.copied_bytes - *top.copied_bytes < std::max(kLittle, summary.copied_bytes / kPart);
+  const bool is_all = summary.copied_bytes - *top.copied_bytes <
+                      std::max(kLeastBytes, summary.copied_bytes / kPart);
   if (top.processes == 1 && !is_all)
     text += fmt::format(", of {} in all", mib(summary.copied_bytes));
   if (top.processes > 1)
@@ -218,7 +216,7 @@ std::string accuracy_text(const cow::Measurement& measurement, const Summary& su
 }
 
 std::string exit_text(const Summary& summary) {
-  if (summary.exit_bytes < kLittle) return {};
+  if (summary.exit_bytes < kLeastBytes) return {};
   return lines_of(
       fmt::format("Not counted here: some {} that were copied while programs ended: exit() "
                   "frees what they hold, _exit() does not.",
@@ -227,7 +225,7 @@ std::string exit_text(const Summary& summary) {
 
 // The copies of private mappings of files: no fork shared these pages.
 std::string file_text(const Summary& summary) {
-  if (summary.file_bytes < kLittle) return {};
+  if (summary.file_bytes < kLeastBytes) return {};
   return lines_of(fmt::format("Not counted here: {} of first writes to private pages of files.",
                               mib(summary.file_bytes)));
 }
@@ -242,19 +240,30 @@ std::string before_exec_text(const Summary& summary) {
 
 // What children hold beside what they still share: copies and new memory.
 std::string own_text(const Summary& summary) {
+  constexpr std::uint64_t kPartGivenBack = 5;
   if (!summary.has_new_memory()) return {};
-  // Those of one row hold about the same.
-  const bool is_row = std::ranges::any_of(summary.groups, [&](const ProcessGroup& group) {
-    return group.role == cow::Role::child && group.processes == summary.holders &&
-           group.processes > 1 && group.is_alike();
-  });
+  std::uint64_t copied = 0;
+  std::uint64_t given_back = 0;
+  bool is_row = false;  // those of one row hold about the same
+  for (const ProcessGroup& group : summary.groups) {
+    if (group.most_new < kLeastBytes) continue;
+    copied += group.copied_bytes.value_or(0);
+    given_back += group.given_back_bytes;
+    is_row = group.processes == summary.holders && group.processes > 1 && group.is_alike() &&
+             are_alike(group.least_new, group.most_new);
+  }
   const std::uint64_t parts = is_row ? summary.holders : 1;
-  return lines_of(fmt::format(
-      "{}{} hold{} {} of {} own: {} copied, {} new.", plural(summary.holders, "forked process"),
-      parts > 1 ? " each" : "", summary.holders == 1 ? "s" : "",
-      mib((summary.copied_bytes + summary.own_bytes) / parts),
-      summary.holders == 1 ? "its" : "their", mebibytes(summary.copied_bytes / parts),
-      mebibytes(summary.own_bytes / parts)));
+  const bool is_one = summary.holders == 1;
+  const char* hold = summary.alive == 0 ? "held up to" : is_one ? "holds" : "hold";
+  std::string text = fmt::format(
+      "{}{} {} {} of {} own: {} copied, {} new", plural(summary.holders, "forked process"),
+      is_row ? " each" : "", hold, mib((copied + summary.new_bytes) / parts),
+      is_one ? "its" : "their", mebibytes(copied / parts), mebibytes(summary.new_bytes / parts));
+  // It hides growth from whoever only looks at the process's size.
+  if (given_back * kPartGivenBack >= summary.new_bytes)
+    text += fmt::format("; {} gave back {} of what {} got", is_one ? "it" : "they",
+                        mib(given_back / parts), is_one ? "it" : "they");
+  return lines_of(text + ".");
 }
 
 std::string frozen_text(const Summary& summary) {
@@ -271,7 +280,7 @@ std::string older_text(const Summary& summary) {
       fmt::format("Not counted: what {}, forked before cowtop looked, and {} copied until then.",
                   is_one ? "the older child" : plural(summary.older, "older process"),
                   is_one ? "its parent" : "their parents");
-  if (summary.older_bytes >= kLittle)
+  if (summary.older_bytes >= kLeastBytes)
     text += fmt::format(" {} {} of {} own from then: cowtop cannot tell copies from new memory.",
                         is_one ? "It has" : "They have", mib(summary.older_bytes),
                         is_one ? "its" : "their");

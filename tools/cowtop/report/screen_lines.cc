@@ -7,6 +7,14 @@
 #include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
+namespace {
+
+std::string whole_range(std::uint64_t least, std::uint64_t most) {
+  return fmt::format("{:.0f} to {:.0f}", static_cast<double>(least) / kMiB,
+                     static_cast<double>(most) / kMiB);
+}
+
+}  // namespace
 
 std::string plural(std::uint64_t count, std::string_view one) {
   return fmt::format("{} {}{}", count, one,
@@ -46,10 +54,14 @@ std::string copied_each(const ProcessGroup& group) {
   return fmt::format("{} to {}", mebibytes(group.least_copied), mebibytes(group.most_copied));
 }
 
+std::string new_each(const ProcessGroup& group) {
+  if (are_alike(group.least_new, group.most_new)) return mebibytes(group.most_new);
+  return whole_range(group.least_new, group.most_new);
+}
+
 std::string shared_each(const ProcessGroup& group) {
   if (group.shares_alike()) return mebibytes(group.shared_bytes) + kNoBreak + "MiB";
-  return fmt::format("{:.0f} to {:.0f}{}MiB", static_cast<double>(group.least_shared) / kMiB,
-                     static_cast<double>(*group.shared_bytes) / kMiB, kNoBreak);
+  return whole_range(group.least_shared, *group.shared_bytes) + kNoBreak + "MiB";
 }
 
 std::string without_arguments(const std::string& name) {

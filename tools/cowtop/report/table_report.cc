@@ -19,18 +19,26 @@ namespace {
 using Row = std::vector<std::string>;
 
 Row headings() {
-  Row names = {"PID", "COMMAND", "AT FORK MiB", "COPIED MiB", "COPIED %"};
+  Row names = {"PID",      "COMMAND", "AT FORK MiB", "COPIED MiB",
+               "COPIED %", "NEW MiB", "PEAK MiB",    "AT s"};
   for (const cow::CountInfo& each : cow::kCounts)
     if (*each.column != '\0') names.emplace_back(each.column);
   return names;
 }
 
-Row row_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
+Row row_of(const cow::Measurement& measurement, const cow::ProcessCopies& process,
+           const cow::ForkCopies& copies) {
   const bool is_child = process.role == cow::Role::child;
   Row row = {fmt::format("{}", process.pid),
              (is_child ? "  " : "") + printable(process.comm) + and_more(process),
-             mebibytes(copies.shared_bytes), mebibytes(copies.copied_bytes()),
-             is_child && process.execs > 0 ? "executed" : percent(copies.copied_ratio())};
+             mebibytes(copies.shared_bytes),
+             mebibytes(copies.copied_bytes()),
+             is_child && process.execs > 0 ? "executed" : percent(copies.copied_ratio()),
+             mebibytes(copies.new_bytes),
+             process.peak ? mebibytes(process.peak->pss_bytes) : "-",
+             process.peak
+                 ? fmt::format("{:.1f}", measurement.since_begin_s(process.peak->sampled_ns))
+                 : "-"};
   for (const cow::CountInfo& each : cow::kCounts)
     if (*each.column != '\0') row.push_back(count(process.*each.count));
   return row;
@@ -394,7 +402,7 @@ std::string table_report(const cow::Measurement& measurement) {
   for (const std::string& name : names) widths.push_back(name.size());
   const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
   for (std::size_t process = 0; process < copies.size(); ++process) {
-    rows.push_back(row_of(measurement.processes[process], copies[process]));
+    rows.push_back(row_of(measurement, measurement.processes[process], copies[process]));
     for (std::size_t i = 0; i < widths.size(); ++i)
       widths[i] = std::max(widths[i], static_cast<std::size_t>(live::columns_of(rows.back()[i])));
   }

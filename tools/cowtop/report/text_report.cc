@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <functional>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -28,8 +29,6 @@ constexpr std::size_t kMostAdvice = 2;
 constexpr double kLeastShare = 0.05;
 constexpr int kNameWidth = kColumns - 28;  // in WHAT to CODE
 
-constexpr int kNameColumns = 30;
-
 std::string who(const ProcessGroup& group, bool each_process) {
   std::string text = group.role == cow::Role::child ? "  " : "";
   if (each_process) text += fmt::format("{} ", group.pid);
@@ -43,37 +42,32 @@ std::string who(const ProcessGroup& group, bool each_process) {
   return text;
 }
 
-std::string bar(double part) {
-  constexpr int kCells = 10;
-  constexpr double kHalf = 0.5;
-  const int full = static_cast<int>(part * kCells + kHalf);
-  return std::string(static_cast<std::size_t>(full), '#') +
-         std::string(static_cast<std::size_t>(kCells - full), '.');
-}
+// Of the table of processes.  The bar is of what is still shared.
+struct WhoRow {
+  std::string who;
+  std::string shared;
+  std::string copied;
+  std::string new_memory;
+  std::string still;
+  std::optional<double> bar;
+};
 
-std::string row(std::string_view who, std::string_view shared, std::string_view copied,
-                std::string_view still) {
-  constexpr int kSharedColumns = 11;
-  const int wide = std::max(live::columns_of(shared) - kSharedColumns, 0);
-  std::string line = fmt::format("  {} {:>11}  {:<18} {}",
-                                 live::fit(who, kNameColumns - wide, true), shared, copied, still);
-  line.erase(line.find_last_not_of(' ') + 1);
-  return line + "\n";
-}
-
-std::string group_line(const ProcessGroup& group, bool each_process) {
-  std::string shared = group.shared_bytes ? wrapped(shared_each(group), kColumns).front() : "-";
-  std::string copied = group.copied_bytes ? copied_each(group) + " MiB" : "-";
-  if (group.processes > 1 && group.copied_bytes && group.is_alike()) copied += " each";
-  std::string still = "-";
-  if (group.still_shared)
-    still = fmt::format("{:>4} {}", whole_percent(*group.still_shared), bar(*group.still_shared));
-  if (group.has_executed) shared = "-", still = "then ran it";
-  return row(who(group, each_process), shared, copied, still);
+WhoRow who_row(const ProcessGroup& group, bool each_process) {
+  WhoRow row{who(group, each_process), "-", "-", "-", "-", group.still_shared};
+  const std::string each = group.processes > 1 ? " each" : "";
+  if (group.copied_bytes) row.copied = copied_each(group) + " MiB" + (group.is_alike() ? each : "");
+  if (group.new_bytes) row.new_memory = new_each(group) + " MiB";
+  if (group.has_executed) {
+    row.still = "then ran it";
+    return row;
+  }
+  if (group.shared_bytes) row.shared = wrapped(shared_each(group), kColumns).front();
+  if (group.still_shared) row.still = fmt::format("{:>4}", whole_percent(*group.still_shared));
+  return row;
 }
 
 // Those that executed programs, of whatever names, share nothing.
-std::string executed_line(const Summary& summary) {
+std::vector<WhoRow> executed_who(const Summary& summary) {
   std::uint64_t processes = 0;
   std::string names;
   for (const ProcessGroup& group : summary.groups) {
@@ -83,29 +77,77 @@ std::string executed_line(const Summary& summary) {
     if (names.find(name) == std::string::npos) names += (names.empty() ? "" : ", ") + name;
   }
   if (processes == 0) return {};
-  return row(fmt::format("  {} x {}", processes, names), "-", "-",
-             processes == 1 ? "ran a program" : "ran programs");
+  return {{fmt::format("  {} x {}", processes, names), "-", "-", "-",
+           processes == 1 ? "ran a program" : "ran programs", std::nullopt}};
+}
+
+std::string bar(double part, int cells) {
+  constexpr double kHalf = 0.5;
+  const int full = static_cast<int>(part * cells + kHalf);
+  return " " + std::string(static_cast<std::size_t>(full), '#') +
+         std::string(static_cast<std::size_t>(cells - full), '.');
+}
+
+// As wide as the screen: the names have what the figures leave, and the bars what both leave.
+std::string table_of(const std::vector<WhoRow>& rows) {
+  constexpr std::size_t kLongName = 40;
+  constexpr int kLeastCells = 5;
+  constexpr int kMostCells = 10;
+  constexpr int kPercent = 5;  // columns before a bar
+  constexpr int kSpaces = 10;  // before and between the columns
+  const auto width_of = [&](std::string WhoRow::* cell) {
+    std::size_t width = 0;
+    for (const WhoRow& row : rows) width = std::max(width, (row.*cell).size());
+    return static_cast<int>(width);
+  };
+  const int shared = width_of(&WhoRow::shared);
+  const int copied = width_of(&WhoRow::copied);
+  const int fresh = width_of(&WhoRow::new_memory);
+  const int rest = kColumns - kSpaces - shared - copied - fresh;
+  std::size_t names = 0;
+  for (const WhoRow& row : rows)
+    if (row.bar) names = std::max(names, std::min(row.who.size(), kLongName));
+  int cells = std::min(rest - static_cast<int>(names) - kPercent, kMostCells);
+  if (cells < kLeastCells) cells = 0;
+  const int name = rest - std::max(width_of(&WhoRow::still), cells + kPercent);
+  std::string text;
+  for (const WhoRow& row : rows) {
+    std::string line =
+        fmt::format("  {}  {:>{}}  {:>{}}  {:>{}}  {}", live::fit(row.who, name, true), row.shared,
+                    shared, row.copied, copied, row.new_memory, fresh, row.still);
+    if (row.bar && cells > 0) line += bar(*row.bar, cells);
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
+  }
+  return text;
 }
 
 std::string who_lines(const Summary& summary, bool each_process) {
-  std::string text = row("WHO", "SHARED", "COPIED", "STILL SHARED");
+  std::vector<WhoRow> rows = {{"WHO", "SHARED", "COPIED", "NEW", "STILL SHARED", std::nullopt}};
   std::size_t shown = 0;
   std::uint64_t left_processes = 0;
-  std::uint64_t left_bytes = 0;
+  std::uint64_t left_copied = 0;
+  std::uint64_t left_new = 0;
   for (const ProcessGroup& group : summary.groups) {
     if (group.only_ran() && !each_process) continue;
     if (each_process || shown < kMostGroups) {
-      text += group_line(group, each_process);
+      rows.push_back(who_row(group, each_process));
       ++shown;
       continue;
     }
     left_processes += group.processes;
-    left_bytes += group.copied_bytes.value_or(0);
+    left_copied += group.copied_bytes.value_or(0);
+    left_new += group.new_bytes.value_or(0);
   }
   if (left_processes > 0)
-    text +=
-        row(fmt::format("  and {} more", left_processes), "", mebibytes(left_bytes) + " MiB", "");
-  return each_process ? text : text + executed_line(summary);
+    rows.push_back({fmt::format("  and {} more", left_processes), "",
+                    mebibytes(left_copied) + " MiB", mebibytes(left_new) + " MiB", "",
+                    std::nullopt});
+  if (!each_process) {
+    const std::vector<WhoRow> executed = executed_who(summary);
+    rows.insert(rows.end(), executed.begin(), executed.end());
+  }
+  return table_of(rows);
 }
 
 // Continued lines stand below the first one's text.
@@ -172,22 +214,36 @@ std::string advice_lines(const std::vector<Advice>& advice) {
   return text;
 }
 
-// What is new, and by which code.
-std::string new_lines(const Summary& summary, std::size_t most_places) {
-  return share_lines("NEW", summary.new_causes, kMostPlaces,
-                     [](const Share& share) { return printable(share.name); }) +
-         share_lines("CODE", summary.new_sites, most_places, [](const Share& share) {
-           const bool is_long = live::columns_of(share.name) > kNameWidth;
-           return is_long ? without_arguments(share.name) : share.name;
-         });
+std::string code_lines(const std::vector<Share>& sites, std::size_t most) {
+  return share_lines("CODE", sites, most, [](const Share& share) {
+    const bool is_long = live::columns_of(share.name) > kNameWidth;
+    return is_long ? without_arguments(share.name) : share.name;
+  });
 }
 
-// What was copied, why, of which objects, by which code, and what to do.
+std::string why_lines(const Summary& summary, const char* title, std::size_t most) {
+  return share_lines(title, summary.causes, most, [](const Share& share) {
+    const Cause* known = find_cause(share.name);
+    const bool has_words = known != nullptr && !known->in_words.empty();
+    return printable(share.name) + (has_words ? ": " + std::string(known->in_words) : "");
+  });
+}
+
+std::string new_lines(const Summary& summary, std::size_t most) {
+  return share_lines("NEW", summary.new_causes, most,
+                     [](const Share& share) { return printable(share.name); });
+}
+
+// What was copied, why, of which objects, by which code; what is new; and what to do.
 std::string cause_lines(const cow::Measurement& measurement, const Summary& summary,
                         std::size_t most_places) {
   std::string advice = advice_lines(advise(measurement, summary));
-  if (summary.is_mostly_new()) return new_lines(summary, most_places) + advice;
-  if (summary.is_little) return advice;
+  if (summary.is_mostly_new()) {
+    return new_lines(summary, kMostPlaces) + code_lines(summary.new_sites, most_places) +
+           (summary.copied_bytes < kLeastBytes ? "" : why_lines(summary, "COPIED", 1)) + advice;
+  }
+  const std::string fresh = summary.has_new_memory() ? new_lines(summary, 1) : "";
+  if (summary.is_little) return fresh + advice;
   if (!cures_for(measurement, summary).empty())
     advice += titled(advice.empty() ? "TRY" : "",
                      "without an edit: cowtop cure -- COMMAND measures what helps");
@@ -197,21 +253,10 @@ std::string cause_lines(const cow::Measurement& measurement, const Summary& summ
                        return printable(share.name) +
                               (share.remark.empty() ? "" : " (" + share.remark + ")");
                      }) +
-         share_lines("WHY", summary.causes, kMostCauses,
-                     [](const Share& share) {
-                       const Cause* known = find_cause(share.name);
-                       return printable(share.name) + (known == nullptr || known->in_words.empty()
-                                                           ? ""
-                                                           : ": " + std::string(known->in_words));
-                     }) +
+         why_lines(summary, "WHY", kMostCauses) +
          share_lines("OBJECTS", summary.types, most_places,
                      [](const Share& share) { return printable(share.name); }) +
-         share_lines("CODE", summary.sites, most_places,
-                     [](const Share& share) {
-                       const bool is_long = live::columns_of(share.name) > kNameWidth;
-                       return is_long ? without_arguments(share.name) : share.name;
-                     }) +
-         advice;
+         code_lines(summary.sites, most_places) + fresh + advice;
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ struct CommandMetrics {
   std::uint64_t processes = 0;
   std::optional<std::uint64_t> shared_bytes;
   std::optional<std::uint64_t> private_bytes;
+  std::optional<std::uint64_t> new_bytes;
 };
 
 // The copies of a published object.

@@ -98,6 +98,7 @@ void MetricsSums::add(const cow::ProcessCopies& process, const cow::ForkCopies& 
       add_to(sum.shared_bytes, process.memory->shared_bytes);
       add_to(sum.private_bytes, process.memory->private_bytes);
     }
+    if (copies.new_bytes) add_to(sum.new_bytes, *copies.new_bytes);
   }
   if (!process.objects) return;
   // The copied pages by arena and name.  Objects without a name are added up.
@@ -126,6 +127,7 @@ void MetricsSums::add(const cow::Measurement& measurement,
     command.processes = 0;
     command.shared_bytes.reset();
     command.private_bytes.reset();
+    command.new_bytes.reset();
   };
   for (auto& [name, command] : commands_) begin_round(command.sum);
   begin_round(other_command_);

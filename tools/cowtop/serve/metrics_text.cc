@@ -105,6 +105,10 @@ void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands)
                "Resident anonymous memory of running processes that is each one's own, as last "
                "looked at.");
   each([](const CommandMetrics& command) { return command.private_bytes; });
+  writer.gauge("cowshed_new_bytes", "bytes",
+               "Memory of running forked processes that is neither copied nor what they got at "
+               "their fork.");
+  each([](const CommandMetrics& command) { return command.new_bytes; });
 }
 
 // Returns the q of parameters such as "version=1.0.0; q=0.5".

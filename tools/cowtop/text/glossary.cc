@@ -37,12 +37,8 @@ std::vector<Term> all_terms() {
        "Estimated from samples; arenas exactly.  Its percentages, and those of OBJECTS and CODE, "
        "are of all samples, which have copies of a program's start, too."},
       {"NEW",
-       "Why forked processes have new memory, which no fork shared: import of a Python module, "
-       "received (unpickled, or from a socket), loaded (read from a file or a pipe), compiled "
-       "code, "
-       "thread stack, or own data.  In place of WHAT and WHY where more is new than copied.  "
-       "Estimated from "
-       "samples."},
+       "Memory of a forked process that it touched first: neither copied, nor got at its fork.",
+       true},
       {"WHY", "How the copied pages were first written to, as far as samples tell."},
       {"OBJECTS",
        "The types of the Python objects whose heads were written: their reference count, links of "
@@ -70,6 +66,8 @@ std::vector<Term> all_terms() {
       {"AT FORK", "SHARED.  A dash if it is unknown, and after an exec, which ends the sharing.",
        true},
       {"COPIED %", "COPIED as a share of AT FORK.", true},
+      {"PEAK", "The most memory (PSS) that was read of the process.", true},
+      {"AT s", "When PEAK was read, in seconds from the begin of the measurement.", true},
       {"END", "Exit status or signal, or whether the process still runs.", true},
   };
   for (const cow::CountInfo& each : cow::kCounts)
@@ -78,9 +76,15 @@ std::vector<Term> all_terms() {
   const std::vector<Term> further = {
       {"anonymous", "Memory without a file behind it, from mmap(2): large blocks of malloc, say."},
       {"[heap]", "Memory from brk(2): the small blocks of malloc."},
-      {"never shared",
-       "Memory that children allocated after their forks, or got as messages.  No copy of a page "
-       "made it, so no remedy against copies helps."},
+      {"new memory",
+       "What no fork shared, so that no remedy against copies helps.  Its causes, in the block "
+       "NEW: "
+       "import of a Python module, received (unpickled, or from a socket), loaded (read from a "
+       "file "
+       "or a pipe), compiled code, thread stack, given back before (and touched again), or own "
+       "data.  Estimated from samples.  The block stands in place of WHAT and WHY where more is "
+       "new "
+       "than copied."},
       {"not counted",
        "Copies that COPIED leaves out: first writes to private pages of files, those while "
        "programs "

@@ -30,15 +30,19 @@ function siteName(site) {
   return element("details", {}, element("summary", {}, element("code", {}, marked(place))), stack);
 }
 
+const samplesColumn = { title: "Samples", number: true, level: 2, value: (row) => row.samples, show: (row) => countText(row.samples) };
+const siteColumns = (pages, allPages) => [
+  { title: "Place, and who called it", main: true, value: (site) => site.frames[site.frames.length - 1] || "", show: siteName },
+  shareColumn("Share", (site) => (allPages ? site.estimated_copies / allPages : null)),
+  pagesColumn(pages, (site) => site.estimated_copies, 2),
+  samplesColumn,
+];
+const siteText = (site) => [...site.frames, ...site.stack].join("\n");
+
 function showSites(report) {
   const all = report.run.samples || report.sites.reduce((sum, site) => sum + site.samples, 0) || 1;
   const { sampling } = report.run;
-  tablePanel("sites", "Code", report.sites, [
-    { title: "Place, and who called it", main: true, value: (site) => site.frames[site.frames.length - 1] || "", show: siteName },
-    shareColumn("Share", (site) => (report.allCopiedPages ? site.estimated_copies / report.allCopiedPages : null)),
-    pagesColumn("Copied", (site) => site.estimated_copies, 2),
-    { title: "Samples", number: true, level: 2, value: (site) => site.samples, show: (site) => countText(site.samples) },
-  ], (site) => [...site.frames, ...site.stack].join("\n"),
+  tablePanel("sites", "Code", report.sites, siteColumns("Copied", report.allCopiedPages), siteText,
   sampling ? `Estimated from ${plural(all, "sample")}, one in ${countText(sampling.period)} copies; ${countText(sampling.lost)} samples were lost.` : "");
 }
 
@@ -86,6 +90,20 @@ function added(report, list, key, pages) {
   return [...sums.values()];
 }
 
+// What forked processes touched first, with what they gave back since.
+function showNew(report) {
+  const memory = report.run.new_memory;
+  if (!memory) return;
+  const sum = memory.causes.reduce((total, cause) => total + cause.estimated_copies, 0);
+  tablePanel("new", "New memory", memory.causes, [
+    nameColumn("Cause", (row) => row.name), shareColumn("Share", (row) => row.estimated_copies / sum),
+    { ...pagesColumn("Touched", (row) => row.estimated_copies, 2), isSorted: true }, samplesColumn,
+  ], (row) => row.name, "Fresh pages of forked processes, each time that they got one, estimated.");
+  const columns = siteColumns("Touched", sum);
+  columns[2].isSorted = true;
+  tablePanel("new-sites", "Code of new memory", report.new_sites, columns, siteText);
+}
+
 function showMemory(report) {
   const processes = { title: "Processes", number: true, level: 2, value: (row) => row.processes, show: (row) => countText(row.processes) };
   const objects = added(report, "objects", (each) => `${each.arena}\0${each.name}\0${each.type}`, (each) => each.copied_pages);
@@ -95,7 +113,7 @@ function showMemory(report) {
   ], (row) => [row.name, row.type, row.arena].join("\n"), "Of frozen arenas; a page that objects share counts for each.");
   tablePanel("types", "Python objects", report.run.types || [], [
     nameColumn("Type", (row) => row.name), pagesColumn("Copied", (row) => row.estimated_copies),
-    { title: "Samples", number: true, level: 2, value: (row) => row.samples, show: (row) => countText(row.samples) },
+    samplesColumn,
   ], (row) => row.name, "Writes to what the interpreter keeps in each object, of all processes, estimated.");
   const arenas = added(report, "arenas", (each) => each.name, (each) => each.copied_pages);
   tablePanel("arenas", "Arenas", arenas, [
@@ -104,7 +122,7 @@ function showMemory(report) {
   ], (row) => row.name);
   tablePanel("mappings", "Mappings", report.run.mappings || [], [
     nameColumn("Mapping", (row) => row.name), pagesColumn("Copied", (row) => row.estimated_copies),
-    { title: "Samples", number: true, level: 2, value: (row) => row.samples, show: (row) => countText(row.samples) },
+    samplesColumn,
   ], (row) => row.name, "Of all processes, estimated.");
   const sent = added(report, "transfers", (each) => [each.origin, each.name, each.type, each.kind].join("\0"), (each) => each.bytes);
   tablePanel("transfers", "Sent", sent, [

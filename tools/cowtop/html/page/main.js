@@ -52,6 +52,7 @@ function showReport(data) {
   showFlame(report);
   showSites(report);
   showWhy(report);
+  showNew(report);
   showMemory(report);
   const { overhead } = report.run;
   const cost = isKnown(overhead.ns_per_event) ? ` of ${overhead.ns_per_event.toFixed(0)} ns` : "";

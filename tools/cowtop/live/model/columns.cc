@@ -58,6 +58,7 @@ std::optional<double> sort_value(Column column, const cow::ProcessCopies& proces
   switch (column) {
     case Column::pid: return process.pid;
     case Column::copied: return number(copies.copied_bytes());
+    case Column::fresh: return number(copies.new_bytes);
     case Column::rate: return model.history.copied_per_second(process);
     case Column::at_fork: return number(copies.shared_bytes);
     case Column::shared:

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Programs whose new memory is known by construction, by cause and line: cowtop names 95 % of it, each share
+within 3 points.  COWTOP=.../cowtop SUBJECT=.../new_memory PYTHONS=PATH:PATH python3 new_memory_test.py"""
+
+import json
+import os
+import random
+import subprocess
+import tempfile
+import unittest
+
+COWTOP = os.environ["COWTOP"]
+PYTHONS = [each for each in os.environ["PYTHONS"].split(":") if each]
+SEED = int(os.environ.get("SEED", "79"))
+WAYS = ["import", "own", "loaded", "received"]
+
+# One piece of a program: a function of its own, so that its lines name it.  Each maps its memory, because
+# malloc() would also take what is free in inherited memory, which is copied then, not new.
+PIECES = {
+    "own": """
+def piece_{k}():
+    memory = mmap.mmap(-1, {mib} << 20, mmap.MAP_PRIVATE)
+    for at in range(0, {mib} << 20, 4096):
+        memory[at] = 1
+    return memory
+""",
+    "import": """
+def piece_{k}():
+    import provider_{k}
+""",
+    "loaded": """
+def piece_{k}():
+    memory = mmap.mmap(-1, {mib} << 20, mmap.MAP_PRIVATE)
+    open(__file__ + ".data", "rb", buffering=0).readinto(memory)
+    return memory
+""",
+    "received": """
+def piece_{k}():
+    memory = mmap.mmap(-1, {mib} << 20, mmap.MAP_PRIVATE)
+    receiver.recv_into(memory, 0, socket.MSG_WAITALL)
+    return memory
+""",
+}
+BEGIN = """
+import mmap, os, socket, time
+time.sleep(0.3)  # cowtop has found the interpreter by then
+filler = memoryview(bytes(24 << 20))
+"""
+END = """
+def work():
+    kept = [piece() for piece in pieces]
+    time.sleep(0.3)
+    os._exit(0)
+
+pieces = [{pieces}]
+for child in range({children}):
+    receiver, sender = socket.socketpair()
+    if os.fork() == 0:
+        work()
+    for mib in {sent}:
+        sender.sendall(filler[:mib << 20])
+for child in range({children}):
+    os.wait()
+"""
+
+
+def new_memory(command):
+    with tempfile.TemporaryDirectory() as folder:
+        report = os.path.join(folder, "report.json")
+        subprocess.run([COWTOP, "--backend", "tracepoint", "--json", "-o", report, "--", *command], check=True,
+                       stdin=subprocess.DEVNULL)
+        with open(report) as file:
+            return json.load(file)["new_memory"]
+
+
+class NewMemory(unittest.TestCase):
+    def expect(self, command, causes, places):
+        """MiB by cause, and by the function that makes it."""
+        found = new_memory(command)
+        for name, expected, pages in [
+                ("causes", causes, {each["name"]: each["estimated_copies"] for each in found["causes"]}),
+                ("places", places, self.by_place(found["sites"], places))]:
+            all_pages = sum(each["estimated_copies"] for each in found["sites"])
+            total = sum(expected.values())
+            named = sum(pages.get(each, 0) for each in expected)
+            self.assertGreaterEqual(named / all_pages, 0.95, (command, name, expected, pages))
+            for each, mib in expected.items():
+                self.assertAlmostEqual(pages.get(each, 0) / all_pages, mib / total, delta=0.03,
+                                       msg=f"{each}: {command} {expected} {pages}")
+
+    def by_place(self, sites, places):
+        pages = {}
+        for site in sites:
+            texts = [frame["function"] + " " + frame["file"] for frame in site["stack"]]
+            for place in places:
+                if any(place in text for text in texts):
+                    pages[place] = pages.get(place, 0) + site["estimated_copies"]
+                    break
+        return pages
+
+    def run_python(self, python, rng):
+        ways = [rng.choice(WAYS) for piece in range(rng.randint(2, 4))]
+        sizes = [rng.randint(6, 24) for way in ways]
+        children = rng.randint(1, 3)
+        causes, places = {}, {}
+        with tempfile.TemporaryDirectory() as folder:
+            program = BEGIN
+            for k, (way, mib) in enumerate(zip(ways, sizes)):
+                program += PIECES[way].format(k=k, mib=mib)
+                cause = {"import": f"import of provider_{k}", "own": "own data"}.get(way, way)
+                causes[cause] = causes.get(cause, 0) + mib
+                places[f"piece_{k} "] = mib
+                with open(os.path.join(folder, f"provider_{k}.py"), "w") as file:
+                    file.write("import mmap\n" + PIECES["own"].format(k=k, mib=mib) + f"table = piece_{k}()\n")
+            program += END.format(pieces=", ".join(f"piece_{k}" for k in range(len(ways))), children=children,
+                                  sent=[mib for way, mib in zip(ways, sizes) if way == "received"])
+            path = os.path.join(folder, "program.py")
+            with open(path, "w") as file:
+                file.write(program)
+            with open(path + ".data", "wb") as file:
+                file.write(bytes(24 << 20))
+            self.expect([python, "-B", path], causes, places)
+
+    def run_native(self, rng):
+        words, causes, places = [], {}, {}
+        for way in rng.sample(["own", "loaded", "received"], rng.randint(1, 3)) + ["stack"] * rng.randint(0, 1):
+            mib = rng.randint(3, 6) if way == "stack" else rng.randint(6, 24)
+            words.append(f"{way}={mib}")
+            causes[{"own": "own data", "stack": "thread stack"}.get(way, way)] = mib
+            places[way + " "] = mib
+        self.expect([os.environ["SUBJECT"], str(rng.randint(1, 3)), *words], causes, places)
+
+    def test_all(self):
+        rng = random.Random(SEED)
+        for program in range(24):
+            if program % 3 == 0:
+                with self.subTest("native", program=program):
+                    self.run_native(rng)
+            else:
+                python = PYTHONS[program % len(PYTHONS)]
+                with self.subTest(python, program=program):
+                    self.run_python(python, rng)
+
+
+unittest.main(verbosity=2)

@@ -1,0 +1,217 @@
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include <cowshed/cow/cause_names.h>
+#include <cowshed/tools/cowtop/analysis/shares.h>
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+class ShareSums {
+ public:
+  Share& operator[](const std::string& name) {
+    const auto [entry, is_new] = index_.try_emplace(name, shares_.size());
+    if (is_new) shares_.push_back({name, 0, 0, ""});
+    return shares_[entry->second];
+  }
+  // The most first.
+  std::vector<Share> of(std::uint64_t all) && {
+    for (Share& share : shares_)
+      if (all > 0) share.of_all = static_cast<double>(share.bytes) / static_cast<double>(all);
+    std::ranges::stable_sort(shares_, std::greater<>(), &Share::bytes);
+    return std::move(shares_);
+  }
+
+ private:
+  std::map<std::string, std::size_t> index_;
+  std::vector<Share> shares_;
+};
+
+// Whose samples explain what forks made them copy: of a program that was executed, most are of its
+// own start.
+bool is_explained(const cow::ProcessCopies& process, bool has_forked) {
+  const std::uint64_t before_exec = process.copied_pages_before_exec.value_or(0);
+  return process.execs == 0 || process.role == cow::Role::root || has_forked ||
+         (before_exec * cow::kPageSize >= kLeastBytes * process.processes &&
+          before_exec * 2 >= process.all_copied_pages().value_or(0));
+}
+
+struct ExplainingSamples {
+  const cow::SampledCopies* samples;
+  double part;  // of their copies, those before the program's exit
+};
+
+// The part of a process's copies before its program's end.
+double part_before_exit(const cow::ForkCopies& copies) {
+  const auto copied = static_cast<double>(copies.copied_pages.value_or(0));
+  return copies.exit_pages == 0 ? 1 : copied / (copied + static_cast<double>(copies.exit_pages));
+}
+
+std::vector<ExplainingSamples> explaining_samples(const cow::Measurement& measurement,
+                                                  const std::vector<cow::ForkCopies>& copies) {
+  const auto& processes = measurement.processes;
+  std::vector<ExplainingSamples> result;
+  bool are_whole = true;
+  for (std::size_t i = 0; i < processes.size(); ++i) {
+    const bool explains = is_explained(processes[i], copies[i].forks > 0);
+    const double part = part_before_exit(copies[i]);
+    are_whole = are_whole && explains && part == 1;
+    if (explains && processes[i].sampled) result.push_back({&*processes[i].sampled, part});
+  }
+  if (!are_whole) return result;
+  result.clear();
+  if (measurement.sampled) result.push_back({&*measurement.sampled, 1});
+  return result;
+}
+
+std::vector<Share> mappings_of(const cow::Measurement& measurement,
+                               const std::vector<ExplainingSamples>& explaining,
+                               std::uint64_t all) {
+  ShareSums shares;
+  for (const auto& [samples, part] : explaining) {
+    for (const cow::MappingCopies& mapping : samples->mappings)
+      if (!mapping.name.starts_with("arena "))
+        shares[mapping.name].bytes += static_cast<std::uint64_t>(
+            part * static_cast<double>(mapping.estimated_copies * cow::kPageSize));
+  }
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    for (const cow::ArenaCopies& arena : process.arenas) {
+      Share& share = shares["arena " + arena.name];
+      share.bytes += arena.copied_pages * cow::kPageSize;
+      if (arena.bytes) share.remark = mebibytes(arena.bytes) + " MiB, frozen";
+    }
+  }
+  return std::move(shares).of(all);
+}
+
+// The causes of the process's COPIED.  Relocations explain its first writes to files, which are not
+// in it.
+std::map<std::string, double> bytes_of_causes(const cow::ProcessCopies& process,
+                                              const cow::ForkCopies& copies) {
+  const auto all = static_cast<double>(process.all_copied_pages().value_or(0) * cow::kPageSize);
+  const auto of_files = static_cast<double>(first_writes_to_files(process, copies));
+  std::map<std::string, double> causes;
+  double sum = 0;
+  for (const auto& [name, share, samples, evidence] : *process.patterns) {
+    if (name == cow::kProgramExit) continue;
+    const double files = name == cow::kRelocation ? of_files : 0;
+    const double bytes = std::max(share * all - files, 0.0);
+    causes[name] += bytes;
+    sum += bytes;
+  }
+  const auto copied = static_cast<double>(copies.copied_bytes().value_or(0));
+  if (sum > copied)
+    for (auto& [name, bytes] : causes) bytes *= copied / sum;
+  return causes;
+}
+
+std::vector<Share> causes_of(const cow::Measurement& measurement,
+                             const std::vector<cow::ForkCopies>& copies, std::uint64_t all) {
+  ShareSums shares;
+  for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
+    if (!process.patterns || !is_explained(process, copies[i].forks > 0)) continue;
+    for (const auto& [name, bytes] : bytes_of_causes(process, copies[i]))
+      shares[name].bytes += static_cast<std::uint64_t>(bytes);
+  }
+  return std::move(shares).of(all);
+}
+
+bool is_at_exit(const cow::CodeSite& site) { return cow::ends_of_program(site.stack.all()) > 0; }
+
+// The kernel's and the dynamic linker's work for a program that was executed: no fork caused it.
+bool is_at_start(const cow::CodeSite& site) {
+  if (site.stack.empty()) return false;
+  const cow::Frame& last = site.stack.back();
+  return site.stack.front().function == "[execve(2)]" ||
+         (last.function == "_start" && cow::base_name(last.module).starts_with("ld-linux"));
+}
+
+std::vector<Share> sites_of(const std::vector<ExplainingSamples>& explaining, std::uint64_t all) {
+  ShareSums shares;
+  for (const auto& [samples, part] : explaining) {
+    for (const cow::CodeSite& site : samples->sites) {
+      const std::uint64_t bytes = site.estimated_copies * cow::kPageSize;
+      if (is_at_start(site)) all -= std::min(all, bytes);
+      else if (part == 1 || !is_at_exit(site)) shares[site_name(site)].bytes += bytes;
+    }
+  }
+  return std::move(shares).of(all);
+}
+
+// `part`: without those at a program's end, which destroys objects of all types.
+std::vector<Share> types_of(const std::vector<ExplainingSamples>& explaining, std::uint64_t all) {
+  ShareSums shares;
+  for (const auto& [samples, part] : explaining)
+    for (const cow::TypeCopies& type : samples->types)
+      shares[type.name].bytes += static_cast<std::uint64_t>(
+          part * static_cast<double>(type.estimated_copies * cow::kPageSize));
+  return std::move(shares).of(all);
+}
+
+// What was given back was sampled, too.
+std::vector<Share> shares_of_new(const std::vector<std::pair<std::string, std::uint64_t>>& pages,
+                                 std::uint64_t held) {
+  std::uint64_t all = 0;
+  for (const auto& [name, count] : pages) all += count;
+  ShareSums shares;
+  for (const auto& [name, count] : pages)
+    shares[name].bytes += static_cast<std::uint64_t>(
+        static_cast<double>(held) * static_cast<double>(count) / static_cast<double>(all));
+  return std::move(shares).of(held);
+}
+
+void add_new_memory(const cow::NewMemory& memory, std::uint64_t bytes, Shares& shares) {
+  std::vector<std::pair<std::string, std::uint64_t>> causes;
+  for (const cow::MappingCopies& each : memory.causes)
+    causes.emplace_back(each.name, each.estimated_copies);
+  std::vector<std::pair<std::string, std::uint64_t>> sites;
+  for (const cow::CodeSite& each : memory.sites)
+    sites.emplace_back(site_name(each), each.estimated_copies);
+  shares.new_causes = shares_of_new(causes, bytes);
+  shares.new_sites = shares_of_new(sites, bytes);
+}
+
+double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
+  std::uint64_t all = 0;
+  std::uint64_t unread = 0;
+  for (const auto& [samples, part] : explaining) {
+    all += samples->samples;
+    unread += samples->python_unread;
+  }
+  return all == 0 ? 0 : static_cast<double>(unread) / static_cast<double>(all);
+}
+
+}  // namespace
+
+std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,
+                                    const cow::ForkCopies& copies) {
+  const std::uint64_t all = process.all_copied_pages().value_or(0);
+  return (all - std::min(all, copies.copied_pages.value_or(all) + copies.exit_pages)) *
+         cow::kPageSize;
+}
+
+Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies,
+                 std::uint64_t copied_bytes, std::uint64_t new_bytes) {
+  std::uint64_t explained_bytes = 0;
+  for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
+    if (is_explained(process, copies[i].forks > 0))
+      explained_bytes +=
+          process.all_copied_pages().value_or(0) * cow::kPageSize - copies[i].exit_bytes();
+  }
+  const auto explaining = explaining_samples(measurement, copies);
+  Shares shares;
+  shares.mappings = mappings_of(measurement, explaining, explained_bytes);
+  shares.causes = causes_of(measurement, copies, copied_bytes);
+  shares.types = types_of(explaining, explained_bytes);
+  shares.sites = sites_of(explaining, explained_bytes);
+  if (measurement.new_memory && new_bytes > 0)
+    add_new_memory(*measurement.new_memory, new_bytes, shares);
+  shares.python_unread = python_unread_of(explaining);
+  return shares;
+}
+
+}  // namespace cowshed::cowtop

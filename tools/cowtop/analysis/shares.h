@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <cowshed/cow/fork_copies.h>
+
+// What was copied or is new, as shares by mapping, cause, type and line.
+namespace cowshed::cowtop {
+
+// Less is not worth a word.
+inline constexpr std::uint64_t kLeastBytes = 1 << 20;
+
+struct Share {
+  std::string name;
+  std::uint64_t bytes = 0;  // copied
+  double of_all = 0;
+  std::string remark;
+};
+
+struct Shares {
+  // Estimated where copies were sampled, the most first; frozen arenas with their exact counts.
+  std::vector<Share> mappings;
+  std::vector<Share> causes;
+  std::vector<Share> types;  // of Python objects
+  std::vector<Share> sites;
+  // Of new memory, estimated: parts of new_bytes.
+  std::vector<Share> new_causes;
+  std::vector<Share> new_sites;
+  // The part of the samples whose line of Python is not known.
+  double python_unread = 0;
+};
+
+// `copies`: of each process.  The shares are of `copied_bytes` and of `new_bytes`.
+Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies,
+                 std::uint64_t copied_bytes, std::uint64_t new_bytes);
+
+// Copies that neither a fork's sharing nor the program's end explains.
+std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,
+                                    const cow::ForkCopies& copies);
+
+}  // namespace cowshed::cowtop
