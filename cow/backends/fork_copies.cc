@@ -112,30 +112,39 @@ std::optional<std::uint64_t> still_shared(const ProcessCopies& process, const Fo
 
 std::uint64_t less(std::uint64_t all, std::uint64_t part) { return all - std::min(all, part); }
 
+// First writes to private pages of files, which make anonymous memory, too.
+std::uint64_t first_write_bytes(const ProcessCopies& process) {
+  return less(process.copied_file_pages.value_or(0), process.copied_shared_file_pages.value_or(0)) *
+         kPageSize;
+}
+
 // The most new memory that it had at samples of it.
 std::optional<std::uint64_t> most_new_bytes(const ProcessCopies& process) {
   if (!process.most_risen_bytes) return std::nullopt;
-  const std::uint64_t of_files = process.copied_file_pages.value_or(0) * kPageSize;
-  return std::min(less(*process.most_risen_bytes, of_files), process.touched_pages() * kPageSize);
+  return std::min(less(*process.most_risen_bytes, first_write_bytes(process)),
+                  process.touched_pages() * kPageSize);
 }
 
 // What it had when it was last looked at, and what it touched since.  A parent's is its children's
 // too.
 std::optional<std::uint64_t> new_bytes(const ProcessCopies& process, const ForkCopies& copies) {
-  if (!goes_on(process) || copies.forks > 0) return std::nullopt;
+  if (!goes_on(process) || is_older(process) || copies.forks > 0) return std::nullopt;
   const MemorySample memory = process.memory.value_or(MemorySample());
-  if (process.zero_filled_pages && process.all_copied_pages()) {
-    const std::uint64_t copied = *process.all_copied_pages() * kPageSize;
-    const std::uint64_t then =
-        std::min(less(memory.private_bytes, copied), memory.touched_pages * kPageSize);
-    const std::uint64_t since = less(process.touched_pages(), memory.touched_pages) * kPageSize;
-    // At its end it may have given all of it back.
-    if (const auto most = most_new_bytes(process))
-      return process.alive ? std::min(then + since, std::max(then, *most)) : std::max(then, *most);
-    return process.memory || since < kLittle ? std::optional(then + since) : std::nullopt;
-  }
-  if (!process.memory || !process.shared_at_fork_bytes) return std::nullopt;
-  return less(memory.private_bytes + memory.shared_bytes, *process.shared_at_fork_bytes);
+  // Also what no write fault made, as MAP_POPULATE does.
+  const std::uint64_t got = process.shared_at_fork_bytes.value_or(UINT64_MAX / 2);
+  const std::uint64_t grown =
+      less(memory.private_bytes + memory.shared_bytes, got + first_write_bytes(process));
+  if (!process.zero_filled_pages || !process.all_copied_pages())
+    return process.memory && process.shared_at_fork_bytes ? std::optional(grown) : std::nullopt;
+  const std::uint64_t copied = *process.all_copied_pages() * kPageSize;
+  const std::uint64_t then = std::max(
+      grown, std::min(less(memory.private_bytes, copied), memory.touched_pages * kPageSize));
+  const std::uint64_t since = less(process.touched_pages(), memory.touched_pages) * kPageSize;
+  // At its end it may have given all of it back.
+  if (const auto most = most_new_bytes(process))
+    return process.alive ? std::min(then + since, std::max(then, *most)) : std::max(then, *most);
+  return process.memory || process.alive || since < kLittle ? std::optional(then + since)
+                                                            : std::nullopt;
 }
 
 }  // namespace

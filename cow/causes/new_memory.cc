@@ -76,8 +76,19 @@ bool compiles(const Frame& frame) {
                                            "v8::internal::compiler"}));
 }
 
-bool reads(const Frame& frame) {
+bool is_read(const Frame& frame) {
   return is_any_of(frame.function, {"[read(2)]", "[pread64(2)]", "[readv(2)]", "[preadv(2)]"});
+}
+
+// The kernel writes to the memory itself, or fread() copies from its buffer.
+bool reads(const std::vector<Frame>& stack) {
+  constexpr std::size_t kFrames = 4;  // fread() and what it calls
+  if (stack.empty() || is_read(stack.front())) return !stack.empty();
+  return std::ranges::any_of(
+      stack.begin(), stack.begin() + static_cast<std::ptrdiff_t>(std::min(stack.size(), kFrames)),
+      [](const Frame& frame) {
+        return is_any_of(frame.function, {"fread", "_IO_fread", "_IO_file_xsgetn"});
+      });
 }
 
 }  // namespace
@@ -97,7 +108,7 @@ std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imp
   }
   if (std::ranges::any_of(stack, receives)) return "received";
   if (std::ranges::any_of(stack, compiles)) return "compiled code";
-  if (!stack.empty() && reads(stack.front())) return "loaded";
+  if (reads(stack)) return "loaded";
   return page == NewPage::again ? "given back before" : "own data";
 }
 

@@ -16,7 +16,7 @@
 //                     is the line that imports.
 // "received"          Below a function that unpickles or unserialises, or in recv(2) and the like.
 // "compiled code"     Below a compiler of Python or PHP, or of the JIT compilers of LLVM and V8.
-// "loaded"            The kernel wrote in read(2) or the like.
+// "loaded"            The kernel wrote in read(2) or the like, or fread() copied.
 // "given back before" The process touched more pages of these 2 MiB than they have: its allocator
 //                     gave pages back to the kernel and then got them again.
 // "own data"          All else.

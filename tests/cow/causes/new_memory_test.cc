@@ -62,6 +62,7 @@ TEST(NewMemory, OtherCausesNeedTheirFunctions) {
   EXPECT_EQ(cause({python("Settings.loads", "/app/settings.py")}), "own data");
   EXPECT_EQ(cause({native("[read(2)]"), task}), "loaded");
   EXPECT_EQ(cause({native("malloc"), native("[read(2)]")}), "own data") << "not the innermost";
+  EXPECT_EQ(cause({native("__memmove_avx"), native("_IO_file_xsgetn"), native("fread")}), "loaded");
   EXPECT_EQ(cause({native("_PyPegen_run_parser"), task}), "compiled code");
   EXPECT_EQ(cause({}), "own data");
   EXPECT_EQ(cause_of_new_memory({import}, 0, NewPage::of_stack), "thread stack");

@@ -208,10 +208,16 @@ bool is_php_fpm(const Summary& summary) {
 std::vector<Advice> against_new_memory(const Summary& summary) {
   std::vector<Advice> result;
   if (!summary.has_new_memory() || summary.holders == 0) return result;
-  const std::uint64_t children = summary.holders;
+  // Of those that lived at the same time, with their parent.
+  const std::uint64_t others =
+      summary.most_at_once - std::min<std::uint64_t>(summary.most_at_once, 1);
+  const std::uint64_t children = std::clamp<std::uint64_t>(others, 1, summary.holders);
   for (const Share& cause : summary.new_causes) {
     if (!is_much(cause.bytes, summary.new_bytes)) continue;
-    const std::uint64_t saved = cause.bytes - cause.bytes / (children + 1);
+    const std::uint64_t each = cause.bytes / summary.holders;
+    const std::uint64_t saved = each * (children - 1);  // one has it still
+    const bool is_received = cause.name == "received";
+    if (!is_received && saved < kLeastBytes) continue;
     constexpr std::string_view kImport = "import of ";
     if (cause.name.starts_with(kImport))
       result.push_back({fmt::format("import {} before the fork{}",
@@ -219,19 +225,17 @@ std::vector<Advice> against_new_memory(const Summary& summary) {
                         saved});
     else if (cause.name.starts_with("import"))
       result.push_back({"import before the fork what is imported now at CODE's lines", saved});
-    else if (cause.name == "own data" && children > 1 && !is_php_fpm(summary))
+    else if (cause.name == "own data" && !is_php_fpm(summary))
       result.push_back(
           {"build before the fork what each process builds alike at CODE's lines: "
            "load the application in the parent, fill its caches" +
                preloading(summary),
            saved});
-    else if (cause.name == "received")
-      result.push_back(
-          {fmt::format("send references: load what is sent before the fork, or "
-                       "publish() it ({:.0f} MiB to each of {})",
-                       static_cast<double>(cause.bytes) / static_cast<double>(children) / kMiB,
-                       children),
-           cause.bytes});
+    else if (is_received)
+      result.push_back({fmt::format("send references: load what is sent before the fork, or "
+                                    "publish() it ({:.0f} MiB to each of {})",
+                                    static_cast<double>(each) / kMiB, summary.holders),
+                        each * children});
     else if (cause.name == "loaded")
       result.push_back({"read before the fork, or map, what CODE's lines read", saved});
   }
