@@ -101,7 +101,7 @@ function showNew(report) {
   ], (row) => row.name, "Fresh pages of forked processes, each time that they got one, estimated.");
   const columns = siteColumns("Touched", sum);
   columns[2].isSorted = true;
-  tablePanel("new-sites", "Code of new memory", report.new_sites, columns, siteText);
+  tablePanel("new-sites", "Code of new memory", report.newSites, columns, siteText);
 }
 
 function showMemory(report) {

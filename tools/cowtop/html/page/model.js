@@ -111,6 +111,7 @@ class Report {
     this.recording = data.recording;
     this.note = data.note;
     this.sites = data.sites;
+    this.newSites = data.new_sites;
     this.processes = data.run.processes;
     this.detailed = data.detailed;
     this.counts = data.counts;
