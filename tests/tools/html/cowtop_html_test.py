@@ -245,8 +245,8 @@ class ReportTest(HtmlTest):
     def test_an_exec_ends_the_sharing(self):
         self.open_report("shell")
         cells = {row[0].split()[1]: row for row in self.rows("processes") if row[0].startswith("worker")}
-        self.assertEqual(cells["101"][3:5], ["\u2013", "\u2013"], "still shared, and shared at fork")
-        self.assertIn("512", cells["103"][4])
+        self.assertEqual(cells["101"][3:6:2], ["\u2013", "\u2013"], "still shared, and shared at fork")
+        self.assertIn("512", cells["103"][5])
 
     def test_a_site_has_the_name_and_the_share_that_the_text_gives_it(self):
         self.open_report("shell")
