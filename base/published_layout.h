@@ -28,6 +28,8 @@
 // in several lanes so that threads do not share one.  Count i of each lane belongs to entry i; the
 // sum over all lanes is the total.  Counts only grow, and are written without the sequence below.
 //
+// Since version 1.2 `settled_bytes` says how much of the heap settle() has moved into memfds.
+//
 // Versions: `major` changes if an old reader would misread; a reader refuses one that it does not
 // know.  `minor` changes if a field is added, always at the end of a struct; a reader uses the
 // sizes in the header and ignores what it does not know.
@@ -40,7 +42,7 @@
 #define COWSHED_LAYOUT_MEMFD "cowshed-layout"
 #define COWSHED_LAYOUT_MAGIC 0x0064656873776f43ULL /* "Cowshed" and a NUL */
 #define COWSHED_LAYOUT_MAJOR 1
-#define COWSHED_LAYOUT_MINOR 1
+#define COWSHED_LAYOUT_MINOR 2
 
 // It lies at the first of these addresses that is free when it is made, and anywhere if none is.
 // Each is beside a range of arenas (share/process/tree.h): both then share upper page tables, which
@@ -68,6 +70,9 @@ struct cowshed_layout {
   // Since 1.1:
   struct cowshed_layout_table transfers;
   struct cowshed_layout_table transfer_lanes;  // an entry is a lane: a count for each transfer
+  // Since 1.2: bytes in private mappings of memfds named cowshed-settled:KIND, without holes.  What
+  // the process has written there since is still counted.
+  __u64 settled_bytes;
 };
 
 enum cowshed_arena_state {
@@ -113,11 +118,11 @@ struct cowshed_transfer_count {
 
 // NOLINTEND(readability-identifier-naming)
 
-static_assert(sizeof(struct cowshed_layout) == 88 && sizeof(struct cowshed_published_arena) == 96 &&
+static_assert(sizeof(struct cowshed_layout) == 96 && sizeof(struct cowshed_published_arena) == 96 &&
                   sizeof(struct cowshed_published_object) == 256 &&
                   sizeof(struct cowshed_transfer) == 256 &&
                   sizeof(struct cowshed_transfer_count) == 24,
-              "in each language the sizes of version 1.1");
+              "in each language the sizes of version 1.2");
 
 #ifdef __cplusplus
 namespace cowshed::layout {

@@ -145,8 +145,8 @@ struct TypeCopies {
 };
 
 struct MappingCopies {
-  // "[heap]", "[stack]", "thread stack", "anonymous", "arena NAME", a path (its .data), a path with
-  // " .bss", or "unknown" if the mappings were not read in time.
+  // "[heap]", "[stack]", "thread stack", "anonymous", "arena NAME", "heap, settled", a path (its
+  // .data), a path with " .bss", or "unknown" if the mappings were not read in time.
   std::string name;
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;

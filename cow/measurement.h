@@ -85,8 +85,9 @@ struct CopyPattern {
 // memory that is no longer shared may differ: the last sharer of a page gets it without a copy, and
 // a copy may be freed.
 struct MemorySample {
-  // Resident anonymous memory that another process maps, too, and uncopied pages of frozen arenas.
-  // (Before Linux 6.7, without CAP_SYS_ADMIN, also memory that was read but never written.)
+  // Resident anonymous memory that another process maps, too, and uncopied pages of frozen arenas
+  // and of settled memory (share/settle.h).  (Before Linux 6.7, without CAP_SYS_ADMIN, also memory
+  // that was read but never written.)
   std::uint64_t shared_bytes = 0;
   std::uint64_t private_bytes = 0;  // other resident anonymous memory
   std::uint64_t sampled_ns = 0;     // CLOCK_MONOTONIC
@@ -137,8 +138,9 @@ struct ProcessCopies : Counts {
   std::optional<int> exit_status;
   std::optional<int> signal;
 
-  // The resident anonymous memory and the frozen arenas that the process got from its parent at the
-  // fork.  nullopt for a root, and if they could not be found (not_measured).
+  // The resident anonymous memory, the frozen arenas and the settled memory that the process got
+  // from its parent at the fork.  nullopt for a root, and if they could not be found
+  // (not_measured).
   std::optional<std::uint64_t> shared_at_fork_bytes;
   bool shares_memory = false;  // vfork, posix_spawn: in its parent's memory until it calls exec
 

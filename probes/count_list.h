@@ -29,6 +29,8 @@
     "Copied into a huge page by MADV_COLLAPSE or khugepaged, without a fault.")                  \
   X(copied_shared_file_pages, counts.copied_shared_file, "", "",                                 \
     "The part of FILE, without arenas, that a fork shared: written before by the process or an " \
-    "ancestor.")                                                                                 \
+    "ancestor, or settled.")                                                                     \
+  X(page_tables_at_fork_bytes, page_tables_at_fork, "", "",                                      \
+    "Page tables that its fork made for it; some 5 ms for each MiB of them.")                    \
   X(copied_pages_before_exec, copied_before_exec, "", "",                                        \
     "The part of ANON and FILE before the first exec.")

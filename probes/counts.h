@@ -57,7 +57,8 @@ struct ProcessCounts : Counts {
   // The resident anonymous and hugetlbfs memory that it got from its parent at the fork; nullopt if
   // the fork was not seen or the child shares memory.
   std::optional<std::uint64_t> shared_at_fork_anon_bytes;
-  // The frozen arenas that its parent published then (base/published_layout.h); nullopt also if
+  // The frozen arenas and settled memory that its parent published then (base/published_layout.h),
+  // without what was written of the latter; nullopt also if
   // the parent's layout could not be found or read.
   std::optional<std::uint64_t> shared_at_fork_arena_bytes;
 

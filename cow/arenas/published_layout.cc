@@ -207,6 +207,7 @@ class Reader {
     TRY(const auto arenas, entries<layout::Arena>(header.arenas));
     TRY(const auto objects, entries<layout::Object>(header.objects));
     PublishedLayout result;
+    result.settled_bytes = header.settled_bytes;
     for (const layout::Arena& arena : arenas) {
       if (arena.begin == 0) continue;
       if (arena.end < arena.begin || arena.used > arena.end - arena.begin)
@@ -242,6 +243,13 @@ Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid
   return tl::make_unexpected(
       Error{ErrorCode::system_call, EAGAIN,
             fmt::format("PID {}: its published layout keeps changing; try again", pid)});
+}
+
+std::uint64_t settled_bytes(const ProcFiles& proc, pid_t pid,
+                            const std::vector<Mapping>& mappings) {
+  if (std::ranges::none_of(mappings, &Mapping::is_settled)) return 0;
+  const auto layout = read_published_layout(proc, pid, mappings);
+  return layout ? layout->settled_bytes : 0;
 }
 
 Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid,

@@ -22,6 +22,7 @@ struct PublishedArena {
 struct PublishedLayout {
   std::vector<PublishedArena> arenas;
   std::vector<PublishedObject> objects;
+  std::uint64_t settled_bytes = 0;
 };
 
 // Reads the layout of a process with these `mappings`, without changing the process.  Waits up to
@@ -30,6 +31,10 @@ struct PublishedLayout {
 // EAGAIN (it kept changing); no_such_process; permission_denied.
 Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid,
                                                 const std::vector<Mapping>& mappings);
+
+// Returns PublishedLayout::settled_bytes; 0 if none of the `mappings` is settled, or the layout
+// cannot be read.
+std::uint64_t settled_bytes(const ProcFiles& proc, pid_t pid, const std::vector<Mapping>& mappings);
 
 // Reads the objects that the process has sent, without waiting, because these counts only grow.
 // keep_most_sent() applies.

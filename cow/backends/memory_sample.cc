@@ -1,22 +1,29 @@
 #include <algorithm>
 
 #include <cowshed/base/clock.h>
+#include <cowshed/cow/arenas/published_layout.h>
 #include <cowshed/cow/backends/memory_sample.h>
 
 namespace cowshed::cow {
 
-void add_mapping(MemorySample& sample, const Mapping& mapping, const AnonymousPages& here,
-                 const std::vector<FrozenArena>& frozen) {
+MemorySampler::MemorySampler(const ProcFiles& proc, pid_t pid, const std::vector<Mapping>& mappings)
+    : frozen_(frozen_arenas(proc, pid, mappings)),
+      settled_bytes_(cow::settled_bytes(proc, pid, mappings)) {}
+
+void MemorySampler::add(const Mapping& mapping, const AnonymousPages& here) {
   const std::uint64_t own = here.own.bytes();
   const std::uint64_t shared = here.shared.bytes();
-  sample.private_bytes += own;
-  sample.shared_bytes += shared;
-  const bool in_arena = std::ranges::find(frozen, &mapping, &FrozenArena::mapping) != frozen.end();
-  // Of an arena, what is not anonymous is shared by its file.
-  if (in_arena) sample.shared_bytes += mapping.bytes() - own - shared;
+  sample_.private_bytes += own;
+  sample_.shared_bytes += shared;
+  // Of an arena and of settled memory, what is not anonymous is shared by its file.
+  if (std::ranges::find(frozen_, &mapping, &FrozenArena::mapping) != frozen_.end())
+    sample_.shared_bytes += mapping.bytes() - own - shared;
+  if (mapping.is_settled()) settled_bytes_ -= std::min(settled_bytes_, own + shared);
 }
 
-std::optional<MemorySample> finished(MemorySample sample) {
+std::optional<MemorySample> MemorySampler::finish() const {
+  MemorySample sample = sample_;
+  sample.shared_bytes += settled_bytes_;
   if (sample.private_bytes + sample.shared_bytes == 0) return std::nullopt;
   sample.sampled_ns = monotonic_ns();
   return sample;
@@ -26,15 +33,14 @@ std::optional<MemorySample> sample_memory(const ProcFiles& proc, pid_t pid,
                                           const std::vector<Mapping>& mappings) {
   auto pages = ProcessPages::open(proc, pid);
   if (!pages) return std::nullopt;
-  MemorySample sample;
-  const auto frozen = frozen_arenas(proc, pid, mappings);
+  MemorySampler sampler(proc, pid, mappings);
   for (const Mapping& mapping : mappings) {
     if (!mapping.can_be_copied()) continue;
     const auto here = pages->anonymous_pages_by_owner(mapping);
     if (!here || pages->is_gone()) return std::nullopt;
-    add_mapping(sample, mapping, *here, frozen);
+    sampler.add(mapping, *here);
   }
-  return finished(sample);
+  return sampler.finish();
 }
 
 }  // namespace cowshed::cow

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <sys/types.h>
 #include <vector>
@@ -16,11 +17,21 @@ namespace cowshed::cow {
 std::optional<MemorySample> sample_memory(const ProcFiles& proc, pid_t pid,
                                           const std::vector<Mapping>& mappings);
 
-// Adds a mapping of the sampled process, with its anonymous pages `here`.
-void add_mapping(MemorySample& sample, const Mapping& mapping, const AnonymousPages& here,
-                 const std::vector<FrozenArena>& frozen);
+// Samples the memory of a process whose mappings, which must outlive it, the caller walks through.
+class MemorySampler {
+ public:
+  MemorySampler(const ProcFiles& proc, pid_t pid, const std::vector<Mapping>& mappings);
 
-// Returns the sample with the time; nullopt if it is empty, as of a process that has ended.
-std::optional<MemorySample> finished(MemorySample sample);
+  // Adds a mapping with its anonymous pages `here`.
+  void add(const Mapping& mapping, const AnonymousPages& here);
+  const std::vector<FrozenArena>& frozen() const { return frozen_; }
+  // Returns the sample with the time; nullopt if it is empty, as of a process that has ended.
+  std::optional<MemorySample> finish() const;
+
+ private:
+  std::vector<FrozenArena> frozen_;
+  std::uint64_t settled_bytes_;  // less what is anonymous of them
+  MemorySample sample_;
+};
 
 }  // namespace cowshed::cow

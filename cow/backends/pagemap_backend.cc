@@ -9,6 +9,7 @@
 #include <cowshed/base/try.h>
 #include <cowshed/cow/arenas/frozen_arenas.h>
 #include <cowshed/cow/arenas/object_copies.h>
+#include <cowshed/cow/arenas/published_layout.h>
 #include <cowshed/cow/backends/attach_roots.h>
 #include <cowshed/cow/backends/memory_sample.h>
 #include <cowshed/cow/backends/pagemap_backend.h>
@@ -257,12 +258,15 @@ PageRanges PagemapBackend::read_anonymous_pages(pid_t pid, std::uint64_t& arena_
   if (!mappings || !pages) return anonymous;
   for (const FrozenArena& arena : frozen_arenas(proc_, pid, *mappings))
     arena_bytes += arena.mapping->bytes();
+  std::uint64_t settled = settled_bytes(proc_, pid, *mappings);
   for (const Mapping& mapping : *mappings) {
     if (!mapping.can_be_copied()) continue;
     const auto ranges = pages->anonymous_pages(mapping);
     if (!ranges) continue;
+    if (mapping.is_settled()) settled -= std::min(settled, ranges->bytes());
     for (const PageRange& range : ranges->ranges()) anonymous.append(range);
   }
+  arena_bytes += settled;
   return anonymous;
 }
 
@@ -309,7 +313,7 @@ std::vector<PagemapBackend::Process*> PagemapBackend::due_for_scan() const {
 // A pass through the mappings of one process.
 struct PagemapBackend::Scan {
   ProcessPages& pages;
-  std::vector<FrozenArena> frozen;
+  MemorySampler memory;
   // The parent's anonymous pages at the fork, those that it still has, and its page map.  A page
   // that a process has alone because the parent is gone, or has dropped it, is not a copy.
   const PageRanges& inherited;
@@ -318,7 +322,6 @@ struct PagemapBackend::Scan {
 
   std::uint64_t anon_pages = 0;  // copied
   std::uint64_t file_pages = 0;
-  MemorySample memory = {};
   std::vector<ArenaCopies> arenas = {};
   std::vector<CopiedArena> copied_arenas = {};
 
@@ -326,11 +329,13 @@ struct PagemapBackend::Scan {
   bool add(const Mapping& mapping) {
     const auto all = pages.anonymous_pages_by_owner(mapping);
     if (!all || pages.is_gone()) return false;
-    add_mapping(memory, mapping, *all, frozen);
+    memory.add(mapping, *all);
     auto copied =
         pages.copied_pages(mapping, *all, inherited, with_parent, parent ? &*parent : nullptr);
     if (!copied || pages.is_gone()) return false;
-    (mapping.has_file() ? file_pages : anon_pages) += copied->bytes() / kPageSize;
+    (mapping.has_file() && !mapping.is_settled() ? file_pages : anon_pages) +=
+        copied->bytes() / kPageSize;
+    const auto& frozen = memory.frozen();
     const auto arena = std::ranges::find(frozen, &mapping, &FrozenArena::mapping);
     if (arena != frozen.end()) add_arena(*arena, std::move(*copied));
     return true;
@@ -369,14 +374,14 @@ void PagemapBackend::scan(Process& process) {
   if (objects || !knows_some) copies.objects = std::move(objects);
   if (auto sent = read_sent_objects(proc_, copies.pid, *mappings))
     copies.transfers = std::move(*sent);
-  if (const auto sampled = finished(scan.memory)) copies.memory = sampled;
+  if (const auto sampled = scan.memory.finish()) copies.memory = sampled;
 }
 
 PagemapBackend::Scan PagemapBackend::begin_scan(const Process& process, ProcessPages& pages,
                                                 const std::vector<Mapping>& mappings) {
   static const PageRanges nothing;
   Scan scan{pages,
-            frozen_arenas(proc_, process.copies.pid, mappings),
+            MemorySampler(proc_, process.copies.pid, mappings),
             process.inherited ? *process.inherited : nothing,
             {},
             {}};

@@ -48,6 +48,8 @@ struct Mapping {
   std::string_view file_path() const;
   // Whether it has no file that outlives it: anonymous memory, System V memory, a memfd.
   bool is_memory() const;
+  // Whether cowshed::settle() has moved private memory there.
+  bool is_settled() const { return is_private && path.starts_with("/memfd:cowshed-settled:"); }
   // Whether its pages can be shared, by fork or with the file, and copied on a write.
   bool can_be_copied() const { return is_private && (readable || writable); }
   std::uint64_t bytes() const { return end - begin; }

@@ -72,6 +72,7 @@ std::string mapping_name(const AddressSpace& space, const CopySample& sample,
   if (!sample.arena.empty()) return "arena " + sample.arena;
   const Mapping* mapping = space.find(sample.address);
   if (mapping == nullptr) return "unknown";
+  if (mapping->is_settled()) return "heap, settled";
   if (!mapping->path.empty()) return std::string(mapping->file_path());
   const std::uint64_t stack = sample[Register::stack_pointer];
   if (stack >= mapping->begin && stack < mapping->end) return "thread stack";

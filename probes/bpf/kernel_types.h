@@ -104,6 +104,7 @@ struct mm_struct {
   struct maple_tree mm_mt;
   struct percpu_counter rss_stat[4];
   kernel_atomic_long hugetlb_usage; /* with CONFIG_HUGETLB_PAGE */
+  kernel_atomic_long pgtables_bytes;
 };
 
 /* Before 6.2 (f1a7941243c1 "mm: convert mm's rss stats into percpu_counter"). */

@@ -131,6 +131,7 @@ static __always_inline void begin_sharing(struct cowshed_process* process, __u64
   claim_memory(parents_memory);
   process->parents_memory = parents_memory;
   process->parents_copied_at_fork = memory_of(parents_memory)->copied_pages;
+  memory_of(process->memory)->settled_pages = memory_of(parents_memory)->settled_pages;
 }
 
 /* To the child's exec or its end. */
@@ -161,7 +162,9 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   if (flags & COWSHED_FORK_SEEN) {
     process->shared_at_fork_bytes = anonymous_bytes(task); /* without what was kept from it */
     process->least_anonymous_bytes = process->shared_at_fork_bytes;
-    process->shared_arena_bytes = frozen_arena_bytes(forking, task->mm);
+    process->page_tables_at_fork = BPF_CORE_READ(task, mm, pgtables_bytes.counter);
+    __u64 written = memory_of(process->memory)->settled_pages * COWSHED_PAGE_BYTES;
+    process->shared_arena_bytes = published_bytes(forking, task->mm, written);
   }
   process->pid = namespace_tgid(task);
   process->ppid = namespace_tgid(BPF_CORE_READ(task, real_parent));

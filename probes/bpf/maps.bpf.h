@@ -19,6 +19,7 @@
 #define MAPPING_ARENA 256u
 #define MAPPING_MAY_BE_HUGE 512u /* contains a whole aligned 2 MiB */
 #define MAPPING_UFFD_MISSING 1024u
+#define MAPPING_SETTLED 2048u /* of a memfd of settle() */
 
 /* The mapping of the thread's last fault. */
 struct mapping {
@@ -187,12 +188,18 @@ static __always_inline void claim_memory(__u64 id) {
   struct cowshed_memory* memory = memory_of(id);
   if (memory->id == id) return;
   memory->copied_pages = 0;
+  memory->settled_pages = 0;
   memory->id = id;
 }
 
 static __always_inline void note_copies(struct thread_state* thread, __u64 pages) {
   struct cowshed_memory* memory = memory_of(thread->memory);
   if (memory->id == thread->memory) __sync_fetch_and_add(&memory->copied_pages, pages);
+}
+
+static __always_inline void note_settled_copy(struct thread_state* thread) {
+  struct cowshed_memory* memory = memory_of(thread->memory);
+  if (memory->id == thread->memory) __sync_fetch_and_add(&memory->settled_pages, 1);
 }
 
 static __always_inline __u64 new_memory(void) {

@@ -155,8 +155,10 @@ static __noinline int count_arena(struct thread_state* thread) {
 static __always_inline void count_file_copy(struct thread_state* thread, int is_shared) {
   struct pending_fault* fault = &thread->pending;
   int is_memfd = fault->traits & MAPPING_ARENA && thread->arena.name[0];
+  int is_settled = fault->traits & MAPPING_SETTLED && 1;
   if (fault->traits & MAPPING_ARENA) count_arena(thread);
-  if (is_shared && !is_memfd) thread->counts.copied_shared_file++;
+  if (is_settled && !is_shared) note_settled_copy(thread);
+  if (is_settled || (is_shared && !is_memfd)) thread->counts.copied_shared_file++;
 }
 
 /* Gives the pending fault the class of its page, if on_page_alloc may have missed that.  The

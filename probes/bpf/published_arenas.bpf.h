@@ -5,7 +5,7 @@
 
 #include "vma_lookup.bpf.h"
 
-/* The frozen arenas that a process publishes (base/published_layout.h). */
+/* The frozen arenas and the settled memory that a process publishes (base/published_layout.h). */
 
 #define LAYOUT_NAME "memfd:" COWSHED_LAYOUT_MEMFD
 
@@ -32,7 +32,7 @@ static long add_arena(__u32 index, struct arena_sum* sum) {
   return 0;
 }
 
-static __always_inline __u64 arenas_in_layout(__u64 place) {
+static __always_inline __u64 bytes_in_layout(__u64 place, __u64 written) {
   struct cowshed_layout layout;
   if (bpf_probe_read_user(&layout, sizeof layout, (void*)place) ||
       layout.magic != COWSHED_LAYOUT_MAGIC || layout.major != COWSHED_LAYOUT_MAJOR ||
@@ -41,18 +41,22 @@ static __always_inline __u64 arenas_in_layout(__u64 place) {
   }
   __u32 arenas = layout.arenas.count;
   struct arena_sum sum = {.at = place + layout.arenas.offset, .step = layout.arenas.entry_bytes};
+  if (layout.minor >= 2 && layout.settled_bytes > written)
+    sum.bytes = layout.settled_bytes - written;
   bpf_loop(arenas < COWSHED_MAX_ARENAS ? arenas : COWSHED_MAX_ARENAS, add_arena, &sum, 0);
   return sum.bytes;
 }
 
-/* The bytes of the frozen arenas of the running process; COWSHED_UNKNOWN if its layout cannot be
- * read, or may lie anywhere.  `copy`: the memory of its new child, which nobody changes yet. */
-static __noinline __u64 frozen_arena_bytes(struct thread_state* thread, struct mm_struct* copy) {
+/* The bytes of the running process's frozen arenas and settled memory; COWSHED_UNKNOWN if its
+ * layout cannot be read, or may lie anywhere.  `copy`: the memory of its new child, which nobody
+ * changes yet.  `written`: bytes of settled memory that are anonymous now. */
+static __noinline __u64 published_bytes(struct thread_state* thread, struct mm_struct* copy,
+                                        __u64 written) {
   int is_any_free = 0;
   for (__u32 i = 0; i < sizeof cowshed_layout_places / sizeof cowshed_layout_places[0]; i++) {
     struct vm_area_struct* vma = mapping_at(thread, copy, cowshed_layout_places[i]);
     if (!vma) is_any_free = 1;
-    else if (is_layout(vma)) return arenas_in_layout(cowshed_layout_places[i]);
+    else if (is_layout(vma)) return bytes_in_layout(cowshed_layout_places[i], written);
   }
   return is_any_free ? 0 : COWSHED_UNKNOWN;
 }

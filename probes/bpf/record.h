@@ -36,7 +36,8 @@ struct cowshed_counts {
   __u64 faults[COWSHED_CLASSES];
   __u64 zero_filled_pages;    /* of 4 KiB: a huge page is one fault and 512 pages */
   __u64 copied_hugetlb_pages; /* of 4 KiB, by faults of class COWSHED_OTHER */
-  __u64 copied_shared_file;   /* part of COWSHED_COPIED_FILE, of no memfd of an arena */
+  __u64 copied_shared_file; /* part of COWSHED_COPIED_FILE: of settle(), or of no memfd of an arena
+                             * and written before */
   __u64 huge_splits;
   __u64 vma_misses; /* faults whose mapping was not found */
 };
@@ -65,6 +66,8 @@ enum cowshed_process_flags {
 struct cowshed_memory {
   __u64 id;
   __u64 copied_pages;
+  __u64
+      settled_pages; /* of settle()'s memfds, copied by it, and before the fork by its ancestors */
 };
 
 /* Value of the map `processes`.  A thread's counters are added when it ends, between changes of the
@@ -77,7 +80,7 @@ struct cowshed_process {
   __u64 parent_id;              /* 0: the parent is not tracked */
   __u64 end_ns;                 /* CLOCK_MONOTONIC, 0 while alive */
   __u64 shared_at_fork_bytes;
-  __u64 shared_arena_bytes; /* at the fork, or COWSHED_UNKNOWN */
+  __u64 shared_arena_bytes; /* at the fork, with settled memory; or COWSHED_UNKNOWN */
   __u64 copied_before_exec; /* before the first */
   __u64 memory;             /* the number of its address space */
   __u64 image; /* the number of the address space after its last exec; a fork inherits it */
@@ -85,6 +88,7 @@ struct cowshed_process {
   __u64 parents_copied_at_fork;
   __u64 parents_copied_at_parting;
   __u64 collapsed_pages;
+  __u64 page_tables_at_fork; /* bytes */
   /* Of a forked process, at samples of its new memory.  Resident anonymous memory: */
   __u64 least_anonymous_bytes;
   __u64 most_risen_bytes; /* above the least until then; 0: there are none */

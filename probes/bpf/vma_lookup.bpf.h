@@ -96,6 +96,7 @@ static __always_inline __u64 word_of(struct thread_state* thread, const void* ob
 
 #define ARENA_PREFIX "memfd:cowshed:"
 #define ARENA_PREFIX_BYTES (sizeof ARENA_PREFIX - 1)
+#define SETTLED_PREFIX "memfd:cowshed-settled:"
 
 static __always_inline int begins_with(const char* name, const char* prefix, __u32 bytes) {
   for (__u32 i = 0; i < bytes; i++)
@@ -126,10 +127,10 @@ static __always_inline __u32 describe_file(struct thread_state* thread, struct f
   traits |= MAPPING_SHMEM;
   char* name = (char*)thread->node;
   const void* source = BPF_CORE_READ(dentry, d_name.name);
-  if (bpf_probe_read_kernel_str(name, ARENA_PREFIX_BYTES + COWSHED_ARENA_NAME_BYTES, source) <= 0 ||
-      !begins_with(name, ARENA_PREFIX, ARENA_PREFIX_BYTES)) {
+  if (bpf_probe_read_kernel_str(name, ARENA_PREFIX_BYTES + COWSHED_ARENA_NAME_BYTES, source) <= 0)
     return traits;
-  }
+  if (begins_with(name, SETTLED_PREFIX, sizeof SETTLED_PREFIX - 1)) return traits | MAPPING_SETTLED;
+  if (!begins_with(name, ARENA_PREFIX, ARENA_PREFIX_BYTES)) return traits;
   thread->arena.inode = inode_number;
   __builtin_memcpy(thread->arena.name, name + ARENA_PREFIX_BYTES, COWSHED_ARENA_NAME_BYTES);
   return traits | MAPPING_ARENA;
@@ -154,7 +155,8 @@ static __always_inline int describe(struct thread_state* thread, struct mm_struc
   thread->file.begin = start - (WORD_OF(thread, vma, vm_pgoff) << PAGE_SHIFT);
   /* A private mapping of /dev/zero has a file but is anonymous: no vm_ops. */
   if (file && WORD_OF(thread, vma, vm_ops)) traits |= describe_file(thread, file);
-  if ((traits & (MAPPING_FILE | MAPPING_SHARED | MAPPING_ARENA)) == MAPPING_FILE &&
+  if ((traits & (MAPPING_FILE | MAPPING_SHARED | MAPPING_ARENA | MAPPING_SETTLED)) ==
+          MAPPING_FILE &&
       !((start | end) & ~HUGE_MASK)) {
     traits |= MAPPING_ARENA;
     thread->arena.inode = start | COWSHED_BY_ADDRESS;

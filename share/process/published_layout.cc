@@ -91,6 +91,13 @@ void show_count(Table Header::* table, std::uint32_t count) {
     std::atomic_ref((image->header.*table).count).store(count, std::memory_order_release);
 }
 
+void add_settled_bytes(std::int64_t bytes) {
+  if (image == nullptr) return;
+  const Change change;
+  auto& sum = image->header.settled_bytes;
+  sum = bytes < 0 ? sum - std::min<std::uint64_t>(sum, -bytes) : sum + bytes;
+}
+
 std::uint64_t changes() noexcept { return change_count.load(std::memory_order_acquire); }
 
 void put_arena(std::uint32_t index, const Arena& arena) {

@@ -23,6 +23,9 @@ void create();
 // The number of changes to arenas and objects so far.  Needs no mutex.
 std::uint64_t changes() noexcept;
 
+// Adds to the bytes of settled memory, and shows them.
+void add_settled_bytes(std::int64_t bytes);
+
 void put_arena(std::uint32_t index, const Arena& arena);
 void clear_arena(std::uint32_t index);
 

@@ -293,6 +293,7 @@ int Mover::copy(const Placed& placed, std::byte* to) {
       const std::size_t offset = window - range.begin + first * kPage;
       const std::size_t size = (end - first) * kPage;
       copied_ += size;
+      if (!placed.piece.is_settled) copied_first_ += size;
       if (to != nullptr) std::memcpy(to + offset, from + first * kPage, size);
       else if (const int error =
                    write_page_run(placed.file, from + first * kPage, size, placed.offset + offset))

@@ -47,6 +47,8 @@ class Mover {
                       const Left& left);
 
   std::size_t copied_bytes() const { return copied_; }
+  // The part that was not settled before.
+  std::size_t copied_first_bytes() const { return copied_first_; }
   std::chrono::nanoseconds longest_pause() const { return longest_pause_; }
 
  private:
@@ -86,6 +88,7 @@ class Mover {
   std::string no_file_;                // why there is none for the last piece
   std::uintptr_t file_begin_ = 0;      // the address of the last file's offset 0
   std::size_t copied_ = 0;
+  std::size_t copied_first_ = 0;
   std::chrono::nanoseconds longest_pause_{};
 };
 

@@ -1,11 +1,14 @@
 #include <atomic>
 #include <memory_resource>
+#include <mutex>
 #include <unistd.h>
 #include <utility>
 
 #include <cowshed/base/arch/arch.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/os/huge_pages.h>
+#include <cowshed/share/process/published_layout.h>
+#include <cowshed/share/process/tree.h>
 #include <cowshed/share/settle.h>
 #include <cowshed/share/settle/core_dumps.h>
 #include <cowshed/share/settle/fork_cost.h>
@@ -51,6 +54,13 @@ void note_moved(const Piece& piece, std::vector<MovedMemory>& moved) {
   }
 }
 
+// For tools outside this process.
+void publish(std::int64_t bytes) {
+  const std::lock_guard lock(process_tree::mutex());
+  layout::create();
+  layout::add_settled_bytes(bytes);
+}
+
 Expected<void> carry_out(Plan plan, Mover::Target target, const SettleOptions& options,
                          Settled& settled) {
   TRY(Mover mover, Mover::create(target, options, plan.pieces.get_allocator().resource()));
@@ -64,6 +74,9 @@ Expected<void> carry_out(Plan plan, Mover::Target target, const SettleOptions& o
         settled.left.push_back({span_of(piece.part.range), reason});
       });
   settled.copied_bytes = mover.copied_bytes();
+  const bool is_undone = target == Mover::Target::anonymous;
+  publish(is_undone ? -static_cast<std::int64_t>(mover.copied_bytes())
+                    : static_cast<std::int64_t>(mover.copied_first_bytes()));
   settled.longest_pause = mover.longest_pause();
   settled.left.insert(settled.left.end(), plan.left.begin(), plan.left.end());
   return done;

@@ -242,6 +242,33 @@ std::vector<Advice> against_new_memory(const Summary& summary) {
   return result;
 }
 
+// A fork copies the page tables of ordinary memory.  Those of a settled heap it does not.
+std::vector<Advice> against_page_tables(const cow::Measurement& measurement, const Summary& summary,
+                                        Language language) {
+  constexpr std::uint64_t kOfSmallProcesses = 256 << 10;
+  constexpr double kMsPerMiB = 5;  // docs/how-to/settle.md has measured it
+  constexpr double kLongFork = 10;
+  const bool is_python = language == Language::python || language == Language::old_python;
+  if (!is_python && language != Language::native) return {};
+  std::uint64_t most = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    const std::uint64_t forks = std::max<std::uint64_t>(process.processes, 1);
+    most = std::max(most, process.page_tables_at_fork_bytes.value_or(0) / forks);
+  }
+  if (most <= kOfSmallProcesses) return {};
+  const std::uint64_t saved =
+      (most - kOfSmallProcesses) * std::max<std::uint64_t>(summary.most_at_once, 1);
+  const double fork_ms = static_cast<double>(most) / kMiB * kMsPerMiB;
+  constexpr std::uint64_t kHundredth = 100;
+  const bool is_large = saved >= 4 * kLeastBytes && saved * kHundredth > summary.most_peak_bytes;
+  if (fork_ms < kLongFork && !is_large) return {};
+  return {{fmt::format("settle the heap before the fork ({}): each fork copies {} MiB of page "
+                       "tables, in some {:.0f} ms",
+                       is_python ? "cowshed run --settle" : "cowshed::settle()", mebibytes(most),
+                       fork_ms),
+           saved}};
+}
+
 }  // namespace
 
 bool is_much(std::uint64_t bytes, std::uint64_t all) {
@@ -299,6 +326,8 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
         {"start programs by posix_spawn() or vfork(), which copy nothing", for_programs});
   const std::vector<Advice> of_new = against_new_memory(summary);
   result.insert(result.end(), of_new.begin(), of_new.end());
+  const std::vector<Advice> of_tables = against_page_tables(measurement, summary, language);
+  result.insert(result.end(), of_tables.begin(), of_tables.end());
   std::ranges::stable_sort(result, std::greater<>(), &Advice::saves_bytes);
   // The report has two.
   if (std::string text = for_missing_names(measurement, summary);

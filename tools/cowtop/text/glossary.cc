@@ -76,6 +76,7 @@ std::vector<Term> all_terms() {
   const std::vector<Term> further = {
       {"anonymous", "Memory without a file behind it, from mmap(2): large blocks of malloc, say."},
       {"[heap]", "Memory from brk(2): the small blocks of malloc."},
+      {"heap, settled", "Memory that the program has moved by cowshed::settle()."},
       {"new memory",
        "What no fork shared, so that no remedy against copies helps.  Its causes, in the block "
        "NEW: "
