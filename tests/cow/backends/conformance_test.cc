@@ -79,6 +79,8 @@ std::map<std::string, Value> figures_of(const ProcessCopies& process) {
   }
   return {{"anon", process.copied_anon_pages},
           {"file", process.copied_file_pages},
+          {"anon or settled",
+           process.copied_anon_pages.value_or(0) + process.copied_shared_file_pages.value_or(0)},
           {"reused", process.reused_pages},
           {"zero page writes", process.zero_page_writes},
           {"zero filled", process.zero_filled_pages},
@@ -138,6 +140,9 @@ std::vector<Case> cases() {
            {figure("copied of the arena", exactly(321)),
             figure("still shared", {2000 - 321, kManyPages}), figure("its own", {321, kManyPages}),
             figure("file", {321, kManyPages})}),
+      Case("ASettledHeap", {SHARE_SUBJECT, "settled", "20000", "3000"}, 600, 3,
+           {figure("anon or settled", about(3000)), figure("shared at the fork", {20'000, 21'000}),
+            figure("still shared", {17'000 - 200, 18'000}), figure("its own", {3000, 3500})}),
       // The sampled backend cannot know whose copies they were, and has them once: with the child.
       Case("TheParentWritesFirst", kind("parent_first"), 200, 2,
            {of_process(0, counted("anon", about(1000))), Figure("anon", kNearlyNone, about(1000)),
