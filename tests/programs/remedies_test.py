@@ -233,6 +233,27 @@ class NewMemory(unittest.TestCase):
         return report, numbers["memory"]["peak_pss_bytes"]
 
 
+class Settle(unittest.TestCase):
+    def test_page_tables(self):
+        plain, settled = (self.run_heap(kind) for kind in ("plain", "settled"))
+        said = re.search(r"settle the heap before the fork \(cowshed::settle\(\)\): each fork copies ([\d.]+) MiB of "
+                         r"page tables, in some (\d+) ms \(saves at most (\d+) MiB\)", plain[0])
+        self.assertTrue(said, plain[0])
+        self.assertNotIn("settle the heap", settled[0])
+        saved = [(before - after) / 2**20 for before, after in zip(plain[1], settled[1], strict=True)]
+        self.assertAlmostEqual(float(said[1]), plain[1][0] / 2**20, delta=0.1)
+        self.assertAlmostEqual(sum(saved), int(said[3]), delta=0.1 * sum(saved) + 1)
+
+    def run_heap(self, kind):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "run.cow")
+            subprocess.run([COWTOP, "record", "--backend", "tracepoint", "-o", path, "--",
+                            os.environ["SHARE_SUBJECT"], "heap", kind, "600000", "0", "3000"], check=True)
+            report = subprocess.run([COWTOP, "report", path], capture_output=True, text=True, check=True).stdout
+            numbers = json.loads(subprocess.run([COWTOP, "report", "--json", path], capture_output=True).stdout)
+        return " ".join(report.split()), [process["page_tables_at_fork_bytes"] for process in numbers["processes"][1:]]
+
+
 class Remedies(unittest.TestCase):
     def follow(self, command, remedy):
         report, before = measure(command)

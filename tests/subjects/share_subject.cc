@@ -5,11 +5,11 @@
 // Fills an arena named "subject" with PAGES pages, freezes it, and starts two workers, each of
 // which reads all of it, writes to WRITES of its pages and stays for LINGER_MS.
 //
-//   share_subject settled PAGES WRITES LINGER_MS
+//   share_subject heap plain|settled PAGES WRITES LINGER_MS
 //
-// Fills PAGES pages of the heap, settles it, writes to the first 2000 pages again, and starts two
-// workers, each of which reads all of it, writes to WRITES pages from the 1001st on and stays for
-// LINGER_MS.
+// Fills PAGES pages of the heap, settles it or not, writes to the first 2000 pages again, and
+// starts two workers, each of which reads all of it, writes to WRITES pages from the 1001st on and
+// stays for LINGER_MS.
 //
 //   share_subject objects LINGER_MS [IMAGE]
 //
@@ -125,11 +125,13 @@ int arena(const std::string& mode, long count, long writes, long linger_ms) {
   return result_of(cowshed::start({.count = 2}, read_and_write, pages, count, writes, linger_ms));
 }
 
-int settled(long count, long writes, long linger_ms) {
+int heap(bool is_settled, long count, long writes, long linger_ms) {
   constexpr long kWrittenAgain = 2000;
   std::vector<Page> pages(static_cast<std::size_t>(count));
   std::memset(static_cast<void*>(pages.data()), 1, pages.size() * sizeof(Page));
-  if (const auto moved = cowshed::settle(); !moved) throw std::runtime_error(moved.error().message);
+  if (is_settled)
+    if (const auto moved = cowshed::settle(); !moved)
+      throw std::runtime_error(moved.error().message);
   for (long i = 0; i < kWrittenAgain; ++i) pages[static_cast<std::size_t>(i)].bytes[0] = 2;
   const Page* first = pages.data() + kWrittenAgain / 2;
   return result_of(cowshed::start({.count = 2}, read_and_write, first, count - kWrittenAgain / 2,
@@ -158,7 +160,8 @@ int main(int argc, char** argv) try {
   const std::string kind = argc > 1 ? argv[1] : "";
   const auto number = [&](int i) { return std::strtol(argv[i], nullptr, 10); };
   if (kind == "arena" && argc == 6) return arena(argv[2], number(3), number(4), number(5));
-  if (kind == "settled" && argc == 5) return settled(number(2), number(3), number(4));
+  if (kind == "heap" && argc == 6)
+    return heap(argv[2] == std::string("settled"), number(3), number(4), number(5));
   if (kind == "objects" && argc >= 3) return objects(number(2), argc > 3 ? argv[3] : nullptr, argv);
   if (kind == "transfers" && argc >= 3) return transfers(number(2), argc > 3 ? number(3) : 0);
   return EXIT_FAILURE;

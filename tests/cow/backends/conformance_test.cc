@@ -140,7 +140,7 @@ std::vector<Case> cases() {
            {figure("copied of the arena", exactly(321)),
             figure("still shared", {2000 - 321, kManyPages}), figure("its own", {321, kManyPages}),
             figure("file", {321, kManyPages})}),
-      Case("ASettledHeap", {SHARE_SUBJECT, "settled", "20000", "3000"}, 600, 3,
+      Case("ASettledHeap", {SHARE_SUBJECT, "heap", "settled", "20000", "3000"}, 600, 3,
            {figure("anon or settled", about(3000)), figure("shared at the fork", {20'000, 21'000}),
             figure("still shared", {17'000 - 200, 18'000}), figure("its own", {3000, 3500})}),
       // The sampled backend cannot know whose copies they were, and has them once: with the child.

@@ -204,14 +204,17 @@ bool is_php_fpm(const Summary& summary) {
   });
 }
 
+// The children that lived at the same time.
+std::uint64_t at_once(const Summary& summary) {
+  const std::uint64_t parent = std::min<std::uint64_t>(summary.most_at_once, 1);
+  return std::max<std::uint64_t>(summary.most_at_once - parent, 1);
+}
+
 // What one process imports, reads or builds before the fork, the others share.
 std::vector<Advice> against_new_memory(const Summary& summary) {
   std::vector<Advice> result;
   if (!summary.has_new_memory() || summary.holders == 0) return result;
-  // Of those that lived at the same time, with their parent.
-  const std::uint64_t others =
-      summary.most_at_once - std::min<std::uint64_t>(summary.most_at_once, 1);
-  const std::uint64_t children = std::clamp<std::uint64_t>(others, 1, summary.holders);
+  const std::uint64_t children = std::clamp<std::uint64_t>(at_once(summary), 1, summary.holders);
   for (const Share& cause : summary.new_causes) {
     if (!is_much(cause.bytes, summary.new_bytes)) continue;
     const std::uint64_t each = cause.bytes / summary.holders;
@@ -256,8 +259,7 @@ std::vector<Advice> against_page_tables(const cow::Measurement& measurement, con
     most = std::max(most, process.page_tables_at_fork_bytes.value_or(0) / forks);
   }
   if (most <= kOfSmallProcesses) return {};
-  const std::uint64_t saved =
-      (most - kOfSmallProcesses) * std::max<std::uint64_t>(summary.most_at_once, 1);
+  const std::uint64_t saved = (most - kOfSmallProcesses) * at_once(summary);
   const double fork_ms = static_cast<double>(most) / kMiB * kMsPerMiB;
   constexpr std::uint64_t kHundredth = 100;
   const bool is_large = saved >= 4 * kLeastBytes && saved * kHundredth > summary.most_peak_bytes;

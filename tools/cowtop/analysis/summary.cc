@@ -293,6 +293,21 @@ bool is_little(const Summary& summary) {
                              summary.most_peak_bytes / kPartOfPeak;
 }
 
+// The most processes that lived at the same time, of those with a row of their own.
+std::uint64_t lived_at_once(const cow::Measurement& measurement) {
+  std::vector<std::pair<std::uint64_t, int>> changes;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (process.processes > 1 || process.shares_memory) continue;
+    changes.emplace_back(process.start_ns, 1);
+    if (process.end_ns) changes.emplace_back(*process.end_ns, -1);
+  }
+  std::ranges::sort(changes);
+  std::int64_t now = 0;
+  std::int64_t most = 0;
+  for (const auto& [when, change] : changes) most = std::max(most, now += change);
+  return static_cast<std::uint64_t>(most);
+}
+
 }  // namespace
 
 bool Summary::has_new_memory() const {
@@ -364,7 +379,7 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
   if (measurement.memory) {
     const cow::TreeMemory& memory = *measurement.memory;
     const std::uint64_t most = memory.most_peak_bytes;
-    summary.most_at_once = memory.processes;
+    summary.most_at_once = std::max(memory.processes, lived_at_once(measurement));
     summary.most_peak_bytes =
         std::max(memory.peak_pss_bytes, most - std::min(most, summary.exit_bytes));
     summary.is_peak_known =

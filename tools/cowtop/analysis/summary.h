@@ -89,7 +89,7 @@ struct Summary : Shares {
   std::uint64_t relocated_bytes = 0;
   // The highest that PSS may have been before programs ended; 0: PSS is not known.
   std::uint64_t most_peak_bytes = 0;
-  // The processes that held it together; as many as there are, if it is not known.
+  // The processes that lived at the same time; as many as there are, if it is not known.
   std::uint64_t most_at_once = UINT64_MAX;
   bool is_peak_known = false;      // PSS was read there, to a tenth
   std::uint64_t shared_bytes = 0;  // sum over the sharers, at their forks
