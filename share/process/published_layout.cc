@@ -95,7 +95,8 @@ void add_settled_bytes(std::int64_t bytes) {
   if (image == nullptr) return;
   const Change change;
   auto& sum = image->header.settled_bytes;
-  sum = bytes < 0 ? sum - std::min<std::uint64_t>(sum, -bytes) : sum + bytes;
+  sum = bytes < 0 ? sum - std::min<std::uint64_t>(sum, static_cast<std::uint64_t>(-bytes))
+                  : sum + static_cast<std::uint64_t>(bytes);
 }
 
 std::uint64_t changes() noexcept { return change_count.load(std::memory_order_acquire); }
