@@ -28,12 +28,15 @@ constexpr std::uint64_t kUnchangedSenderNs = 1'000'000'000;
 constexpr std::uint64_t kUnchangedNs = 10'000'000'000;
 
 constexpr std::chrono::milliseconds kShortestInterval{10};
+constexpr std::chrono::milliseconds kLongestPending{40};
+constexpr std::size_t kFewSamples = 32;  // the kernel's buffer has room for hundreds
 constexpr std::chrono::milliseconds kLongestInterval{1000};
 // Snapshots take at most a twentieth of the time, and scans a 200th.
 constexpr std::uint64_t kCostShare = 20;
 constexpr std::uint64_t kScansShare = 200;
-// In the long run each takes a 400th of a CPU.  With TreeMemoryMeter's shares this is 1 %.
-constexpr std::uint64_t kLongRunShare = 400;
+// In the long run each takes a 500th of a CPU.  With TreeMemoryMeter's shares this is 0.8 %; the
+// rest of cowtop takes less than 0.2.
+constexpr std::uint64_t kLongRunShare = 500;
 constexpr std::uint64_t kMostSavedNs = 5'000'000;
 // A command may be short, so its first seconds may take more.
 constexpr std::uint64_t kFirstOfCommandNs = 30'000'000;
@@ -168,7 +171,7 @@ std::chrono::milliseconds TracepointBackend::interval() const {
 }
 
 std::optional<std::chrono::milliseconds> TracepointBackend::pending_interval() const {
-  return pending_ ? std::optional(kShortestInterval) : std::nullopt;
+  return pending_;
 }
 
 // A process with samples that is in no snapshot yet may have ended by the next one.  So the next
@@ -177,8 +180,13 @@ bool TracepointBackend::take_pending() {
   if (!profiler_) return false;
   taken_meanwhile_ = 0;
   if (!take_samples()) return true;  // sample() returns the error
-  pending_ = taken_meanwhile_ > 0;
+  const std::size_t taken = taken_meanwhile_;
   profiler_->attribute_known([this] { take_samples_meanwhile(); });
+  // Each time costs us more than a sample does.
+  const auto last = pending_.value_or(kShortestInterval / 2);
+  const bool is_pressing = taken > kFewSamples || profiler_->is_waiting();
+  pending_.reset();
+  if (taken > 0) pending_ = is_pressing ? kShortestInterval : std::min(2 * last, kLongestPending);
   return profiler_->is_waiting() && snapshot_budget_.is_left(monotonic_ns());
 }
 

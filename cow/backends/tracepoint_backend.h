@@ -113,7 +113,8 @@ class TracepointBackend : public Backend {
   std::optional<SamplingSummary> sampling_;
   std::unique_ptr<CopyProfiler> profiler_;  // null: copies are not sampled
   std::size_t taken_meanwhile_ = 0;         // samples of copies, since the last sample()
-  bool pending_ = false;                    // the last take_pending() took some
+  // Until the next take_pending(), if the last one took some.
+  std::optional<std::chrono::milliseconds> pending_;
 };
 
 }  // namespace cowshed::cow

@@ -25,7 +25,7 @@ struct TreeProcess {
   std::optional<MemoryPeak>* peak = nullptr;  // raised to its PSS where that is read
 };
 
-// Sums the memory of a process tree (PSS), for at most a 400th of one CPU's time: every 100 ms
+// Sums the memory of a process tree (PSS), for at most a 500th of one CPU's time: every 100 ms
 // while it changes, else every 5 s; when it may exceed its peak by a tenth; and when it may exceed
 // it by a 100th but no longer grows.  How much it may have grown since follows from the copies and
 // from each process's resident memory, which is cheap to read: for a 1,000th of the time.  The sum
@@ -65,7 +65,7 @@ class TreeMemoryMeter {
   static constexpr std::uint64_t kLeastPauseNs = 100'000'000;
   static constexpr std::uint64_t kUnchangedNs = 5'000'000'000;
   static constexpr std::uint64_t kRestNs = 50'000'000;
-  static constexpr std::uint64_t kReadsShare = 400;
+  static constexpr std::uint64_t kReadsShare = 500;
   static constexpr std::uint64_t kLooksShare = 1000;
   static constexpr std::uint64_t kMostSavedNs = 5'000'000;
 
