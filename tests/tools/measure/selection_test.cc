@@ -163,6 +163,20 @@ TEST_F(SelectionTest, WhatCannotBeLookedFor) {
   EXPECT_THAT(why_not(Selection::By::cgroup, "/no/such"), HasSubstr("no such cgroup"));
 }
 
+TEST_F(SelectionTest, ByTheIdOfAContainer) {
+  const std::string id = "0123456789ab" + std::string(52, 'c');
+  for (const pid_t pid : {7, 8, 9}) process(pid, "x");
+  write("7/cgroup", "0::/docker/" + id + "\n");
+  write("8/cgroup", "0::/docker/" + std::string(64, 'd') + "\n");
+  write("9/cgroup", "0::/../docker-" + id + ".scope\n");  // as another container sees it
+  auto selected = open({Selection::By::cgroup, {}, "0123456789ab"});
+  ASSERT_TRUE(selected.attach(backend_));
+  EXPECT_THAT(backend_.asked_for, ElementsAre(UnorderedElementsAre(7, 9)));
+  auto none = open({Selection::By::cgroup, {}, std::string(12, 'e')});
+  EXPECT_EQ(failure_of(none.attach(backend_)).message,
+            "--cgroup eeeeeeeeeeee: no process is in it");
+}
+
 TEST_F(SelectionTest, ByCgroupWithThoseBelow) {
   write("cgroup/a/cgroup.procs", "7\n8\n");
   write("cgroup/a/b/cgroup.procs", "9\n");

@@ -28,14 +28,42 @@ TEST(ContainerOf, KubernetesNamesThePod) {
     EXPECT_EQ(container_of(cgroup).id, "0123456789ab") << cgroup;
     EXPECT_EQ(container_of(cgroup).pod, uid) << cgroup;
   }
+  const std::string of_file = id.substr(32);
+  EXPECT_EQ(container_of("/kubepods.slice/kubepods-pod" + of_file + ".slice/crio-" + id).pod,
+            of_file);
   EXPECT_EQ(container_name("/kubepods/pod" + uid), "01234567-89a");
+}
+
+TEST(ContainerOf, PodmanNamesThePod) {
+  const std::string pod = std::string(52, '0') + "123456789abc";
+  for (const std::string& cgroup :
+       {"/machine.slice/machine-libpod_pod_" + pod + ".slice/libpod-" + id + ".scope/container",
+        "/libpod_parent/" + pod + "/libpod-" + id}) {
+    EXPECT_EQ(container_of(cgroup).id, "0123456789ab") << cgroup;
+    EXPECT_EQ(container_of(cgroup).pod, pod.substr(0, 12)) << cgroup;
+  }
+  EXPECT_EQ(container_of("/docker/" + pod + "/docker/" + id).pod, "") << "one in another";
+}
+
+TEST(ContainerOf, IsNamedByEachOfItsIds) {
+  const Container container = container_of("/kubepods/pod" + uid + "/" + id);
+  for (const std::string& name : {id, id.substr(0, 12), uid, uid.substr(0, 12)}) {
+    EXPECT_TRUE(is_container_name(name)) << name;
+    EXPECT_TRUE(is_named(container, name)) << name;
+    EXPECT_FALSE(is_named({}, name)) << name;
+  }
+  EXPECT_FALSE(is_named(container, "0123456789ac"));
+  EXPECT_FALSE(is_container_name(id.substr(0, 11)));
+  EXPECT_FALSE(is_container_name("/" + id));
+  EXPECT_FALSE(is_container_name("system.slice"));
 }
 
 TEST(ContainerOf, OtherCgroupsAreNone) {
   for (const std::string& cgroup :
        {std::string(), std::string("/"), std::string("/user.slice/session-3.scope"),
-        "/" + id.substr(1), "/" + id + "0", "/" + std::string(64, 'g'), "/pod" + uid.substr(1),
-        "/pod" + std::string(36, 'x'), std::string("/system.slice/podman.service")}) {
+        "/machine.slice/libpod-conmon-" + id + ".scope", "/" + id.substr(1), "/" + id + "0",
+        "/" + std::string(64, 'g'), "/pod" + uid.substr(1), "/pod" + std::string(36, 'x'),
+        std::string("/system.slice/podman.service")}) {
     EXPECT_EQ(container_name(cgroup), "") << cgroup;
   }
 }

@@ -12,6 +12,7 @@
 #include <cowshed/base/clock.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
 #include <cowshed/tools/cowtop/measure/selection.h>
+#include <cowshed/tools/cowtop/text/container.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -99,13 +100,15 @@ SelectedProcesses::SelectedProcesses(Selection selection, cow::ProcFiles proc)
 Expected<SelectedProcesses> SelectedProcesses::open(Selection selection, cow::ProcFiles proc) {
   SelectedProcesses selected(std::move(selection), std::move(proc));
   const std::string& argument = selected.selection_.argument;
-  if (selected.selection_.by == Selection::By::cgroup) {
+  if (selected.selection_.by == Selection::By::cgroup && !is_container_name(argument)) {
     selected.cgroup_ = cgroup_folder(argument);
     std::vector<pid_t> pids;
     if (const int error = add_processes(selected.cgroup_, pids); error != 0) {
       if (error != ENOENT) return system_error("--cgroup " + selected.cgroup_, error);
       return wrong(
-          fmt::format("--cgroup {}: no such cgroup: there is no {}", argument, selected.cgroup_));
+          fmt::format("--cgroup {}: no such cgroup: there is no {} (in a container, give the ID of "
+                      "the one to measure)",
+                      argument, selected.cgroup_));
     }
   }
   if (selected.selection_.by == Selection::By::comm) {
@@ -126,13 +129,15 @@ Expected<SelectedProcesses> SelectedProcesses::open(Selection selection, cow::Pr
 
 std::vector<pid_t> SelectedProcesses::candidates() const {
   if (selection_.by == Selection::By::pid) return selection_.pids;
-  if (selection_.by == Selection::By::cgroup) return processes_of_cgroup(cgroup_);
+  if (!cgroup_.empty()) return processes_of_cgroup(cgroup_);
   return proc_.processes().value_or(std::vector<pid_t>());
 }
 
 bool SelectedProcesses::is_selected(pid_t pid, const cow::ProcStat& stat) const {
   if (selection_.by == Selection::By::comm) return std::regex_search(stat.comm, comm_);
-  if (selection_.by == Selection::By::cgroup) return true;
+  if (!cgroup_.empty()) return true;
+  if (selection_.by == Selection::By::cgroup)
+    return is_named(container_of(proc_.cgroup(pid)), selection_.argument);
   return ::geteuid() == 0 || proc_.is_ours(pid);
 }
 

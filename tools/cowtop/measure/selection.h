@@ -18,13 +18,13 @@ namespace cowshed::cowtop {
 struct Selection {
   enum class By : std::uint8_t {
     pid,
-    cgroup,      // all of a cgroup and of its descendants
+    cgroup,      // all of a cgroup and of its descendants, or of a container or a pod
     comm,        // all with a matching name
     everything,  // for root all processes; else the user's own
   };
   By by = By::everything;
   std::vector<pid_t> pids;
-  std::string argument;  // path of the cgroup, or regular expression
+  std::string argument;  // path of the cgroup, or container's or pod's ID; regular expression
 
   std::string text() const;  // as on the command line: "-p 1,2"
 };
@@ -56,7 +56,7 @@ class SelectedProcesses {
 
   Selection selection_;
   cow::ProcFiles proc_;
-  std::string cgroup_;  // the folder
+  std::string cgroup_;  // the folder; empty: none, or a container or a pod
   std::regex comm_;
   std::map<pid_t, std::uint64_t> passed_over_;  // with the start: a PID is used again
   internal::DutyCycle searches_;

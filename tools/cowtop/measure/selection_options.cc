@@ -42,8 +42,9 @@ SelectionArguments::SelectionArguments(CLI::App& app) {
   by_cgroup_ = app.add_option("--cgroup", cgroup_,
                               "Attach to all processes of this cgroup (v2) and of those below it,"
                               " and to those that come later: a path as in /proc/PID/cgroup, or"
-                              " below /sys/fs/cgroup")
-                   ->type_name("PATH");
+                              " below /sys/fs/cgroup; or the ID of a container or pod, 12 digits"
+                              " or more")
+                   ->type_name("PATH|ID");
   by_comm_ = app.add_option("--comm", comm_,
                             "Attach to all processes with such a name (/proc/PID/comm), and to"
                             " those that come later: a regular expression (ECMAScript's, without"
@@ -73,7 +74,7 @@ Expected<std::optional<Selection>> SelectionArguments::selection() const {
   selection.by = by_cgroup ? Selection::By::cgroup : Selection::By::comm;
   selection.argument = by_cgroup ? cgroup_ : comm_;
   if (selection.argument.empty())
-    return wrong(by_cgroup ? "--cgroup: the path is empty" : "--comm: the expression is empty");
+    return wrong(by_cgroup ? "--cgroup: it is empty" : "--comm: the expression is empty");
   return selection;
 }
 
