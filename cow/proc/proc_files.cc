@@ -85,8 +85,8 @@ tl::unexpected<Error> process_error(pid_t pid, std::string_view path, int error)
   const char* why = ": the process belongs to somebody else; run as its user or as root";
   if (::geteuid() == 0) {
     why =
-        ", even as root: CAP_SYS_PTRACE is missing (in a container, say), or a security module "
-        "forbids it";
+        ", even as root: CAP_SYS_PTRACE or CAP_DAC_READ_SEARCH is missing (in a container, say), "
+        "or a security module forbids it";
   } else if (ProcFiles().is_ours(pid)) {
     why =
         ": the process is not dumpable (PR_SET_DUMPABLE, a change of user, capabilities of its "

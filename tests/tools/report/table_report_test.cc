@@ -224,8 +224,8 @@ TEST(TableReport, MemoryThatCannotBeReadIsNotSilent) {
   EXPECT_THAT(
       table_of(process),
       HasSubstr("the memory of 1 process cannot be read: what it still shares, and of which "
-                "objects the copies are, is not known; run as its user or with "
-                "CAP_SYS_PTRACE\n"));
+                "objects the copies are, is not known; run as its user, or with "
+                "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH\n"));
 }
 
 TEST(TableReport, OfManyArenasTheRestIsSummedUp) {

@@ -443,6 +443,8 @@ class UnitTest(unittest.TestCase):
                             for name, labels in found))
         self.assertGreater(sum(value for (name, labels), value in found.items()
                                if name == "cowshed_copied_bytes_total" and 'comm="python3"' in labels), 499 * 4096)
+        self.assertTrue(any(name == "cowshed_shared_bytes" and 'comm="python3"' in labels and value > 0
+                            for (name, labels), value in found.items()))
 
 
 class RulesTest(unittest.TestCase):

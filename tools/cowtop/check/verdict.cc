@@ -102,7 +102,9 @@ Used copied_of_object(const ProcessCopies& process, const std::string& name) {
       std::ranges::any_of(process.arenas, [](const auto& arena) { return arena.copied_pages > 0; });
   if (copied_arena) return not_known("of which objects its copies are was not seen");
   if (process.unreadable && *process.copied_file_pages > 0)
-    return not_known("its memory cannot be read, which takes its user or CAP_SYS_PTRACE");
+    return not_known(
+        "its memory cannot be read, which takes its user, or CAP_SYS_PTRACE and "
+        "CAP_DAC_READ_SEARCH");
   return used(0);
 }
 
@@ -351,8 +353,8 @@ class Judge {
     if (published_.empty()) {
       const bool unreadable =
           std::ranges::any_of(measurement_.processes, &ProcessCopies::unreadable);
-      return text + (unreadable ? ", and not all memory can be read, which takes its user or "
-                                  "CAP_SYS_PTRACE"
+      return text + (unreadable ? ", and not all memory can be read, which takes its user, or "
+                                  "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
                                 : ", nor of any");
     }
     std::size_t shown = 0;

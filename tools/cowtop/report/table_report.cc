@@ -383,7 +383,8 @@ std::string lacking_lines(const cow::Measurement& measurement, std::size_t most)
   if (unreadable > 0) {
     text += fmt::format(
         "the memory of {} process{} cannot be read: what {} still share{}, and of which objects "
-        "the copies are, is not known; run as {} user or with CAP_SYS_PTRACE\n",
+        "the copies are, is not known; run as {} user, or with CAP_SYS_PTRACE and "
+        "CAP_DAC_READ_SEARCH\n",
         unreadable, unreadable == 1 ? "" : "es", unreadable == 1 ? "it" : "they",
         unreadable == 1 ? "s" : "", unreadable == 1 ? "its" : "their");
   }
