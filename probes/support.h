@@ -1,19 +1,30 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <vector>
 
 #include <cowshed/base/error.h>
 
 namespace cowshed {
 
-// Checks whether this process can count with eBPF here, without loading anything.  Errors, which
-// name everything that is missing in one line: unsupported (no BTF, no BPF, an older kernel);
-// permission_denied (a missing capability).  Reads sys/kernel/btf/vmlinux and
-// proc/self/status below `root`, which tests replace.  Thread-safe.
-Expected<void> probe_support(const std::filesystem::path& root = "/");
+// What this process lacks to count with eBPF.
+enum class ProbeLack : std::uint8_t {
+  btf,             // no sys/kernel/btf/vmlinux
+  lockdown,        // a kernel in lockdown mode "confidentiality" lets no program read its memory
+  capabilities,    // CAP_BPF or CAP_PERFMON
+  seccomp,         // a seccomp filter, as a container's, refuses bpf(2)
+  user_namespace,  // bpf(2) wants the capabilities in the first user namespace
+  bpf_call,        // no bpf(2), or it is refused for another reason
+};
 
-// Checks whether bpf(2) works: a seccomp filter, as in containers, may refuse it despite the
-// capabilities.  Errors: permission_denied; unsupported (no such call).  Thread-safe.
-Expected<void> bpf_call_support();
+// Looks for each lack without loading anything; empty: none was found.  Reads
+// sys/kernel/btf/vmlinux, sys/kernel/security/lockdown and proc/self/status below `root`, which
+// tests replace.  Only with "/" it calls bpf(2), too.  Thread-safe.
+std::vector<ProbeLack> probe_lacks(const std::filesystem::path& root = "/");
+
+// Errors, which name each lack in one line: permission_denied if others can allow it; unsupported
+// (no BTF, a locked-down kernel, no bpf(2)).  As probe_lacks().
+Expected<void> probe_support(const std::filesystem::path& root = "/");
 
 }  // namespace cowshed

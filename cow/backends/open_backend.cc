@@ -76,6 +76,7 @@ Expected<OpenedBackend> open_backend(BackendChoice choice, const SamplingOptions
                     "are no longer shared, whoever copied them, and misses processes that live for "
                     "less than a sample";
     if (sampling.period != 0) opened.notice += "; code sites are not known";
+    opened.notice += " (cowtop doctor says how to allow more)";
   }
   opened.backend = std::make_unique<PagemapBackend>();
   return opened;

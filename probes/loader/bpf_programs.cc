@@ -48,7 +48,13 @@ tl::unexpected<Error> refused(std::string_view step, int error, const LibbpfLog&
                   std::to_string(std::max<std::size_t>(256, open + 2 * kMostDescriptors)) + ")"});
   }
   const auto code = is_permission ? ErrorCode::permission_denied : ErrorCode::unsupported;
-  const std::string reason = text.reason();
+  std::string reason = text.reason();
+  // Where securityfs is not mounted, as in a container, probe_support() does not see the lockdown.
+  if (reason.find("bpf_probe_read") != reason.npos) {
+    reason =
+        "the kernel lets no program read its memory, as in lockdown mode confidentiality (boot "
+        "with lockdown=integrity or without it)";
+  }
   return tl::make_unexpected(
       Error{code, number,
             std::string(step) + ": " + (reason.empty() ? std::strerror(number) : reason.c_str())});

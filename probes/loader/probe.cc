@@ -64,7 +64,6 @@ Probe::~Probe() = default;
 
 Expected<Probe> Probe::load(const SamplingOptions& sampling) {
   TRY_VOID(probe_support());
-  TRY_VOID(bpf_call_support());
   TRY(auto programs, Programs::load(sampling));
   TRY(auto samples, SampleReader::open(programs));
   return Probe(std::make_unique<State>(std::move(programs), std::move(samples)));

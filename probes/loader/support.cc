@@ -1,12 +1,13 @@
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <fstream>
 #include <linux/bpf.h>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <vector>
 
 #include <cowshed/probes/support.h>
 
@@ -27,6 +28,20 @@ std::uint64_t effective_capabilities(const std::filesystem::path& root) {
   return 0;
 }
 
+std::string missing_capabilities(const std::filesystem::path& root) {
+  const std::uint64_t mask = effective_capabilities(root);
+  const auto has = [mask](int capability) { return (mask >> capability & 1U) != 0; };
+  if (has(kCapSysAdmin) || (has(kCapBpf) && has(kCapPerfmon))) return {};
+  return has(kCapBpf) ? "CAP_PERFMON" : has(kCapPerfmon) ? "CAP_BPF" : "CAP_BPF and CAP_PERFMON";
+}
+
+// "none integrity [confidentiality]"
+bool is_locked_down(const std::filesystem::path& root) {
+  std::ifstream modes(root / "sys/kernel/security/lockdown");
+  std::string text;
+  return std::getline(modes, text) && text.find("[confidentiality]") != text.npos;
+}
+
 // A user namespace maps only some of the user IDs (user_namespaces(7)).
 bool is_in_user_namespace() {
   std::ifstream map("/proc/self/uid_map");
@@ -36,61 +51,87 @@ bool is_in_user_namespace() {
   return (map >> inside >> outside >> count) && count != UINT32_MAX;
 }
 
-std::string missing_capabilities(std::uint64_t mask) {
-  const auto has = [mask](int capability) { return (mask >> capability & 1U) != 0; };
-  if (has(kCapSysAdmin) || (has(kCapBpf) && has(kCapPerfmon))) return {};
-  const std::string missing = has(kCapBpf)       ? "CAP_PERFMON"
-                              : has(kCapPerfmon) ? "CAP_BPF"
-                                                 : "CAP_BPF and CAP_PERFMON";
-  return missing + " missing (run as root, or grant them)";
+// Returns 0 or an errno.
+int call_bpf(unsigned command, bpf_attr& attributes) {
+  const long fd = syscall(SYS_bpf, command, &attributes, sizeof attributes);
+  if (fd < 0) return errno;
+  close(static_cast<int>(fd));
+  return 0;
 }
 
-}  // namespace
-
-Expected<void> probe_support(const std::filesystem::path& root) {
-  std::vector<std::string> reasons;
-  std::error_code ignored;
-  if (!std::filesystem::exists(root / "sys/kernel/btf/vmlinux", ignored)) {
-    reasons.emplace_back(
-        "no /sys/kernel/btf/vmlinux (a kernel with CONFIG_DEBUG_INFO_BTF, and "
-        "sysfs mounted)");
-  }
-  auto code = ErrorCode::unsupported;
-  if (const std::string missing = missing_capabilities(effective_capabilities(root));
-      !missing.empty()) {
-    if (reasons.empty()) code = ErrorCode::permission_denied;
-    reasons.push_back(missing);
-  }
-  if (reasons.empty()) return {};
-  std::string message = "cannot count with eBPF: ";
-  for (const std::string& reason : reasons)
-    message += (&reason == &reasons.front() ? "" : "; ") + reason;
-  return make_error(code, message);
+// The kernel itself answers EINVAL to a command that it does not know, whatever the capabilities.
+int error_of_unknown_command() {
+  constexpr unsigned kUnknown = 0x7fffffff;
+  bpf_attr nothing{};
+  return call_bpf(kUnknown, nothing);
 }
 
-Expected<void> bpf_call_support() {
+bool may_make_maps() {
   bpf_attr map{};
   // This type of map needs CAP_BPF, whatever kernel.unprivileged_bpf_disabled is.
   map.map_type = BPF_MAP_TYPE_LRU_HASH;
   map.key_size = sizeof(std::uint32_t);
   map.value_size = sizeof(std::uint32_t);
   map.max_entries = 1;
-  const long fd = syscall(SYS_bpf, BPF_MAP_CREATE, &map, sizeof map);
-  if (fd >= 0) {
-    close(static_cast<int>(fd));
-    return {};
+  const int error = call_bpf(BPF_MAP_CREATE, map);
+  return error != EPERM && error != EACCES;  // loading will report any other error better
+}
+
+void add_lacks_of_call(std::vector<ProbeLack>& lacks) {
+  const int error = error_of_unknown_command();
+  if (error == ENOSYS) lacks.push_back(ProbeLack::bpf_call);
+  else if (error == EPERM || error == EACCES) lacks.push_back(ProbeLack::seccomp);
+  if (std::ranges::find(lacks, ProbeLack::capabilities) != lacks.end() || may_make_maps()) return;
+  if (is_in_user_namespace()) lacks.push_back(ProbeLack::user_namespace);
+  else if (error == EINVAL) lacks.push_back(ProbeLack::bpf_call);
+}
+
+std::string text_of(ProbeLack lack, const std::filesystem::path& root) {
+  switch (lack) {
+    case ProbeLack::btf:
+      return "no /sys/kernel/btf/vmlinux (a kernel with CONFIG_DEBUG_INFO_BTF, and sysfs mounted)";
+    case ProbeLack::lockdown:
+      return "the kernel is in lockdown mode confidentiality, in which no program may read its "
+             "memory";
+    case ProbeLack::capabilities:
+      return missing_capabilities(root) + " missing (run as root, or grant them)";
+    case ProbeLack::seccomp:
+      return "bpf(2) is refused, as by a container's seccomp filter (run outside of it, or allow "
+             "bpf)";
+    case ProbeLack::user_namespace:
+      return "bpf(2) is refused, since the capabilities are those of a user namespace (run "
+             "outside of it)";
+    case ProbeLack::bpf_call: break;
   }
-  if (errno == ENOSYS)
-    return make_error(ErrorCode::unsupported, "cannot count with eBPF: this kernel has no bpf(2)");
-  if (errno != EPERM && errno != EACCES) return {};  // loading will report it better
-  const int error = errno;
-  return tl::make_unexpected(Error{
-      ErrorCode::permission_denied, error,
-      is_in_user_namespace()
-          ? "cannot count with eBPF: bpf(2) is refused, since the capabilities are those of a "
-            "user namespace (run outside of it)"
-          : "cannot count with eBPF: bpf(2) is refused although the capabilities are there, "
-            "as by a container's seccomp filter (run outside of it, or allow bpf)"});
+  return "this kernel has no bpf(2), or something refuses it despite the capabilities";
+}
+
+bool can_be_allowed(ProbeLack lack) {
+  return lack == ProbeLack::capabilities || lack == ProbeLack::seccomp ||
+         lack == ProbeLack::user_namespace;
+}
+
+}  // namespace
+
+std::vector<ProbeLack> probe_lacks(const std::filesystem::path& root) {
+  std::vector<ProbeLack> lacks;
+  std::error_code ignored;
+  if (!std::filesystem::exists(root / "sys/kernel/btf/vmlinux", ignored))
+    lacks.push_back(ProbeLack::btf);
+  if (is_locked_down(root)) lacks.push_back(ProbeLack::lockdown);
+  if (!missing_capabilities(root).empty()) lacks.push_back(ProbeLack::capabilities);
+  if (root == "/") add_lacks_of_call(lacks);
+  return lacks;
+}
+
+Expected<void> probe_support(const std::filesystem::path& root) {
+  const std::vector<ProbeLack> lacks = probe_lacks(root);
+  if (lacks.empty()) return {};
+  std::string message = "cannot count with eBPF: ";
+  for (const ProbeLack& lack : lacks)
+    message += (&lack == &lacks.front() ? "" : "; ") + text_of(lack, root);
+  const bool allowed = std::ranges::all_of(lacks, can_be_allowed);
+  return make_error(allowed ? ErrorCode::permission_denied : ErrorCode::unsupported, message);
 }
 
 }  // namespace cowshed

@@ -84,10 +84,11 @@ TEST_F(Loader, TwoProbesAreIndependent) {
 }
 
 // A file system root as probe_support() reads it.
-Expected<void> support_of(const char* capabilities, bool btf) {
+Expected<void> support_of(const char* capabilities, bool btf, const char* lockdown = "") {
   const Folder root;
   root.write("proc/self/status", std::string("Name:\tx\nCapEff:\t") + capabilities + "\n");
   if (btf) root.write("sys/kernel/btf/vmlinux", "BTF");
+  root.write("sys/kernel/security/lockdown", lockdown);
   return probe_support(root.path());
 }
 
@@ -99,6 +100,13 @@ constexpr const char* kBpfAndPerfmon = "000000c000000000";
 TEST(ProbeSupport, IsThereWithEitherSetOfCapabilities) {
   EXPECT_TRUE(support_of(kSysAdmin, true));
   EXPECT_TRUE(support_of(kBpfAndPerfmon, true));
+}
+
+TEST(ProbeSupport, OnlyConfidentialityForbidsToReadTheKernel) {
+  EXPECT_TRUE(support_of(kSysAdmin, true, "none [integrity] confidentiality\n"));
+  const Error error = failure_of(support_of(kSysAdmin, true, "none integrity [confidentiality]\n"));
+  EXPECT_EQ(error.code, ErrorCode::unsupported);
+  EXPECT_THAT(error.message, HasSubstr("lockdown mode confidentiality"));
 }
 
 TEST(ProbeSupport, NamesEverythingThatIsMissing) {

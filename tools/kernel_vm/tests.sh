@@ -42,4 +42,5 @@ run tools/cowtop_program_test 'CowtopPrivilege.*:CowtopDetach.*-*ASetUserIdProgr
 # users on the host.
 run share/hostile_child_test '-*Leniently*/Caller:*NotFrozen/Caller'
 run share/memory_shortage_test
+COWSHED_MAY_LOCK_DOWN=1 run tools/cowtop_program_test 'CowtopLockdown.*' # last: no kernel unlocks
 finish

@@ -191,6 +191,27 @@ TEST_F(CowtopDegraded, EachLackNamesTheBackendAndWhatIsNotKnown) {
   }
 }
 
+// The kernel goes into each mode, and never back.
+using CowtopLockdown = CowtopPrivilege;
+
+TEST_F(CowtopLockdown, ConfidentialityIsNamedWithAndWithoutSecurityfs) {
+  if (std::getenv("COWSHED_MAY_LOCK_DOWN") == nullptr)
+    GTEST_SKIP() << "locks the kernel down, and COWSHED_MAY_LOCK_DOWN is not set";
+  const std::string folder = "/sys/kernel/security";
+  ASSERT_EQ(::mount("none", folder.c_str(), "securityfs", 0, nullptr), 0);
+  const std::vector<std::string> command = {cowtop_.path(), "--json", "--", "true"};
+  test::write_file(folder + "/lockdown", "integrity");
+  Finished finished = run(command);
+  EXPECT_EQ(report_of(finished)["backend"], "tracepoint") << finished.err;
+  test::write_file(folder + "/lockdown", "confidentiality");
+  for (const bool securityfs : {true, false}) {
+    if (!securityfs) ASSERT_EQ(::umount(folder.c_str()), 0);
+    finished = run(command);
+    EXPECT_EQ(report_of(finished)["backend"], "pagemap");
+    expect_line(finished, "lockdown mode confidentiality");
+  }
+}
+
 // Neither setting gives or takes anything: nothing is opened that they decide about.
 TEST_F(CowtopPrivilege, SettingsOfTheMachine) {
   if (std::getenv("COWSHED_MAY_SET_SYSCTLS") == nullptr)

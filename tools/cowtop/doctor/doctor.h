@@ -6,6 +6,7 @@
 
 #include <cowshed/base/error.h>
 #include <cowshed/cow/open_backend.h>
+#include <cowshed/probes/support.h>
 
 namespace cowshed::cowtop {
 
@@ -13,6 +14,7 @@ struct Diagnosis {
   cow::BackendChoice backend = cow::BackendChoice::automatic;
   // The pages that it counted in the self test (doctor/self_test.h), or the error.
   Expected<std::uint64_t> counted;
+  std::vector<ProbeLack> lacks;  // of the exact backend
 
   bool works() const;
 };
