@@ -3,6 +3,7 @@
 #include <bit>
 #include <dlfcn.h>
 #include <gnu/libc-version.h>
+#include <link.h>
 #include <malloc.h>
 #include <optional>
 #include <unistd.h>
@@ -52,10 +53,16 @@ struct BlockHeader {
   std::uint64_t before;
   std::uint64_t size_and_flags;
 
-  std::size_t size() const { return size_and_flags & ~std::uint64_t{7}; }
+  // Of a large block's mapping.  From glibc 2.43 the field has the size without a header.
+  std::size_t size() const {
+    const std::size_t own = size_and_flags & ~std::uint64_t{7};
+    return (own + sizeof *this) % kPage == 0 ? own + sizeof *this : own;
+  }
   bool is_large_block() const {
     constexpr std::uint64_t kIsMapped = 2;
-    return before == 0 && (size_and_flags & 7U) == kIsMapped && size() > 0 && size() % kPage == 0;
+    constexpr std::uint64_t kIsHuge = 1;  // from glibc 2.43; `before` has the offset otherwise
+    return (before & ~kIsHuge) == 0 && (size_and_flags & 7U) == kIsMapped && size() > 0 &&
+           size() % kPage == 0;
   }
 };
 
@@ -74,7 +81,9 @@ class Finder {
     const struct mallinfo2 counted = mallinfo2();
     std::size_t bytes = 0;
     for (const Range& block : blocks_) bytes += block.size();
-    const bool is_exact = counted.hblks == blocks_.size() && counted.hblkhd == bytes;
+    // glibc 2.43 counts 16 bytes too many at each realloc() of such a block.
+    constexpr std::size_t kMostTooMany = 64_KiB;
+    const bool is_exact = counted.hblks == blocks_.size() && counted.hblkhd - bytes <= kMostTooMany;
     for (const Mapping& mapping : mappings_)
       if (mapping.is_anonymous && mapping.name == "[heap]") add_main_heap(mapping);
       else if (mapping.is_anonymous && is_candidate(mapping)) add_blocks(mapping, is_exact);
@@ -248,6 +257,25 @@ class Finder {
   std::uintptr_t window_begin_ = 1;
 };
 
+// The first library that defines malloc, in the order in which symbols are looked up.
+bool find_malloc_of_libraries(Dl_info& found) {
+  void* const program = dlopen(nullptr, RTLD_LAZY);
+  const link_map* map = nullptr;
+  bool has_found = false;
+  if (dlinfo(program, RTLD_DI_LINKMAP, &map) == 0) map = map->l_next;
+  for (; map != nullptr && !has_found; map = map->l_next) {
+    Dl_info library{};
+    void* const handle = dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD);
+    if (handle == nullptr) continue;  // the kernel's
+    void* const symbol = dlsym(handle, "malloc");
+    has_found = symbol != nullptr && dladdr(symbol, &found) != 0 &&
+                dladdr(map->l_ld, &library) != 0 && library.dli_fbase == found.dli_fbase;
+    dlclose(handle);
+  }
+  dlclose(program);
+  return has_found;
+}
+
 }  // namespace
 
 std::string foreign_malloc() {
@@ -255,7 +283,13 @@ std::string foreign_malloc() {
   Dl_info of_malloc{};
   Dl_info of_libc{};
   if (dladdr(reinterpret_cast<void*>(&gnu_get_libc_version), &of_libc) == 0) return {};  // static
-  if (dladdr(reinterpret_cast<void*>(&malloc), &of_malloc) == 0) return "another library's";
+  void* symbol = nullptr;
+  auto* const address = reinterpret_cast<void*>(&malloc);
+  if (dladdr1(address, &of_malloc, &symbol, RTLD_DL_SYMENT) == 0) return "another library's";
+  // Of a program that is not position-independent, the address may be that of a jump to malloc.
+  const bool is_jump =
+      symbol != nullptr && static_cast<const ElfW(Sym)*>(symbol)->st_shndx == SHN_UNDEF;
+  if (is_jump && !find_malloc_of_libraries(of_malloc)) return "another library's";
   if (of_malloc.dli_fbase == of_libc.dli_fbase) return {};
   return std::string(of_malloc.dli_fname) + "'s";
 }

@@ -138,6 +138,15 @@ Expected<Mappings> private_mappings(std::pmr::memory_resource* memory) {
   return mappings;
 }
 
+std::vector<Range> settled_ranges() {
+  std::vector<Range> ranges;
+  std::array<char, 8192> buffer;
+  visit_maps(buffer, [&](const MapsLine& line) {
+    if (line.is_settled()) ranges.push_back(line.range);
+  });
+  return ranges;
+}
+
 std::size_t status_bytes(std::string_view key) {
   std::ifstream file("/proc/self/status");
   for (std::string text; std::getline(file, text);) {

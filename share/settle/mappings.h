@@ -38,6 +38,8 @@ struct MapsLine {
   bool is_readable = false;
   bool is_anonymous = false;  // of no file
   std::string_view name;      // of the file, or "[heap]"
+
+  bool is_settled() const { return name.starts_with("/memfd:cowshed-settled:"); }
 };
 MapsLine parse_maps_line(std::string_view line);
 
@@ -61,6 +63,9 @@ using Mappings = std::pmr::vector<Mapping>;
 
 // Returns them by address.  Errors: system_call.
 Expected<Mappings> private_mappings(std::pmr::memory_resource* memory);
+
+// The mappings that are settled, by address; none if the kernel does not say.
+std::vector<Range> settled_ranges();
 
 // Memory for large vectors that is no block of malloc's: such blocks are looked for and counted.
 class PlanMemory : public std::pmr::memory_resource {

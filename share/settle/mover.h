@@ -25,6 +25,7 @@ struct Piece {
   HeapPart part;
   bool no_reserve = false;
   bool is_settled = false;  // a private mapping of a memfd, all of which is copied
+  bool begins_file = false;
   // Of a piece that begins a new memfd: its size.  0: the piece continues the last one's.
   std::size_t file_size = 0;
 };

@@ -26,7 +26,8 @@ struct SettleOptions {
   // Memory to move besides glibc's heap: whole pages of private anonymous mappings, such as another
   // allocator's.  Their owner must not expect that MADV_DONTNEED makes them zero: afterwards it
   // brings back the bytes that they had when they were settled.  jemalloc, tcmalloc, mimalloc, Go
-  // and the JVM expect that.
+  // and the JVM expect that.  Each range gets a memfd: after a write to it, fork() copies the page
+  // tables of all of it.
   std::vector<std::span<const std::byte>> also = {};
   // Memory to leave alone, such as buffers that a device or io_uring has registered.
   std::vector<std::span<const std::byte>> leave = {};

@@ -52,7 +52,8 @@ class Planner {
   Planner(const SettleOptions& options, const Mappings& mappings)
       : options_(options), pieces_(mappings.get_allocator()) {}
 
-  void add(const Mapping& mapping, HeapPart part, bool is_settled) {
+  // `begins_file`: of memory that the caller names.
+  void add(const Mapping& mapping, HeapPart part, bool is_settled, bool begins_file = false) {
     if (!mapping.obstacle.empty()) return leave(part.range, mapping.obstacle);
     if (holds_this_thread(part)) return leave(part.range, "holds this thread's stack or variables");
     for (const auto& memory : options_.leave) {
@@ -65,14 +66,16 @@ class Planner {
       part.range.end = std::max(part.range.begin, left.begin);
       if (rest.range.size() > 0) add(mapping, rest, is_settled);
     }
-    if (part.range.size() > 0) pieces_.push_back({part, mapping.no_reserve, is_settled, 0});
+    if (part.range.size() > 0)
+      pieces_.push_back({part, mapping.no_reserve, is_settled, begins_file, 0});
   }
 
-  // In steps, as the mover takes them.
+  // In steps, as the mover takes them.  Its owner may extend named memory by mremap(2), so a file
+  // has one range of it.
   void add_steps(const Mapping& mapping, const Range& range, SettledKind kind, bool is_settled) {
     for (std::uintptr_t begin = range.begin; begin < range.end; begin = step_end(begin)) {
       const Range step = {begin, std::min(step_end(begin), range.end)};
-      add(mapping, {step, kind, begin}, is_settled);
+      add(mapping, {step, kind, begin}, is_settled, begin == range.begin);
     }
   }
 
@@ -120,7 +123,8 @@ class Planner {
       return false;
     }
     // A large block over several mappings still works: mremap(2) fails, and realloc() copies it.
-    return next.part.kind == SettledKind::named || next.part.range.end <= file_end;
+    return next.part.kind == SettledKind::named ? !next.begins_file
+                                                : next.part.range.end <= file_end;
   }
 
   bool holds_this_thread(const HeapPart& part) const {
@@ -137,14 +141,14 @@ class Planner {
   std::vector<LeftMemory> left_;
 };
 
-// Whole pages, in order and joined.
+// Whole pages, in order; joined where they overlap.
 std::vector<Range> named_ranges(const SettleOptions& options) {
   std::vector<Range> ranges;
   for (const auto& memory : options.also) ranges.push_back(pages_of(memory, Rounded::inwards));
   std::ranges::sort(ranges, {}, [](const Range& range) { return range.begin; });
   std::vector<Range> joined;
   for (const Range& range : ranges)
-    if (!joined.empty() && range.begin <= joined.back().end)
+    if (!joined.empty() && range.begin < joined.back().end)
       joined.back().end = std::max(joined.back().end, range.end);
     else if (range.size() > 0) joined.push_back(range);
   return joined;
@@ -170,11 +174,14 @@ Expected<Plan> plan_settle(const SettleOptions& options, const std::string& fore
   for (const Mapping& mapping : mappings) {
     const Range& range = mapping.range;
     if (mapping.is_settled) {
-      constexpr std::size_t kLeastWritten = 8;  // an eighth
+      constexpr std::size_t kPart = 8;
+      constexpr std::size_t kLeastWritten = 256_KiB;  // this call itself writes less
       if (mapping.own == 0) continue;
-      if (mapping.own * kLeastWritten >= range.size())
+      if (mapping.own * kPart >= range.size() && mapping.own >= kLeastWritten)
         planner.add_steps(mapping, range, mapping.settled_as, true);
-      else planner.leave(range, "is settled, and less than an eighth of it was written since");
+      else
+        planner.leave(
+            range, "is settled, and less than an eighth of it, or than 256 KiB, was written since");
       continue;
     }
     if (!mapping.is_anonymous) {

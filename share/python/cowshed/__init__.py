@@ -24,17 +24,19 @@ except ModuleNotFoundError:
 from cowshed._cowshed import built_for  # the version of Python, such as "3.14.8"
 from cowshed.contexts import Context, get_context
 from cowshed.errors import (Closed, Damaged, Error, LoadFailed, NotPublished, OutOfMemory, PeerStopped,
-                            PublishedTooLate, Released, TooLarge, Unsupported, WrongProcessTree)
+                            PublishedTooLate, Released, ThreadsRunning, TooLarge, Unsupported, WrongProcessTree)
 from cowshed.freezing import Frozen, end_process, freeze, is_frozen, register_children
 from cowshed.metering import Meter, Sent, copied, transfers
 from cowshed.queues import Connection, Pipe, Queue, SimpleQueue
 from cowshed.references import Ref, find, publish
+from cowshed.settling import Settled, settle
 
 __version__ = _cowshed.version
 
 __all__ = [
     "Closed", "Connection", "Context", "Damaged", "Error", "Frozen", "LoadFailed", "Meter", "NotPublished",
-    "OutOfMemory", "PeerStopped", "Pipe", "PublishedTooLate", "Queue", "Ref", "Released", "Sent", "SimpleQueue",
-    "TooLarge", "Unsupported", "WrongProcessTree", "built_for", "copied", "end_process", "find", "freeze",
-    "get_context", "is_frozen", "publish", "register_children", "transfers",
+    "OutOfMemory", "PeerStopped", "Pipe", "PublishedTooLate", "Queue", "Ref", "Released", "Sent", "Settled",
+    "SimpleQueue", "ThreadsRunning", "TooLarge", "Unsupported", "WrongProcessTree", "built_for", "copied",
+    "end_process", "find", "freeze", "get_context", "is_frozen", "publish", "register_children", "settle",
+    "transfers",
 ]

@@ -107,10 +107,11 @@ class Context(ForkServerContext):
     A forked child that starts workers itself has a forkserver of its own, which loads the data once more.
     """
 
-    def __init__(self, modules: list[str], warm_up: str | None) -> None:
+    def __init__(self, modules: list[str], warm_up: str | None, settle: bool) -> None:
         self._modules = modules
         self._warm_up = warm_up
-        self._recipe = _recipe(modules, warm_up)
+        self._settle = settle
+        self._recipe = _recipe(modules, warm_up, settle)
         self._begin()
         self._running()
 
@@ -133,7 +134,7 @@ class Context(ForkServerContext):
         :raises cowshed.LoadFailed: a module or ``warm_up`` failed.  New workers still get the old data.
         """
         with self._renewing:
-            recipe = _recipe(self._modules, self._warm_up)
+            recipe = _recipe(self._modules, self._warm_up, self._settle)
             server = _Server(recipe)
             server.wait_until_loaded()
             with self._lock:
@@ -170,7 +171,7 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _recipe(modules: list[str], warm_up: str | None) -> dict[str, Any]:
+def _recipe(modules: list[str], warm_up: str | None, settle: bool) -> dict[str, Any]:
     """What the forkserver does before it forks."""
     data = spawn.get_preparation_data("forkserver")
     main = {key: data[key] for key in ("init_main_from_name", "init_main_from_path") if key in data}
@@ -178,7 +179,8 @@ def _recipe(modules: list[str], warm_up: str | None) -> dict[str, Any]:
     names = [*modules, module] if module else modules
     kept = ("sys_path", "sys_argv", "dir", "orig_dir", "start_method", "log_to_stderr", "log_level")
     return {"data": {key: data[key] for key in kept if key in data}, "main": main, "modules": names,
-            "are_main": {name for name in names if _is_main(name, main)}, "warm_up": function}
+            "are_main": {name for name in names if _is_main(name, main)}, "warm_up": function,
+            "settle": settle}
 
 
 def _is_main(name: str, main: dict[str, Any]) -> bool:
@@ -193,7 +195,8 @@ def _is_main(name: str, main: dict[str, Any]) -> bool:
         path and spec.origin and os.path.realpath(path) == os.path.realpath(spec.origin))
 
 
-def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None = None) -> Context:
+def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None = None,
+                settle: bool = False) -> Context:
     """Returns a context of ``multiprocessing`` whose workers share what ``preload`` has loaded.
 
     Its forkserver imports the modules of ``preload``, calls ``warm_up``, calls
@@ -212,6 +215,7 @@ def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None =
     :param preload: modules that load the data when they are imported.
     :param warm_up: ``"module:function"``, called in the forkserver before the freeze.  It may load data, too.
         Code that has run once writes less to itself later.
+    :param settle: as of :func:`cowshed.freeze`: workers of a large forkserver start sooner.
     :raises ModuleNotFoundError: no such module.
     :raises RuntimeError: the forkserver of this process runs already.
     """
@@ -227,7 +231,7 @@ def get_context(preload: Iterable[str] = ("__main__",), *, warm_up: str | None =
     if _context is not None or getattr(forkserver._forkserver, "_forkserver_pid") is not None:
         raise RuntimeError("the forkserver of this process runs already; call cowshed.get_context() once, "
                            "before the first process is started, and renew() for new data")
-    _context = Context(modules, warm_up)
+    _context = Context(modules, warm_up, settle)
     # Where multiprocessing asks for a worker.
     forkserver.connect_to_new_process = _context._connect
     forkserver.ensure_running = _context._ensure_running

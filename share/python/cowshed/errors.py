@@ -47,6 +47,10 @@ class Damaged(Error):
     """The queue's shared memory was overwritten."""
 
 
+class ThreadsRunning(Error, RuntimeError):
+    """Other threads run, and may write to memory that is to be moved."""
+
+
 class Unsupported(Error, NotImplementedError):
     """This kernel or sandbox refuses what is needed."""
 
@@ -55,6 +59,7 @@ _CLASSES: dict[str, type[Exception]] = {
     "not_published": NotPublished, "published_too_late": PublishedTooLate, "released": Released,
     "wrong_process_tree": WrongProcessTree, "closed": Closed, "message_too_large": TooLarge,
     "out_of_memory": OutOfMemory, "peer_stopped": PeerStopped, "bad_channel": Damaged, "unsupported": Unsupported,
+    "threads_running": ThreadsRunning,
     "invalid_argument": ValueError, "no_such_process": ProcessLookupError, "permission_denied": PermissionError,
 }
 

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NoReturn, TypeVar
 
 from cowshed import _cowshed
+from cowshed.errors import Error
+from cowshed.settling import Settled, settle as _settle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +51,16 @@ class Frozen:
     """The seconds of a full garbage collection, ``gc.collect()``, before the freeze."""
     pause_after: float = 0
     """The same after it."""
+    settled: Settled | None = None
+    """What :func:`cowshed.settle` did, with ``settle=True``."""
+    why_not_settled: str = ""
+    """Why it failed; empty if it did not."""
 
     def __str__(self) -> str:
         pauses = f"; a full collection takes {self.pause_after:.2f} s, took {self.pause_before:.2f} s"
         if not self.in_place:
-            return f"not frozen in place: {self.why_not}; reading an object still writes to its reference count{pauses}"
+            return (f"not frozen in place: {self.why_not}; reading an object still writes to its reference count"
+                    f"{pauses}{self._how_settled()}")
         text = f"froze {self.objects:,} objects, {self.bytes / 2**20:.1f} MiB, in {self.seconds:.2f} s{pauses}"
         if self.left:
             most = sorted(self.left.items(), key=lambda item: -item[1])
@@ -64,7 +71,11 @@ class Frozen:
         if self.unresolved:
             failed = ", ".join(f"{name} ({why})" for name, why in self.unresolved.items())
             text += f"; lazy imports that failed: {failed}"
-        return text
+        return text + self._how_settled()
+
+    def _how_settled(self) -> str:
+        what = str(self.settled) if self.settled else self.why_not_settled
+        return what and f"; {what}"
 
 
 # What a module imports at its first use, such as the first start of a process, which would come after the freeze.
@@ -150,7 +161,8 @@ def register_children(cls: type[_T], function: Callable[[_T], Iterable[object]])
     _children_of[cls] = function
 
 
-def freeze(*, keep: Iterable[object] = (), lazy: Literal["resolve", "leave"] = "resolve") -> Frozen:
+def freeze(*, keep: Iterable[object] = (), lazy: Literal["resolve", "leave"] = "resolve", settle: bool = False,
+           threads: Literal["refuse", "stop"] = "refuse") -> Frozen:
     """Makes all objects that are alive immortal, in place, so that forked children share them.
 
     Call it once, after the imports and the data are loaded and before the first fork.  Every
@@ -178,18 +190,26 @@ def freeze(*, keep: Iterable[object] = (), lazy: Literal["resolve", "leave"] = "
     :param keep: objects to leave as they are, such as a cache that will be cleared.  ``keep`` itself is left, too.
     :param lazy: ``"resolve"`` resolves the lazy imports (Python 3.15) of all loaded modules, because each child
         would import them for itself.  One that fails stays lazy.  ``"leave"`` leaves them lazy.
+    :param settle: calls :func:`cowshed.settle` at the end, so that ``fork()`` copies no page tables of what is alive.
+        For a process of about a GiB or more.  If it fails, the objects are frozen all the same, and a warning says so.
+    :param threads: as of :func:`cowshed.settle`.
     :return: what was frozen, and what was left.
     :raises TypeError: if ``keep`` cannot be iterated over.
-    :raises ValueError: if ``lazy`` has another value.
+    :raises ValueError: if ``lazy`` or ``threads`` has another value.
     """
+    if threads not in ("refuse", "stop"):
+        raise ValueError(f"threads is 'refuse' or 'stop', not {threads!r}")
     if lazy not in ("resolve", "leave"):
         raise ValueError(f"lazy is 'resolve' or 'leave', not {lazy!r}")
     global _warned
-    frozen = _freeze([*keep, keep], lazy == "resolve")
+    frozen = _freeze([*keep, keep], lazy == "resolve", settle_threads=threads if settle else None)
     if frozen.why_not and not _warned and not sys.is_finalizing():
         _warned = True
         warnings.warn(f"cowshed.freeze() cannot freeze in place: {frozen.why_not}.  Reading an object still "
                       "writes to its reference count, which copies its page.", RuntimeWarning, stacklevel=2)
+    if frozen.why_not_settled:
+        warnings.warn(f"cowshed.freeze() cannot settle the heap: {frozen.why_not_settled}", RuntimeWarning,
+                      stacklevel=2)
     if frozen.in_place and tracemalloc.is_tracing():
         warnings.warn("tracemalloc is tracing: its own tables are copied by each child; "
                       "stop it before cowshed.freeze()", RuntimeWarning, stacklevel=2)
@@ -209,8 +229,9 @@ class Sums:
 sums = Sums()
 
 
-def _freeze(keep: list[object], resolve: bool = True, only_reachable: bool = False, in_place: bool = True) -> Frozen:
-    """`only_reachable`: what modules and classes refer to."""
+def _freeze(keep: list[object], resolve: bool = True, only_reachable: bool = False, in_place: bool = True,
+            settle_threads: Literal["refuse", "stop"] | None = None) -> Frozen:
+    """`only_reachable`: what modules and classes refer to.  `settle_threads`: None does not settle."""
     if sys.is_finalizing():
         return Frozen(False, "the process ends", 0, 0, 0, {})
     resolved = 0
@@ -236,8 +257,15 @@ def _freeze(keep: list[object], resolve: bool = True, only_reachable: bool = Fal
     sums.objects += objects
     sums.bytes += size
     sums.pause_saved += before - after
-    return Frozen(not why_not, why_not, objects, size, time.perf_counter() - begin, left, resolved, unresolved,
-                  before, after)
+    seconds = time.perf_counter() - begin
+    settled, why_not_settled = None, ""
+    if settle_threads:
+        try:
+            settled = _settle(threads=settle_threads)
+        except (Error, OSError) as error:
+            why_not_settled = str(error)
+    return Frozen(not why_not, why_not, objects, size, seconds, left, resolved, unresolved, before, after, settled,
+                  why_not_settled)
 
 
 def _collect() -> float:

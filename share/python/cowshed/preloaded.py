@@ -28,7 +28,7 @@ def main(listener: int, alive: int, answers: int) -> None:
         failure = None
         try:
             _load(recipe)
-            frozen = cowshed.freeze()
+            frozen = cowshed.freeze(settle=recipe["settle"])
         except BaseException as error:
             try:
                 text = str(error)

@@ -7,7 +7,9 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <sys/mman.h>
 #include <unistd.h>
+#include <vector>
 
 #include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/pagemap.h>
@@ -17,6 +19,7 @@
 #include <cowshed/share/python/extension/errors.h>
 #include <cowshed/share/python/extension/freezing/object.h>
 #include <cowshed/share/python/extension/methods.h>
+#include <cowshed/share/settle/mappings.h>
 
 namespace cowshed::python {
 namespace {
@@ -35,12 +38,31 @@ FileDescriptor open_pagemap(pid_t pid) {
   return FileDescriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
 }
 
+// A settled page that nobody has written since is in no page table of this process.
+void note_settled_pages(const settling::Range& range) {
+  std::vector<unsigned char> is_there(range.size() / arch::kPage);
+  if (::mincore(reinterpret_cast<void*>(range.begin), range.size(), is_there.data()) != 0) return;
+  for (std::size_t page = 0; page < is_there.size(); ++page) {
+    const std::uintptr_t address = range.begin + page * arch::kPage;
+    if ((is_there[page] & 1U) != 0) frozen_pages.pages.append({address, address + arch::kPage});
+  }
+}
+
 PyObject* note_pages(PyObject*, PyObject*) {
   const FileDescriptor pagemap = open_pagemap(::getpid());
   frozen_pages = {{}, ::getpid()};
-  internal::visit_anonymous_ranges(
-      pagemap.get(), 0, arch::kEndOfAddresses, internal::Anonymous::resident,
-      [](std::uint64_t begin, std::uint64_t end) { frozen_pages.pages.append({begin, end}); });
+  const auto note_others = [&pagemap](std::uint64_t begin, std::uint64_t end) {
+    internal::visit_anonymous_ranges(
+        pagemap.get(), begin, end, internal::Anonymous::resident,
+        [](std::uint64_t from, std::uint64_t to) { frozen_pages.pages.append({from, to}); });
+  };
+  std::uint64_t noted = 0;
+  for (const settling::Range& range : settling::settled_ranges()) {
+    note_others(noted, range.begin);
+    note_settled_pages(range);
+    noted = range.end;
+  }
+  note_others(noted, arch::kEndOfAddresses);
   Py_RETURN_NONE;
 }
 

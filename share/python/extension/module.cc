@@ -105,7 +105,8 @@ int execute(PyObject* module) {
     raise(started.error());
     return -1;
   }
-  for (PyMethodDef* methods : {reference_methods, metering_methods, forking_methods})
+  for (PyMethodDef* methods :
+       {reference_methods, metering_methods, forking_methods, settling_methods})
     if (PyModule_AddFunctions(module, methods) != 0) return -1;
   if (PyModule_AddStringConstant(module, "built_for", PY_VERSION) != 0 ||
       PyModule_AddStringConstant(module, "version", COWSHED_VERSION) != 0)

@@ -77,6 +77,31 @@ class RunTest(Runner):
         if IN_PLACE:
             self.assertLessEqual(remaining, max(1, copied / 20))
 
+    def test_settles_if_asked_to(self):
+        program = READING + """
+    import threading
+    data = load(100_000)
+    thread = threading.Thread(target=threading.Event().wait, daemon=True)
+    if len(sys.argv) > 1: thread.start()
+    if os.fork() == 0:
+        print(read(data)[0], "cowshed-settled" in open("/proc/self/maps").read())
+        sys.stdout.flush(); os._exit(0)
+    os.wait()
+    """
+        self.write("program.py", program)
+        settled, not_settled = FROZE + ".*; settled [1-9].* MiB in ", FROZE + ".*; settle: other threads may write"
+        for options, environment, argument, log, said in (
+                (["--settle"], {}, [], settled, "4999950000 True\n"),
+                ([], {"COWSHED_SETTLE": "1"}, [], settled, "4999950000 True\n"),
+                ([], {}, [], FROZE + "(?!.*settle)", "4999950000 False\n"),
+                (["--settle"], {"COWSHED": "gc"}, [], "not frozen in place: .*; settled ", "4999950000 True\n"),
+                (["--settle"], {"PYTHONWARNINGS": "ignore"}, ["thread"], not_settled, "4999950000 False\n")):
+            done = self.run_it([sys.executable, "program.py", *argument], ["--above", "1MiB", *options], **environment)
+            self.assert_log(done, log)
+            self.assertEqual(done.stdout, said)
+        done = self.run_it([sys.executable, "program.py"], ["--settle"], COWSHED="off")
+        self.assertEqual((done.stdout, done.stderr), ("4999950000 False\n", ""))
+
     def test_preloaded_in_the_standard_forkserver(self):
         self.write("data.py", READING + """
     items, loads = [], []

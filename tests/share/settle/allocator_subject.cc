@@ -49,6 +49,8 @@ std::size_t dirty_bytes(std::vector<unsigned char*>& blocks, bool fill) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  void* (*const volatile allocate)(std::size_t) = &std::malloc;
+  std::free(allocate(1));
   std::vector<unsigned char*> blocks;
   dirty_bytes(blocks, true);
   cowshed::SettleOptions options;

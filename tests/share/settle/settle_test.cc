@@ -191,6 +191,16 @@ TEST(Settle, NamedMemoryExtendedByMremapReadsZeros) {
   munmap(extended, 64_MiB);
 }
 
+TEST(Settle, NamedMemoryThatTouchesOtherExtendsIntoZerosToo) {
+  const Pages pages(2_MiB);
+  value_of(settle({.also = {pages.span().first(1_MiB), pages.span().last(1_MiB)}, .heap = false}));
+  EXPECT_NE(test::inode_at(pages.data()), test::inode_at(pages.data() + 1_MiB));
+  auto* extended = static_cast<unsigned char*>(mremap(pages.data(), 1_MiB, 4_MiB, MREMAP_MAYMOVE));
+  ASSERT_NE(extended, MAP_FAILED);
+  for (std::size_t at = 0; at < 4_MiB; at += 4_KiB) ASSERT_EQ(extended[at], at < 1_MiB ? 7 : 0);
+  munmap(extended, 4_MiB);
+}
+
 TEST(Settle, NamedMemoryIsMovedByWholePages) {
   const Pages pages(1_MiB);
   const auto inner = pages.span().subspan(100, 1_MiB - 200);

@@ -17,6 +17,7 @@ _ABOVE = int(os.environ.get("COWSHED_ABOVE", 64 << 20))  # the program may have 
 _EVERY_FORK = os.environ.get("COWSHED_EVERY_FORK") == "1"
 _above_at_first = _ABOVE
 _MODE = os.environ.get("COWSHED", "in-place")
+_SETTLES = os.environ.get("COWSHED_SETTLE") == "1"
 
 _to_preload = [name for name in os.environ.get("COWSHED_PRELOAD", "").split(",") if name]
 _is_busy = False
@@ -114,7 +115,8 @@ def _is_worth_it() -> bool:
 
 def _freeze() -> None:
     global _is_frozen, _held, _reachable
-    frozen = freezing._freeze([], only_reachable=_is_frozen and not _EVERY_FORK, in_place=_MODE == "in-place")
+    frozen = freezing._freeze([], only_reachable=_is_frozen and not _EVERY_FORK, in_place=_MODE == "in-place",
+                              settle_threads="refuse" if _SETTLES else None)
     _is_frozen = True
     if frozen.in_place and not _EVERY_FORK:
         _reachable = _cowshed.reachable_bytes(freezing._children_of)

@@ -22,6 +22,7 @@ environment:
   COWSHED=in-place  The default.
   COWSHED=gc        Only gc.freeze(): the collector leaves the objects alone.
   COWSHED=off       COMMAND runs as if cowshed were not there.
+  COWSHED_SETTLE=1  As --settle.
   COWSHED_LOG=FILE  Where the line about each freeze goes, instead of standard
                     error; none: nowhere.
 
@@ -52,6 +53,8 @@ def main(arguments: list[str]) -> int:
                         help="import these, and call the functions, before the first fork")
     parser.add_argument("--every-fork", action="store_true",
                         help="freeze all that is new before each fork; a parent that replaces its data then grows")
+    parser.add_argument("--settle", action="store_true",
+                        help="after a freeze, make the forks of a large process quick (cowshed.settle())")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
@@ -68,6 +71,8 @@ def main(arguments: list[str]) -> int:
             os.environ.pop(name, None)
             if value:
                 os.environ[name] = value
+        if options.settle:
+            os.environ["COWSHED_SETTLE"] = "1"
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # this Python ignores them, and COMMAND would, too
         signal.signal(number, signal.SIG_DFL)
     try:
