@@ -54,6 +54,11 @@ std::size_t overlap(const Range& a, const Range& b) {
 
 void* at(std::uintptr_t address) { return reinterpret_cast<void*>(address); }
 
+// Why a piece for which a call failed by this errno stays, while the others move.
+const char* obstacle_of(int error) {
+  return error == EFAULT ? "cannot be read" : error == EPERM ? "is sealed (mseal)" : nullptr;
+}
+
 int write_page_run(int file, const std::byte* from, std::size_t size, std::size_t offset) {
   while (size > 0) {
     const long written = syscall(SYS_pwrite64, file, from, size, offset);
@@ -185,8 +190,13 @@ Expected<void> Mover::check_outcomes(const Moved& moved, const Left& left) {
     if (what == Outcome::What::gone) left(piece, "was freed meanwhile");
     if (what == Outcome::What::pending) left(piece, "was not reached");
     if (what != Outcome::What::failed) continue;
-    if (error != EFAULT) checked = system_error("settle: " + std::string(call), error);
-    left(piece, error == EFAULT ? "cannot be read" : checked.error().message);
+    // Nothing but mremap(2) tells it on Linux 6.10 to 6.16.
+    if (const char* obstacle = obstacle_of(error)) {
+      left(piece, obstacle);
+    } else {
+      checked = system_error("settle: " + std::string(call), error);
+      left(piece, checked.error().message);
+    }
   }
   return checked;
 }
@@ -211,7 +221,10 @@ Expected<void> Mover::move_batch() {
     for (Placed& placed : batch_) {
       if (error != 0) break;
       if (placed.outcome.what == Outcome::What::pending) move_one(placed);
-      if (placed.outcome.what == Outcome::What::failed && placed.outcome.error != EFAULT) break;
+      if (placed.outcome.what == Outcome::What::failed &&
+          obstacle_of(placed.outcome.error) == nullptr) {
+        break;
+      }
     }
     if (threads_) threads_->resume();
   }

@@ -1,3 +1,4 @@
+#include <elf.h>
 #include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
@@ -5,6 +6,7 @@
 #include <cowshed/share/os/memory_limits.h>
 #include <cowshed/tests/share/settle/settling.h>
 #include <cowshed/tests/support/conditions.h>
+#include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/io_ring.h>
 #include <cowshed/tests/support/setting.h>
 
@@ -42,6 +44,124 @@ TEST(SettleMachine, LeavesWhatUserfaultfdWatches) {
   close(fd);
 }
 
+constexpr long kMseal = 462;  // Linux 6.10
+
+TEST(SettleMachine, LeavesSealedMemory) {
+  const Pages pages(1_MiB);
+  if (syscall(kMseal, pages.data(), 1_MiB, 0) != 0)
+    GTEST_SKIP() << "mseal: " << std::strerror(errno);
+  const Settled settled = value_of(settle({.also = {pages.span()}, .heap = false}));
+  EXPECT_EQ(reason_at(settled, pages.data()), "is sealed (mseal)");
+  EXPECT_TRUE(pages.is_all(7));
+}
+
+// Before Linux 6.17 nothing shows that memory is sealed.
+TEST(SettleMachine, LeavesWhatIsSealedMeanwhile) {
+  const Pages first(80_MiB);
+  const Pages pages(80_MiB);
+  long sealed = -1;
+  const Settled settled = value_of(settle({.also = {first.span(), pages.span()},
+                                           .heap = false,
+                                           .progress = [&](std::size_t, std::size_t) {
+                                             auto* const last =
+                                                 std::max(first.data(), pages.data());
+                                             if (sealed != 0)
+                                               sealed = syscall(kMseal, last + 64_MiB, 16_MiB, 0);
+                                           }}));
+  if (sealed != 0) GTEST_SKIP() << "mseal: " << std::strerror(errno);
+  const auto* const last = std::max(first.data(), pages.data());
+  EXPECT_EQ(reason_at(settled, last + 72_MiB), "is sealed (mseal)");
+  EXPECT_FALSE(is_settled(last + 72_MiB));
+  EXPECT_TRUE(is_settled(last + 32_MiB));
+  EXPECT_TRUE(first.is_all(7) && pages.is_all(7));
+}
+
+TEST(SettleMachine, LeavesWhatHasAProtectionKey) {
+  const int key = pkey_alloc(0, 0);
+  if (key < 0) GTEST_SKIP() << "pkey_alloc: " << std::strerror(errno);
+  const Pages pages(1_MiB);
+  ASSERT_EQ(pkey_mprotect(pages.data(), 1_MiB, PROT_READ | PROT_WRITE, key), 0);
+  const Settled settled = value_of(settle({.also = {pages.span()}, .heap = false}));
+  EXPECT_EQ(reason_at(settled, pages.data()), "has a protection key");
+  EXPECT_TRUE(pages.is_all(7));
+  pkey_free(key);
+}
+
+TEST(SettleMachine, LeavesWhatKsmMerges) {
+  const Pages pages(1_MiB);
+  if (madvise(pages.data(), 1_MiB, MADV_MERGEABLE) != 0)
+    GTEST_SKIP() << "MADV_MERGEABLE: " << std::strerror(errno);
+  const Settled settled = value_of(settle({.also = {pages.span()}, .heap = false}));
+  EXPECT_EQ(reason_at(settled, pages.data()), "is merged by KSM (MADV_MERGEABLE)");
+  EXPECT_TRUE(pages.is_all(7));
+}
+
+// A page that cannot be read, and is not absent, looks like one in swap.
+TEST(SettleMachine, LeavesGuardPages) {
+  const test::Conditions condition(test::Needs::guard_pages, 1);
+  if (!condition.missing().empty()) GTEST_SKIP() << condition.missing();
+  constexpr int kInstallGuard = 102;  // MADV_GUARD_INSTALL
+  const Pages pages(1_MiB);
+  ASSERT_EQ(madvise(pages.data() + 512_KiB, 4_KiB, kInstallGuard), 0) << std::strerror(errno);
+  const Settled settled = value_of(settle({.also = {pages.span()}, .heap = false}));
+  EXPECT_EQ(reason_at(settled, pages.data()), "cannot be read");
+  const auto child = run_in_child([&]() -> std::string {
+    return std::to_string(pages.data()[512_KiB]);  // SIGSEGV
+  });
+  EXPECT_EQ(child.signal, SIGSEGV);
+  EXPECT_EQ(pages.data()[0], 7);
+}
+
+// The bytes at an address, by the core dump of a process; nothing if they are not in it.
+std::string bytes_in_core(const std::string& path, const void* address, std::size_t size) {
+  std::ifstream file(path, std::ios::binary);
+  Elf64_Ehdr header = {};
+  file.read(reinterpret_cast<char*>(&header), sizeof header);
+  const auto wanted = reinterpret_cast<std::uintptr_t>(address);
+  for (std::size_t i = 0; i < header.e_phnum; ++i) {
+    Elf64_Phdr segment = {};
+    file.seekg(static_cast<std::streamoff>(header.e_phoff + i * sizeof segment));
+    file.read(reinterpret_cast<char*>(&segment), sizeof segment);
+    if (segment.p_type != PT_LOAD || wanted < segment.p_vaddr ||
+        wanted + size > segment.p_vaddr + segment.p_filesz)
+      continue;
+    std::string bytes(size, '\0');
+    file.seekg(static_cast<std::streamoff>(segment.p_offset + wanted - segment.p_vaddr));
+    file.read(bytes.data(), static_cast<std::streamsize>(size));
+    return file ? bytes : "";
+  }
+  return "";
+}
+
+TEST(SettleMachine, CoreDumpsHaveTheMemory) {
+  std::string pattern;
+  std::getline(std::ifstream("/proc/sys/kernel/core_pattern"), pattern);
+  if (pattern.empty() || pattern.find('/') != pattern.npos || pattern[0] == '|')
+    GTEST_SKIP() << "core dumps do not go to the working directory: " << pattern;
+  for (const bool keep : {true, false}) {
+    const test::Folder folder;
+    Blocks blocks;
+    blocks.add(4_MiB);
+    std::strcpy(reinterpret_cast<char*>(blocks[0]) + 2_MiB, "a known string");
+    const auto child = run_in_child([&]() -> std::string {
+      const rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+      setrlimit(RLIMIT_CORE, &limit);
+      prctl(PR_SET_DUMPABLE, 1);
+      if (chdir(folder.path().c_str()) != 0) return "chdir";
+      std::ofstream("/proc/self/coredump_filter") << "0x33";  // the default
+      value_of(settle({.keep_in_core_dumps = keep}));
+      signal(SIGABRT, SIG_DFL);
+      abort();
+    });
+    ASSERT_EQ(child.signal, SIGABRT) << child.said;
+    std::string core;
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path()))
+      core = entry.path();
+    ASSERT_NE(core, "");
+    EXPECT_EQ(bytes_in_core(core, blocks[0] + 2_MiB, 14), keep ? "a known string" : "");
+  }
+}
+
 TEST(SettleMachine, MovesPagesThatAreInSwap) {
   const test::Conditions condition(test::Needs::swap, 4'096);
   if (!condition.missing().empty()) GTEST_SKIP() << condition.missing();
@@ -74,6 +194,8 @@ TEST(SettleMachine, BuffersOfAnIoRingAreNamed) {
   const int zeros = open("/dev/zero", O_RDONLY | O_CLOEXEC);
   EXPECT_EQ(ring.run(IORING_OP_READ_FIXED, zeros, buffer, 4'096), 4'096);
   close(zeros);
+  syscall(SYS_io_uring_register, ring.fd(), IORING_UNREGISTER_BUFFERS, nullptr, 0);
+  close(ring.fd());
   EXPECT_EQ(std::count(buffer, buffer + 4'096, 0), 4'096);
 }
 

@@ -1,4 +1,6 @@
 #include <cowshed/tests/share/settle/settling.h>
+#include <cowshed/tests/support/refusals.h>
+#include <cowshed/tests/support/subprocess.h>
 
 namespace cowshed {
 namespace {
@@ -362,6 +364,78 @@ TEST(Settle, WhatProgressFreesIsLeft) {
   EXPECT_EQ(blocks.damage(), 0U);
   EXPECT_TRUE(other->is_all(7));
   EXPECT_FALSE(test::holds(settled.moved, freed + 1_MiB));
+}
+
+// What a program that is executed in the middle prints: its descriptors and settled mappings.
+TEST(Settle, ProgramsExecutedMeanwhileHaveNothingOfIt) {
+  Blocks blocks;
+  blocks.add(80_MiB);
+  std::string said;
+  value_of(settle({.progress = [&](std::size_t, std::size_t) {
+    FILE* const pipe =
+        popen("ls -l /proc/self/fd; cat /proc/self/maps; grep SigBlk /proc/self/status", "re");
+    std::array<char, 4096> text = {};
+    while (fgets(text.data(), text.size(), pipe) != nullptr) said += text.data();
+    pclose(pipe);
+  }}));
+  EXPECT_THAT(said, HasSubstr("SigBlk:\t0000000000000000"));
+  EXPECT_THAT(said, testing::Not(HasSubstr("cowshed-settled")));
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
+struct Refused {
+  const char* name;
+  long number;
+  std::optional<test::Argument> where;
+  int error;
+};
+class SettleRefused : public testing::TestWithParam<Refused> {};
+
+INSTANTIATE_TEST_SUITE_P(Each, SettleRefused,
+                         testing::Values(Refused{"memfd_create", SYS_memfd_create, {}, EMFILE},
+                                         Refused{"ftruncate", SYS_ftruncate, {}, ENOMEM},
+                                         Refused{"pwrite", SYS_pwrite64, {}, ENOSPC},
+                                         Refused{"mmap", SYS_mmap, test::Argument{3, MAP_PRIVATE},
+                                                 ENOMEM},
+                                         Refused{"mremap", SYS_mremap, {}, ENOMEM}),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+// From the beginning, or after a part has moved.  Too little memory looks like this, too.
+TEST_P(SettleRefused, CallsLeaveNothingHalfMoved) {
+  for (const bool at_once : {true, false}) {
+    const auto child = run_in_child([&]() -> std::string {
+      Blocks blocks;
+      for (int i = 0; i < 5; ++i) blocks.add(30_MiB);
+      const auto refuse = [] {
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        test::refuse_call(GetParam().number, GetParam().where, GetParam().error);
+      };
+      bool has_begun = at_once;
+      if (at_once) refuse();
+      const std::size_t descriptors = test::open_descriptors();
+      const auto settled = settle({.progress = [&](std::size_t, std::size_t) {
+        if (!std::exchange(has_begun, true)) refuse();
+      }});
+      if (blocks.damage() != 0) return "damaged";
+      if (test::open_descriptors() != descriptors) return "a descriptor is left";
+      std::size_t moved = 0;
+      for (std::size_t i = 0; i < 5; ++i)
+        for (std::size_t at = 0; at < 30_MiB; at += 1_MiB) moved += is_settled(blocks[i] + at);
+      if (at_once)
+        return settled || moved > 0 ? "moved" : std::to_string(settled.error().system_errno);
+      if (!settled) return settled.error().message;
+      if (moved < 30 || moved > 120) return "moved " + std::to_string(moved) + " MiB";
+      for (std::size_t i = 0; i < 5; ++i) {
+        for (std::size_t at = 0; at < 30_MiB; at += 1_MiB)
+          if (is_settled(blocks[i] + at) != test::holds(settled->moved, blocks[i] + at) ||
+              is_settled(blocks[i] + at) != reason_at(*settled, blocks[i] + at).empty())
+            return "says what is not so";
+      }
+      return std::to_string(GetParam().error);
+    });
+    EXPECT_EQ(child.signal, 0);
+    EXPECT_EQ(child.said, std::to_string(GetParam().error)) << (at_once ? "at once" : "later");
+  }
 }
 
 TEST(Settle, LeavesNoDescriptor) {

@@ -87,6 +87,56 @@ TEST(SettleThreads, MayAllocateAndStartOthers) {
   EXPECT_EQ(damage, 0U);
 }
 
+bool is_sent(int signal) {
+  std::uint64_t pending = 0;
+  syscall(SYS_rt_sigpending, &pending, sizeof pending);
+  return (pending >> static_cast<unsigned>(signal - 1) & 1U) != 0;
+}
+
+// What libraries cannot do: signal 33 is glibc's.
+void block_everything(bool block) {
+  std::uint64_t mask = ~std::uint64_t{0};
+  syscall(SYS_rt_sigprocmask, block ? SIG_BLOCK : SIG_UNBLOCK, &mask, nullptr, sizeof mask);
+}
+
+// A thread starts another after the threads were listed, and before it stops itself.
+TEST(SettleThreads, ThatAppearMeanwhileAreStoppedToo) {
+  const test::Pages pages(32_MiB);
+  const auto address = reinterpret_cast<std::uintptr_t>(pages.data());
+  const auto memory = pages.span().subspan(16_MiB - address % 16_MiB, 16_MiB);  // moved at once
+  auto* const counts = pages.data() + (16_MiB - address % 16_MiB);
+  std::atomic<bool> over = false;
+  std::atomic<bool> begun = false;
+  std::atomic<bool> second_runs = false;
+  unsigned char written = 7;
+  {
+    const std::jthread first([&] {
+      block_everything(true);
+      begun = true;
+      while (!is_sent(33) && !over) sched_yield();
+      const std::jthread second([&] {
+        block_everything(false);
+        second_runs = true;
+        for (; !over; ++written)
+          for (std::size_t at = 0; at < 16_MiB; at += 4_KiB) ++counts[at];
+      });
+      while (!second_runs) sched_yield();
+      block_everything(false);
+    });
+    ASSERT_TRUE(eventually([&] { return begun.load(); }));
+    EXPECT_THAT(
+        settle(
+            {.also = {memory}, .heap = false, .threads = OtherThreads::stop, .stop_timeout = 60s}),
+        Succeeds());
+    over = true;
+  }
+  EXPECT_TRUE(second_runs);
+  EXPECT_TRUE(is_settled(counts));
+  std::size_t lost = 0;
+  for (std::size_t at = 0; at < 16_MiB; at += 4_KiB) lost += counts[at] != written ? 1 : 0;
+  EXPECT_EQ(lost, 0U);
+}
+
 TEST(SettleThreads, OnSignalStacksInTheHeapGoOn) {
   Blocks blocks;
   blocks.add(4_MiB);
