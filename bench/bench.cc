@@ -16,8 +16,9 @@ int main(int argc, char** argv) {
   if (const auto code = bench::run_as_subject(argc, argv)) return *code;
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  for (const auto add : {bench::add_fork, bench::add_fill, bench::add_freeze, bench::add_deref,
-                         bench::add_channel, bench::add_start, bench::add_memory})
+  for (const auto add :
+       {bench::add_fork, bench::add_fill, bench::add_freeze, bench::add_deref, bench::add_channel,
+        bench::add_start, bench::add_settle, bench::add_memory})
     add();
   benchmark::RunSpecifiedBenchmarks();
 }

@@ -70,6 +70,7 @@ void add_freeze();
 void add_deref();
 void add_channel();
 void add_start();
+void add_settle();
 void add_memory();
 
 }  // namespace cowshed::bench

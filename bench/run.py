@@ -16,7 +16,8 @@ import page
 import python_ways
 
 SUFFIX = re.compile(r"/(iterations|repeats|min_time|manual_time)(:[\d.]+)?")
-COUNTERS = ["begun_ns", "answered_ns", "pss_bytes", "page_table_bytes", "huge_percent", "use_s"]
+COUNTERS = ["begun_ns", "answered_ns", "pss_bytes", "page_table_bytes", "huge_percent", "use_s", "move_ns",
+            "first_write_ns", "second_write_ns"]
 
 
 def program(repetitions):
@@ -45,7 +46,7 @@ def program(repetitions):
 # Each sitting is a fresh process, or several; in it, the repetitions of all rows are interleaved.
 Part = collections.namedtuple("Part", "families sittings measure")
 PARTS = [
-    Part(["fork", "start", "memory"], 3, program(3)),  # they use the same 17 GiB
+    Part(["fork", "start", "memory", "settle"], 3, program(3)),  # they use the same 17 GiB
     Part(["churn", "fill"], 3, program(3)),
     Part(["freeze"], 3, program(1)),
     Part(["deref"], 3, program(5)),

@@ -51,7 +51,7 @@ std::string Held::name() const {
 
 std::vector<Held> all_held() {
   std::vector<Held> all = {{"none", 0}};
-  for (const std::string memory : {"arena", "memfd", "heap", "huge"})
+  for (const std::string memory : {"arena", "memfd", "heap", "settled", "huge"})
     for (const std::size_t bytes : {is_quick() ? 4_MiB : 64_MiB, is_quick() ? 16_MiB : 4_GiB})
       all.push_back({memory, bytes});
   return all;
@@ -60,7 +60,7 @@ std::vector<Held> all_held() {
 Holding::Holding(const Held& held) : memory(held.memory) {
   std::span<std::uint64_t> filled;
   const std::size_t count = held.bytes / sizeof(std::uint64_t);
-  if (memory == "heap") use_small_pages();
+  if (memory == "heap" || memory == "settled") use_small_pages();
   if (memory == "arena") {
     arena = got(Arena::create({.name = "bench", .capacity = held.bytes / 4 * 5 + 4_MiB}));
     filled = {static_cast<std::uint64_t*>(arena->allocate(held.bytes)), count};
@@ -76,6 +76,7 @@ Holding::Holding(const Held& held) : memory(held.memory) {
   if (memory == "heap") expect_pages("AnonHugePages", 0);
   if (memory == "huge") expect_pages("AnonHugePages", held.bytes);
   if (memory == "memfd") expect_pages("ShmemPmdMapped", held.bytes);
+  if (memory == "settled") settle_all(held.bytes, false);
   if (arena) {
     ref = got(publish(filled));
     got(arena->freeze());

@@ -143,7 +143,9 @@ void add_memory() {
     const bool is_arena = held.memory == "arena";
     const bool is_large = held.bytes >= 1_GiB;
     // In 4 KiB pages, each worker makes a million page table entries.
-    const int most = is_arena ? 64 : is_large && held.memory == "heap" ? 1 : 8;
+    const int most = is_arena                                                          ? 64
+                     : is_large && (held.memory == "heap" || held.memory == "settled") ? 1
+                                                                                       : 8;
     std::vector<std::string> methods = {"bare_fork", "thread", "posix_spawn"};
     if (held.memory == "none") methods = {};
     if (is_arena) methods = {"fork", "forkserver", "spawn"};

@@ -84,7 +84,9 @@ void add_start() {
       if (threads > 0 && method == "fork") continue;  // it refuses, and names the threads
       for (const Held& held : all_held()) {
         if (held.memory == (is_ours ? "memfd" : "arena")) continue;
-        const bool is_copied = !inherits && (held.memory == "heap" || held.memory == "huge");
+        const bool is_copied =
+            !inherits && held.memory != "arena" && held.memory != "memfd" && held.bytes > 0;
+        if (is_copied && held.memory == "settled") continue;  // as of the heap
         if (is_copied && (held.bytes > 1_GiB || threads > 0)) continue;
         add_one(method, method, held, threads);
       }

@@ -27,6 +27,7 @@ using WordsOfData = std::span<const std::uint64_t>;
 //   none   nothing
 //   arena  a frozen arena in 2 MiB pages
 //   heap   glibc's malloc, in 4 KiB pages
+//   settled  the same, after settle()
 //   huge   glibc's malloc, in 2 MiB pages by GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 //   memfd  a memfd mapped MAP_SHARED, in 2 MiB pages: sharing by hand
 struct Held {
@@ -48,7 +49,7 @@ struct Holding {
 
   std::string memory;
   WordsOfData words;
-  Numbers heap;  // heap and huge
+  Numbers heap;  // heap, settled and huge
   std::optional<Arena> arena;
   Ref<WordsOfData> ref;  // arena
   int memfd = -1;
@@ -61,6 +62,9 @@ struct Holding {
 //   memory METHOD WORKERS  of workers that have read all the data: PSS of all processes and their
 //                          page tables in bytes, and the ns from the first start until then
 Subject& holder(const Held& held);
+
+// Settles this process's heap.  Throws if fewer bytes move, or lie in 2 MiB pages.
+void settle_all(std::size_t bytes, bool huge_pages);
 
 double time_fork();
 std::vector<double> time_start(const std::string& method, Holding& holding, std::size_t threads);
