@@ -108,7 +108,6 @@ _THREADS = (1, 2, 4, 8, 16)  # as fill.cc has them
 CLAIMS = [
     Claim("fork() with 4 GiB in an arena, against 64 MiB", "fork/arena/LARGE fork/arena/SMALL", "at most 1.3"),
     Claim("fork() with 4 GiB in an arena, against none", "fork/arena/LARGE fork/none", "at most 1.5"),
-    Claim("fork() with 4 GiB in a settled heap, against none", "fork/settled/LARGE fork/none", "at most 3"),
     Claim("a worker by `Start::fork`, 4 GiB in an arena, against fork() by hand without data",
           "start/fork/arena/LARGE start/bare_fork/none", "at most 1.5"),
     Claim("a worker by `Start::forkserver`, against the same", "start/forkserver/arena/LARGE start/bare_fork/none",
@@ -159,7 +158,7 @@ WAYS = {"channel": "`Channel<Bytes>`", "values": "`Channel` of values", "pipe": 
         "zeromq": "ZeroMQ, ipc", "bare": "bare memory and futex", "python_pipe": "Python Pipe",
         "python_simple_queue": "Python SimpleQueue", "python_queue": "Python Queue"}
 HOLDINGS = {"none": "nothing", "mapped/SMALL": "mapped SMALL", "mapped/LARGE": "mapped LARGE", "heap/SMALL": "heap SMALL",
-            "heap/LARGE": "heap LARGE", "settled/SMALL": "settled heap SMALL", "settled/LARGE": "settled heap LARGE", "huge/SMALL": "heap SMALL, 2 MiB pages", "huge/LARGE": "heap LARGE, 2 MiB pages",
+            "heap/LARGE": "heap LARGE", "huge/SMALL": "heap SMALL, 2 MiB pages", "huge/LARGE": "heap LARGE, 2 MiB pages",
             "none/beside_threads": "nothing, threads",
             "mapped/LARGE/beside_threads": "mapped LARGE, threads"}
 OBSERVERS = {"none": "unwatched", "empty_probes": "empty BPF programs",
@@ -219,18 +218,30 @@ def start_row(page, method, holding):
     return f"start/{method}/{holding}".replace("mapped", mapped)
 
 
+def add_settle(page):
+    page.section("settle", "A heap before and after `settle()`: the call fork(); a forked worker's start; what `settle()` takes; the page",
+                 "tables of 64 children that read nothing; a child's first read of a word in each page; and the parent's writes",
+                 "to a word in each page afterwards, twice. In a settled heap the first write copies the page.")
+    columns = {"fork": "fork()", "start/bare_fork": "start", "move_ns": "settle()", "page_table_bytes": "page tables of 64",
+               "time_ns": "first read", "first_write_ns": "first write", "second_write_ns": "second write"}
+
+    def cell(row, column):
+        if "_" not in column or "/" in column:
+            return page.cell(f"{column}/{row}")
+        if column == "move_ns" and row.startswith("heap"):
+            return ""
+        return (page.pss if column == "page_table_bytes" else page.cell)(f"settle/{row}", column)
+
+    page.grid({f"{way}/{size}": page.sized(f"{name}, {size}") for size in ("SMALL", "LARGE")
+               for way, name in (("heap", "heap"), ("settled", "settled"), ("settled_huge", "settled, 2 MiB pages"))},
+              columns, cell)
+
+
 def add_start(page):
     page.section("fork", f"The call in the parent, which holds one array. Without data it takes {page.cell('fork/none')}.")
     page.grid(MEMORIES, {"SMALL": "SMALL", "LARGE": "LARGE"}, lambda *at: page.cell("fork/{}/{}".format(*at)))
-    page.section("settle", "A heap before and after `settle()`: what `settle()` takes; the page tables of 64 children that read nothing; a",
-                 "child's first read of a word in each page; and the parent's writes to a word in each page afterwards, twice. In a",
-                 "settled heap the first write copies the page.")
-    columns = {"move_ns": "settle()", "page_table_bytes": "page tables of 64", "time_ns": "first read",
-               "first_write_ns": "first write", "second_write_ns": "second write"}
-    page.grid({f"{way}/{size}": f"{name}, {size}" for size in ("SMALL", "LARGE")
-               for way, name in (("heap", "heap"), ("settled", "settled"), ("settled_huge", "settled, 2 MiB pages"))},
-              columns, lambda row, metric: "" if (row.startswith("heap"), metric) == (True, "move_ns") else
-              (page.pss if metric == "page_table_bytes" else page.cell)(f"settle/{row}", metric))
+    if page.get("settle/settled/SMALL"):
+        add_settle(page)
     page.section("start", "From the call until the worker has answered a question about the data and has been reaped. In",
                  "brackets: until its first line. *Heap*: `fork` inherits it. Other workers get a copy, through a pipe, as an",
                  "argument or pickled; more than 1 GiB is left out. *Mapped*: an arena, a memfd, both in 2 MiB pages, or Python's",

@@ -21,8 +21,8 @@ namespace cowshed {
 // memory with MADV_DONTFORK, MADV_WIPEONFORK or MADV_DONTDUMP, and all memory of other allocators.
 //
 // Called again, it moves what is new.  It also moves a settled mapping anew if an eighth of it, and
-// 256 KiB, was written since.  fork() copies the page tables of a mapping that was written, 16 MiB or 1/64 of
-// the memory, and each such page is there twice.
+// 256 KiB, was written since.  fork() copies the page tables of a mapping that was written, 16 MiB
+// or 1/64 of the memory, and each such page is there twice.
 //
 // Memory: at most 16 MiB are there twice at any time.  The pages belong to the memfds from then on,
 // and are shared memory for memory cgroups, RSS and PSS.  What the program frees stays in a memfd

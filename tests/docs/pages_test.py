@@ -17,8 +17,8 @@ import page as benchmarks
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-OF_OTHER_PROGRAMS = {"--cap-add", "--field-selector", "--image", "--lazy-apps", "--max-requests", "--memory-limit",
-                     "--no-install-recommends", "--now", "--overlay-ports", "--preload-app", "--preset",
+OF_OTHER_PROGRAMS = {"--benchmark", "--cap-add", "--field-selector", "--image", "--lazy-apps", "--max-requests",
+                     "--memory-limit", "--no-install-recommends", "--now", "--overlay-ports", "--preload-app", "--preset",
                      "--profile", "--seccomp-profile-root", "--selftest", "--strip-components",
                      "--system-site-packages", "--test-dir"}
 BY_HAND = {"--kernel", "--only", "--repeat"}  # of tools/kernel_vm/run, ./tools/bench and ./tools/check

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <pthread.h>
 
+#include <cowshed/share/process/tree.h>
 #include <cowshed/share/settle.h>
 
 namespace {
@@ -17,7 +18,10 @@ void settle_first() {
   next = Clock::now() + std::chrono::milliseconds(100);
 }
 
-// Called last before a fork, since it is registered first.
-[[gnu::constructor]] void prepare() { pthread_atfork(settle_first, nullptr, nullptr); }
+// Called before this library's own handlers, which are registered first, take its mutexes.
+[[gnu::constructor]] void prepare() {
+  (void)cowshed::process_tree::start();
+  pthread_atfork(settle_first, nullptr, nullptr);
+}
 
 }  // namespace
