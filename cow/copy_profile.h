@@ -57,6 +57,16 @@ inline std::string python_text(const Frame& frame) {
   return text + ")";
 }
 
+// Returns the frame's part of FoldedStack::folded.  One without a symbol is named by its file.
+inline std::string folded_text(const Frame& frame) {
+  std::string text = frame.is_python ? python_text(frame) : frame.function;
+  if (text.empty() && !frame.module.empty())
+    text = "[" + std::string(base_name(frame.module)) + "]";
+  if (text.empty()) text = "[unknown]";
+  std::ranges::replace(text, ';', ':');
+  return text;
+}
+
 // Frames, innermost first.  Immutable; copies share one vector, because a thousand processes of one
 // program have the same few stacks.
 class Frames {
@@ -177,11 +187,14 @@ struct FailedAccess {
 };
 
 // A stack in the format of flamegraph.pl and speedscope: names from the outermost to the innermost,
-// separated by ';'.
+// separated by ';'.  A list has a stack once for each of its causes and objects.
 struct FoldedStack {
   std::string folded;
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
+  // As CopyPattern::pattern, or as of NewMemory::causes; empty: not known.
+  std::string cause = {};
+  std::string object = {};  // as TypeCopies::name; empty: none
   bool operator==(const FoldedStack&) const = default;
 };
 

@@ -523,8 +523,9 @@ Measurement TracepointBackend::measurement(const CodeOf& code) const {
   for (const auto& [id, process] : processes_) {
     ProcessCopies& copies = result.processes.emplace_back(process.copies);
     if (!profiler_ || !code.includes(copies)) continue;
-    copies.sampled = profiler_->of(id, pages);
-    copies.patterns = profiler_->patterns_of(id);
+    auto profile = profiler_->of(id, pages);
+    copies.sampled = std::move(profile.sampled);
+    copies.patterns = std::move(profile.patterns);
   }
   if (profiler_) result.sampling->unread = profiler_->unread();
   return result;

@@ -400,12 +400,14 @@ StoreCounts& StoreCounts::operator+=(const StoreCounts& more) {
   return *this = std::bit_cast<StoreCounts>(sum);
 }
 
-std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
-                                       const ReleaseSites& release_sites) {
+FoundCauses find_causes(const std::vector<StoreSite>& sites, const ReleaseSites& release_sites) {
+  FoundCauses result;
+  result.of_sites.reserve(sites.size());
   SampleSum all;
   std::map<std::string_view, Group> groups;
   for (const StoreSite& site : sites) {
-    for (const std::string_view cause : {name_of(site, release_sites), kProgramExit}) {
+    const std::string_view own = result.of_sites.emplace_back(name_of(site, release_sites));
+    for (const std::string_view cause : {own, kProgramExit}) {
       const SampleSum sum = samples_of(site, cause);
       if (sum.samples == 0) continue;
       Group& group = groups[cause];
@@ -419,20 +421,21 @@ std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
     const Group few = std::move(counts->second);
     groups.erase(counts);
     for (const StoreSite* site : few.sites) {
-      Group& rest = groups[rest_of(*site)];
+      const std::string_view cause = rest_of(*site);
+      result.of_sites[static_cast<std::size_t>(site - sites.data())] = cause;
+      Group& rest = groups[cause];
       rest.sum += samples_of(*site, kReferenceCount);
       rest.sites.push_back(site);
     }
   }
-  std::vector<CopyPattern> patterns;
-  patterns.reserve(groups.size());
+  result.patterns.reserve(groups.size());
   for (auto& [name, group] : groups) {
-    patterns.push_back({std::string(name),
-                        static_cast<double>(group.sum.copies) / static_cast<double>(all.copies),
-                        group.sum.samples, evidence(name, group, all.samples, release_sites)});
+    result.patterns.push_back(
+        {std::string(name), static_cast<double>(group.sum.copies) / static_cast<double>(all.copies),
+         group.sum.samples, evidence(name, group, all.samples, release_sites)});
   }
-  std::ranges::stable_sort(patterns, std::greater<>(), &CopyPattern::share);
-  return patterns;
+  std::ranges::stable_sort(result.patterns, std::greater<>(), &CopyPattern::share);
+  return result;
 }
 
 }  // namespace cowshed::cow

@@ -100,9 +100,14 @@ struct StoreSite : StoreCounts {
 // Returns the number of release sites of a binary for a counter (code_reader/refcount_scan.h).
 using ReleaseSites = std::function<std::size_t(const std::string& module, CounterField field)>;
 
-// Returns the causes for one process's sites, most copies first, with "unknown".  The shares add
-// up to 1.  Empty without samples.
-std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
-                                       const ReleaseSites& release_sites);
+// The causes of one process.
+struct FoundCauses {
+  // The most copies first, with "unknown".  The shares add up to 1.  Empty without samples.
+  std::vector<CopyPattern> patterns;
+  // Of each site, but for the samples that it has in at_exit.
+  std::vector<std::string_view> of_sites;
+};
+
+FoundCauses find_causes(const std::vector<StoreSite>& sites, const ReleaseSites& release_sites);
 
 }  // namespace cowshed::cow

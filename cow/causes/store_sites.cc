@@ -80,7 +80,7 @@ StoreInstruction StoreSites::decode(const CopySample& sample, const CodeStack& c
   return store;
 }
 
-void StoreSites::add(const CopySample& sample, const CodeStack& code) {
+std::string_view StoreSites::add(const CopySample& sample, const CodeStack& code) {
   SiteKey key = key_of(sample.user_mode ? Kernel() : Kernel(sample.system_call), code);
   StoreInstruction store;
   bool is_owners = false;
@@ -108,6 +108,7 @@ void StoreSites::add(const CopySample& sample, const CodeStack& code) {
   if (vtable && vtable == site.last_vtable) ++site.like_the_last;
   site.last_vtable = vtable;
   tally(site, sample);
+  return site.object_cause;
 }
 
 void StoreSites::merge(std::uint64_t process_id, std::uint64_t into) {
@@ -132,9 +133,17 @@ std::size_t StoreSites::release_sites_of(const Binary* binary, CounterField fiel
   return found == entry->second.end() ? 0 : found->second;
 }
 
-std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id,
-                                              const std::vector<AtExit>& at_exit,
-                                              Symbolizer& symbols) {
+std::string_view StoreSites::Causes::of(const Kernel& kernel, const CodeStack& code,
+                                        std::string_view object_cause) const {
+  SiteKey key = key_of(kernel, code);
+  key.object_cause = object_cause;
+  auto found = of_sites_.find(key);
+  if (found == of_sites_.end()) found = of_sites_.find(SiteKey());  // there were too many sites
+  return found == of_sites_.end() ? std::string_view() : found->second;
+}
+
+StoreSites::Causes StoreSites::causes(std::uint64_t process_id, const std::vector<AtExit>& at_exit,
+                                      Symbolizer& symbols) {
   const auto found = processes_.find(process_id);
   if (found == processes_.end()) return {};
   std::map<SiteKey, SampleSum> ending;
@@ -164,9 +173,14 @@ std::vector<CopyPattern> StoreSites::patterns(std::uint64_t process_id,
       }
     }
   }
-  return find_patterns(sites, [&](const std::string& module, CounterField field) {
+  FoundCauses causes = find_causes(sites, [&](const std::string& module, CounterField field) {
     return release_sites_of(binaries[module], field);
   });
+  Causes result;
+  result.patterns = std::move(causes.patterns);
+  for (auto cause = causes.of_sites.begin(); const auto& [key, site] : found->second)
+    result.of_sites_.emplace(key, *cause++);
+  return result;
 }
 
 }  // namespace cowshed::cow

@@ -23,8 +23,9 @@ class StoreSites {
  public:
   explicit StoreSites(StoreDecoder decoder) : decoder_(std::move(decoder)) {}
 
-  // Adds a sample with the stack `code`.
-  void add(const CopySample& sample, const CodeStack& code);
+  // Adds a sample with the stack `code`.  Returns the cause that the written object shows, for
+  // Causes::of(); empty: none.
+  std::string_view add(const CopySample& sample, const CodeStack& code);
 
   // As CopyProfiler::merge().
   void merge(std::uint64_t process_id, std::uint64_t into);
@@ -39,9 +40,9 @@ class StoreSites {
     SampleSum sum;
   };
 
+  class Causes;
   // Returns the causes of one process, by the probe's ID.  Looks up names and reads binaries.
-  std::vector<CopyPattern> patterns(std::uint64_t process_id, const std::vector<AtExit>& at_exit,
-                                    Symbolizer& symbols);
+  Causes causes(std::uint64_t process_id, const std::vector<AtExit>& at_exit, Symbolizer& symbols);
 
  private:
   // The storing instruction, its nearest callers, and what its objects show.
@@ -66,6 +67,19 @@ class StoreSites {
   std::size_t sites_ = 0;
   std::map<std::uint64_t, Sites> processes_;
   std::map<const Binary*, std::map<CounterField, std::size_t>> releases_;
+};
+
+class StoreSites::Causes {
+ public:
+  std::vector<CopyPattern> patterns;
+
+  // Returns the cause of samples that were not taken while the program ended; empty: not known.
+  std::string_view of(const Kernel& kernel, const CodeStack& code,
+                      std::string_view object_cause) const;
+
+ private:
+  friend StoreSites;
+  std::map<SiteKey, std::string_view> of_sites_;
 };
 
 }  // namespace cowshed::cow

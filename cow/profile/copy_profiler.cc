@@ -42,8 +42,7 @@ void CopyProfiler::attribute_one(CopySample& sample) {
     fresh_.add(sample, spaces_, binaries_);
     return;
   }
-  const CodeStack& code = sites_.add(sample, spaces_, binaries_);
-  if (stores_) stores_->add(sample, code);
+  sites_.add(sample, spaces_, binaries_, stores_ ? &*stores_ : nullptr);
 }
 
 void CopyProfiler::add(std::vector<CopySample> samples) {
@@ -107,8 +106,13 @@ void CopyProfiler::merge(std::uint64_t process_id, std::uint64_t into) {
   if (stores_) stores_->merge(process_id, into);
 }
 
-SampledCopies CopyProfiler::of(std::uint64_t process_id, const ProfileBuilder::Copies& copies) {
-  return sites_.of(process_id, copies, symbols_, kMostOfAKind);
+CopyProfiler::OfProcess CopyProfiler::of(std::uint64_t process_id,
+                                         const ProfileBuilder::Copies& copies) {
+  if (!stores_) return {sites_.of(process_id, copies, symbols_, kMostOfAKind), std::nullopt};
+  StoreSites::Causes causes =
+      stores_->causes(process_id, sites_.at_exit(process_id, symbols_), symbols_);
+  return {sites_.of(process_id, copies, symbols_, kMostOfAKind, causes),
+          std::move(causes.patterns)};
 }
 
 SampledCopies CopyProfiler::of_all(const ProfileBuilder::Copies& copies) {
@@ -117,11 +121,6 @@ SampledCopies CopyProfiler::of_all(const ProfileBuilder::Copies& copies) {
 
 NewMemory CopyProfiler::new_memory(const ProfileBuilder::Copies& pages) {
   return fresh_.new_memory(pages, symbols_, kMostOfAKind);
-}
-
-std::optional<std::vector<CopyPattern>> CopyProfiler::patterns_of(std::uint64_t process_id) {
-  if (!stores_) return std::nullopt;
-  return stores_->patterns(process_id, sites_.at_exit(process_id, symbols_), symbols_);
 }
 
 }  // namespace cowshed::cow

@@ -44,16 +44,19 @@ class CopyProfiler {
   // Adds the samples of an ended process to another process, without their addresses.
   void merge(std::uint64_t process_id, std::uint64_t into);
 
+  struct OfProcess {
+    SampledCopies sampled;
+    // The causes of its copies; nullopt: instructions cannot be decoded here.
+    std::optional<std::vector<CopyPattern>> patterns;
+  };
   // Return the attributed samples of one process, by the probe's ID, and of all.  Waiting samples
   // stay: their processes may be known later.
-  SampledCopies of(std::uint64_t process_id, const ProfileBuilder::Copies& copies);
+  OfProcess of(std::uint64_t process_id, const ProfileBuilder::Copies& copies);
   SampledCopies of_all(const ProfileBuilder::Copies& copies);
   // The same of new memory, of all.
   NewMemory new_memory(const ProfileBuilder::Copies& pages);
   // As BinaryCache::unread().
   std::vector<std::string> unread() const { return binaries_.unread(); }
-  // Returns the causes of copies of a process; nullopt: instructions cannot be decoded here.
-  std::optional<std::vector<CopyPattern>> patterns_of(std::uint64_t process_id);
 
  private:
   void attribute_one(CopySample& sample);

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/causes/new_memory.h>
 #include <cowshed/cow/measurement.h>
 #include <cowshed/cow/profile/profile_builder.h>
@@ -172,8 +173,8 @@ void ProfileBuilder::add_fork(const CopySample& fork, AddressSpaces& spaces,
     tallies_[fork.process_id].fork = stack_of(fork, space, spaces, binaries);
 }
 
-const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& spaces,
-                                     BinaryCache& binaries) {
+void ProfileBuilder::add(const CopySample& sample, AddressSpaces& spaces, BinaryCache& binaries,
+                         StoreSites* stores) {
   Tally& tally = tallies_[sample.process_id];
   const SampleSum one{1, sample.copies};
   tally.all += one;
@@ -187,7 +188,13 @@ const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& sp
   const auto [counted, is_new_stack] = tally.stacks.try_emplace(std::move(stack));
   if (is_new_stack)
     addresses_ += counted->first.code.addresses.size() + counted->first.python.size();
-  counted->second += one;
+  counted->second.all += one;
+  if (sample.copy_class != CopyClass::fresh) {
+    Written written;
+    if (stores != nullptr) written.object_cause = stores->add(sample, counted->first.code);
+    if (is_at_head(sample)) written.type = sample.object_type.substr(0, kLongestType);
+    count_part(std::move(written), one, counted->second);
+  }
   if (blocks_ >= kMostBlocks && !tally.blocks.contains(block))
     block = {Block::kAnywhere, "unknown"};
   const auto [in_block, is_new_block] = tally.blocks.try_emplace(std::move(block));
@@ -195,7 +202,13 @@ const CodeStack& ProfileBuilder::add(const CopySample& sample, AddressSpaces& sp
   in_block->second += one;
   if (lacks_python(sample)) ++tally.python_unread;
   if (is_at_head(sample)) count_type(sample.object_type.substr(0, kLongestType), one, tally);
-  return counted->first.code;
+}
+
+void ProfileBuilder::count_part(Written written, const SampleSum& one, StackSum& stack) {
+  if (addresses_ >= kMostAddresses && !stack.parts.contains(written)) written = {};
+  const auto [part, is_new] = stack.parts.try_emplace(std::move(written));
+  if (is_new) ++addresses_;
+  part->second += one;
 }
 
 void ProfileBuilder::count_type(std::string name, const SampleSum& one, Tally& tally) {
@@ -241,7 +254,9 @@ void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
       Stack anywhere = stack;
       for (CodeAddress& address : anywhere.code.addresses)
         if (address.binary == nullptr) address = {};
-      sum.stacks[std::move(anywhere)] += samples;
+      StackSum& stack_sum = sum.stacks[std::move(anywhere)];
+      stack_sum.all += samples.all;
+      for (const auto& [written, part] : samples.parts) stack_sum.parts[written] += part;
     }
     sum.python_unread += each->python_unread;
     for (const auto& [type, samples] : each->types) sum.types[type] += samples;
@@ -263,6 +278,12 @@ void ProfileBuilder::look_up(const std::vector<Weighted>& tallies, Symbolizer& s
     if (each.tally->fork) add(*each.tally->fork);
   }
   symbols.look_up(std::move(addresses));
+}
+
+StoreSites::Kernel ProfileBuilder::Stack::kernel() const {
+  if (writer == kProgram) return std::nullopt;
+  if (writer == kKernel) return std::optional<std::uint64_t>();
+  return std::optional(static_cast<std::uint64_t>(writer));
 }
 
 std::vector<Frame> ProfileBuilder::frames(const Stack& stack, Symbolizer& symbols) {
@@ -291,13 +312,8 @@ std::vector<StoreSites::AtExit> ProfileBuilder::at_exit(std::uint64_t process_id
   look_up({{&found->second, 0}}, symbols);
   const auto exits_in = [&](const Stack& stack) { return ends_of_program(frames(stack, symbols)); };
   const std::size_t before = found->second.fork ? exits_in(*found->second.fork) : 0;
-  for (const auto& [stack, samples] : found->second.stacks) {
-    if (exits_in(stack) <= before) continue;
-    StoreSites::Kernel kernel;
-    if (stack.writer == kKernel) kernel.emplace();
-    else if (stack.writer != kProgram) kernel = static_cast<std::uint64_t>(stack.writer);
-    result.push_back({kernel, stack.code, samples});
-  }
+  for (const auto& [stack, samples] : found->second.stacks)
+    if (exits_in(stack) > before) result.push_back({stack.kernel(), stack.code, samples.all});
   return result;
 }
 
@@ -323,10 +339,10 @@ std::vector<CodeSite> ProfileBuilder::sites(const std::vector<Weighted>& tallies
     for (const auto& [stack, sum] : each.tally->stacks) {
       std::vector<Frame> all = frames(stack, symbols);
       Found& site = found[site_frames(all)];
-      site.samples += sum.samples;
-      site.copies += each.copies(sum);
-      if (sum.samples > site.most_samples) {
-        site.most_samples = sum.samples;
+      site.samples += sum.all.samples;
+      site.copies += each.copies(sum.all);
+      if (sum.all.samples > site.most_samples) {
+        site.most_samples = sum.all.samples;
         site.stack = std::move(all);
         site.truncated = stack.code.truncated;
       }
@@ -402,10 +418,27 @@ std::vector<RangeCopies> ProfileBuilder::ranges(const Weighted& weighted, std::s
   return result;
 }
 
-std::vector<FoldedStack> ProfileBuilder::folded(const Weighted& weighted, Symbolizer& symbols) {
-  std::map<std::string, SampleSum> found;
-  for (const auto& [stack, sum] : weighted.tally->stacks)
-    found[fold(frames(stack, symbols), stack.code.truncated)] += sum;
+std::vector<FoldedStack> ProfileBuilder::folded(const Weighted& weighted, Symbolizer& symbols,
+                                                const StoreSites::Causes& causes) {
+  struct Key {
+    std::string folded;
+    std::string_view cause;
+    std::string_view object;
+    auto operator<=>(const Key&) const = default;
+  };
+  std::map<Key, SampleSum> found;
+  const std::optional<Stack>& fork = weighted.tally->fork;
+  const std::size_t exits_before = fork ? ends_of_program(frames(*fork, symbols)) : 0;
+  for (const auto& [stack, sum] : weighted.tally->stacks) {
+    const std::vector<Frame> all = frames(stack, symbols);
+    const std::string text = fold(all, stack.code.truncated);
+    const bool is_at_exit = !causes.patterns.empty() && ends_of_program(all) > exits_before;
+    for (const auto& [written, part] : sum.parts) {
+      const std::string_view cause =
+          is_at_exit ? kProgramExit : causes.of(stack.kernel(), stack.code, written.object_cause);
+      found[{text, cause, written.type}] += part;
+    }
+  }
   const auto all = static_cast<long double>(weighted.tally->all.copies);
   const auto copies = std::round(weighted.copies(weighted.tally->all));
   // Rounds the running sum, not each stack, so that the copies add up to the exact number.
@@ -413,10 +446,11 @@ std::vector<FoldedStack> ProfileBuilder::folded(const Weighted& weighted, Symbol
   result.reserve(found.size());
   std::uint64_t before = 0;
   std::uint64_t copies_before = 0;
-  for (const auto& [text, sum] : found) {
+  for (const auto& [key, sum] : found) {
     before += sum.copies;
     const auto end = static_cast<std::uint64_t>(copies * (static_cast<long double>(before) / all));
-    result.push_back({text, sum.samples, end - copies_before});
+    result.push_back({key.folded, sum.samples, end - copies_before, std::string(key.cause),
+                      std::string(key.object)});
     copies_before = end;
   }
   sort_by_copies(result);
@@ -435,13 +469,14 @@ std::vector<FailedAccess> ProfileBuilder::failures(const Tally& tally, Symbolize
 }
 
 SampledCopies ProfileBuilder::of(std::uint64_t process_id, const Copies& copies,
-                                 Symbolizer& symbols, std::size_t most) const {
+                                 Symbolizer& symbols, std::size_t most,
+                                 const StoreSites::Causes& causes) const {
   const auto found = tallies_.find(process_id);
   if (found == tallies_.end()) return {};
   const Weighted one = weighted(process_id, found->second, copies);
   SampledCopies result = added_up({one}, symbols, most);
   result.ranges = ranges(one, most);
-  result.stacks = folded(one, symbols);
+  result.stacks = folded(one, symbols, causes);
   result.failures = failures(*one.tally, symbols);
   return result;
 }
@@ -477,22 +512,29 @@ NewMemory ProfileBuilder::new_memory(const Copies& pages, Symbolizer& symbols,
   const std::vector<Weighted> all = weighted_all(pages);
   SampledCopies sums = added_up(all, symbols, most);
   std::map<std::string, EstimatedSum> causes;
-  std::map<std::string, EstimatedSum> stacks;
+  std::map<std::pair<std::string, std::string>, EstimatedSum> found;  // by stack and cause
   for (const Weighted& each : all) {
     const std::size_t imports =
         each.tally->fork ? imports_in(frames(*each.tally->fork, symbols)) : 0;
     for (const auto& [stack, sum] : each.tally->stacks) {
       const std::vector<Frame> frames_of_it = frames(stack, symbols);
-      causes[cause_of_new_memory(frames_of_it, imports, stack.page)].add(sum, each.scale);
-      stacks[fold(frames_of_it, stack.code.truncated)].add(sum, each.scale);
+      const std::string cause = cause_of_new_memory(frames_of_it, imports, stack.page);
+      causes[cause].add(sum.all, each.scale);
+      found[{fold(frames_of_it, stack.code.truncated), cause}].add(sum.all, each.scale);
     }
   }
+  std::vector<FoldedStack> stacks;
+  stacks.reserve(found.size());
+  for (const auto& [key, sum] : found)
+    stacks.push_back({key.first, sum.samples, rounded(sum.copies), key.second});
+  sort_by_copies(stacks);
   constexpr std::size_t kMostStacks = 1000;
+  keep_most(stacks, kMostStacks);
   return {sums.samples,
           std::move(sums.sites),
           std::move(sums.mappings),
           most_of<MappingCopies>(causes, most),
-          most_of<FoldedStack>(stacks, kMostStacks),
+          std::move(stacks),
           sums.python_unread};
 }
 

@@ -21,8 +21,9 @@ namespace cowshed::cow {
 // One thread at a time.
 class ProfileBuilder {
  public:
-  // Attributes a sample by the mappings of its process in `spaces`.  Returns its stack.
-  const CodeStack& add(const CopySample& sample, AddressSpaces& spaces, BinaryCache& binaries);
+  // Attributes a sample by the mappings of its process in `spaces`.  `stores` may be nullptr.
+  void add(const CopySample& sample, AddressSpaces& spaces, BinaryCache& binaries,
+           StoreSites* stores = nullptr);
 
   // Attributes a sample of class `failed`.
   void add_failure(const CopySample& sample, AddressSpaces& spaces, BinaryCache& binaries);
@@ -37,9 +38,9 @@ class ProfileBuilder {
   using Copies = std::map<std::uint64_t, std::uint64_t>;
 
   // Return the `most` frequent entries of each kind, for one process or for all; every stack for
-  // one process.  Estimates spread `copies` over the samples.
+  // one process, with its cause of `causes`.  Estimates spread `copies` over the samples.
   SampledCopies of(std::uint64_t process_id, const Copies& copies, Symbolizer& symbols,
-                   std::size_t most) const;
+                   std::size_t most, const StoreSites::Causes& causes = {}) const;
   SampledCopies of_all(const Copies& copies, Symbolizer& symbols, std::size_t most) const;
   // Of samples of new memory; `pages` in place of copies.
   NewMemory new_memory(const Copies& pages, Symbolizer& symbols, std::size_t most) const;
@@ -58,6 +59,17 @@ class ProfileBuilder {
     std::vector<const Frame*> python;  // of `python_`, innermost first
     NewPage page = NewPage::first;     // of new memory
     auto operator<=>(const Stack&) const = default;
+    StoreSites::Kernel kernel() const;
+  };
+  // To what samples of a stack wrote.
+  struct Written {
+    std::string_view object_cause;  // as StoreSites::add() returned it
+    std::string type;               // as TypeCopies::name; empty: none
+    auto operator<=>(const Written&) const = default;
+  };
+  struct StackSum {
+    SampleSum all;
+    std::map<Written, SampleSum> parts;  // of copies
   };
   struct Block {                                                   // of 2 MiB, of one mapping
     static constexpr std::uint64_t kAnywhere = ~std::uint64_t{0};  // in several processes
@@ -71,7 +83,7 @@ class ProfileBuilder {
   };
   struct Tally {
     SampleSum all;
-    std::map<Stack, SampleSum> stacks;
+    std::map<Stack, StackSum> stacks;
     std::map<Block, SampleSum> blocks;
     std::map<std::string, SampleSum> types;
     std::uint64_t python_unread = 0;
@@ -90,6 +102,7 @@ class ProfileBuilder {
                  BinaryCache& binaries);
   static NewPage page_of(const CopySample& sample, const Block& block, const Tally& tally);
   void count_type(std::string name, const SampleSum& one, Tally& tally);
+  void count_part(Written written, const SampleSum& one, StackSum& stack);
   std::vector<Weighted> weighted_all(const Copies& copies) const;
   static Weighted weighted(std::uint64_t process_id, const Tally& tally, const Copies& copies);
   static void look_up(const std::vector<Weighted>& tallies, Symbolizer& symbols);
@@ -103,7 +116,8 @@ class ProfileBuilder {
                                 std::size_t most);
   static std::vector<RangeCopies> ranges(const Weighted& weighted, std::size_t most);
   static std::vector<FailedAccess> failures(const Tally& tally, Symbolizer& symbols);
-  static std::vector<FoldedStack> folded(const Weighted& weighted, Symbolizer& symbols);
+  static std::vector<FoldedStack> folded(const Weighted& weighted, Symbolizer& symbols,
+                                         const StoreSites::Causes& causes);
 
   // Limits of memory.
   static constexpr std::size_t kMostAddresses = 1 << 20;
@@ -113,7 +127,7 @@ class ProfileBuilder {
 
   PythonFrames python_;
   std::map<std::uint64_t, Tally> tallies_;  // by process
-  std::size_t addresses_ = 0;               // of all stacks
+  std::size_t addresses_ = 0;               // of all stacks, and their parts
   std::size_t blocks_ = 0;
   std::size_t types_ = 0;
 };

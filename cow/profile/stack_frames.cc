@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <fmt/format.h>
 #include <iterator>
 #include <string_view>
 
@@ -146,14 +145,8 @@ std::vector<Frame> site_frames(const std::vector<Frame>& stack) {
 
 std::string fold(const std::vector<Frame>& stack, bool truncated) {
   std::string text = truncated ? "[callers not seen]" : "";
-  for (auto frame = stack.rbegin(); frame != stack.rend(); ++frame) {
-    std::string name = frame->is_python ? python_text(*frame) : frame->function;
-    if (name.empty() && !frame->module.empty())
-      name = fmt::format("[{}]", base_name(frame->module));
-    if (name.empty()) name = "[unknown]";
-    std::ranges::replace(name, ';', ':');
-    text += (text.empty() ? "" : ";") + name;
-  }
+  for (auto frame = stack.rbegin(); frame != stack.rend(); ++frame)
+    text += (text.empty() ? "" : ";") + folded_text(*frame);
   return text;
 }
 

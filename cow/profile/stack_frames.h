@@ -18,7 +18,7 @@ std::vector<Frame> with_python_frames(std::vector<Frame> native,
 // its own sources, inlined or not, else a function of its binaries; all if there is neither.
 std::vector<Frame> site_frames(const std::vector<Frame>& stack);
 
-// Returns FoldedStack::folded.  A frame without a symbol is named by its file.
+// Returns FoldedStack::folded.
 std::string fold(const std::vector<Frame>& stack, bool truncated);
 
 }  // namespace cowshed::cow

@@ -13,7 +13,7 @@ cow::Measurement full_measurement() {
   sampled.sites = {{{frame}, {frame, line}, 7, 448, true}};
   sampled.mappings = {{"[heap]", 10, 640}};
   sampled.ranges = {{0x200000, 0x400000, "[heap]", 10, 640}};
-  sampled.stacks = {{"main;fill()", 10, 640}};
+  sampled.stacks = {{"main;fill()", 10, 640, "reference count", "str"}};
 
   cow::ProcessCopies process = copier(41, "worker", 600);
   process.ppid = 40;

@@ -6,6 +6,11 @@ namespace {
 
 constexpr std::uint64_t kSamples = 100;
 
+std::vector<CopyPattern> find_patterns(const std::vector<StoreSite>& sites,
+                                       const ReleaseSites& release_sites) {
+  return find_causes(sites, release_sites).patterns;
+}
+
 // A site of which nothing speaks for anything.
 StoreSite plain_site() {
   StoreSite site;

@@ -34,7 +34,7 @@ TEST_F(CopyProfilerTest, TakesMoreWhileItAttributes) {
   const std::size_t before = turns;
   profiler_.attribute({process_}, [&] { ++turns; });
   EXPECT_LE(turns, before + 1) << "the first thousand again";
-  EXPECT_EQ(profiler_.of(process_.id, {{process_.id, 1}}).samples, 1000 + before);
+  EXPECT_EQ(profiler_.of(process_.id, {{process_.id, 1}}).sampled.samples, 1000 + before);
 }
 
 TEST_F(CopyProfilerTest, KeepsThoseOfAProcessThatItDoesNotKnowYet) {
@@ -42,7 +42,7 @@ TEST_F(CopyProfilerTest, KeepsThoseOfAProcessThatItDoesNotKnowYet) {
   profiler_.attribute({}, [] {});
   EXPECT_EQ(profiler_.of_all({}).samples, 0U) << "a look at it is no reason to lose its code";
   profiler_.attribute({process_}, [] {});
-  EXPECT_EQ(profiler_.of(process_.id, {{process_.id, 1}}).samples, 5U);
+  EXPECT_EQ(profiler_.of(process_.id, {{process_.id, 1}}).sampled.samples, 5U);
 }
 
 TEST_F(CopyProfilerTest, BetweenSnapshotsOnlyWhatIsKnownIsAttributed) {
@@ -60,8 +60,8 @@ TEST_F(CopyProfilerTest, BetweenSnapshotsOnlyWhatIsKnownIsAttributed) {
   ProcessCounts other = process_of(8);
   profiler_.attribute({process_, other}, [] {});
   EXPECT_FALSE(profiler_.is_waiting());
-  EXPECT_EQ(profiler_.of(process_.id, {{process_.id, 1}}).samples, 6U);
-  EXPECT_EQ(profiler_.of(other.id, {{other.id, 1}}).samples, 3U);
+  EXPECT_EQ(profiler_.of(process_.id, {{process_.id, 1}}).sampled.samples, 6U);
+  EXPECT_EQ(profiler_.of(other.id, {{other.id, 1}}).sampled.samples, 3U);
 }
 
 // As at a period of 1, where a program copies faster than its stacks are unwound.
@@ -92,7 +92,8 @@ TEST_F(CopyProfilerTest, CopiesOfManyProcessesWithFewSamplesAreEstimatedTogether
   const SampledCopies all = profiler_.of_all(copies);
   ASSERT_EQ(all.sites.size(), 1U);
   EXPECT_EQ(all.sites[0].estimated_copies, 2000U);
-  EXPECT_EQ(profiler_.of(7, copies).sites[0].estimated_copies, 20U) << "of itself what it copied";
+  EXPECT_EQ(profiler_.of(7, copies).sampled.sites[0].estimated_copies, 20U)
+      << "of itself what it copied";
 }
 
 // Of the first process most samples were lost: each stands for more copies than the other's.
@@ -122,7 +123,7 @@ TEST_F(CopyProfilerTest, TheSiteOfAPythonThreadIsItsLine) {
   for (int i = 0; i < 3; ++i) profiler_.add({python_sample(7, "total")});
   profiler_.add({python_sample(7, "load")});
   profiler_.attribute({process_}, [] {});
-  const SampledCopies sampled = profiler_.of(7, {{7, 400}});
+  const SampledCopies sampled = profiler_.of(7, {{7, 400}}).sampled;
   ASSERT_THAT(sampled.sites, SizeIs(2)) << "one for each line, not for each code object";
   EXPECT_EQ(python_text(sampled.sites[0].frames.back()), "total (pool.py:4)");
   EXPECT_EQ(sampled.sites[0].estimated_copies, 300U);
@@ -148,7 +149,7 @@ TEST_F(CopyProfilerTest, PythonFramesThatCouldNotBeReadAreCounted) {
   const SampledCopies all = profiler_.of_all({{7, 5}});
   EXPECT_EQ(all.python_unread, 3U) << "a deep stack is cut, but its line is known";
   std::uint64_t truncated = 0;
-  for (const FoldedStack& stack : profiler_.of(7, {{7, 5}}).stacks)
+  for (const FoldedStack& stack : profiler_.of(7, {{7, 5}}).sampled.stacks)
     if (stack.folded.starts_with("[callers not seen]")) truncated += stack.samples;
   EXPECT_EQ(truncated, 3U);
 }
@@ -167,8 +168,13 @@ TEST_F(CopyProfilerTest, TypesAreOfWritesToTheHeadsOfObjects) {
   profiler_.attribute({process_}, [] {});
   const TypeCopies str{"str", 3, 300};
   const TypeCopies list{"list", 1, 100};
-  EXPECT_THAT(profiler_.of(7, {{7, 600}}).types, ElementsAre(str, list));
+  EXPECT_THAT(profiler_.of(7, {{7, 600}}).sampled.types, ElementsAre(str, list));
   EXPECT_THAT(profiler_.of_all({{7, 600}}).types, ElementsAre(str, list));
+  std::map<std::string, std::uint64_t> by_object;
+  for (const FoldedStack& stack : profiler_.of(7, {{7, 600}}).sampled.stacks)
+    by_object[stack.object] += stack.estimated_copies;
+  const std::map<std::string, std::uint64_t> expected = {{"", 200}, {"list", 100}, {"str", 300}};
+  EXPECT_EQ(by_object, expected);
 }
 
 TEST_F(CopyProfilerTest, LinesAndTypesOfEndedProcessesAreMerged) {
@@ -179,10 +185,12 @@ TEST_F(CopyProfilerTest, LinesAndTypesOfEndedProcessesAreMerged) {
   }
   profiler_.attribute({process_of(7), process_of(8)}, [] {});
   profiler_.merge(8, 7);
-  const SampledCopies sum = profiler_.of(7, {{7, 20}});
+  const SampledCopies sum = profiler_.of(7, {{7, 20}}).sampled;
   ASSERT_THAT(sum.sites, SizeIs(1));
   EXPECT_EQ(sum.sites[0].samples, 2U);
   EXPECT_THAT(sum.types, ElementsAre(TypeCopies{"str", 2, 20}));
+  ASSERT_THAT(sum.stacks, SizeIs(1));
+  EXPECT_EQ(sum.stacks[0].object, "str");
 }
 
 }  // namespace

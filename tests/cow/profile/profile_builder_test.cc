@@ -260,6 +260,13 @@ TEST_P(NamedPatterns, AreFoundAtTheirPlace) {
     EXPECT_EQ(innermost.inlined, known.bytes == 0) << "of libstdc++, not of libc";
   }
 
+  // The stacks of each cause have its samples.
+  std::map<std::string, std::uint64_t> by_cause;
+  for (const FoldedStack& stack : child.sampled->stacks) by_cause[stack.cause] += stack.samples;
+  std::map<std::string, std::uint64_t> expected;
+  for (const CopyPattern& pattern : *child.patterns) expected[pattern.pattern] = pattern.samples;
+  EXPECT_EQ(by_cause, expected);
+
   std::uint64_t samples = 0;
   for (const CodeSite& site : child.sampled->sites) {
     const Frame& place = site.frames.back();

@@ -44,7 +44,12 @@ COWSHED_JSON_STRUCT(CodeSite, samples, estimated_copies, frames, stack, truncate
 COWSHED_JSON_STRUCT(MappingCopies, name, samples, estimated_copies)
 COWSHED_JSON_STRUCT(TypeCopies, name, samples, estimated_copies)
 COWSHED_JSON_STRUCT(RangeCopies, begin, end, mapping, samples, estimated_copies)
-COWSHED_JSON_STRUCT(FoldedStack, folded, samples, estimated_copies)
+static void describe(auto& io, Type<FoldedStack> /*type*/) {
+  using Struct = FoldedStack;
+  COWSHED_JSON_FIELDS(folded, samples, estimated_copies)
+  io.field_if([](const Struct& stack) { return !stack.cause.empty(); }, "cause", &Struct::cause);
+  io.field_if([](const Struct& stack) { return !stack.object.empty(); }, "object", &Struct::object);
+}
 static void describe(auto& io, Type<FailedAccess> /*type*/) {
   using Struct = FailedAccess;
   COWSHED_JSON_FIELDS(address, mapping, reason, frames, stack)
