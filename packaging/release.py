@@ -29,6 +29,7 @@ LICENCES = {
     "linux": ("GPL-2", "GPL-2.0-only WITH Linux-syscall-note"),
     "ncurses": ("MIT/X11", "X11-distribute-modifications-variant"),
     "nlohmann-json3": ("Expat", "MIT"),
+    "protozero": ("BSD-2-Clause and Apache-2.0", "BSD-2-Clause AND Apache-2.0"),
     "pugixml": ("Expat", "MIT"),
     "tl-expected": ("CC0-1.0", "CC0-1.0"),
     "xz-utils": ("liblzma is in the public domain", "LicenseRef-public-domain"),

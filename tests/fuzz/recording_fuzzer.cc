@@ -2,6 +2,7 @@
 #include <cowshed/tools/cowtop/recording/recorder.h>
 #include <cowshed/tools/cowtop/recording/recording.h>
 #include <cowshed/tools/cowtop/report/folded_report.h>
+#include <cowshed/tools/cowtop/report/pprof_report.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
 
 #include "mutation.h"
@@ -48,6 +49,7 @@ class MemoryFile {
 void use(const cow::Measurement& measurement) {
   static_cast<void>(table_report(measurement));
   static_cast<void>(folded_report(measurement));
+  static_cast<void>(pprof_report(measurement, 0));
   const std::string report = json_report(measurement);
   const MemoryFile again;
   auto recorder = Recorder::start(OutputFile::open(again.path()).value(), {});

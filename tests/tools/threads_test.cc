@@ -1,6 +1,8 @@
 #include <boost/asio/ip/tcp.hpp>
+#include <semaphore>
 #include <sys/eventfd.h>
 
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
@@ -78,9 +80,10 @@ Metrics metrics_of(std::uint64_t copied_pages) {
 }
 
 // What the server answers, with its head.
-std::string get_metrics(int port) {
+std::string get(int port, const std::string& target) {
   boost::asio::ip::tcp::iostream server("127.0.0.1", std::to_string(port));
-  server << "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n"
+  server << "GET " << target
+         << " HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n"
             "Connection: close\r\n\r\n"
          << std::flush;
   return {std::istreambuf_iterator<char>(server), {}};
@@ -89,7 +92,7 @@ std::string get_metrics(int port) {
 TEST(Threads, MetricsArePublishedWhileClientsReadThem) {
   constexpr int kClients = 4;
   constexpr int kRequests = 25;
-  auto server = MetricsServer::open({"127.0.0.1", 0});
+  auto server = MetricsServer::open({"127.0.0.1", 0}, {});
   ASSERT_TRUE(server) << server.error().message;
   (*server)->publish(metrics_of(0));
   (*server)->start();
@@ -98,7 +101,7 @@ TEST(Threads, MetricsArePublishedWhileClientsReadThem) {
   for (int i = 0; i < kClients; ++i) {
     clients.emplace_back([&, port = (*server)->address().port] {
       for (int request = 0; request < kRequests; ++request) {
-        const std::string answer = get_metrics(port);
+        const std::string answer = get(port, "/metrics");
         EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 "));
         EXPECT_THAT(answer, HasSubstr("copied"));
         EXPECT_THAT(answer, EndsWith("# EOF\n"));
@@ -109,6 +112,73 @@ TEST(Threads, MetricsArePublishedWhileClientsReadThem) {
   for (std::uint64_t pages = 1; reading > 0; ++pages) (*server)->publish(metrics_of(pages));
   for (std::thread& client : clients) client.join();
   (*server)->stop();
+}
+
+// A profile of one second lasts until the test releases it; a longer one until it is stopped.
+class ProfileRequest : public ::testing::Test {
+ protected:
+  ProfileRequest() {
+    server_->publish(metrics_of(0));
+    server_->start();
+  }
+  int port() const { return server_->address().port; }
+  Expected<std::string> take(std::chrono::seconds time, int stop_fd) {
+    begun_.release();
+    if (time.count() == 1) released_.acquire();
+    else EXPECT_TRUE(internal::is_ready(stop_fd, POLLIN, -1));
+    ended_.release();
+    return time.count() == 1 ? Expected<std::string>("a profile")
+                             : make_error(ErrorCode::system_call, "was stopped");
+  }
+
+  std::binary_semaphore begun_{0};
+  std::binary_semaphore released_{0};
+  std::binary_semaphore ended_{0};
+  std::unique_ptr<MetricsServer> server_ =
+      MetricsServer::open({"127.0.0.1", 0}, [this](auto time, int stop_fd) {
+        return take(time, stop_fd);
+      }).value();
+};
+
+TEST_F(ProfileRequest, IsAnsweredAfterItsTimeAndHoldsUpNobody) {
+  std::string answer;
+  std::thread client([&] { answer = get(port(), "/debug/pprof/cow?seconds=1"); });
+  begun_.acquire();
+  EXPECT_THAT(get(port(), "/metrics"), StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(get(port(), "/debug/pprof/cow"), StartsWith("HTTP/1.1 503 ")) << "one at a time";
+  EXPECT_THAT(get(port(), "/debug/pprof/cow?seconds=0"),
+              EndsWith("\r\n\r\n400: seconds is a whole number from 1 to 300\n"));
+  // As many as there may be, none of which is in the place of the one that waits.
+  std::vector<std::unique_ptr<boost::asio::ip::tcp::iostream>> idle;
+  for (int i = 0; i < 70; ++i)
+    idle.push_back(
+        std::make_unique<boost::asio::ip::tcp::iostream>("127.0.0.1", std::to_string(port())));
+  EXPECT_THAT(get(port(), "/metrics"), StartsWith("HTTP/1.1 200 "));
+  released_.release();
+  client.join();
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(answer, EndsWith("\r\n\r\na profile"));
+  released_.release();
+  EXPECT_THAT(get(port(), "/debug/pprof/cow?seconds=1"), EndsWith("a profile")) << "the next one";
+}
+
+TEST_F(ProfileRequest, EndsWithItsClient) {
+  {
+    boost::asio::ip::tcp::iostream client("127.0.0.1", std::to_string(port()));
+    client << "GET /debug/pprof/cow?seconds=300 HTTP/1.1\r\nHost: localhost\r\n\r\n" << std::flush;
+    begun_.acquire();
+  }
+  ended_.acquire();
+}
+
+TEST_F(ProfileRequest, EndsWithTheServer) {
+  std::string answer;
+  std::thread client([&] { answer = get(port(), "/debug/pprof/cow?seconds=300"); });
+  begun_.acquire();
+  server_->stop();
+  client.join();
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 500 "));
+  EXPECT_THAT(answer, EndsWith("500: was stopped\n"));
 }
 
 }  // namespace

@@ -183,6 +183,20 @@ TEST(ListenAddress, OnLoopbackOnlyItsOwnNamesMayBeAsked) {
   }
 }
 
+TEST(ProfileSeconds, AreOfTheQuery) {
+  const auto seconds = [](const char* query) {
+    const auto time = profile_seconds(query);
+    return time ? time->count() : 0;
+  };
+  EXPECT_EQ(seconds(""), 30);
+  EXPECT_EQ(seconds("seconds=1"), 1);
+  EXPECT_EQ(seconds("debug=0&seconds=300&x"), 300);
+  for (const char* wrong : {"seconds=", "seconds=0", "seconds=-1", "seconds=301", "seconds=1.5",
+                            "seconds=1s", "seconds= 1", "seconds=99999999999", "x&seconds=a"}) {
+    EXPECT_EQ(seconds(wrong), 0) << wrong;
+  }
+}
+
 TEST(ListenAddress, IsParsed) {
   const auto parsed = [](const char* text) {
     const auto address = parse_listen_address(text);

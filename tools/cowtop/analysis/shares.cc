@@ -29,15 +29,6 @@ class ShareSums {
   std::vector<Share> shares_;
 };
 
-// Whose samples explain what forks made them copy: of a program that was executed, most are of its
-// own start.
-bool is_explained(const cow::ProcessCopies& process, bool has_forked) {
-  const std::uint64_t before_exec = process.copied_pages_before_exec.value_or(0);
-  return process.execs == 0 || process.role == cow::Role::root || has_forked ||
-         (before_exec * cow::kPageSize >= kLeastBytes * process.processes &&
-          before_exec * 2 >= process.all_copied_pages().value_or(0));
-}
-
 struct ExplainingSamples {
   const cow::SampledCopies* samples;
   double part;  // of their copies, those before the program's exit
@@ -55,7 +46,7 @@ std::vector<ExplainingSamples> explaining_samples(const cow::Measurement& measur
   std::vector<ExplainingSamples> result;
   bool are_whole = true;
   for (std::size_t i = 0; i < processes.size(); ++i) {
-    const bool explains = is_explained(processes[i], copies[i].forks > 0);
+    const bool explains = explains_copies(processes[i], copies[i]);
     const double part = part_before_exit(copies[i]);
     are_whole = are_whole && explains && part == 1;
     if (explains && processes[i].sampled) result.push_back({&*processes[i].sampled, part});
@@ -112,7 +103,7 @@ std::vector<Share> causes_of(const cow::Measurement& measurement,
   ShareSums shares;
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
-    if (!process.patterns || !is_explained(process, copies[i].forks > 0)) continue;
+    if (!process.patterns || !explains_copies(process, copies[i])) continue;
     for (const auto& [name, bytes] : bytes_of_causes(process, copies[i]))
       shares[name].bytes += static_cast<std::uint64_t>(bytes);
   }
@@ -186,6 +177,13 @@ double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
 
 }  // namespace
 
+bool explains_copies(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
+  const std::uint64_t before_exec = process.copied_pages_before_exec.value_or(0);
+  return process.execs == 0 || process.role == cow::Role::root || copies.forks > 0 ||
+         (before_exec * cow::kPageSize >= kLeastBytes * process.processes &&
+          before_exec * 2 >= process.all_copied_pages().value_or(0));
+}
+
 std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,
                                     const cow::ForkCopies& copies) {
   const std::uint64_t all = process.all_copied_pages().value_or(0);
@@ -198,7 +196,7 @@ Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::For
   std::uint64_t explained_bytes = 0;
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
-    if (is_explained(process, copies[i].forks > 0))
+    if (explains_copies(process, copies[i]))
       explained_bytes +=
           process.all_copied_pages().value_or(0) * cow::kPageSize - copies[i].exit_bytes();
   }

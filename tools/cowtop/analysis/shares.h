@@ -36,6 +36,10 @@ struct Shares {
 Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies,
                  std::uint64_t copied_bytes, std::uint64_t new_bytes);
 
+// Whether the process's samples explain its COPIED: of a program that was executed, most are of its
+// own start.
+bool explains_copies(const cow::ProcessCopies& process, const cow::ForkCopies& copies);
+
 // Copies that neither a fork's sharing nor the program's end explains.
 std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,
                                     const cow::ForkCopies& copies);

@@ -11,6 +11,7 @@
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
 #include <cowshed/tools/cowtop/recording/recording.h>
 #include <cowshed/tools/cowtop/report/folded_report.h>
+#include <cowshed/tools/cowtop/report/pprof_report.h>
 #include <cowshed/tools/cowtop/report/text_report.h>
 
 namespace cowshed::cowtop {
@@ -26,9 +27,11 @@ constexpr const char* kReportFooter = R"(Examples:
   cowtop report --folded run.cowtop | flamegraph.pl > copies.svg
                                                 a flame graph of them
   cowtop report run.cowtop --html run.html      a page for a browser
+  cowtop report run.cowtop --pprof run.pb.gz && go tool pprof -http : run.pb.gz
+                                                a profile for pprof
 
 Stacks are there unless cowtop record had --no-sites or the pagemap backend; together they have as
-many pages as were copied.  Of a recording that was cut short, the report is of what can be read.
+many pages as were copied.  Those of --pprof have as many as COPIED.  Of a recording that was cut short, the report is of what can be read.
 
 Exit status: 0; 125 if there is nothing to be read, or bad usage.)";
 
@@ -41,6 +44,7 @@ Expected<int> report_command(std::vector<std::string> words) {
   bool json = false;
   bool folded = false;
   std::string html;
+  std::string pprof;
   TextForm form;
   line.app().add_option("FILE", path, "The recording")->required();
   line.app().add_flag("--json", json, "One JSON object (schema cowshed.run/2)");
@@ -50,11 +54,17 @@ Expected<int> report_command(std::vector<std::string> words) {
   line.add_file("--html", html,
                 "Write one page for a browser to FILE: processes, curves, flame graph, causes,"
                 " search");
+  line.add_file("--pprof", pprof,
+                "Write a profile to FILE for pprof: copied and new memory by stack, process, cause"
+                " and object");
   line.add_file("-o,--output", output, "Write the report to FILE, not to standard output");
   TRY(const auto status, line.parse(std::move(words)));
   if (status) return *status;
-  if (json + folded + !html.empty() > 1) return line.wrong("--json, --folded, --html: one of them");
-  if (!html.empty() && !output.empty()) return line.wrong("--html and -o: one of them");
+  if (json + folded + !html.empty() + !pprof.empty() > 1)
+    return line.wrong("--json, --folded, --html, --pprof: one of them");
+  const std::string& other_file = html.empty() ? pprof : html;
+  if (!other_file.empty() && !output.empty())
+    return line.wrong(fmt::format("--{} and -o: one of them", html.empty() ? "pprof" : "html"));
 
   TRY(auto recording, Recording::open(path));
   Curves curves;
@@ -66,7 +76,7 @@ Expected<int> report_command(std::vector<std::string> words) {
   // A page is looked at again later.
   is_begun_only = is_begun_only && !html.empty() && recording.problem().empty();
   if (!measurement && !is_begun_only) return tl::make_unexpected(measurement.error());
-  TRY(auto file, OutputFile::open(html.empty() ? output : html, {path}));
+  TRY(auto file, OutputFile::open(other_file.empty() ? output : other_file, {path}));
   std::string note;
   if (is_begun_only) {
     note = measurement.error().message;
@@ -76,12 +86,14 @@ Expected<int> report_command(std::vector<std::string> words) {
                        recording.why_not_whole(), measurement->duration_s);
     complain(note);
   }
-  TRY_VOID(file.write_report(is_begun_only ? html_begun(recording.header(), note)
-                             : !html.empty()
-                                 ? html_report(*measurement, recording.header(), curves, note)
-                             : json   ? json_report(*measurement)
-                             : folded ? folded_report(*measurement)
-                                      : text_report(*measurement, form)));
+  const auto report = [&] {
+    if (is_begun_only) return html_begun(recording.header(), note);
+    if (!html.empty()) return html_report(*measurement, recording.header(), curves, note);
+    if (!pprof.empty()) return pprof_report(*measurement, recording.header().started_s);
+    if (json) return json_report(*measurement);
+    return folded ? folded_report(*measurement) : text_report(*measurement, form);
+  };
+  TRY_VOID(file.write_report(report()));
   return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <cowshed/tools/cowtop/measure/signals.h>
 #include <cowshed/tools/cowtop/serve/metrics_server.h>
 #include <cowshed/tools/cowtop/serve/metrics_sums.h>
+#include <cowshed/tools/cowtop/serve/timed_profile.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -27,10 +28,12 @@ constexpr const char* kServeFooter = R"(Examples:
                                      the whole machine; not root: your processes
   sudo cowtop serve --listen '[::1]:9417' --cgroup /system.slice
   curl http://127.0.0.1:9417/metrics
+  go tool pprof -http : 'http://127.0.0.1:9417/debug/pprof/cow?seconds=30'
 
 The sums are by name of the command (comm) and cgroup, and by published object; they include
 processes that have ended, and never fall while cowtop runs.  It runs until SIGTERM or Ctrl-C.
-Whoever reaches the port can read the names of commands and cgroups: there is no password.
+Whoever reaches the port can read the names of commands, cgroups and, in a profile, functions:
+there is no password.  A profile takes 1 to 300 seconds (30), one at a time.
 
 Exit status: 0 after a signal; 125 an error or bad usage.)";
 
@@ -70,7 +73,10 @@ Expected<void> serve(MetricsServer& server, cow::Backend& backend, SelectedProce
 Expected<int> run(const ServeOptions& options) {
   // Before any thread is started, which would take the signals.
   TRY(auto signals, EndSignals::open());
-  TRY(auto server, MetricsServer::open(options.listen));
+  const auto take_profile = [&](std::chrono::seconds time, int stop_fd) {
+    return timed_profile(options.selection, options.backend, time, stop_fd);
+  };
+  TRY(auto server, MetricsServer::open(options.listen, take_profile));
   TRY(auto selected, SelectedProcesses::open(options.selection));
   TRY(auto opened, cow::open_backend(options.backend));
   if (!opened.notice.empty()) complain(opened.notice);
@@ -83,7 +89,8 @@ Expected<int> run(const ServeOptions& options) {
   if (attached && !attached->refused.empty()) complain(refused_line(*attached));
   const std::string address = text_of(server->address());
   if (!is_loopback(options.listen))
-    complain(address + ": whoever reaches it can read the names of commands and cgroups");
+    complain(address +
+             ": whoever reaches it can read the names of commands, cgroups and functions");
   complain(fmt::format("http://{}/metrics has {} by the {} backend; Ctrl-C ends", address,
                        options.selection.text(), opened.backend->name()));
   TRY_VOID(serve(*server, *opened.backend, selected, signals, options.most_series));

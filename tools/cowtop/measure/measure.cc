@@ -22,29 +22,11 @@
 namespace cowshed::cowtop {
 namespace {
 
-Measured failed(const Error& error) { return {std::nullopt, own_error(error)}; }
+// Some 5 MB of them.
+constexpr std::size_t kMostEnded = 1000;
+constexpr std::size_t kMostEndedWithSites = 125;
 
-// Waits for a signal, for the end of the command (`pidfd`, -1 for none) or for the next sample.
-// False: the observer has seen enough.
-bool wait_for_event(int signal_fd, int pidfd, cow::Backend& backend, Observer* observer) {
-  using std::chrono::steady_clock;
-  const auto end = steady_clock::now() + backend.interval();
-  for (;;) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - steady_clock::now());
-    if (left.count() < 0) return true;
-    const auto pending = backend.pending_interval();
-    std::array<pollfd, 4> events{{{signal_fd, POLLIN, 0},
-                                  {pidfd, POLLIN, 0},
-                                  {observer != nullptr ? observer->fd() : -1, POLLIN, 0},
-                                  {pending ? -1 : backend.pending_fd(), POLLIN, 0}}};
-    const auto step = std::min(left, pending.value_or(left));
-    const int ready = ::poll(events.data(), events.size(), static_cast<int>(step.count()));
-    if (events[2].revents != 0 && !observer->readable()) return false;
-    if (events[0].revents != 0 || events[1].revents != 0) return true;
-    if (ready == 0 && step == left) return true;
-    if (backend.take_pending()) return true;
-  }
-}
+Measured failed(const Error& error) { return {std::nullopt, own_error(error)}; }
 
 bool has_ended(pid_t pid) {
   siginfo_t info{};
@@ -55,15 +37,6 @@ bool has_ended(pid_t pid) {
 int exec_failure(const std::string& command, int error) {
   complain(fmt::format("{}: cannot be run: {}", command, std::generic_category().message(error)));
   return error == ENOENT || error == ENOTDIR ? kNotFound : kNotExecutable;
-}
-
-// Some 5 MB of them.
-constexpr std::size_t kMostEnded = 1000;
-constexpr std::size_t kMostEndedWithSites = 125;
-
-void bound(const MeasureOptions& options, cow::Backend& backend) {
-  if (options.keeps_each_process) return;
-  backend.merge_ended(options.sampling.period == 0 ? kMostEnded : kMostEndedWithSites);
 }
 
 Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& opened,
@@ -84,7 +57,7 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   std::string sampling_error;
   const auto sample = [&] {
     if (const auto sampled = backend.sample(); !sampled) sampling_error = sampled.error().message;
-    bound(options, backend);
+    bound_ended(options, backend);
     if (observer != nullptr) observer->sampled(backend);
   };
   while (!has_ended(pid)) {
@@ -145,7 +118,7 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
       failure = sampled.error().message;
       break;
     }
-    bound(options, backend);
+    bound_ended(options, backend);
     if (observer != nullptr) observer->sampled(backend);
     if (ended || (!backend.any_alive() && !selected->grows())) break;
     if (const auto found = selected->attach_new(backend); !found) {
@@ -188,6 +161,31 @@ Opening open_backend(const MeasureOptions& options, Observer* observer) {
 }
 
 }  // namespace
+
+bool wait_for_event(int signal_fd, int pidfd, cow::Backend& backend, Observer* observer) {
+  using std::chrono::steady_clock;
+  const auto end = steady_clock::now() + backend.interval();
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - steady_clock::now());
+    if (left.count() < 0) return true;
+    const auto pending = backend.pending_interval();
+    std::array<pollfd, 4> events{{{signal_fd, POLLIN, 0},
+                                  {pidfd, POLLIN, 0},
+                                  {observer != nullptr ? observer->fd() : -1, POLLIN, 0},
+                                  {pending ? -1 : backend.pending_fd(), POLLIN, 0}}};
+    const auto step = std::min(left, pending.value_or(left));
+    const int ready = ::poll(events.data(), events.size(), static_cast<int>(step.count()));
+    if (events[2].revents != 0 && !observer->readable()) return false;
+    if (events[0].revents != 0 || events[1].revents != 0) return true;
+    if (ready == 0 && step == left) return true;
+    if (backend.take_pending()) return true;
+  }
+}
+
+void bound_ended(const MeasureOptions& options, cow::Backend& backend) {
+  if (options.keeps_each_process) return;
+  backend.merge_ended(options.sampling.period == 0 ? kMostEnded : kMostEndedWithSites);
+}
 
 Measured measure(const MeasureOptions& options, Observer* observer) {
   // What is large for a moment, as debug information is, goes back: glibc's threshold would grow.

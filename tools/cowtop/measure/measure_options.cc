@@ -14,6 +14,8 @@ constexpr std::uint32_t kMostPeriod = 1'000'000'000;
 
 }  // namespace
 
+SamplingOptions usual_sampling() { return {kUsualPeriod, kUsualSamplesOfPeriod}; }
+
 MeasureArguments::MeasureArguments(CLI::App& app, Otherwise otherwise)
     : otherwise_(otherwise), selected_(app) {
   run_as_ = app.add_option("-u,--user", user_,
@@ -39,8 +41,7 @@ Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> comm
   if (count_->count() > 0 && !can_sample)
     return wrong("-c: the pagemap backend does not see who copies");
   if (can_sample && !no_sites_)
-    options.sampling = count_->count() == 0 ? SamplingOptions{kUsualPeriod, kUsualSamplesOfPeriod}
-                                            : SamplingOptions{period_};
+    options.sampling = count_->count() == 0 ? usual_sampling() : SamplingOptions{period_};
   TRY(options.selection, selected_.selection());
   if (options.selection && !options.command.empty())
     return wrong("give either " + options.selection->text() + " or a command, not both");

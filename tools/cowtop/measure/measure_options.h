@@ -30,6 +30,9 @@ struct MeasureOptions {
   bool keeps_each_process = false;
 };
 
+// How copies are sampled unless -c says otherwise.
+SamplingOptions usual_sampling();
+
 // Defines these options on a command line.  `app` must outlive it.
 class MeasureArguments {
  public:

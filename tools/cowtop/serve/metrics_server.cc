@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ip/v6_only.hpp>
@@ -13,13 +14,16 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <list>
+#include <malloc.h>
 #include <mutex>
 #include <netdb.h>
 #include <optional>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <thread>
 #include <utility>
 
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/tools/cowtop/serve/metrics_server.h>
 #include <cowshed/tools/cowtop/serve/metrics_text.h>
 
@@ -40,11 +44,17 @@ constexpr std::uint64_t kMostRequestBytes = 4096;
 constexpr auto kTimeout = std::chrono::seconds(2);  // of a whole connection
 constexpr auto kAfterRefused = std::chrono::milliseconds(100);
 
+constexpr const char* kProfilePath = "/debug/pprof/cow";
+constexpr int kUsualSeconds = 30;
+constexpr int kMostSeconds = 300;
+
 constexpr const char* kPage = R"(<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>cowtop serve</title></head>
 <body><h1>cowtop serve</h1>
 <p>Memory that forked processes copied although they meant to share it, for Prometheus:
-<a href="/metrics">/metrics</a>.</p></body></html>
+<a href="/metrics">/metrics</a>.</p>
+<p>A profile for pprof: <a href="/debug/pprof/cow?seconds=30">/debug/pprof/cow?seconds=30</a>.</p>
+</body></html>
 )";
 
 using Request = http::request<http::string_body>;
@@ -55,22 +65,45 @@ void set_content(Response& response, std::string text, const char* type) {
   response.body() = std::move(text);
 }
 
-void set_failed(Response& response, http::status status) {
+void set_failed(Response& response, http::status status,
+                std::string_view why = "there are /metrics and /debug/pprof/cow") {
   response.result(status);
-  set_content(response, fmt::format("{}: there is /metrics\n", static_cast<unsigned>(status)),
-              "text/plain");
+  set_content(response, fmt::format("{}: {}\n", static_cast<unsigned>(status), why), "text/plain");
+}
+
+// The path, and what follows '?'.
+std::pair<std::string_view, std::string_view> parts_of(const Request& request) {
+  const std::string_view target(request.target().data(), request.target().size());
+  const std::size_t end = std::min(target.find('?'), target.size());
+  return {target.substr(0, end), target.substr(std::min(end + 1, target.size()))};
+}
+
+bool may_ask(const Request& request, const ListenAddress& address) {
+  const auto host = request[http::field::host];
+  return may_ask_as({host.data(), host.size()}, address);
+}
+
+// Returns the time of the profile that the request may take; nullopt: it takes none.
+std::optional<std::chrono::seconds> asked_profile(const Request& request,
+                                                  const ListenAddress& address) {
+  const auto [path, query] = parts_of(request);
+  const bool is_asked = path == kProfilePath && request.method() == http::verb::get;
+  return is_asked && may_ask(request, address) ? profile_seconds(query) : std::nullopt;
 }
 
 Response answer_to(const Request& request, const Metrics& metrics, const ListenAddress& address) {
   Response response(http::status::ok, request.version());
-  const auto target = request.target();
-  const auto path = target.substr(0, target.find('?'));
-  const auto host = request[http::field::host];
-  if (!may_ask_as({host.data(), host.size()}, address)) {
+  const auto path = parts_of(request).first;
+  const bool is_profile = path == kProfilePath;
+  if (!may_ask(request, address)) {
     set_failed(response, http::status::misdirected_request);
-  } else if (request.method() != http::verb::get && request.method() != http::verb::head) {
+  } else if (request.method() != http::verb::get &&
+             (request.method() != http::verb::head || is_profile)) {
     set_failed(response, http::status::method_not_allowed);
-    response.set(http::field::allow, "GET, HEAD");  // RFC 9110, 15.5.6
+    response.set(http::field::allow, is_profile ? "GET" : "GET, HEAD");  // RFC 9110, 15.5.6
+  } else if (is_profile) {  // asked_profile() refuses it
+    set_failed(response, http::status::bad_request,
+               fmt::format("seconds is a whole number from 1 to {}", kMostSeconds));
   } else if (path == "/metrics") {
     const auto accept = request[http::field::accept];
     const MetricsFormat format = wanted_format({accept.data(), accept.size()});
@@ -109,6 +142,21 @@ bool is_host(std::string_view text, bool in_brackets) {
 }
 
 }  // namespace
+
+std::optional<std::chrono::seconds> profile_seconds(std::string_view query) {
+  constexpr std::string_view kSeconds = "seconds=";
+  int seconds = kUsualSeconds;
+  while (!query.empty()) {
+    const std::string_view each = query.substr(0, query.find('&'));
+    query.remove_prefix(std::min(each.size() + 1, query.size()));
+    if (!each.starts_with(kSeconds)) continue;
+    const char* const end = each.data() + each.size();
+    const auto parsed = std::from_chars(each.data() + kSeconds.size(), end, seconds);
+    if (parsed.ec != std::errc() || parsed.ptr != end) return std::nullopt;
+  }
+  if (seconds < 1 || seconds > kMostSeconds) return std::nullopt;
+  return std::chrono::seconds(seconds);
+}
 
 Expected<ListenAddress> parse_listen_address(std::string_view text) {
   const auto wrong = [&] {
@@ -150,7 +198,7 @@ bool may_ask_as(std::string_view host, const ListenAddress& address) {
   return is("localhost") || is("127.0.0.1") || is("::1") || is(address.host);
 }
 
-// Everything but publish() and metrics() runs in the thread of the context.
+// Everything but publish(), metrics() and take_profile runs in the thread of the context.
 struct MetricsServer::State {
   class Connection;
 
@@ -162,6 +210,9 @@ struct MetricsServer::State {
   std::mutex mutex;
   std::shared_ptr<const Metrics> newest = std::make_shared<const Metrics>();
   std::thread thread;
+  TakeProfile take_profile;
+  std::thread profile;
+  FileDescriptor stop_profile;  // an eventfd; none: no profile is being taken
 
   std::shared_ptr<const Metrics> metrics() {
     const std::lock_guard lock(mutex);
@@ -170,6 +221,9 @@ struct MetricsServer::State {
   error_code listen(const addrinfo& where);
   void accept();
   void make_room();
+  // Returns false if a profile is being taken.
+  bool start_profile(std::chrono::seconds time, std::function<void(Expected<std::string>)> done);
+  void end_profile();
 };
 
 // Serves one request: a client that waits before its next request would keep a descriptor.
@@ -201,15 +255,55 @@ class MetricsServer::State::Connection : public std::enable_shared_from_this<Con
  private:
   void answer(const error_code& error) {
     is_reading_ = false;
+    if (const auto time = error ? std::nullopt : asked_profile(parser_.get(), state_.address))
+      return take_profile(*time);
     auto response =
         error ? answer_to(error) : answer_to(parser_.get(), *state_.metrics(), state_.address);
-    if (!response) return;
-    response_ = std::move(*response);
+    if (response) write(std::move(*response));
+  }
+
+  // The connection lasts beside the others, as long as the profile takes.
+  void take_profile(std::chrono::seconds time) {
+    const auto done = [self = shared_from_this()](Expected<std::string> profile) {
+      self->write_profile(std::move(profile));
+    };
+    if (!state_.start_profile(time, done)) {
+      Response response;
+      set_failed(response, http::status::service_unavailable, "another profile is being taken");
+      return write(std::move(response));
+    }
+    state_.connections.remove(this);
+    stream_.expires_never();
+    stream_.socket().async_wait(Tcp::socket::wait_read,
+                                [self = shared_from_this()](const error_code& error) {
+                                  error_code closed;
+                                  if (error || self->stream_.socket().available(closed) > 0) return;
+                                  if (self->is_profile_)
+                                    self->state_.end_profile();  // the client is gone
+                                });
+    is_profile_ = true;
+  }
+  void write_profile(Expected<std::string> profile) {
+    is_profile_ = false;
+    state_.connections.push_back(this);
+    stream_.expires_after(kTimeout);
+    Response response;
+    if (profile) {
+      set_content(response, std::move(*profile), "application/octet-stream");
+      response.set(http::field::content_disposition, "attachment; filename=\"cow.pb.gz\"");
+    } else {
+      set_failed(response, http::status::internal_server_error, profile.error().message);
+    }
+    write(std::move(response));
+  }
+
+  void write(Response response) {
+    response_ = std::move(response);
     response_.keep_alive(false);
     response_.prepare_payload();
     const auto end = [self = shared_from_this()](const error_code& /*error*/,
                                                  std::size_t /*bytes*/) { self->end(); };
-    if (!error && parser_.get().method() == http::verb::head)
+    if (parser_.is_done() && parser_.get().method() == http::verb::head)
       http::async_write_header(stream_, serializer_, end);
     else http::async_write(stream_, serializer_, end);
   }
@@ -220,6 +314,7 @@ class MetricsServer::State::Connection : public std::enable_shared_from_this<Con
 
   State& state_;
   bool is_reading_ = true;
+  bool is_profile_ = false;  // is being taken for it
   beast::tcp_stream stream_;
   beast::flat_buffer buffer_;
   http::request_parser<http::string_body> parser_;
@@ -248,6 +343,27 @@ void MetricsServer::State::make_room() {
   (reading != connections.end() ? *reading : connections.front())->drop();
 }
 
+bool MetricsServer::State::start_profile(std::chrono::seconds time,
+                                         std::function<void(Expected<std::string>)> done) {
+  if (stop_profile) return false;
+  if (profile.joinable()) profile.join();  // it has ended
+  stop_profile = FileDescriptor(::eventfd(0, EFD_CLOEXEC));
+  profile = std::thread([this, time, done = std::move(done), stop = stop_profile.get(),
+                         work = asio::make_work_guard(context)] {
+    auto taken = take_profile(time, stop);
+    ::malloc_trim(0);  // samples and their code take megabytes
+    asio::post(context, [this, done, taken = std::move(taken)]() mutable {
+      stop_profile = {};
+      done(std::move(taken));
+    });
+  });
+  return true;
+}
+
+void MetricsServer::State::end_profile() {
+  if (stop_profile) ::eventfd_write(stop_profile.get(), 1);
+}
+
 error_code MetricsServer::State::listen(const addrinfo& where) {
   Tcp::endpoint endpoint;
   endpoint.resize(where.ai_addrlen);
@@ -268,7 +384,8 @@ error_code MetricsServer::State::listen(const addrinfo& where) {
 MetricsServer::MetricsServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 MetricsServer::~MetricsServer() { stop(); }
 
-Expected<std::unique_ptr<MetricsServer>> MetricsServer::open(const ListenAddress& address) {
+Expected<std::unique_ptr<MetricsServer>> MetricsServer::open(const ListenAddress& address,
+                                                             TakeProfile take_profile) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
@@ -279,6 +396,7 @@ Expected<std::unique_ptr<MetricsServer>> MetricsServer::open(const ListenAddress
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> all(found, &::freeaddrinfo);
   auto state = std::make_unique<State>();
   state->address = address;
+  state->take_profile = std::move(take_profile);
   error_code error(EADDRNOTAVAIL, boost::system::system_category());
   for (const addrinfo* each = found; each != nullptr && error; each = each->ai_next)
     error = state->listen(*each);
@@ -307,8 +425,10 @@ void MetricsServer::stop() {
     error_code ignored;
     state->acceptor.close(ignored);
     state->pause.cancel();
+    state->end_profile();
   });
   state_->thread.join();
+  if (state_->profile.joinable()) state_->profile.join();
 }
 
 }  // namespace cowshed::cowtop

@@ -1,6 +1,11 @@
 #pragma once
 
+#include <chrono>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
 
 #include <cowshed/base/error.h>
 #include <cowshed/tools/cowtop/serve/metrics.h>
@@ -27,13 +32,22 @@ bool is_loopback(const ListenAddress& address);
 // the answer.
 bool may_ask_as(std::string_view host, const ListenAddress& address);
 
+// Returns the seconds of a request for a profile, by the part of its target after '?'; nullopt:
+// they are no whole number, or too few or too many.
+std::optional<std::chrono::seconds> profile_seconds(std::string_view query);
+
+// Takes a profile for a time, or until a descriptor is readable.
+using TakeProfile = std::function<Expected<std::string>(std::chrono::seconds time, int stop_fd)>;
+
 // Serves the latest metrics over HTTP in its own thread, so that a client delays neither the
 // measurement nor another client.  A connection serves one request and is closed after 2 s, or
-// before if there are too many.
+// before if there are too many.  One client at a time gets a profile, which a further thread takes;
+// it ends early if the client leaves.
 class MetricsServer {
  public:
   // Binds the address.  Errors: system_call.
-  static Expected<std::unique_ptr<MetricsServer>> open(const ListenAddress& address);
+  static Expected<std::unique_ptr<MetricsServer>> open(const ListenAddress& address,
+                                                       TakeProfile take_profile);
   MetricsServer(const MetricsServer&) = delete;
   MetricsServer& operator=(const MetricsServer&) = delete;
   ~MetricsServer();
@@ -44,7 +58,7 @@ class MetricsServer {
   void publish(Metrics metrics);
 
   void start();
-  // Ends the thread, after at most the time of one connection.
+  // Ends the threads, after at most the time of one connection and of the end of a profile.
   void stop();
 
  private:
