@@ -102,6 +102,15 @@ struct MemoryPeak {
   bool operator==(const MemoryPeak&) const = default;
 };
 
+// The memory (PSS) of a running process and its page tables, when they were last read.  Every
+// backend samples it.
+struct PssSample {
+  std::uint64_t pss_bytes = 0;
+  std::uint64_t page_table_bytes = 0;
+  std::uint64_t sampled_ns = 0;  // CLOCK_MONOTONIC
+  bool operator==(const PssSample&) const = default;
+};
+
 // Identifies a process forever, unlike a PID.
 struct ProcessId {
   pid_t pid = 0;
@@ -156,6 +165,7 @@ struct ProcessCopies : Counts {
   std::optional<std::uint64_t> most_risen_bytes;
   // nullopt if its PSS was never read.  Of several processes: the largest.
   std::optional<MemoryPeak> peak;
+  std::optional<PssSample> pss;  // nullopt if it was never read; not in JSON and recordings
   // /proc denies access to its memory, which takes its user or CAP_SYS_PTRACE.  Sampled figures are
   // unknown.
   bool unreadable = false;

@@ -144,8 +144,10 @@ Expected<void> PagemapBackend::sample() {
   std::vector<TreeProcess> tree;
   for (const auto& [pid, process] : alive_)
     if (!process->copies.shares_memory) {
-      tree.push_back(
-          {.id = static_cast<std::uint64_t>(pid), .pid = pid, .peak = &process->copies.peak});
+      tree.push_back({.id = static_cast<std::uint64_t>(pid),
+                      .pid = pid,
+                      .peak = &process->copies.peak,
+                      .pss = &process->copies.pss});
     }
   memory_.sample(proc_, tree);
   sampling_ns_ += thread_cpu_ns() - begin;

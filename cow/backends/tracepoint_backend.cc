@@ -232,7 +232,7 @@ Expected<void> TracepointBackend::sample() {
     if (!copies.shares_memory) {
       tree.push_back({id, copies.pid, copies.alive,
                       copies.all_copied_pages().value_or(0) * kPageSize,
-                      copies.zero_filled_pages.value_or(0) * kPageSize, &copies.peak});
+                      copies.zero_filled_pages.value_or(0) * kPageSize, &copies.peak, &copies.pss});
     }
   }
   memory_.sample(proc_, tree);

@@ -127,11 +127,14 @@ void TreeMemoryMeter::read(const ProcFiles& proc, const TreeProcess& process) {
     if (pss.error().code == ErrorCode::permission_denied) ++sum_.unread_processes;
     return;
   }
+  const std::uint64_t page_tables = proc.status_number(process.pid, "VmPTE") * kKiB;
+  const std::uint64_t now = monotonic_ns();
   sum_.pss_bytes += *pss;
-  sum_.page_table_bytes += proc.status_number(process.pid, "VmPTE") * kKiB;
+  sum_.page_table_bytes += page_tables;
   ++sum_.processes;
   if (process.peak != nullptr && (!*process.peak || (*process.peak)->pss_bytes < *pss))
-    *process.peak = MemoryPeak{*pss, monotonic_ns()};
+    *process.peak = MemoryPeak{*pss, now};
+  if (process.pss != nullptr) *process.pss = PssSample{*pss, page_tables, now};
 }
 
 void TreeMemoryMeter::finish() {

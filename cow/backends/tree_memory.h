@@ -23,6 +23,7 @@ struct TreeProcess {
   std::optional<std::uint64_t> copied_bytes = std::nullopt;
   std::uint64_t zero_filled_bytes = 0;
   std::optional<MemoryPeak>* peak = nullptr;  // raised to its PSS where that is read
+  std::optional<PssSample>* pss = nullptr;    // set there
 };
 
 // Sums the memory of a process tree (PSS), for at most a 500th of one CPU's time: every 100 ms

@@ -68,6 +68,7 @@ for page in cowtop cowtop-record; do
 done
 [ -e /usr/share/doc/cowtop/copyright ] || fail "no copyright"
 [ -e /usr/share/cowtop/schemas/cowshed.run-2.json ] || fail "no schemas"
+[ -e /usr/share/cowtop/grafana/cowtop.json ] || fail "no dashboard"
 [ -e /usr/lib/systemd/system/cowtop.service ] || fail "no unit"
 if command -v systemd-analyze >/dev/null; then systemd-analyze verify /usr/lib/systemd/system/cowtop.service; fi
 if [ -e /usr/share/bash-completion/bash_completion ]; then

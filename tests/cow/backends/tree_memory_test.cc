@@ -72,7 +72,8 @@ TEST_F(TreeMemoryTest, WithoutTimeATreeIsReadInTurns) {
   EXPECT_TRUE(frugal.memory()) << "it is wanted";
 }
 
-TEST_F(TreeMemoryTest, EachProcessHasItsOwnPeak) {
+TEST_F(TreeMemoryTest, EachProcessHasItsOwnPeakAndItsLastPss) {
+  std::optional<PssSample> last;
   std::optional<MemoryPeak> first;
   std::optional<MemoryPeak> second;
   const auto sample = [&](int first_kib, int second_kib) {
@@ -81,6 +82,7 @@ TEST_F(TreeMemoryTest, EachProcessHasItsOwnPeak) {
     TreeProcess one = not_counted(7);
     TreeProcess other = not_counted(8);
     one.peak = &first;
+    one.pss = &last;
     other.peak = &second;
     meter.make_due();
     meter.sample(proc(), {one, other});
@@ -90,6 +92,10 @@ TEST_F(TreeMemoryTest, EachProcessHasItsOwnPeak) {
   const std::uint64_t then_ns = first->sampled_ns;
   sample(80, 70);
   EXPECT_EQ(*first, (MemoryPeak{100 * kKiB, then_ns}));
+  ASSERT_TRUE(last);
+  EXPECT_EQ(last->pss_bytes, 80 * kKiB);
+  EXPECT_EQ(last->page_table_bytes, 8 * kKiB);
+  EXPECT_GT(last->sampled_ns, then_ns);
   EXPECT_EQ(second->pss_bytes, 70 * kKiB);
   EXPECT_GT(second->sampled_ns, then_ns);
 }

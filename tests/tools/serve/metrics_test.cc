@@ -24,9 +24,9 @@ class MetricsSumsTest : public ::testing::Test {
   std::vector<std::string> commands() const {
     std::vector<std::string> result;
     for (const CommandMetrics& each : sums_.metrics().commands) {
-      result.push_back(each.comm + " " + each.cgroup + " " +
+      result.push_back(each.comm + " " + each.place.cgroup + " " +
                        (each.copied_pages ? std::to_string(*each.copied_pages) : "-") + " " +
-                       std::to_string(each.processes));
+                       std::to_string(each.running.processes));
     }
     return result;
   }
@@ -93,6 +93,45 @@ TEST_F(MetricsSumsTest, WhatIsNotKnownIsNotZero) {
   EXPECT_THAT(text, Not(HasSubstr("cowshed_copied_bytes_total{")));
 }
 
+TEST_F(MetricsSumsTest, NameTheContainerAndThePod) {
+  const std::string id = "0123456789ab" + std::string(52, 'c');
+  const std::string uid = "01234567-89ab-cdef-0123-456789abcdef";
+  cgroups_ = {{1, "/kubepods/pod" + uid + "/" + id}, {2, "/docker/" + id + "/docker/" + id}};
+  add({process(1, "x", 0), process(2, "y", 0)});
+  const auto commands = sums_.metrics().commands;
+  ASSERT_THAT(commands, SizeIs(2));
+  EXPECT_EQ(commands[0].place.cgroup, "/kubepods/pod" + uid + "/0123456789ab");
+  EXPECT_EQ(commands[0].place.pod, uid);
+  EXPECT_EQ(commands[0].place.container, "0123456789ab");
+  EXPECT_EQ(commands[1].place.cgroup, "/docker/0123456789ab/docker/0123456789ab");
+  EXPECT_EQ(commands[1].place.container, "0123456789ab");
+}
+
+TEST_F(MetricsSumsTest, OfMemoryAreOfRunningProcessesOfWhichItIsKnown) {
+  const auto with_memory = [](pid_t pid, std::uint64_t pss) {
+    cow::ProcessCopies worker = process(pid, "x", 10);
+    worker.shared_at_fork_bytes = 100 * cow::kPageSize;
+    worker.pss = {pss, 4096, 1};
+    return worker;
+  };
+  cow::ProcessCopies unknown = process(3, "x", 200);  // more than it shared
+  unknown.shared_at_fork_bytes = 100 * cow::kPageSize;
+  add({with_memory(1, 1000), with_memory(2, 500), unknown});
+  RunningMetrics sum = sums_.metrics().commands.at(0).running;
+  EXPECT_EQ(sum.pss_bytes, 1500U);
+  EXPECT_EQ(sum.page_table_bytes, 8192U);
+  EXPECT_EQ(sum.pss_processes, 2U);
+  EXPECT_EQ(sum.processes, 3U);
+  EXPECT_EQ(sum.shared_at_fork_bytes, 200 * cow::kPageSize);
+  EXPECT_EQ(sum.still_shared_bytes, 180 * cow::kPageSize);
+  cow::ProcessCopies ended = with_memory(2, 500);
+  ended.alive = unknown.alive = false;
+  add({with_memory(1, 1000)}, {ended, unknown});
+  sum = sums_.metrics().commands.at(0).running;
+  EXPECT_EQ(sum.pss_bytes, 1000U);
+  EXPECT_EQ(sum.shared_at_fork_bytes, 100 * cow::kPageSize);
+}
+
 TEST_F(MetricsSumsTest, OfObjects) {
   cow::ProcessCopies reader = process(1, "x", 10);
   reader.objects = {{{"index", "Index", "words", 3}, {"unused", "Index", "words", 0}}};
@@ -135,18 +174,26 @@ TEST_F(MetricsSumsTest, OfObjectsWithoutAName) {
 TEST(MetricsText, HasBothFormats) {
   Metrics metrics;
   metrics.backend = "pagemap";
-  metrics.commands = {{"a \"b\" \\ \n", "/c", 2, {1, 1}, 3, 4096, std::nullopt, 8192}};
+  CommandMetrics& command = metrics.commands.emplace_back();
+  command.comm = "a \"b\" \\ \n";
+  command.place = {"/c", "", "pod"};
+  command.copied_pages = 2;
+  command.pages = {1, 1};
+  command.running.new_bytes = 8192;
+  command.running.pss_bytes = 12'288;
   metrics.not_seen = 7;
   const std::string open = metrics_text(metrics, MetricsFormat::openmetrics);
   EXPECT_THAT(open, HasSubstr("# TYPE cowshed_copied_bytes counter\n"
                               "# UNIT cowshed_copied_bytes bytes\n# HELP cowshed_copied_bytes "));
   EXPECT_THAT(open, HasSubstr("\ncowshed_copied_bytes_total{comm=\"a \\\"b\\\" \\\\ "
-                              "\\n\",cgroup=\"/c\"} 8192\n"));
+                              "\\n\",cgroup=\"/c\",pod=\"pod\"} 8192\n"));
   EXPECT_THAT(open, HasSubstr("# TYPE cowshed_backend info\n"));
   EXPECT_THAT(open, HasSubstr("\ncowshed_unseen_processes_total 7\n"));
   EXPECT_THAT(open, Not(HasSubstr("lost_events")));
   EXPECT_THAT(open, Not(HasSubstr("cowshed_private_bytes{")));
   EXPECT_THAT(open, HasSubstr("cowshed_new_bytes{"));
+  EXPECT_THAT(open, ContainsRegex("\ncowshed_pss_bytes\\{[^}]*\\} 12288\n"));
+  EXPECT_THAT(open, Not(HasSubstr("cowshed_still_shared_bytes{"))) << "not known";
   EXPECT_THAT(open, EndsWith("\n# EOF\n"));
   const std::string plain = metrics_text(metrics, MetricsFormat::prometheus);
   EXPECT_THAT(plain, HasSubstr("# TYPE cowshed_copied_bytes_total counter\n# HELP "));

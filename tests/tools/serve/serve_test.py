@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """cowtop serve, scraped by a real Prometheus: COWTOP=.../cowtop RULES=.../cowtop.rules.yml
-UNIT=.../cowtop.service python3 tests/tools/serve/serve_test.py"""
+UNIT=.../cowtop.service DASHBOARD=.../cowtop.json python3 tests/tools/serve/serve_test.py
+CHURN_S=600: so many seconds beside a churn of processes"""
 
 import contextlib
 import json
@@ -18,13 +19,18 @@ import unittest
 import urllib.parse
 import urllib.request
 
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
 COWTOP = os.environ["COWTOP"]
 RULES = os.environ["RULES"]
 UNIT = os.environ["UNIT"]
+DASHBOARD = os.environ["DASHBOARD"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 PATIENCE_S = 120
 SCRAPE_TIMEOUT_S = 10  # Prometheus's, unless it is set
+CHURN_S = int(os.environ.get("CHURN_S", "15"))
+MOST_SERIES = 10
 
 # Prints its PID; for each line on its standard input forks a child that copies 500 pages.
 SUBJECT = """
@@ -44,6 +50,39 @@ for line in sys.stdin:
     os.read(done[0], 1)
     if "stay" not in line: os.waitpid(pid, 0)
     print("done", flush=True)
+"""
+
+
+# Forks five workers that stay: each copies half of 64 MiB, and touches 16 MiB of its own.
+FLEET = """
+import mmap, os
+open("/proc/self/comm", "w").write("fleet")
+memory = mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for at in range(0, len(memory), 4096): memory[at] = 1
+for worker in range(5):
+    if os.fork() == 0:
+        for at in range(0, len(memory) // 2, 4096): memory[at] = 2
+        own = mmap.mmap(-1, 16 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for at in range(0, len(own), 4096): own[at] = 1
+        break
+os.write(1, b"%d\\n" % os.getpid())  # whole, also where several write
+os.read(0, 1)  # until we end
+"""
+
+# Forks children with ever new names, which copy 1 MiB.
+CHURN = """
+import mmap, os, select, time
+memory = mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for at in range(0, len(memory), 4096): memory[at] = 1
+number = 0
+while not select.select([0], [], [], 0.02)[0]:  # until we end
+    number += 1
+    if os.fork() == 0:
+        open("/proc/self/comm", "w").write(f"job-{number}")
+        for at in range(0, len(memory), 4096): memory[at] = 2
+        time.sleep(0.2)
+        os._exit(0)
+    while number > 20 and os.waitpid(-1, os.WNOHANG)[0]: pass
 """
 
 
@@ -182,6 +221,9 @@ class ExpositionTest(unittest.TestCase):
                 self.assertIn(family, dict(families))
             for family, unit in re.findall(r"^# UNIT (\S+) (\w+)$", text, re.MULTILINE):
                 self.assertTrue(family.endswith("_" + unit))
+            parsed = {family.name: family for family in text_string_to_metric_families(text)}
+            self.assertEqual(set(parsed), set(dict(families)))
+            self.assertEqual(parsed["cowshed_pss_bytes"].unit, "bytes")
             text, headers = fetch(url + "/metrics")
             self.assertTrue(headers["Content-Type"].startswith("text/plain; version=0.0.4"))
             self.assertNotIn("# EOF", text)
@@ -218,6 +260,136 @@ def is_closed(client):
         return False
     except ConnectionError:
         return True
+
+
+def pss_of(pids):
+    """As /proc has it."""
+    total_kib = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+            total_kib += int(re.search(r"^Pss: +(\d+) kB", file.read(), re.MULTILINE)[1])
+    return total_kib * 1024
+
+
+@contextlib.contextmanager
+def fleet(before=""):
+    """The process, and the PIDs of it and its workers."""
+    with process("/usr/bin/python3", "-c", before + FLEET, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        yield running, lambda: [int(running.stdout.readline()) for _ in range(6)]
+        running.stdin.close()
+
+
+@contextlib.contextmanager
+def churn():
+    with process("/usr/bin/python3", "-c", CHURN, stdin=subprocess.PIPE) as running:
+        yield running
+        running.stdin.close()
+
+
+@contextlib.contextmanager
+def served_fleet():
+    """The URL of what measures a fleet() from its begin, and a churn()."""
+    with fleet("import os; os.read(0, 1)") as (parent, read_pids), churn() as others, \
+         serving("-p", f"{parent.pid},{others.pid}") as (url, _):
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        read_pids()
+        yield url
+
+
+@contextlib.contextmanager
+def prometheus(url):
+    """One that scrapes the server each second: a function that returns the result of a query."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    api = f"http://127.0.0.1:{port}/api/v1/"
+
+    def query(text):
+        try:
+            return json.loads(fetch(api + "query?query=" + urllib.parse.quote(text))[0])["data"]["result"]
+        except OSError:
+            return []
+
+    query.api = api
+    with tempfile.TemporaryDirectory() as folder:
+        config = os.path.join(folder, "prometheus.yml")
+        with open(config, "w", encoding="utf-8") as file:
+            json.dump({"rule_files": [RULES],
+                       "scrape_configs": [{"job_name": "cowtop", "scrape_interval": "1s",
+                                           "static_configs": [{"targets": [url.removeprefix("http://")]}]}]}, file)
+        with open(os.path.join(folder, "log"), "w", encoding="utf-8") as log, \
+             process("prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}/data",
+                     f"--web.listen-address=127.0.0.1:{port}", stderr=log):
+            yield query
+
+
+class MemoryTest(unittest.TestCase):
+    def test_beside_a_churn_series_are_bounded_and_pss_is_right(self):
+        with fleet() as (parent, read_pids), churn() as others, \
+             serving("--max-series", str(MOST_SERIES), "-p", f"{parent.pid},{others.pid}") as (url, _), \
+             prometheus(url) as query:
+            pids = read_pids()
+
+            def value(text):
+                result = query(text)
+                return float(result[0]["value"][1]) if result else None
+            wait_for("look at each worker", lambda: value('cowshed_pss_processes{comm="fleet"}') == 6)
+            wait_for("other", lambda: value('cowshed_copied_bytes_total{comm="other"}'))
+            end = time.monotonic() + CHURN_S
+            while time.monotonic() < end:
+                pss = value('cowshed_pss_bytes{comm="fleet"}')
+                self.assertAlmostEqual(pss / pss_of(pids), 1, delta=0.03)
+                time.sleep(1)
+            self.assertGreater(value('cowshed_page_table_bytes{comm="fleet"}'), 6 * 32 * 4096)
+            for name in ("copied_bytes_total", "processes", "pss_processes"):
+                ever = value(f"count(last_over_time(cowshed_{name}[1h]))")
+                self.assertEqual(ever, MOST_SERIES + 1, "with other, and not more")
+
+    def test_erosion_is_what_workers_copied(self):
+        with served_fleet() as url:
+            found = wait_for("what they share", lambda: self.settled(url))
+        shared = total(found, "cowshed_shared_at_fork_bytes")
+        self.assertGreaterEqual(shared, 5 * 64 << 20)
+        still = total(found, "cowshed_still_shared_bytes")
+        self.assertAlmostEqual(still, shared - (5 * 32 << 20), delta=5 * 3 << 20)
+        self.assertAlmostEqual(total(found, "cowshed_new_bytes"), 5 * 16 << 20, delta=5 * 1 << 20)
+
+    @staticmethod
+    def settled(url):
+        found = {key: value for key, value in samples(fetch(url + "/metrics")[0]).items() if 'comm="fleet"' in key[1]}
+        return found if total(found, "cowshed_copied_bytes_total") >= 5 * 32 << 20 and \
+            total(found, "cowshed_new_bytes") >= 5 * 16 << 20 else None
+
+
+class ProfileTest(unittest.TestCase):
+    def test_pprof_takes_it_from_the_server(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, _), \
+             tempfile.TemporaryDirectory() as folder:
+            environment = {**os.environ, "PPROF_TMPDIR": folder}
+            command = ["go", "tool", "pprof", "-raw", url + "/debug/pprof/cow?seconds=4"]
+            with process(*command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as pprof:
+                profile = []
+                reader = threading.Thread(target=lambda: profile.append(pprof.stdout.read()))
+                reader.start()
+                while reader.is_alive():
+                    ask(running, "and end")
+                    moment = time.time()
+                    found = sampled_after(url, moment)
+                    self.assertEqual(total(found, "cowshed_processes"), 1, "it is measured as ever")
+            if ("cowshed_lost_events_total", "") not in sampled_after(url, 0):
+                self.skipTest("sampled: there are no stacks")
+        values = re.findall(r"^ +(\d+) +\d+ +\d+ +\d+: ", profile[0], re.MULTILINE)
+        self.assertGreaterEqual(sum(map(int, values)), 500 * 4096)
+        self.assertRegex(profile[0], r"process:\[python3\]")
+
+    def test_a_wrong_time_is_refused_at_once(self):
+        with subject() as running, serving("-p", str(running.pid)) as (url, _):
+            for wrong in ("0", "301", "x", ""):
+                with self.assertRaises(urllib.error.HTTPError) as raised:
+                    fetch(url + "/debug/pprof/cow?seconds=" + wrong)
+                self.assertEqual(raised.exception.code, 400)
+                self.assertEqual(raised.exception.read().count(b"\n"), 1)
+                raised.exception.close()
 
 
 class ServerTest(unittest.TestCase):
@@ -360,46 +532,68 @@ class ServerTest(unittest.TestCase):
 
 class PrometheusTest(unittest.TestCase):
     def test_scrapes_it(self):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        api = f"http://127.0.0.1:{port}/api/v1/"
+        with subject() as running, serving("-p", str(running.pid)) as (url, _), prometheus(url) as ask_for:
+            def query(text):
+                result = ask_for(text)
+                return float(result[0]["value"][1]) if result else None
 
-        def query(text):
-            try:
-                answer = json.loads(fetch(api + "query?query=" + urllib.parse.quote(text))[0])
-            except OSError:
-                return None
-            result = answer["data"]["result"]
-            return float(result[0]["value"][1]) if result else None
+            ask(running, "and end")
+            exact = sampled_after(url, time.time() + 0.1)
+            copied = total(exact, "cowshed_copied_bytes_total")
+            self.assertGreaterEqual(copied, 500 * 4096)
+            wait_for("the right total", lambda: query("sum(cowshed_copied_bytes_total)") == copied)
+            self.assertEqual(query('up{job="cowtop"}'), 1)
+            self.assertEqual(query("count(cowshed_backend_info)"), 1)
+            self.assertEqual(query("sum(cowshed_processes)"), 1)
+            metadata = json.loads(fetch(ask_for.api + "targets/metadata?metric=cowshed_copied_bytes")[0])
+            self.assertEqual(metadata["data"][0]["unit"], "bytes", "it took OpenMetrics")
 
-        with tempfile.TemporaryDirectory() as folder, subject() as running, \
-             serving("-p", str(running.pid)) as (url, _):
-            config = os.path.join(folder, "prometheus.yml")
-            with open(config, "w", encoding="utf-8") as file:
-                json.dump({"rule_files": [RULES],
-                           "scrape_configs": [{"job_name": "cowtop", "scrape_interval": "1s",
-                                               "static_configs": [{"targets": [
-                                                   url.removeprefix("http://")]}]}]}, file)
-            with open(os.path.join(folder, "log"), "w", encoding="utf-8") as log, \
-                 process("prometheus", f"--config.file={config}",
-                         f"--storage.tsdb.path={folder}/data",
-                         f"--web.listen-address=127.0.0.1:{port}", stderr=log):
-                ask(running, "and end")
-                exact = sampled_after(url, time.time() + 0.1)
-                copied = total(exact, "cowshed_copied_bytes_total")
-                self.assertGreaterEqual(copied, 500 * 4096)
-                wait_for("the right total",
-                         lambda: query("sum(cowshed_copied_bytes_total)") == copied)
-                self.assertEqual(query('up{job="cowtop"}'), 1)
-                self.assertEqual(query("count(cowshed_backend_info)"), 1)
-                self.assertEqual(query("sum(cowshed_processes)"), 1)
-                metadata = json.loads(fetch(api + "targets/metadata?metric=cowshed_copied_bytes")[0])
-                self.assertEqual(metadata["data"][0]["unit"], "bytes", "it took OpenMetrics")
-                rules = json.loads(fetch(api + "rules")[0])["data"]["groups"][0]["rules"]
-                wait_for("evaluation of the rules", lambda: all(
-                    each["health"] == "ok" for each in
-                    json.loads(fetch(api + "rules")[0])["data"]["groups"][0]["rules"]))
-                self.assertEqual(len(rules), 6)
+            def rules():
+                return json.loads(fetch(ask_for.api + "rules")[0])["data"]["groups"][0]["rules"]
+            wait_for("evaluation of the rules", lambda: all(each["health"] == "ok" for each in rules()))
+            self.assertEqual(len(rules()), 7)
+
+
+class DashboardTest(unittest.TestCase):
+    # What each panel shows of a fleet() and a churn().
+    SANE = {
+        "Processes measured": lambda values: values[0] > 6,
+        "Still shared of all": lambda values: 0.3 < values[0] < 0.7,
+        "Copied per second": lambda values: values[0] > 1 << 20,
+        "Memory (PSS)": lambda values: values[0] > 200 << 20,
+        "Machines with exact counts": lambda values: values[0] == 1,
+        "Erosion: still shared / shared at the fork": lambda values: any(0.4 < each < 0.6 for each in values),
+        "Top copiers": lambda values: max(values) > 1 << 20 and len(values) <= 10,
+        "Shared at the fork, and still shared": lambda values: len(values) == 2 and values[1] < 0.7 * values[0],
+        "New memory": lambda values: any(each > 5 * 15 << 20 for each in values),
+        "Memory (PSS) by command": lambda values: max(values) > 200 << 20,
+        "Page tables": lambda values: max(values) > 6 * 32 * 4096,
+        "Cost of cowtop: CPU": lambda values: len(values) == 2 and all(0 < each < 0.5 for each in values),
+        "Cost of cowtop: memory": lambda values: len(values) == 1 and 1 << 20 < values[0] < 1 << 30,
+    }
+
+    def test_each_panel_shows_what_it_says(self):
+        with open(DASHBOARD, encoding="utf-8") as file:
+            board = json.load(file)
+        panels = {panel["title"]: panel for panel in board["panels"]}
+        self.assertEqual(set(panels), set(self.SANE))
+        self.assertEqual(len(panels), len({panel["id"] for panel in panels.values()}))
+        with served_fleet() as url, prometheus(url) as query:
+            for title, panel in panels.items():
+                expressions = [self.expression(target["expr"]) for target in panel["targets"]]
+
+                def values(expressions=expressions):
+                    return [float(each["value"][1]) for text in expressions for each in query(text)]
+                try:
+                    wait_for(title, lambda title=title, values=values: values() and self.SANE[title](values()))
+                except AssertionError as error:
+                    raise AssertionError(f"{error}: {expressions} is {values()}") from None
+
+    @staticmethod
+    def expression(text):
+        text = text.replace("$instance", ".*").replace("$__rate_interval", "10s")
+        assert "$" not in text, text
+        return text
 
 
 class UnitTest(unittest.TestCase):

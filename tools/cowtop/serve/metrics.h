@@ -11,24 +11,42 @@
 // The metrics of cowtop serve at one moment.
 namespace cowshed::cowtop {
 
-// The metrics of all processes of one name in one cgroup.  Counts include ended processes. nullopt:
-// unknown.
-struct CommandMetrics {
-  std::string comm;
-  std::string cgroup;  // empty: unknown
-  std::optional<std::uint64_t> copied_pages;
-  std::array<std::optional<std::uint64_t>, cow::kCounts.size()> pages;  // those with a kind
-  // Only running processes:
+// Where processes run.  Empty: unknown, or none.
+struct Place {
+  std::string cgroup;     // its path, with the first 12 digits of each container's ID
+  std::string container;  // as Container has them
+  std::string pod;
+};
+
+// The memory of running processes.  nullopt: unknown.
+struct RunningMetrics {
   std::uint64_t processes = 0;
   std::optional<std::uint64_t> shared_bytes;
   std::optional<std::uint64_t> private_bytes;
   std::optional<std::uint64_t> new_bytes;
+  // Of those of which both are known:
+  std::optional<std::uint64_t> shared_at_fork_bytes;
+  std::optional<std::uint64_t> still_shared_bytes;
+  // Of those whose PSS was read:
+  std::uint64_t pss_processes = 0;
+  std::optional<std::uint64_t> pss_bytes;
+  std::optional<std::uint64_t> page_table_bytes;
+};
+
+// The metrics of all processes of one name in one cgroup.  Counts include ended processes. nullopt:
+// unknown.
+struct CommandMetrics {
+  std::string comm;
+  Place place;
+  std::optional<std::uint64_t> copied_pages;
+  std::array<std::optional<std::uint64_t>, cow::kCounts.size()> pages;  // those with a kind
+  RunningMetrics running;
 };
 
 // The copies of a published object.
 struct ObjectMetrics {
   std::string comm;
-  std::string cgroup;
+  Place place;
   std::string arena;
   std::string object;
   std::uint64_t copied_pages = 0;

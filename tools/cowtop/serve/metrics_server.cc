@@ -221,7 +221,7 @@ struct MetricsServer::State {
   error_code listen(const addrinfo& where);
   void accept();
   void make_room();
-  // Returns false if a profile is being taken.
+  // Returns false if a profile is being taken, or there is no descriptor for one.
   bool start_profile(std::chrono::seconds time, std::function<void(Expected<std::string>)> done);
   void end_profile();
 };
@@ -274,14 +274,16 @@ class MetricsServer::State::Connection : public std::enable_shared_from_this<Con
     }
     state_.connections.remove(this);
     stream_.expires_never();
+    is_profile_ = true;
     stream_.socket().async_wait(Tcp::socket::wait_read,
                                 [self = shared_from_this()](const error_code& error) {
-                                  error_code closed;
-                                  if (error || self->stream_.socket().available(closed) > 0) return;
-                                  if (self->is_profile_)
-                                    self->state_.end_profile();  // the client is gone
+                                  if (!error) self->notice_end();
                                 });
-    is_profile_ = true;
+  }
+  // A client that is gone wants no profile.
+  void notice_end() {
+    error_code ignored;
+    if (is_profile_ && stream_.socket().available(ignored) == 0) state_.end_profile();
   }
   void write_profile(Expected<std::string> profile) {
     is_profile_ = false;
@@ -348,6 +350,7 @@ bool MetricsServer::State::start_profile(std::chrono::seconds time,
   if (stop_profile) return false;
   if (profile.joinable()) profile.join();  // it has ended
   stop_profile = FileDescriptor(::eventfd(0, EFD_CLOEXEC));
+  if (!stop_profile) return false;
   profile = std::thread([this, time, done = std::move(done), stop = stop_profile.get(),
                          work = asio::make_work_guard(context)] {
     auto taken = take_profile(time, stop);

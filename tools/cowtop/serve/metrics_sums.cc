@@ -5,6 +5,7 @@
 #include <cowshed/base/clock.h>
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/tools/cowtop/serve/metrics_sums.h>
+#include <cowshed/tools/cowtop/text/container.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
@@ -25,7 +26,43 @@ std::uint64_t grow(std::uint64_t& known, std::uint64_t now) {
 
 void add_to(std::optional<std::uint64_t>& sum, std::uint64_t more) { sum = sum.value_or(0) + more; }
 
-bool is_used(const CommandMetrics& command) { return command.processes > 0; }
+// Cuts the IDs of 64 digits in a path, which say no more than their first 12, as docker ps shows
+// them.
+std::string with_short_ids(std::string_view path) {
+  constexpr std::size_t kDigits = 64;
+  constexpr std::size_t kShownDigits = 12;
+  constexpr std::string_view kHex = "0123456789abcdef";
+  std::string result;
+  while (!path.empty()) {
+    const std::size_t digits = std::min(path.find_first_not_of(kHex), path.size());
+    result += path.substr(0, digits == kDigits ? kShownDigits : digits);
+    path.remove_prefix(digits);
+    const std::size_t others = std::min(path.find_first_of(kHex), path.size());
+    result += path.substr(0, others);
+    path.remove_prefix(others);
+  }
+  return result;
+}
+
+void add(const cow::ProcessCopies& process, const cow::ForkCopies& copies, RunningMetrics& sum) {
+  ++sum.processes;
+  if (process.memory) {
+    add_to(sum.shared_bytes, process.memory->shared_bytes);
+    add_to(sum.private_bytes, process.memory->private_bytes);
+  }
+  if (copies.new_bytes) add_to(sum.new_bytes, *copies.new_bytes);
+  if (copies.shared_bytes && copies.still_shared_bytes) {
+    add_to(sum.shared_at_fork_bytes, *copies.shared_bytes);
+    add_to(sum.still_shared_bytes, *copies.still_shared_bytes);
+  }
+  if (process.pss) {
+    ++sum.pss_processes;
+    add_to(sum.pss_bytes, process.pss->pss_bytes);
+    add_to(sum.page_table_bytes, process.pss->page_table_bytes);
+  }
+}
+
+bool is_used(const CommandMetrics& command) { return command.running.processes > 0; }
 bool is_used(const ObjectMetrics& /*object*/) { return false; }
 
 }  // namespace
@@ -34,8 +71,8 @@ std::string cgroup_of(pid_t pid) { return printable(cow::ProcFiles().cgroup(pid)
 
 MetricsSums::MetricsSums(std::size_t most_series, std::function<std::string(pid_t)> cgroup)
     : most_series_(most_series), cgroup_(std::move(cgroup)) {
-  other_command_.comm = other_command_.cgroup = kOther;
-  other_object_ = {kOther, kOther, kOther, kOther, 0};
+  other_command_.comm = other_command_.place.cgroup = kOther;
+  other_object_ = {kOther, {kOther, "", ""}, kOther, kOther, 0};
 }
 
 template <class Key, class Sum>
@@ -63,16 +100,18 @@ void MetricsSums::look_up_cgroup(const cow::ProcessCopies& process, Known& known
                       now_ns > known.cgroup_read_ns + kBetweenCgroupsNs;
   if (is_due && process.alive) {
     known.cgroup_read_ns = now_ns;
-    if (std::string cgroup = cgroup_(process.pid); !cgroup.empty())
-      known.cgroup = std::move(cgroup);
+    if (const std::string cgroup = cgroup_(process.pid); !cgroup.empty()) {
+      Container container = container_of(cgroup);
+      known.place = {with_short_ids(cgroup), std::move(container.id), std::move(container.pod)};
+    }
   }
-  if (!known.cgroup.empty()) return;
+  if (!known.place.cgroup.empty()) return;
   // It ended before its cgroup was read: its parent's is the best guess.
   constexpr auto kLatest = std::numeric_limits<std::uint64_t>::max();
   auto parent = known_.upper_bound({process.ppid, kLatest});
   if (parent == known_.begin()) return;
   --parent;
-  if (parent->first.pid == process.ppid) known.cgroup = parent->second.cgroup;
+  if (parent->first.pid == process.ppid) known.place = parent->second.place;
 }
 
 void MetricsSums::add(const cow::ProcessCopies& process, const cow::ForkCopies& copies,
@@ -82,24 +121,17 @@ void MetricsSums::add(const cow::ProcessCopies& process, const cow::ForkCopies& 
   look_up_cgroup(process, known, now_ns);
   known.comm = process.comm;
   const std::string comm = printable(process.comm);
-  CommandMetrics& sum = series(commands_, Name{comm, known.cgroup}, other_command_, now_ns);
+  CommandMetrics& sum = series(commands_, Name{comm, known.place.cgroup}, other_command_, now_ns);
   if (&sum != &other_command_) {
     sum.comm = comm;
-    sum.cgroup = known.cgroup;
+    sum.place = known.place;
   }
   if (copies.copied_pages) add_to(sum.copied_pages, grow(known.copied_pages, *copies.copied_pages));
   for (std::size_t i = 0; i < cow::kCounts.size(); ++i) {
     const std::optional<std::uint64_t>& pages = process.*cow::kCounts.at(i).count;
     if (pages) add_to(sum.pages.at(i), grow(known.pages.at(i), *pages));
   }
-  if (process.alive) {
-    ++sum.processes;
-    if (process.memory) {
-      add_to(sum.shared_bytes, process.memory->shared_bytes);
-      add_to(sum.private_bytes, process.memory->private_bytes);
-    }
-    if (copies.new_bytes) add_to(sum.new_bytes, *copies.new_bytes);
-  }
+  if (process.alive) cowtop::add(process, copies, sum.running);
   if (!process.objects) return;
   // The copied pages by arena and name.  Objects without a name are added up.
   std::map<std::pair<std::string, std::string>, std::uint64_t> objects;
@@ -113,9 +145,9 @@ void MetricsSums::add(const cow::ProcessCopies& process, const cow::ForkCopies& 
     const std::string arena = printable(object.first);
     const std::string name = printable(object.second);
     ObjectMetrics& its_sum =
-        series(objects_, ObjectName{comm, known.cgroup, arena, name}, other_object_, now_ns);
+        series(objects_, ObjectName{comm, known.place.cgroup, arena, name}, other_object_, now_ns);
     if (&its_sum != &other_object_)
-      its_sum = {comm, known.cgroup, arena, name, its_sum.copied_pages};
+      its_sum = {comm, known.place, arena, name, its_sum.copied_pages};
     its_sum.copied_pages += grow(known.objects[object], pages);
   }
 }
@@ -123,14 +155,8 @@ void MetricsSums::add(const cow::ProcessCopies& process, const cow::ForkCopies& 
 void MetricsSums::add(const cow::Measurement& measurement,
                       const std::vector<cow::ProcessCopies>& ended) {
   ++round_;
-  const auto begin_round = [](CommandMetrics& command) {
-    command.processes = 0;
-    command.shared_bytes.reset();
-    command.private_bytes.reset();
-    command.new_bytes.reset();
-  };
-  for (auto& [name, command] : commands_) begin_round(command.sum);
-  begin_round(other_command_);
+  for (auto& [name, command] : commands_) command.sum.running = {};
+  other_command_.running = {};
   const std::uint64_t now = monotonic_ns();
   // With those that ended, since a parent's copies depend on its children.
   cow::Measurement all = measurement;
@@ -160,7 +186,7 @@ Metrics MetricsSums::metrics() const {
   Metrics result = totals_;
   for (const auto& [name, command] : commands_) result.commands.push_back(command.sum);
   for (const auto& [name, object] : objects_) result.objects.push_back(object.sum);
-  const bool any_other = other_command_.processes > 0 || other_command_.copied_pages ||
+  const bool any_other = other_command_.running.processes > 0 || other_command_.copied_pages ||
                          std::ranges::any_of(other_command_.pages,
                                              [](const auto& pages) { return pages.has_value(); });
   if (any_other) result.commands.push_back(other_command_);

@@ -43,7 +43,7 @@ class MetricsSums {
   };
   // The part of a process that is in the sums.
   struct Known {
-    std::string cgroup;
+    Place place;
     std::uint64_t cgroup_read_ns = 0;
     std::string comm;
     std::uint64_t copied_pages = 0;

@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fmt/format.h>
-#include <initializer_list>
 #include <unistd.h>
 #include <utility>
+#include <vector>
 
 #include <cowshed/base/clock.h>
 #include <cowshed/cow/measurement.h>
@@ -22,7 +22,13 @@ std::string escaped(std::string_view text) {
   return result;
 }
 
-using Labels = std::initializer_list<std::pair<const char*, std::string_view>>;
+// One without a value is written as none, which is the same.
+using Labels = std::vector<std::pair<const char*, std::string_view>>;
+
+Labels labels_of(const std::string& comm, const Place& place) {
+  return {
+      {"comm", comm}, {"cgroup", place.cgroup}, {"container", place.container}, {"pod", place.pod}};
+}
 
 class Writer {
  public:
@@ -44,11 +50,12 @@ class Writer {
     begin(is_open ? name : sample_, is_open ? "info" : "gauge", "", help);
   }
   template <class Value>
-  void sample(Labels labels, Value value) {
+  void sample(const Labels& labels, Value value) {
     text_ += sample_;
     char separator = '{';
     for (const auto& [name, label] : labels)
-      text_ += fmt::format("{}{}=\"{}\"", std::exchange(separator, ','), name, escaped(label));
+      if (!label.empty())
+        text_ += fmt::format("{}{}=\"{}\"", std::exchange(separator, ','), name, escaped(label));
     if (separator == ',') text_ += '}';
     text_ += fmt::format(" {}\n", value);
   }
@@ -74,7 +81,7 @@ void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands)
   const auto each = [&](auto value) {
     for (const CommandMetrics& command : commands) {
       const std::optional<std::uint64_t> known = value(command);
-      if (known) writer.sample({{"comm", command.comm}, {"cgroup", command.cgroup}}, *known);
+      if (known) writer.sample(labels_of(command.comm, command.place), *known);
     }
   };
   writer.counter("cowshed_copied_bytes", "bytes",
@@ -91,24 +98,44 @@ void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands)
     for (std::size_t i = 0; i < cow::kCounts.size(); ++i) {
       const char* kind = cow::kCounts.at(i).kind;
       if (!command.pages.at(i) || *kind == '\0') continue;
-      writer.sample({{"comm", command.comm}, {"cgroup", command.cgroup}, {"kind", kind}},
-                    *command.pages.at(i));
+      Labels labels = labels_of(command.comm, command.place);
+      labels.emplace_back("kind", kind);
+      writer.sample(labels, *command.pages.at(i));
     }
   }
   writer.gauge("cowshed_processes", "", "Measured processes that are running.");
-  each([](const CommandMetrics& command) { return std::optional(command.processes); });
+  each([](const CommandMetrics& command) { return std::optional(command.running.processes); });
   writer.gauge("cowshed_shared_bytes", "bytes",
                "Resident memory of running processes that fork shares, as last looked at; of each "
                "process, so that what two share counts twice.");
-  each([](const CommandMetrics& command) { return command.shared_bytes; });
+  each([](const CommandMetrics& command) { return command.running.shared_bytes; });
   writer.gauge("cowshed_private_bytes", "bytes",
                "Resident anonymous memory of running processes that is each one's own, as last "
                "looked at.");
-  each([](const CommandMetrics& command) { return command.private_bytes; });
+  each([](const CommandMetrics& command) { return command.running.private_bytes; });
   writer.gauge("cowshed_new_bytes", "bytes",
                "Memory of running forked processes that is neither copied nor what they got at "
                "their fork.");
-  each([](const CommandMetrics& command) { return command.new_bytes; });
+  each([](const CommandMetrics& command) { return command.running.new_bytes; });
+  writer.gauge("cowshed_shared_at_fork_bytes", "bytes",
+               "Memory that running forked processes got at their forks, or shared when cowtop "
+               "began; of those of which it is known what they still share.");
+  each([](const CommandMetrics& command) { return command.running.shared_at_fork_bytes; });
+  writer.gauge("cowshed_still_shared_bytes", "bytes",
+               "The part of cowshed_shared_at_fork_bytes that they have neither copied nor given "
+               "back.");
+  each([](const CommandMetrics& command) { return command.running.still_shared_bytes; });
+  writer.gauge("cowshed_pss_bytes", "bytes",
+               "Memory (PSS) of running processes, as last read: a page that n processes map "
+               "counts as 1/n in each.");
+  each([](const CommandMetrics& command) { return command.running.pss_bytes; });
+  writer.gauge("cowshed_page_table_bytes", "bytes",
+               "The kernel's page tables of these processes, as last read.");
+  each([](const CommandMetrics& command) { return command.running.page_table_bytes; });
+  writer.gauge("cowshed_pss_processes", "",
+               "Running processes whose memory is in cowshed_pss_bytes; the others were not read "
+               "yet.");
+  each([](const CommandMetrics& command) { return std::optional(command.running.pss_processes); });
 }
 
 // Returns the q of parameters such as "version=1.0.0; q=0.5".
@@ -160,11 +187,10 @@ std::string metrics_text(const Metrics& metrics, MetricsFormat format) {
       "cowshed_object_copied_bytes", "bytes",
       "Memory of published objects in frozen arenas that was copied, as seen by samples.");
   for (const ObjectMetrics& object : metrics.objects) {
-    writer.sample({{"comm", object.comm},
-                   {"cgroup", object.cgroup},
-                   {"arena", object.arena},
-                   {"object", object.object}},
-                  object.copied_pages * cow::kPageSize);
+    Labels labels = labels_of(object.comm, object.place);
+    labels.emplace_back("arena", object.arena);
+    labels.emplace_back("object", object.object);
+    writer.sample(labels, object.copied_pages * cow::kPageSize);
   }
   if (metrics.lost_events) {
     writer.counter("cowshed_lost_events", "", "Events that were lost; exact while it is 0.");
