@@ -622,14 +622,14 @@ class UnitTest(unittest.TestCase):
         kept = [name.removeprefix("CAP_").lower() for name in self.value("CapabilityBoundingSet").split()]
         bounds = ",".join(["-all", *("+" + name for name in kept)])
         limits = ["setpriv", "--bounding-set", bounds, "--inh-caps", "-all", "--no-new-privs"]
-        with serving(prefix=limits) as (url, cowtop):
-            with open(f"/proc/{cowtop.pid}/status", encoding="utf-8") as status:
-                self.assertEqual(bin(int(re.search(r"CapEff:\s*(\w+)", status.read())[1], 16)).count("1"),
-                                 len(kept))
-            with process("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
-                         "/usr/bin/python3", "-c", SUBJECT, stdin=subprocess.PIPE,
-                         stdout=subprocess.PIPE) as other:
-                other.stdout.readline()
+        with process("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+                     "/usr/bin/python3", "-c", SUBJECT, stdin=subprocess.PIPE,
+                     stdout=subprocess.PIPE) as other:
+            other.stdout.readline()
+            with serving("-p", str(other.pid), prefix=limits) as (url, cowtop):
+                with open(f"/proc/{cowtop.pid}/status", encoding="utf-8") as status:
+                    self.assertEqual(bin(int(re.search(r"CapEff:\s*(\w+)", status.read())[1], 16)).count("1"),
+                                     len(kept))
                 ask(other, "stay")
                 moment = time.time()
                 found = sampled_after(url, moment)
