@@ -21,6 +21,8 @@ KNOWN = {
     "test.test_io.CSignalsTest.test_interrupted_write_unbuffered":
         "the signal by which settle() stops a thread makes its write short",
     "test.test_io.PySignalsTest.test_interrupted_write_unbuffered": "the same",
+    "test.test_io.test_signals.CSignalsTest.test_interrupted_write_unbuffered": "the same, on 3.15",
+    "test.test_io.test_signals.PySignalsTest.test_interrupted_write_unbuffered": "the same",
     "lib.tests.test_function_base.TestLeaks.test_frompyfunc_leaks": "compares reference counts",
 }
 
