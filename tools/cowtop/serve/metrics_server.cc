@@ -211,7 +211,7 @@ struct MetricsServer::State {
   std::shared_ptr<const Metrics> newest = std::make_shared<const Metrics>();
   std::thread thread;
   TakeProfile take_profile;
-  std::thread profile;
+  std::thread profiler;
   FileDescriptor stop_profile;  // an eventfd; none: no profile is being taken
 
   std::shared_ptr<const Metrics> metrics() {
@@ -348,11 +348,11 @@ void MetricsServer::State::make_room() {
 bool MetricsServer::State::start_profile(std::chrono::seconds time,
                                          std::function<void(Expected<std::string>)> done) {
   if (stop_profile) return false;
-  if (profile.joinable()) profile.join();  // it has ended
+  if (profiler.joinable()) profiler.join();  // it has ended
   stop_profile = FileDescriptor(::eventfd(0, EFD_CLOEXEC));
   if (!stop_profile) return false;
-  profile = std::thread([this, time, done = std::move(done), stop = stop_profile.get(),
-                         work = asio::make_work_guard(context)] {
+  profiler = std::thread([this, time, done = std::move(done), stop = stop_profile.get(),
+                          work = asio::make_work_guard(context)] {
     auto taken = take_profile(time, stop);
     ::malloc_trim(0);  // samples and their code take megabytes
     asio::post(context, [this, done, taken = std::move(taken)]() mutable {
@@ -431,7 +431,7 @@ void MetricsServer::stop() {
     state->end_profile();
   });
   state_->thread.join();
-  if (state_->profile.joinable()) state_->profile.join();
+  if (state_->profiler.joinable()) state_->profiler.join();
 }
 
 }  // namespace cowshed::cowtop
