@@ -171,7 +171,7 @@ std::chrono::milliseconds TracepointBackend::interval() const {
 }
 
 std::optional<std::chrono::milliseconds> TracepointBackend::pending_interval() const {
-  return pending_;
+  return is_pending_ ? std::optional(pending_wait_) : std::nullopt;
 }
 
 // A process with samples that is in no snapshot yet may have ended by the next one.  So the next
@@ -182,11 +182,12 @@ bool TracepointBackend::take_pending() {
   if (!take_samples()) return true;  // sample() returns the error
   const std::size_t taken = taken_meanwhile_;
   profiler_->attribute_known([this] { take_samples_meanwhile(); });
-  // Each time costs us more than a sample does.
-  const auto last = pending_.value_or(kShortestInterval / 2);
+  // Each time costs us more than a sample does, but short-lived processes do not wait for us.
   const bool is_pressing = taken > kFewSamples || profiler_->is_waiting();
-  pending_.reset();
-  if (taken > 0) pending_ = is_pressing ? kShortestInterval : std::min(2 * last, kLongestPending);
+  pending_wait_ = is_pressing
+                      ? kShortestInterval
+                      : std::min(pending_wait_ + std::chrono::milliseconds(1), kLongestPending);
+  is_pending_ = taken > 0;
   return profiler_->is_waiting() && snapshot_budget_.is_left(monotonic_ns());
 }
 

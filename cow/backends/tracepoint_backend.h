@@ -113,8 +113,8 @@ class TracepointBackend : public Backend {
   std::optional<SamplingSummary> sampling_;
   std::unique_ptr<CopyProfiler> profiler_;  // null: copies are not sampled
   std::size_t taken_meanwhile_ = 0;         // samples of copies, since the last sample()
-  // Until the next take_pending(), if the last one took some.
-  std::optional<std::chrono::milliseconds> pending_;
+  bool is_pending_ = false;                 // the last take_pending() took some
+  std::chrono::milliseconds pending_wait_{10};
 };
 
 }  // namespace cowshed::cow
