@@ -1,4 +1,7 @@
+#include <cstdlib>
+#include <fmt/format.h>
 #include <memory>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/base/try.h>
@@ -22,6 +25,10 @@ Expected<int> top_command(std::vector<std::string> words) {
   std::unique_ptr<live::LiveView> view;
   if (options.live && live::Terminal::is_there()) {
     TRY(view, live::LiveView::open(options.measure));
+  } else if (options.live && ::isatty(STDIN_FILENO) == 1 && ::isatty(STDOUT_FILENO) == 1) {
+    const char* terminal = std::getenv("TERM");
+    complain(fmt::format("no live view: terminfo does not say how to place text on TERM={}",
+                         terminal == nullptr ? "" : terminal));
   }
   const Measured measured = measure(options.measure, view.get());
   if (view) view->end(measured);

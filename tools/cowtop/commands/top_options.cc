@@ -49,7 +49,7 @@ keys.  q ends it: a command runs on, and the report comes at its end; of what ru
 at once.  Ctrl-C goes to the command, too.  The command reads nothing from the terminal meanwhile.
 What it writes is kept in a file without a name in /tmp, shown by l, and printed at the end.
 Without a terminal and without a command, cowtop prints its report after Ctrl-C or SIGTERM, or when
-the processes of -p have ended; timeout 60 cowtop measures a minute.
+the processes of -p have ended, or so long after as --duration says.
 
 Backends:
   tracepoint  Exact, every process from its first instruction.  Needs root, or CAP_BPF and

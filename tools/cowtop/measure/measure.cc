@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <string>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -96,6 +97,21 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   return {std::move(measurement), exit_status != 0 ? exit_status : own_status};
 }
 
+// A descriptor that is readable after the time; none without one.
+Expected<FileDescriptor> start_timer(std::optional<std::chrono::seconds> duration) {
+  if (!duration) return FileDescriptor();
+  FileDescriptor timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  const itimerspec once{{}, {duration->count(), 0}};
+  if (!timer || ::timerfd_settime(timer.get(), 0, &once, nullptr) != 0)
+    return system_error("timerfd", errno);
+  return timer;
+}
+
+bool has_expired(const FileDescriptor& timer) {
+  std::uint64_t times = 0;
+  return timer && ::read(timer.get(), &times, sizeof times) == sizeof times;
+}
+
 Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& opened,
                           Observer* observer, bool ended) {
   cow::Backend& backend = *opened.backend;
@@ -107,11 +123,13 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
   if (!attached) return failed(attached.error());
   if (const std::string refused = refused_line(*attached); !refused.empty()) complain(refused);
   if (!opened.notice.empty()) complain(opened.notice);
-  complain(fmt::format(
-      "attached to {} process{} by the {} backend, until {}; for a minute: timeout 60 cowtop{}",
-      attached->processes, attached->processes == 1 ? "" : "es", backend.name(),
-      selected->grows() ? "Ctrl-C or SIGTERM" : "they end, Ctrl-C or SIGTERM",
-      options.selection->by == Selection::By::everything ? "" : " ..."));
+  auto timer = start_timer(options.duration);
+  if (!timer) return failed(timer.error());
+  complain(fmt::format("attached to {} process{} by the {} backend, until {}{}",
+                       attached->processes, attached->processes == 1 ? "" : "es", backend.name(),
+                       selected->grows() ? "Ctrl-C or SIGTERM" : "they end, Ctrl-C or SIGTERM",
+                       options.duration ? fmt::format(", at most {} s", options.duration->count())
+                                        : "; for a minute: --duration 60"));
   std::string failure;
   for (;;) {
     if (const auto sampled = backend.sample(); !sampled) {
@@ -125,10 +143,10 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
       failure = found.error().message;
       break;
     }
-    ended = !wait_for_event(signals->fd(), -1, backend, observer);
+    ended = !wait_for_event(signals->fd(), timer->get(), backend, observer);
     const bool is_asked = signals->next().has_value();
     if (is_asked && observer != nullptr) observer->asked_to_end();
-    ended = ended || is_asked;
+    ended = ended || is_asked || has_expired(*timer);
     if (ended) backend.want_memory();
   }
   cow::Measurement measurement = backend.measurement();
@@ -162,7 +180,7 @@ Opening open_backend(const MeasureOptions& options, Observer* observer) {
 
 }  // namespace
 
-bool wait_for_event(int signal_fd, int pidfd, cow::Backend& backend, Observer* observer) {
+bool wait_for_event(int signal_fd, int end_fd, cow::Backend& backend, Observer* observer) {
   using std::chrono::steady_clock;
   const auto end = steady_clock::now() + backend.interval();
   for (;;) {
@@ -170,7 +188,7 @@ bool wait_for_event(int signal_fd, int pidfd, cow::Backend& backend, Observer* o
     if (left.count() < 0) return true;
     const auto pending = backend.pending_interval();
     std::array<pollfd, 4> events{{{signal_fd, POLLIN, 0},
-                                  {pidfd, POLLIN, 0},
+                                  {end_fd, POLLIN, 0},
                                   {observer != nullptr ? observer->fd() : -1, POLLIN, 0},
                                   {pending ? -1 : backend.pending_fd(), POLLIN, 0}}};
     const auto step = std::min(left, pending.value_or(left));

@@ -29,10 +29,10 @@ struct Measured {
   int exit_status = 0;
 };
 
-// Waits for `signal_fd` or `pidfd` (-1: none) to be readable, or for the time of the next sample.
-// Empties the kernel's buffer meanwhile.  False: the observer, which may be nullptr, has seen
-// enough.
-bool wait_for_event(int signal_fd, int pidfd, cow::Backend& backend, Observer* observer);
+// Waits for `signal_fd` or `end_fd` (a pidfd or a timer; -1: none) to be readable, or for the time
+// of the next sample.  Empties the kernel's buffer meanwhile.  False: the observer, which may be
+// nullptr, has seen enough.
+bool wait_for_event(int signal_fd, int end_fd, cow::Backend& backend, Observer* observer);
 
 // Limits the memory of ended processes, unless the options keep each.
 void bound_ended(const MeasureOptions& options, cow::Backend& backend);

@@ -11,6 +11,7 @@ namespace {
 constexpr std::uint32_t kUsualPeriod = 64;
 constexpr std::uint32_t kUsualSamplesOfPeriod = 128;
 constexpr std::uint32_t kMostPeriod = 1'000'000'000;
+constexpr std::uint32_t kMostSeconds = 1'000'000'000;
 
 }  // namespace
 
@@ -30,6 +31,10 @@ MeasureArguments::MeasureArguments(CLI::App& app, Otherwise otherwise)
                           " grows to 1024 in a thread that copies much")
                ->type_name("N")
                ->check(CLI::Range(1U, kMostPeriod).description(""));
+  duration_ =
+      app.add_option("--duration", seconds_, "Measure what runs already for so long, and report")
+          ->type_name("SECONDS")
+          ->check(CLI::Range(1U, kMostSeconds).description(""));
   app.add_flag("--no-sites", no_sites_, "Count pages alone, without samples")->excludes(count_);
 }
 
@@ -49,6 +54,10 @@ Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> comm
     if (otherwise_ == Otherwise::is_wrong)
       return wrong("nothing to measure: give a command after --, or -p PID");
     options.selection.emplace();
+  }
+  if (duration_->count() > 0) {
+    if (!options.selection) return wrong("--duration: a command is measured to its end");
+    options.duration = std::chrono::seconds(seconds_);
   }
   if (run_as_->count() > 0) {
     if (options.selection) return wrong("-u: what is attached to runs already");

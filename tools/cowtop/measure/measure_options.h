@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -26,6 +27,8 @@ struct MeasureOptions {
   cow::Streams streams;                // of the command
   cow::BackendChoice backend = cow::BackendChoice::automatic;
   SamplingOptions sampling;  // period 0: counts alone
+  // Of what is attached to; nullopt: until it ends or Ctrl-C.
+  std::optional<std::chrono::seconds> duration;
   // Keeps every ended process, so memory grows without limit.
   bool keeps_each_process = false;
 };
@@ -52,8 +55,10 @@ class MeasureArguments {
   std::string user_;
   bool no_sites_ = false;
   std::uint32_t period_ = 0;
+  std::uint32_t seconds_ = 0;
   CLI::Option* run_as_;
   CLI::Option* count_;
+  CLI::Option* duration_;
 };
 
 }  // namespace cowshed::cowtop
