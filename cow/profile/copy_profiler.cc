@@ -49,7 +49,7 @@ void CopyProfiler::add(std::vector<CopySample> samples) {
   for (CopySample& sample : samples) {
     const std::size_t bytes = bytes_of(sample);
     if (waiting_bytes_ + bytes > kMostWaitingBytes) {
-      ++dropped_;
+      if (sample.copy_class != CopyClass::fresh) ++dropped_;
       continue;
     }
     waiting_bytes_ += bytes;

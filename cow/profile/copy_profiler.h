@@ -23,7 +23,8 @@ class CopyProfiler {
  public:
   CopyProfiler(const ProcFiles& proc, AddressSpaces::OnInterpreter on_interpreter);
 
-  // Adds samples, which wait for attribute().  Drops and counts those without room.
+  // Adds samples, which wait for attribute().  Drops those without room, and counts them as
+  // SampleCounts does: without those of new memory.
   void add(std::vector<CopySample> samples);
   std::uint64_t dropped() const { return dropped_; }
 

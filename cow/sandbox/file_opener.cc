@@ -16,9 +16,13 @@ namespace cowshed::cow {
 namespace {
 
 // Finds a file without opening it, because a device or a FIFO would notice.
+// A seccomp filter may refuse openat2(2), whose flags it cannot read, as systemd's
+// RestrictSUIDSGID= does.
 FileDescriptor locate(int folder, const std::string& path, std::uint64_t resolve, int flags = 0) {
+  flags |= O_PATH | O_CLOEXEC;
+  if (resolve == 0) return FileDescriptor(::openat(folder, path.c_str(), flags));
   open_how how{};
-  how.flags = static_cast<std::uint64_t>(O_PATH | O_CLOEXEC | flags);
+  how.flags = static_cast<std::uint64_t>(flags);
   how.resolve = resolve;
   return FileDescriptor(
       static_cast<int>(::syscall(SYS_openat2, folder, path.c_str(), &how, sizeof how)));

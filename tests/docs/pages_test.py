@@ -20,7 +20,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 OF_OTHER_PROGRAMS = {"--benchmark", "--cap-add", "--field-selector", "--image", "--lazy-apps", "--max-requests",
                      "--memory-limit", "--no-install-recommends", "--now", "--overlay-ports", "--preload-app", "--preset",
                      "--profile", "--seccomp-profile-root", "--selftest", "--strip-components",
-                     "--system-site-packages", "--test-dir"}
+                     "--system-site-packages", "--test-dir", "--value"}
 BY_HAND = {"--kernel", "--only", "--repeat"}  # of tools/kernel_vm/run, ./tools/bench and ./tools/check
 
 

@@ -5,6 +5,7 @@ within 3 points.  COWTOP=.../cowtop SUBJECT=.../new_memory PYTHONS=PATH:PATH pyt
 import json
 import os
 import random
+import re
 import subprocess
 import tempfile
 import unittest
@@ -91,7 +92,8 @@ class NewMemory(unittest.TestCase):
     def by_place(self, sites, places):
         pages = {}
         for site in sites:
-            texts = [frame["function"] + " " + frame["file"] for frame in site["stack"]]
+            # Clang's functions have their parameters and the anonymous namespace.
+            texts = [re.sub(r"\([^)]*\)(::)?", "", frame["function"]) + " " + frame["file"] for frame in site["stack"]]
             for place in places:
                 if any(place in text for text in texts):
                     pages[place] = pages.get(place, 0) + site["estimated_copies"]

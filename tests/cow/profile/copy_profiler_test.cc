@@ -78,6 +78,11 @@ TEST_F(CopyProfilerTest, WhatWaitsIsBoundedInBytes) {
   EXPECT_EQ(profiler_.of_all({}).samples, added - profiler_.dropped())
       << "those that are not counted";
   const std::uint64_t dropped = profiler_.dropped();
+  std::vector<CopySample> fresh = samples_of(7, 1);
+  fresh[0].copy_class = CopyClass::fresh;
+  fresh[0].stack.resize(CopyProfiler::kMostWaitingBytes);
+  profiler_.add(std::move(fresh));
+  EXPECT_EQ(profiler_.dropped(), dropped) << "a sample of new memory";
   profiler_.add(samples_of(7, 1));
   EXPECT_EQ(profiler_.dropped(), dropped) << "there is room again";
 }

@@ -27,8 +27,11 @@ constexpr const char* kServeFooter = R"(Examples:
   sudo cowtop serve --listen 127.0.0.1:9417
                                      the whole machine; not root: your processes
   sudo cowtop serve --listen '[::1]:9417' --cgroup /system.slice
+                                     its services, at the address of IPv6
   curl http://127.0.0.1:9417/metrics
+                                     what Prometheus reads
   go tool pprof -http : 'http://127.0.0.1:9417/debug/pprof/cow?seconds=30'
+                                     the code that copies, for 30 s
 
 The sums are by name of the command (comm) and cgroup, and by published object; they include
 processes that have ended, and never fall while cowtop runs.  It runs until SIGTERM or Ctrl-C.

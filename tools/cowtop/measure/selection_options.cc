@@ -73,6 +73,9 @@ Expected<std::optional<Selection>> SelectionArguments::selection() const {
   const bool by_cgroup = by_cgroup_->count() > 0;
   selection.by = by_cgroup ? Selection::By::cgroup : Selection::By::comm;
   selection.argument = by_cgroup ? cgroup_ : comm_;
+  // As the status of a Kubernetes pod has an ID: containerd://ID.
+  const auto engine = selection.argument.find("://");
+  if (by_cgroup && engine != std::string::npos) selection.argument.erase(0, engine + 3);
   if (selection.argument.empty())
     return wrong(by_cgroup ? "--cgroup: it is empty" : "--comm: the expression is empty");
   return selection;

@@ -352,10 +352,11 @@ bool MetricsServer::State::start_profile(std::chrono::seconds time,
   stop_profile = FileDescriptor(::eventfd(0, EFD_CLOEXEC));
   if (!stop_profile) return false;
   profiler = std::thread([this, time, done = std::move(done), stop = stop_profile.get(),
-                          work = asio::make_work_guard(context)] {
+                          work = asio::make_work_guard(context)]() mutable {
     auto taken = take_profile(time, stop);
     ::malloc_trim(0);  // samples and their code take megabytes
-    asio::post(context, [this, done, taken = std::move(taken)]() mutable {
+    // `done` goes with it: the connection that it holds must not end in this thread.
+    asio::post(context, [this, done = std::move(done), taken = std::move(taken)]() mutable {
       stop_profile = {};
       done(std::move(taken));
     });
