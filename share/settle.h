@@ -24,16 +24,20 @@ namespace cowshed {
 // 256 KiB, was written since.  fork() copies the page tables of a mapping that was written, 16 MiB
 // or 1/64 of the memory, and each such page is there twice.
 //
-// Memory: at most 16 MiB are there twice at any time.  The pages belong to the memfds from then on,
-// and are shared memory for memory cgroups, RSS and PSS.  What the program frees stays in a memfd
-// until all of its mapping is gone, or the process has ended.  Policies of mbind(2) and hints of
-// MADV_HUGEPAGE are lost.  realloc() of a settled block of more than 16 MiB copies it, where it
-// moved its pages before.
+// Memory: at most 16 MiB are there twice at any time, unless an older child shares them: settle
+// before the first fork.  A page that is written afterwards is there twice, also by free() and by
+// destructors at the end.  A page that was never written is allocated when it is read.  Where the
+// program gives back a part of a large block by MADV_DONTNEED, it reads the old bytes again.  The
+// pages belong to the memfds from then on, and are shared memory for memory cgroups, RSS and PSS.
+// What the program frees stays in a memfd until all of its mapping is gone, or the process has
+// ended.  Policies of mbind(2) and hints of MADV_HUGEPAGE are lost.  realloc() of a settled block
+// of more than 16 MiB copies it, where it moved its pages before.
 //
 // Errors: threads_running (see OtherThreads; or a thread did not stop in time), in_use (another
 // thread is in this call), unsupported (a sanitizer or valgrind; malloc is not glibc's and .also is
-// empty; I/O, see .io_is_at_rest), out_of_memory, system_call (a sandbox refuses /proc or a call;
-// ENOMEM: a limit on mappings or address space is met).  If it fails after it has moved a range, it
+// empty; I/O, see .io_is_at_rest), out_of_memory (also if a limit on address space leaves none to
+// plan the move), system_call (a sandbox refuses /proc or a call; ENOMEM: a limit on mappings or
+// address space is met).  If it fails after it has moved a range, it
 // returns what it moved, and .left has the reason.  A range of up to 16 MiB is moved whole or not
 // at all.
 //

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <string_view>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -55,8 +56,10 @@ std::size_t overlap(const Range& a, const Range& b) {
 void* at(std::uintptr_t address) { return reinterpret_cast<void*>(address); }
 
 // Why a piece for which a call failed by this errno stays, while the others move.
-const char* obstacle_of(int error) {
-  return error == EFAULT ? "cannot be read" : error == EPERM ? "is sealed (mseal)" : nullptr;
+const char* obstacle_of(std::string_view call, int error) {
+  if (error == EFAULT) return "cannot be read";
+  return error == EPERM && call == "mremap" ? "is sealed (mseal), or a sandbox refuses mremap"
+                                            : nullptr;
 }
 
 int write_page_run(int file, const std::byte* from, std::size_t size, std::size_t offset) {
@@ -191,7 +194,7 @@ Expected<void> Mover::check_outcomes(const Moved& moved, const Left& left) {
     if (what == Outcome::What::pending) left(piece, "was not reached");
     if (what != Outcome::What::failed) continue;
     // Nothing but mremap(2) tells it on Linux 6.10 to 6.16.
-    if (const char* obstacle = obstacle_of(error)) {
+    if (const char* obstacle = obstacle_of(call, error)) {
       left(piece, obstacle);
     } else {
       checked = system_error("settle: " + std::string(call), error);
@@ -222,7 +225,7 @@ Expected<void> Mover::move_batch() {
       if (error != 0) break;
       if (placed.outcome.what == Outcome::What::pending) move_one(placed);
       if (placed.outcome.what == Outcome::What::failed &&
-          obstacle_of(placed.outcome.error) == nullptr) {
+          obstacle_of(placed.outcome.call, placed.outcome.error) == nullptr) {
         break;
       }
     }

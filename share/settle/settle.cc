@@ -95,6 +95,18 @@ void put_into_huge_pages(Settled& settled) {
   }
 }
 
+// Plans and moves.
+template <class Work>
+Expected<void> within_memory(Work work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return make_error(ErrorCode::out_of_memory,
+                      "settle: no memory to plan the move: a limit on memory or address space is "
+                      "met (RLIMIT_AS, RLIMIT_DATA)");
+  }
+}
+
 }  // namespace
 
 Expected<Settled> settle(const SettleOptions& options) {
@@ -113,14 +125,14 @@ Expected<Settled> settle(const SettleOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
   settled.page_tables_before = status_bytes("VmPTE");
   if (options.time_fork) settled.fork_before = time_fork();
-  {
+  auto done = within_memory([&]() -> Expected<void> {
     PlanMemory memory;
     std::pmr::monotonic_buffer_resource buffer(1 << 20U, &memory);
     TRY(OwnPages pages, OwnPages::open());
     TRY(Plan plan, plan_settle(options, foreign, pages, &buffer));
-    auto done = carry_out(std::move(plan), Mover::Target::memfd, options, settled);
-    if (!done && settled.moved.empty()) return tl::make_unexpected(std::move(done.error()));
-  }
+    return carry_out(std::move(plan), Mover::Target::memfd, options, settled);
+  });
+  if (!done && settled.moved.empty()) return tl::make_unexpected(std::move(done.error()));
   if (options.keep_in_core_dumps && !settled.moved.empty()) keep_files_in_core_dumps();
   if (options.huge_pages) put_into_huge_pages(settled);
   if (options.time_fork) settled.fork_after = time_fork();
@@ -136,13 +148,13 @@ Expected<Settled> unsettle(const SettleOptions& options) {
   Settled settled;
   const auto begin = std::chrono::steady_clock::now();
   settled.page_tables_before = status_bytes("VmPTE");
-  {
+  auto done = within_memory([&]() -> Expected<void> {
     PlanMemory memory;
     std::pmr::monotonic_buffer_resource buffer(1 << 20U, &memory);
     TRY(Plan plan, plan_unsettle(options, &buffer));
-    auto done = carry_out(std::move(plan), Mover::Target::anonymous, options, settled);
-    if (!done && settled.moved.empty()) return tl::make_unexpected(std::move(done.error()));
-  }
+    return carry_out(std::move(plan), Mover::Target::anonymous, options, settled);
+  });
+  if (!done && settled.moved.empty()) return tl::make_unexpected(std::move(done.error()));
   settled.page_tables_after = status_bytes("VmPTE");
   settled.time = std::chrono::steady_clock::now() - begin;
   return settled;

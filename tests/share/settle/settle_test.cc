@@ -292,6 +292,19 @@ TEST(Settle, UnderAFileSizeLimitLeavesWhatMayGrow) {
   EXPECT_THAT(child.said, HasSubstr("RLIMIT_FSIZE"));
 }
 
+TEST(Settle, WithoutAddressSpaceForAPlanIsAnError) {
+  const auto child = run_in_child([]() -> std::string {
+    const Blocks blocks = some_blocks();
+    const rlimit limit = {1_MiB, 1_MiB};  // less than there is
+    if (setrlimit(RLIMIT_AS, &limit) != 0) return "setrlimit";
+    const auto settled = settle();
+    if (blocks.damage() != 0) return "damaged";
+    return settled ? "moved" : settled.error().message;
+  });
+  EXPECT_EQ(child.signal, 0);
+  EXPECT_THAT(child.said, HasSubstr("RLIMIT_AS"));
+}
+
 TEST(Settle, CoreDumpsKeepTheMemory) {
   const auto filter = [] {
     unsigned value = 0;
