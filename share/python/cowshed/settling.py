@@ -57,7 +57,9 @@ def settle(*, threads: Literal["refuse", "stop"] = "refuse", stop_timeout: float
 
     It pays for a parent of a GiB or more that forks often, or has many workers.  It does not pay for
     a parent that goes on writing to most of its data: a page that is written afterwards is there
-    twice.  Call it after :func:`freeze`, as ``freeze(settle=True)`` does.  Then reading writes nothing.
+    twice, also by freeing, and by the end of a program, which frees what was not frozen.  Memory
+    that an older child shares is there twice at once.  Call it after :func:`freeze`, as
+    ``freeze(settle=True)`` does.  Then reading writes nothing.
 
     Called again, it moves what is new, and what was written since.
 
