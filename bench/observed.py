@@ -53,8 +53,9 @@ def observer(kind, build, pid, folder):
         "cowtop": ([build / "tools/cowtop", "--json", "-p", pid], "attached to", lambda said: copies_in(report_in(said))),
         "perf": (["perf", "record", "-e", "page-faults", "-c", "1", "-o", folder / "perf", "-p",
                   ",".join([str(pid), *children_of(pid)])], None, lambda said: int(found_in(said, r"\((\d+) samples\)"))),
-        "bpftrace": (["bpftrace", "-e", f'BEGIN {{ printf("ready\\n"); }} software:page-faults:1 /pid == {pid} || '
-                      f"curtask->real_parent->tgid == {pid}/ {{ @ = count(); }}"], "ready", lambda said: int(found_in(said, r"@: (\d+)"))),
+        "bpftrace": (["bpftrace", "-e", f"software:page-faults:1 /pid == {pid} || curtask->real_parent->tgid == {pid}/ "
+                      '{ @ = count(); } interval:ms:10 /!@ready/ { printf("ready\\n"); @ready = 1; }'],  # attached in order
+                     "ready", lambda said: int(found_in(said, r"@: (\d+)"))),
     }[kind]
     with tool(command, ready) as (_, said):
         yield counted and (lambda: counted(said))

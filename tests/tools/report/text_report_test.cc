@@ -356,6 +356,15 @@ TEST(TextReport, WhatACommandLeavesBehindIsNamed) {
               AllOf(StartsWith("So far, the sharing holds"), HasSubstr("1 process still runs")));
 }
 
+TEST(TextReport, OfOlderWorkersTheVerdictIsSinceCowtopCame) {
+  cow::ProcessCopies worker = child_of(1, 2, "worker", 89, 0);
+  worker.shared_at_fork_bytes.reset();
+  worker.memory = {89ULL << 20U, 0, 0};
+  EXPECT_THAT(report_of({root_of("server"), worker}),
+              AllOf(StartsWith("Since cowtop came, the sharing holds"),
+                    HasSubstr("Not counted: what the older child")));
+}
+
 TEST(TextReport, WhatIsCopiedBeforeAnExecCounts) {
   cow::ProcessCopies child = child_of(1, 2, "sleep", 89, 30);
   child.execs = 1;

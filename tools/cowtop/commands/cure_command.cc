@@ -313,7 +313,7 @@ Expected<int> cure_command(std::vector<std::string> words) {
   line.app().add_flag("--json", options.json, "One JSON object (schema cowshed.cure/1)");
   line.add_file("-o,--output", output, "Write the report to FILE, not to standard output");
   const MeasureArguments arguments(line.app(), MeasureArguments::Otherwise::is_wrong);
-  for (const char* selects : {"--pid", "--cgroup", "--comm"})
+  for (const char* selects : {"--pid", "--cgroup", "--comm", "--duration"})
     line.app().get_option(selects)->group("");  // not in --help
   TRY(const auto status, line.parse_with_command(std::move(words)));
   if (status) return *status;

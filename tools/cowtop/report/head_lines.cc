@@ -54,9 +54,10 @@ std::string of_little(const Summary& summary) {
     return is_known ? fmt::format("Hardly any memory was shared with {}.", who)
                     : fmt::format("How much memory is shared with {} is not known.", who);
   }
-  return fmt::format("{}: {} share{} up to {}{}, of which {} were copied{}.",
-                     summary.left_behind > 0 ? "So far, the sharing holds" : "The sharing holds",
-                     who, summary.sharers == 1 ? "s" : "", mib(shared),
+  const char* holds = summary.older > 0         ? "Since cowtop came, the sharing holds"
+                      : summary.left_behind > 0 ? "So far, the sharing holds"
+                                                : "The sharing holds";
+  return fmt::format("{}: {} share{} up to {}{}, of which {} were copied{}.", holds, who, summary.sharers == 1 ? "s" : "", mib(shared),
                      summary.sharers == 1 ? "" : " each", mib(summary.copied_bytes),
                      summary.sharers == 1 ? "" : " in all");
 }
