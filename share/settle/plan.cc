@@ -80,13 +80,7 @@ class Planner {
   }
 
   void leave(const Range& range, const std::string& reason) {
-    if (range.size() == 0) return;
-    if (!left_.empty() && left_.back().reason == reason &&
-        left_.back().memory.data() + left_.back().memory.size() == span_of(range).data()) {
-      left_.back().memory = {left_.back().memory.data(), left_.back().memory.size() + range.size()};
-      return;
-    }
-    left_.push_back({span_of(range), reason});
+    settling::leave(range, reason, left_);
   }
 
   // Joins pieces to files, and drops those that are not worth one.
@@ -155,6 +149,17 @@ std::vector<Range> named_ranges(const SettleOptions& options) {
 }
 
 }  // namespace
+
+void leave(const Range& range, const std::string& reason, std::vector<LeftMemory>& left) {
+  const auto memory = span_of(range);
+  if (memory.empty()) return;
+  if (!left.empty() && left.back().reason == reason &&
+      left.back().memory.data() + left.back().memory.size() == memory.data()) {
+    left.back().memory = {left.back().memory.data(), left.back().memory.size() + memory.size()};
+    return;
+  }
+  left.push_back({memory, reason});
+}
 
 std::span<const std::byte> span_of(const Range& range) {
   return {reinterpret_cast<const std::byte*>(range.begin), range.size()};

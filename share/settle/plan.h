@@ -18,6 +18,9 @@ struct Plan {
 
 std::span<const std::byte> span_of(const Range& range);
 
+// One entry for what continues the last.
+void leave(const Range& range, const std::string& reason, std::vector<LeftMemory>& left);
+
 // `foreign` says whose malloc this process uses, if it is not glibc's.  Errors: system_call,
 // invalid_argument.
 Expected<Plan> plan_settle(const SettleOptions& options, const std::string& foreign,

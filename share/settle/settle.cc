@@ -71,7 +71,7 @@ Expected<void> carry_out(Plan plan, Mover::Target target, const SettleOptions& o
         note_moved(piece, settled.moved);
       },
       [&](const Piece& piece, const std::string& reason) {
-        settled.left.push_back({span_of(piece.part.range), reason});
+        leave(piece.part.range, reason, settled.left);
       });
   settled.copied_bytes = mover.copied_bytes();
   const bool is_undone = target == Mover::Target::anonymous;
