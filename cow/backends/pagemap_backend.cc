@@ -57,6 +57,7 @@ struct PagemapBackend::Process : std::enable_shared_from_this<PagemapBackend::Pr
   bool awaits_exec = false;      // still runs the launcher's image
   bool is_stack_hidden = false;  // runs as another user now, so an exec cannot be seen
   Activity activity;
+  bool is_active = true;  // when it was last seen
   std::uint64_t reaped_faults = 0;
   // Anonymous pages of the parent when this process was first seen; null: none.
   std::shared_ptr<const PageRanges> inherited;
@@ -142,12 +143,16 @@ Expected<void> PagemapBackend::sample() {
   finding_ns_ = thread_cpu_ns() - begin;
   scan_memory();
   std::vector<TreeProcess> tree;
-  for (const auto& [pid, process] : alive_)
+  for (const auto& process : processes_)
     if (!process->copies.shares_memory) {
-      tree.push_back({.id = static_cast<std::uint64_t>(pid),
-                      .pid = pid,
-                      .peak = &process->copies.peak,
-                      .pss = &process->copies.pss});
+      ProcessCopies& copies = process->copies;
+      tree.push_back({.id = reinterpret_cast<std::uintptr_t>(process.get()),
+                      .pid = copies.pid,
+                      .alive = copies.alive,
+                      .copied_bytes = process->activity[0] * kPageSize,
+                      .are_all_faults = true,
+                      .peak = &copies.peak,
+                      .pss = &copies.pss});
     }
   memory_.sample(proc_, tree);
   sampling_ns_ += thread_cpu_ns() - begin;
@@ -172,9 +177,10 @@ void PagemapBackend::update(Process& process) {
   if (!stat || stat->start_ticks != process.start_ticks) return end(process, false);
   process.copies.comm = stat->comm;
   if (std::exchange(process.reaped_faults, stat->reaped_faults) != stat->reaped_faults) ++reapers_;
-  if (!stat->has_memory()) return end(process, true);
   const Activity before = std::exchange(process.activity, activity_of(*stat));
-  if (process.activity != before) process.change();
+  if (!stat->has_memory()) return end(process, true);
+  process.is_active = process.activity != before;
+  if (process.is_active) process.change();
   process.is_stack_hidden = stat->start_stack == 0;
   if (process.is_stack_hidden || stat->start_stack == process.start_stack) return;
   process.start_stack = stat->start_stack;
@@ -188,8 +194,14 @@ void PagemapBackend::end(Process& process, bool is_zombie) {
   process.change();
   alive_.erase(process.copies.pid);
   parent_pages_.erase(process.copies.pid);
-  if (is_zombie) zombies_.push_back(process.shared_from_this());
-  else some_gone_ = true;
+  if (is_zombie) {
+    zombies_.push_back(process.shared_from_this());
+    return;
+  }
+  some_gone_ = true;
+  // It may have copied all the rest.
+  const std::uint64_t shared = process.copies.shared_at_fork_bytes.value_or(0) / kPageSize;
+  if (process.is_active) process.activity[0] = std::max(process.activity[0], shared);
 }
 
 void PagemapBackend::find_children(Process& process) {

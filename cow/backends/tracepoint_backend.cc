@@ -231,9 +231,9 @@ Expected<void> TracepointBackend::sample() {
   for (auto& [id, process] : processes_) {
     ProcessCopies& copies = process.copies;
     if (!copies.shares_memory) {
-      tree.push_back({id, copies.pid, copies.alive,
-                      copies.all_copied_pages().value_or(0) * kPageSize,
-                      copies.zero_filled_pages.value_or(0) * kPageSize, &copies.peak, &copies.pss});
+      tree.push_back(
+          {id, copies.pid, copies.alive, copies.all_copied_pages().value_or(0) * kPageSize,
+           copies.zero_filled_pages.value_or(0) * kPageSize, false, &copies.peak, &copies.pss});
     }
   }
   memory_.sample(proc_, tree);

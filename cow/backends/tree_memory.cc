@@ -49,8 +49,9 @@ void TreeMemoryMeter::note_growth(const ProcFiles& proc, const std::vector<TreeP
     Known& known = found == known_.end() ? known_[process.id] : found->second;
     is_another_tree_ = is_another_tree_ || known.was_alive != process.alive;
     if (process.alive) look_at(proc, process, known);
-    const std::uint64_t grown = less(*process.copied_bytes, known.copied_then) +
-                                less(known.resident_bytes, known.resident_then);
+    const std::uint64_t copied = less(*process.copied_bytes, known.copied_then);
+    const std::uint64_t added = less(known.resident_bytes, known.resident_then);
+    const std::uint64_t grown = process.are_all_faults ? std::max(copied, added) : copied + added;
     (process.alive ? of_alive : of_ended) += grown;
     if (process.alive) continue;
     has_one_ended = true;

@@ -22,6 +22,7 @@ struct TreeProcess {
   // So far; nullopt: not counted.
   std::optional<std::uint64_t> copied_bytes = std::nullopt;
   std::uint64_t zero_filled_bytes = 0;
+  bool are_all_faults = false;  // `copied_bytes` has a page for each fault, also of new memory
   std::optional<MemoryPeak>* peak = nullptr;  // raised to its PSS where that is read
   std::optional<PssSample>* pss = nullptr;    // set there
 };

@@ -151,6 +151,19 @@ TEST_F(TreeMemoryTest, OfWhatEndsUnreadThePeakIsARange) {
   EXPECT_EQ(meter.memory()->most_peak_bytes, 230 * kKiB);
 }
 
+TEST_F(TreeMemoryTest, FaultsAreOfNewMemoryToo) {
+  write_process(7, 100, 8, 100);
+  TreeProcess process = counted(7, 100);
+  process.are_all_faults = true;
+  meter.sample(proc(), {process});
+  write_process(7, 108, 8, 108);
+  process.copied_bytes = 108 * kKiB;
+  meter.sample(proc(), {process});
+  process.alive = false;
+  meter.sample(proc(), {process});
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 108 * kKiB);
+}
+
 TEST_F(TreeMemoryTest, WhatAChildGotAtItsForkIsNoGrowth) {
   write_process(7, 100, 8, 100);
   meter.sample(proc(), {counted(7, 0, 100)});

@@ -156,12 +156,16 @@ TEST(Comparison, ASumOfWhichAPartIsNotKnownIsNotKnown) {
 
 TEST(Comparison, APeakThatEndedUnreadIsARange) {
   cow::Measurement before;
+  before.exact = true;
   before.memory = cow::TreeMemory{.pss_bytes = 8U << 20U, .peak_pss_bytes = 8U << 20U};
   cow::Measurement after = before;
   after.memory->most_peak_bytes = 20U << 20U;
   EXPECT_THAT(comparison_table(compare(before, after), {"a", "b"}),
               HasSubstr("at its peak (PSS): 8.0 MiB, then 8.0 to 20.0 MiB\n"));
   EXPECT_THAT(comparison_table(compare({}, after), {"a", "b"}), HasSubstr("- MiB, then 8.0 to"));
+  after.exact = false;
+  EXPECT_THAT(comparison_table(compare(before, after), {"a", "b"}),
+              HasSubstr("at its peak (PSS): 8.0 MiB, then - MiB\n"));
 }
 
 TEST(Comparison, BeginsWithThePeakOfEachProcess) {

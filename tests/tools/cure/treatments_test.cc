@@ -77,6 +77,15 @@ TEST(Cure, RunsThatDifferMoreThanARemedySavesProveNothing) {
   EXPECT_EQ(best(all), "none");
 }
 
+TEST(Cure, APeakOfWhatEndedUnreadProvesNothing) {
+  Treatments all{{"server"}, treatment("", 400, 0), {treatment("A", 300, 0)}, {}};
+  all.cured[0].trials[0].measurement->exact = false;
+  EXPECT_EQ(best(all), "none");
+  EXPECT_THAT(cure_table(all), HasSubstr("at least 300.0"));
+  for (cow::ProcessCopies& each : all.cured[0].trials[0].measurement->processes) each.peak = {1, 1};
+  EXPECT_EQ(best(all), "A");
+}
+
 TEST(Cure, TheCommandLineIsQuoted) {
   EXPECT_EQ(command_line({.name = "A", .keep = "A=1"}, {"sh", "-c", "echo 'a b'"}),
             R"(A=1 sh -c 'echo '\''a b'\''')");

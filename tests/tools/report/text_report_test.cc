@@ -408,6 +408,10 @@ TEST(TextReport, MemoryIsThatOfAll) {
   measurement.memory->most_peak_bytes = 600ULL << 20U;
   EXPECT_THAT(text_report(measurement),
               HasSubstr("The processes held 402.0 to 600.0 MiB at once (PSS; they ended unread)"));
+  measurement.exact = false;
+  EXPECT_THAT(text_report(measurement),
+              HasSubstr("The processes held at least 402.0 MiB at once (PSS; some ended unread)"));
+  measurement.exact = true;
   cow::Measurement ended = measurement;
   for (cow::ProcessCopies& process : ended.processes)
     process.patterns = {{"program exit", 0.75, 75, ""}};  // 228 MiB

@@ -261,7 +261,7 @@ Comparison compare(const cow::Measurement& before, const cow::Measurement& after
   comparison.peak_pss_bytes = {"", peak(before, summary_before), peak(after, summary_after),
                                before.memory && after.memory};
   const auto range = [](const cow::Measurement& measurement, const Summary& summary) {
-    return measurement.memory
+    return measurement.memory && summary.is_peak_bounded
                ? Comparison::Range({measurement.memory->peak_pss_bytes, summary.most_peak_bytes})
                : std::nullopt;
   };

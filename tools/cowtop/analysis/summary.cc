@@ -272,6 +272,11 @@ void add_frozen(const cow::ProcessCopies& process, bool has_forked, Summary& sum
   }
 }
 
+// Whether its memory was in a sum of all.
+bool was_read(const cow::ProcessCopies& process) {
+  return process.peak || process.shares_memory || process.not_measured;
+}
+
 bool is_little(const Summary& summary) {
   constexpr std::uint64_t kPartOfShared = 100;
   constexpr std::uint64_t kPartOfPeak = 5;
@@ -383,7 +388,9 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     summary.most_peak_bytes =
         std::max(memory.peak_pss_bytes, most - std::min(most, summary.exit_bytes));
     summary.is_peak_known =
-        summary.most_peak_bytes <= memory.peak_pss_bytes + memory.peak_pss_bytes / 10;
+        summary.most_peak_bytes <= memory.peak_pss_bytes + memory.peak_pss_bytes / 10 &&
+        (measurement.exact || std::ranges::all_of(measurement.processes, &was_read));
+    summary.is_peak_bounded = measurement.exact || summary.is_peak_known;
   }
   summary.is_little = is_little(summary);
   summary.parents = parents_of(measurement, copies);

@@ -92,6 +92,7 @@ struct Summary : Shares {
   // The processes that lived at the same time; as many as there are, if it is not known.
   std::uint64_t most_at_once = UINT64_MAX;
   bool is_peak_known = false;      // PSS was read there, to a tenth
+  bool is_peak_bounded = false;    // `most_peak_bytes` is the most
   std::uint64_t shared_bytes = 0;  // sum over the sharers, at their forks
   std::uint64_t new_bytes = 0;     // of all groups, as far as it is known
   std::uint64_t holders = 0;       // the children that have 1 MiB or more of it

@@ -40,7 +40,8 @@ bool saves(const Treatment& as_it_is, const Treatment& cured) {
   constexpr double kSame = 1.02;
   const Interval before = as_it_is.peak_bytes();
   const Interval after = cured.peak_bytes();
-  if (is_less(after, before, kPartOfPeak)) return true;
+  if (as_it_is.is_peak_bounded() && cured.is_peak_bounded() && is_less(after, before, kPartOfPeak))
+    return true;
   const auto copied_before = as_it_is.copied_bytes();
   const auto copied_after = cured.copied_bytes();
   return copied_before && copied_after && after.least <= before.most * kSame &&
@@ -50,7 +51,9 @@ bool saves(const Treatment& as_it_is, const Treatment& cured) {
 // Whether the second is to be preferred, although it comes later.
 bool is_better(const Treatment& one, const Treatment& later, double peak) {
   constexpr double kPart = 0.02;
-  const double less = one.peak_bytes().middle() - later.peak_bytes().middle();
+  const double less = one.is_peak_bounded() && later.is_peak_bounded()
+                          ? one.peak_bytes().middle() - later.peak_bytes().middle()
+                          : 0;
   if (std::abs(less) > std::max(kPart * peak, kLittle)) return less > 0;
   const auto copied = one.copied_bytes();
   const auto copied_later = later.copied_bytes();
@@ -106,7 +109,9 @@ std::string row(const Treatments& all, const Treatment& treatment) {
   constexpr int kOne = 1;
   const auto copied = treatment.copied_bytes();
   return row(treatment.cure ? treatment.cure->name : "as it is",
-             figure(treatment.peak_bytes(), kMiB, kOne),
+             treatment.is_peak_bounded()
+                 ? figure(treatment.peak_bytes(), kMiB, kOne)
+                 : fmt::format("at least {:.1f}", treatment.peak_bytes().least / kMiB),
              copied ? figure(*copied, kMiB, kOne) : kUnknown,
              figure(treatment.new_bytes(), kMiB, kOne), figure(treatment.seconds(), 1, kOne),
              likeness_text(all, treatment));
@@ -123,7 +128,7 @@ std::string less_text(const Treatment& as_it_is, const Treatment& cured) {
   const double before = as_it_is.peak_bytes().middle();
   const double less = before - cured.peak_bytes().middle();
   std::string text;
-  if (less >= kLittle)
+  if (less >= kLittle && as_it_is.is_peak_bounded() && cured.is_peak_bounded())
     text =
         fmt::format("{:.1f} MiB less at the peak ({:.0f}%)", less / kMiB, kWhole * less / before);
   const auto copied_before = as_it_is.copied_bytes();
@@ -182,6 +187,7 @@ Json json_of(const Treatment& treatment, const std::vector<std::string>& command
   object["runs"] = treatment.trials.size();
   object["exit_status"] = treatment.trials.back().outcome.status;
   object["peak_pss_bytes"] = json_of(treatment.peak_bytes());
+  if (!treatment.is_peak_bounded()) object["peak_pss_bytes"]["most"] = nullptr;
   const auto copied = treatment.copied_bytes();
   object["copied_bytes"] = copied ? json_of(*copied) : Json(nullptr);
   object["new_bytes"] = json_of(treatment.new_bytes());
@@ -198,6 +204,12 @@ Interval Treatment::peak_bytes() const {
     const auto least = static_cast<double>(each.measurement->memory->peak_pss_bytes);
     return {least,
             std::max(least, static_cast<double>(summarize(*each.measurement).most_peak_bytes))};
+  });
+}
+
+bool Treatment::is_peak_bounded() const {
+  return std::ranges::all_of(trials, [](const Trial& each) {
+    return !each.measurement->memory || summarize(*each.measurement).is_peak_bounded;
   });
 }
 

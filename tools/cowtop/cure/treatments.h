@@ -25,7 +25,8 @@ struct Treatment {
   Likeness likeness = Likeness::same;  // to the runs of the command as it is
   std::string remark = {};             // beside its row
 
-  Interval peak_bytes() const;  // PSS of all processes
+  Interval peak_bytes() const;   // PSS of all processes
+  bool is_peak_bounded() const;  // else some ended unread: the most is not known
   std::optional<Interval> copied_bytes() const;
   Interval new_bytes() const;  // that children allocated, at the least
   Interval seconds() const;

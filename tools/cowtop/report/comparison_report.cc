@@ -140,8 +140,8 @@ std::string comparison_table(const Comparison& comparison, const ComparedNames& 
   text += row(comparison.total, "total");
   if (comparison.at_exit.before.value_or(0) + comparison.at_exit.after.value_or(0) > 0)
     text += row(comparison.at_exit, "in no row above: copied while programs ended, estimated");
-  if (comparison.peak_range_before || comparison.peak_range_after) {
-    const Change& peak = comparison.peak_pss_bytes;
+  const Change& peak = comparison.peak_pss_bytes;
+  if (comparison.peak_range_before || comparison.peak_range_after || peak.is_known) {
     text += fmt::format("memory of all processes at its peak (PSS): {} MiB, then {} MiB\n",
                         peak_text(peak.before, comparison.peak_range_before),
                         peak_text(peak.after, comparison.peak_range_after));

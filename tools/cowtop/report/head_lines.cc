@@ -57,7 +57,8 @@ std::string of_little(const Summary& summary) {
   const char* holds = summary.older > 0         ? "Since cowtop came, the sharing holds"
                       : summary.left_behind > 0 ? "So far, the sharing holds"
                                                 : "The sharing holds";
-  return fmt::format("{}: {} share{} up to {}{}, of which {} were copied{}.", holds, who, summary.sharers == 1 ? "s" : "", mib(shared),
+  return fmt::format("{}: {} share{} up to {}{}, of which {} were copied{}.", holds, who,
+                     summary.sharers == 1 ? "s" : "", mib(shared),
                      summary.sharers == 1 ? "" : " each", mib(summary.copied_bytes),
                      summary.sharers == 1 ? "" : " in all");
 }
@@ -185,10 +186,12 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
   } else {
     const std::string at_once = is_one ? "" : " at once";
     const std::string peak = mebibytes(memory.peak_pss_bytes);
-    text = summary.is_peak_known
-               ? fmt::format("{} held up to {} MiB{} (PSS)", who, peak, at_once)
-               : fmt::format("{} held {} to {} MiB{} (PSS; they ended unread)", who, peak,
-                             mebibytes(summary.most_peak_bytes), at_once);
+    text =
+        summary.is_peak_known ? fmt::format("{} held up to {} MiB{} (PSS)", who, peak, at_once)
+        : !summary.is_peak_bounded
+            ? fmt::format("{} held at least {} MiB{} (PSS; some ended unread)", who, peak, at_once)
+            : fmt::format("{} held {} to {} MiB{} (PSS; they ended unread)", who, peak,
+                          mebibytes(summary.most_peak_bytes), at_once);
   }
   constexpr std::uint64_t kWorthSaying = 100;  // a hundredth of the memory
   if (memory.page_table_bytes * kWorthSaying > memory.peak_pss_bytes)
