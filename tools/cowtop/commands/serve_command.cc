@@ -2,6 +2,7 @@
 #include <chrono>
 #include <fmt/format.h>
 #include <poll.h>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/base/try.h>
@@ -94,8 +95,11 @@ Expected<int> run(const ServeOptions& options) {
   if (!is_loopback(options.listen))
     complain(address +
              ": whoever reaches it can read the names of commands, cgroups and functions");
-  complain(fmt::format("http://{}/metrics has {} by the {} backend; Ctrl-C ends", address,
-                       options.selection.text(), opened.backend->name()));
+  // Root has more of the others' than their names.
+  const bool lacks_others = ::geteuid() != 0 && opened.backend->name() == "pagemap";
+  complain(fmt::format("http://{}/metrics has {}{} by the {} backend; Ctrl-C ends", address,
+                       options.selection.text(), lacks_others ? " that we may read," : "",
+                       opened.backend->name()));
   TRY_VOID(serve(*server, *opened.backend, selected, signals, options.most_series));
   return 0;
 }

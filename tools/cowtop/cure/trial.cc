@@ -128,7 +128,7 @@ Expected<Trial> run_trial(MeasureOptions options,
                           const std::vector<std::pair<std::string, std::string>>& environment) {
   const TrialFiles files;
   if (!files.input || !files.output || !files.error || !files.report || !files.threads)
-    return system_error("a file for the output of the command", errno);
+    return system_error("a temporary file (/tmp) for the output of the command", errno);
   options.streams = {files.input.get(), files.output.get(), files.error.get()};
   const PassedSignals signals;
   const pid_t pid = ::fork();

@@ -107,7 +107,7 @@ Expected<SelectedProcesses> SelectedProcesses::open(Selection selection, cow::Pr
       if (error != ENOENT) return system_error("--cgroup " + selected.cgroup_, error);
       return wrong(
           fmt::format("--cgroup {}: no such cgroup: there is no {} (in a container, give the ID of "
-                      "the one to measure)",
+                      "the one to measure, at least 12 digits)",
                       argument, selected.cgroup_));
     }
   }

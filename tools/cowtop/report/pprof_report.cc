@@ -244,7 +244,7 @@ class ProfileWriter {
     }
     return found->second;
   }
-  std::uint64_t function(const std::string& name, const std::string& file) {
+  std::uint64_t function(const std::string& name, const std::string& file, bool is_native) {
     const auto [found, is_new] =
         functions_.try_emplace(std::pair(name, file), functions_.size() + 1);
     if (is_new) {
@@ -253,7 +253,8 @@ class ProfileWriter {
       protozero::pbf_builder<tag::Function> function(profile_, tag::Profile::function);
       function.add_uint64(tag::Function::id, found->second);
       function.add_int64(tag::Function::name, name_number);
-      function.add_int64(tag::Function::system_name, name_number);
+      // A name that is also the system's is one to demangle: pprof drops what is in <>.
+      if (is_native) function.add_int64(tag::Function::system_name, name_number);
       function.add_int64(tag::Function::filename, file_number);
     }
     return found->second;
@@ -263,7 +264,8 @@ class ProfileWriter {
     const std::string name =
         printable(frame.function.empty() ? cow::folded_text(frame) : frame.function);
     const std::uint64_t of_mapping = mapping(printable(frame.module));
-    const std::uint64_t of_function = function(name, printable(frame.file));
+    const std::uint64_t of_function =
+        function(name, printable(frame.file), !frame.is_python && !frame.function.empty());
     const auto [found, is_new] =
         locations_.try_emplace({of_mapping, of_function, frame.line}, locations_.size() + 1);
     if (is_new) {

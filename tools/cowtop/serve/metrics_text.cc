@@ -106,12 +106,12 @@ void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands)
   writer.gauge("cowshed_processes", "", "Measured processes that are running.");
   each([](const CommandMetrics& command) { return std::optional(command.running.processes); });
   writer.gauge("cowshed_shared_bytes", "bytes",
-               "Resident memory of running processes that fork shares, as last looked at; of each "
-               "process, so that what two share counts twice.");
+               "Resident memory of running processes that fork shares, as last looked at, if they "
+               "were; of each process, so that what two share counts twice.");
   each([](const CommandMetrics& command) { return command.running.shared_bytes; });
   writer.gauge("cowshed_private_bytes", "bytes",
                "Resident anonymous memory of running processes that is each one's own, as last "
-               "looked at.");
+               "looked at, if they were.");
   each([](const CommandMetrics& command) { return command.running.private_bytes; });
   writer.gauge("cowshed_new_bytes", "bytes",
                "Memory of running forked processes that is neither copied nor what they got at "
