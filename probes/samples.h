@@ -42,6 +42,14 @@ enum class AccessFailure : std::uint8_t {
   other,
 };
 
+// What a system call's first argument is, as a file descriptor.
+enum class Descriptor : std::uint8_t {
+  none,    // it is no open descriptor, or a 32-bit program's
+  file,    // a file, or a block device
+  stream,  // a pipe, a FIFO or a socket
+  other,   // a terminal, /dev/urandom, an eventfd...
+};
+
 // The memory around a written address, as it was before the write: three lines of 64 bytes, with
 // the address in the middle one, as far as they are in its page.
 struct MemoryAround {
@@ -95,6 +103,7 @@ struct CopySample {
   // The number of the system call in which the kernel copied; nullopt: none, as in the delivery of
   // a signal.
   std::optional<std::uint64_t> system_call;
+  Descriptor descriptor = Descriptor::none;  // of that system call
   // The user registers at the store.  If the kernel wrote: at the entry of the system call, with
   // rip after the instruction, without rcx and r11.
   std::array<std::uint64_t, arch::kRegisters> registers{};

@@ -90,6 +90,16 @@ static __always_inline void read_instruction(struct cowshed_sample* sample, __u6
   }
 }
 
+/* Returns 0 if the task has no such descriptor. */
+static __always_inline __u16 mode_of_file(struct task_struct* task, __u32 descriptor) {
+  struct fdtable* table = BPF_CORE_READ(task, files, fdt);
+  struct file* file = 0;
+  if (descriptor >= BPF_CORE_READ(table, max_fds)) return 0;
+  struct file** files = BPF_CORE_READ(table, fd);
+  if (bpf_probe_read_kernel(&file, sizeof file, files + descriptor) || !file) return 0;
+  return BPF_CORE_READ(file, f_inode, i_mode);
+}
+
 static __always_inline int is_fresh(__u32 fault_class) {
   return fault_class == COWSHED_ZERO_FILLED || fault_class == COWSHED_ZERO_PAGE_WRITE;
 }
@@ -126,6 +136,7 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   if (fault->traits & MAPPING_ARENA)
     __builtin_memcpy(sample->arena, thread->arena.name, sizeof sample->arena);
   bpf_probe_read_kernel(sample->registers, sizeof sample->registers, entry);
+  sample->file_mode = sample->user_mode ? 0 : mode_of_file(task, registers->di);
   const struct mapping* mapping = &thread->mapping;
   sample->is_of_stack = sample->address - mapping->start < mapping->end - mapping->start &&
                         registers->sp - mapping->start < mapping->end - mapping->start;

@@ -75,6 +75,15 @@ struct file {
   struct inode* f_inode;
 };
 
+struct fdtable {
+  unsigned int max_fds;
+  struct file** fd;
+};
+
+struct files_struct {
+  struct fdtable* fdt;
+};
+
 struct maple_tree {
   void* ma_root;
 };
@@ -239,6 +248,7 @@ struct task_struct {
   unsigned long nivcsw;
   __u64 start_time;
   char comm[16];
+  struct files_struct* files;
   struct signal_struct* signal;
   struct sighand_struct* sighand;
   int pagefault_disabled;

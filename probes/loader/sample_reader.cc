@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <iterator>
+#include <sys/stat.h>
 #include <utility>
 
 #include <cowshed/probes/bpf/record.h>
@@ -29,6 +30,12 @@ CopyClass class_of(__u32 fault_class) {
   }
 }
 
+Descriptor descriptor_of(__u16 mode) {
+  if (mode == 0) return Descriptor::none;
+  if (S_ISFIFO(mode) || S_ISSOCK(mode)) return Descriptor::stream;
+  return S_ISREG(mode) || S_ISBLK(mode) ? Descriptor::file : Descriptor::other;
+}
+
 CopySample described(const cowshed_sample& from) {
   CopySample sample;
   sample.process_id = from.process_id;
@@ -50,6 +57,7 @@ CopySample described(const cowshed_sample& from) {
   const std::uint64_t system_call = from.registers[arch::kSystemCallIndex];
   if (!sample.user_mode && system_call != UINT64_MAX)
     sample.system_call = system_call + (sample.is_32_bit ? kSystemCallsOf32Bits : 0);
+  if (sample.system_call && !sample.is_32_bit) sample.descriptor = descriptor_of(from.file_mode);
   std::copy(std::begin(from.instruction), std::end(from.instruction), sample.instruction.begin());
   sample.instruction_bytes = from.instruction_bytes;
   static_assert(MemoryAround::kLines == COWSHED_LINES_AROUND &&

@@ -164,6 +164,18 @@ TEST_F(Samples, AKernelModeCopyNamesItsSystemCall) {
             1000);
 }
 
+TEST_F(Samples, NewMemoryOfAReadNamesTheDescriptor) {
+  const SampledRun all = run({.period = 1}, "read_anew", 8);
+  std::map<std::pair<std::uint64_t, Descriptor>, std::uint64_t> pages;
+  for (const CopySample& each : all.fresh)
+    if (each.process_id == all.subject.measured.id && each.descriptor != Descriptor::none)
+      pages[{each.system_call.value(), each.descriptor}] += each.copies;
+  EXPECT_EQ(pages, (decltype(pages){{{SYS_read, Descriptor::stream}, 8},
+                                    {{SYS_readv, Descriptor::stream}, 8},
+                                    {{SYS_pread64, Descriptor::file}, 8},
+                                    {{SYS_preadv, Descriptor::other}, 8}}));
+}
+
 // The probe reads what is at the address, which faults within the program's own fault.
 TEST_F(Samples, AFaultOfTheProbeItselfIsNotTheProcesss) {
   const Conditions conditions(Needs::reserved_pages, 20);

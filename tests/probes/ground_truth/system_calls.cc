@@ -1,3 +1,4 @@
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "../../support/io_ring.h"
@@ -124,6 +125,31 @@ KIND(kernel_copied) {
   in_child([=] {
     for (long i = 0; i < count; ++i)
       if (pread(source, pages + static_cast<std::size_t>(i) * kPage, 1, 0) != 1) fail("pread");
+  });
+}
+
+// N pages of new memory each: from a pipe, a socket, a file and a device.  A pipe takes 16.
+KIND(read_anew) {
+  const std::size_t size = static_cast<std::size_t>(count) * kPage;
+  char* source = written_private_pages();
+  int ends[2];
+  int sockets[2];
+  if (pipe(ends) != 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) != 0) fail("pipe");
+  const int file = filled_memory_file("plain");
+  const int device = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+  const auto all = static_cast<ssize_t>(size);
+  if (write(ends[1], source, size) != all || write(sockets[1], source, size) != all) fail("write");
+  in_child([=] {
+    const auto anew = [] {
+      const iovec part = {private_pages(), static_cast<std::size_t>(count) * kPage};
+      return part;
+    };
+    const iovec of_socket = anew();
+    const iovec of_device = anew();
+    if (read(ends[0], anew().iov_base, size) != all || readv(sockets[0], &of_socket, 1) != all ||
+        pread(file, anew().iov_base, size, 0) != all || preadv(device, &of_device, 1, 0) != all) {
+      fail("read");
+    }
   });
 }
 
