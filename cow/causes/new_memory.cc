@@ -77,13 +77,13 @@ bool compiles(const Frame& frame) {
 }
 
 bool is_read(const Frame& frame) {
-  return is_any_of(frame.function, {"[read(2)]", "[pread64(2)]", "[readv(2)]", "[preadv(2)]"});
+  return is_any_of(frame.function,
+                   {"[read(2)]", "[pread64(2)]", "[readv(2)]", "[preadv(2)]", "[preadv2(2)]"});
 }
 
-// The kernel writes to the memory itself, or fread() copies from its buffer.
-bool reads(const std::vector<Frame>& stack) {
+// fread() copies from its buffer.
+bool copies_from_buffer(const std::vector<Frame>& stack) {
   constexpr std::size_t kFrames = 4;  // fread() and what it calls
-  if (stack.empty() || is_read(stack.front())) return !stack.empty();
   return std::ranges::any_of(
       stack.begin(), stack.begin() + static_cast<std::ptrdiff_t>(std::min(stack.size(), kFrames)),
       [](const Frame& frame) {
@@ -97,8 +97,8 @@ std::size_t imports_in(const std::vector<Frame>& stack) {
   return static_cast<std::size_t>(std::ranges::count_if(stack, is_import));
 }
 
-std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports,
-                                NewPage page) {
+std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports, NewPage page,
+                                Descriptor descriptor) {
   if (page == NewPage::of_stack) return "thread stack";
   // The stack begins with the innermost frame: the imports of the fork come last.
   for (std::size_t i = stack.size(); i-- > 0;) {
@@ -108,7 +108,9 @@ std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imp
   }
   if (std::ranges::any_of(stack, receives)) return "received";
   if (std::ranges::any_of(stack, compiles)) return "compiled code";
-  if (reads(stack)) return "loaded";
+  const bool is_by_kernel = !stack.empty() && is_read(stack.front());
+  if (is_by_kernel && descriptor == Descriptor::stream) return "received";
+  if (is_by_kernel ? descriptor != Descriptor::other : copies_from_buffer(stack)) return "loaded";
   return page == NewPage::again ? "given back before" : "own data";
 }
 

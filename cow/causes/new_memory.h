@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <cowshed/cow/copy_profile.h>
+#include <cowshed/probes/samples.h>
 
 // Names why a forked process got a page of new memory, from the stack that first wrote to it.  The
 // first rule that holds decides:
@@ -16,7 +17,9 @@
 //                     is the line that imports.
 // "received"          Below a function that unpickles or unserialises, or in recv(2) and the like.
 // "compiled code"     Below a compiler of Python or PHP, or of the JIT compilers of LLVM and V8.
-// "loaded"            The kernel wrote in read(2) or the like, or fread() copied.
+// "received"          The kernel wrote in read(2) or the like, from a pipe or a socket.
+// "loaded"            The kernel wrote so from a file, or fread() copied from its buffer.  No rule
+//                     names reads of other devices, such as a terminal or /dev/urandom.
 // "given back before" The process touched more pages of these 2 MiB than they have: its allocator
 //                     gave pages back to the kernel and then got them again.
 // "own data"          All else.
@@ -26,7 +29,9 @@ namespace cowshed::cow {
 enum class NewPage : std::uint8_t { first, again, of_stack };
 
 // `imports`: imports_in() of the stack of the fork, which the child has below all of its own.
-std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports, NewPage page);
+// `descriptor`: of the system call in which the kernel wrote.
+std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports, NewPage page,
+                                Descriptor descriptor = Descriptor::none);
 
 // The imports of Python that run in a stack.
 std::size_t imports_in(const std::vector<Frame>& stack);

@@ -183,7 +183,10 @@ void ProfileBuilder::add(const CopySample& sample, AddressSpaces& spaces, Binary
   Block block = space == nullptr
                     ? Block{Block::kAnywhere, "unknown"}
                     : Block{sample.address / kBlockBytes, mapping_name(*space, sample, binaries)};
-  if (sample.copy_class == CopyClass::fresh) stack.page = page_of(sample, block, tally);
+  if (sample.copy_class == CopyClass::fresh) {
+    stack.page = page_of(sample, block, tally);
+    stack.descriptor = sample.descriptor;
+  }
   if (addresses_ >= kMostAddresses) shorten_new(stack, tally);
   const auto [counted, is_new_stack] = tally.stacks.try_emplace(std::move(stack));
   if (is_new_stack)
@@ -518,7 +521,8 @@ NewMemory ProfileBuilder::new_memory(const Copies& pages, Symbolizer& symbols,
         each.tally->fork ? imports_in(frames(*each.tally->fork, symbols)) : 0;
     for (const auto& [stack, sum] : each.tally->stacks) {
       const std::vector<Frame> frames_of_it = frames(stack, symbols);
-      const std::string cause = cause_of_new_memory(frames_of_it, imports, stack.page);
+      const std::string cause =
+          cause_of_new_memory(frames_of_it, imports, stack.page, stack.descriptor);
       causes[cause].add(sum.all, each.scale);
       found[{fold(frames_of_it, stack.code.truncated), cause}].add(sum.all, each.scale);
     }

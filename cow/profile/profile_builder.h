@@ -57,7 +57,8 @@ class ProfileBuilder {
     std::int64_t writer = kProgram;
     CodeStack code;
     std::vector<const Frame*> python;  // of `python_`, innermost first
-    NewPage page = NewPage::first;     // of new memory
+    NewPage page = NewPage::first;     // of new memory, as the next
+    Descriptor descriptor = Descriptor::none;
     auto operator<=>(const Stack&) const = default;
     StoreSites::Kernel kernel() const;
   };

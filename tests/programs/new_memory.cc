@@ -1,5 +1,5 @@
 // Gets new memory in forked children, in the ways and amounts of its arguments:
-// new_memory CHILDREN own=MIB loaded=MIB received=MIB stack=MIB...
+// new_memory CHILDREN own=MIB loaded=MIB received=MIB piped=MIB stack=MIB...
 #include <alloca.h>
 #include <cstdio>
 #include <cstdlib>
@@ -45,6 +45,18 @@ constexpr std::size_t kMiB = 1 << 20;
   }
 }
 
+[[gnu::noinline]] void piped(std::size_t bytes) {
+  int ends[2];
+  if (::pipe(ends) != 0) std::abort();
+  auto* memory = static_cast<char*>(std::malloc(bytes));
+  const std::vector<char> part(1 << 15, 'x');
+  for (std::size_t at = 0; at < bytes; at += part.size()) {
+    const auto size = static_cast<ssize_t>(part.size());
+    if (::write(ends[1], part.data(), part.size()) != size) std::abort();
+    if (::read(ends[0], memory + at, part.size()) != size) std::abort();
+  }
+}
+
 [[gnu::noinline]] void stack(std::size_t bytes) {
   auto* memory = static_cast<volatile char*>(alloca(bytes));
   for (std::size_t i = 0; i < bytes; i += 64) memory[i] = 1;
@@ -54,6 +66,7 @@ void get(std::string_view way, std::size_t bytes) {
   if (way == "own") own(bytes);
   else if (way == "loaded") loaded(bytes);
   else if (way == "received") received(bytes);
+  else if (way == "piped") piped(bytes);
   else if (way == "stack") std::thread(stack, bytes).join();
   else std::abort();
 }

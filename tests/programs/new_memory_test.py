@@ -13,7 +13,8 @@ import unittest
 COWTOP = os.environ["COWTOP"]
 PYTHONS = [each for each in os.environ["PYTHONS"].split(":") if each]
 SEED = int(os.environ.get("SEED", "79"))
-WAYS = ["import", "own", "loaded", "received"]
+WAYS = ["import", "own", "loaded", "received", "read"]
+SENT = ["received", "read"]
 
 # One piece of a program: a function of its own, so that its lines name it.  Each maps its memory, because
 # malloc() would also take what is free in inherited memory, which is copied then, not new.
@@ -39,6 +40,14 @@ def piece_{k}():
 def piece_{k}():
     memory = mmap.mmap(-1, {mib} << 20, mmap.MAP_PRIVATE)
     receiver.recv_into(memory, 0, socket.MSG_WAITALL)
+    return memory
+""",
+    "read": """
+def piece_{k}():
+    memory = mmap.mmap(-1, {mib} << 20, mmap.MAP_PRIVATE)
+    rest = memoryview(memory)
+    while rest:
+        rest = rest[os.readv(receiver.fileno(), [rest]):]
     return memory
 """,
 }
@@ -109,13 +118,13 @@ class NewMemory(unittest.TestCase):
             program = BEGIN
             for k, (way, mib) in enumerate(zip(ways, sizes)):
                 program += PIECES[way].format(k=k, mib=mib)
-                cause = {"import": f"import of provider_{k}", "own": "own data"}.get(way, way)
+                cause = {"import": f"import of provider_{k}", "own": "own data", "read": "received"}.get(way, way)
                 causes[cause] = causes.get(cause, 0) + mib
                 places[f"piece_{k} "] = mib
                 with open(os.path.join(folder, f"provider_{k}.py"), "w") as file:
                     file.write("import mmap\n" + PIECES["own"].format(k=k, mib=mib) + f"table = piece_{k}()\n")
             program += END.format(pieces=", ".join(f"piece_{k}" for k in range(len(ways))), children=children,
-                                  sent=[mib for way, mib in zip(ways, sizes) if way == "received"])
+                                  sent=[mib for way, mib in zip(ways, sizes) if way in SENT])
             path = os.path.join(folder, "program.py")
             with open(path, "w") as file:
                 file.write(program)
@@ -125,10 +134,12 @@ class NewMemory(unittest.TestCase):
 
     def run_native(self, rng):
         words, causes, places = [], {}, {}
-        for way in rng.sample(["own", "loaded", "received"], rng.randint(1, 3)) + ["stack"] * rng.randint(0, 1):
+        ways = rng.sample(["own", "loaded", "received", "piped"], rng.randint(1, 3)) + ["stack"] * rng.randint(0, 1)
+        for way in ways:
             mib = rng.randint(3, 6) if way == "stack" else rng.randint(6, 24)
             words.append(f"{way}={mib}")
-            causes[{"own": "own data", "stack": "thread stack"}.get(way, way)] = mib
+            cause = {"own": "own data", "piped": "received", "stack": "thread stack"}.get(way, way)
+            causes[cause] = causes.get(cause, 0) + mib
             places[way + " "] = mib
         self.expect([os.environ["SUBJECT"], str(rng.randint(1, 3)), *words], causes, places)
 

@@ -70,5 +70,20 @@ TEST(NewMemory, OtherCausesNeedTheirFunctions) {
   EXPECT_EQ(cause_of_new_memory({native("[read(2)]"), task}, 0, NewPage::again), "loaded");
 }
 
+TEST(NewMemory, ADescriptorTellsWhatIsReceivedFromWhatIsLoaded) {
+  for (const char* call :
+       {"[read(2)]", "[readv(2)]", "[pread64(2)]", "[preadv(2)]", "[preadv2(2)]"}) {
+    const auto cause_of = [&](Descriptor descriptor) {
+      return cause_of_new_memory({native(call), native("fread")}, 0, NewPage::first, descriptor);
+    };
+    EXPECT_EQ(cause_of(Descriptor::stream), "received") << call;
+    EXPECT_EQ(cause_of(Descriptor::file), "loaded") << call;
+    EXPECT_EQ(cause_of(Descriptor::none), "loaded") << call;
+    EXPECT_EQ(cause_of(Descriptor::other), "own data") << call;
+  }
+  EXPECT_EQ(cause_of_new_memory({native("[futex(2)]")}, 0, NewPage::first, Descriptor::stream),
+            "own data");
+}
+
 }  // namespace
 }  // namespace cowshed::cow

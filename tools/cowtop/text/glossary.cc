@@ -80,9 +80,9 @@ std::vector<Term> all_terms() {
       {"new memory",
        "What no fork shared, so that no remedy against copies helps.  Its causes, in the block "
        "NEW: "
-       "import of a Python module, received (unpickled, or from a socket), loaded (read from a "
-       "file "
-       "or a pipe), compiled code, thread stack, given back before (and touched again), or own "
+       "import of a Python module, received (unpickled, or read from a pipe or a socket), loaded "
+       "(read from a file), compiled code, thread stack, given back before (and touched again), or "
+       "own "
        "data.  Estimated from samples.  The block stands in place of WHAT and WHY where more is "
        "new "
        "than copied."},
