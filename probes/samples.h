@@ -100,10 +100,10 @@ struct CopySample {
   bool is_of_stack = false;  // the address is in the mapping of the thread's stack
   bool user_mode = true;     // else the kernel wrote for the program
   bool is_32_bit = false;    // the code that runs, or that made the system call
+  Descriptor descriptor = Descriptor::none;  // of `system_call`
   // The number of the system call in which the kernel copied; nullopt: none, as in the delivery of
   // a signal.
   std::optional<std::uint64_t> system_call;
-  Descriptor descriptor = Descriptor::none;  // of that system call
   // The user registers at the store.  If the kernel wrote: at the entry of the system call, with
   // rip after the instruction, without rcx and r11.
   std::array<std::uint64_t, arch::kRegisters> registers{};

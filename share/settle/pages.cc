@@ -17,10 +17,11 @@ Expected<OwnPages> OwnPages::open() {
   OwnPages pages;
   pages.pagemap_ = FileDescriptor(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
   if (!pages.pagemap_) {
-    return system_error(errno == EACCES ? "settle: /proc/self/pagemap (after setuid(2), settle "
+    const int error = errno;
+    return system_error(error == EACCES ? "settle: /proc/self/pagemap (after setuid(2), settle "
                                           "once prctl(PR_SET_DUMPABLE, 1) was called)"
                                         : "settle: /proc/self/pagemap",
-                        errno);
+                        error);
   }
   pages.memory_ = FileDescriptor(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
   if (!pages.memory_) return system_error("settle: /proc/self/mem", errno);
