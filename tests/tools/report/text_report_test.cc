@@ -215,24 +215,48 @@ TEST(TextReport, MemoryOfAnotherOriginThanTheForkIsNamed) {
       HasSubstr("2 forked processes each held up to 200.0 MiB of their own: 76.0 copied, 124.0"));
 }
 
-TEST(TextReport, WhereMostIsNewItsCausesComeFirst) {
+// Workers that each have 60 MiB of new memory.
+cow::Measurement grown(int workers, const std::vector<cow::MappingCopies>& causes) {
   std::vector<cow::ProcessCopies> processes = {root_of("server")};
-  for (const pid_t pid : {2, 3}) {
-    processes.push_back(child_of(1, pid, "worker", 100, 2));
+  for (int i = 0; i < workers; ++i) {
+    processes.push_back(child_of(1, 2 + i, "worker", 100, 2));
     processes.back().zero_filled_pages = 60 * kPagesPerMiB;
     processes.back().memory = {40ULL << 20U, 62ULL << 20U, 1, 60 * kPagesPerMiB};
   }
   cow::Measurement measurement = measurement_with(processes);
-  measurement.new_memory.emplace();
-  measurement.new_memory->causes = {{"received", 3, 300}, {"own data", 1, 100}};
+  measurement.new_memory.emplace().causes = causes;
+  return measurement;
+}
+
+TEST(TextReport, WhereMostIsNewItsCausesComeFirst) {
   EXPECT_THAT(
-      text_report(measurement),
+      text_report(grown(2, {{"received", 3, 300}, {"own data", 1, 100}})),
       AllOf(HasSubstr("2 forked processes each held up to 62.0 MiB of their own: 2.0 copied, 60.0 "
                       "new;\n    they gave back 58.0 MiB of what they got.\n"),
             HasSubstr("100.0 MiB  2.0 MiB each  60.0 MiB   40% ####......\n"),
             HasSubstr("\n\n  NEW        90.0 MiB  75%  received\n"
                       "             30.0 MiB  25%  own data\n"),
             HasSubstr("  TRY    send references: load what is sent before the fork")));
+}
+
+TEST(TextReport, ImportsAreAddedUpUnlessOneIsMost) {
+  std::vector<cow::MappingCopies> causes;
+  for (int i = 0; i < 10; ++i) causes.push_back({"import of mod" + std::to_string(i), 9, 24});
+  EXPECT_THAT(text_report(grown(4, causes)),
+              HasSubstr("  TRY    import mod0, mod1 and 8 more before the fork "
+                        "(saves at most 180 MiB)\n  MORE"));
+  causes.push_back({"import of large", 99, 100});
+  EXPECT_THAT(text_report(grown(4, causes)),
+              HasSubstr("import large, mod0 and 9 more before the fork (saves"));
+  causes.back().estimated_copies = 2400;
+  EXPECT_THAT(text_report(grown(4, causes)), AllOf(HasSubstr("import large before the fork (saves"),
+                                                   Not(HasSubstr("mod0 before"))));
+  EXPECT_THAT(text_report(grown(4, {{"own data", 9, 120}, {"import of large", 9, 10}})),
+              Not(HasSubstr("import large")));
+  causes.back().estimated_copies = 24;
+  for (cow::MappingCopies& each : causes) each.name = "import at " + each.name;
+  EXPECT_THAT(text_report(grown(4, causes)),
+              HasSubstr("import before the fork what is imported now at CODE's lines (saves"));
 }
 
 TEST(TextReport, WhatALastSharerKeepsWasShared) {

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <map>
+#include <span>
 #include <string_view>
 
 #include <cowshed/cow/cause_names.h>
@@ -210,38 +211,87 @@ std::uint64_t at_once(const Summary& summary) {
   return std::max<std::uint64_t>(summary.most_at_once - parent, 1);
 }
 
+// What the children that have a cause's memory save if they share it: one has it still.
+std::uint64_t saved_by_sharing(const Share& cause, const Summary& summary) {
+  const std::uint64_t children = std::clamp<std::uint64_t>(at_once(summary), 1, summary.holders);
+  return cause.bytes / summary.holders * (children - 1);
+}
+
+constexpr std::string_view kImport = "import";  // of a module, or at a line
+constexpr std::string_view kImportOf = "import of ";
+
+// As many names as a line of the report has room for, the first in any case.
+std::string module_names(const std::vector<std::string>& names) {
+  constexpr std::size_t kColumns = 12;
+  std::string text = names.front();
+  std::size_t shown = 1;
+  for (; shown < names.size() && text.size() + 2 + names[shown].size() <= kColumns; ++shown)
+    text += ", " + names[shown];
+  const std::size_t left = names.size() - shown;
+  return left == 0 ? text : fmt::format("{} and {} more", text, left);
+}
+
+// The modules have names once their code runs.
+Advice against_imports(std::span<const Share* const> imports, const Summary& summary) {
+  Advice advice;
+  std::vector<std::string> modules;
+  std::uint64_t bytes = 0;
+  std::uint64_t named = 0;
+  for (const Share* each : imports) {
+    advice.saves_bytes += saved_by_sharing(*each, summary);
+    bytes += each->bytes;
+    if (!each->name.starts_with(kImportOf)) continue;
+    modules.push_back(each->name.substr(kImportOf.size()));
+    named += each->bytes;
+  }
+  advice.text = named * 2 < bytes ? "import before the fork what is imported now at CODE's lines"
+                                  : fmt::format("import {} before the fork{}",
+                                                module_names(modules), preloading(summary));
+  return advice;
+}
+
+// A line for each of two, or one for all where the others are much, too.
+std::vector<Advice> against_imports(const Summary& summary) {
+  constexpr std::size_t kMostLines = 2;
+  std::vector<const Share*> imports;
+  std::uint64_t others = 0;
+  std::size_t alone = 0;
+  for (const Share& cause : summary.new_causes) {
+    if (!cause.name.starts_with(kImport)) continue;
+    imports.push_back(&cause);
+    if (alone < kMostLines && is_much(cause.bytes, summary.new_bytes)) ++alone;
+    else others += cause.bytes;
+  }
+  if (is_much(others, summary.new_bytes)) return {against_imports(imports, summary)};
+  std::vector<Advice> result;
+  for (std::size_t i = 0; i < alone; ++i)
+    result.push_back(against_imports(std::span(imports).subspan(i, 1), summary));
+  return result;
+}
+
 // What one process imports, reads or builds before the fork, the others share.
 std::vector<Advice> against_new_memory(const Summary& summary) {
-  std::vector<Advice> result;
-  if (!summary.has_new_memory() || summary.holders == 0) return result;
-  const std::uint64_t children = std::clamp<std::uint64_t>(at_once(summary), 1, summary.holders);
+  if (!summary.has_new_memory() || summary.holders == 0) return {};
+  std::vector<Advice> result = against_imports(summary);
   for (const Share& cause : summary.new_causes) {
     if (!is_much(cause.bytes, summary.new_bytes)) continue;
-    const std::uint64_t each = cause.bytes / summary.holders;
-    const std::uint64_t saved = each * (children - 1);  // one has it still
-    const bool is_received = cause.name == "received";
-    if (!is_received && saved < kLeastBytes) continue;
-    constexpr std::string_view kImport = "import of ";
-    if (cause.name.starts_with(kImport))
-      result.push_back({fmt::format("import {} before the fork{}",
-                                    cause.name.substr(kImport.size()), preloading(summary)),
-                        saved});
-    else if (cause.name.starts_with("import"))
-      result.push_back({"import before the fork what is imported now at CODE's lines", saved});
-    else if (cause.name == "own data" && !is_php_fpm(summary))
+    const std::uint64_t saved = saved_by_sharing(cause, summary);
+    if (cause.name == "own data" && !is_php_fpm(summary))
       result.push_back(
           {"build before the fork what each process builds alike at CODE's lines: "
            "load the application in the parent, fill its caches" +
                preloading(summary),
            saved});
-    else if (is_received)
+    else if (cause.name == "received") {
+      const std::uint64_t each = cause.bytes / summary.holders;
       result.push_back({fmt::format("send references: load what is sent before the fork, or "
                                     "publish() it ({:.0f} MiB to each of {})",
                                     static_cast<double>(each) / kMiB, summary.holders),
-                        each * children});
-    else if (cause.name == "loaded")
+                        saved + each});
+    } else if (cause.name == "loaded")
       result.push_back({"read before the fork, or map, what CODE's lines read", saved});
   }
+  std::erase_if(result, [](const Advice& each) { return each.saves_bytes < kLeastBytes; });
   return result;
 }
 
