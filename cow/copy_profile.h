@@ -192,7 +192,7 @@ struct FoldedStack {
   std::string folded;
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
-  // As CopyPattern::pattern, or as of NewMemory::causes; empty: not known.
+  // As CopyPattern::pattern, or as NewCause::name; empty: not known.
   std::string cause = {};
   std::string object = {};  // as TypeCopies::name; empty: none
   bool operator==(const FoldedStack&) const = default;
@@ -213,6 +213,14 @@ struct SampledCopies {
   bool operator==(const SampledCopies&) const = default;
 };
 
+struct NewCause {
+  std::string name;  // as causes/new_memory.h names it
+  std::uint64_t samples = 0;
+  std::uint64_t estimated_copies = 0;
+  std::uint64_t most_copies = 0;  // of one process, estimated; 0: not known
+  bool operator==(const NewCause&) const = default;
+};
+
 // The sampled pages of new anonymous memory of forked processes that have executed nothing since.
 // Here an estimated copy is a page.  What was given back and touched again counts again.  Each list
 // has the most pages first.
@@ -220,7 +228,7 @@ struct NewMemory {
   std::uint64_t samples = 0;
   std::vector<CodeSite> sites;
   std::vector<MappingCopies> mappings;
-  std::vector<MappingCopies> causes;  // as causes/new_memory.h names them
+  std::vector<NewCause> causes;
   std::vector<FoldedStack> stacks;
   std::uint64_t python_unread = 0;
   bool operator==(const NewMemory&) const = default;

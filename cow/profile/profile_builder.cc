@@ -189,8 +189,10 @@ void ProfileBuilder::add(const CopySample& sample, AddressSpaces& spaces, Binary
   }
   if (addresses_ >= kMostAddresses) shorten_new(stack, tally);
   const auto [counted, is_new_stack] = tally.stacks.try_emplace(std::move(stack));
-  if (is_new_stack)
+  if (is_new_stack) {
     addresses_ += counted->first.code.addresses.size() + counted->first.python.size();
+    counted->second.processes = 1;
+  }
   counted->second.all += one;
   if (sample.copy_class != CopyClass::fresh) {
     Written written;
@@ -259,6 +261,7 @@ void ProfileBuilder::merge(std::uint64_t process_id, std::uint64_t into) {
         if (address.binary == nullptr) address = {};
       StackSum& stack_sum = sum.stacks[std::move(anywhere)];
       stack_sum.all += samples.all;
+      stack_sum.processes += samples.processes;
       for (const auto& [written, part] : samples.parts) stack_sum.parts[written] += part;
     }
     sum.python_unread += each->python_unread;
@@ -514,19 +517,37 @@ NewMemory ProfileBuilder::new_memory(const Copies& pages, Symbolizer& symbols,
                                      std::size_t most) const {
   const std::vector<Weighted> all = weighted_all(pages);
   SampledCopies sums = added_up(all, symbols, most);
-  std::map<std::string, EstimatedSum> causes;
+  struct CauseSum : EstimatedSum {
+    double most = 0;
+    std::uint64_t processes = 0;  // of those that were merged
+  };
+  std::map<std::string, CauseSum> causes;
   std::map<std::pair<std::string, std::string>, EstimatedSum> found;  // by stack and cause
   for (const Weighted& each : all) {
     const std::size_t imports =
         each.tally->fork ? imports_in(frames(*each.tally->fork, symbols)) : 0;
+    std::map<std::string, CauseSum> here;
     for (const auto& [stack, sum] : each.tally->stacks) {
       const std::vector<Frame> frames_of_it = frames(stack, symbols);
       const std::string cause =
           cause_of_new_memory(frames_of_it, imports, stack.page, stack.descriptor);
-      causes[cause].add(sum.all, each.scale);
+      CauseSum& part = here[cause];
+      part.add(sum.all, each.scale);
+      part.processes = std::max(part.processes, sum.processes);
       found[{fold(frames_of_it, stack.code.truncated), cause}].add(sum.all, each.scale);
     }
+    for (const auto& [cause, part] : here) {
+      CauseSum& all_of_it = causes[cause];
+      all_of_it.samples += part.samples;
+      all_of_it.copies += part.copies;
+      all_of_it.most = std::max(all_of_it.most, part.copies / static_cast<double>(part.processes));
+    }
   }
+  std::vector<NewCause> most_causes;
+  for (const auto& [name, sum] : causes)
+    most_causes.push_back({name, sum.samples, rounded(sum.copies), rounded(sum.most)});
+  sort_by_copies(most_causes);
+  keep_most(most_causes, most);
   std::vector<FoldedStack> stacks;
   stacks.reserve(found.size());
   for (const auto& [key, sum] : found)
@@ -534,12 +555,8 @@ NewMemory ProfileBuilder::new_memory(const Copies& pages, Symbolizer& symbols,
   sort_by_copies(stacks);
   constexpr std::size_t kMostStacks = 1000;
   keep_most(stacks, kMostStacks);
-  return {sums.samples,
-          std::move(sums.sites),
-          std::move(sums.mappings),
-          most_of<MappingCopies>(causes, most),
-          std::move(stacks),
-          sums.python_unread};
+  return {sums.samples,           std::move(sums.sites), std::move(sums.mappings),
+          std::move(most_causes), std::move(stacks),     sums.python_unread};
 }
 
 }  // namespace cowshed::cow

@@ -71,6 +71,7 @@ class ProfileBuilder {
   struct StackSum {
     SampleSum all;
     std::map<Written, SampleSum> parts;  // of copies
+    std::uint64_t processes = 0;         // that were merged
   };
   struct Block {                                                   // of 2 MiB, of one mapping
     static constexpr std::uint64_t kAnywhere = ~std::uint64_t{0};  // in several processes

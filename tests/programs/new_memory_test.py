@@ -84,9 +84,13 @@ def new_memory(command):
 
 
 class NewMemory(unittest.TestCase):
-    def expect(self, command, causes, places):
-        """MiB by cause, and by the function that makes it."""
+    def expect(self, command, causes, places, children):
+        """MiB by cause, and by the function that makes it; in each of the children."""
         found = new_memory(command)
+        for each in found["causes"]:
+            if each["name"] in causes:
+                self.assertAlmostEqual(each["most_copies"] * children / each["estimated_copies"], 1, delta=0.1,
+                                       msg=f"{command} {each}")
         for name, expected, pages in [
                 ("causes", causes, {each["name"]: each["estimated_copies"] for each in found["causes"]}),
                 ("places", places, self.by_place(found["sites"], places))]:
@@ -130,7 +134,7 @@ class NewMemory(unittest.TestCase):
                 file.write(program)
             with open(path + ".data", "wb") as file:
                 file.write(bytes(24 << 20))
-            self.expect([python, "-B", path], causes, places)
+            self.expect([python, "-B", path], causes, places, children)
 
     def run_native(self, rng):
         words, causes, places = [], {}, {}
@@ -141,7 +145,8 @@ class NewMemory(unittest.TestCase):
             cause = {"own": "own data", "piped": "received", "stack": "thread stack"}.get(way, way)
             causes[cause] = causes.get(cause, 0) + mib
             places[way + " "] = mib
-        self.expect([os.environ["SUBJECT"], str(rng.randint(1, 3)), *words], causes, places)
+        children = rng.randint(1, 3)
+        self.expect([os.environ["SUBJECT"], str(children), *words], causes, places, children)
 
     def test_all(self):
         rng = random.Random(SEED)

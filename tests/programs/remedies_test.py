@@ -136,6 +136,21 @@ for worker in range(4):
 """
 NEW = {
     "import of provider": (IMPORT.replace("MODULE", "provider"), "import provider before the fork"),
+    "import of partly": ("""
+import os, sys, time
+if len(sys.argv) > 1:
+    import partly
+for worker in range(4):
+    if os.fork() == 0:
+        if worker < 2:
+            import partly
+        else:
+            kept = [bytes(4000) for number in range(10_000)]
+        time.sleep(1)
+        os._exit(0)
+for worker in range(4):
+    os.wait()
+""", "import partly before the fork"),
     "received": ("""
 import multiprocessing, sys, time
 data = None
@@ -211,8 +226,9 @@ class NewMemory(unittest.TestCase):
                     file.write(program)
                 with open(path + ".data", "wb") as file:
                     file.write(bytes(30 << 20))
-                with open(os.path.join(folder, "provider.py"), "w") as file:
-                    file.write("table = {i: ['item %d' % i] for i in range(200_000)}\n")
+                for module in ("provider", "partly"):
+                    with open(os.path.join(folder, module + ".py"), "w") as file:
+                        file.write("table = {i: ['item %d' % i] for i in range(200_000)}\n")
                 plain, followed = (self.peak([PYTHON, "-B", path, *words]) for words in ([], ["follow"]))
                 self.assertRegex(plain[0], rf"(?m)^  NEW +[\d.]+ MiB +\d+%  {cause}$")
                 text = " ".join(plain[0].split())

@@ -57,8 +57,12 @@ cow::Measurement full_measurement() {
   measurement.memory = {1 << 28, 1 << 29, 1 << 20, 2, 1};
   measurement.sampling = {64, 12, 10, 2};
   measurement.sampled = sampled;
-  measurement.new_memory = {
-      9, sampled.sites, sampled.mappings, {{"import of shop", 9, 576}}, {{"run;total", 9, 576}}, 2};
+  measurement.new_memory = {9,
+                            sampled.sites,
+                            sampled.mappings,
+                            {{"import of shop", 9, 576, 500}},
+                            {{"run;total", 9, 576}},
+                            2};
   return measurement;
 }
 

@@ -216,7 +216,7 @@ TEST(TextReport, MemoryOfAnotherOriginThanTheForkIsNamed) {
 }
 
 // Workers that each have 60 MiB of new memory.
-cow::Measurement grown(int workers, const std::vector<cow::MappingCopies>& causes) {
+cow::Measurement grown(int workers, const std::vector<cow::NewCause>& causes) {
   std::vector<cow::ProcessCopies> processes = {root_of("server")};
   for (int i = 0; i < workers; ++i) {
     processes.push_back(child_of(1, 2 + i, "worker", 100, 2));
@@ -240,7 +240,7 @@ TEST(TextReport, WhereMostIsNewItsCausesComeFirst) {
 }
 
 TEST(TextReport, ImportsAreAddedUpUnlessOneIsMost) {
-  std::vector<cow::MappingCopies> causes;
+  std::vector<cow::NewCause> causes;
   for (int i = 0; i < 10; ++i) causes.push_back({"import of mod" + std::to_string(i), 9, 24});
   EXPECT_THAT(text_report(grown(4, causes)),
               HasSubstr("  TRY    import mod0, mod1 and 8 more before the fork "
@@ -254,9 +254,23 @@ TEST(TextReport, ImportsAreAddedUpUnlessOneIsMost) {
   EXPECT_THAT(text_report(grown(4, {{"own data", 9, 120}, {"import of large", 9, 10}})),
               Not(HasSubstr("import large")));
   causes.back().estimated_copies = 24;
-  for (cow::MappingCopies& each : causes) each.name = "import at " + each.name;
+  for (cow::NewCause& each : causes) each.name = "import at " + each.name;
   EXPECT_THAT(text_report(grown(4, causes)),
               HasSubstr("import before the fork what is imported now at CODE's lines (saves"));
+}
+
+TEST(TextReport, WhatFewChildrenHaveIsSavedByFew) {
+  const auto report_of_halves = [](const char* cause, std::uint64_t most) {
+    return text_report(grown(4, {{cause, 9, 200, most}, {"own data", 9, 200, 50}}));
+  };
+  const char* import = "import of provider";
+  EXPECT_THAT(report_of_halves(import, 100),
+              HasSubstr("provider before the fork (saves at most 60"));
+  EXPECT_THAT(report_of_halves(import, 50),
+              HasSubstr("provider before the fork (saves at most 90"));
+  EXPECT_THAT(report_of_halves(import, 0), HasSubstr("provider before the fork (saves at most 90"));
+  EXPECT_THAT(report_of_halves(import, 200), Not(HasSubstr("provider before")));
+  EXPECT_THAT(report_of_halves("received", 100), HasSubstr("MiB to each of 2) (saves at most 120"));
 }
 
 TEST(TextReport, WhatALastSharerKeepsWasShared) {

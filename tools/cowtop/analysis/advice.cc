@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
@@ -211,10 +212,16 @@ std::uint64_t at_once(const Summary& summary) {
   return std::max<std::uint64_t>(summary.most_at_once - parent, 1);
 }
 
+// What the child with the most of a cause's new memory has of it.
+std::uint64_t most_of_one(const Share& cause, const Summary& summary) {
+  return cause.most_bytes > 0 ? cause.most_bytes : cause.bytes / summary.holders;
+}
+
 // What the children that have a cause's memory save if they share it: one has it still.
 std::uint64_t saved_by_sharing(const Share& cause, const Summary& summary) {
-  const std::uint64_t children = std::clamp<std::uint64_t>(at_once(summary), 1, summary.holders);
-  return cause.bytes / summary.holders * (children - 1);
+  const std::uint64_t most = most_of_one(cause, summary);
+  const std::uint64_t children = std::min(at_once(summary), summary.processes);
+  return std::min(cause.bytes - most, most * (children - 1));
 }
 
 constexpr std::string_view kImport = "import";  // of a module, or at a line
@@ -283,11 +290,13 @@ std::vector<Advice> against_new_memory(const Summary& summary) {
                preloading(summary),
            saved});
     else if (cause.name == "received") {
-      const std::uint64_t each = cause.bytes / summary.holders;
+      const std::uint64_t most = most_of_one(cause, summary);
+      const double receivers =
+          std::round(static_cast<double>(cause.bytes) / static_cast<double>(most));
       result.push_back({fmt::format("send references: load what is sent before the fork, or "
-                                    "publish() it ({:.0f} MiB to each of {})",
-                                    static_cast<double>(each) / kMiB, summary.holders),
-                        saved + each});
+                                    "publish() it ({:.0f} MiB to each of {:.0f})",
+                                    static_cast<double>(cause.bytes) / receivers / kMiB, receivers),
+                        saved + most});
     } else if (cause.name == "loaded")
       result.push_back({"read before the fork, or map, what CODE's lines read", saved});
   }

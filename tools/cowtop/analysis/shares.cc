@@ -156,12 +156,20 @@ std::vector<Share> shares_of_new(const std::vector<std::pair<std::string, std::u
 
 void add_new_memory(const cow::NewMemory& memory, std::uint64_t bytes, Shares& shares) {
   std::vector<std::pair<std::string, std::uint64_t>> causes;
-  for (const cow::MappingCopies& each : memory.causes)
+  for (const cow::NewCause& each : memory.causes)
     causes.emplace_back(each.name, each.estimated_copies);
   std::vector<std::pair<std::string, std::uint64_t>> sites;
   for (const cow::CodeSite& each : memory.sites)
     sites.emplace_back(site_name(each), each.estimated_copies);
   shares.new_causes = shares_of_new(causes, bytes);
+  for (Share& each : shares.new_causes) {
+    const auto cause = std::ranges::find(memory.causes, each.name, &cow::NewCause::name);
+    if (cause->estimated_copies == 0) continue;
+    const double part =
+        static_cast<double>(cause->most_copies) / static_cast<double>(cause->estimated_copies);
+    each.most_bytes =
+        static_cast<std::uint64_t>(std::min(part, 1.0) * static_cast<double>(each.bytes));
+  }
   shares.new_sites = shares_of_new(sites, bytes);
 }
 

@@ -17,6 +17,7 @@ struct Share {
   std::uint64_t bytes = 0;  // copied
   double of_all = 0;
   std::string remark;
+  std::uint64_t most_bytes = 0;  // of a cause of new memory, in one process; 0: not known
 };
 
 struct Shares {

@@ -121,6 +121,12 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.derived_flag_if(has_transfers, "transfers_sampled");
 }
 
+static void describe(auto& io, Type<NewCause> /*type*/) {
+  using Struct = NewCause;
+  COWSHED_JSON_FIELDS(name, samples, estimated_copies)
+  io.field_if([](const Struct& cause) { return cause.most_copies > 0; }, "most_copies",
+              &Struct::most_copies);
+}
 static void describe(auto& io, Type<NewMemory> /*type*/) {
   using Struct = NewMemory;
   COWSHED_JSON_FIELDS(samples, sites, mappings, causes, python_unread)

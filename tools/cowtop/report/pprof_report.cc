@@ -366,7 +366,7 @@ void add_new_memory(ProfileWriter& profile, const FrameFinder& frames,
   if (measurement.new_memory) {
     stacks = measurement.new_memory->stacks;
     std::uint64_t pages = 0;
-    for (const cow::MappingCopies& cause : measurement.new_memory->causes)
+    for (const cow::NewCause& cause : measurement.new_memory->causes)
       pages += cause.estimated_copies;
     for (const cow::FoldedStack& stack : stacks) pages -= std::min(pages, stack.estimated_copies);
     stacks.push_back({kFurtherStacks, 0, pages});
