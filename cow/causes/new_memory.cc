@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cctype>
 #include <fmt/format.h>
 #include <initializer_list>
 #include <string_view>
@@ -13,35 +14,52 @@ bool is_import(const Frame& frame) {
          frame.file == "<frozen importlib._bootstrap>";
 }
 
-bool is_of_importlib(const Frame& frame) { return frame.file.starts_with("<frozen importlib"); }
-
-// "pkg.mod" is not known, because only its file is: "mod", or "pkg" of pkg/__init__.py.
-std::string module_of(const Frame& frame) {
-  std::string_view file = base_name(frame.file);
-  if (file == "__init__.py") {
-    const std::string_view folder =
-        std::string_view(frame.file).substr(0, frame.file.size() - file.size() - 1);
-    return std::string(base_name(folder));
-  }
-  return std::string(file.substr(0, file.rfind('.')));
-}
-
-std::string import_of(const std::vector<Frame>& stack, std::size_t import) {
-  for (std::size_t i = import; i-- > 0;) {
-    if (!stack[i].is_python || is_of_importlib(stack[i])) continue;
-    if (stack[i].function == "<module>") return "import of " + module_of(stack[i]);
-    break;
-  }
-  for (std::size_t i = import; i < stack.size(); ++i)
-    if (stack[i].is_python && !is_of_importlib(stack[i]))
-      return fmt::format("import at {}:{}", base_name(stack[i].file), stack[i].line);
-  return "import";
+bool is_of_importlib(const Frame& frame) {
+  return frame.file.starts_with("<frozen importlib") ||
+         frame.file.ends_with("/importlib/__init__.py");  // import_module()
 }
 
 using Names = std::initializer_list<std::string_view>;
 
 bool is_any_of(std::string_view text, Names names) {
   return std::ranges::find(names, text) != names.end();
+}
+
+// Whether Python finds modules by their path below a folder, as far as its path shows.
+bool has_modules(std::string_view path) {
+  const std::string_view folder = base_name(path);
+  if (is_any_of(folder, {"site-packages", "dist-packages", "lib-dynload"})) return true;
+  if (folder.ends_with(".egg")) return true;
+  constexpr std::string_view kPython = "python";  // lib/python3.11
+  return folder.starts_with(kPython) && folder.size() > kPython.size() &&
+         std::isdigit(static_cast<unsigned char>(folder[kPython.size()])) != 0 &&
+         base_name(path.substr(0, path.size() - folder.size() - 1)).starts_with("lib");
+}
+
+// "pkg.mod" of site-packages/pkg/mod.py.  Elsewhere the folder that imports begin at is not known:
+// "mod", or "pkg" of pkg/__init__.py.
+std::string module_of(std::string_view file) {
+  std::string_view module = file.substr(0, file.size() - base_name(file).size());
+  if (base_name(file).starts_with("__init__.") && module.size() > 1) module.remove_suffix(1);
+  else module = file.substr(0, file.find('.', module.size()));
+  for (std::size_t end = module.rfind('/'); end != module.npos && end > 0;
+       end = module.rfind('/', end - 1)) {
+    if (!has_modules(module.substr(0, end))) continue;
+    std::string name(module.substr(end + 1));
+    std::ranges::replace(name, '/', '.');
+    return name;
+  }
+  return std::string(base_name(module));
+}
+
+std::string import_of(const std::vector<Frame>& stack, std::size_t import) {
+  for (std::size_t i = import; i-- > 0;)
+    if (stack[i].is_python && stack[i].function == "<module>" && !stack[i].file.starts_with('<'))
+      return "import of " + module_of(stack[i].file);
+  for (std::size_t i = import; i < stack.size(); ++i)
+    if (stack[i].is_python && !is_of_importlib(stack[i]))
+      return fmt::format("import at {}:{}", base_name(stack[i].file), stack[i].line);
+  return "import";
 }
 
 bool starts_with_any(std::string_view text, Names prefixes) {

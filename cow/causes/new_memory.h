@@ -13,8 +13,9 @@
 //
 // "thread stack"      The page is of the stack that the thread runs on.
 // "import of NAME"    Python imports a module, by an import that began after the fork.  NAME is the
-//                     outermost such module whose code runs; until it runs, "import at FILE:LINE"
-//                     is the line that imports.
+//                     outermost such module whose code runs, by its file: "pkg.mod" below
+//                     site-packages, dist-packages and Python's own library, else "mod".  Until it
+//                     runs, "import at FILE:LINE" is the line that imports.
 // "received"          Below a function that unpickles or unserialises, or in recv(2) and the like.
 // "compiled code"     Below a compiler of Python or PHP, or of the JIT compilers of LLVM and V8.
 // "received"          The kernel wrote in read(2) or the like, from a pipe or a socket.

@@ -39,6 +39,36 @@ TEST(NewMemory, AnImportIsOfTheOutermostModule) {
   EXPECT_EQ(cause({loader, import, task, start}), "import at shop.py:7") << "of no code yet";
 }
 
+TEST(NewMemory, AModuleHasTheNameThatImportsIt) {
+  const auto module = [](const std::string& file) {
+    return cause({python("<module>", file), loader, import, task, start});
+  };
+  EXPECT_EQ(module("/opt/lib/python3.11/site-packages/numpy/testing/__init__.py"),
+            "import of numpy.testing");
+  EXPECT_EQ(module("/app/site-packages/acme/plugins/big.py"), "import of acme.plugins.big");
+  EXPECT_EQ(module("/usr/lib/python3/dist-packages/yaml/__init__.py"), "import of yaml");
+  EXPECT_EQ(module("/usr/lib/python3.11/email/mime/text.py"), "import of email.mime.text");
+  EXPECT_EQ(module("/usr/lib64/python3.13t/json/__init__.py"), "import of json");
+  EXPECT_EQ(module("/usr/lib/python3.11/lib-dynload/_json.cpython-311-x86_64-linux-gnu.so"),
+            "import of _json");
+  EXPECT_EQ(module("/x/site-packages/acme-1.0-py3.11.egg/acme/big.py"), "import of acme.big");
+  EXPECT_EQ(module("/home/python3/shop/models.py"), "import of models");
+  EXPECT_EQ(module("/home/shop/views/__init__.py"), "import of views");
+  EXPECT_EQ(module("models.py"), "import of models");
+  EXPECT_EQ(module("__init__.py"), "import of __init__");
+}
+
+TEST(NewMemory, AnImportByImportlibIsOneAtItsCallersLine) {
+  const Frame by_name = python("import_module", "/usr/lib/python3.11/importlib/__init__.py", 126);
+  const Frame provider = python("<module>", "/lib/provider.py", 3);
+  const Frame hook = python("Hook.exec_module", "/app/hook.py", 5);
+  const Frame text = python("<module>", "<string>");
+  EXPECT_EQ(cause({loader, import, by_name, task, start}), "import at shop.py:7");
+  EXPECT_EQ(cause({provider, loader, import, by_name, task, start}), "import of provider");
+  EXPECT_EQ(cause({provider, hook, import, task, start}), "import of provider");
+  EXPECT_EQ(cause({text, loader, import, task, start}), "import at shop.py:7");
+}
+
 TEST(NewMemory, AnImportInWhichTheProgramForkedIsNone) {
   const std::vector<Frame> fork = {start, loader, import, python("<module>", "/app/run.py")};
   EXPECT_EQ(imports_in(fork), 1);
