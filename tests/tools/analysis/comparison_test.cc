@@ -188,6 +188,41 @@ TEST(Comparison, BeginsWithThePeakOfEachProcess) {
   EXPECT_THAT(comparison_table(compare({}, {}), {"a", "b"}), Not(HasSubstr("PSS")));
 }
 
+TEST(Comparison, NewMemoryOfEachChildAndOfAll) {
+  const auto grown = [](pid_t pid, const std::vector<std::uint64_t>& mib) {
+    cow::Measurement measurement = run_of(pid, std::vector<std::uint64_t>(mib.size(), 0));
+    for (std::size_t i = 0; i < mib.size(); ++i)
+      measurement.processes[1 + i].memory = {.private_bytes = mib[i] << 20U};
+    for (cow::ProcessCopies& each : measurement.processes) each.shared_at_fork_bytes = 0;
+    return measurement;
+  };
+  const auto before = grown(100, {10, 20, 30});
+  auto after = grown(900, {10, 45});
+  const Comparison comparison = compare(before, after);
+  EXPECT_EQ(comparison.new_bytes.before, 60U << 20U);
+  EXPECT_EQ(comparison.new_bytes.after, 55U << 20U);
+  EXPECT_THAT(growth_of(comparison.process_new_bytes),
+              UnorderedElementsAre("server/worker[1] 0", "server/worker[2] 26214400",
+                                   "server/worker[3] -31457280"));
+  const std::string table = comparison_table(comparison, {"a", "b"});
+  EXPECT_THAT(table, HasSubstr("new memory, MiB\n"));
+  EXPECT_THAT(table,
+              HasSubstr("        20.0         45.0        +25.0   +125.0%  server/worker[2]\n"));
+  EXPECT_THAT(table, HasSubstr("        60.0         55.0         -5.0     -8.3%  total\n"));
+  EXPECT_THAT(comparison_json(comparison, {"a", "b"}),
+              HasSubstr("\"new_bytes\": {\n    \"before\": 62914560,\n    \"after\": 57671680,"));
+  EXPECT_THAT(comparison_table(compare(grown(100, {}), before), {"a", "b"}),
+              HasSubstr("        none         60.0        +60.0         -  total\n"));
+  after.processes[2].memory.reset();
+  EXPECT_THAT(comparison_table(compare(before, after), {"a", "b"}),
+              HasSubstr("        60.0         10.0            -         -  total\n"));
+  for (cow::ProcessCopies& each : after.processes) each.memory.reset();
+  EXPECT_THAT(comparison_table(compare(before, after), {"a", "b"}),
+              HasSubstr("        60.0            -            -         -  total\n"));
+  EXPECT_THAT(comparison_table(compare(after, after), {"a", "b"}), Not(HasSubstr("new memory")));
+  EXPECT_EQ(compare(after, after).new_bytes.growth(), std::nullopt);
+}
+
 TEST(Comparison, ObjectsAndSitesOfAllProcesses) {
   const auto before = full_measurement();
   auto after = before;

@@ -378,6 +378,7 @@ class DiffTest(HtmlTest):
             self.assertIn(str(side), self.text(".facts"))
         for panel in ("processes", "objects", "sites", "mappings", "types"):
             self.assertEqual(len(self.rows(panel)), len(diff[panel]))
+        self.assertEqual(len(self.rows("new")), len(diff["process_new_bytes"]))
         self.search("table")
         self.assertEqual([row[0] for row in self.rows("objects")], ["index/table (app::Table)"])
         self.assertEqual(self.rows("sites"), [])

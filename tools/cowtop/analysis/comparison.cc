@@ -76,6 +76,7 @@ void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement,
 struct Processes {
   PagesByName copied;
   PagesByName peaks;  // bytes
+  PagesByName new_bytes;
 };
 Processes processes_of(const cow::Measurement& measurement, const Kinds& summed,
                        const CommandName& command) {
@@ -85,6 +86,7 @@ Processes processes_of(const cow::Measurement& measurement, const Kinds& summed,
   Processes result;
   const auto add_process = [&](const std::string& name, std::size_t i) {
     add(result.copied, name, copies[i].copied_pages);
+    if (cow::goes_on(processes[i])) add(result.new_bytes, name, copies[i].new_bytes);
     raise(result.peaks, name, processes[i].peak ? Pages(processes[i].peak->pss_bytes) : Pages());
   };
   std::vector<Place> places(processes.size());  // below which the children of each are
@@ -219,6 +221,13 @@ std::vector<Change> changes(const std::optional<Sampled>& before,
   return result;
 }
 
+Pages total_new_bytes(const cow::Measurement& measurement) {
+  Pages total;
+  for (const cow::ForkCopies& each : cow::fork_copies(measurement))
+    if (each.new_bytes) total = total.value_or(0) + *each.new_bytes;
+  return total;
+}
+
 Pages total_of(const cow::Measurement& measurement, std::uint64_t& not_known) {
   Pages total;
   const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
@@ -285,9 +294,16 @@ Comparison compare(const cow::Measurement& before, const cow::Measurement& after
                                  processes_after.copied, Absent::was_not_there);
   comparison.process_peaks = changes(processes_before.peaks, Absent::was_not_there,
                                      processes_after.peaks, Absent::was_not_there);
-  if (std::ranges::none_of(comparison.process_peaks,
-                           [](const Change& each) { return each.before || each.after; }))
-    comparison.process_peaks.clear();
+  const auto is_unknown = [](const Change& each) { return !each.before && !each.after; };
+  if (std::ranges::all_of(comparison.process_peaks, is_unknown)) comparison.process_peaks.clear();
+  comparison.new_bytes = {"", total_new_bytes(before), total_new_bytes(after)};
+  comparison.process_new_bytes = changes(processes_before.new_bytes, Absent::was_not_there,
+                                         processes_after.new_bytes, Absent::was_not_there);
+  if (std::ranges::all_of(comparison.process_new_bytes, is_unknown))
+    comparison.process_new_bytes.clear();
+  comparison.new_bytes.is_known =
+      !comparison.process_new_bytes.empty() &&
+      are_comparable(processes_before.new_bytes, processes_after.new_bytes);
   comparison.total.is_known = comparison.total.before && comparison.total.after &&
                               are_comparable(processes_before.copied, processes_after.copied);
   const auto objects_before = objects_of(before);

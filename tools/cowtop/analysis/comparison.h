@@ -12,7 +12,7 @@ namespace cowshed::cowtop {
 // The copies of one process, object, site, mapping or type in two measurements.
 struct Change {
   std::string name;
-  // Copied pages; nullopt: unknown, or there was no such process.
+  // Copied pages, if nothing else is said; nullopt: unknown, or there was no such process.
   std::optional<std::uint64_t> before;
   std::optional<std::uint64_t> after;
   bool is_known = true;  // on both sides; an absent process copied nothing
@@ -37,6 +37,10 @@ struct Comparison {
   Range peak_range_after;
   // The peak of each process (PSS), in bytes; of several, the largest.  Empty if none was read.
   std::vector<Change> process_peaks;
+  // NEW of all processes of which it is known, and of each that a fork made, in bytes.  The list is
+  // empty if it is known of none.
+  Change new_bytes;
+  std::vector<Change> process_new_bytes;
   // Matched by their path in the tree: "server/worker[2]" is the second child of that name.  Where
   // each side has one root, and the roots' names differ, they are one: "python|python3".
   std::vector<Change> processes;

@@ -14,8 +14,8 @@ namespace cowshed::cowtop {
 namespace {
 
 constexpr const char* kDiffDescription =
-    "Compares what two runs copied: by process, object, code site and mapping, what grew and what\n"
-    "shrank.";
+    "Compares two runs: the memory and new memory of their processes, and what they copied, by\n"
+    "process, object, code site and mapping.";
 
 constexpr const char* kDiffUsage = "cowtop diff [OPTIONS] BEFORE AFTER";
 

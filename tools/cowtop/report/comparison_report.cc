@@ -33,18 +33,26 @@ std::string row(const Change& change, std::string_view name) {
                      percent_of(change), name);
 }
 
-// The peaks of processes, in MiB: those above 1 MiB that changed by a 20th.
-std::string peak_rows(const std::vector<Change>& peaks) {
+std::string mib_row(const Change& change, std::string_view name) {
+  constexpr double kMiB = 1 << 20;
+  const auto mib = [&](std::optional<std::uint64_t> bytes) {
+    return !bytes && change.is_known ? "none" : mebibytes(bytes);
+  };
+  const auto growth = change.growth();
+  return fmt::format("{:>12} {:>12} {:>12} {:>9}  {}\n", mib(change.before), mib(change.after),
+                     growth ? fmt::format("{:+.1f}", static_cast<double>(*growth) / kMiB) : "-",
+                     percent_of(change), name);
+}
+
+// Of processes, in MiB: those above 1 MiB that changed by a 20th.
+std::string mib_rows(const std::vector<Change>& changes) {
   constexpr std::size_t kMost = 10;
   constexpr std::uint64_t kLeastBytes = 1 << 20;
   constexpr std::uint64_t kLeastPart = 20;
-  const auto mib = [](const Change& change, std::optional<std::uint64_t> bytes) {
-    return !bytes && change.is_known ? "none" : mebibytes(bytes);
-  };
   std::string text;
   std::size_t shown = 0;
   std::size_t left = 0;
-  for (const Change& each : peaks) {
+  for (const Change& each : changes) {
     const std::uint64_t most = std::max(each.before.value_or(0), each.after.value_or(0));
     const auto growth = each.growth();
     const bool is_alike =
@@ -53,15 +61,11 @@ std::string peak_rows(const std::vector<Change>& peaks) {
       ++left;
       continue;
     }
-    constexpr double kMiB = 1 << 20;
-    text += fmt::format("{:>12} {:>12} {:>12} {:>9}  {}\n", mib(each, each.before),
-                        mib(each, each.after),
-                        growth ? fmt::format("{:+.1f}", static_cast<double>(*growth) / kMiB) : "-",
-                        percent_of(each), printable(each.name));
+    text += mib_row(each, printable(each.name));
     ++shown;
   }
   if (left > 0) text += fmt::format("{:>50} more, or changed by less: see --json\n", left);
-  return "processes, each at its peak:\n" + text;
+  return text;
 }
 
 // `little`: rows of fewer pages on both sides are only counted.
@@ -127,7 +131,11 @@ std::string comparison_table(const Comparison& comparison, const ComparedNames& 
   const std::string heading =
       fmt::format("{:>12} {:>12} {:>12} {:>9}\n", "BEFORE", "AFTER", "CHANGE", "");
   if (!comparison.process_peaks.empty())
-    text += "memory (PSS), MiB\n" + heading + peak_rows(comparison.process_peaks);
+    text += "memory (PSS), MiB\n" + heading + "processes, each at its peak:\n" +
+            mib_rows(comparison.process_peaks);
+  if (!comparison.process_new_bytes.empty())
+    text += "new memory, MiB\n" + heading + "forked processes:\n" +
+            mib_rows(comparison.process_new_bytes) + mib_row(comparison.new_bytes, "total");
   text += "pages copied\n" + heading;
   text += section(comparison.processes, "processes");
   text += section(comparison.objects, "objects, sampled");
@@ -165,6 +173,8 @@ std::string comparison_json(const Comparison& comparison, const ComparedNames& n
                        {"total", std::move(total)},
                        {"peak_pss_bytes", change_object(comparison.peak_pss_bytes)},
                        {"process_peaks", list(comparison.process_peaks)},
+                       {"new_bytes", change_object(comparison.new_bytes)},
+                       {"process_new_bytes", list(comparison.process_new_bytes)},
                        {"processes", list(comparison.processes)},
                        {"objects", list(comparison.objects)},
                        {"sites", list(comparison.sites)},

@@ -37,7 +37,10 @@ function showChanges(id, title, changes, hint) {
   panel.append(table.element);
 }
 
-function showComparison({ before, after, total, processes, objects, sites, mappings, types }) {
+const inPages = (bytes) => (isKnown(bytes) ? bytes / PAGE_BYTES : bytes);
+const changeInPages = ({ name, before, after, growth }) => ({ name, before: inPages(before), after: inPages(after), growth: inPages(growth) });
+
+function showComparison({ before, after, total, processes, process_new_bytes: newMemory, objects, sites, mappings, types }) {
   document.title = `cowtop: ${before} and ${after}`;
   document.getElementById("bar-title").textContent = `${before} \u2192 ${after}`;
   page.main.append(element("h1", {}, "What grew and what shrank"),
@@ -53,6 +56,7 @@ function showComparison({ before, after, total, processes, objects, sites, mappi
   tiles.dataset.after = total.after;
   page.main.append(tiles);
   showChanges("processes", "Processes", processes, "Matched by their place in the tree: [2] is the second of that name, [all] are all where some were added up.");
+  showChanges("new", "New memory", newMemory.map(changeInPages), "Of forked processes: neither copied, nor got at the fork.");
   showChanges("objects", "Objects", objects, "Sampled.");
   showChanges("sites", "Code", sites, "Of all processes, estimated.");
   showChanges("mappings", "Mappings", mappings, "Of all processes, estimated.");
