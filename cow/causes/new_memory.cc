@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <string_view>
 
+#include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/causes/new_memory.h>
 
 namespace cowshed::cow {
@@ -55,11 +56,11 @@ std::string module_of(std::string_view file) {
 std::string import_of(const std::vector<Frame>& stack, std::size_t import) {
   for (std::size_t i = import; i-- > 0;)
     if (stack[i].is_python && stack[i].function == "<module>" && !stack[i].file.starts_with('<'))
-      return "import of " + module_of(stack[i].file);
+      return fmt::format("{} of {}", kImport, module_of(stack[i].file));
   for (std::size_t i = import; i < stack.size(); ++i)
     if (stack[i].is_python && !is_of_importlib(stack[i]))
-      return fmt::format("import at {}:{}", base_name(stack[i].file), stack[i].line);
-  return "import";
+      return fmt::format("{} at {}:{}", kImport, base_name(stack[i].file), stack[i].line);
+  return std::string(kImport);
 }
 
 bool starts_with_any(std::string_view text, Names prefixes) {
@@ -117,19 +118,20 @@ std::size_t imports_in(const std::vector<Frame>& stack) {
 
 std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports, NewPage page,
                                 Descriptor descriptor) {
-  if (page == NewPage::of_stack) return "thread stack";
+  if (page == NewPage::of_stack) return std::string(kThreadStack);
   // The stack begins with the innermost frame: the imports of the fork come last.
   for (std::size_t i = stack.size(); i-- > 0;) {
     if (!is_import(stack[i])) continue;
     if (imports == 0) return import_of(stack, i);
     --imports;
   }
-  if (std::ranges::any_of(stack, receives)) return "received";
-  if (std::ranges::any_of(stack, compiles)) return "compiled code";
+  if (std::ranges::any_of(stack, receives)) return std::string(kReceived);
+  if (std::ranges::any_of(stack, compiles)) return std::string(kCompiledCode);
   const bool is_by_kernel = !stack.empty() && is_read(stack.front());
-  if (is_by_kernel && descriptor == Descriptor::stream) return "received";
-  if (is_by_kernel ? descriptor != Descriptor::other : copies_from_buffer(stack)) return "loaded";
-  return page == NewPage::again ? "given back before" : "own data";
+  if (is_by_kernel && descriptor == Descriptor::stream) return std::string(kReceived);
+  if (is_by_kernel ? descriptor != Descriptor::other : copies_from_buffer(stack))
+    return std::string(kLoaded);
+  return std::string(page == NewPage::again ? kGivenBackBefore : kOwnData);
 }
 
 }  // namespace cowshed::cow

@@ -107,7 +107,7 @@ class PagesTest(unittest.TestCase):
     def test_the_page_has_the_remedies_of_help(self):
         section = (ROOT / "docs/how-to/memory-grows-after-fork.md").read_text().split("\n## 3. ")[1].split("\n## ")[0]
         rows = re.findall(r"^\| ([a-z ]+) \| (.*) \|$", section, re.MULTILINE)
-        causes = re.findall(r' (k\w+) = "(.+)";', (ROOT / "cow/cause_names.h").read_text())
+        causes, _ = self.causes()
         self.assertEqual(sorted(cause for cause, _ in rows), sorted(cause for _, cause in causes))
         for folder in ("cow/causes", "tests/cow/causes"):
             text = "".join(file.read_text() for file in (ROOT / folder).glob("*.cc"))
@@ -120,6 +120,21 @@ class PagesTest(unittest.TestCase):
             with self.subTest(cause=cause):
                 plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", remedies.replace("`", ""))
                 self.assertEqual(plain.replace("; ", " "), said.replace("; ", " "))
+
+    def causes(self):
+        """The constants and names of the causes of copies, and of new memory."""
+        copies, new = (ROOT / "cow/cause_names.h").read_text().split("\n// Of new memory.\n")
+        return [re.findall(r' (k\w+) = "(.+?)";', text) for text in (copies, new)]
+
+    def test_help_and_the_page_explain_the_causes_of_new_memory(self):
+        section = (ROOT / "docs/how-to/memory-grows-after-fork.md").read_text().split("\n## 4. ")[1].split("\n## ")[0]
+        _, causes = self.causes()
+        self.assertGreater(len(causes), 5)
+        for _, cause in causes:
+            with self.subTest(cause=cause):
+                self.assertRegex(section, rf"(?m)^\| {cause}\b")
+                said = subprocess.run([os.environ["COWTOP"], "help", cause], capture_output=True, text=True, check=True).stdout
+                self.assertEqual(said.splitlines()[0], cause)
 
     def test_help_and_its_page_explain_the_sections_of_the_report(self):
         page = (ROOT / "docs/reference/cowtop.md").read_text()

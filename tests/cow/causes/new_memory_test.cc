@@ -1,3 +1,6 @@
+#include <algorithm>
+
+#include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/causes/new_memory.h>
 #include <cowshed/tests/support/test.h>
 
@@ -24,8 +27,13 @@ const Frame loader = python("exec_module", "<frozen importlib._bootstrap_externa
 const Frame task = python("task", "/app/shop.py", 7);
 const Frame start = python("<module>", "/app/shop.py", 20);
 
-std::string cause(const std::vector<Frame>& stack, std::size_t imports = 0) {
-  return cause_of_new_memory(stack, imports, NewPage::first);
+std::string cause(const std::vector<Frame>& stack, std::size_t imports = 0,
+                  NewPage page = NewPage::first) {
+  std::string name = cause_of_new_memory(stack, imports, page);
+  EXPECT_TRUE(std::ranges::any_of(kNewMemoryCauses, [&](std::string_view each) {
+    return name.starts_with(each);
+  })) << name;
+  return name;
 }
 
 TEST(NewMemory, AnImportIsOfTheOutermostModule) {
@@ -95,9 +103,9 @@ TEST(NewMemory, OtherCausesNeedTheirFunctions) {
   EXPECT_EQ(cause({native("__memmove_avx"), native("_IO_file_xsgetn"), native("fread")}), "loaded");
   EXPECT_EQ(cause({native("_PyPegen_run_parser"), task}), "compiled code");
   EXPECT_EQ(cause({}), "own data");
-  EXPECT_EQ(cause_of_new_memory({import}, 0, NewPage::of_stack), "thread stack");
-  EXPECT_EQ(cause_of_new_memory({task}, 0, NewPage::again), "given back before");
-  EXPECT_EQ(cause_of_new_memory({native("[read(2)]"), task}, 0, NewPage::again), "loaded");
+  EXPECT_EQ(cause({import}, 0, NewPage::of_stack), "thread stack");
+  EXPECT_EQ(cause({task}, 0, NewPage::again), "given back before");
+  EXPECT_EQ(cause({native("[read(2)]"), task}, 0, NewPage::again), "loaded");
 }
 
 TEST(NewMemory, ADescriptorTellsWhatIsReceivedFromWhatIsLoaded) {

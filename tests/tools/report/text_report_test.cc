@@ -547,6 +547,14 @@ TEST(TextReport, EachCauseHasARemedyAndAnEntryOfTheGlossary) {
   }
 }
 
+TEST(TextReport, EachCauseOfNewMemoryHasAnEntryOfTheGlossary) {
+  for (const std::string_view cause : cow::kNewMemoryCauses)
+    EXPECT_NE(find_term(cause), nullptr) << cause;
+  EXPECT_EQ(find_term("import of newsletter"), find_term("import"));
+  EXPECT_EQ(find_term("import at shop.py:7"), find_term("import"));
+  EXPECT_EQ(find_term("imports"), nullptr);
+}
+
 TEST(TextReport, TheRemedyIsThatOfTheLanguage) {
   const std::string collector = "garbage collector";
   const std::string free_list = "allocator free list";

@@ -224,7 +224,6 @@ std::uint64_t saved_by_sharing(const Share& cause, const Summary& summary) {
   return std::min(cause.bytes - most, most * (children - 1));
 }
 
-constexpr std::string_view kImport = "import";  // of a module, or at a line
 constexpr std::string_view kImportOf = "import of ";
 
 // As many names as a line of the report has room for, the first in any case.
@@ -264,7 +263,7 @@ std::vector<Advice> against_imports(const Summary& summary) {
   std::uint64_t others = 0;
   std::size_t alone = 0;
   for (const Share& cause : summary.new_causes) {
-    if (!cause.name.starts_with(kImport)) continue;
+    if (!cause.name.starts_with(cow::kImport)) continue;
     imports.push_back(&cause);
     if (alone < kMostLines && is_much(cause.bytes, summary.new_bytes)) ++alone;
     else others += cause.bytes;
@@ -283,13 +282,13 @@ std::vector<Advice> against_new_memory(const Summary& summary) {
   for (const Share& cause : summary.new_causes) {
     if (!is_much(cause.bytes, summary.new_bytes)) continue;
     const std::uint64_t saved = saved_by_sharing(cause, summary);
-    if (cause.name == "own data" && !is_php_fpm(summary))
+    if (cause.name == cow::kOwnData && !is_php_fpm(summary))
       result.push_back(
           {"build before the fork what each process builds alike at CODE's lines: "
            "load the application in the parent, fill its caches" +
                preloading(summary),
            saved});
-    else if (cause.name == "received") {
+    else if (cause.name == cow::kReceived) {
       const std::uint64_t most = most_of_one(cause, summary);
       const double receivers =
           std::round(static_cast<double>(cause.bytes) / static_cast<double>(most));
@@ -297,7 +296,7 @@ std::vector<Advice> against_new_memory(const Summary& summary) {
                                     "publish() it ({:.0f} MiB to each of {:.0f})",
                                     static_cast<double>(cause.bytes) / receivers / kMiB, receivers),
                         saved + most});
-    } else if (cause.name == "loaded")
+    } else if (cause.name == cow::kLoaded)
       result.push_back({"read before the fork, or map, what CODE's lines read", saved});
   }
   std::erase_if(result, [](const Advice& each) { return each.saves_bytes < kLeastBytes; });

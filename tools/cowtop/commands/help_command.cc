@@ -51,7 +51,8 @@ std::string paragraph(const Term& term) {
   return text;
 }
 
-// The terms that contain the word, or that it contains; else those that it is when it is misspelt.
+// The terms that contain the word, or that it contains and no longer one does; else those that it
+// is when it is misspelt.
 std::vector<const Term*> like(const std::string& word) {
   constexpr std::size_t kLettersForAnError = 3;
   const auto lower = [](std::string_view text) {
@@ -68,6 +69,12 @@ std::vector<const Term*> like(const std::string& word) {
     if (edits(lower(word), lower(term.word)) * kLettersForAnError <= word.size())
       misspelt.push_back(&term);
   }
+  std::erase_if(related, [&](const Term* each) {
+    return std::ranges::any_of(related, [&](const Term* other) {
+      return other != each && live::contains(word, other->word) &&
+             live::contains(other->word, each->word);
+    });
+  });
   return related.empty() ? misspelt : related;
 }
 

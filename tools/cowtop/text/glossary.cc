@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/measurement.h>
 #include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
@@ -78,14 +79,25 @@ std::vector<Term> all_terms() {
       {"[heap]", "Memory from brk(2): the small blocks of malloc."},
       {"heap, settled", "Memory that the program has moved by cowshed::settle()."},
       {"new memory",
-       "What no fork shared, so that no remedy against copies helps.  Its causes, in the block "
-       "NEW: "
-       "import of a Python module, received (unpickled, or read from a pipe or a socket), loaded "
-       "(read from a file), compiled code, thread stack, given back before (and touched again), or "
-       "own "
-       "data.  Estimated from samples.  The block stands in place of WHAT and WHY where more is "
-       "new "
-       "than copied."},
+       "What no fork shared, so that no remedy against copies helps.  Its causes are in the block "
+       "NEW, estimated from samples: import, received, loaded, compiled code, thread stack, given "
+       "back before, own data.  The block stands in place of WHAT and WHY where more is new than "
+       "copied."},
+      {cow::kImport,
+       "Of new memory: Python imports a module after the fork.  \"import of NAME\" is the "
+       "outermost "
+       "module whose code runs.  \"import at FILE:LINE\" is the line that imports, before the "
+       "module's code runs or of a module in C."},
+      {cow::kReceived,
+       "Of new memory: objects that are unpickled or unserialised, and what is read from a pipe or "
+       "a socket."},
+      {cow::kLoaded, "Of new memory: what read(2), fread() and the like read from a file."},
+      {cow::kCompiledCode,
+       "Of new memory: what the compilers of Python and PHP made, and those of LLVM and V8."},
+      {cow::kThreadStack, "The stack that a thread runs on."},
+      {cow::kGivenBackBefore,
+       "Of new memory: the process gave pages back to the kernel, and touched them again."},
+      {cow::kOwnData, "All other new memory: what the process builds itself.  CODE has the lines."},
       {"not counted",
        "Copies that COPIED leaves out: first writes to private pages of files, those while "
        "programs "
@@ -120,6 +132,9 @@ const std::vector<Term>& glossary() {
 }
 
 const Term* find_term(std::string_view word) {
+  for (const std::string_view preposition : {" of ", " at "})  // "import of shop"
+    if (word.starts_with(cow::kImport) && word.substr(cow::kImport.size()).starts_with(preposition))
+      word = cow::kImport;
   const auto bare = [](std::string_view text) {
     if (text.starts_with('[')) text.remove_prefix(1);
     if (text.ends_with(']')) text.remove_suffix(1);

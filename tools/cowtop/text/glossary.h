@@ -15,7 +15,8 @@ struct Term {
 // In the order of the reports.
 const std::vector<Term>& glossary();
 
-// The term that `word` names, in any case, with or without its brackets; null: there is none.
+// The term that `word` names, in any case, with or without its brackets; "import" also by "import
+// of shop".  Null: there is none.
 const Term* find_term(std::string_view word);
 
 }  // namespace cowshed::cowtop
