@@ -30,6 +30,12 @@ cow::ProcessCopies child_of(pid_t parent, pid_t pid, const std::string& comm,
   return child;
 }
 
+// It touched so much, and held it until its end.
+void set_new(cow::ProcessCopies& child, std::uint64_t mib) {
+  child.zero_filled_pages = mib * kPagesPerMiB;
+  child.most_risen_bytes = mib << 20U;
+}
+
 cow::Measurement pool(int workers, const std::vector<cow::CopyPattern>& patterns = {}) {
   std::vector<cow::ProcessCopies> processes = {root_of("server")};
   for (int i = 0; i < workers; ++i) processes.push_back(child_of(1, 2 + i, "worker", 89, 76));
@@ -213,6 +219,20 @@ TEST(TextReport, MemoryOfAnotherOriginThanTheForkIsNamed) {
   EXPECT_THAT(
       text_report(measurement),
       HasSubstr("2 forked processes each held up to 200.0 MiB of their own: 76.0 copied, 124.0"));
+}
+
+TEST(TextReport, WhatChildrenHoldIsTheirsAlone) {
+  std::vector<cow::ProcessCopies> processes = {root_of("server")};
+  for (int i = 0; i < 10; ++i) {
+    processes.push_back(child_of(1, 2 + i, "worker", 100, 20));
+    set_new(processes.back(), i == 0 ? 120 : 0);
+  }
+  EXPECT_THAT(
+      report_of(processes),
+      HasSubstr(" 1 forked process held up to 140.0 MiB of its own: 20.0 copied, 120.0 new. "));
+  set_new(processes.back(), 60);
+  EXPECT_THAT(report_of(processes), HasSubstr(" 2 forked processes held up to 220.0 MiB of their "
+                                              "own: 40.0 copied, 180.0 new. "));
 }
 
 // Workers that each have 60 MiB of new memory.

@@ -165,8 +165,6 @@ class GroupBuilder {
       group_.new_bytes = group_.new_bytes.value_or(0) + *copies.new_bytes;
     }
     if (copies.still_shared_bytes) {
-      const std::uint64_t kept = *copies.still_shared_bytes + copies.copied_bytes().value_or(0);
-      group_.given_back_bytes += *copies.shared_bytes - std::min(*copies.shared_bytes, kept);
       still_shared_ += *copies.still_shared_bytes;
       shared_ += *copies.shared_bytes;
     }
@@ -277,6 +275,20 @@ bool was_read(const cow::ProcessCopies& process) {
   return process.peak || process.shares_memory || process.not_measured;
 }
 
+void add_holder(const cow::ProcessCopies& process, const cow::ForkCopies& copies,
+                Summary& summary) {
+  const std::uint64_t fresh = copies.new_bytes.value_or(0);
+  if (fresh / process.processes < kLeastBytes) return;
+  const std::uint64_t copied = copies.copied_bytes().value_or(0);
+  // Without it, as if all were kept.
+  const std::uint64_t shared = copies.still_shared_bytes ? *copies.shared_bytes : 0;
+  const std::uint64_t kept = copied + copies.still_shared_bytes.value_or(0);
+  summary.holders += process.processes;
+  summary.held_new.add(fresh, process.processes);
+  summary.held_copies.add(copied, process.processes);
+  summary.given_back.add(shared - std::min(shared, kept), process.processes);
+}
+
 bool is_little(const Summary& summary) {
   constexpr std::uint64_t kPartOfShared = 100;
   constexpr std::uint64_t kPartOfPeak = 5;
@@ -320,7 +332,7 @@ bool Summary::has_new_memory() const {
   constexpr std::uint64_t kPartOfPeak = 5;
   // The memory is that of those that lived at the same time.
   const std::uint64_t at_once =
-      new_bytes / std::max<std::uint64_t>(holders, 1) * std::min(holders, most_at_once);
+      held_new.sum / std::max<std::uint64_t>(holders, 1) * std::min(holders, most_at_once);
   return at_once >= std::max(kWorthSaying, most_peak_bytes / kPartOfPeak);
 }
 
@@ -332,6 +344,13 @@ bool ProcessGroup::only_ran() const {
 bool are_alike(std::uint64_t least, std::uint64_t most) {
   constexpr std::uint64_t kPart = 10;
   return most - least <= std::max(most / kPart, kLeastBytes);
+}
+
+void Sizes::add(std::uint64_t bytes, std::uint64_t processes) {
+  const std::uint64_t each = bytes / processes;
+  sum += bytes;
+  least = std::min(least, each);
+  most = std::max(most, each);
 }
 
 bool ProcessGroup::is_alike() const { return are_alike(least_copied, most_copied); }
@@ -356,8 +375,7 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     if (process.alive) summary.alive += process.processes;
     summary.exit_bytes += copies[i].exit_bytes();
     summary.new_bytes += copies[i].new_bytes.value_or(0);
-    if (copies[i].new_bytes.value_or(0) / process.processes >= kLeastBytes)
-      summary.holders += process.processes;
+    add_holder(process, copies[i], summary);
     add_frozen(process, has_forked, summary);
     if (!cow::goes_on(process)) continue;
     summary.sharers += process.processes;

@@ -14,6 +14,17 @@ namespace cowshed::cowtop {
 // Whether a reader would call figures of the two sizes the same.
 bool are_alike(std::uint64_t least, std::uint64_t most);
 
+// Figures of several processes.
+struct Sizes {
+  std::uint64_t sum = 0;
+  std::uint64_t least = UINT64_MAX;  // of one of them
+  std::uint64_t most = 0;
+
+  // `bytes`: of so many together.
+  void add(std::uint64_t bytes, std::uint64_t processes);
+  bool are_alike() const { return cowtop::are_alike(least, most); }
+};
+
 // Processes that a reader would call the same: of one role, name and end.
 struct ProcessGroup {
   std::string comm;
@@ -43,8 +54,6 @@ struct ProcessGroup {
   std::optional<std::uint64_t> new_bytes;
   std::uint64_t least_new = 0;  // by one of them
   std::uint64_t most_new = 0;
-  // Of what they got at their forks, neither copied nor still there, as far as it is known.
-  std::uint64_t given_back_bytes = 0;
   // At the fork, or when the measurement began if that was later, the most that one of them shared;
   // of a parent, that it shared with a child.
   std::optional<std::uint64_t> shared_bytes;
@@ -96,6 +105,10 @@ struct Summary : Shares {
   std::uint64_t shared_bytes = 0;  // sum over the sharers, at their forks
   std::uint64_t new_bytes = 0;     // of all groups, as far as it is known
   std::uint64_t holders = 0;       // the children that have 1 MiB or more of it
+  Sizes held_new;                  // by the holders
+  Sizes held_copies;
+  // Of what the holders got at their forks, neither copied nor still there, as far as it is known.
+  Sizes given_back;
   // Of Python, made immortal by cowshed.freeze().
   std::uint64_t frozen_objects = 0;
   std::uint64_t frozen_bytes = 0;

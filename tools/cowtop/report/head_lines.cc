@@ -246,27 +246,23 @@ std::string before_exec_text(const Summary& summary) {
 std::string own_text(const Summary& summary) {
   constexpr std::uint64_t kPartGivenBack = 5;
   if (!summary.has_new_memory()) return {};
-  std::uint64_t copied = 0;
-  std::uint64_t given_back = 0;
-  bool is_row = false;  // those of one row hold about the same
-  for (const ProcessGroup& group : summary.groups) {
-    if (group.most_new < kLeastBytes) continue;
-    copied += group.copied_bytes.value_or(0);
-    given_back += group.given_back_bytes;
-    is_row = group.processes == summary.holders && group.processes > 1 && group.is_alike() &&
-             are_alike(group.least_new, group.most_new);
-  }
-  const std::uint64_t parts = is_row ? summary.holders : 1;
+  const Sizes& copies = summary.held_copies;
+  const Sizes& fresh = summary.held_new;
+  const Sizes& given_back = summary.given_back;
+  // It hides growth from whoever only looks at the process's size.
+  const bool gave_back = given_back.sum * kPartGivenBack >= fresh.sum;
   const bool is_one = summary.holders == 1;
+  const bool is_each =
+      !is_one && copies.are_alike() && fresh.are_alike() && (!gave_back || given_back.are_alike());
+  const std::uint64_t parts = is_each ? summary.holders : 1;
   const char* hold = summary.alive == 0 ? "held up to" : is_one ? "holds" : "hold";
   std::string text = fmt::format(
       "{}{} {} {} of {} own: {} copied, {} new", plural(summary.holders, "forked process"),
-      is_row ? " each" : "", hold, mib((copied + summary.new_bytes) / parts),
-      is_one ? "its" : "their", mebibytes(copied / parts), mebibytes(summary.new_bytes / parts));
-  // It hides growth from whoever only looks at the process's size.
-  if (given_back * kPartGivenBack >= summary.new_bytes)
+      is_each ? " each" : "", hold, mib((copies.sum + fresh.sum) / parts), is_one ? "its" : "their",
+      mebibytes(copies.sum / parts), mebibytes(fresh.sum / parts));
+  if (gave_back)
     text += fmt::format("; {} gave back {} of what {} got", is_one ? "it" : "they",
-                        mib(given_back / parts), is_one ? "it" : "they");
+                        mib(given_back.sum / parts), is_one ? "it" : "they");
   return lines_of(text + ".");
 }
 
