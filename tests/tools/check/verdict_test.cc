@@ -107,6 +107,23 @@ TEST(VerdictTest, NewMemoryOfEachChildAndOfAllChildren) {
   expect(verdict(measurement, tree(budget)),
          {"tree: limited to 36.0 KiB of new memory, used 40.0 KiB"});
   expect(verdict(root_alone(), budget), {}, {}, {"max_new: there was no process below the root"});
+  const auto merged = with(measurement, [](auto& processes) { processes[2].processes = 3; });
+  budget.max_new_bytes = 2 * kPage;
+  expect(verdict(merged, budget), {"child 11 (worker): limited to 8.0 KiB of new memory, used 16"});
+  expect(verdict(merged, tree(budget)), {"tree: limited to 8.0 KiB of new memory, used 40.0 KiB"});
+}
+
+TEST(VerdictTest, NewMemoryThatIsNotKnownIsNotWithinALimit) {
+  const auto measurement = with(measured(), [](auto& processes) {
+    processes[1].zero_filled_pages = 0;
+    processes[2].zero_filled_pages = 256;  // unread: it may have given them back
+  });
+  Budget budget;
+  budget.max_new_bytes = 1 << 30;
+  const Lines notes = {"not held to max_new: child 12 (worker): it ended before its memory was"};
+  const Lines missed = {"some processes or copies were missed"};
+  expect(verdict(measurement, budget), {}, notes, missed);
+  expect(verdict(measurement, tree(budget)), {}, notes, missed);
 }
 
 TEST(VerdictTest, CopiesOfEachChildAndOfAllWithTheRoot) {

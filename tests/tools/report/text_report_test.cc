@@ -235,6 +235,26 @@ TEST(TextReport, WhatChildrenHoldIsTheirsAlone) {
                                               "own: 40.0 copied, 180.0 new. "));
 }
 
+TEST(TextReport, NewMemoryThatIsNotKnownIsNotThatOfOthers) {
+  std::vector<cow::ProcessCopies> processes = {root_of("server")};
+  for (int i = 0; i < 6; ++i) {
+    processes.push_back(child_of(1, 2 + i, "worker", 100, 20));
+    set_new(processes.back(), 60);
+    if (i > 1) processes.back().most_risen_bytes.reset();
+  }
+  EXPECT_THAT(report_of(processes),
+              AllOf(HasSubstr("    6 x worker  "), HasSubstr("  20.0 MiB each  2 x 60.0 MiB  "),
+                    HasSubstr("MiB of their own: 20.0 copied, 60.0 new.     "
+                              "What is new in 4 others is not known. ")));
+  for (int i = 0; i < 6; ++i) {
+    processes.push_back(child_of(1, 12 + i, "other" + std::to_string(i), 100, 10));
+    set_new(processes.back(), 5);
+  }
+  EXPECT_THAT(report_of(processes), HasSubstr("  20.0 MiB      10.0 MiB "));
+  processes.back().most_risen_bytes.reset();
+  EXPECT_THAT(report_of(processes), HasSubstr("  20.0 MiB             - "));
+}
+
 // Workers that each have 60 MiB of new memory.
 cow::Measurement grown(int workers, const std::vector<cow::NewCause>& causes) {
   std::vector<cow::ProcessCopies> processes = {root_of("server")};

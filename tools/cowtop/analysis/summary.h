@@ -52,6 +52,8 @@ struct ProcessGroup {
   std::uint64_t most_copied = 0;
   // NEW, as cow::ForkCopies defines it.  nullopt: not known of any.
   std::optional<std::uint64_t> new_bytes;
+  std::uint64_t new_known = 0;  // the processes of which it is known
+  bool is_new_known = true;     // of all that have any: of those that go on and have not forked
   std::uint64_t least_new = 0;  // by one of them
   std::uint64_t most_new = 0;
   // At the fork, or when the measurement began if that was later, the most that one of them shared;
@@ -104,6 +106,7 @@ struct Summary : Shares {
   bool is_peak_bounded = false;    // `most_peak_bytes` is the most
   std::uint64_t shared_bytes = 0;  // sum over the sharers, at their forks
   std::uint64_t new_bytes = 0;     // of all groups, as far as it is known
+  std::uint64_t new_unknown = 0;   // children whose new memory is not; without the older ones
   std::uint64_t holders = 0;       // the children that have 1 MiB or more of it
   Sizes held_new;                  // by the holders
   Sizes held_copies;

@@ -75,10 +75,11 @@ Used copied_of_shared(const ProcessCopies& process, const ForkCopies& copies) {
   return used(*copies.copied_bytes(), *copies.shared_bytes);
 }
 
-Used new_memory(const ProcessCopies& process, const ForkCopies& copies) {
+// Of a row that is the sum of several processes, what all of them have together, or one of them.
+Used new_memory(const ProcessCopies& process, const ForkCopies& copies, bool together) {
   if (!cow::goes_on(process)) return not_known(kOnlyRan);
   if (copies.forks > 0) return not_known("its children share what is new in it");
-  if (copies.new_bytes) return used(*copies.new_bytes / process.processes);
+  if (copies.new_bytes) return used(*copies.new_bytes / (together ? 1 : process.processes));
   if (process.not_measured) return not_known(printable(*process.not_measured));
   return {
       std::nullopt, 0,
@@ -227,7 +228,10 @@ class Judge {
     }
     if (budget.max_new_bytes) {
       const auto limit = [bytes = *budget.max_new_bytes](std::uint64_t) { return bytes; };
-      hold({Limit::fresh, "", true, is_tree_}, limit, new_memory);
+      hold({Limit::fresh, "", true, is_tree_}, limit,
+           [&](const ProcessCopies& process, const ForkCopies& copies) {
+             return new_memory(process, copies, is_tree_);
+           });
     }
     for (const Budget::Object& object : budget.objects) {
       if (!published_.contains(object.name)) {

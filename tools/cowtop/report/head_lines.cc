@@ -263,7 +263,10 @@ std::string own_text(const Summary& summary) {
   if (gave_back)
     text += fmt::format("; {} gave back {} of what {} got", is_one ? "it" : "they",
                         mib(given_back.sum / parts), is_one ? "it" : "they");
-  return lines_of(text + ".");
+  text += ".";
+  if (summary.new_unknown > 0)
+    text += fmt::format(" What is new in {} is not known.", plural(summary.new_unknown, "other"));
+  return lines_of(text);
 }
 
 std::string frozen_text(const Summary& summary) {

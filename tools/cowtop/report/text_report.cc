@@ -57,6 +57,8 @@ WhoRow who_row(const ProcessGroup& group, bool each_process) {
   const std::string each = group.processes > 1 ? " each" : "";
   if (group.copied_bytes) row.copied = copied_each(group) + " MiB" + (group.is_alike() ? each : "");
   if (group.new_bytes) row.new_memory = new_each(group) + " MiB";
+  if (group.new_bytes && group.new_known < group.processes)
+    row.new_memory = fmt::format("{} x {}", group.new_known, row.new_memory);
   if (group.has_executed) {
     row.still = "then ran it";
     return row;
@@ -126,8 +128,8 @@ std::string who_lines(const Summary& summary, bool each_process) {
   std::vector<WhoRow> rows = {{"WHO", "SHARED", "COPIED", "NEW", "STILL SHARED", std::nullopt}};
   std::size_t shown = 0;
   std::uint64_t left_processes = 0;
-  std::uint64_t left_copied = 0;
-  std::uint64_t left_new = 0;
+  std::optional<std::uint64_t> left_copied = 0;
+  std::optional<std::uint64_t> left_new = 0;
   for (const ProcessGroup& group : summary.groups) {
     if (group.only_ran() && !each_process) continue;
     if (each_process || shown < kMostGroups) {
@@ -136,13 +138,15 @@ std::string who_lines(const Summary& summary, bool each_process) {
       continue;
     }
     left_processes += group.processes;
-    left_copied += group.copied_bytes.value_or(0);
-    left_new += group.new_bytes.value_or(0);
+    if (left_copied) *left_copied += group.copied_bytes.value_or(0);
+    if (left_new) *left_new += group.new_bytes.value_or(0);
+    if (group.role == cow::Role::child && !group.copied_bytes) left_copied.reset();
+    if (!group.is_new_known) left_new.reset();
   }
   if (left_processes > 0)
     rows.push_back({fmt::format("  and {} more", left_processes), "",
-                    mebibytes(left_copied) + " MiB", mebibytes(left_new) + " MiB", "",
-                    std::nullopt});
+                    left_copied ? mebibytes(left_copied) + " MiB" : "-",
+                    left_new ? mebibytes(left_new) + " MiB" : "-", "", std::nullopt});
   if (!each_process) {
     const std::vector<WhoRow> executed = executed_who(summary);
     rows.insert(rows.end(), executed.begin(), executed.end());
