@@ -496,6 +496,10 @@ TEST(TextReport, MemoryIsThatOfAll) {
   EXPECT_THAT(text_report(ended), HasSubstr("The processes held up to 402.0 MiB at once (PSS)"));
   measurement.processes[0].alive = true;
   EXPECT_THAT(text_report(measurement),
+              HasSubstr("\n1 of 5 processes holds 300.0 MiB (PSS; up to 402.0 to 600.0, some ended "
+                        "unread),\n    page tables 12.0.\n"));
+  measurement.memory->most_peak_bytes = 0;
+  EXPECT_THAT(text_report(measurement),
               HasSubstr("1 of 5 processes holds 300.0 MiB (PSS; up to 402.0), page tables 12.0."));
   for (cow::ProcessCopies& process : measurement.processes) process.alive = true;
   EXPECT_THAT(text_report(measurement),

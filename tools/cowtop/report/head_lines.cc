@@ -175,6 +175,8 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
   const cow::TreeMemory& memory = *measurement.memory;
   // What a command leaves behind, a forkserver say, does not hold all of it.
   const bool is_alive = summary.alive > summary.left_behind;
+  const std::string peak = mebibytes(memory.peak_pss_bytes);
+  const std::string range = fmt::format("{} to {}", peak, mebibytes(summary.most_peak_bytes));
   std::string text;
   if (is_alive) {
     const bool are_all = summary.alive == summary.processes;
@@ -182,16 +184,17 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
            : are_all ? fmt::format("All {} processes", summary.processes)
                      : fmt::format("{} of {} processes", summary.alive, summary.processes);
     text += fmt::format(" hold{} {} MiB (PSS; up to {})", summary.alive == 1 ? "s" : "",
-                        mebibytes(memory.pss_bytes), mebibytes(memory.peak_pss_bytes));
+                        mebibytes(memory.pss_bytes),
+                        summary.is_peak_known      ? peak
+                        : !summary.is_peak_bounded ? peak + " or more, some ended unread"
+                                                   : range + ", some ended unread");
   } else {
     const std::string at_once = is_one ? "" : " at once";
-    const std::string peak = mebibytes(memory.peak_pss_bytes);
     text =
         summary.is_peak_known ? fmt::format("{} held up to {} MiB{} (PSS)", who, peak, at_once)
         : !summary.is_peak_bounded
             ? fmt::format("{} held at least {} MiB{} (PSS; some ended unread)", who, peak, at_once)
-            : fmt::format("{} held {} to {} MiB{} (PSS; they ended unread)", who, peak,
-                          mebibytes(summary.most_peak_bytes), at_once);
+            : fmt::format("{} held {} MiB{} (PSS; they ended unread)", who, range, at_once);
   }
   constexpr std::uint64_t kWorthSaying = 100;  // a hundredth of the memory
   if (memory.page_table_bytes * kWorthSaying > memory.peak_pss_bytes)
