@@ -233,6 +233,10 @@ TEST(TextReport, WhatChildrenHoldIsTheirsAlone) {
   set_new(processes.back(), 60);
   EXPECT_THAT(report_of(processes), HasSubstr(" 2 forked processes held up to 220.0 MiB of their "
                                               "own: 40.0 copied, 180.0 new. "));
+  processes.front().alive = processes.back().alive = true;
+  EXPECT_THAT(report_of(processes), HasSubstr(" 2 forked processes held up to 220.0 MiB of "));
+  processes[1].alive = true;
+  EXPECT_THAT(report_of(processes), HasSubstr(" 2 forked processes hold 220.0 MiB of "));
 }
 
 TEST(TextReport, NewMemoryThatIsNotKnownIsNotThatOfOthers) {

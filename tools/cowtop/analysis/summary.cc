@@ -287,6 +287,7 @@ void add_holder(const cow::ProcessCopies& process, const cow::ForkCopies& copies
   const std::uint64_t shared = copies.still_shared_bytes ? *copies.shared_bytes : 0;
   const std::uint64_t kept = copied + copies.still_shared_bytes.value_or(0);
   summary.holders += process.processes;
+  summary.are_holders_alive = summary.are_holders_alive && process.alive;
   summary.held_new.add(fresh, process.processes);
   summary.held_copies.add(copied, process.processes);
   summary.given_back.add(shared - std::min(shared, kept), process.processes);

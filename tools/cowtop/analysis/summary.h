@@ -108,6 +108,7 @@ struct Summary : Shares {
   std::uint64_t new_bytes = 0;     // of all groups, as far as it is known
   std::uint64_t new_unknown = 0;   // children whose new memory is not; without the older ones
   std::uint64_t holders = 0;       // the children that have 1 MiB or more of it
+  bool are_holders_alive = true;   // all of them
   Sizes held_new;                  // by the holders
   Sizes held_copies;
   // Of what the holders got at their forks, neither copied nor still there, as far as it is known.

@@ -258,7 +258,7 @@ std::string own_text(const Summary& summary) {
   const bool is_each =
       !is_one && copies.are_alike() && fresh.are_alike() && (!gave_back || given_back.are_alike());
   const std::uint64_t parts = is_each ? summary.holders : 1;
-  const char* hold = summary.alive == 0 ? "held up to" : is_one ? "holds" : "hold";
+  const char* hold = !summary.are_holders_alive ? "held up to" : is_one ? "holds" : "hold";
   std::string text = fmt::format(
       "{}{} {} {} of {} own: {} copied, {} new", plural(summary.holders, "forked process"),
       is_each ? " each" : "", hold, mib((copies.sum + fresh.sum) / parts), is_one ? "its" : "their",
