@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include <cowshed/cow/measurement.h>
@@ -10,6 +11,9 @@
 // file, and all that a program copies after an exec.  ProcessCopies::all_copied_pages() counts
 // every copy.  Reports, budgets, comparisons, metrics and JSON call the figure below COPIED.
 namespace cowshed::cow {
+
+// Reports name ForkCopies::unfaulted_bytes so, beside the causes that causes/new_memory.h names.
+inline constexpr std::string_view kNoWriteFault = "no write fault (mlock, MAP_POPULATE, O_DIRECT)";
 
 // Of one process, or of a sum of several.
 struct ForkCopies {
@@ -33,6 +37,9 @@ struct ForkCopies {
   // end, the most that it had, as far as samples tell.  It may be the last to share what it got,
   // but only what it touched first is new.  nullopt: not known, and for any other process.
   std::optional<std::uint64_t> new_bytes;
+  // The part of it that no write fault made, as mlock(2) does, so that no sample explains it.  0
+  // also if the counts may be off by it: below 1 MiB or a tenth, or if events were lost.
+  std::uint64_t unfaulted_bytes = 0;
 
   // Children that go on with the process's memory, without an exec.
   std::uint64_t forks = 0;

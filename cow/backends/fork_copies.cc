@@ -147,6 +147,15 @@ std::optional<std::uint64_t> new_bytes(const ProcessCopies& process, const ForkC
                                                             : std::nullopt;
 }
 
+// What the process has beside all that it touched.
+std::uint64_t unfaulted_bytes(const ProcessCopies& process, const ForkCopies& copies) {
+  constexpr std::uint64_t kPart = 10;
+  if (!process.zero_filled_pages) return 0;
+  const std::uint64_t held = copies.new_bytes.value_or(0);
+  const std::uint64_t rest = less(held, process.touched_pages() * kPageSize);
+  return rest / process.processes >= kLittle && rest >= held / kPart ? rest : 0;
+}
+
 }  // namespace
 
 bool goes_on(const ProcessCopies& process) {
@@ -195,6 +204,8 @@ std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
       result[i].shared_bytes = shared_at_fork(processes[i], result[i]);
     }
     result[i].new_bytes = new_bytes(processes[i], result[i]);
+    if (measurement.lost_events.value_or(0) == 0)
+      result[i].unfaulted_bytes = unfaulted_bytes(processes[i], result[i]);
     if (above[i] != i) result[i].is_only_child = families[above[i]].one_by_one;
   }
   for (std::size_t i = 0; i < processes.size(); ++i) {

@@ -126,6 +126,24 @@ TEST(VerdictTest, NewMemoryThatIsNotKnownIsNotWithinALimit) {
   expect(verdict(measurement, tree(budget)), {}, notes, missed);
 }
 
+TEST(VerdictTest, NoLineMadeTheMemoryThatNoWriteFaultMade) {
+  auto measurement = with(measured(), [](auto& processes) {
+    processes.pop_back();
+    processes[1].copied_anon_pages = 0;
+    processes[1].zero_filled_pages = 10 << 8;
+    processes[1].memory = {1000 * kPage, 40 << 20, 1, 10 << 8};  // 30 MiB by mlock
+  });
+  const cow::Frame line{"line", "c.cc", 15, "a.out", 0, false};
+  measurement.new_memory.emplace().sites = {{{line}, {line}, 9, 10 << 8, false}};
+  Budget budget;
+  budget.max_new_bytes = 1 << 20;
+  const std::string culprits =
+      "limited to 1.0 MiB of new memory, used 40.0 MiB; culprits: "
+      "no write fault (mlock, MAP_POPULATE, O_DIRECT) ~30.0 MiB, line c.cc:15 ~10.0 MiB";
+  expect(verdict(measurement, budget), {"child 11 (worker): " + culprits});
+  expect(verdict(measurement, tree(budget)), {"tree: " + culprits});
+}
+
 TEST(VerdictTest, CopiesOfEachChildAndOfAllWithTheRoot) {
   expect(verdict(measured(), copied(6)), {});
   expect(verdict(measured(), copied(5)), {"child 12 (worker): limited to 20.0 KiB, used 24.0 KiB"});

@@ -245,6 +245,15 @@ TEST(PprofReport, SpreadsNewMemoryOverItsStacks) {
   EXPECT_EQ(profile.samples[0].labels.at("cause"), "own data");
   EXPECT_THAT(profile.samples[2].stack, ElementsAre("[further stacks]"));
 
+  measurement.processes[0].memory = {0, 1301 * kPage, 1, 301};
+  const Profile populated(pprof_report(measurement, 0));
+  EXPECT_EQ(populated.sum(3), 1301);
+  ASSERT_THAT(populated.samples, SizeIs(4));
+  EXPECT_THAT(populated.samples[0].stack, ElementsAre("[no write fault]"));
+  EXPECT_EQ(populated.samples[0].values.at(3), 1000);
+  EXPECT_EQ(populated.samples[1].values.at(3), 200);
+  measurement.processes[0].memory.reset();
+
   measurement.new_memory.reset();
   const Profile without_samples(pprof_report(measurement, 0));
   ASSERT_THAT(without_samples.samples, SizeIs(1));

@@ -283,6 +283,33 @@ TEST(TextReport, WhereMostIsNewItsCausesComeFirst) {
             HasSubstr("  TRY    send references: load what is sent before the fork")));
 }
 
+TEST(TextReport, NoLineMadeTheMemoryThatNoWriteFaultMade) {
+  std::vector<cow::ProcessCopies> processes = {root_of("server")};
+  for (const pid_t pid : {2, 3, 4}) {
+    processes.push_back(child_of(1, pid, "worker", 20, 0));
+    processes.back().zero_filled_pages = 10 * kPagesPerMiB;
+    processes.back().memory = {20ULL << 20U, 40ULL << 20U, 1, 10 * kPagesPerMiB};
+  }
+  cow::Measurement measurement = measurement_with(processes);
+  measurement.new_memory.emplace();
+  measurement.new_memory->causes = {{"own data", 120, 30 * kPagesPerMiB}};
+  const cow::Frame line{"line_a", "causes.cc", 15, "causes", 0, false};
+  measurement.new_memory->sites = {{{line}, {line}, 120, 30 * kPagesPerMiB, false}};
+  const std::string report = text_report(measurement);
+  EXPECT_THAT(
+      report,
+      HasSubstr("  NEW        90.0 MiB  75%  no write fault (mlock, MAP_POPULATE, O_DIRECT)\n"
+                "             30.0 MiB  25%  own data\n"
+                "  CODE       30.0 MiB  25%  line_a causes.cc:15\n"));
+  expect_fits_on_a_screen(report);
+
+  measurement.lost_events = 1;  // a lost event may be a fault
+  EXPECT_THAT(text_report(measurement), HasSubstr("  NEW       120.0 MiB 100%  own data\n"));
+  measurement.lost_events = 0;
+  for (cow::ProcessCopies& process : measurement.processes)
+    if (process.memory)  // the counts may be off by a 13th
+      process.zero_filled_pages = process.memory->touched_pages = 37 * kPagesPerMiB;
+  EXPECT_THAT(text_report(measurement), HasSubstr("  NEW       120.0 MiB 100%  own data\n"));
 TEST(TextReport, ImportsAreAddedUpUnlessOneIsMost) {
   std::vector<cow::NewCause> causes;
   for (int i = 0; i < 10; ++i) causes.push_back({"import of mod" + std::to_string(i), 9, 24});

@@ -143,34 +143,37 @@ std::vector<Share> types_of(const std::vector<ExplainingSamples>& explaining, st
 }
 
 // What was given back was sampled, too.
-std::vector<Share> shares_of_new(const std::vector<std::pair<std::string, std::uint64_t>>& pages,
-                                 std::uint64_t held) {
+ShareSums sums_of_new(const std::vector<std::pair<std::string, std::uint64_t>>& pages,
+                      std::uint64_t held) {
   std::uint64_t all = 0;
   for (const auto& [name, count] : pages) all += count;
   ShareSums shares;
   for (const auto& [name, count] : pages)
     shares[name].bytes += static_cast<std::uint64_t>(
         static_cast<double>(held) * static_cast<double>(count) / static_cast<double>(all));
-  return std::move(shares).of(held);
+  return shares;
 }
 
-void add_new_memory(const cow::NewMemory& memory, std::uint64_t bytes, Shares& shares) {
+void add_new_memory(const cow::NewMemory& memory, std::uint64_t bytes, std::uint64_t unfaulted,
+                    Shares& shares) {
   std::vector<std::pair<std::string, std::uint64_t>> causes;
   for (const cow::NewCause& each : memory.causes)
     causes.emplace_back(each.name, each.estimated_copies);
   std::vector<std::pair<std::string, std::uint64_t>> sites;
   for (const cow::CodeSite& each : memory.sites)
     sites.emplace_back(site_name(each), each.estimated_copies);
-  shares.new_causes = shares_of_new(causes, bytes);
+  ShareSums sums = sums_of_new(causes, bytes - unfaulted);
+  if (unfaulted > 0) sums[std::string(cow::kNoWriteFault)].bytes = unfaulted;
+  shares.new_causes = std::move(sums).of(bytes);
   for (Share& each : shares.new_causes) {
     const auto cause = std::ranges::find(memory.causes, each.name, &cow::NewCause::name);
-    if (cause->estimated_copies == 0) continue;
+    if (cause == memory.causes.end() || cause->estimated_copies == 0) continue;
     const double part =
         static_cast<double>(cause->most_copies) / static_cast<double>(cause->estimated_copies);
     each.most_bytes =
         static_cast<std::uint64_t>(std::min(part, 1.0) * static_cast<double>(each.bytes));
   }
-  shares.new_sites = shares_of_new(sites, bytes);
+  shares.new_sites = sums_of_new(sites, bytes - unfaulted).of(bytes);
 }
 
 double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
@@ -202,8 +205,10 @@ std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,
 Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies,
                  std::uint64_t copied_bytes, std::uint64_t new_bytes) {
   std::uint64_t explained_bytes = 0;
+  std::uint64_t unfaulted_bytes = 0;
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
+    unfaulted_bytes += copies[i].unfaulted_bytes;
     if (explains_copies(process, copies[i]))
       explained_bytes +=
           process.all_copied_pages().value_or(0) * cow::kPageSize - copies[i].exit_bytes();
@@ -215,7 +220,7 @@ Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::For
   shares.types = types_of(explaining, explained_bytes);
   shares.sites = sites_of(explaining, explained_bytes);
   if (measurement.new_memory && new_bytes > 0)
-    add_new_memory(*measurement.new_memory, new_bytes, shares);
+    add_new_memory(*measurement.new_memory, new_bytes, unfaulted_bytes, shares);
   shares.python_unread = python_unread_of(explaining);
   return shares;
 }

@@ -26,7 +26,7 @@ struct Shares {
   std::vector<Share> causes;
   std::vector<Share> types;  // of Python objects
   std::vector<Share> sites;
-  // Of new memory, estimated: parts of new_bytes.
+  // Of new memory, estimated: parts of new_bytes.  The causes include cow::kNoWriteFault.
   std::vector<Share> new_causes;
   std::vector<Share> new_sites;
   // The part of the samples whose line of Python is not known.

@@ -36,7 +36,8 @@ struct Used {
   std::optional<std::uint64_t> bytes;
   std::uint64_t of_bytes = 0;
   std::string why_not_known;
-  bool is_missed = false;  // it may be over the limit, and nobody has looked
+  bool is_missed = false;             // it may be over the limit, and nobody has looked
+  std::uint64_t unfaulted_bytes = 0;  // of new memory
 };
 
 Used used(std::uint64_t bytes, std::uint64_t of_bytes = 0) { return {bytes, of_bytes, {}}; }
@@ -79,7 +80,12 @@ Used copied_of_shared(const ProcessCopies& process, const ForkCopies& copies) {
 Used new_memory(const ProcessCopies& process, const ForkCopies& copies, bool together) {
   if (!cow::goes_on(process)) return not_known(kOnlyRan);
   if (copies.forks > 0) return not_known("its children share what is new in it");
-  if (copies.new_bytes) return used(*copies.new_bytes / (together ? 1 : process.processes));
+  if (copies.new_bytes) {
+    const std::uint64_t parts = together ? 1 : process.processes;
+    Used result = used(*copies.new_bytes / parts);
+    result.unfaulted_bytes = copies.unfaulted_bytes / parts;
+    return result;
+  }
   if (process.not_measured) return not_known(printable(*process.not_measured));
   return {
       std::nullopt, 0,
@@ -191,15 +197,18 @@ std::vector<Culprit> culprits_of_all(const cow::Measurement& measurement,
   return largest(std::move(list));
 }
 
-// New memory is sampled of all children together: of `bytes` that one of them has, as of all.
-std::vector<Culprit> culprits_of_new(const cow::Measurement& measurement, std::uint64_t bytes) {
+// New memory is sampled of all children together: of what one of them has, as of all.
+std::vector<Culprit> culprits_of_new(const cow::Measurement& measurement, const Used& held) {
   std::vector<Culprit> list;
   if (!measurement.new_memory) return list;
   add_sites(list, measurement.new_memory->sites);
   std::uint64_t all = 0;
   for (const Culprit& each : list) all += each.bytes;
   for (Culprit& each : list)
-    each.bytes = part_of(static_cast<double>(each.bytes) / static_cast<double>(all), bytes);
+    each.bytes = part_of(static_cast<double>(each.bytes) / static_cast<double>(all),
+                         *held.bytes - held.unfaulted_bytes);
+  list.push_back(
+      {Culprit::Kind::site, std::string(cow::kNoWriteFault), held.unfaulted_bytes, true});
   return largest(std::move(list));
 }
 
@@ -279,6 +288,7 @@ class Judge {
         if (!sum) sum = used(0);
         *sum->bytes += *of_it.bytes;
         sum->of_bytes += of_it.of_bytes;
+        sum->unfaulted_bytes += of_it.unfaulted_bytes;
       }
       if (!of_it.why_not_known.empty())
         not_known_of[of_it.why_not_known].push_back(name_of_process(process));
@@ -289,7 +299,7 @@ class Judge {
       held.comm = process.comm;
       held.number = number;
       if (held.is_over())
-        held.culprits = rule.limit == Limit::fresh ? culprits_of_new(measurement_, *of_it.bytes)
+        held.culprits = rule.limit == Limit::fresh ? culprits_of_new(measurement_, of_it)
                                                    : culprits_of(process);
       verdict_.held.push_back(std::move(held));
     }
@@ -299,7 +309,7 @@ class Judge {
     if (!rule.together) return;
     Held held = held_to(rule, all, limit_of(all.of_bytes));
     if (held.is_over())
-      held.culprits = rule.limit == Limit::fresh ? culprits_of_new(measurement_, *all.bytes)
+      held.culprits = rule.limit == Limit::fresh ? culprits_of_new(measurement_, all)
                                                  : culprits_of_all(measurement_, copies_);
     verdict_.held.push_back(std::move(held));
   }

@@ -54,6 +54,7 @@ enum class Function : protozero::pbf_tag_type { id = 1, name = 2, system_name = 
 constexpr const char* kNotSampled = "[not sampled]";
 constexpr const char* kBeforeExec = "[copied before exec]";
 constexpr const char* kFurtherStacks = "[further stacks]";
+constexpr const char* kWithoutFault = "[no write fault]";
 
 std::string compressed(const std::string& bytes) {
   constexpr int kGzip = 16;  // beside the size of the window
@@ -361,7 +362,15 @@ void add_new_memory(ProfileWriter& profile, const FrameFinder& frames,
                     const cow::Measurement& measurement,
                     const std::vector<cow::ForkCopies>& copies) {
   std::uint64_t all = 0;
-  for (const cow::ForkCopies& each : copies) all += each.new_bytes.value_or(0) / cow::kPageSize;
+  std::vector<std::uint64_t> faulted;  // pages of each process
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    const std::uint64_t rest = copies[i].unfaulted_bytes;
+    faulted.push_back((copies[i].new_bytes.value_or(0) - rest) / cow::kPageSize);
+    all += faulted.back();
+    if (rest > 0)
+      profile.sample(frame_alone(kWithoutFault), 0, rest / cow::kPageSize,
+                     labels_of(measurement.processes[i]));
+  }
   std::vector<cow::FoldedStack> stacks;
   if (measurement.new_memory) {
     stacks = measurement.new_memory->stacks;
@@ -381,8 +390,8 @@ void add_new_memory(ProfileWriter& profile, const FrameFinder& frames,
   });
   if (any) return;
   for (std::size_t i = 0; i < copies.size(); ++i)
-    if (const std::uint64_t pages = copies[i].new_bytes.value_or(0) / cow::kPageSize; pages > 0)
-      profile.sample(frame_alone(kNotSampled), 0, pages, labels_of(measurement.processes[i]));
+    if (faulted[i] > 0)
+      profile.sample(frame_alone(kNotSampled), 0, faulted[i], labels_of(measurement.processes[i]));
 }
 
 }  // namespace

@@ -97,6 +97,9 @@ std::vector<Term> all_terms() {
       {cow::kThreadStack, "The stack that a thread runs on."},
       {cow::kGivenBackBefore,
        "Of new memory: the process gave pages back to the kernel, and touched them again."},
+      {cow::kNoWriteFault,
+       "Of new memory: pages that were there without a write of the program, as by mlock(2), "
+       "MAP_POPULATE or O_DIRECT.  They are in no line of CODE."},
       {cow::kOwnData, "All other new memory: what the process builds itself.  CODE has the lines."},
       {"not counted",
        "Copies that COPIED leaves out: first writes to private pages of files, those while "
