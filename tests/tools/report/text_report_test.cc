@@ -310,6 +310,8 @@ TEST(TextReport, NoLineMadeTheMemoryThatNoWriteFaultMade) {
     if (process.memory)  // the counts may be off by a 13th
       process.zero_filled_pages = process.memory->touched_pages = 37 * kPagesPerMiB;
   EXPECT_THAT(text_report(measurement), HasSubstr("  NEW       120.0 MiB 100%  own data\n"));
+}
+
 TEST(TextReport, ImportsAreAddedUpUnlessOneIsMost) {
   std::vector<cow::NewCause> causes;
   for (int i = 0; i < 10; ++i) causes.push_back({"import of mod" + std::to_string(i), 9, 24});
