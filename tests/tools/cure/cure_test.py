@@ -46,7 +46,7 @@ static void* work(void* unused) {
   enum { kBlocks = 20000 };
   char** blocks = malloc(kBlocks * sizeof *blocks);
   for (int i = 0; i < kBlocks; ++i) memset(blocks[i] = malloc(1000), 1, 1000);
-  char* last = malloc(1000);
+  char* volatile last = malloc(1000); // not optimised away
   memset(last, 1, 1000);
   for (int i = 0; i < kBlocks; ++i) free(blocks[i]);
   pthread_barrier_wait(&all);
