@@ -226,7 +226,7 @@ struct TreeMemory {
   std::uint64_t processes = 0;         // that were read
   std::uint64_t unread_processes = 0;  // whose memory /proc refuses us
   // The peak at most, where processes that were growing ended before they were read; 0: none did,
-  // or it is not known.
+  // or it is not known.  The sampled backend estimates it: it may have been more.
   std::uint64_t most_peak_bytes = 0;
   bool operator==(const TreeMemory&) const = default;
 };
