@@ -54,14 +54,14 @@ class Evidence {
   const Summary& summary_;
 };
 
-// cowshed run leaves small processes alone.
+// cowshed run leaves small processes alone. The parent holds a little more or less from run to run.
 std::string cowshed_run(const Summary& summary) {
   constexpr std::uint64_t kUsualMiB = 64;
   std::uint64_t least = kUsualMiB * 2 << 20;
   for (const ProcessGroup& each : summary.groups)
     if (each.shared_bytes && *each.shared_bytes >= kLeastBytes)
       least = std::min(least, *each.shared_bytes);
-  const std::uint64_t above = std::bit_floor(std::max<std::uint64_t>(least >> 20, 2) / 2);
+  const std::uint64_t above = std::bit_floor(std::max<std::uint64_t>(least >> 20, 2) * 2 / 3);
   return above >= kUsualMiB ? "cowshed run" : fmt::format("cowshed run --above {}MiB", above);
 }
 
