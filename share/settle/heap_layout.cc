@@ -262,7 +262,7 @@ bool find_malloc_of_libraries(Dl_info& found) {
   void* const program = dlopen(nullptr, RTLD_LAZY);
   const link_map* map = nullptr;
   bool has_found = false;
-  if (dlinfo(program, RTLD_DI_LINKMAP, &map) == 0) map = map->l_next;
+  if (dlinfo(program, RTLD_DI_LINKMAP, static_cast<void*>(&map)) == 0) map = map->l_next;
   for (; map != nullptr && !has_found; map = map->l_next) {
     Dl_info library{};
     void* const handle = dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -9,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <linux/futex.h>
+#include <string_view>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -64,7 +66,7 @@ bool has_ended(pid_t thread) {
   // A main thread that has called pthread_exit() stays as a zombie.
   std::array<char, 64> path = {"/proc/self/task/"};
   char* end = std::to_chars(path.data() + std::strlen(path.data()), path.end(), thread).ptr;
-  std::strcpy(end, "/stat");
+  std::ranges::copy(std::string_view("/stat"), end);  // zeros follow
   const long file = syscall(SYS_openat, AT_FDCWD, path.data(), O_RDONLY | O_CLOEXEC);
   if (file < 0) return true;
   std::array<char, 256> text = {};

@@ -60,6 +60,7 @@ def run_numpy(names, prepare):
             prepare()
 
     folder = os.path.dirname(numpy.__file__)
+    os.environ["NPY_AVAILABLE_MEM"] = "4GB"  # else it takes what is free, also for what runs beside it
     with tempfile.TemporaryDirectory() as results:
         file = os.path.join(results, "results.xml")
         pytest.main(["-q", "-p", "no:cacheprovider", "-W", "ignore", "--no-header", f"--rootdir={folder}",
