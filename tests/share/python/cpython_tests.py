@@ -5,6 +5,7 @@ to cowshed run; --again freezes every 0.2 s meanwhile, in a thread; --settle set
 all tests.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -44,8 +45,9 @@ def freeze(again, settle):
 def run_cpython(module, names, prepare):
     loader = unittest.defaultTestLoader
     suite = loader.loadTestsFromNames(names) if names else loader.loadTestsFromName("test." + module)
-    end = prepare()
-    result = unittest.TextTestRunner(stream=sys.stdout, verbosity=1, buffer=True).run(suite)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # tests make files of fixed names
+        end = prepare()
+        result = unittest.TextTestRunner(stream=sys.stdout, verbosity=1, buffer=True).run(suite)
     if end:
         end.set()
     return [test.id() for test, _ in result.failures + result.errors if hasattr(test, "id")]
