@@ -157,9 +157,11 @@ const AddressSpace* AddressSpaces::at(const CopySample& sample) {
 
 const Binary* AddressSpaces::perf_map_of(const CopySample& sample) const {
   auto found = known_.find(sample.process_id);
+  // Its parent may have generated all its code just before the fork.
+  const std::uint64_t since_ns = found == known_.end() ? 0 : found->second.image_ns;
   for (; found != known_.end(); found = known_.find(found->second.parent_id)) {
     const auto& [id, known] = *found;
-    if (const Binary* map = binaries_->perf_map(id, known.pid, known.owner)) return map;
+    if (const Binary* map = binaries_->perf_map(id, known.pid, known.owner, since_ns)) return map;
     if (known.own_image) break;
   }
   return nullptr;

@@ -58,15 +58,13 @@ const Binary* BinaryCache::open(const Mapping& mapping, pid_t pid) {
   return &binary;
 }
 
-const Binary* BinaryCache::perf_map(std::uint64_t process_id, pid_t pid, uid_t owner) {
-  const auto known = perf_maps_.find(process_id);
-  const std::uint64_t now = monotonic_ns();
-  if (known != perf_maps_.end() &&
-      (known->second.binary != nullptr || now < known->second.next_look_ns)) {
-    return known->second.binary;
-  }
+const Binary* BinaryCache::perf_map(std::uint64_t process_id, pid_t pid, uid_t owner,
+                                    std::uint64_t since_ns) {
   PerfMapFile& file = perf_maps_[process_id];
-  file.next_look_ns = now + kBetweenLooksNs;
+  const std::uint64_t now = monotonic_ns();
+  const bool has_looked = file.look_ns >= since_ns && now - file.look_ns < kBetweenLooksNs;
+  if (file.binary != nullptr || has_looked) return file.binary;
+  file.look_ns = now;
   if (perf_map_files_.size() >= kMostPerfMaps) return nullptr;
   FileRequest request;
   request.kind = FileKind::perf_map;

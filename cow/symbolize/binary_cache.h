@@ -44,8 +44,8 @@ class BinaryCache {
   const Binary* open(const Mapping& mapping, pid_t pid);
 
   // Returns the perf map of a process that `owner` runs; null: none yet.  `process_id` is that of
-  // the probe.
-  const Binary* perf_map(std::uint64_t process_id, pid_t pid, uid_t owner);
+  // the probe.  Looks again now and then, and if it has not since `since_ns`.
+  const Binary* perf_map(std::uint64_t process_id, pid_t pid, uid_t owner, std::uint64_t since_ns);
   // Returns the generated code without a perf map.
   const Binary* generated_code();
 
@@ -59,7 +59,7 @@ class BinaryCache {
  private:
   struct PerfMapFile {
     const Binary* binary = nullptr;
-    std::uint64_t next_look_ns = 0;
+    std::uint64_t look_ns = 0;
   };
 
   Binary& add();

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/cow/profile/address_spaces.h>
 #include <cowshed/cow/profile/profile_builder.h>
 #include <cowshed/tests/cow/proc/fake_proc.h>
@@ -102,6 +103,26 @@ TEST_F(AddressSpacesOf, APerfMapIsBelievedOfWhoRunsTheProcess) {
     spaces.update(counts, 100 * kNsPerMs);
     EXPECT_EQ(spaces.perf_map_of(sample) != nullptr, is_believed) << owner;
   }
+  std::filesystem::remove(path);
+}
+
+TEST_F(AddressSpacesOf, AChildHasThePerfMapThatItsParentBeganJustBeforeTheFork) {
+  const pid_t own = ::getpid();
+  const std::string path = fmt::format("/tmp/perf-{}.map", own);
+  ProcessCounts parent;
+  parent.pid = own;
+  parent.id = 1;
+  spaces_.update(parent, monotonic_ns());
+  CopySample sample;
+  sample.process_id = 1;
+  EXPECT_EQ(spaces_.perf_map_of(sample), nullptr);
+  std::ofstream(path) << "5000 10 x\n";
+  ProcessCounts child;
+  child.pid = 8;
+  child.id = sample.process_id = 2;
+  child.parent_id = 1;
+  spaces_.update(child, monotonic_ns());
+  EXPECT_NE(spaces_.perf_map_of(sample), nullptr);
   std::filesystem::remove(path);
 }
 
