@@ -275,6 +275,8 @@ class Settle(unittest.TestCase):
 class Remedies(unittest.TestCase):
     def follow(self, command, remedy):
         report, before = measure(command)
+        if "samples were lost" in report:
+            self.skipTest("samples were lost, as under a sanitizer")
         advice = " ".join(report.split("\n  TRY ")[-1].split())
         self.assertIn(remedy, advice, report)
         after_report, after = measure([*command, "follow"])
