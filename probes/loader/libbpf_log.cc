@@ -44,6 +44,8 @@ std::string LibbpfLog::reason() const {
   std::string first;
   std::string before;
   for (std::string line; std::getline(lines, line); before = line) {
+    // Since Linux 7.3 that has a heading, and other lines follow.
+    if (line == "Reason:" && std::getline(lines >> std::ws, line)) return line;
     if (line.rfind("processed ", 0) == 0 && !before.empty()) return before;
     if (first.empty()) first = line;
   }

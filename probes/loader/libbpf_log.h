@@ -13,7 +13,7 @@ class LibbpfLog {
   LibbpfLog(const LibbpfLog&) = delete;
   LibbpfLog& operator=(const LibbpfLog&) = delete;
 
-  // Returns one line: the last of the verifier, else the first of libbpf.
+  // Returns one line: the verifier's reason, else the first of libbpf.
   std::string reason() const;
 
  private:
