@@ -145,9 +145,10 @@ def _resolve_lazy_imports() -> tuple[int, dict[str, str]]:
 
 
 def register_children(cls: type[_T], function: Callable[[_T], Iterable[object]]) -> None:
-    """Tells :func:`freeze` what instances of ``cls``, a class of an extension, refer to.
+    """Tells :func:`freeze` what instances of ``cls``, a class of an extension, refer to, and to freeze them.
 
-    ``freeze()`` finds objects as the garbage collector does.  It does not find the objects that an
+    A frozen instance is never freed.  So register no class whose instances act when they are freed: write, close,
+    unlock.  ``freeze()`` finds objects as the garbage collector does.  It does not find the objects that an
     extension refers to without telling the collector, so children that read them still copy.
     ``Frozen.left`` counts the types.  NumPy's arrays need no registration.
 
@@ -176,11 +177,15 @@ def freeze(*, keep: Iterable[object] = (), lazy: Literal["resolve", "leave"] = "
     data again and again, and freezes it each time, grows.
 
     Some objects stay as they are, because they must die or be flushed: files, sockets, locks,
-    frames, generators, objects with ``__del__`` or a ``weakref.finalize``, and those in ``keep``
-    with what only they hold.  An object that holds a file, a socket or an object with ``__del__``,
-    in itself or in its ``__dict__``, stays as well, so that dropping it closes the file.  What is
-    held less directly must be closed.  At the normal end of a process, after all ``atexit``
-    functions, files are flushed and finalisers run, as if nothing were frozen.
+    frames, generators, objects with ``__del__`` or a ``weakref.finalize``, objects of extensions,
+    and those in ``keep`` with what only they hold.  What holds a file, a socket, an object with
+    ``__del__`` or one of an extension stays as well, up to five objects deep, so that dropping it
+    closes the file.  At the normal end of a process, after all ``atexit`` functions, files are
+    flushed, finalisers run and objects of extensions are freed, as if nothing were frozen.
+
+    Nobody can tell what an extension does when it frees an object.  The types of NumPy, pandas' own
+    and lxml's elements are known to do nothing else, and are frozen.  Say the same of a class by
+    :func:`register_children`.
 
     A second call freezes what is new.  Threads may run meanwhile; they wait.  Finalisers, signal
     handlers and forked children may call it, too; a finaliser at the very end freezes nothing.  On
@@ -316,16 +321,19 @@ def end_process(status: int | None = None) -> NoReturn:
     """Ends a worker without finalising the objects that it shares.
 
     A normal exit clears every module, which writes to pages that are shared, and so copies them.
-    This does what matters of it: it waits for threads, runs ``atexit`` functions, flushes files,
-    runs finalisers, and calls ``os._exit``.  A file that a daemon thread waits for is given up
-    after a second.  For a server's hook that a worker calls last, such as
-    gunicorn's ``worker_exit``.
+    This does the rest of it, in its order: it waits for threads, runs ``atexit`` functions, flushes
+    files, runs finalisers, frees objects of extensions, and calls C's ``exit()``, so that libraries
+    flush and end, too.  A file that a daemon thread waits for is given up after a second.  For a
+    server's hook that a worker calls last, such as gunicorn's ``worker_exit``.  Where ``freeze()``
+    cannot freeze in place, it is ``sys.exit()``.
 
     :param status: the exit status.  ``None``: the status of the ``SystemExit`` that is being handled, or 0.
     """
     if status is None:
         code = getattr(sys.exc_info()[1], "code", None) if isinstance(sys.exc_info()[1], SystemExit) else None
         status = code if isinstance(code, int) else int(code is not None)
+    if _cowshed.why_not_in_place():
+        sys.exit(status)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     _finalise_what_is_in_use(_cowshed.end())
@@ -334,4 +342,4 @@ def end_process(status: int | None = None) -> NoReturn:
             stream.flush()
         except (AttributeError, OSError, ValueError):
             pass
-    os._exit(status & 0xff)
+    _cowshed.exit(status & 0xff)

@@ -1,5 +1,6 @@
 // The extension module cowshed._cowshed: what Python code cannot do by itself.
 #include <Python.h>
+#include <cstdlib>
 #include <new>
 #include <string>
 #include <string_view>
@@ -80,7 +81,7 @@ PyObject* reachable_bytes(PyObject*, PyObject* children_of) {
 
 PyObject* is_frozen(PyObject*, PyObject* object) { return PyBool_FromLong(is_immortal(object)); }
 
-// For os._exit(): finalises what would die.  Returns what is left to finalise_object().
+// Before exit_process(): finalises what would die.  Returns what is left to finalise_object().
 PyObject* end(PyObject*, PyObject*) {
   if (!end_objects_at_exit()) return nullptr;
   Object left(PyList_New(0));
@@ -92,6 +93,14 @@ PyObject* end(PyObject*, PyObject*) {
 PyObject* finalise_object(PyObject*, PyObject* object) {
   finalise(object);
   Py_RETURN_NONE;
+}
+
+// Ends the process as C does: its exit functions run, and its streams are flushed.  The interpreter
+// is not taken apart, and its other threads do not get the lock any more.
+PyObject* exit_process(PyObject*, PyObject* status) {
+  const long number = PyLong_AsLong(status);
+  if (number == -1 && PyErr_Occurred()) return nullptr;
+  std::exit(static_cast<int>(number));
 }
 
 int execute(PyObject* module) {
@@ -120,6 +129,7 @@ PyMethodDef freezing_methods[] = {{"why_not_in_place", why_not_in_place, METH_NO
                                   {"reachable_bytes", reachable_bytes, METH_O, nullptr},
                                   {"is_frozen", is_frozen, METH_O, nullptr},
                                   {"end", end, METH_NOARGS, nullptr},
+                                  {"exit", exit_process, METH_O, nullptr},
                                   {"finalise", finalise_object, METH_O, nullptr},
                                   {nullptr, nullptr, 0, nullptr}};
 

@@ -103,6 +103,23 @@ PROGRAMS = {
         FREEZE
         del a; print(open("a").read())
         """,
+    "dropping what holds objects of extensions": """
+        import endings, weakref
+        class Service: pass
+        def died(_): os.write(1, b"died\\n")
+        s = Service(); s.sinks = {"a": [endings.Plain("a")], "b": endings.Tracked("b", open("c", "w"))}
+        many = [s.sinks["b"].write] * 9; watch = weakref.ref(s.sinks["a"][0], died); capsule = endings.capsule("d")
+        for sink in (s.sinks["a"][0], s.sinks["b"]): sink.write("before,")
+        FREEZE
+        for sink in (s.sinks["a"][0], s.sinks["b"]): sink.write("after")
+        del s, sink, many, capsule; print(sorted(os.listdir()), open("c").read(), open("b").read())
+        """,
+    "a file that only an object of an extension holds": """
+        import endings
+        kept = [[[[[[[[[endings.Tracked("a", open("b", "w"))]]]]]]]]]
+        FREEZE
+        kept[0][0][0][0][0][0][0][0][0].write("after")
+        """,
     "bytearray with a view that is dropped": """
         data = bytearray(b"abc"); view = memoryview(data)
         FREEZE
@@ -561,6 +578,74 @@ def event_loop(path):
     loop.run_until_complete(loop.run_in_executor(None, append, path, "run"))
 
 
+@kind
+def object_of_an_extension(path):
+    import endings
+    sink = endings.Plain(path)
+    yield sink
+    sink.write("after")
+
+
+@kind
+def tracked_object_of_an_extension(path):
+    import endings
+    sink = endings.Tracked(path, endings.Plain(path + "2"))
+    yield sink
+    sink.write("after")
+
+
+@kind
+def subclass_of_an_extension(path):
+    import endings
+
+    class Sink(endings.Tracked):
+        pass
+    sink = Sink(path, endings.Plain(path + "2"))
+    sink.me = [sink]
+    yield sink
+    sink.write("after")
+
+
+@kind
+def method_of_an_extension(path):
+    import endings
+    write = endings.Plain(path).write
+    yield [write]
+    write("after")
+
+
+@kind
+def capsule(path):
+    import endings
+    yield endings.capsule(path)
+
+
+@kind
+def view_of_an_extension(path):
+    import endings
+    view = memoryview(endings.Plain(path))
+    yield view
+    view[:5] = b"after"
+
+
+@kind
+def array_of_an_extension(path):
+    import endings
+    import numpy
+    array = numpy.frombuffer(endings.Plain(path), numpy.uint8)
+    yield array
+    array[:5] = numpy.frombuffer(b"after", numpy.uint8)
+
+
+@kind
+def callback_of_an_extension(path):
+    import endings
+    import weakref
+    sink = endings.Plain(path)
+    sink.write("before")
+    yield sink, weakref.ref(sink, lambda _: append(path + "2", "died"))
+
+
 class Holder:
     pass
 
@@ -579,18 +664,26 @@ def cycle(thing):
 
 # Where a program keeps something: first where it dies when the program drops it, frozen or not.
 HOLDS = (lambda thing: thing, holder, lambda thing: (thing,), lambda thing: holder({"key": [holder(thing)]}),
-         lambda thing: lambda: thing, cycle)
+         lambda thing: {"key": (thing, 1)}, lambda thing: lambda: thing, cycle)
+
+
+# What a worker cannot go on with: threads, processes, and what other programs wait for.
+NOT_IN_WORKERS = {"archive", "command", "database", "event_loop", "log_of_a_thread", "manager", "process", "process_pool",
+                  "process_pool_of_futures", "queue_to_a_child", "shared_memory", "socket_pair", "temporary_folder",
+                  "temporary_file", "thread", "thread_pool"}
 
 
 def program(seed, folder, freezes):
     draw = random.Random(seed)
     running = []
+    is_worker = draw.random() < 0.3
+    kinds = sorted(KINDS.keys() - NOT_IN_WORKERS if is_worker else KINDS)
     for number in range(draw.randint(1, 6)):
-        name = draw.choice(sorted(KINDS))
+        name = draw.choice(kinds)
         work = KINDS[name](f"{folder}/{number}_{name}")
         running.append((number, draw.random() < 0.7, work))
     end = draw.choice(("falls off", "exits", "fails", "drops", "collects"))
-    holds = HOLDS[:3] if end in ("drops", "collects") else HOLDS
+    holds = HOLDS[:-2] if end in ("drops", "collects") else HOLDS
     kept = vars(sys.modules["__main__"])
 
     def begin(number, work):
@@ -601,6 +694,10 @@ def program(seed, folder, freezes):
     if freezes:
         import cowshed
         cowshed.freeze()
+    if is_worker:
+        pid = os.fork()
+        if pid:
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     for number, is_before, work in running:
         if not is_before:
             begin(number, work)
@@ -608,6 +705,8 @@ def program(seed, folder, freezes):
         for _ in work:
             pass
     print("at the end", flush=draw.random() < 0.5)
+    if end == "exits" and is_worker and freezes:
+        cowshed.end_process(7)
     if end == "exits":
         sys.exit(7)
     if end == "fails":
@@ -622,6 +721,15 @@ def program(seed, folder, freezes):
 
 class AsPlainTest(unittest.TestCase):
     maxDiff = 5000
+
+    @classmethod
+    def setUpClass(cls):
+        import sysconfig
+        built = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(built.cleanup)
+        subprocess.run(["gcc", "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}", "-o", f"{built.name}/endings.so",
+                        os.path.join(os.path.dirname(os.path.abspath(__file__)), "endings.c")], check=True)
+        os.environ["PYTHONPATH"] += os.pathsep + built.name
 
     def ended(self, *arguments):
         """What a run has said and left behind in its folder, which replaces an argument None."""

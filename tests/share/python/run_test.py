@@ -208,6 +208,22 @@ class RunTest(Runner):
                      "if not os.fork():\n    print(end='')\n    os._exit(0)\nos.wait()"):
             self.assert_log(self.run_program(f"import os\n{text}", "--above", "0"), FROZE)
 
+    def test_a_worker_that_we_end_flushes_what_a_plain_one_does(self):
+        """Also what a native library buffers."""
+        program = """
+    import cowshed, ctypes, os, sys
+    c = ctypes.CDLL(None)
+    c.fopen.restype, c.fputs.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_void_p)
+    cowshed.freeze()
+    if os.fork() == 0:
+        c.fputs(b"answered", c.fopen(b"native", b"w")); kept = [open("python", "w")]; kept[0].write("answered")
+        END(3)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), open("native").read(), open("python").read())
+    """
+        for end in ("sys.exit", "cowshed.end_process"):
+            done = self.run_program(program.replace("END", end), plain=True, PYTHONPATH=PACKAGES)
+            self.assertEqual(done.stdout, "3 answered answered\n", end)
+
     def test_a_signal_meanwhile_is_not_lost(self):
         self.write("signals.py", "import os, signal\ndef send(): os.kill(os.getpid(), signal.SIGINT)")
         done = self.run_program("""
@@ -285,6 +301,21 @@ class RunInPlaceTest(Runner):
         print(f"grown by {ours_grown} MiB, without by {grown}; copied {copied}, once {least}, without {unshared}")
         self.assertLessEqual(ours_grown, grown + 13)  # the version, and what holds it
         self.assertGreaterEqual(unshared - copied, 0.9 * (unshared - least))
+
+    def test_versions_that_become_larger_are_not_kept(self):
+        program = READING + """
+    data = None
+    for number in range(1, 11):
+        data = None
+        data = load(10_000 * number)
+        if os.fork() == 0: os._exit(0)
+        os.wait()
+    print(own("Rss"))
+    """
+        plain, ours = (int(self.run_program(program, "--above", "2MiB", plain=plain).stdout) for plain in (True, False))
+        version = plain - 10  # MiB, without the interpreter
+        print(f"holds {ours} MiB, without {plain}")
+        self.assertLessEqual(ours, plain + version)
 
     def test_a_supervisor_that_forks_for_each_task(self):
         """As Airflow's do.  Page faults count all that a task copies, also at its end."""

@@ -24,6 +24,7 @@ _is_busy = False
 _is_frozen = False
 _held = 0  # bytes of this process's own, when it was looked at
 _reachable = 0, 0  # bytes that modules refer to, at the last freeze: frozen, and not
+_lost = 0  # bytes that were frozen, and that no module refers to any more: they are never freed
 
 
 def before_fork(caller: types.FrameType, blocked: Iterable[int]) -> None:
@@ -101,8 +102,11 @@ def _own_bytes() -> int:
 
 
 def _is_worth_it() -> bool:
-    """Whether so much is new.  What only takes the place of frozen data is not."""
-    global _held
+    """Whether so much is new.  What only takes the place of frozen data is not.
+
+    Data that was replaced once will be again.  So all that is lost, with what is to be frozen now, stays near the size
+    of one version."""
+    global _held, _lost
     held = _own_bytes()
     if held - _held < (_ABOVE if _is_frozen else _above_at_first) and not (_is_frozen and _EVERY_FORK):
         return False
@@ -110,7 +114,11 @@ def _is_worth_it() -> bool:
     if not _is_frozen or _EVERY_FORK or not _reachable[0]:
         return True
     frozen, others = _cowshed.reachable_bytes(freezing._children_of)
-    return frozen + others - sum(_reachable) >= _ABOVE
+    lost = _lost + max(0, _reachable[0] - frozen)
+    if frozen + others - sum(_reachable) < _ABOVE or 4 * lost > others:
+        return False
+    _lost = lost
+    return True
 
 
 def _freeze() -> None:

@@ -69,8 +69,7 @@ void children_of_zone(PyObject* zone, visitproc visit, void* context) {
 bool each_child(PyObject* object, Types& types, visitproc visit, void* context) {
   PyTypeObject* const type = Py_TYPE(object);
   visit(reinterpret_cast<PyObject*>(type), context);
-  if (PyUnicode_CheckExact(object) || PyLong_CheckExact(object) || PyFloat_CheckExact(object))
-    return true;
+  if (is_plain_data(object)) return true;
   const TypeFacts& facts = types.facts_of(type);
   if (type->tp_traverse != nullptr && PyObject_IS_GC(object))
     type->tp_traverse(object, visit, context);

@@ -2,12 +2,12 @@
 #include <cstddef>
 #include <cstdio>
 #include <new>
-#include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include <cowshed/share/python/extension/freezing/deallocation.h>
 #include <cowshed/share/python/extension/freezing/ending.h>
 #include <cowshed/share/python/extension/freezing/immortal.h>
 #include <cowshed/share/python/extension/freezing/interpreter.h>
@@ -17,23 +17,15 @@
 
 namespace cowshed::python {
 
-bool must_be_closed(PyTypeObject* type) {
-  const std::string_view name = type->tp_name;
-  return name == "_gdbm.gdbm" || name == "_dbm.dbm";
-}
-
-bool holds_itself_open(PyTypeObject* type) {
-  return std::string_view(type->tp_name) == "sqlite3.Connection";
-}
-
 #if COWSHED_KNOWS_IMMORTALS
 
 namespace {
 
+// Or what else its death does.
 bool has_finaliser(PyObject* object) {
   PyTypeObject* const type = Py_TYPE(object);
   return type->tp_finalize != nullptr || type->tp_del != nullptr || must_be_closed(type) ||
-         holds_itself_open(type);
+         holds_itself_open(type) || may_act_when_freed(object);
 }
 
 // What nothing can be imported for at the end.
@@ -71,12 +63,23 @@ class Deaths {
       others_.push_back(PyList_GET_ITEM(list.get(), i));
     cowshed_visit_frozen([](PyObject* object, void* self) { of(self).count(object); }, this);
     for (PyObject* object : others_) count(object);
-    for (std::size_t i = 0; i < arrays_.size(); ++i) count(arrays_[i]);
+    for (std::size_t i = 0; i < unlisted_.size(); ++i) count(unlisted_[i]);
     keep_what_lives();
     if (ending_ == Ending::of_interpreter) forget_callbacks();
     put_in_order();
     for (PyObject* object : ordered_) add(object);
+    for (const auto& [held, holders] : holders_)
+      for (PyObject* holder : holders) kept_.push_back(Object::borrow(holder));
     return std::exchange(dead_, {});
+  }
+
+  // Drops what refers to the object, so that it dies now: frozen holders would never do so.
+  void release(PyObject* object, int depth = 0) {
+    constexpr int kDeepest = 100;
+    const auto place = holders_.find(object);
+    if (place == holders_.end() || depth > kDeepest) return;
+    for (PyObject* holder : std::exchange(place->second, {}))
+      if (!let_go(holder, object)) release(holder, depth + 1);
   }
 
   // After find(), of a process: the rest, which other threads may be using, or this one.
@@ -101,8 +104,10 @@ class Deaths {
     const bool is_module = needed.namespaces.contains(object);
     const bool holds = !is_module && !is_immortal(object);
     const auto note = [&](PyObject* child, bool is_reference) {
-      if (!PyObject_IS_GC(child) && is_array(child) && seen_arrays_.insert(child).second)
-        arrays_.push_back(child);
+      if (is_plain_data(child)) return;
+      if (is_unlisted(child) && seen_unlisted_.insert(child).second) unlisted_.push_back(child);
+      if (is_reference && !may_act_when_freed(object) && is_released(child))
+        holders_[child].push_back(object);
       if (is_immortal(child) || (!PyObject_IS_GC(child) && !has_finaliser(child))) return;
       Node& node = nodes_[child];
       node.references += is_reference ? 1 : 0;
@@ -116,6 +121,13 @@ class Deaths {
     });
   }
 
+  // Whether the object dies by release(): it acts then, or holds what does and lets go of nothing.
+  static bool is_released(PyObject* object) {
+    PyTypeObject* const type = Py_TYPE(object);
+    return !is_immortal(object) && (may_act_when_freed(object) || is_array(object) ||
+                                    (PyObject_IS_GC(object) && type->tp_clear == nullptr));
+  }
+
   template <class Act>
   static void for_each_child(PyObject* object, Act act) {
     const auto visit = [](PyObject* child, void* to) {
@@ -125,6 +137,20 @@ class Deaths {
     if (const auto traverse = Py_TYPE(object)->tp_traverse; traverse && PyObject_IS_GC(object))
       traverse(object, visit, &act);
     if (is_array(object)) needed.numpy->traverse(object, visit, &act);
+  }
+
+  // Whether the collector does not list it: NumPy's arrays, and tuples of these or of objects that
+  // it does not know.
+  static bool is_unlisted(PyObject* object) {
+    if (!PyTuple_CheckExact(object)) return !PyObject_IS_GC(object) && is_array(object);
+    if (PyObject_GC_IsTracked(object)) return false;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i) {
+      PyObject* const item = PyTuple_GET_ITEM(object, i);
+      if (item != nullptr && !is_plain_data(item) &&
+          (is_unlisted(item) || may_act_when_freed(item)))
+        return true;
+    }
+    return false;
   }
 
   static bool is_array(PyObject* object) {
@@ -244,9 +270,11 @@ class Deaths {
   const Ending ending_;
   std::vector<PyObject*> weak_;    // references
   std::vector<PyObject*> others_;  // what the collector tracks, and what a freeze has left
-  std::vector<PyObject*> arrays_;  // of NumPy, which the collector does not list
-  std::unordered_set<PyObject*> seen_arrays_;
+  std::vector<PyObject*> unlisted_;
+  std::unordered_set<PyObject*> seen_unlisted_;
   std::unordered_map<PyObject*, Node> nodes_;
+  std::unordered_map<PyObject*, std::vector<PyObject*>> holders_;
+  std::vector<Object> kept_;  // the holders, until release()
   std::unordered_set<PyObject*> alive_;
   std::vector<PyObject*> pending_;
   bool are_in_use_ = false;  // what keep() finds
@@ -311,9 +339,13 @@ std::vector<Object> end_objects(Ending ending) {
   try {
     if (ending == Ending::of_process) note_namespaces();
     Deaths deaths(ending);
-    const std::vector<Object> dead = deaths.find();
+    std::vector<Object> dead = deaths.find();
     std::vector<Object> left = deaths.in_use();
-    for (const Object& object : dead) finalise(object.get());
+    for (Object& object : dead) {
+      finalise(object.get());
+      if (may_act_when_freed(object.get())) deaths.release(object.get());
+      object = Object();
+    }
     return left;
   } catch (const std::bad_alloc&) {
     std::fputs("cowshed: no memory to finalise objects at the end\n", stderr);

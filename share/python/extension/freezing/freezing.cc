@@ -3,7 +3,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdio>
-#include <cstring>
 #include <ctime>
 #include <datetime.h>
 #include <iterator>
@@ -20,6 +19,7 @@
 #include <cowshed/share/python/extension/freezing/ending.h>
 #include <cowshed/share/python/extension/freezing/freezing.h>
 #include <cowshed/share/python/extension/freezing/hidden_references.h>
+#include <cowshed/share/python/extension/freezing/holders.h>
 #include <cowshed/share/python/extension/freezing/immortal.h>
 #include <cowshed/share/python/extension/freezing/interpreter.h>
 #include <cowshed/share/python/extension/freezing/object.h>
@@ -52,7 +52,8 @@ std::vector<PyObject*>& frozen_holders() {
 
 class Freezer {
  public:
-  Freezer(PyObject* children_of, Frozen& frozen) : frozen_(frozen), types_(children_of) {}
+  Freezer(PyObject* children_of, Frozen& frozen)
+      : frozen_(frozen), types_(children_of), holders_(types_) {}
 
   bool prepare() { return types_.prepare(); }
 
@@ -73,6 +74,7 @@ class Freezer {
   }
 
   void freeze_all(PyObject* tracked) {
+    holders_.find(tracked);
     for (std::size_t i = 0; i < frozen_holders().size(); ++i) {
       freeze(frozen_holders()[i]);
       drain();
@@ -171,35 +173,18 @@ class Freezer {
   void freeze(PyObject* object) {
     if (excluded_.contains(object)) return;
     const TypeFacts& facts = types_.facts_of(Py_TYPE(object));
-    if (facts.kind == Kind::leave || is_awaited(object)) {
+    if (facts.kind == Kind::leave || is_awaited(object, types_)) {
       if (facts.owns) exclude(object);
       return leave(object);
     }
     const bool is_new = facts.kind == Kind::data && !is_immortal(object);
     if (is_new) fill(object, facts);
-    holds_outside_ = false;
+    holds_outside_ = holders_.contain(object);
     children_of(object, facts);
     if (is_new && !(holds_outside_ && may_be_dropped(object))) mark(object, facts);
     else if (is_new || facts.kind == Kind::suspended) leave(object);
     if (facts.children_of != nullptr && is_immortal(object) && asked_.insert(object).second)
       registered_.emplace_back(object, facts.children_of);
-  }
-
-  // Whether its death calls a weakref.finalize().
-  static bool is_awaited(PyObject* object) {
-    const Py_ssize_t offset = Py_TYPE(object)->tp_weaklistoffset;
-    if (offset == 0 || !may_be_dropped(object)) return false;
-    PyWeakReference* reference = nullptr;
-    std::memcpy(&reference, reinterpret_cast<const char*>(object) + offset, sizeof reference);
-    for (; reference != nullptr; reference = reference->wr_next)
-      if (reference->wr_callback && starts_with(Py_TYPE(reference->wr_callback), "finalize"))
-        return true;
-    return false;
-  }
-
-  // The program closes what such an object holds by dropping the object.
-  static bool may_be_dropped(PyObject* object) {
-    return !PyType_Check(object) && !PyModule_Check(object) && !PyFunction_Check(object);
   }
 
   void leave(PyObject* object) {
@@ -300,18 +285,9 @@ class Freezer {
 
   void child(PyObject* object) {
     if (object == nullptr || is_immortal(object)) return;
-    holds_outside_ |= is_outside(object);
+    holds_outside_ |= is_outside(object, types_);
     if (!PyObject_IS_GC(object) || !PyObject_GC_IsTracked(object) || may_be_unfinished(object))
       pending_.push_back(object);
-  }
-
-  // Most objects are of a type that the first line knows.
-  bool is_outside(PyObject* object) {
-    if (PyUnicode_CheckExact(object) || PyLong_CheckExact(object) || PyDict_CheckExact(object) ||
-        PyList_CheckExact(object) || PyTuple_CheckExact(object) || PyFloat_CheckExact(object)) {
-      return false;
-    }
-    return types_.facts_of(Py_TYPE(object)).holds_outside || is_awaited(object);
   }
 
   static int visit(PyObject* object, void* self) {
@@ -329,7 +305,7 @@ class Freezer {
     Py_ssize_t position = 0;
     PyObject* value = nullptr;
     while (dict != nullptr && *dict != nullptr && PyDict_Next(*dict, &position, nullptr, &value))
-      holds_outside_ |= !is_immortal(value) && is_outside(value);
+      holds_outside_ |= !is_immortal(value) && is_outside(value, types_);
   }
 
   void children_of(PyObject* object, const TypeFacts& facts) {
@@ -338,7 +314,8 @@ class Freezer {
     if (PyDict_Check(object) || facts.is_frozendict || PyCode_Check(object) || PyType_Check(object))
       return;
     look_into_dict(object);
-    if (!has_values_inline(Py_TYPE(object))) return;  // it is made when it is first asked for
+    // It is made when it is first asked for.  An object that stays gets none that is frozen.
+    if (!has_values_inline(Py_TYPE(object)) || holds_outside_) return;
     const Object dict(PyObject_GenericGetDict(object, nullptr));
     if (dict) pending_.push_back(dict.get());  // tracked, but not among the roots if it is new
     PyErr_Clear();
@@ -420,6 +397,7 @@ class Freezer {
 
   Frozen& frozen_;
   Types types_;
+  Holders holders_;
   std::optional<Reachable> reachable_;
   bool holds_outside_ = false;  // the object whose children are visited
   bool has_dict_ = false;

@@ -30,4 +30,9 @@ class Object {
   PyObject* object_ = nullptr;
 };
 
+// Most objects are.
+inline bool is_plain_data(PyObject* object) {
+  return PyUnicode_CheckExact(object) || PyLong_CheckExact(object) || PyFloat_CheckExact(object);
+}
+
 }  // namespace cowshed::python

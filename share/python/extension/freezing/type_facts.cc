@@ -4,7 +4,7 @@
 #include <iterator>
 #include <string_view>
 
-#include <cowshed/share/python/extension/freezing/ending.h>
+#include <cowshed/share/python/extension/freezing/deallocation.h>
 #include <cowshed/share/python/extension/freezing/interpreter.h>
 #include <cowshed/share/python/extension/freezing/type_facts.h>
 
@@ -23,18 +23,22 @@ bool is_of_module(PyTypeObject* type) {
   return false;
 }
 
-namespace {
-
-// Whether a class statement made it, and not an extension.
-bool is_class_statement(PyTypeObject* type) {
+destructor deallocator_of_classes() {
   static const destructor dealloc = [] {
     auto* const meta = reinterpret_cast<PyObject*>(&PyType_Type);
     const Object made(PyObject_CallFunction(meta, "s(){}", "Class"));
     PyErr_Clear();
     return made ? reinterpret_cast<PyTypeObject*>(made.get())->tp_dealloc : nullptr;
   }();
-  return (type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0 && type->tp_dealloc == dealloc &&
-         !is_of_module(type);
+  return dealloc;
+}
+
+namespace {
+
+// Whether a class statement made it, and not an extension.
+bool is_class_statement(PyTypeObject* type) {
+  return (type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0 &&
+         type->tp_dealloc == deallocator_of_classes() && !is_of_module(type);
 }
 
 // object.__sizeof__ and the like in C, without a look-up that may run Python code.
@@ -54,15 +58,6 @@ Object type_of_module(const char* module, const char* name) {
   Object type(imported ? PyObject_GetAttrString(imported.get(), name) : nullptr);
   PyErr_Clear();
   return type && PyType_Check(type.get()) ? std::move(type) : Object();
-}
-
-// Types without a finaliser that hold what others see, or wait for.
-bool is_known_outside(PyTypeObject* type) {
-  static constexpr std::string_view kNames[] = {
-      "mmap.mmap",       "select.epoll",       "select.poll",        "_socket.socket",
-      "_ssl._SSLSocket", "sqlite3.Connection", "sqlite3.Cursor",     "sqlite3.Statement",
-      "sqlite3.Blob",    "ThreadPoolExecutor", "ProcessPoolExecutor"};
-  return std::find(std::begin(kNames), std::end(kNames), type->tp_name) != std::end(kNames);
 }
 
 }  // namespace
@@ -107,6 +102,9 @@ TypeFacts Types::find_facts(PyTypeObject* type) const {
   } else if (starts_with(type, "_thread.") || type == &PyMemoryView_Type ||
              std::strcmp(type->tp_name, "managedbuffer") == 0) {
     facts.kind = Kind::leave;  // a bytearray, say, cannot grow as long as a view lives
+  } else if (may_act_when_freed(type) && registered_for(type) == nullptr) {
+    facts.kind = Kind::suspended;
+    facts.holds_outside = true;
   } else if (type->tp_finalize != nullptr || type->tp_del != nullptr ||
              is_of(type, io_base_.get()) || must_be_closed(type) || is_known_outside(type)) {
     facts.kind = Kind::leave;

@@ -14,7 +14,7 @@ namespace cowshed::python {
 enum class Kind : unsigned char {
   data,
   leave,     // must die or be flushed
-  suspended  // a frame, or a generator: it ends, but what it refers to is data
+  suspended  // a frame, a generator, an object of an extension: it ends; what it refers to is data
 };
 
 struct TypeFacts {
@@ -67,6 +67,8 @@ class Types {
   const TypeFacts* last_facts_ = nullptr;
 };
 
+// Of types that have none of their own: it calls that of their base.
+destructor deallocator_of_classes();
 bool starts_with(PyTypeObject* type, std::string_view start);
 bool is_of_module(PyTypeObject* type);  // and so is implemented in C
 

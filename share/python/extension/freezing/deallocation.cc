@@ -1,0 +1,137 @@
+#include <Python.h>
+#include <algorithm>
+#include <cstring>
+#include <dlfcn.h>
+#include <string_view>
+#include <unordered_map>
+
+#include <cowshed/share/python/extension/freezing/deallocation.h>
+#include <cowshed/share/python/extension/freezing/interpreter.h>
+#include <cowshed/share/python/extension/freezing/object.h>
+#include <cowshed/share/python/extension/freezing/type_facts.h>
+
+namespace cowshed::python {
+
+#if COWSHED_KNOWS_IMMORTALS
+
+namespace {
+
+template <class Names>
+bool is_among(PyTypeObject* type, const Names& names) {
+  return std::ranges::find(names, std::string_view(type->tp_name)) != std::end(names);
+}
+
+// Extensions' types whose deallocators were read: they give back memory, and let go of objects.
+bool is_known_harmless(PyTypeObject* type) {
+  static constexpr std::string_view kStarts[] = {
+      "numpy.",           "pandas._libs.",    "lxml.etree._Element",   "lxml.etree._Document",
+      "lxml.etree._Attr", "lxml.etree._Comm", "lxml.etree.__Content",  "lxml.etree._Processing",
+      "lxml.objectify.",  "google._upb.",     "google.protobuf.pyext."};
+  // They write back to arrays, or close files.
+  static constexpr std::string_view kOthers[] = {"numpy.nditer", "pandas._libs.parsers.TextReader"};
+  // Cython's functions, and their variables.
+  static constexpr std::string_view kParts[] = {"cython_function", "__pyx_scope_struct"};
+  const std::string_view name = type->tp_name;
+  const auto begins = [name](std::string_view start) { return name.starts_with(start); };
+  const auto contains = [name](std::string_view part) { return name.find(part) != name.npos; };
+  return std::ranges::any_of(kParts, contains) ||
+         (std::ranges::any_of(kStarts, begins) && !is_among(type, kOthers));
+}
+
+// Whether the function is the interpreter's, or of a module of its library.
+template <class Function>
+bool is_of_python(Function* function) {
+  static const void* const interpreter = [] {
+    Dl_info info{};
+    return dladdr(reinterpret_cast<void*>(&PyObject_Free), &info) != 0 ? info.dli_fbase : nullptr;
+  }();
+  Dl_info info{};
+  if (function == nullptr || dladdr(reinterpret_cast<void*>(function), &info) == 0) return false;
+  return info.dli_fbase == interpreter || std::strstr(info.dli_fname, "/lib-dynload/") != nullptr;
+}
+
+// Puts None in its place.
+bool let_go_of_value(PyObject* dict, PyObject* child) {
+  bool has_found = false;
+  for (bool goes_on = true; goes_on;) {
+    goes_on = false;
+    Py_ssize_t position = 0;
+    PyObject* key = nullptr;
+    PyObject* value = nullptr;
+    while (!goes_on && PyDict_Next(dict, &position, &key, &value)) goes_on = value == child;
+    if (!goes_on) break;
+    has_found = true;
+    if (PyDict_SetItem(dict, Object::borrow(key).get(), Py_None) != 0) break;
+  }
+  return has_found;
+}
+
+}  // namespace
+
+bool may_act_when_freed(PyTypeObject* type) {
+  static std::unordered_map<PyTypeObject*, bool> known;
+  const auto [place, is_new] = known.try_emplace(type);
+  if (!is_new) return place->second;
+  if (PyType_IsSubtype(type, &PyType_Type) != 0) return false;  // a class of classes
+  PyTypeObject* own = type;                                     // that has the deallocator
+  while (own->tp_base != nullptr && (own->tp_dealloc == deallocator_of_classes() ||
+                                     own->tp_dealloc == own->tp_base->tp_dealloc)) {
+    own = own->tp_base;
+  }
+  return place->second = !(is_of_python(own->tp_dealloc) && is_of_python(type->tp_free)) &&
+                         !is_known_harmless(own);
+}
+
+bool may_act_when_freed(PyObject* object) {
+  if (PyCapsule_CheckExact(object)) {
+    const bool acts = PyCapsule_GetDestructor(object) != nullptr;
+    PyErr_Clear();
+    return acts;
+  }
+  return may_act_when_freed(Py_TYPE(object));
+}
+
+bool is_known_outside(PyTypeObject* type) {
+  static constexpr std::string_view kNames[] = {
+      "mmap.mmap",       "select.epoll",       "select.poll",        "_socket.socket",
+      "_ssl._SSLSocket", "sqlite3.Connection", "sqlite3.Cursor",     "sqlite3.Statement",
+      "sqlite3.Blob",    "ThreadPoolExecutor", "ProcessPoolExecutor"};
+  return is_among(type, kNames);
+}
+
+bool must_be_closed(PyTypeObject* type) {
+  static constexpr std::string_view kNames[] = {"_gdbm.gdbm", "_dbm.dbm"};
+  return is_among(type, kNames);
+}
+
+bool holds_itself_open(PyTypeObject* type) {
+  return std::string_view(type->tp_name) == "sqlite3.Connection";
+}
+
+bool let_go(PyObject* holder, PyObject* child) {
+  if (PyDict_Check(holder)) return let_go_of_value(holder, child);
+  if (PyTuple_Check(holder)) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(holder); ++i) {
+      if (PyTuple_GET_ITEM(holder, i) != child) continue;
+      PyTuple_SET_ITEM(holder, i, Py_None);
+      Py_DECREF(child);
+    }
+    return true;
+  }
+  if (PyList_Check(holder)) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(holder); ++i)
+      if (PyList_GET_ITEM(holder, i) == child) PyList_SetItem(holder, i, Py_None);
+    return true;
+  }
+  const Object dict(PyObject_GenericGetDict(holder, nullptr));
+  PyErr_Clear();
+  if (dict && PyDict_Check(dict.get()) && let_go_of_value(dict.get(), child)) return true;
+  const inquiry clear = Py_TYPE(holder)->tp_clear;
+  if (clear == nullptr || PyType_Check(holder) || PyFunction_Check(holder)) return false;
+  clear(holder);
+  return true;
+}
+
+#endif
+
+}  // namespace cowshed::python
