@@ -28,6 +28,9 @@ PROGRAMS = {  # in the PATH, before the system's
     "sudo": f"""#!/bin/sh
 exec env SUDO_USER={USER.pw_name} SUDO_UID={USER.pw_uid} SUDO_GID={USER.pw_gid} "$@"
 """,
+    "cowshed": """#!/bin/sh
+exec /usr/bin/python3 -m cowshed "$@"
+""",
     "flamegraph.pl": """#!/bin/sh
 ! grep -vE '^.+ [0-9]+$' || exit 1  # what it would not read
 """,

@@ -1,5 +1,7 @@
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/cure/left_behind.h>
+#include <cowshed/tools/cowtop/cure/plan.h>
 #include <cowshed/tools/cowtop/cure/treatments.h>
 
 namespace cowshed::cowtop {
@@ -42,7 +44,7 @@ Treatment treatment(const std::string& name, double peak_mib, std::uint64_t copi
   child.copied_anon_pages = copied_mib * kPages;
   trial.measurement->memory = {.peak_pss_bytes = static_cast<std::uint64_t>(peak_mib * kBytes)};
   Treatment result;
-  if (!name.empty()) result.cure = Cure{.name = name, .keep = name};
+  if (!name.empty()) result.cure = Cure{.name = name};
   result.trials.push_back(std::move(trial));
   return result;
 }
@@ -86,9 +88,46 @@ TEST(Cure, APeakOfWhatEndedUnreadProvesNothing) {
   EXPECT_EQ(best(all), "A");
 }
 
+TEST(Cure, TheReportNamesWhatTheFirstRunLeft) {
+  Treatments all{{"server"}, treatment("", 400, 0), {}, {}, {"PID 7 (server)", "a.txt (new)"},
+                 true};
+  EXPECT_THAT(cure_table(all), HasSubstr("The first run left PID 7 (server), a.txt (new).\n"
+                                         "No remedy was tried: --keep-going goes on.\n"));
+}
+
+TEST(Cure, FilesThatAreNewChangedOrGoneAreNoticed) {
+  const TestFolder folder;
+  const auto write = [&](const std::string& name, const std::string& text) {
+    std::ofstream(folder / name) << text;
+  };
+  std::filesystem::create_directory(folder / "in");
+  for (const char* each : {"stays", "in/goes", "in/grows"}) write(each, "a");
+  const FolderState before(folder / "");
+  EXPECT_THAT(before.changed(), IsEmpty());
+  std::filesystem::create_directory(folder / "__pycache__");
+  for (const char* each : {"__pycache__/x", "a.pyc", "server.log"}) write(each, "a");
+  EXPECT_THAT(before.changed(), IsEmpty());
+  std::filesystem::remove(folder / "in/goes");
+  write("in/grows", "ab");
+  write("in/comes", "a");
+  EXPECT_THAT(before.changed(),
+              UnorderedElementsAre("in/comes (new)", "in/grows (changed)", "in/goes (gone)"));
+}
+
+TEST(Cure, ThePlanNamesTheMostRunsAndWhatTheySet) {
+  const std::vector<Cure> cures = {{.name = "A=1", .environment = {{"A", "1"}}},
+                                   {.name = "B", .environment = {{"C", "2"}}, .prefix = {"d"}}};
+  const std::string once = plan_text({"sh", "-c", "a b"}, cures, 1);
+  EXPECT_THAT(once, StartsWith("cure runs this command 1 to 9 times, "));
+  EXPECT_THAT(once, HasSubstr("\n  sh -c 'a b'\n"));
+  EXPECT_THAT(once, HasSubstr("            A=1\n            B: C=2 d\n"));
+  EXPECT_THAT(plan_text({"sh"}, cures, 5), StartsWith("cure runs this command 1 to 15 times, "));
+}
+
 TEST(Cure, TheCommandLineIsQuoted) {
-  EXPECT_EQ(command_line({.name = "A", .keep = "A=1"}, {"sh", "-c", "echo 'a b'"}),
-            R"(A=1 sh -c 'echo '\''a b'\''')");
+  EXPECT_EQ(command_line({.name = "A", .environment = {{"A", "1 2"}}, .prefix = {"b c", "--"}},
+                         {"sh", "-c", "echo 'a b'"}),
+            R"(A='1 2' 'b c' -- sh -c 'echo '\''a b'\''')");
 }
 
 }  // namespace

@@ -190,6 +190,9 @@ class SchemasTest(unittest.TestCase):
         nowhere = {**os.environ, "PYTHONPATH": "", "PATH": "/usr/sbin"}
         self.check(json.loads(self.cowtop("cure", "--json", "--", *thread)), "cowshed.cure-1")
         self.check(json.loads(self.cowtop("cure", "--json", "--", *python, env=nowhere)), "cowshed.cure-1")
+        prints = [DIES[0], "-c", thread[2] + "\nimport os\nprint('MALLOC_ARENA_MAX' in os.environ)\nopen('left', 'a')"]
+        self.check(json.loads(self.cowtop("cure", "--keep-going", "--json", "--", *prints, cwd=self.folder)),
+                   "cowshed.cure-1")
         self.check_all_was_seen("cowshed.cure-1", but=["remark"])
 
 

@@ -1,11 +1,15 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <fstream>
+#include <iostream>
 #include <optional>
 #include <sstream>
 #include <unistd.h>
@@ -17,6 +21,8 @@
 #include <cowshed/tools/cowtop/cli/command_line.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
 #include <cowshed/tools/cowtop/commands/commands.h>
+#include <cowshed/tools/cowtop/cure/left_behind.h>
+#include <cowshed/tools/cowtop/cure/plan.h>
 #include <cowshed/tools/cowtop/cure/treatments.h>
 #include <cowshed/tools/cowtop/cure/trial.h>
 #include <cowshed/tools/cowtop/io/output_file.h>
@@ -36,10 +42,14 @@ constexpr const char* kCureFooter = R"(Examples:
                                      each five times, in turns
   cowtop cure --json -o cure.json -- CMD
 
-The command must end by itself, such as a self-test, and may run several times.  Its standard input
-is empty.  What it writes to standard output and error is compared and not shown.  If two runs of
-the command as it is differ, numbers that vary are not compared, and it runs a third time before
-a remedy is said to change the output.  Files that it writes are not looked at.
+The command must end by itself, such as a self-test.  It runs several times, and each run has all
+its effects; --dry-run shows the plan.  Its standard input is empty.  What it writes to standard
+output and error is compared and not shown: numbers that vary among
+up to three runs of the command as it is do not count.
+
+The trial ends after the first run if that left a process, or changed files of the working folder
+other than caches, logs and PID files.  The environment stays: a remedy adds to a list that you set,
+and is left out where you set the same.
 
 Remedies, each where the evidence supports it: cowshed run (Python), gc.freeze() by COWSHED=gc,
 Process.warmup or GC.compact (Ruby), OCAMLRUNPARAM, zend.enable_gc=0 (PHP), LD_BIND_NOW,
@@ -48,8 +58,8 @@ MALLOC_ARENA_MAX, GLIBC_TUNABLES, PYTHONMALLOC.
 One helps if it takes 5 % of all memory at the peak (PSS), or a fifth of the copies, and 1 MiB; with
 the same output and exit status.
 
-Exit status: 0, whatever helps; that of the command if it fails as it is; 125 is cowtop's own error
-or bad usage; 126, 127 and 128+N are as cowtop's.)";
+Exit status: 0, whatever helps; that of the command if it fails as it is; 125 is cowtop's own error,
+bad usage, or a trial that ended for what the first run left; 126, 127 and 128+N are as cowtop's.)";
 
 // A folder that other users may read, for -u.
 class Folder {
@@ -97,10 +107,13 @@ std::string interpreter_of(const std::string& program) {
 
 // How `cowshed run` is started; empty: it is not installed.
 Expected<std::vector<std::string>> cowshed_command(const MeasureOptions& options) {
-  const std::string interpreter = interpreter_of(options.command.front());
+  const std::string& program = options.command.front();
+  const std::string interpreter = interpreter_of(program);
   std::vector<std::vector<std::string>> ways = {{"cowshed"}, {"python3", "-m", "cowshed"}};
-  if (interpreter.find("python") != std::string::npos)
-    ways.insert(ways.begin(), {interpreter, "-m", "cowshed"});
+  if (interpreter.find("python") != std::string::npos) {
+    const bool is_found_by_name = interpreter.ends_with("/" + program);
+    ways.insert(ways.begin(), {is_found_by_name ? program : interpreter, "-m", "cowshed"});
+  }
   for (std::vector<std::string>& way : ways) {
     std::vector<std::string> words = way;
     words.emplace_back("--version");
@@ -114,10 +127,18 @@ Expected<std::vector<std::string>> cowshed_command(const MeasureOptions& options
   return std::vector<std::string>();
 }
 
+// By the name of the interpreter that runs it.
+Language language_of_command(const std::string& program) {
+  const std::string interpreter = interpreter_of(program);
+  return language_of(interpreter.substr(interpreter.rfind('/') + 1));
+}
+
 struct CureOptions {
   MeasureOptions measure;
   unsigned runs = 1;
   bool json = false;
+  bool dry_run = false;
+  bool keep_going = false;
 };
 
 class Cures {
@@ -126,14 +147,23 @@ class Cures {
     treatments_.command = options.measure.command;
   }
 
+  std::string plan() const {
+    const std::vector<std::string>& command = options_.measure.command;
+    return plan_text(command, possible_cures(language_of_command(command.front())), options_.runs);
+  }
+
   // Returns an exit status.  What is known so far is in treatments().
   Expected<int> run() {
     Treatment& as_it_is = treatments_.as_it_is;
+    const FolderState folder(".");
     TRY(const bool is_begun, try_once(as_it_is));
     if (!is_begun) return status_;
     if (const Outcome& outcome = as_it_is.trials.front().outcome; outcome.status != 0)
       return failed(outcome);
+    note_left_behind(folder);
+    if (treatments_.is_stopped) return kOwnError;
     TRY_VOID(choose());
+    planned_ = options_.runs * (1 + static_cast<unsigned>(treatments_.cured.size()));
     for (unsigned i = 0; i < options_.runs; ++i) {
       for (Treatment& each : treatments_.cured) {
         TRY(const bool goes_on, try_once(each));
@@ -144,12 +174,11 @@ class Cures {
       if (!goes_on) return ended();
     }
     // How much the command varies by itself is asked only where something differs.
-    constexpr std::size_t kMostRuns = 3;
-    while (compare() && as_it_is.trials.size() < kMostRuns) {
+    while (compare() && as_it_is.trials.size() < kMostToCompare) {
       TRY(const bool goes_on, try_once(as_it_is));
       if (!goes_on) return ended();
       for (Treatment& each : treatments_.cured) {
-        if (each.likeness != Likeness::reordered || each.trials.size() >= kMostRuns) continue;
+        if (each.likeness != Likeness::reordered || each.trials.size() >= kMostToCompare) continue;
         TRY(const bool still_goes_on, try_once(each));
         if (!still_goes_on) return ended();
       }
@@ -164,26 +193,13 @@ class Cures {
     MeasureOptions options = options_.measure;
     std::vector<std::pair<std::string, std::string>> environment;
     if (treatment.cure) {
-      for (const auto& [name, value] : treatment.cure->environment) {
-        const char* before = std::getenv(name.c_str());
-        std::string text = value;
-        if (const auto at = text.find("{}"); at != text.npos) text.replace(at, 2, folder_.name());
-        if (before != nullptr && name == "RUBYOPT") text += " " + std::string(before);
-        environment.emplace_back(name, text);
-      }
-      if (treatment.cure->is_cowshed_run) {
-        std::vector<std::string> words = cowshed_;
-        std::istringstream arguments(treatment.cure->keep);
-        std::string word;
-        while (arguments >> word && word != "cowshed") continue;
-        while (arguments >> word) words.push_back(word);
-        options.command.insert(options.command.begin(), words.begin(), words.end());
-        environment.emplace_back("COWSHED_LOG", empty_log());
-      }
+      environment = treatment.cure->environment;
+      const std::vector<std::string>& prefix = treatment.cure->prefix;
+      options.command.insert(options.command.begin(), prefix.begin(), prefix.end());
+      if (!prefix.empty()) environment.emplace_back("COWSHED_LOG", empty_log());
     }
-    if (::isatty(STDERR_FILENO) == 1)
-      complain(
-          fmt::format("run {}: {}", ++run_, treatment.cure ? treatment.cure->name : "as it is"));
+    announce(treatment);
+    const auto begin = std::chrono::steady_clock::now();
     TRY(auto trial, run_trial(options, environment));
     if (trial.ended_by) {
       status_ = kSignalBase + *trial.ended_by;
@@ -193,10 +209,43 @@ class Cures {
       status_ = trial.outcome.status == 0 ? kOwnError : trial.outcome.status;
       return false;
     }
+    took_ += std::chrono::steady_clock::now() - begin;
     treatment.trials.push_back(std::move(trial));
-    if (treatment.cure && treatment.cure->is_cowshed_run && treatment.remark.empty())
+    if (treatment.cure && !treatment.cure->prefix.empty() && treatment.remark.empty())
       treatment.remark = why_not_frozen();
     return true;
+  }
+
+  // Says which run begins, what it sets, and how long the planned ones take by those before.
+  void announce(const Treatment& treatment) {
+    std::string what = "as it is";
+    if (treatment.cure) {
+      what = shell_line(*treatment.cure, {});
+      if (what != treatment.cure->name) what = treatment.cure->name + ": " + what;
+      if (!treatment.cure->prefix.empty()) what += ", COWSHED_LOG";
+    }
+    std::string which;
+    if (run_ > 0 && run_ < planned_)
+      which = fmt::format(" of {}, some {:.0f} s left", planned_,
+                          std::ceil(took_.count() / run_ * (planned_ - run_)));
+    else if (run_ > 0) which = ", for what differs";
+    complain(fmt::format("run {}{}, {}", ++run_, which, what));
+  }
+
+  void note_left_behind(const FolderState& folder) {
+    std::vector<std::string>& left = treatments_.left_behind;
+    left = processes_left(*treatments_.as_it_is.trials.front().measurement);
+    for (std::string& each : folder.changed()) left.push_back(std::move(each));
+    constexpr std::size_t kMost = 5;
+    if (left.size() > kMost) {
+      const std::size_t more = left.size() - kMost;
+      left.resize(kMost);
+      left.push_back(fmt::format("{} more", more));
+    }
+    treatments_.is_stopped = !left.empty() && !options_.keep_going;
+    if (treatments_.is_stopped)
+      complain(fmt::format("the first run left {}: no remedy is tried without --keep-going",
+                           fmt::join(left, ", ")));
   }
 
   // Of cowshed run; the command's user may write to it.
@@ -245,18 +294,26 @@ class Cures {
     if (folder_.name().empty())
       return make_error(ErrorCode::system_call, "no folder can be made in /tmp");
     const Trial& first = treatments_.as_it_is.trials.front();
-    const std::string interpreter = interpreter_of(options_.measure.command.front());
     for (Cure& cure :
          cures_for(*first.measurement, summarize(*first.measurement),
-                   language_of(interpreter.substr(interpreter.rfind('/') + 1)), first.threads)) {
-      if (cure.is_cowshed_run && cowshed_.empty()) {
-        TRY(cowshed_, cowshed_command(options_.measure));
+                   language_of_command(options_.measure.command.front()), first.threads)) {
+      std::string why_not = keep_environment(cure);
+      if (!cure.prefix.empty() && why_not.empty()) {
+        if (cowshed_.empty()) {
+          TRY(cowshed_, cowshed_command(options_.measure));
+        }
+        if (cowshed_.empty())
+          why_not = "the Python package cowshed is not installed for this command";
+        cure.prefix.erase(cure.prefix.begin());
+        cure.prefix.insert(cure.prefix.begin(), cowshed_.begin(), cowshed_.end());
       }
-      if (cure.is_cowshed_run && cowshed_.empty()) {
-        treatments_.not_tried.push_back(
-            {cure.name, "the Python package cowshed is not installed for this command"});
+      if (!why_not.empty()) {
+        treatments_.not_tried.push_back({cure.name, why_not});
         continue;
       }
+      for (auto& [name, value] : cure.environment)
+        if (const auto at = value.find("{}"); at != value.npos)
+          value.replace(at, 2, folder_.name());
       for (const auto& [name, text] : cure.files) {
         std::ofstream file(folder_.name() + "/" + name);
         file << text;
@@ -294,6 +351,8 @@ class Cures {
   Folder folder_;
   std::vector<std::string> cowshed_;
   unsigned run_ = 0;
+  unsigned planned_ = 1;
+  std::chrono::duration<double> took_{};
   int status_ = 0;
 };
 
@@ -312,6 +371,9 @@ Expected<int> cure_command(std::vector<std::string> words) {
       ->check(CLI::Range(1U, kMostRuns).description(""));
   line.app().add_flag("--json", options.json, "One JSON object (schema cowshed.cure/1)");
   line.add_file("-o,--output", output, "Write the report to FILE, not to standard output");
+  line.app().add_flag("--dry-run", options.dry_run, "Show what cure would do, and run nothing");
+  line.app().add_flag("--keep-going", options.keep_going,
+                      "Go on if the first run leaves processes or changed files");
   const MeasureArguments arguments(line.app(), MeasureArguments::Otherwise::is_wrong);
   for (const char* selects : {"--pid", "--cgroup", "--comm", "--duration"})
     line.app().get_option(selects)->group("");  // not in --help
@@ -322,6 +384,11 @@ Expected<int> cure_command(std::vector<std::string> words) {
     return line.wrong(options.measure.selection->text() + ": cure runs a command");
   TRY(auto file, OutputFile::open(output));
   Cures cures(options);
+  if (options.dry_run) {
+    TRY_VOID(file.write_report(cures.plan()));
+    return 0;
+  }
+  std::cerr << cures.plan() << std::flush;
   TRY(const int result, cures.run());
   const Treatments& treatments = cures.treatments();
   if (treatments.as_it_is.trials.empty() || treatments.as_it_is.trials.front().outcome.status != 0)

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
@@ -79,6 +80,10 @@ std::string figure(const Interval& interval, double unit, int digits) {
                      half.find_first_not_of("±0.") == half.npos ? "" : half);
 }
 
+std::string name_of(const Treatment& treatment) {
+  return treatment.cure ? treatment.cure->name : "as it is";
+}
+
 std::string status_text(int status) {
   return status > kSignalBase ? signal_name(status - kSignalBase) : fmt::format("exit {}", status);
 }
@@ -97,7 +102,7 @@ std::string likeness_text(const Treatments& all, const Treatment& treatment) {
 }
 
 constexpr int kNameColumns = 22;
-constexpr int kColumns = 80;
+constexpr int kTableColumns = 80;
 
 std::string row(std::string_view name, std::string_view peak, std::string_view copied,
                 std::string_view more, std::string_view time, std::string_view output) {
@@ -108,7 +113,7 @@ std::string row(std::string_view name, std::string_view peak, std::string_view c
 std::string row(const Treatments& all, const Treatment& treatment) {
   constexpr int kOne = 1;
   const auto copied = treatment.copied_bytes();
-  return row(treatment.cure ? treatment.cure->name : "as it is",
+  return row(name_of(treatment),
              treatment.is_peak_bounded()
                  ? figure(treatment.peak_bytes(), kMiB, kOne)
                  : fmt::format("at least {:.1f}", treatment.peak_bytes().least / kMiB),
@@ -119,7 +124,7 @@ std::string row(const Treatments& all, const Treatment& treatment) {
 
 std::string wrapped_lines(const std::string& text) {
   std::string lines;
-  for (const std::string& line : live::wrap(text, kColumns)) lines += line + "\n";
+  for (const std::string& line : live::wrap(text, kTableColumns)) lines += line + "\n";
   return lines;
 }
 
@@ -141,6 +146,7 @@ std::string less_text(const Treatment& as_it_is, const Treatment& cured) {
 }
 
 std::string what_helps(const Treatments& treatments) {
+  if (treatments.is_stopped) return "No remedy was tried: --keep-going goes on.\n";
   if (const Treatment* best = best_of(treatments))
     return wrapped_lines("Best: " + best->cure->name + ", " +
                          less_text(treatments.as_it_is, *best)) +
@@ -167,7 +173,7 @@ Json json_of(const Interval& interval) {
   return {{"least", interval.least}, {"most", interval.most}};
 }
 
-const char* name_of(Likeness likeness) {
+const char* word_of(Likeness likeness) {
   switch (likeness) {
     case Likeness::same: return "same";
     case Likeness::reordered:
@@ -182,7 +188,7 @@ Json json_of(const Treatment& treatment, const std::vector<std::string>& command
   if (treatment.cure) {
     object["remedy"] = treatment.cure->name;
     object["keep"] = command_line(*treatment.cure, command);
-    object["output"] = name_of(treatment.likeness);
+    object["output"] = word_of(treatment.likeness);
   }
   object["runs"] = treatment.trials.size();
   object["exit_status"] = treatment.trials.back().outcome.status;
@@ -241,11 +247,17 @@ const Treatment* best_of(const Treatments& treatments) {
   return best;
 }
 
-std::string command_line(const Cure& cure, const std::vector<std::string>& command) {
-  if (!cure.files.empty()) return cure.keep;
-  std::string text = cure.keep;
-  for (const std::string& word : command) text += " " + quoted(word);
+std::string shell_line(const Cure& cure, const std::vector<std::string>& command) {
+  std::string text;
+  const auto add = [&](const std::string& word) { text += (text.empty() ? "" : " ") + word; };
+  for (const auto& [name, value] : cure.environment) add(name + "=" + quoted(value));
+  for (const std::string& word : cure.prefix) add(quoted(word));
+  for (const std::string& word : command) add(quoted(word));
   return text;
+}
+
+std::string command_line(const Cure& cure, const std::vector<std::string>& command) {
+  return cure.files.empty() ? shell_line(cure, command) : cure.for_good;
 }
 
 std::string cure_table(const Treatments& treatments) {
@@ -253,6 +265,9 @@ std::string cure_table(const Treatments& treatments) {
                      row(treatments, treatments.as_it_is);
   for (const Treatment& each : treatments.cured) text += row(treatments, each);
   text += "\n";
+  if (!treatments.left_behind.empty())
+    text += wrapped_lines(
+        fmt::format("The first run left {}.", fmt::join(treatments.left_behind, ", ")));
   for (const Treatment& each : treatments.cured)
     if (!each.remark.empty()) text += wrapped_lines(each.cure->name + ": " + each.remark);
   for (const NotTried& each : treatments.not_tried)
@@ -267,6 +282,8 @@ std::string cure_json(const Treatments& treatments) {
                  {"as_it_is", json_of(treatments.as_it_is, treatments.command)},
                  {"remedies", Json::array()},
                  {"not_tried", Json::array()},
+                 {"left_behind", treatments.left_behind},
+                 {"stopped", treatments.is_stopped},
                  {"best", best == nullptr ? Json(nullptr) : Json(best->cure->name)}};
   for (const Treatment& each : treatments.cured)
     report["remedies"].push_back(json_of(each, treatments.command));

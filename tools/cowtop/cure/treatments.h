@@ -42,6 +42,8 @@ struct Treatments {
   Treatment as_it_is;
   std::vector<Treatment> cured;
   std::vector<NotTried> not_tried;
+  std::vector<std::string> left_behind = {};  // by the first run; the sixth is how many more
+  bool is_stopped = false;                    // because of these
 };
 
 // That which needs the least memory at the peak, or, if others need as little, copies the least.
@@ -49,7 +51,10 @@ struct Treatments {
 // copies and 1 MiB, with no higher peak.  One that is not like the command as it is never helps.
 const Treatment* best_of(const Treatments& treatments);
 
-// The command line with a cure, quoted for a shell; without one, what to do.
+// A command with a cure's environment and prefix, quoted for a shell.
+std::string shell_line(const Cure& cure, const std::vector<std::string>& command);
+
+// That line; of a remedy that is tried by a file of ours, what to do for good.
 std::string command_line(const Cure& cure, const std::vector<std::string>& command);
 
 std::string cure_table(const Treatments& treatments);
