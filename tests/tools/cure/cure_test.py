@@ -114,6 +114,15 @@ class CureTest(unittest.TestCase):
         self.assertIn("cowshed: PID", done.stderr)
         self.assertIn("froze", done.stderr)
 
+    def test_a_program_that_prints_its_own_memory_is_offered_the_remedy(self):
+        own = ", sum(int(line.split()[1]) for line in open('/proc/self/smaps_rollup') if 'Private_D' in line) >> 10"
+        best, remedies, text = self.workers(self.immortal(), STRINGS, READ + own)
+        self.assertEqual(best, "cowshed run", text)
+        self.assertEqual(remedies["cowshed run"]["output"], "numbers", text)
+        difference = remedies["cowshed run"]["difference"]
+        self.assertRegex(difference["as_it_is"], r"^PID \d+: 3488890 [23]\d$")
+        self.assertRegex(difference["cured"], r"^PID \d+: 3488890 \d$")
+
     def test_collections_of_an_older_python_need_gc_freeze(self):
         older = min(PYTHONS)
         if older >= 12:

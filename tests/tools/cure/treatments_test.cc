@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/cure/left_behind.h>
@@ -12,10 +14,10 @@ Outcome wrote(std::string output, int status = 0) { return {status, std::move(ou
 TEST(CureOutputs, WhatDoesNotVaryMustBeTheSame) {
   const std::vector<Outcome> usual = {wrote("sum 12\nin 0.51 s\n"), wrote("sum 12\nin 0.62 s\n")};
   EXPECT_EQ(likeness(usual, wrote("sum 12\nin 0.73 s\n")), Likeness::same);
-  EXPECT_EQ(likeness(usual, wrote("sum 13\nin 0.51 s\n")), Likeness::differs);
+  EXPECT_EQ(likeness(usual, wrote("sum 13\nin 0.51 s\n")), Likeness::numbers);
+  EXPECT_EQ(likeness(usual, wrote("sum of 12\nin 0.51 s\n")), Likeness::differs);
   EXPECT_EQ(likeness(usual, wrote("sum 12\nin 0.51 s\nmore\n")), Likeness::differs);
   EXPECT_EQ(likeness(usual, wrote("sum 12\nin 0.51 s\n", 1)), Likeness::differs);
-  EXPECT_EQ(likeness({wrote("sum 12\n")}, wrote("sum 13\n")), Likeness::differs);
   EXPECT_EQ(likeness({{0, "", "a"}}, {0, "", "b"}), Likeness::differs);
 }
 
@@ -25,11 +27,38 @@ TEST(CureOutputs, TheOrderOfLinesIsToldApart) {
   const std::vector<Outcome> varies = {wrote("PID 31: sum 7\nPID 32: sum 8\n"),
                                        wrote("PID 42: sum 8\nPID 41: sum 7\n")};
   EXPECT_EQ(likeness(varies, wrote("PID 51: sum 7\nPID 53: sum 8\n")), Likeness::same);
-  EXPECT_EQ(likeness(varies, wrote("PID 51: sum 7\nPID 53: sum 9\n")), Likeness::differs);
+  EXPECT_EQ(likeness(varies, wrote("PID 51: sum 7\nPID 53: sum 9\n")), Likeness::numbers);
 }
 
-TEST(CureOutputs, OfRunsWithoutACommonFormNothingIsKnown) {
-  EXPECT_EQ(likeness({wrote("red\n"), wrote("green\n")}, wrote("blue\n")), Likeness::unknown);
+TEST(CureOutputs, WhereTheRunsDifferAmongThemselvesNothingIsKnownOfTheseLines) {
+  EXPECT_EQ(likeness({wrote("red\n"), wrote("green\n")}, wrote("blue\n")), Likeness::unstable);
+  const std::vector<Outcome> usual = {wrote("red\nsum 12\n"), wrote("green\nsum 12\n")};
+  EXPECT_EQ(likeness(usual, wrote("blue\nsum 12\n")), Likeness::unstable);
+  EXPECT_EQ(likeness(usual, wrote("blue\nno sum\n")), Likeness::differs);
+}
+
+TEST(CureOutputs, NumbersMayBeAddressesTimesAndPadded) {
+  EXPECT_EQ(likeness({wrote("at 0x7fff12ab, 12:30:01\n")}, wrote("at 0x55e0d, 12:31:00\n")),
+            Likeness::numbers);
+  EXPECT_EQ(likeness({wrote("own    31 MiB\n")}, wrote("own     2 MiB\n")), Likeness::numbers);
+}
+
+std::string difference(const std::vector<Outcome>& usual, const Outcome& other) {
+  const auto found = first_difference(usual, other);
+  if (!found) return "none";
+  return fmt::format("{}: {} | {}", found->stream, found->as_it_is.value_or("-"),
+                     found->cured.value_or("-"));
+}
+
+TEST(CureOutputs, TheFirstLineThatDiffersIsShownOfBoth) {
+  const std::vector<Outcome> usual = {wrote("PID 31\nsum 12\nred\n"),
+                                      wrote("PID 32\nsum 12\nred\n")};
+  EXPECT_EQ(difference(usual, wrote("PID 33\nsum 12\nred\n")), "none");
+  EXPECT_EQ(difference(usual, wrote("PID 33\nsum 13\nred\n")), "output: sum 12 | sum 13");
+  EXPECT_EQ(difference(usual, wrote("PID 33\nsum 12\nblue\n")), "output: red | blue");
+  EXPECT_EQ(difference(usual, wrote("PID 33\nsum 12\n")), "output: red | -");
+  EXPECT_EQ(difference({wrote("a\nb\n")}, wrote("b\na\n")), "output: a | b");
+  EXPECT_EQ(difference({{0, "", "a\n"}}, {0, "", "a\nwarning\n"}), "error: - | warning");
 }
 
 Treatment treatment(const std::string& name, double peak_mib, std::uint64_t copied_mib) {
@@ -86,6 +115,19 @@ TEST(Cure, APeakOfWhatEndedUnreadProvesNothing) {
   EXPECT_THAT(cure_table(all), HasSubstr("at least 300.0"));
   for (cow::ProcessCopies& each : all.cured[0].trials[0].measurement->processes) each.peak = {1, 1};
   EXPECT_EQ(best(all), "A");
+}
+
+TEST(Cure, OneThatChangesNumbersIsOfferedWithThatWord) {
+  Treatments all{{"server"}, treatment("", 400, 0), {treatment("A", 300, 0)}, {}};
+  all.cured[0].likeness = Likeness::numbers;
+  all.cured[0].difference = Difference{"output", "own 31", std::nullopt};
+  const std::string table = cure_table(all);
+  EXPECT_THAT(table, HasSubstr(" numbers differ\n"));
+  EXPECT_THAT(table, HasSubstr("A, the first line of its output that differs:\n"
+                               "  as it is  own 31\n"
+                               "  with it   (no such line)\n"));
+  EXPECT_THAT(table, HasSubstr("Best: A, 100.0 MiB less at the peak (25%); numbers differ\n"));
+  EXPECT_THAT(cure_json(all), HasSubstr(R"("output": "numbers")"));
 }
 
 TEST(Cure, TheReportNamesWhatTheFirstRunLeft) {

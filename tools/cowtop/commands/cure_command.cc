@@ -44,8 +44,8 @@ constexpr const char* kCureFooter = R"(Examples:
 
 The command must end by itself, such as a self-test.  It runs several times, and each run has all
 its effects; --dry-run shows the plan.  Its standard input is empty.  What it writes to standard
-output and error is compared and not shown: numbers that vary among
-up to three runs of the command as it is do not count.
+output and error is compared and not shown: what varies among up to three runs of the command as it
+is does not count, and other numbers are called so.
 
 The trial ends after the first run if that left a process, or changed files of the working folder
 other than caches, logs and PID files.  The environment stays: a remedy adds to a list that you set,
@@ -56,7 +56,7 @@ Process.warmup or GC.compact (Ruby), OCAMLRUNPARAM, zend.enable_gc=0 (PHP), LD_B
 MALLOC_ARENA_MAX, GLIBC_TUNABLES, PYTHONMALLOC.
 
 One helps if it takes 5 % of all memory at the peak (PSS), or a fifth of the copies, and 1 MiB; with
-the same output and exit status.
+the same lines of output, but for numbers, and the same exit status.
 
 Exit status: 0, whatever helps; that of the command if it fails as it is; 125 is cowtop's own error,
 bad usage, or a trial that ended for what the first run left; 126, 127 and 128+N are as cowtop's.)";
@@ -341,6 +341,10 @@ class Cures {
       });
       if (treatment.likeness == Likeness::reordered && !has_order)
         treatment.likeness = Likeness::same;
+      treatment.difference.reset();
+      for (const Trial& each : treatment.trials)
+        if (treatment.likeness != Likeness::same && !treatment.difference)
+          treatment.difference = first_difference(usual, each.outcome);
       all_same = all_same && treatment.likeness == Likeness::same;
     }
     return !all_same;

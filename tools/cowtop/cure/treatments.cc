@@ -94,9 +94,10 @@ std::string likeness_text(const Treatments& all, const Treatment& treatment) {
     return status_text(status);
   switch (treatment.likeness) {
     case Likeness::same: return "same";
+    case Likeness::numbers: return "numbers differ";
+    case Likeness::unstable: return "unstable";
     case Likeness::reordered:
     case Likeness::differs: return "differs";
-    case Likeness::unknown: return "varies without it";
   }
   return {};
 }
@@ -145,18 +146,34 @@ std::string less_text(const Treatment& as_it_is, const Treatment& cured) {
   return text;
 }
 
+std::string difference_text(const Treatment& treatment) {
+  if (!treatment.difference) return "";
+  const auto line = [](const char* whose, const std::optional<std::string>& text) {
+    const std::string shown = text ? printable(*text) : "(no such line)";
+    return fmt::format("  {:<10}{}\n", whose,
+                       live::columns_of(shown) > kTableColumns - 12
+                           ? live::fit(shown, kTableColumns - 12, true)
+                           : shown);
+  };
+  return fmt::format("{}, the first line of its {} that differs:\n", name_of(treatment),
+                     treatment.difference->stream) +
+         line("as it is", treatment.difference->as_it_is) +
+         line("with it", treatment.difference->cured) + "\n";
+}
+
 std::string what_helps(const Treatments& treatments) {
   if (treatments.is_stopped) return "No remedy was tried: --keep-going goes on.\n";
   if (const Treatment* best = best_of(treatments))
     return wrapped_lines("Best: " + best->cure->name + ", " +
-                         less_text(treatments.as_it_is, *best)) +
+                         less_text(treatments.as_it_is, *best) +
+                         (best->likeness == Likeness::numbers ? "; numbers differ" : "")) +
            "  " + command_line(*best->cure, treatments.command) + "\n";
   std::string text;
   for (const Treatment& each : treatments.cured) {
     if (!saves(treatments.as_it_is, each)) continue;
     text += wrapped_lines(
         fmt::format("{} takes {}, but {}", each.cure->name, less_text(treatments.as_it_is, each),
-                    each.likeness == Likeness::unknown
+                    each.likeness == Likeness::unstable
                         ? "what the command writes varies, so it cannot be compared"
                         : "what the command writes differs"));
   }
@@ -176,11 +193,22 @@ Json json_of(const Interval& interval) {
 const char* word_of(Likeness likeness) {
   switch (likeness) {
     case Likeness::same: return "same";
+    case Likeness::numbers: return "numbers";
+    case Likeness::unstable: return "unstable";
     case Likeness::reordered:
     case Likeness::differs: return "differs";
-    case Likeness::unknown: return "unknown";
   }
   return "";
+}
+
+Json json_of(const Difference& difference) {
+  const auto line = [](const std::optional<std::string>& text) {
+    constexpr std::size_t kMost = 1000;
+    return text ? Json(text->substr(0, kMost)) : Json(nullptr);
+  };
+  return {{"stream", difference.stream},
+          {"as_it_is", line(difference.as_it_is)},
+          {"cured", line(difference.cured)}};
 }
 
 Json json_of(const Treatment& treatment, const std::vector<std::string>& command) {
@@ -189,6 +217,7 @@ Json json_of(const Treatment& treatment, const std::vector<std::string>& command
     object["remedy"] = treatment.cure->name;
     object["keep"] = command_line(*treatment.cure, command);
     object["output"] = word_of(treatment.likeness);
+    if (treatment.difference) object["difference"] = json_of(*treatment.difference);
   }
   object["runs"] = treatment.trials.size();
   object["exit_status"] = treatment.trials.back().outcome.status;
@@ -241,7 +270,8 @@ const Treatment* best_of(const Treatments& treatments) {
   const Treatment* best = nullptr;
   const double peak = treatments.as_it_is.peak_bytes().middle();
   for (const Treatment& each : treatments.cured) {
-    if (each.likeness != Likeness::same || !saves(treatments.as_it_is, each)) continue;
+    const bool is_like = each.likeness == Likeness::same || each.likeness == Likeness::numbers;
+    if (!is_like || !saves(treatments.as_it_is, each)) continue;
     if (best == nullptr || is_better(*best, each, peak)) best = &each;
   }
   return best;
@@ -265,6 +295,7 @@ std::string cure_table(const Treatments& treatments) {
                      row(treatments, treatments.as_it_is);
   for (const Treatment& each : treatments.cured) text += row(treatments, each);
   text += "\n";
+  for (const Treatment& each : treatments.cured) text += difference_text(each);
   if (!treatments.left_behind.empty())
     text += wrapped_lines(
         fmt::format("The first run left {}.", fmt::join(treatments.left_behind, ", ")));

@@ -22,8 +22,9 @@ struct Interval {
 struct Treatment {
   std::optional<Cure> cure;
   std::vector<Trial> trials = {};
-  Likeness likeness = Likeness::same;  // to the runs of the command as it is
-  std::string remark = {};             // beside its row
+  Likeness likeness = Likeness::same;         // to the runs of the command as it is
+  std::optional<Difference> difference = {};  // from the first of them
+  std::string remark = {};                    // beside its row
 
   Interval peak_bytes() const;   // PSS of all processes
   bool is_peak_bounded() const;  // else some ended unread: the most is not known
@@ -48,7 +49,8 @@ struct Treatments {
 
 // That which needs the least memory at the peak, or, if others need as little, copies the least.
 // Null if none helps: 5 % of the peak and 1 MiB, more than the runs differ; or a fifth of the
-// copies and 1 MiB, with no higher peak.  One that is not like the command as it is never helps.
+// copies and 1 MiB, with no higher peak.  One that writes other lines never helps; other numbers
+// may.
 const Treatment* best_of(const Treatments& treatments);
 
 // A command with a cure's environment and prefix, quoted for a shell.
