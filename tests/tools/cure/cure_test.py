@@ -67,6 +67,31 @@ int main(void) {
 }
 """
 
+# Each child copies 64 MiB only when it ends.
+ENDS = """
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+enum { kBytes = 64 << 20 };
+static char* data;
+static void write_all(void) {
+  for (int i = 0; i < kBytes; i += 4096) ++data[i];
+  sleep(1);
+}
+int main(void) {
+  data = malloc(kBytes);
+  memset(data, 1, kBytes);
+  for (int i = 0; i < 3; ++i) {
+    if (fork() > 0) continue;
+    sleep(1);
+    atexit(write_all);
+    exit(0);
+  }
+  while (wait(NULL) > 0) continue;
+}
+"""
+
 
 def minor_of(python):
     version = subprocess.run([python, "-c", "import sys; print(sys.version_info[1])"], stdout=subprocess.PIPE, text=True)
@@ -122,6 +147,13 @@ class CureTest(unittest.TestCase):
         difference = remedies["cowshed run"]["difference"]
         self.assertRegex(difference["as_it_is"], r"^PID \d+: 3488890 [23]\d$")
         self.assertRegex(difference["cured"], r"^PID \d+: 3488890 \d$")
+
+    def test_a_peak_of_the_end_has_that_of_the_work_beside_it(self):
+        (self.folder / "ends.c").write_text(ENDS)
+        subprocess.run(["cc", "-O1", "ends.c", "-o", "ends"], cwd=self.folder, check=True)
+        report = json.loads(self.cure("./ends")[2])["as_it_is"]
+        self.assertLess(report["in_service_bytes"]["most"] / 2**20, 80, "of 65 MiB, which a busy machine reads early")
+        self.assertGreater(report["peak_pss_bytes"]["most"] / 2**20, 200, "of 257 MiB")
 
     def test_collections_of_an_older_python_need_gc_freeze(self):
         older = min(PYTHONS)

@@ -2,6 +2,7 @@
 
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/cure/in_service.h>
 #include <cowshed/tools/cowtop/cure/left_behind.h>
 #include <cowshed/tools/cowtop/cure/plan.h>
 #include <cowshed/tools/cowtop/cure/treatments.h>
@@ -135,6 +136,44 @@ TEST(Cure, TheReportNamesWhatTheFirstRunLeft) {
                  true};
   EXPECT_THAT(cure_table(all), HasSubstr("The first run left PID 7 (server), a.txt (new).\n"
                                          "No remedy was tried: --keep-going goes on.\n"));
+}
+
+TEST(Cure, APeakOfTheWorkersEndHasTheOneBefore) {
+  Treatments all{{"server"}, treatment("", 406.8, 0), {treatment("A", 300, 0)}, {}};
+  all.as_it_is.trials[0].in_service_bytes = 128 << 20;
+  EXPECT_THAT(cure_table(all),
+              HasSubstr("as it is: 128.0 MiB until workers began to end; the peak came then\n"));
+}
+
+// A worker that begins to end after 5 s, with 10 MiB of copies before and 190 MiB then.
+std::optional<std::uint64_t> in_service(double at_exit, std::uint64_t other_start_ns) {
+  constexpr std::uint64_t kSecond = 1'000'000'000;
+  constexpr std::uint64_t kPages = 256;
+  InService seen;
+  cow::Measurement now = measurement_with({copier(1, "server", 0), copier(2, "worker", 0)});
+  now.processes[0].role = cow::Role::root;
+  cow::ProcessCopies& worker = now.processes[1];
+  worker.ppid = 1;
+  worker.alive = true;
+  for (std::uint64_t second = 0; second < 9; ++second) {
+    const std::uint64_t at_end = second < 5 ? 0 : 50 * (second - 4);
+    worker.copied_anon_pages = (10 + at_end) * kPages;
+    now.memory = {.peak_pss_bytes = (130 + at_end) << 20};
+    seen.look(second * kSecond, now);
+  }
+  worker.alive = false;
+  worker.patterns = {{"program exit", at_exit, 100, ""}};
+  cow::ProcessCopies other = copier(3, "worker", 0);
+  other.ppid = 1;
+  other.start_ns = other_start_ns;
+  now.processes.push_back(other);
+  return seen.peak_bytes(now);
+}
+
+TEST(Cure, TheWorkersEndIsToldFromTheirWork) {
+  EXPECT_EQ(in_service(0.95, 0), 130U << 20);
+  EXPECT_EQ(in_service(0, 0), std::nullopt) << "no copy was made at an end";
+  EXPECT_EQ(in_service(0.95, 7'000'000'000), std::nullopt) << "another worker began since";
 }
 
 TEST(Cure, FilesThatAreNewChangedOrGoneAreNoticed) {

@@ -146,6 +146,13 @@ std::string less_text(const Treatment& as_it_is, const Treatment& cured) {
   return text;
 }
 
+std::string in_service_text(const Treatment& treatment) {
+  const auto bytes = treatment.in_service_bytes();
+  if (!bytes) return "";
+  return wrapped_lines(fmt::format("{}: {} MiB until workers began to end; the peak came then",
+                                   name_of(treatment), figure(*bytes, kMiB, 1)));
+}
+
 std::string difference_text(const Treatment& treatment) {
   if (!treatment.difference) return "";
   const auto line = [](const char* whose, const std::optional<std::string>& text) {
@@ -223,6 +230,8 @@ Json json_of(const Treatment& treatment, const std::vector<std::string>& command
   object["exit_status"] = treatment.trials.back().outcome.status;
   object["peak_pss_bytes"] = json_of(treatment.peak_bytes());
   if (!treatment.is_peak_bounded()) object["peak_pss_bytes"]["most"] = nullptr;
+  const auto in_service = treatment.in_service_bytes();
+  object["in_service_bytes"] = in_service ? json_of(*in_service) : Json(nullptr);
   const auto copied = treatment.copied_bytes();
   object["copied_bytes"] = copied ? json_of(*copied) : Json(nullptr);
   object["new_bytes"] = json_of(treatment.new_bytes());
@@ -246,6 +255,13 @@ bool Treatment::is_peak_bounded() const {
   return std::ranges::all_of(trials, [](const Trial& each) {
     return !each.measurement->memory || summarize(*each.measurement).is_peak_bounded;
   });
+}
+
+std::optional<Interval> Treatment::in_service_bytes() const {
+  for (const Trial& each : trials)
+    if (!each.in_service_bytes) return std::nullopt;
+  return interval_of(
+      trials, [](const Trial& each) { return at(static_cast<double>(*each.in_service_bytes)); });
 }
 
 std::optional<Interval> Treatment::copied_bytes() const {
@@ -294,8 +310,9 @@ std::string cure_table(const Treatments& treatments) {
   std::string text = row("REMEDY", "PSS, MiB", "COPIED", "NEW", "TIME, s", "OUTPUT") +
                      row(treatments, treatments.as_it_is);
   for (const Treatment& each : treatments.cured) text += row(treatments, each);
-  text += "\n";
-  for (const Treatment& each : treatments.cured) text += difference_text(each);
+  text += "\n" + in_service_text(treatments.as_it_is);
+  for (const Treatment& each : treatments.cured)
+    text += in_service_text(each) + difference_text(each);
   if (!treatments.left_behind.empty())
     text += wrapped_lines(
         fmt::format("The first run left {}.", fmt::join(treatments.left_behind, ", ")));

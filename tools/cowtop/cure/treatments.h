@@ -26,7 +26,9 @@ struct Treatment {
   std::optional<Difference> difference = {};  // from the first of them
   std::string remark = {};                    // beside its row
 
-  Interval peak_bytes() const;   // PSS of all processes
+  Interval peak_bytes() const;  // PSS of all processes
+  // Before the workers' end; nullopt: it is the peak, or not known of all runs.
+  std::optional<Interval> in_service_bytes() const;
   bool is_peak_bounded() const;  // else some ended unread: the most is not known
   std::optional<Interval> copied_bytes() const;
   Interval new_bytes() const;  // that children allocated, at the least

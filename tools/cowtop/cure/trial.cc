@@ -14,6 +14,7 @@
 #include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
+#include <cowshed/tools/cowtop/cure/in_service.h>
 #include <cowshed/tools/cowtop/cure/trial.h>
 #include <cowshed/tools/cowtop/io/output_file.h>
 #include <cowshed/tools/cowtop/measure/measure.h>
@@ -25,20 +26,23 @@ namespace {
 
 using std::chrono::steady_clock;
 
-// Looks ten times a second at how many threads the processes have.
-class Threads : public Observer {
+// Looks ten times a second at the processes' threads, and at the memory of all.
+class Looks : public Observer {
  public:
   void sampled(const cow::Backend& backend) override {
     constexpr auto kPause = std::chrono::milliseconds(100);
     constexpr int kLeastPause = 19;  // times as long as a look took
     const auto begin = steady_clock::now();
     if (begin < next_) return;
-    for (const cow::ProcessCopies& process : backend.measurement(cow::CodeOf::none()).processes)
-      if (process.alive) most_ = std::max(most_, threads_of(process.pid));
+    const cow::Measurement now = backend.measurement(cow::CodeOf::none());
+    for (const cow::ProcessCopies& process : now.processes)
+      if (process.alive) most_threads_ = std::max(most_threads_, threads_of(process.pid));
+    in_service_.look(now.taken_ns, now);
     const auto end = steady_clock::now();
     next_ = end + std::max<steady_clock::duration>(kPause, kLeastPause * (end - begin));
   }
-  int most() const { return most_; }
+  int most_threads() const { return most_threads_; }
+  const InService& in_service() const { return in_service_; }
 
  private:
   static int threads_of(pid_t pid) {
@@ -49,7 +53,8 @@ class Threads : public Observer {
     return 1;
   }
 
-  int most_ = 1;
+  int most_threads_ = 1;
+  InService in_service_;
   steady_clock::time_point next_{};
 };
 
@@ -58,7 +63,7 @@ struct TrialFiles {
   FileDescriptor output = nameless_file();
   FileDescriptor error = nameless_file();
   FileDescriptor report = nameless_file();
-  FileDescriptor threads = nameless_file();
+  FileDescriptor seen = nameless_file();
 };
 
 std::string name_of(const FileDescriptor& file) {
@@ -77,15 +82,19 @@ std::string read_all(const FileDescriptor& file) {
 }
 
 [[noreturn]] void run(const MeasureOptions& options, const TrialFiles& files) {
-  Threads threads;
-  const Measured measured = measure(options, &threads);
+  Looks looks;
+  const Measured measured = measure(options, &looks);
+  std::ofstream seen(name_of(files.seen));
+  seen << looks.most_threads();
   if (measured.measurement) {
     std::ofstream report(name_of(files.report), std::ios::binary);
     report << json_report(*measured.measurement);
     report.close();
+    if (const auto bytes = looks.in_service().peak_bytes(*measured.measurement))
+      seen << " " << *bytes;
     if (!report) complain("what was measured cannot be kept: no space in the temporary folder?");
   }
-  std::ofstream(name_of(files.threads)) << threads.most();
+  seen.close();
   std::_Exit(measured.exit_status);
 }
 
@@ -127,7 +136,7 @@ class PassedSignals {
 Expected<Trial> run_trial(MeasureOptions options,
                           const std::vector<std::pair<std::string, std::string>>& environment) {
   const TrialFiles files;
-  if (!files.input || !files.output || !files.error || !files.report || !files.threads)
+  if (!files.input || !files.output || !files.error || !files.report || !files.seen)
     return system_error("a temporary file (/tmp) for the output of the command", errno);
   options.streams = {files.input.get(), files.output.get(), files.error.get()};
   const PassedSignals signals;
@@ -145,7 +154,9 @@ Expected<Trial> run_trial(MeasureOptions options,
   if (const int signal = asked_by; signal != 0) trial.ended_by = signal;
   trial.outcome = {WIFSIGNALED(status) ? kSignalBase + WTERMSIG(status) : WEXITSTATUS(status),
                    read_all(files.output), read_all(files.error)};
-  std::ifstream(name_of(files.threads)) >> trial.threads;
+  std::ifstream seen(name_of(files.seen));
+  seen >> trial.threads;
+  if (std::uint64_t bytes = 0; seen >> bytes) trial.in_service_bytes = bytes;
   if (::lseek(files.report.get(), 0, SEEK_END) > 0) {
     TRY(auto file, read_measurement(name_of(files.report)));
     trial.measurement = std::move(file.measurement);

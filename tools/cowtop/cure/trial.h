@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 
 #include <cowshed/base/error.h>
@@ -12,8 +13,9 @@ namespace cowshed::cowtop {
 struct Trial {
   std::optional<cow::Measurement> measurement;  // nullopt: the measurement failed, and said why
   Outcome outcome;
-  int threads = 1;              // the most that a process was seen to have
-  std::optional<int> ended_by;  // a signal that asked cowtop to end
+  int threads = 1;                                // the most that a process was seen to have
+  std::optional<std::uint64_t> in_service_bytes;  // InService::peak_bytes()
+  std::optional<int> ended_by;                    // a signal that asked cowtop to end
 };
 
 // Measures the command once, in a process of its own, without input, and keeps what it writes.
