@@ -27,6 +27,9 @@
 // counted, and never changes once the table's count includes it.  `transfer_lanes` has the counts,
 // in several lanes so that threads do not share one.  Count i of each lane belongs to entry i; the
 // sum over all lanes is the total.  Counts only grow, and are written without the sequence below.
+// Since version 1.3 entry 0 is no transfer: the `bytes` of a lane's count 0 are the PID of the
+// process that counts there, as in its own PID namespace.  A child has the counts of its parent
+// until its fork handler drops them.
 //
 // Since version 1.2 `settled_bytes` says how much of the heap settle() has moved into memfds.
 //
@@ -42,7 +45,7 @@
 #define COWSHED_LAYOUT_MEMFD "cowshed-layout"
 #define COWSHED_LAYOUT_MAGIC 0x0064656873776f43ULL /* "Cowshed" and a NUL */
 #define COWSHED_LAYOUT_MAJOR 1
-#define COWSHED_LAYOUT_MINOR 2
+#define COWSHED_LAYOUT_MINOR 3
 
 // It lies at the first of these addresses that is free when it is made, and anywhere if none is.
 // Each is beside a range of arenas (share/process/tree.h): both then share upper page tables, which
@@ -122,7 +125,7 @@ static_assert(sizeof(struct cowshed_layout) == 96 && sizeof(struct cowshed_publi
                   sizeof(struct cowshed_published_object) == 256 &&
                   sizeof(struct cowshed_transfer) == 256 &&
                   sizeof(struct cowshed_transfer_count) == 24,
-              "in each language the sizes of version 1.2");
+              "in each language the sizes of version 1.3");
 
 #ifdef __cplusplus
 namespace cowshed::layout {

@@ -85,14 +85,14 @@ class Reader {
     return entries<layout::Transfer>(header.transfers);
   }
 
-  Expected<std::vector<SentObjects>> sent_objects() const {
+  Expected<std::vector<SentObjects>> sent_objects(const ProcFiles& proc) const {
     std::vector<SentObjects> result;
     TRY(const auto rows, transfers());
     if (rows.empty()) return result;
     TRY(const auto header, read_header());
     const std::uint64_t lane = rows.size() * sizeof(layout::TransferCount);
     TRY_VOID(check(header, header.transfer_lanes, {lane, 1U << 20U, 1024}, "counts"));
-    TRY(const auto sums, sums_of_lanes(header.transfer_lanes, rows.size()));
+    TRY(const auto sums, sums_of_lanes(header, rows.size(), proc));
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (sums[i].messages == 0) continue;
       const layout::Transfer& row = rows[i];
@@ -175,13 +175,21 @@ class Reader {
     return check(header, header.objects, kLimits<layout::Object>, "objects");
   }
 
-  Expected<std::vector<layout::TransferCount>> sums_of_lanes(const layout::Table& lanes,
-                                                             std::size_t rows) const {
+  // Of the lanes where the process itself counts: a new child still has its parent's.
+  Expected<std::vector<layout::TransferCount>> sums_of_lanes(const layout::Header& header,
+                                                             std::size_t rows,
+                                                             const ProcFiles& proc) const {
+    const layout::Table& lanes = header.transfer_lanes;
     std::vector<layout::TransferCount> sums(rows);
     std::vector<layout::TransferCount> lane(rows);
+    std::uint64_t own_pid = 0;
     for (std::uint32_t i = 0; i < lanes.count; ++i) {
       const std::uint64_t offset = lanes.offset + std::uint64_t{i} * lanes.entry_bytes;
       TRY_VOID(read(mapping_.begin + offset, lane.data(), rows * sizeof lane[0]));
+      if (const std::uint64_t owner = lane[0].bytes; header.minor >= 3) {
+        if (owner != 0 && own_pid == 0) own_pid = static_cast<std::uint64_t>(proc.own_pid(pid_));
+        if (owner == 0 || owner != own_pid) continue;
+      }
       for (std::size_t row = 0; row < rows; ++row) {
         sums[row].messages += lane[row].messages;
         sums[row].objects += lane[row].objects;
@@ -255,12 +263,12 @@ std::uint64_t settled_bytes(const ProcFiles& proc, pid_t pid,
 Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid,
                                                      const std::vector<Mapping>& mappings) {
   TRY(const auto reader, Reader::open(proc, pid, mappings));
-  return reader.sent_objects();
+  return reader.sent_objects(proc);
 }
 
 Expected<std::vector<SentObjects>> read_sent_objects(const ProcFiles& proc, pid_t pid) {
   TRY(const auto reader, Reader::open(proc, pid));
-  return reader.sent_objects();
+  return reader.sent_objects(proc);
 }
 
 bool inherited_freeze(const ProcFiles& proc, pid_t pid) {

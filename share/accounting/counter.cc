@@ -4,6 +4,7 @@
 #include <cstring>
 #include <mutex>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/accounting/readable_type.h>
@@ -26,7 +27,7 @@ constexpr std::uint32_t kSharedLane = kTransferLanes - 1;
 static_assert(kTransferLanes == 64, "one bit each");
 
 COWSHED_FORK_STATE std::mutex rows_mutex;
-std::uint32_t rows = 0;                                         // under the mutex
+std::uint32_t rows = 1;                                         // under the mutex; 0 is no row
 COWSHED_FORK_STATE std::atomic<std::uint64_t> taken_lanes = 0;  // a bit each
 std::atomic<std::uint32_t> used_lanes = 0;  // lanes from here on were never taken
 
@@ -103,7 +104,7 @@ std::uint32_t row_of(const layout::Transfer& what) {
     return std::memcmp(&each, &what, sizeof what) == 0;
   };
   const auto end = known.begin() + rows;
-  const auto found = std::find_if(known.begin(), end, same);
+  const auto found = std::find_if(known.begin() + 1, end, same);
   const auto row = static_cast<std::uint32_t>(found - known.begin());
   if (found != end || rows == kMaxTransfers) return std::min(row, kMaxTransfers - 1);
   if (rows < kMaxTransfers - 1) *found = what;
@@ -130,6 +131,7 @@ ThreadLane take_thread_lane() noexcept {
   auto& lanes = tables().lanes;
   lane_owner.exists = true;
   const std::uint32_t lane = take_lane();
+  std::atomic_ref(lanes[lane][0].bytes).store(static_cast<std::uint64_t>(getpid()));
   show_lane(lane);
   thread_lane = {lanes[lane].data(), lane == kSharedLane};
   return thread_lane;

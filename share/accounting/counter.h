@@ -70,7 +70,7 @@ class TransferCounter {
   TransferCounter(std::string_view origin, std::string_view name) : origin_(origin), name_(name) {}
 
   // Returns the row of a type; `type` is type_name<T>().  Searches all rows under a lock, so keep
-  // the row.  After 1,024 rows, all new types count as "(others)".
+  // the row.  After 1,022 rows, all new types count as "(others)".
   TransferRow row(std::string_view type, TransferKind kind) const;
 
   // row() and add(), for rare events.

@@ -82,7 +82,7 @@ class FakeLayout : public ::testing::Test {
   layout::Object object_{};
   static constexpr std::size_t kLanes = 13000;
   layout::Transfer transfer_{};
-  std::array<layout::TransferCount, 2> lanes_{};
+  std::array<layout::TransferCount, 4> lanes_{};
 };
 
 TEST_F(FakeLayout, SaysWhatIsThere) {
@@ -176,6 +176,18 @@ TEST_F(FakeLayout, WhatWasSentIsTheSumOfAllLanes) {
   const SentObjects sent = {"channel", "jobs", "Job", "moved", 11, 22, 330};
   EXPECT_EQ(read_sent().value(), std::vector{sent});
   EXPECT_TRUE(read()) << "the rest is as before";
+}
+
+// As of a child whose fork handler has not run yet.
+TEST_F(FakeLayout, CountsOfTheParentAreNotTheChilds) {
+  add_transfers();
+  header_.minor = 3;
+  header_.transfers = {12288 - sizeof(layout::Transfer), sizeof(layout::Transfer), 2};
+  header_.transfer_lanes = {kLanes, 2 * sizeof(layout::TransferCount), 2};
+  lanes_ = {{{0, 0, 8}, {1, 2, 30}, {0, 0, 7}, {10, 20, 300}}};
+  root_.write("9/status", "Name:\tchild\nNSpid:\t9\t7\n");
+  const SentObjects sent = {"channel", "jobs", "Job", "moved", 10, 20, 300};
+  EXPECT_EQ(read_sent().value(), std::vector{sent});
 }
 
 TEST_F(FakeLayout, WhatWasNeverSentIsLeftOut) {
