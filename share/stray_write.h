@@ -7,7 +7,8 @@
 
 // A write to a strictly frozen arena ends the program by SIGSEGV, as any write to read-only memory.
 // Before that, one line on standard error names the arena, the address and the published object.
-// A worker of start() does not print it: WorkerExit::error has it.
+// The line is dropped where it would wait, and where standard error is another file than when the
+// program began.  A worker of start() does not print it: WorkerExit::error has it.
 //
 // Exception: a process may destroy the objects of an arena that it froze, once it has no child
 // process.  After it has freed a frozen block, its next write makes the arena lenient for it.  If

@@ -5,13 +5,13 @@
 #include <csignal>
 #include <cstring>
 #include <mutex>
-#include <poll.h>
 #include <sched.h>
 #include <string_view>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cowshed/base/arch/arch.h>
+#include <cowshed/base/standard_error.h>
 #include <cowshed/share/arena/table.h>
 #include <cowshed/share/os/fork_state.h>
 #include <cowshed/share/process/published_layout.h>
@@ -78,10 +78,7 @@ std::atomic<pid_t> line_written = 0;
       ". Did a destructor write? Make the object by ArenaScope::make() or Arena::make(), which "
       "nothing destroys, or freeze leniently. Else run the program under cowtop, which names the "
       "line of code.\n");
-  // A full pipe must not keep the process, and a closed one not kill it by SIGPIPE.
-  pollfd output = {STDERR_FILENO, POLLOUT, 0};
-  if (poll(&output, 1, 0) == 1 && output.revents == POLLOUT)
-    (void)!::write(STDERR_FILENO, line.text().data(), line.text().size());
+  internal::write_to_standard_error(line.text());
   line_written = self;
 }
 

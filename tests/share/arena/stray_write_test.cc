@@ -1,5 +1,6 @@
 #include <csetjmp>
 
+#include <cowshed/base/standard_error.h>
 #include <cowshed/share/stray_write.h>
 #include <cowshed/tests/share/share.h>
 
@@ -40,12 +41,17 @@ class StrayWrites : public testing::Test {
 };
 using StrayWritesDeathTest = StrayWrites;
 
+void begin_with_standard_error(int fd) {
+  dup2(fd, STDERR_FILENO);
+  internal::standard_error_at_start = internal::identity_of(fd);
+}
+
 // Runs `body` in a child that dies of SIGSEGV; what it wrote to standard error comes back.
 std::string last_words(const std::function<void()>& body, int signal = SIGSEGV) {
   int ends[2];
   if (pipe(ends) != 0) throw std::runtime_error("pipe");
   const auto result = run_in_child([&]() -> std::string {
-    dup2(ends[1], STDERR_FILENO);
+    begin_with_standard_error(ends[1]);
     body();
     return "survived";
   });
@@ -92,13 +98,28 @@ TEST_F(StrayWrites, EndsTheProcessThatCannotWriteTheLine) {
       while (full && write(ends[1], "x", 1) == 1) {
       }
       (void)fcntl(ends[1], F_SETFL, 0);
-      dup2(ends[1], STDERR_FILENO);
+      begin_with_standard_error(ends[1]);
       if (!full) close(ends[0]);
       frozen.index->answers[100] = 1;
       return "survived";
     });
     EXPECT_EQ(result.signal, SIGSEGV) << (full ? "a full pipe" : "a closed pipe");
   }
+}
+
+// As a daemon's that closed its standard streams: a file of its own may have the descriptor.
+TEST_F(StrayWrites, AreNoLineInAFileThatIsNotStandardErrorAnyMore) {
+  Frozen frozen;
+  int data[2];
+  ASSERT_EQ(pipe2(data, O_NONBLOCK), 0);
+  const auto write = [&] {
+    dup2(data[1], STDERR_FILENO);
+    frozen.index->answers[100] = 1;
+  };
+  EXPECT_EQ(last_words(write), "");
+  char byte = 0;
+  EXPECT_EQ(read(data[0], &byte, 1), -1) << "no byte";
+  for (const int end : data) close(end);
 }
 
 // As a destructor does.

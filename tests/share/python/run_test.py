@@ -1,8 +1,10 @@
 """Tests `cowshed run`: programs that nobody edits, with it and without."""
 
+import contextlib
 import os
 import py_compile
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,15 +40,27 @@ class Runner(unittest.TestCase):
         with open(os.path.join(self.folder, name), "w") as file:
             file.write(textwrap.dedent(text))
 
-    def run_it(self, command, options=(), expected=0, packages=PACKAGES, **environment):
+    def copy_packages(self, *left_out):
+        packages = os.path.join(self.folder, "packages")
+        shutil.copytree(PACKAGES, packages, ignore=shutil.ignore_patterns(*left_out))
+        return packages
+
+    def freezing_and_failing(self):
+        """Options and environment of `cowshed run`, and of one that has no build for this Python."""
+        site = os.path.join(self.copy_packages("*.so"), "cowshed/run/site")
+        return (["--above", "0"], {}), (None, {"PYTHONPATH": site, "COWSHED_ABOVE": "0"})
+
+    def below(self, options, command, packages=PACKAGES):
+        return [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {packages!r}); from cowshed.run import "
+                "command; sys.exit(command.main(sys.argv[1:]))", *options, "--", *command]
+
+    def run_it(self, command, options=(), expected=0, packages=PACKAGES, stderr=subprocess.PIPE, **environment):
         clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        launcher = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {packages!r}); "
-                    "from cowshed.run import command; sys.exit(command.main(sys.argv[1:]))"]
         if options is not None:
-            command = [*launcher, *options, "--", *command]
-        done = subprocess.run(command, cwd=self.folder, timeout=300, capture_output=True, text=True,
+            command = self.below(options, command, packages)
+        done = subprocess.run(command, cwd=self.folder, timeout=300, stdout=subprocess.PIPE, stderr=stderr, text=True,
                               env={**clean, **environment})
-        self.assertEqual(done.returncode, expected, done.stdout + done.stderr)
+        self.assertEqual(done.returncode, expected, (done.stdout, done.stderr))
         return done
 
     def run_program(self, text, *options, plain=False, **more):
@@ -237,6 +251,75 @@ class RunTest(Runner):
             """, "--preload", "signals:send")
         self.assertEqual(done.stdout, "interrupted\n")
 
+    def test_the_line_is_written_while_no_signal_is_blocked(self):
+        self.write("signals.py", "import os, signal\ndef send(): os.kill(os.getpid(), signal.SIGTERM)")
+        done = self.run_program("import os\nos.fork() or os._exit(0)", "--above", "0", "--preload", "signals:send",
+                                expected=-15)
+        self.assert_log(done)
+
+    def test_signals_below_two_installations(self):
+        self.write("program.py", """
+            import os
+            os.fork() or os._exit(0)
+            print(*[line for line in open("/proc/self/status") if line.startswith("SigBlk")])
+            """)
+        command = [sys.executable, "program.py"]
+        options = ["--above", "0"]
+        plain = self.run_it(command, None)
+        ours = self.run_it(self.below(options, command), options, packages=self.copy_packages())
+        self.assertEqual(plain.stdout, ours.stdout)
+
+    def test_the_line_is_dropped_where_it_would_wait(self):
+        self.write("program.py", "import os\nif os.fork() == 0: os._exit(0)\nos.wait(); print('end')")
+        os.mkfifo(os.path.join(self.folder, "fifo"))
+        log = os.path.join(self.folder, "full_fifo")
+        os.mkfifo(log)
+        pipe, closed, terminal = os.pipe(), os.pipe(), os.openpty()
+        os.close(closed[0])
+        sockets = socket.socketpair()
+        for each in sockets:
+            self.addCleanup(each.close)
+        full = [pipe[1], terminal[1], sockets[0].fileno(), os.open(log, os.O_RDWR)]
+        for file in full:
+            os.set_blocking(file, False)
+            for size in 65536, 1:
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        os.write(file, b"x" * size)
+            os.set_blocking(file, True)
+        no_space = os.open("/dev/full", os.O_WRONLY)
+        for options, environment in self.freezing_and_failing():
+            for stderr in *full[:3], closed[1], no_space:
+                done = self.run_it([sys.executable, "program.py"], options, stderr=stderr, **environment)
+                self.assertEqual(done.stdout, "end\n")
+                self.assertTrue(os.get_blocking(stderr))
+            for log in "fifo", "full_fifo", "/dev/full", ".", "no/folder":
+                done = self.run_it([sys.executable, "program.py"], options, COWSHED_LOG=log, **environment)
+                self.assertEqual(done.stdout, "end\n")
+                self.assert_log(done)
+
+    def test_no_line_in_another_file_that_has_the_descriptor(self):
+        """As of a daemon that has closed its standard streams, or that began without them."""
+        self.write("program.py", """
+            import os, sys
+            for descriptor in range(3):
+                if len(sys.argv) == 1: os.close(descriptor)
+            for name in "in", "out", "data":
+                last = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                if last == 2: break
+            os.write(2, b"1234")
+            if os.fork() == 0: os._exit(0)
+            os.wait()
+            os.write(2, b"5678")
+            os._exit(0)
+            """)
+        for options, environment in self.freezing_and_failing():
+            for command in f"{sys.executable} program.py", f"{sys.executable} program.py begins 2>&-":
+                self.run_it(["sh", "-c", command], options, **environment)
+                data = "data" if "begins" not in command else "in"
+                with open(os.path.join(self.folder, data)) as file:
+                    self.assertEqual(file.read(), "12345678")
+
     def test_hooks_of_what_is_preloaded(self):
         """As of logging: they lock before the fork, and unlock after it."""
         self.write("locks.py", """
@@ -251,8 +334,7 @@ class RunTest(Runner):
 
     def test_our_failures_are_a_line(self):
         """Here, of a Python for which there is no build."""
-        packages = os.path.join(self.folder, "packages")
-        shutil.copytree(PACKAGES, packages, ignore=shutil.ignore_patterns("*.so"))
+        packages = self.copy_packages("*.so")
         program = "import os\nfor _ in range(3):\n    if os.fork() == 0: os._exit(0)\n    os.wait()\nprint('goes on')"
         site = os.path.join(packages, "cowshed/run/site")
         self.write("program.py", program)

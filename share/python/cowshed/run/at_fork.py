@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import stat
 import sys
 import types
 from collections.abc import Callable, Iterable
@@ -18,6 +19,12 @@ _EVERY_FORK = os.environ.get("COWSHED_EVERY_FORK") == "1"
 _above_at_first = _ABOVE
 _MODE = os.environ.get("COWSHED", "in-place")
 _SETTLES = os.environ.get("COWSHED_SETTLE") == "1"
+
+standard_error = 0, 0, 0
+"""What it was when the program began: no line goes into another file that has its descriptor."""
+with contextlib.suppress(OSError):
+    _now = os.fstat(2)
+    standard_error = _now.st_dev, _now.st_ino, stat.S_IFMT(_now.st_mode)
 
 _to_preload = [name for name in os.environ.get("COWSHED_PRELOAD", "").split(",") if name]
 _is_busy = False
@@ -76,12 +83,9 @@ os.register_at_fork(after_in_parent=_cowshed.unblock, after_in_child=_cowshed.un
 
 def _log(text: str) -> None:
     where = os.environ.get("COWSHED_LOG")
-    with contextlib.suppress(OSError, ValueError):
-        if where and where != "none":
-            with open(where, "a") as file:
-                file.write(f"cowshed: PID {os.getpid()}: {text}\n")
-        elif not where and sys.__stderr__:
-            print(f"cowshed: PID {os.getpid()}: {text}", file=sys.__stderr__, flush=True)
+    if where != "none":
+        line = f"cowshed: PID {os.getpid()}: {text}\n".encode(errors="replace")
+        _cowshed.write_line(line, os.fsencode(where or ""), *standard_error)
 
 
 def _preload() -> None:

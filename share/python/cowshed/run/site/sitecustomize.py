@@ -8,7 +8,16 @@ import sys
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _PACKAGE = os.path.dirname(os.path.dirname(_FOLDER))
 _ABOVE = os.environ.get("COWSHED_ABOVE", "")
-_prepare = None
+_prepare = None  # False: it failed
+
+
+def _standard_error():
+    """What it is now: no line may go into another file that gets its descriptor."""
+    try:
+        now = os.fstat(2)
+    except OSError:
+        return 0, 0, 0
+    return now.st_dev, now.st_ino, now.st_mode & 0o170000
 
 
 def _is_small():
@@ -37,26 +46,35 @@ def _load():
                 raise error
     from cowshed.run import at_fork
 
+    at_fork.standard_error = _at_start
     return at_fork
 
 
 def _report(error):
+    """As _cowshed.write_line(), which may not be there."""
     text = "cowshed: PID %d stays as it is: %s\n" % (os.getpid(), " ".join(str(error).split()) or type(error).__name__)
     log = os.environ.get("COWSHED_LOG")
+    if log == "none" or not log and (_at_start[2] == 0 or _standard_error() != _at_start):
+        return
     try:
-        if log and log != "none":
-            with open(log, "a") as file:
-                file.write(text)
-        elif not log and sys.__stderr__:
-            sys.__stderr__.write(text)
-            sys.__stderr__.flush()
-    except (OSError, ValueError):
+        import select
+
+        file = 2
+        if log:
+            file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
+        poll = select.poll()
+        poll.register(file, select.POLLOUT)
+        if poll.poll(0) == [(file, select.POLLOUT)]:
+            os.write(file, text.encode("utf-8", "replace")[:select.PIPE_BUF])
+        if log:
+            os.close(file)
+    except (AttributeError, OSError):  # gevent and others take poll() away
         pass
 
 
 def _before_fork():
     global _prepare
-    if _prepare is None and not os.environ.get("COWSHED_PRELOAD") and _is_small():
+    if _prepare is False or _prepare is None and not os.environ.get("COWSHED_PRELOAD") and _is_small():
         return
     import _signal
     import _thread
@@ -87,9 +105,11 @@ def _before_fork():
             _prepare = _load().before_fork
         _prepare(sys._getframe(1), _signal.valid_signals() - set(before))
     except Exception as error:
-        _prepare = lambda caller, blocked: _signal.pthread_sigmask(_signal.SIG_UNBLOCK, blocked)
-        _report(error)
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+        _prepare = False
+        try:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+        finally:
+            _report(error)
     finally:
         os.register_at_fork = register
         while late:
@@ -113,6 +133,7 @@ def _give_way():
 
 
 if os.environ.get("COWSHED") != "off" and hasattr(os, "register_at_fork") and _ABOVE.isdigit():
+    _at_start = _standard_error()
     if os.path.basename(os.path.realpath("/proc/self/exe")).startswith("uwsgi"):
         _watch_uwsgi()
     else:

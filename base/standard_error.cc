@@ -1,0 +1,35 @@
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cowshed/base/file_descriptor.h>
+#include <cowshed/base/standard_error.h>
+
+namespace cowshed::internal {
+
+FileIdentity standard_error_at_start = identity_of(STDERR_FILENO);
+
+FileIdentity identity_of(int fd) noexcept {
+  struct stat status{};
+  if (fstat(fd, &status) != 0) return {};
+  return {status.st_dev, status.st_ino, status.st_mode & S_IFMT};
+}
+
+void write_or_drop(int fd, std::string_view line) noexcept {
+  pollfd output = {fd, POLLOUT, 0};
+  if (poll(&output, 1, 0) != 1 || output.revents != POLLOUT) return;
+  (void)!::write(fd, line.data(), line.size());
+}
+
+void write_to_standard_error(std::string_view line, const FileIdentity& expected) noexcept {
+  if (expected.type == 0 || identity_of(STDERR_FILENO) != expected) return;
+  // The program's own description may not become non-blocking, so pipes and terminals get another.
+  FileDescriptor again;
+  if (S_ISFIFO(expected.type) || S_ISCHR(expected.type))
+    again = FileDescriptor(
+        ::open("/proc/self/fd/2", O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  write_or_drop(again ? again.get() : STDERR_FILENO, line);
+}
+
+}  // namespace cowshed::internal
