@@ -3,6 +3,7 @@
 import contextlib
 import os
 import py_compile
+import re
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,30 @@ READING = """
         return total, own() - before
     def load(count): return [{"v": [number, str(number)]} for number in range(count)]
 """
+# How tools' sitecustomize modules hand on to the one that they hide.
+TOOLS = {
+    "ddtrace": """
+        sys.path.remove(here)
+        itself = sys.modules.pop("sitecustomize")
+        try:
+            import sitecustomize
+        except ImportError:
+            sys.modules["sitecustomize"] = itself
+        sys.path.insert(0, here)
+        """,
+    "newrelic": """
+        from importlib.machinery import PathFinder
+        if spec := PathFinder.find_spec("sitecustomize", [path for path in sys.path if path != here]):
+            spec.loader.load_module("sitecustomize")
+        """,
+    "apm": """
+        from importlib.machinery import PathFinder
+        from importlib.util import module_from_spec
+        if spec := PathFinder.find_spec("sitecustomize", [path for path in sys.path if path != here]):
+            spec.loader.exec_module(module_from_spec(spec))
+        """,
+    "opentelemetry": "",
+}
 FROZE = "froze " if IN_PLACE else "not frozen in place: Python 3.11"
 
 
@@ -60,7 +85,8 @@ class Runner(unittest.TestCase):
             command = self.below(options, command, packages)
         done = subprocess.run(command, cwd=self.folder, timeout=300, stdout=subprocess.PIPE, stderr=stderr, text=True,
                               env={**clean, **environment})
-        self.assertEqual(done.returncode, expected, (done.stdout, done.stderr))
+        if expected is not None:
+            self.assertEqual(done.returncode, expected, (done.stdout, done.stderr))
         return done
 
     def run_program(self, text, *options, plain=False, **more):
@@ -190,13 +216,46 @@ class RunTest(Runner):
                                      ([sys.executable, "program.py"], {"COWSHED": "off"})):
             self.assertEqual(self.run_it(command, **environment).stdout, plain.stdout)
 
-    def test_the_programs_own_sitecustomize(self):
-        for text in ("print('its own')", "raise ValueError('its own')", "import nothing_there"):
-            self.write("sitecustomize.py", text)
-            plain, ours = (self.run_program("import os, sys; print('runs', 'sitecustomize' in sys.modules)",
-                                            plain=plain, PYTHONPATH=self.folder) for plain in (True, False))
-            self.assertEqual(plain.stdout, ours.stdout)
-            self.assertEqual(plain.stderr.splitlines()[-1:], ours.stderr.splitlines()[-1:])
+    def test_each_sitecustomize_runs_once_and_in_its_order(self):
+        """Also those of tools whose wrappers put a folder first on PYTHONPATH, inside ours and around it."""
+        self.write("program.py", """
+            import sys
+            print(sys.path, getattr(sys.modules.get("sitecustomize"), "__file__", None), sorted(sys.modules))
+            """)
+        folders = {}
+        for name, hand_on in TOOLS.items():
+            folders[name] = os.path.join(self.folder, name)
+            os.mkdir(folders[name])
+            self.write(f"{name}/sitecustomize.py", f"""
+                import os, sys
+                print("{name} starts")
+                here = os.path.dirname(os.path.abspath(__file__))
+                {textwrap.indent(textwrap.dedent(hand_on), " " * 16).strip()}
+                print("{name} is ready", sys.modules["sitecustomize"].__file__)
+                """)
+        own = os.path.join(self.folder, "own")
+        os.mkdir(own)
+
+        def run_below(outer, inner, plain):
+            """`inner` starts below ours, and `outer` around it."""
+            set_path = "".join(f"PYTHONPATH={folders[each]}:$PYTHONPATH; " for each in inner)
+            done = self.run_it(["sh", "-c", f"{set_path}exec {sys.executable} program.py"], None if plain else (), None,
+                               PYTHONPATH=":".join([*(folders[each] for each in outer), own]))
+            ours = r'  File ".*/cowshed/run/site/sitecustomize.py", .*\n    .*\n(    [ ~^]*\n)?'
+            return done.returncode, done.stdout, re.sub(ours, "", done.stderr)
+
+        orders = [([], []), (["opentelemetry"], []), (["ddtrace"], ["apm"]), ([], ["apm", "ddtrace"])]
+        orders += [order for name in ("ddtrace", "newrelic", "apm") for order in (([name], []), ([], [name]))]
+        if sys.version_info >= (3, 15):  # no load_module()
+            orders = [order for order in orders if "newrelic" not in (*order[0], *order[1])]
+        for text in (None, "print('its own', __name__, sys.modules['sitecustomize'].__file__)",
+                     "sys.path.insert(0, '/x')", "raise ValueError('its own')", "import nothing_there",
+                     "raise SystemExit(3)"):
+            if text:
+                self.write("own/sitecustomize.py", f"import sys; {text}")
+            for outer, inner in orders:
+                with self.subTest(own=text, outer=outer, inner=inner):
+                    self.assertEqual(run_below(outer, inner, True), run_below(outer, inner, False))
 
     def test_statuses_pass_through(self):
         for command, status in ((["sh", "-c", "exit 3"], 3), (["sh", "-c", "kill -9 $$"], -9), (["/nothing"], 127),

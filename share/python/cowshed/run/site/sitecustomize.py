@@ -1,141 +1,167 @@
 # mypy: ignore-errors
-"""What each Python below `cowshed run` loads at its start, by PYTHONPATH.  Any version may run it.
+# What each Python below `cowshed run` loads at its start, by PYTHONPATH.  Any version may run it.  It loads nothing
+# else before a large process forks.
+#
+# The sitecustomize that our folder hides takes this one's place, in the same module.  So what is below runs in a
+# namespace of its own.
+if __name__ != "cowshed run":
+    _cowshed_run = {"__name__": "cowshed run"}
+    exec(__import__("sys")._getframe().f_code, _cowshed_run)
+    exec(_cowshed_run["hand_on"](globals()), globals())
+else:
+    import os
+    import sys
 
-It loads nothing else before a large process forks."""
-import os
-import sys
+    _FOLDER = os.path.dirname(os.path.abspath(sys._getframe().f_code.co_filename))
+    _PACKAGE = os.path.dirname(os.path.dirname(_FOLDER))
+    _ABOVE = os.environ.get("COWSHED_ABOVE", "")
+    _prepare = None  # False: it failed
 
-_FOLDER = os.path.dirname(os.path.abspath(__file__))
-_PACKAGE = os.path.dirname(os.path.dirname(_FOLDER))
-_ABOVE = os.environ.get("COWSHED_ABOVE", "")
-_prepare = None  # False: it failed
-
-
-def _standard_error():
-    """What it is now: no line may go into another file that gets its descriptor."""
-    try:
-        now = os.fstat(2)
-    except OSError:
-        return 0, 0, 0
-    return now.st_dev, now.st_ino, now.st_mode & 0o170000
-
-
-def _is_small():
-    try:
-        with open("/proc/self/statm", "rb") as statm:
-            resident, shared = map(int, statm.read().split()[1:3])
-    except OSError:
-        return True
-    return (resident - shared) * os.sysconf("SC_PAGE_SIZE") < int(_ABOVE)
-
-
-def _load():
-    import importlib.util
-
-    if "cowshed" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("cowshed", os.path.join(_PACKAGE, "__init__.py"),
-                                                      submodule_search_locations=[_PACKAGE])
-        sys.modules["cowshed"] = package = importlib.util.module_from_spec(spec)
+    def _standard_error():
+        """What it is now: no line may go into another file that gets its descriptor."""
         try:
-            spec.loader.exec_module(package)
-        except BaseException as error:
-            for name in [*sys.modules]:
-                if name.partition(".")[0] == "cowshed":
-                    del sys.modules[name]
-            if not importlib.util.find_spec("cowshed"):  # of the program's own environment
-                raise error
-    from cowshed.run import at_fork
+            now = os.fstat(2)
+        except OSError:
+            return 0, 0, 0
+        return now.st_dev, now.st_ino, now.st_mode & 0o170000
 
-    at_fork.standard_error = _at_start
-    return at_fork
-
-
-def _report(error):
-    """As _cowshed.write_line(), which may not be there."""
-    text = "cowshed: PID %d stays as it is: %s\n" % (os.getpid(), " ".join(str(error).split()) or type(error).__name__)
-    log = os.environ.get("COWSHED_LOG")
-    if log == "none" or not log and (_at_start[2] == 0 or _standard_error() != _at_start):
-        return
-    try:
-        import select
-
-        file = 2
-        if log:
-            file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
-        poll = select.poll()
-        poll.register(file, select.POLLOUT)
-        if poll.poll(0) == [(file, select.POLLOUT)]:
-            os.write(file, text.encode("utf-8", "replace")[:select.PIPE_BUF])
-        if log:
-            os.close(file)
-    except (AttributeError, OSError):  # gevent and others take poll() away
-        pass
-
-
-def _before_fork():
-    global _prepare
-    if _prepare is False or _prepare is None and not os.environ.get("COWSHED_PRELOAD") and _is_small():
-        return
-    import _signal
-    import _thread
-
-    # A handler that runs in here could not end the program: what it raises would be lost.
-    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-    register = os.register_at_fork
-    late = []  # what modules that are imported in here would call before this fork
-
-    def register_late(before=None, **after):
-        if before is None:
-            return register(**after)
-        forking = set()  # threads whose fork has called `before`: others may be in the middle of theirs
-
-        def enter():
-            forking.add(_thread.get_ident())
-            before()
-
-        def leaving(hook):
-            return lambda: _thread.get_ident() in forking and hook()
-
-        register(before=enter, **{name: leaving(hook) for name, hook in after.items()})
-        late.append(enter)
-
-    os.register_at_fork = register_late
-    try:
-        if _prepare is None:
-            _prepare = _load().before_fork
-        _prepare(sys._getframe(1), _signal.valid_signals() - set(before))
-    except Exception as error:
-        _prepare = False
+    def _is_small():
         try:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+            with open("/proc/self/statm", "rb") as statm:
+                resident, shared = map(int, statm.read().split()[1:3])
+        except OSError:
+            return True
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE") < int(_ABOVE)
+
+    def _load():
+        import importlib.util
+
+        if "cowshed" not in sys.modules:
+            spec = importlib.util.spec_from_file_location("cowshed", os.path.join(_PACKAGE, "__init__.py"),
+                                                          submodule_search_locations=[_PACKAGE])
+            sys.modules["cowshed"] = package = importlib.util.module_from_spec(spec)
+            try:
+                spec.loader.exec_module(package)
+            except BaseException as error:
+                for name in [*sys.modules]:
+                    if name.partition(".")[0] == "cowshed":
+                        del sys.modules[name]
+                if not importlib.util.find_spec("cowshed"):  # of the program's own environment
+                    raise error
+        from cowshed.run import at_fork
+
+        at_fork.standard_error = _at_start
+        return at_fork
+
+    def _report(error):
+        """As _cowshed.write_line(), which may not be there."""
+        why = " ".join(str(error).split()) or type(error).__name__
+        text = "cowshed: PID %d stays as it is: %s\n" % (os.getpid(), why)
+        log = os.environ.get("COWSHED_LOG")
+        if log == "none" or not log and (_at_start[2] == 0 or _standard_error() != _at_start):
+            return
+        try:
+            import select
+
+            file = 2
+            if log:
+                file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
+            poll = select.poll()
+            poll.register(file, select.POLLOUT)
+            if poll.poll(0) == [(file, select.POLLOUT)]:
+                os.write(file, text.encode("utf-8", "replace")[:select.PIPE_BUF])
+            if log:
+                os.close(file)
+        except (AttributeError, OSError):  # gevent and others take poll() away
+            pass
+
+    def _before_fork():
+        global _prepare
+        if _prepare is False or _prepare is None and not os.environ.get("COWSHED_PRELOAD") and _is_small():
+            return
+        import _signal
+        import _thread
+
+        # A handler that runs in here could not end the program: what it raises would be lost.
+        before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+        register = os.register_at_fork
+        late = []  # what modules that are imported in here would call before this fork
+
+        def register_late(before=None, **after):
+            if before is None:
+                return register(**after)
+            forking = set()  # threads whose fork has called `before`: others may be in the middle of theirs
+
+            def enter():
+                forking.add(_thread.get_ident())
+                before()
+
+            def leaving(hook):
+                return lambda: _thread.get_ident() in forking and hook()
+
+            register(before=enter, **{name: leaving(hook) for name, hook in after.items()})
+            late.append(enter)
+
+        os.register_at_fork = register_late
+        try:
+            if _prepare is None:
+                _prepare = _load().before_fork
+            _prepare(sys._getframe(1), _signal.valid_signals() - set(before))
+        except Exception as error:
+            _prepare = False
+            try:
+                _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+            finally:
+                _report(error)
         finally:
+            os.register_at_fork = register
+            while late:
+                late.pop()()
+
+    def _watch_uwsgi():
+        """It forks without telling Python."""
+        try:
+            _load().watch_c_forks()
+        except Exception as error:
             _report(error)
-    finally:
-        os.register_at_fork = register
-        while late:
-            late.pop()()
 
+    def hand_on(namespace):
+        """Returns the code of the first sitecustomize behind our folder on sys.path, for this module's `namespace`."""
+        del namespace["_cowshed_run"]
+        at = sys.path.index(_FOLDER) if _FOLDER in sys.path else len(sys.path)
+        behind = [path for path in sys.path[at:] if path != _FOLDER]
+        sys.path[:] = [path for path in sys.path if path != _FOLDER]
+        sys.path_importer_cache.pop(_FOLDER, None)
+        if sys.version_info < (3, 7):
+            del sys.modules["sitecustomize"]
+            import sitecustomize  # noqa: F401
 
-def _watch_uwsgi():
-    """It forks without telling Python."""
-    try:
-        _load().watch_c_forks()
-    except Exception as error:
-        _report(error)
+            return ""
+        import _frozen_importlib
+        import _frozen_importlib_external
 
+        spec = _frozen_importlib_external.PathFinder.find_spec("sitecustomize", behind)
+        if spec:
+            name = namespace["__name__"]
+            namespace.update(vars(_frozen_importlib.module_from_spec(spec)), __name__=name)
+            return namespace["__loader__"].get_code("sitecustomize") or _frozen_importlib._load(spec) and ""
+        # Without us an import would fail, and a tool that looks for a hidden sitecustomize would find none.
+        frame = sys._getframe(2)
+        while frame and frame.f_code.co_filename.startswith("<frozen importlib"):
+            if frame.f_code.co_name == "_find_and_load":
+                raise ModuleNotFoundError("No module named 'sitecustomize'", name="sitecustomize")
+            frame = frame.f_back
+        while frame:
+            module = frame.f_locals.get("module") if frame.f_code.co_name == "_load_unlocked" else None
+            if module and vars(module) is namespace:  # the tool's own, which its load_module() has made ours
+                _frozen_importlib._init_module_attrs(frame.f_locals["spec"], module, override=True)
+            frame = frame.f_back
+        return ""
 
-def _give_way():
-    """To the program's own sitecustomize, if it has one."""
-    sys.path[:] = [path for path in sys.path if path != _FOLDER]
-    sys.path_importer_cache.pop(_FOLDER, None)
-    del sys.modules["sitecustomize"]
-    import sitecustomize  # noqa: F401  raises as if this file were not there
-
-
-if os.environ.get("COWSHED") != "off" and hasattr(os, "register_at_fork") and _ABOVE.isdigit():
-    _at_start = _standard_error()
-    if os.path.basename(os.path.realpath("/proc/self/exe")).startswith("uwsgi"):
-        _watch_uwsgi()
-    else:
-        os.register_at_fork(before=_before_fork)
-_give_way()
+    if (_FOLDER in sys.path and os.environ.get("COWSHED") != "off" and hasattr(os, "register_at_fork") and
+            _ABOVE.isdigit()):
+        _at_start = _standard_error()
+        if os.path.basename(os.path.realpath("/proc/self/exe")).startswith("uwsgi"):
+            _watch_uwsgi()
+        else:
+            os.register_at_fork(before=_before_fork)
