@@ -8,7 +8,6 @@
 #include <cowshed/share/python/extension/freezing/deallocation.h>
 #include <cowshed/share/python/extension/freezing/interpreter.h>
 #include <cowshed/share/python/extension/freezing/object.h>
-#include <cowshed/share/python/extension/freezing/type_facts.h>
 
 namespace cowshed::python {
 
@@ -67,6 +66,16 @@ bool let_go_of_value(PyObject* dict, PyObject* child) {
 }
 
 }  // namespace
+
+destructor deallocator_of_classes() {
+  static const destructor dealloc = [] {
+    auto* const meta = reinterpret_cast<PyObject*>(&PyType_Type);
+    const Object made(PyObject_CallFunction(meta, "s(){}", "Class"));
+    PyErr_Clear();
+    return made ? reinterpret_cast<PyTypeObject*>(made.get())->tp_dealloc : nullptr;
+  }();
+  return dealloc;
+}
 
 bool may_act_when_freed(PyTypeObject* type) {
   static std::unordered_map<PyTypeObject*, bool> known;

@@ -1,12 +1,12 @@
 #include <Python.h>
 #include <cstddef>
-#include <cstdio>
 #include <new>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/standard_error.h>
 #include <cowshed/share/python/extension/freezing/deallocation.h>
 #include <cowshed/share/python/extension/freezing/ending.h>
 #include <cowshed/share/python/extension/freezing/immortal.h>
@@ -348,7 +348,7 @@ std::vector<Object> end_objects(Ending ending) {
     }
     return left;
   } catch (const std::bad_alloc&) {
-    std::fputs("cowshed: no memory to finalise objects at the end\n", stderr);
+    internal::write_to_standard_error("cowshed: no memory to finalise objects at the end\n");
     return {};
   }
 }

@@ -8,6 +8,7 @@
 #include <iterator>
 #include <malloc.h>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <unistd.h>
 #include <unordered_map>
@@ -15,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/standard_error.h>
 #include <cowshed/share/python/extension/freezing/children.h>
 #include <cowshed/share/python/extension/freezing/ending.h>
 #include <cowshed/share/python/extension/freezing/freezing.h>
@@ -92,7 +94,7 @@ class Freezer {
     }
     for (std::size_t line = 0; PyObject* const name = cowshed_cached_name(line); ++line)
       reach(name);
-    if (shown_) std::fputs("\r\033[K", stderr);
+    if (shown_) show("\r\033[K");
   }
 
   // Runs the functions of register_children(), and freezes what they return.
@@ -392,7 +394,11 @@ class Freezer {
     if (now - began_ < 2 || now == shown_at_ || ::isatty(STDERR_FILENO) == 0) return;
     shown_at_ = now;
     shown_ = true;
-    std::fprintf(stderr, "\rcowshed: freezing, %d %%", static_cast<int>(100 * done / all));
+    show("\rcowshed: freezing, " + std::to_string(100 * done / all) + " %");
+  }
+  // Signals may be blocked, and nobody may read what the terminal shows.
+  static void show(std::string_view text) {
+    internal::write_to_standard_error(text, internal::identity_of(STDERR_FILENO));
   }
 
   Frozen& frozen_;

@@ -23,16 +23,6 @@ bool is_of_module(PyTypeObject* type) {
   return false;
 }
 
-destructor deallocator_of_classes() {
-  static const destructor dealloc = [] {
-    auto* const meta = reinterpret_cast<PyObject*>(&PyType_Type);
-    const Object made(PyObject_CallFunction(meta, "s(){}", "Class"));
-    PyErr_Clear();
-    return made ? reinterpret_cast<PyTypeObject*>(made.get())->tp_dealloc : nullptr;
-  }();
-  return dealloc;
-}
-
 namespace {
 
 // Whether a class statement made it, and not an extension.

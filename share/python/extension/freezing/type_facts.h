@@ -67,8 +67,6 @@ class Types {
   const TypeFacts* last_facts_ = nullptr;
 };
 
-// Of types that have none of their own: it calls that of their base.
-destructor deallocator_of_classes();
 bool starts_with(PyTypeObject* type, std::string_view start);
 bool is_of_module(PyTypeObject* type);  // and so is implemented in C
 
