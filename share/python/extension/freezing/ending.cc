@@ -65,7 +65,7 @@ class Deaths {
     for (PyObject* object : others_) count(object);
     for (std::size_t i = 0; i < unlisted_.size(); ++i) count(unlisted_[i]);
     keep_what_lives();
-    if (ending_ == Ending::of_interpreter) forget_callbacks();
+    forget_callbacks();
     put_in_order();
     for (PyObject* object : ordered_) add(object);
     for (const auto& [held, holders] : holders_)
