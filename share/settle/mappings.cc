@@ -110,15 +110,24 @@ void PlanMemory::do_deallocate(void* memory, std::size_t size, std::size_t /*ali
 Expected<Mappings> private_mappings(std::pmr::memory_resource* memory) {
   std::ifstream file("/proc/self/smaps");
   if (!file) return system_error("settle: /proc/self/smaps", errno);
+  return parse_smaps(file, memory);
+}
+
+Mappings parse_smaps(std::istream& smaps, std::pmr::memory_resource* memory) {
   Mappings mappings(memory);
   bool is_wanted = false;
-  for (std::string line; std::getline(file, line);) {
+  std::uintptr_t listed = 0;  // up to this address
+  for (std::string line; std::getline(smaps, line);) {
     if (!is_header(line)) {
       if (is_wanted) note_field(line, mappings.back());
       continue;
     }
-    const MapsLine parsed = parse_maps_line(line);
-    is_wanted = parsed.is_private_and_writable;
+    MapsLine parsed = parse_maps_line(line);
+    // The kernel lists a mapping again if it grows between two reads.  A page that is moved twice
+    // is lost, because the second move finds no private page.
+    parsed.range.begin = std::max(parsed.range.begin, listed);
+    listed = std::max(listed, parsed.range.end);
+    is_wanted = parsed.is_private_and_writable && parsed.range.begin < parsed.range.end;
     if (!is_wanted) continue;
     Mapping& mapping = mappings.emplace_back();
     mapping.range = parsed.range;

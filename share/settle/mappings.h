@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <fcntl.h>
+#include <istream>
 #include <memory_resource>
 #include <span>
 #include <string>
@@ -61,8 +62,10 @@ struct Mapping {
 
 using Mappings = std::pmr::vector<Mapping>;
 
-// Returns them by address.  Errors: system_call.
+// Returns them by address; none overlaps another.  Errors: system_call.
 Expected<Mappings> private_mappings(std::pmr::memory_resource* memory);
+// The same, from the text of /proc/self/smaps.
+Mappings parse_smaps(std::istream& smaps, std::pmr::memory_resource* memory);
 
 // The mappings that are settled, by address; none if the kernel does not say.
 std::vector<Range> settled_ranges();

@@ -1,3 +1,4 @@
+#include <cowshed/share/settle/mappings.h>
 #include <cowshed/tests/share/settle/settling.h>
 #include <cowshed/tests/support/refusals.h>
 #include <cowshed/tests/support/subprocess.h>
@@ -455,6 +456,21 @@ TEST_P(SettleRefused, CallsLeaveNothingHalfMoved) {
     EXPECT_EQ(child.signal, 0);
     EXPECT_EQ(child.said, std::to_string(GetParam().error)) << (at_once ? "at once" : "later");
   }
+}
+
+TEST(Settle, TakesAMappingThatGrowsWhileItIsListedOnce) {
+  std::istringstream smaps(
+      "1000-5000 rw-p 00000000 00:00 0 \nAnonymous: 16 kB\n"
+      "1000-9000 rw-p 00000000 00:00 0 \nAnonymous: 32 kB\n"
+      "1000-9000 rw-p 00000000 00:00 0 \nAnonymous: 32 kB\n"
+      "8000-b000 ---p 00000000 00:00 0 \n"
+      "a000-c000 rw-p 00000000 00:00 0 \nAnonymous: 8 kB\n");
+  std::vector<settling::Range> ranges;
+  for (const auto& mapping : settling::parse_smaps(smaps, std::pmr::get_default_resource()))
+    ranges.push_back(mapping.range);
+  EXPECT_THAT(ranges,
+              testing::ElementsAre(settling::Range{0x1000, 0x5000}, settling::Range{0x5000, 0x9000},
+                                   settling::Range{0xb000, 0xc000}));
 }
 
 TEST(Settle, LeavesNoDescriptor) {
