@@ -33,7 +33,7 @@ namespace cowshed {
 // ended.  Policies of mbind(2) and hints of MADV_HUGEPAGE are lost.  realloc() of a settled block
 // of more than 16 MiB copies it, where it moved its pages before.
 //
-// Errors: threads_running (see OtherThreads; or a thread did not stop in time), in_use (another
+// Errors: threads_running (see OtherThreads; or a thread cannot be stopped), in_use (another
 // thread is in this call), unsupported (a sanitizer or valgrind; malloc is not glibc's and .also is
 // empty; I/O, see .io_is_at_rest), out_of_memory (also if a limit on address space leaves none to
 // plan the move), system_call (a sandbox refuses /proc or a call; ENOMEM: a limit on mappings or

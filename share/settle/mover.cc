@@ -210,14 +210,7 @@ Expected<void> Mover::move_batch() {
   const auto begin = Clock::now();
   {
     const SignalsBlocked blocked;
-    if (threads_) {
-      if (const int late = threads_->stop()) {
-        return make_error(ErrorCode::threads_running,
-                          "settle: thread " + std::to_string(late) +
-                              " did not stop in time; it may be stopped (SIGSTOP), wait in "
-                              "the kernel, or block signal 33; end it, or raise .stop_timeout");
-      }
-    }
+    if (threads_) TRY_VOID(threads_->stop());
     // From here on this thread allocates nothing.  It writes to its stack, to scratch_ and to
     // batch_, which is no piece's memory.
     error = find_gone();

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -10,8 +9,8 @@
 #include <filesystem>
 #include <fstream>
 #include <linux/futex.h>
-#include <string_view>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -61,20 +60,21 @@ void on_signal(int signal, siginfo_t* info, void* context) {
   arch::mark_and_sleep(&state.stopped[value & 0xffffffffU], number, &state.closed, number);
 }
 
-bool has_ended(pid_t thread) {
-  if (syscall(SYS_tgkill, getpid(), thread, 0) != 0) return true;
-  // A main thread that has called pthread_exit() stays as a zombie.
-  std::array<char, 64> path = {"/proc/self/task/"};
-  char* end = std::to_chars(path.data() + std::strlen(path.data()), path.end(), thread).ptr;
-  std::ranges::copy(std::string_view("/stat"), end);  // zeros follow
-  const long file = syscall(SYS_openat, AT_FDCWD, path.data(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return true;
-  std::array<char, 256> text = {};
-  syscall(SYS_read, file, text.data(), text.size() - 1);
-  syscall(SYS_close, file);
-  const char* name_end = std::strrchr(text.data(), ')');
-  return name_end != nullptr &&
-         (std::strncmp(name_end, ") Z", 3) == 0 || std::strncmp(name_end, ") X", 3) == 0);
+// `error` is the errno of the signal that it did not get, or 0.
+std::string why_not_stopped(pid_t thread, int error) {
+  const std::string name = "thread " + std::to_string(thread);
+  if (error == EAGAIN)
+    return "no signal can be queued for " + name + "; raise the limit RLIMIT_SIGPENDING";
+  if (error != 0)
+    return name + " gets no signal: " + std::strerror(error) + "; a sandbox may refuse it";
+  return name +
+         " did not stop in time; it may be stopped (SIGSTOP), wait in the kernel, or block signal "
+         "33; end it, or raise .stop_timeout";
+}
+
+void sleep_a_moment() {
+  const timespec pause = {0, 50'000};
+  syscall(SYS_nanosleep, &pause, nullptr);
 }
 
 }  // namespace
@@ -119,10 +119,11 @@ Expected<ThreadStopper> ThreadStopper::create(std::chrono::milliseconds timeout)
   return ThreadStopper(std::move(tasks), timeout);
 }
 
-// Returns whether there were any.
-bool ThreadStopper::signal_new_threads() noexcept {
+// Signals the threads that are not known yet.
+ThreadStopper::Unstopped ThreadStopper::signal_new_threads() noexcept {
   State& s = *the_state.load();
   const std::size_t known_before = known_;
+  Unstopped unstopped;
   syscall(SYS_lseek, tasks_.get(), 0, SEEK_SET);
   for (;;) {
     const long got = syscall(SYS_getdents64, tasks_.get(), s.entries.data(), s.entries.size());
@@ -136,52 +137,71 @@ bool ThreadStopper::signal_new_threads() noexcept {
       std::size_t slot = 0;
       while (slot < known_before && s.threads[slot] != thread) ++slot;
       if (slot < known_before) continue;
-      slot = known_++;
-      s.threads[slot] = thread;
       siginfo_t info{};
       info.si_code = SI_QUEUE;
       info.si_pid = getpid();
-      info.si_value.sival_ptr = reinterpret_cast<void*>(std::uintptr_t{s.closed} << 32U | slot);
-      if (syscall(SYS_rt_tgsigqueueinfo, getpid(), thread, kSignal, &info) != 0) --known_;
+      info.si_value.sival_ptr = reinterpret_cast<void*>(std::uintptr_t{s.closed} << 32U | known_);
+      if (syscall(SYS_rt_tgsigqueueinfo, getpid(), thread, kSignal, &info) == 0)
+        s.threads[known_++] = thread;
+      else if (errno != ESRCH) unstopped = {thread, errno};
     }
   }
-  return known_ > known_before;
+  return unstopped;
 }
 
-int ThreadStopper::wait_for(std::size_t slot, Clock::time_point deadline) noexcept {
-  State& s = *the_state.load();
-  const std::atomic_ref stopped(s.stopped[slot]);
-  for (unsigned i = 0; stopped.load() != s.closed; ++i) {
+// Returns whether it has ended, or sleeps in the handler.
+bool ThreadStopper::wait_for(std::size_t slot, Clock::time_point deadline) const noexcept {
+  const pid_t thread = the_state.load()->threads[slot];
+  for (unsigned i = 0; !sleeps(slot); ++i) {
     constexpr unsigned kSpins = 100;
+    if (syscall(SYS_tgkill, getpid(), thread, 0) != 0 && errno == ESRCH) return true;
     if (i < kSpins) {
       syscall(SYS_sched_yield);
       continue;
     }
-    if (has_ended(s.threads[slot])) return 0;
-    if (Clock::now() > deadline) return s.threads[slot];
-    const timespec pause = {0, 50'000};
-    syscall(SYS_nanosleep, &pause, nullptr);
+    if (Clock::now() > deadline) return false;
+    sleep_a_moment();
   }
-  return 0;
+  return true;
 }
 
-int ThreadStopper::stop() noexcept {
+bool ThreadStopper::sleeps(std::size_t slot) const noexcept {
+  State& s = *the_state.load();
+  return std::atomic_ref(s.stopped[slot]).load() == s.closed;
+}
+
+Expected<void> ThreadStopper::stop() {
   State& s = *the_state.load();
   const auto deadline = Clock::now() + timeout_;
   known_ = 0;
   std::atomic_ref(s.closed).store(++s.last_number);
-  std::size_t waited = 0;
-  while (signal_new_threads()) {  // those that run may start others
-    for (; waited < known_; ++waited) {
-      if (const int late = wait_for(waited, deadline)) {
-        resume();
-        return late;
-      }
+  for (;;) {
+    Unstopped unstopped = signal_new_threads();
+    std::size_t accounted = 1;  // this thread
+    for (std::size_t slot = 0; slot < known_ && unstopped.thread == 0; ++slot)
+      if (!wait_for(slot, deadline)) unstopped = {s.threads[slot], 0};
+      else if (sleeps(slot)) ++accounted;
+    // Threads may have started others, and a listing may miss a thread while others end.
+    const std::size_t counted = count();
+    if (unstopped.thread == 0 && accounted == counted) return {};
+    if (Clock::now() > deadline) {
+      resume();
+      return make_error(
+          ErrorCode::threads_running,
+          "settle: " + (unstopped.thread != 0
+                            ? why_not_stopped(unstopped.thread, unstopped.error)
+                            : std::to_string(accounted) + " of " + std::to_string(counted) +
+                                  " threads are known to be stopped; end some, or "
+                                  "raise .stop_timeout"));
     }
+    sleep_a_moment();
   }
-  if (known_ < kMostThreads) return 0;
-  resume();
-  return s.threads[0];
+}
+
+std::size_t ThreadStopper::count() const noexcept {
+  struct stat status{};
+  constexpr std::size_t kDots = 2;  // "." and "..", which a folder's links count
+  return fstat(tasks_.get(), &status) == 0 && status.st_nlink > kDots ? status.st_nlink - kDots : 0;
 }
 
 void ThreadStopper::resume() noexcept {

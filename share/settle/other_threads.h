@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstddef>
 #include <string>
+#include <sys/types.h>
 #include <utility>
 
 #include <cowshed/base/error.h>
@@ -22,8 +23,8 @@ class ThreadStopper {
  public:
   static Expected<ThreadStopper> create(std::chrono::milliseconds timeout);
 
-  // Returns 0, or the number of a thread that did not stop in time; all run again then.
-  int stop() noexcept;
+  // Errors: threads_running, with the thread and the reason; all threads run again then.
+  Expected<void> stop();
   void resume() noexcept;
 
  private:
@@ -31,8 +32,14 @@ class ThreadStopper {
 
   ThreadStopper(FileDescriptor tasks, std::chrono::milliseconds timeout)
       : tasks_(std::move(tasks)), timeout_(timeout) {}
-  bool signal_new_threads() noexcept;
-  int wait_for(std::size_t slot, Clock::time_point deadline) noexcept;
+  struct Unstopped {
+    pid_t thread = 0;  // 0: none
+    int error = 0;     // why it got no signal; 0: it got one
+  };
+  Unstopped signal_new_threads() noexcept;
+  bool wait_for(std::size_t slot, Clock::time_point deadline) const noexcept;
+  bool sleeps(std::size_t slot) const noexcept;
+  std::size_t count() const noexcept;
 
   FileDescriptor tasks_;  // /proc/self/task
   std::chrono::milliseconds timeout_;

@@ -81,7 +81,11 @@ TEST(SettleThreads, MayAllocateAndStartOthers) {
         }).join();
       }
     });
-    for (int i = 0; i < test::little_or(5, 300); ++i) ASSERT_THAT(settle(kStop), Succeeds());
+    SettleOptions options = kStop;
+    for (int i = 0; i < test::little_or(5, 300); ++i) {
+      options.huge_pages = i % 7 == 0;
+      ASSERT_THAT(i % 4 == 3 ? unsettle(options) : settle(options), Succeeds());
+    }
     over = true;
   }
   EXPECT_EQ(damage, 0U);
@@ -158,6 +162,23 @@ TEST(SettleThreads, OnSignalStacksInTheHeapGoOn) {
     }
     over = true;
   }
+}
+
+TEST(SettleThreads, ThatNoSignalReachesAreNamedAndNothingMoves) {
+  Blocks blocks;
+  blocks.add(4_MiB);
+  const auto child = run_in_child([&]() -> std::string {
+    const rlimit none = {0, 0};
+    if (setrlimit(RLIMIT_SIGPENDING, &none) != 0) return "setrlimit";
+    std::atomic<bool> over = false;
+    const std::jthread other([&] { over.wait(false); });
+    const auto settled = settle({.threads = OtherThreads::stop, .stop_timeout = 10ms});
+    over = true;
+    over.notify_all();
+    if (settled || is_settled(blocks[0] + 1_MiB) || blocks.damage() != 0) return "moved";
+    return settled.error().message;
+  });
+  EXPECT_THAT(child.said, testing::ContainsRegex("thread [0-9]+; .*RLIMIT_SIGPENDING"));
 }
 
 TEST(SettleThreads, ThatDoNotStopAreNamedAndNothingMoves) {
