@@ -44,6 +44,8 @@ struct SettleOptions {
   bool io_is_at_rest = false;
   // Adds mappings of files to core dumps (/proc/self/coredump_filter), so that dumps of this
   // process and its children keep the settled memory.  They then hold the code of the program, too.
+  // Programs that these processes execute later inherit the filter.  Without it, a dump has only
+  // the settled mappings to which somebody has written.
   bool keep_in_core_dumps = true;
   // Puts the memory into 2 MiB pages: children have fewer page faults, and settle() takes about as
   // long again.  Ranges of 2 MiB that were not full take more memory.  Needs no setting of

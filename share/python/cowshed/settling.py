@@ -70,6 +70,7 @@ def settle(*, threads: Literal["refuse", "stop"] = "refuse", stop_timeout: float
     :param io_is_at_rest: says that no asynchronous I/O is under way, and all that is registered for it is in
         ``leave``.  Without this, a process with an io_uring is refused.
     :param keep_in_core_dumps: adds mappings of files to core dumps, so that they keep the settled memory.
+        Programs that this process executes later inherit that.
     :param huge_pages: puts the memory into 2 MiB pages.  ``settle()`` takes about as long again, and children have
         fewer page faults.
     :param time_fork: forks twice, to measure it.

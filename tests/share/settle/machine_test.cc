@@ -138,7 +138,8 @@ TEST(SettleMachine, CoreDumpsHaveTheMemory) {
   std::getline(std::ifstream("/proc/sys/kernel/core_pattern"), pattern);
   if (pattern.empty() || pattern.find('/') != pattern.npos || pattern[0] == '|')
     GTEST_SKIP() << "core dumps do not go to the working directory: " << pattern;
-  for (const bool keep : {true, false}) {
+  using Case = std::pair<bool, bool>;
+  for (const auto& [keep, write] : {Case{true, false}, Case{false, false}, Case{false, true}}) {
     const test::Folder folder;
     Blocks blocks;
     blocks.add(4_MiB);
@@ -150,6 +151,7 @@ TEST(SettleMachine, CoreDumpsHaveTheMemory) {
       if (chdir(folder.path().c_str()) != 0) return "chdir";
       std::ofstream("/proc/self/coredump_filter") << "0x33";  // the default
       value_of(settle({.keep_in_core_dumps = keep}));
+      if (write) ++blocks[0][2_MiB + 100];
       signal(SIGABRT, SIG_DFL);
       abort();
     });
@@ -158,7 +160,7 @@ TEST(SettleMachine, CoreDumpsHaveTheMemory) {
     for (const auto& entry : std::filesystem::directory_iterator(folder.path()))
       core = entry.path();
     ASSERT_NE(core, "");
-    EXPECT_EQ(bytes_in_core(core, blocks[0] + 2_MiB, 14), keep ? "a known string" : "");
+    EXPECT_EQ(bytes_in_core(core, blocks[0] + 2_MiB, 14), keep || write ? "a known string" : "");
   }
 }
 
