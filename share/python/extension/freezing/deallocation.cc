@@ -23,18 +23,19 @@ bool is_among(PyTypeObject* type, const Names& names) {
 // Extensions' types whose deallocators were read: they give back memory, and let go of objects.
 bool is_known_harmless(PyTypeObject* type) {
   static constexpr std::string_view kStarts[] = {
-      "numpy.",           "pandas._libs.",    "lxml.etree._Element",   "lxml.etree._Document",
-      "lxml.etree._Attr", "lxml.etree._Comm", "lxml.etree.__Content",  "lxml.etree._Processing",
-      "lxml.objectify.",  "google._upb.",     "google.protobuf.pyext."};
-  // They write back to arrays, or close files.
-  static constexpr std::string_view kOthers[] = {"numpy.nditer", "pandas._libs.parsers.TextReader"};
+      "numpy.",           "pandas._libs.",    "lxml.etree._Element",  "lxml.etree._Document",
+      "lxml.etree._Attr", "lxml.etree._Comm", "lxml.etree.__Content", "lxml.etree._Processing",
+      "lxml.objectify."};
+  // They write back to arrays, or let go of a buffer, as Cython's views do.
+  static constexpr std::string_view kOtherEnds[] = {".nditer", ".memoryview", "._memoryviewslice"};
   // Cython's functions, and their variables.
   static constexpr std::string_view kParts[] = {"cython_function", "__pyx_scope_struct"};
   const std::string_view name = type->tp_name;
   const auto begins = [name](std::string_view start) { return name.starts_with(start); };
+  const auto ends = [name](std::string_view end) { return name.ends_with(end); };
   const auto contains = [name](std::string_view part) { return name.find(part) != name.npos; };
   return std::ranges::any_of(kParts, contains) ||
-         (std::ranges::any_of(kStarts, begins) && !is_among(type, kOthers));
+         (std::ranges::any_of(kStarts, begins) && !std::ranges::any_of(kOtherEnds, ends));
 }
 
 // Whether the function is the interpreter's, or of a module of its library.
