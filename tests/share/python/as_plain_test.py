@@ -114,6 +114,16 @@ PROGRAMS = {
         for sink in (s.sinks["a"][0], s.sinks["b"]): sink.write("after")
         del s, sink, many, capsule; print(sorted(os.listdir()), open("c").read(), open("b").read())
         """,
+    "a finaliser that uses an object of an extension": """
+        import endings
+        class A: pass
+        A.sink = sink = endings.Plain("a")
+        class B:
+            def __del__(self, A=A): A.sink.write("end")
+        def use(kept=[B()]): return [A.sink for _ in range(99)]
+        use()
+        FREEZE
+        """,
     "a file that only an object of an extension holds": """
         import endings
         kept = [[[[[[[[[endings.Tracked("a", open("b", "w"))]]]]]]]]]

@@ -108,8 +108,8 @@ def _own_bytes() -> int:
 def _is_worth_it() -> bool:
     """Whether so much is new.  What only takes the place of frozen data is not.
 
-    Data that was replaced once will be again.  So all that is lost, with what is to be frozen now, stays near the size
-    of one version."""
+    Data that was replaced once will be replaced again.  What this freezes is then lost as well.  So it freezes only
+    if what was lost before is a quarter of that or less: all losses stay near the size of one version."""
     global _held, _lost
     held = _own_bytes()
     if held - _held < (_ABOVE if _is_frozen else _above_at_first) and not (_is_frozen and _EVERY_FORK):

@@ -45,23 +45,25 @@ bool is_of_python(Function* function) {
     Dl_info info{};
     return dladdr(reinterpret_cast<void*>(&PyObject_Free), &info) != 0 ? info.dli_fbase : nullptr;
   }();
+  static std::unordered_map<Function*, bool> known;  // Python unloads no module
+  const auto [place, is_new] = known.try_emplace(function, false);
   Dl_info info{};
-  if (function == nullptr || dladdr(reinterpret_cast<void*>(function), &info) == 0) return false;
-  return info.dli_fbase == interpreter || std::strstr(info.dli_fname, "/lib-dynload/") != nullptr;
+  if (is_new && dladdr(reinterpret_cast<void*>(function), &info) != 0)
+    place->second =
+        info.dli_fbase == interpreter || std::strstr(info.dli_fname, "/lib-dynload/") != nullptr;
+  return place->second;
 }
 
 // Puts None in its place.
 bool let_go_of_value(PyObject* dict, PyObject* child) {
   bool has_found = false;
-  for (bool goes_on = true; goes_on;) {
-    goes_on = false;
-    Py_ssize_t position = 0;
-    PyObject* key = nullptr;
-    PyObject* value = nullptr;
-    while (!goes_on && PyDict_Next(dict, &position, &key, &value)) goes_on = value == child;
-    if (!goes_on) break;
+  Py_ssize_t position = 0;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  while (PyDict_Next(dict, &position, &key, &value)) {  // another value for a key leaves its place
+    if (value != child) continue;
     has_found = true;
-    if (PyDict_SetItem(dict, Object::borrow(key).get(), Py_None) != 0) break;
+    if (PyDict_SetItem(dict, Object::borrow(key).get(), Py_None) != 0) PyErr_Clear();
   }
   return has_found;
 }
@@ -79,17 +81,13 @@ destructor deallocator_of_classes() {
 }
 
 bool may_act_when_freed(PyTypeObject* type) {
-  static std::unordered_map<PyTypeObject*, bool> known;
-  const auto [place, is_new] = known.try_emplace(type);
-  if (!is_new) return place->second;
   if (PyType_IsSubtype(type, &PyType_Type) != 0) return false;  // a class of classes
   PyTypeObject* own = type;                                     // that has the deallocator
   while (own->tp_base != nullptr && (own->tp_dealloc == deallocator_of_classes() ||
                                      own->tp_dealloc == own->tp_base->tp_dealloc)) {
     own = own->tp_base;
   }
-  return place->second = !(is_of_python(own->tp_dealloc) && is_of_python(type->tp_free)) &&
-                         !is_known_harmless(own);
+  return !(is_of_python(own->tp_dealloc) && is_of_python(type->tp_free)) && !is_known_harmless(own);
 }
 
 bool may_act_when_freed(PyObject* object) {

@@ -6,7 +6,7 @@
 // so that it dies as it does without a freeze.
 namespace cowshed::python {
 
-// Of types that have none of their own: it calls that of their base.
+// The deallocator of types that have none of their own.  It calls that of their base.
 destructor deallocator_of_classes();
 // Whether the deallocator of this type may do more, such as write to a file.  True for each type of
 // an extension that is not known: nobody can tell.  Python's own types have finalisers for that,

@@ -21,7 +21,7 @@ namespace cowshed::python {
 
 namespace {
 
-// Or what else its death does.
+// Whether it has something to do at the end.
 bool has_finaliser(PyObject* object) {
   PyTypeObject* const type = Py_TYPE(object);
   return type->tp_finalize != nullptr || type->tp_del != nullptr || must_be_closed(type) ||
@@ -67,6 +67,9 @@ class Deaths {
     keep_what_lives();
     forget_callbacks();
     put_in_order();
+    // Finalisers first: they may use what an extension frees.
+    for (PyObject* object : ordered_)
+      if (!may_act_when_freed(object)) add(object);
     for (PyObject* object : ordered_) add(object);
     for (const auto& [held, holders] : holders_)
       for (PyObject* holder : holders) kept_.push_back(Object::borrow(holder));
@@ -78,8 +81,12 @@ class Deaths {
     constexpr int kDeepest = 100;
     const auto place = holders_.find(object);
     if (place == holders_.end() || depth > kDeepest) return;
-    for (PyObject* holder : std::exchange(place->second, {}))
+    for (PyObject* holder : std::exchange(place->second, {})) {
       if (!let_go(holder, object)) release(holder, depth + 1);
+      // The interpreter caches what is in the dict of a class.
+      if (const auto type = classes_.find(holder); type != classes_.end())
+        PyType_Modified(type->second);
+    }
   }
 
   // After find(), of a process: the rest, which other threads may be using, or this one.
@@ -101,12 +108,16 @@ class Deaths {
 
   void count(PyObject* object) {
     if (PyWeakref_Check(object)) weak_.push_back(object);
+    if (PyType_Check(object)) {
+      auto* const type = reinterpret_cast<PyTypeObject*>(object);
+      classes_.emplace(Object(PyType_GetDict(type)).get(), type);
+    }
     const bool is_module = needed.namespaces.contains(object);
     const bool holds = !is_module && !is_immortal(object);
     const auto note = [&](PyObject* child, bool is_reference) {
       if (is_plain_data(child)) return;
       if (is_unlisted(child) && seen_unlisted_.insert(child).second) unlisted_.push_back(child);
-      if (is_reference && !may_act_when_freed(object) && is_released(child))
+      if (is_reference && is_released(child) && !may_act_when_freed(object))
         holders_[child].push_back(object);
       if (is_immortal(child) || (!PyObject_IS_GC(child) && !has_finaliser(child))) return;
       Node& node = nodes_[child];
@@ -139,8 +150,8 @@ class Deaths {
     if (is_array(object)) needed.numpy->traverse(object, visit, &act);
   }
 
-  // Whether the collector does not list it: NumPy's arrays, and tuples of these or of objects that
-  // it does not know.
+  // Whether the collector does not list it: an array of NumPy, or a tuple that holds such an array
+  // or an object of an extension.
   static bool is_unlisted(PyObject* object) {
     if (!PyTuple_CheckExact(object)) return !PyObject_IS_GC(object) && is_array(object);
     if (PyObject_GC_IsTracked(object)) return false;
@@ -189,12 +200,14 @@ class Deaths {
 
   void place_children(PyObject* object, bool at_once) {
     const bool is_a_file = is_file(object);
+    const bool acts = may_act_when_freed(object);
     const auto act = [&](PyObject* child) {
       const auto node = nodes_.find(child);
       if (node == nodes_.end()) return;
       if (--node->second.holders <= 0 || at_once) place(child);
-      // A file, or a socket, to which this file may still have to write.
-      if (is_a_file && has_finaliser(child)) in_front_.emplace(child, object);
+      // A file, or a socket, to which this one may still have to write.
+      if ((is_a_file && has_finaliser(child)) || (acts && is_file(child)))
+        in_front_.emplace(child, object);
     };
     for_each_child(object, [&](PyObject* child) {
       act(child);
@@ -274,7 +287,8 @@ class Deaths {
   std::unordered_set<PyObject*> seen_unlisted_;
   std::unordered_map<PyObject*, Node> nodes_;
   std::unordered_map<PyObject*, std::vector<PyObject*>> holders_;
-  std::vector<Object> kept_;  // the holders, until release()
+  std::vector<Object> kept_;                              // the holders, until release()
+  std::unordered_map<PyObject*, PyTypeObject*> classes_;  // by their dict
   std::unordered_set<PyObject*> alive_;
   std::vector<PyObject*> pending_;
   bool are_in_use_ = false;  // what keep() finds

@@ -10,8 +10,8 @@ namespace cowshed::python {
 
 // Whether its death does what others see, or wait for: a file is closed, an extension frees it.
 bool is_outside(PyObject* object, Types& types);
-// Of these, what its type does not tell: a weakref.finalize() waits for it, a capsule has a
-// destructor, a weak reference calls back only as long as it lives.
+// Whether it is so although its type does not tell: a weakref.finalize() waits for it, a capsule
+// has a destructor, a weak reference calls back only as long as it lives.
 bool is_awaited(PyObject* object, Types& types);
 // Modules, classes and functions live as long as the program.
 bool may_be_dropped(PyObject* object);
