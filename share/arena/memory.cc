@@ -64,10 +64,7 @@ Expected<void> ArenaMemory::open(const ArenaMapping& mapping, std::size_t first,
   return {};
 }
 
-void ArenaMemory::close() {
-  records_.reset();
-  forget();
-}
+void ArenaMemory::close() { records_.reset(); }
 
 void ArenaMemory::forget() {
   (void)records_.release();

@@ -72,6 +72,22 @@ TEST(ArenaThreads, TakeMemorySideBySide) {
                       [](Arena& arena) { return arena.allocate(kBlock); });
 }
 
+TEST(ArenaThreads, TakeMemoryAfterAnotherArenaWasFrozenMeanwhile) {
+  Arena other = make_arena(16_MiB);
+  EXPECT_NE(other.allocate(kBlock), nullptr);
+  Arena arena = make_arena(256_MiB);
+  {
+    const SlowMemory slow(60);
+    const std::int64_t before = spent_ns;
+    const std::jthread taker([&] {
+      for (int i = 0; i < 8; ++i) EXPECT_NE(arena.allocate(2_MiB), nullptr);
+    });
+    while (spent_ns == before) std::this_thread::yield();
+    EXPECT_TRUE(other.freeze());
+  }
+  EXPECT_NE(arena.allocate(32_MiB), nullptr);  // it looked for room for ever
+}
+
 #ifdef COWSHED_WITH_MALLOC
 TEST(ArenaThreads, TakeMemorySideBySideInScopes) {
   expect_side_by_side([](const Arena& arena) { return value_of(ArenaScope::enter(arena)); },
