@@ -9,7 +9,7 @@
 
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/causes/copy_causes.h>
-#include <cowshed/cow/causes/interpreters.h>
+#include <cowshed/cow/language.h>
 
 namespace cowshed::cow {
 namespace {
@@ -164,17 +164,17 @@ bool is_bulk(const StoreSite& site, StoreKind kind, bool (*is_named)(std::string
 bool is_named_collector(const StoreSite& site) {
   if (any_inner(site, is_collector, kInnermost)) return true;
   if (any_inner(site, is_collection, kInCollection)) return true;
-  return interpreter_of(site.module) != Interpreter::none && any_inner(site, has_gc, kInnermost);
+  return language_of_file(site.module) != Language::native && any_inner(site, has_gc, kInnermost);
 }
 
 // Perl has no collector, Python's is told by the objects, and R's by its names.
-bool marks_lists(Interpreter interpreter) {
-  return interpreter == Interpreter::ruby || interpreter == Interpreter::php ||
-         interpreter == Interpreter::other;
+bool marks_lists(Language interpreter) {
+  return interpreter == Language::ruby || interpreter == Language::php ||
+         interpreter == Language::ocaml || interpreter == Language::other;
 }
 
 bool is_garbage_collector(const StoreSite& site) {
-  return is_named_collector(site) || (marks_lists(interpreter_of(site.module)) &&
+  return is_named_collector(site) || (marks_lists(language_of_file(site.module)) &&
                                       site.store.walks_list && site.store.width == 8);
 }
 
@@ -286,12 +286,12 @@ std::string_view rest_of(const StoreSite& site) {
     return kUnknown;
   }
   // Without a name, code of Ruby may be the collector's or the allocator's, which it never exports.
-  const Interpreter interpreter = interpreter_of(site.module);
-  if (interpreter == Interpreter::ruby &&
+  const Language interpreter = language_of_file(site.module);
+  if (interpreter == Language::ruby &&
       (site.functions.empty() || site.functions.front().empty()))
     return kUnknown;
   const bool is_own =
-      is_c_library(site.module) ? copies_or_fills(site) : interpreter == Interpreter::none;
+      is_c_library(site.module) ? copies_or_fills(site) : interpreter == Language::native;
   return is_own || most(site.programs_data, site.samples) ? kOwnWrites : kUnknown;
 }
 

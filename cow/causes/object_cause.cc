@@ -252,29 +252,33 @@ bool ObservedStore::counts() const {
          (*old_value - *new_value == 1 || *new_value - *old_value == 1);
 }
 
-std::string_view object_cause(Interpreter interpreter, const ObservedStore& observed) {
+std::string_view object_cause(Language interpreter, const ObservedStore& observed) {
   switch (interpreter) {
-    case Interpreter::python: return python_cause(observed);
-    case Interpreter::ruby: return ruby_cause(observed);
-    case Interpreter::php: return php_cause(observed);
-    case Interpreter::perl: return perl_cause(observed);
-    case Interpreter::r: return r_cause(observed);
-    case Interpreter::other:
-    case Interpreter::none: return "";
+    case Language::python:
+    case Language::old_python: return python_cause(observed);
+    case Language::ruby: return ruby_cause(observed);
+    case Language::php: return php_cause(observed);
+    case Language::perl: return perl_cause(observed);
+    case Language::r: return r_cause(observed);
+    case Language::ocaml:
+    case Language::other:
+    case Language::native: return "";
   }
   return "";
 }
 
-bool is_programs_data(Interpreter interpreter, const ObservedStore& observed) {
+bool is_programs_data(Language interpreter, const ObservedStore& observed) {
   if (!observed.word()) return false;
   switch (interpreter) {
-    case Interpreter::python: return !observed.sample.python.empty();
-    case Interpreter::ruby:
-    case Interpreter::php:
-    case Interpreter::perl:
-    case Interpreter::r: return !observed.counts();
-    case Interpreter::other:
-    case Interpreter::none: return false;
+    case Language::python:
+    case Language::old_python: return !observed.sample.python.empty();
+    case Language::ruby:
+    case Language::php:
+    case Language::perl:
+    case Language::r: return !observed.counts();
+    case Language::ocaml:
+    case Language::other:
+    case Language::native: return false;
   }
   return false;
 }

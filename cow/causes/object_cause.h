@@ -4,7 +4,7 @@
 #include <optional>
 #include <string_view>
 
-#include <cowshed/cow/causes/interpreters.h>
+#include <cowshed/cow/language.h>
 #include <cowshed/cow/causes/store_decoder.h>
 #include <cowshed/probes/samples.h>
 
@@ -27,11 +27,11 @@ struct ObservedStore {
 // Returns the cause that the object at the address shows, in a store by the code of `interpreter`;
 // empty: it shows none.  The layouts are those of CPython 3.11 to 3.15, Ruby 3, PHP 8, Perl 5 and
 // R 4.
-std::string_view object_cause(Interpreter interpreter, const ObservedStore& observed);
+std::string_view object_cause(Language interpreter, const ObservedStore& observed);
 
 // Whether the memory around the address was read and shows that the store, for which
 // object_cause() shows none, is no bookkeeping of the interpreter: it writes the program's data.
-bool is_programs_data(Interpreter interpreter, const ObservedStore& observed);
+bool is_programs_data(Language interpreter, const ObservedStore& observed);
 
 // Whether the address is a count of a control block, as std::shared_ptr and boost::shared_ptr have:
 // a pointer to a vtable, between `begin` and `end`, and two counts of 4 bytes.

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-#include <cowshed/cow/causes/interpreters.h>
+#include <cowshed/cow/language.h>
 #include <cowshed/cow/causes/object_cause.h>
 #include <cowshed/cow/causes/store_sites.h>
 #include <cowshed/cow/measurement.h>
@@ -26,15 +26,15 @@ std::string system_call_text(const std::optional<std::uint64_t>& number) {
 }
 
 // The interpreter whose code stores, or calls the library that does.
-Interpreter writer_of(const CodeStack& code) {
+Language writer_of(const CodeStack& code) {
   for (const CodeAddress& address : code.addresses) {
     if (address.binary == nullptr) continue;
     const std::string& path = address.binary->path;
     const bool is_first = &address == code.addresses.data();
-    if (is_first && (is_c_library(path) || is_dynamic_linker(path))) return Interpreter::none;
-    if (const Interpreter found = interpreter_of(path); found != Interpreter::none) return found;
+    if (is_first && (is_c_library(path) || is_dynamic_linker(path))) return Language::native;
+    if (const Language found = language_of_file(path); found != Language::native) return found;
   }
-  return Interpreter::none;
+  return Language::native;
 }
 
 // Whether the store counts in a control block with a vtable in its own binary.
@@ -89,7 +89,7 @@ std::string_view StoreSites::add(const CopySample& sample, const CodeStack& code
   if (sample.user_mode) store = decode(sample, code);
   if (sample.user_mode && !sample.is_32_bit) {  // the objects that are known have words of 64 bits
     const ObservedStore observed{sample, store};
-    const Interpreter writer = writer_of(code);
+    const Language writer = writer_of(code);
     key.object_cause = object_cause(writer, observed);
     is_owners = counts_owners(observed, code);
     vtable = vtable_of_control_block(observed);

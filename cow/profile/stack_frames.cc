@@ -3,7 +3,7 @@
 #include <iterator>
 #include <string_view>
 
-#include <cowshed/cow/causes/interpreters.h>
+#include <cowshed/cow/language.h>
 #include <cowshed/cow/profile/stack_frames.h>
 
 namespace cowshed::cow {
@@ -98,7 +98,7 @@ bool runs_python(const Frame& frame) {
 }
 
 bool is_of_interpreter(const Frame& frame) {
-  return interpreter_of(frame.module) == Interpreter::python;
+  return is_python(language_of_file(frame.module));
 }
 
 // The innermost frame of an interpreter that runs Python, with the functions that are inlined into

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <fmt/format.h>
@@ -16,17 +15,6 @@
 
 namespace cowshed::cowtop {
 namespace {
-
-// "python3.11", or "libpython3.13.so.1.0".  An unknown version is taken for a new one.
-Language version_of_python(std::string_view name) {
-  constexpr std::string_view kThree = "python3.";
-  constexpr int kFirstWithImmortals = 12;
-  const auto at = name.find(kThree);
-  int minor = kFirstWithImmortals;
-  if (at != name.npos)
-    std::from_chars(name.data() + at + kThree.size(), name.data() + name.size(), minor);
-  return minor < kFirstWithImmortals ? Language::old_python : Language::python;
-}
 
 // Of multiprocessing's pickling, in a call of put() or in the thread that a Queue sends by.
 std::uint64_t pickling_bytes(const cow::Measurement& measurement) {
@@ -149,7 +137,7 @@ std::vector<Advice> against_causes(const cow::Measurement& measurement, const Su
     // Whoever runs a database does not change its code.
     const bool can_change = by_parent == 0 || !is_of_own_code(cause.name);
     if (!is_much(cause.bytes, all) || !can_change) continue;
-    std::string text = remedy(cause.name, language, summary);
+    std::string text = remedy(cause.name, cause.language, summary);
     const auto same = std::ranges::find(result, text, &Advice::text);
     if (same != result.end()) same->saves_bytes += cause.bytes;
     else if (!text.empty()) result.push_back({std::move(text), cause.bytes});
@@ -309,7 +297,7 @@ std::vector<Advice> against_page_tables(const cow::Measurement& measurement, con
   constexpr std::uint64_t kOfSmallProcesses = 256 << 10;
   constexpr double kMsPerMiB = 5;  // docs/how-to/settle.md has measured it
   constexpr double kLongFork = 10;
-  const bool is_python = language == Language::python || language == Language::old_python;
+  const bool is_python = cow::is_python(language);
   if (!is_python && language != Language::native) return {};
   std::uint64_t most = 0;
   for (const cow::ProcessCopies& process : measurement.processes) {
@@ -337,44 +325,8 @@ bool is_much(std::uint64_t bytes, std::uint64_t all) {
          static_cast<double>(bytes) >= kLeastShare * static_cast<double>(all);
 }
 
-Language language_of(std::string_view name) {
-  struct Prefix {
-    std::string_view text;
-    Language language;
-  };
-  constexpr std::array kPrefixes = {
-      Prefix{"python", Language::python}, Prefix{"libpython", Language::python},
-      Prefix{"ruby", Language::ruby},     Prefix{"libruby", Language::ruby},
-      Prefix{"php", Language::php},       Prefix{"libphp", Language::php},
-      Prefix{"perl", Language::perl},     Prefix{"libperl", Language::perl},
-      Prefix{"libR.so", Language::r}};
-  for (const Prefix& prefix : kPrefixes)
-    if (name.starts_with(prefix.text))
-      return prefix.language == Language::python ? version_of_python(name) : prefix.language;
-  if (name.starts_with("caml_")) return Language::ocaml;
-  if (name == "R") return Language::r;
-  return Language::native;
-}
-
-Language language_of(const cow::Measurement& measurement, const Summary& summary) {
-  const std::vector<cow::CodeSite> none;
-  const std::vector<cow::CodeSite>& sites = measurement.sampled ? measurement.sampled->sites : none;
-  for (const cow::CodeSite& site : sites) {
-    for (const cow::Frame& frame : site.stack) {
-      Language language = language_of(cow::base_name(frame.module));
-      if (language == Language::native) language = language_of(frame.function);
-      if (language != Language::native) return language;
-    }
-  }
-  // Of a process that has executed a program since, the modules are not known.
-  for (const cow::CodeSite& site : sites)
-    for (const cow::Frame& frame : site.stack)
-      if (frame.is_python) return Language::python;
-  return summary.groups.empty() ? Language::native : language_of(summary.groups.front().comm);
-}
-
 std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& summary) {
-  const Language language = language_of(measurement, summary);
+  const Language language = summary.language;
   const std::uint64_t for_programs = copied_for_programs(summary);
   std::vector<Advice> result = against_relocations(measurement, summary);
   if (!summary.is_little && (summary.sharers > 0 || summary.ran == 0)) {

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <cowshed/tools/cowtop/analysis/summary.h>
@@ -18,12 +17,6 @@ struct Advice {
 
 // What a remedy must save to be worth a word: a fifth of all, and kLeastBytes.
 bool is_much(std::uint64_t bytes, std::uint64_t all);
-
-// Of a program's or library's file name, such as "python3.11".
-Language language_of(std::string_view name);
-
-// By the libraries and functions that copied most, or else by the name of who copied most.
-Language language_of(const cow::Measurement& measurement, const Summary& summary);
 
 // The most saving first, and second how to get the names that CODE lacks.  Empty where little was
 // copied, or the evidence supports no remedy.

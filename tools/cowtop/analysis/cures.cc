@@ -178,8 +178,8 @@ std::string set_already(const std::string& name, const std::string& value, char 
 
 std::vector<Cure> cures_for(const cow::Measurement& measurement, const Summary& summary,
                             Language language, int threads) {
-  const Language seen = language_of(measurement, summary);
-  return cures(Evidence(measurement, summary, threads), seen != Language::native ? seen : language);
+  return cures(Evidence(measurement, summary, threads),
+               summary.language != Language::native ? summary.language : language);
 }
 
 std::vector<Cure> possible_cures(Language language) { return cures(Evidence(), language); }

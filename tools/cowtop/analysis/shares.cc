@@ -99,13 +99,19 @@ std::map<std::string, double> bytes_of_causes(const cow::ProcessCopies& process,
 }
 
 std::vector<Share> causes_of(const cow::Measurement& measurement,
-                             const std::vector<cow::ForkCopies>& copies, std::uint64_t all) {
+                             const std::vector<cow::ForkCopies>& copies,
+                             const std::vector<cow::Language>& languages, std::uint64_t all) {
   ShareSums shares;
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
     if (!process.patterns || !explains_copies(process, copies[i])) continue;
-    for (const auto& [name, bytes] : bytes_of_causes(process, copies[i]))
-      shares[name].bytes += static_cast<std::uint64_t>(bytes);
+    for (const auto& [name, estimate] : bytes_of_causes(process, copies[i])) {
+      Share& share = shares[name];
+      const auto bytes = static_cast<std::uint64_t>(estimate);
+      share.bytes += bytes;
+      if (bytes >= share.most_bytes) share.language = languages[i];
+      share.most_bytes = std::max(share.most_bytes, bytes);
+    }
   }
   return std::move(shares).of(all);
 }
@@ -203,7 +209,8 @@ std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,
 }
 
 Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies,
-                 std::uint64_t copied_bytes, std::uint64_t new_bytes) {
+                 const std::vector<cow::Language>& languages, std::uint64_t copied_bytes,
+                 std::uint64_t new_bytes) {
   std::uint64_t explained_bytes = 0;
   std::uint64_t unfaulted_bytes = 0;
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
@@ -216,7 +223,7 @@ Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::For
   const auto explaining = explaining_samples(measurement, copies);
   Shares shares;
   shares.mappings = mappings_of(measurement, explaining, explained_bytes);
-  shares.causes = causes_of(measurement, copies, copied_bytes);
+  shares.causes = causes_of(measurement, copies, languages, copied_bytes);
   shares.types = types_of(explaining, explained_bytes);
   shares.sites = sites_of(explaining, explained_bytes);
   if (measurement.new_memory && new_bytes > 0)

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <cowshed/cow/fork_copies.h>
+#include <cowshed/cow/language.h>
 
 // What was copied or is new, as shares by mapping, cause, type and line.
 namespace cowshed::cowtop {
@@ -17,7 +18,9 @@ struct Share {
   std::uint64_t bytes = 0;  // copied
   double of_all = 0;
   std::string remark;
-  std::uint64_t most_bytes = 0;  // of a cause of new memory, in one process; 0: not known
+  std::uint64_t most_bytes = 0;  // of a cause, in one process; 0: not known
+  // Of a cause: of the process that has most of it.
+  cow::Language language = cow::Language::native;
 };
 
 struct Shares {
@@ -33,9 +36,10 @@ struct Shares {
   double python_unread = 0;
 };
 
-// `copies`: of each process.  The shares are of `copied_bytes` and of `new_bytes`.
+// `copies` and `languages`: of each process.  The shares are of `copied_bytes` and of `new_bytes`.
 Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies,
-                 std::uint64_t copied_bytes, std::uint64_t new_bytes);
+                 const std::vector<cow::Language>& languages, std::uint64_t copied_bytes,
+                 std::uint64_t new_bytes);
 
 // Whether the process's samples explain its COPIED: of a program that was executed, most are of its
 // own start.

@@ -329,6 +329,16 @@ std::uint64_t lived_at_once(const cow::Measurement& measurement) {
   return static_cast<std::uint64_t>(most);
 }
 
+cow::Language heaviest(const std::vector<cow::Language>& languages,
+                       const std::vector<cow::ForkCopies>& copies) {
+  std::map<cow::Language, std::uint64_t> bytes;
+  for (std::size_t i = 0; i < languages.size(); ++i)
+    bytes[languages[i]] += copies[i].copied_bytes().value_or(0) + copies[i].new_bytes.value_or(0);
+  const auto of_bytes = [](const auto& each) { return each.second; };
+  const auto most = std::ranges::max_element(bytes, {}, of_bytes);
+  return most == bytes.end() ? cow::Language::native : most->first;
+}
+
 }  // namespace
 
 bool Summary::has_new_memory() const {
@@ -371,6 +381,8 @@ bool Summary::copy_before_exec() const {
 Summary summarize(const cow::Measurement& measurement, bool each_process) {
   Summary summary;
   const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
+  const std::vector<cow::Language> languages = cow::languages_of(measurement);
+  summary.language = heaviest(languages, copies);
   summary.groups = groups_of(measurement, copies, each_process);
   for (std::size_t i = 0; i < measurement.processes.size(); ++i) {
     const cow::ProcessCopies& process = measurement.processes[i];
@@ -419,7 +431,7 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
   summary.is_little = is_little(summary);
   summary.parents = parents_of(measurement, copies);
   static_cast<Shares&>(summary) =
-      shares_of(measurement, copies, summary.copied_bytes, summary.new_bytes);
+      shares_of(measurement, copies, languages, summary.copied_bytes, summary.new_bytes);
   return summary;
 }
 

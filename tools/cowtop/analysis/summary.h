@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include <cowshed/cow/language.h>
 #include <cowshed/cow/measurement.h>
 #include <cowshed/tools/cowtop/analysis/shares.h>
 
@@ -83,6 +84,8 @@ struct ParentCopies {
 };
 
 struct Summary : Shares {
+  // Of the processes with most copies and new memory; native where they have none.
+  cow::Language language = cow::Language::native;
   std::vector<ProcessGroup> groups;  // the most copied first
   std::uint64_t processes = 0;       // all
   std::uint64_t alive = 0;           // of these

@@ -129,8 +129,7 @@ Expected<std::vector<std::string>> cowshed_command(const MeasureOptions& options
 
 // By the name of the interpreter that runs it.
 Language language_of_command(const std::string& program) {
-  const std::string interpreter = interpreter_of(program);
-  return language_of(interpreter.substr(interpreter.rfind('/') + 1));
+  return cow::language_of_file(interpreter_of(program));
 }
 
 struct CureOptions {

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include <cowshed/cow/cause_names.h>
@@ -16,25 +15,10 @@ constexpr std::string_view kCollectInR =  // an object is old after two
     "call gc() twice before the fork, and not in children";
 constexpr std::string_view kAllocateInChild = "allocate in the child what it overwrites";
 
-std::string_view name_of(Language language) {
-  constexpr std::array kNames = {
-      std::pair{Language::native, "C and C++"},
-      std::pair{Language::python, "Python 3.12 and newer"},
-      std::pair{Language::old_python, "older Python"},
-      std::pair{Language::ruby, "Ruby"},
-      std::pair{Language::php, "PHP"},
-      std::pair{Language::perl, "Perl"},
-      std::pair{Language::ocaml, "OCaml"},
-      std::pair{Language::r, "R"},
-  };
-  return std::ranges::find_if(kNames, [&](const auto& each) { return each.first == language; })
-      ->second;
-}
-
 std::string names_of(const std::vector<Language>& languages) {
   std::string names;
   for (const Language each : languages)
-    names += (names.empty() ? "" : ", ") + std::string(name_of(each));
+    names += (names.empty() ? "" : ", ") + std::string(title_of(each));
   return names.empty() ? "elsewhere" : "in " + names;
 }
 

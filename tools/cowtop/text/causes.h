@@ -5,12 +5,13 @@
 #include <string_view>
 #include <vector>
 
+#include <cowshed/cow/language.h>
+
 // What cowtop says of each cause of copies: in the report, in `cowtop help`, and in
 // docs/how-to/memory-grows-after-fork.md, which a test compares.
 namespace cowshed::cowtop {
 
-// Whose objects were copied.  old_python: before 3.12, which has no immortal objects.
-enum class Language : std::uint8_t { native, python, old_python, ruby, php, perl, ocaml, r };
+using cow::Language;
 
 // What to do against a cause: imperative, in a line.
 struct Remedy {

@@ -1,0 +1,139 @@
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <initializer_list>
+
+#include <cowshed/cow/copy_profile.h>
+#include <cowshed/cow/language.h>
+#include <cowshed/cow/process_tree.h>
+
+namespace cowshed::cow {
+namespace {
+
+struct Names {
+  std::string_view name;
+  std::string_view title;
+};
+constexpr std::array kLanguages = {
+    Names{"native", "C and C++"},
+    Names{"python", "Python 3.12 and newer"},
+    Names{"old_python", "older Python"},
+    Names{"ruby", "Ruby"},
+    Names{"php", "PHP"},
+    Names{"perl", "Perl"},
+    Names{"ocaml", "OCaml"},
+    Names{"r", "R"},
+    Names{"other", "other languages"},
+};
+static_assert(kLanguages.size() == std::size_t(Language::other) + 1);
+
+bool has_name(std::string_view path, std::initializer_list<std::string_view> beginnings) {
+  return std::ranges::any_of(beginnings, [&](std::string_view beginning) {
+    return base_name(path).starts_with(beginning);
+  });
+}
+
+// Whether it is a version and the like, rather than more words: as in python3.11d,
+// libruby-3.1.so.3.1 and php-fpm8.2, but not in perlin, node_exporter or python3-config-server.
+bool ends_a_name(std::string_view rest) {
+  rest = rest.substr(0, rest.find(".so"));
+  for (const std::string_view part : {"-fpm", "-cgi", "-"}) {
+    if (!rest.starts_with(part)) continue;
+    rest.remove_prefix(part.size());
+    break;
+  }
+  const std::size_t version = rest.find_first_not_of("0123456789.");
+  return version == std::string_view::npos || version + 1 == rest.size();  // "d", "m", "t"
+}
+
+// "python3.11", or "libpython3.13.so.1.0".
+Language version_of_python(std::string_view name) {
+  constexpr std::string_view kThree = "python3.";
+  constexpr int kFirstWithImmortals = 12;
+  const auto at = name.find(kThree);
+  int minor = kFirstWithImmortals;
+  if (at != name.npos)
+    std::from_chars(name.data() + at + kThree.size(), name.data() + name.size(), minor);
+  return minor < kFirstWithImmortals ? Language::old_python : Language::python;
+}
+
+Language language_of_frame(const Frame& frame) {
+  const Language language = language_of_file(frame.module);
+  if (language == Language::native && frame.function.starts_with("caml_")) return Language::ocaml;
+  // The module of a process that has executed a program since is not known.
+  return language == Language::native && frame.is_python ? Language::python : language;
+}
+
+// That of the interpreter with most of the copies; `native`: no frame is of one.
+Language elected(const std::vector<CodeSite>& sites) {
+  std::array<std::uint64_t, kLanguages.size()> votes{};
+  for (const CodeSite& site : sites) {
+    for (const Frame& frame : site.stack) {
+      const Language language = language_of_frame(frame);
+      if (language == Language::native) continue;
+      votes.at(std::size_t(language)) += site.estimated_copies;
+      break;
+    }
+  }
+  const auto most = std::ranges::max_element(votes);
+  return *most == 0 ? Language::native : Language(most - votes.begin());
+}
+
+}  // namespace
+
+std::string_view name_of(Language language) { return kLanguages.at(std::size_t(language)).name; }
+std::string_view title_of(Language language) { return kLanguages.at(std::size_t(language)).title; }
+
+Language language_of_file(std::string_view path) {
+  struct Prefix {
+    std::string_view text;
+    Language language;
+  };
+  static constexpr std::array kPrefixes = {
+      Prefix{"python", Language::python},  Prefix{"libpython", Language::python},
+      Prefix{"ruby", Language::ruby},      Prefix{"libruby", Language::ruby},
+      Prefix{"php", Language::php},        Prefix{"libphp", Language::php},
+      Prefix{"perl", Language::perl},      Prefix{"libperl", Language::perl},
+      Prefix{"ocamlrun", Language::ocaml}, Prefix{"libR.so", Language::r},
+      Prefix{"lua", Language::other},      Prefix{"liblua", Language::other},
+      Prefix{"guile", Language::other},    Prefix{"libguile", Language::other},
+      Prefix{"node", Language::other},     Prefix{"libnode", Language::other},
+      Prefix{"nodejs", Language::other},   Prefix{"libjvm", Language::other},
+      Prefix{"luajit", Language::other},   Prefix{"beam.smp", Language::other}};
+  const std::string_view name = base_name(path);
+  if (name == "R") return Language::r;
+  for (const Prefix& prefix : kPrefixes) {
+    if (!name.starts_with(prefix.text) || !ends_a_name(name.substr(prefix.text.size()))) continue;
+    return is_python(prefix.language) ? version_of_python(name) : prefix.language;
+  }
+  return Language::native;
+}
+
+bool is_c_library(std::string_view path) {
+  return has_name(path, {"libc.so", "libc-2", "ld-musl"});
+}
+
+bool is_dynamic_linker(std::string_view path) {
+  return has_name(path, {"ld-linux", "ld.so", "ld-musl", "ld-2"});
+}
+
+std::vector<Language> languages_of(const Measurement& measurement) {
+  const std::vector<ProcessCopies>& processes = measurement.processes;
+  const std::vector<std::size_t> above = parents(processes);
+  const Language of_all =
+      measurement.sampled ? elected(measurement.sampled->sites) : Language::native;
+  std::vector<Language> languages;
+  for (std::size_t i = 0; i < processes.size(); ++i) {  // in order of start
+    const ProcessCopies& process = processes[i];
+    const bool has_samples = process.sampled && !process.sampled->sites.empty();
+    Language language = has_samples ? elected(process.sampled->sites) : Language::native;
+    if (language == Language::native) language = language_of_file(process.comm);
+    if (language == Language::native && process.execs == 0 && above[i] < i)
+      language = languages[above[i]];
+    if (language == Language::native && !has_samples) language = of_all;
+    languages.push_back(language);
+  }
+  return languages;
+}
+
+}  // namespace cowshed::cow

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include <cowshed/cow/measurement.h>
+
+namespace cowshed::cow {
+
+// Whose objects a binary or a process writes.  old_python: before 3.12, which has no immortal
+// objects.  other: an interpreter without remedies of its own.
+enum class Language : std::uint8_t { native, python, old_python, ruby, php, perl, ocaml, r, other };
+
+// "python", as in JSON; "C and C++", as in a list of remedies.
+std::string_view name_of(Language language);
+std::string_view title_of(Language language);
+
+inline bool is_python(Language language) {
+  return language == Language::python || language == Language::old_python;
+}
+
+// Returns the language by the name of an interpreter's executable or library; `native` for other
+// binaries.  A Python of unknown version counts as a new one.
+Language language_of_file(std::string_view path);
+
+// Whether the binary is the C library or the dynamic linker.
+bool is_c_library(std::string_view path);
+bool is_dynamic_linker(std::string_view path);
+
+// Returns the language of each process: of the interpreter with most of its sampled copies, or else
+// by its name, or else that of the process that forked it, or else of all samples together.
+std::vector<Language> languages_of(const Measurement& measurement);
+
+}  // namespace cowshed::cow

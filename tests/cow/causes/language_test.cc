@@ -1,0 +1,59 @@
+#include <cowshed/cow/language.h>
+#include <cowshed/tests/support/test.h>
+
+namespace cowshed::cow {
+namespace {
+
+TEST(Language, IsTheNameOfAnInterpreterAndAVersion) {
+  for (const char* name : {"/usr/bin/python", "python3.13t", "libpython3.12.so.1.0"})
+    EXPECT_EQ(language_of_file(name), Language::python) << name;
+  for (const char* name : {"python3.11", "libpython3.9.so"})
+    EXPECT_EQ(language_of_file(name), Language::old_python) << name;
+  for (const char* name : {"php", "php-fpm8.2", "/usr/sbin/php-cgi", "libphp8.2.so"})
+    EXPECT_EQ(language_of_file(name), Language::php) << name;
+  EXPECT_EQ(language_of_file("libruby-3.1.so.3.1"), Language::ruby);
+  for (const char* name : {"python3-config-server", "pythonista", "pythonic", "perlin", "phpish",
+                           "rubynoise", "node_exporter", "php-exporter", "beamformer",
+                           "/opt/python/server"}) {
+    EXPECT_EQ(language_of_file(name), Language::native) << name;
+  }
+}
+
+ProcessCopies process_of(pid_t pid, pid_t parent, const char* comm, std::vector<CodeSite> sites) {
+  ProcessCopies process;
+  process.pid = pid;
+  process.ppid = parent;
+  process.comm = comm;
+  process.role = pid == 1 ? Role::root : Role::child;
+  process.start_ns = static_cast<std::uint64_t>(pid);
+  process.sampled.emplace().sites = std::move(sites);
+  return process;
+}
+
+CodeSite site(std::uint64_t copies, const char* function, const char* module) {
+  CodeSite result;
+  result.estimated_copies = copies;
+  Frame frame;
+  frame.function = function;
+  frame.module = module;
+  result.stack = {frame};
+  return result;
+}
+
+TEST(Language, OfAProcessIsThatOfItsSamplesOrItsNameOrItsParent) {
+  Measurement measurement;
+  measurement.processes = {
+      process_of(1, 0, "gunicorn", {site(9, "f", "/usr/bin/python3.11"), site(50, "g", "a.out")}),
+      process_of(2, 1, "worker", {}),
+      process_of(3, 2, "perl", {}),
+      process_of(4, 1, "pythonic", {site(1, "caml_major", "/opt/app")}),
+      process_of(5, 2, "server", {}),
+  };
+  measurement.processes[4].execs = 1;
+  EXPECT_THAT(languages_of(measurement),
+              ElementsAre(Language::old_python, Language::old_python, Language::perl,
+                          Language::ocaml, Language::native));
+}
+
+}  // namespace
+}  // namespace cowshed::cow
