@@ -79,6 +79,10 @@ std::vector<Subtree> subtrees(const Measurement& measurement);
 // Whether a child goes on with its parent's memory.
 bool goes_on(const ProcessCopies& process);
 
+// Whether the process has copied so much since its last memory sample that its shared and copied
+// memory exceed the memory at its fork.
+bool is_memory_stale(const ProcessCopies& process);
+
 // Whether a child was forked before the measurement began, so that nobody knows what it, or its
 // parent for it, copied until then.
 bool is_older(const ProcessCopies& process);

@@ -166,6 +166,15 @@ bool is_older(const ProcessCopies& process) {
   return goes_on(process) && !process.shared_at_fork_bytes && !process.not_measured;
 }
 
+bool is_memory_stale(const ProcessCopies& process) {
+  const auto pages = process.all_copied_pages();
+  if (!process.memory || !process.shared_at_fork_bytes || !pages || process.execs > 0) return false;
+  const std::uint64_t copied = *pages * kPageSize;
+  // What was shared at the fork is approximate.
+  return copied > kLittle &&
+         process.memory->shared_bytes > less(*process.shared_at_fork_bytes, copied) + kLittle;
+}
+
 std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
   const std::vector<ProcessCopies>& processes = measurement.processes;
   const std::vector<std::size_t> above = parents(processes);

@@ -287,8 +287,7 @@ std::string_view rest_of(const StoreSite& site) {
   }
   // Without a name, code of Ruby may be the collector's or the allocator's, which it never exports.
   const Language interpreter = language_of_file(site.module);
-  if (interpreter == Language::ruby &&
-      (site.functions.empty() || site.functions.front().empty()))
+  if (interpreter == Language::ruby && (site.functions.empty() || site.functions.front().empty()))
     return kUnknown;
   const bool is_own =
       is_c_library(site.module) ? copies_or_fills(site) : interpreter == Language::native;

@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-#include <cowshed/cow/language.h>
 #include <cowshed/cow/causes/object_cause.h>
 #include <cowshed/cow/causes/store_sites.h>
+#include <cowshed/cow/language.h>
 #include <cowshed/cow/measurement.h>
 #include <cowshed/cow/symbolize/syscall_names.h>
 

@@ -58,8 +58,7 @@ TEST(ObjectCause, APlainStoreOfACountThatGrowsByOne) {
   EXPECT_EQ(Write(list, 0, stores(2, 4)).cause_in(Language::python), kReferenceCount);
   EXPECT_EQ(Write(list, 0, stores(9, 4)).cause_in(Language::python), "");
   EXPECT_EQ(Write({3, 17}, 0, stores(4, 4)).cause_in(Language::python), "") << "of no type";
-  EXPECT_EQ(Write({kPointer, kPointer}, 0, stores(kPointer + 1, 8)).cause_in(Language::python),
-            "")
+  EXPECT_EQ(Write({kPointer, kPointer}, 0, stores(kPointer + 1, 8)).cause_in(Language::python), "")
       << "pointers in a row";
   EXPECT_EQ(Write(list, 0, stores(4, 4)).cause_in(Language::native), "");
 }
@@ -110,8 +109,7 @@ TEST(ObjectCause, HeadersOfR) {
   const std::vector<std::uint64_t> vector = {0x1'0000'000d, kPointer, kPointer, kPointer};
   EXPECT_EQ(Write(vector, 3, stores(1, 1)).cause_in(Language::r), kGarbageCollector);
   EXPECT_EQ(Write(vector, 4, stores(2, 2)).cause_in(Language::r), kReferenceCount);
-  EXPECT_EQ(Write(vector, 16, stores(kPointer + 64, 8)).cause_in(Language::r),
-            kGarbageCollector);
+  EXPECT_EQ(Write(vector, 16, stores(kPointer + 64, 8)).cause_in(Language::r), kGarbageCollector);
 }
 
 TEST(ObjectCause, AControlBlockHasAVtableOfItsBinaryAndTwoCounts) {

@@ -6,6 +6,7 @@
 
 #include <cowshed/cow/process_tree.h>
 #include <cowshed/tools/cowtop/analysis/comparison.h>
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
@@ -201,9 +202,8 @@ std::vector<Change> changes(const PagesByName& before, Absent absent_before,
 // Whether so many as on the other side need not have had a sample here: three periods have none
 // once in 20 times.
 bool is_too_few(const Sampled& side, const std::string& name, Pages there) {
-  constexpr std::uint64_t kPeriods = 3;
   return side.period > 1 && !side.pages.contains(name) &&
-         there.value_or(0) < kPeriods * side.period;
+         there.value_or(0) < kPeriodsUnseen * side.period;
 }
 
 Absent zero_if(bool known) { return known ? Absent::is_zero : Absent::is_not_known; }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include <cowshed/cow/cause_names.h>
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/analysis/shares.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
@@ -198,7 +199,7 @@ bool explains_copies(const cow::ProcessCopies& process, const cow::ForkCopies& c
   const std::uint64_t before_exec = process.copied_pages_before_exec.value_or(0);
   return process.execs == 0 || process.role == cow::Role::root || copies.forks > 0 ||
          (before_exec * cow::kPageSize >= kLeastBytes * process.processes &&
-          before_exec * 2 >= process.all_copied_pages().value_or(0));
+          is_part(before_exec, process.all_copied_pages().value_or(0), kHalfOfAll));
 }
 
 std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,

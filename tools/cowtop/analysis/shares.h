@@ -10,9 +10,6 @@
 // What was copied or is new, as shares by mapping, cause, type and line.
 namespace cowshed::cowtop {
 
-// Less is not worth a word.
-inline constexpr std::uint64_t kLeastBytes = 1 << 20;
-
 struct Share {
   std::string name;
   std::uint64_t bytes = 0;  // copied

@@ -7,6 +7,7 @@
 
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/fork_copies.h>
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/text/container.h>
 #include <cowshed/tools/cowtop/text/figures.h>
@@ -73,11 +74,10 @@ using MostShared = std::map<std::string, std::uint64_t>;
 // A subshell of a shell script, say, which then executes what it is named after.
 bool shares_little(const cow::ProcessCopies& process, const cow::ForkCopies& copies,
                    const MostShared& most_shared) {
-  constexpr std::uint64_t kPart = 10;
   const auto most = most_shared.find(process.comm);
   if (!cow::goes_on(process) || !copies.shared_bytes || most == most_shared.end()) return false;
   const std::uint64_t each = *copies.shared_bytes / process.processes;
-  return each < kLeastBytes && each < most->second / kPart;
+  return each < kLeastBytes && !is_part(each, most->second, kAlikeWithin);
 }
 
 GroupKey key_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies, bool is_parent,
@@ -294,10 +294,10 @@ void add_holder(const cow::ProcessCopies& process, const cow::ForkCopies& copies
 }
 
 bool is_little(const Summary& summary) {
-  constexpr std::uint64_t kPartOfShared = 100;
-  constexpr std::uint64_t kPartOfPeak = 5;
-  if (summary.copied_bytes < std::max(kLeastBytes, summary.shared_bytes / kPartOfShared))
+  if (summary.copied_bytes < kLeastBytes ||
+      !is_part(summary.copied_bytes, summary.shared_bytes, kLittleOfAll)) {
     return true;
+  }
   std::uint64_t copied = 0;  // by children
   std::uint64_t children = 0;
   for (const ProcessGroup& group : summary.groups) {
@@ -310,8 +310,8 @@ bool is_little(const Summary& summary) {
     copied += group.copied_bytes.value_or(0);
     children += group.processes;
   }
-  return children > 0 && copied / children * std::min(children, summary.most_at_once) <
-                             summary.most_peak_bytes / kPartOfPeak;
+  return children > 0 && !is_part(copied / children * std::min(children, summary.most_at_once),
+                                  summary.most_peak_bytes, kMuchOfAll);
 }
 
 // The most processes that lived at the same time, of those with a row of their own.
@@ -342,22 +342,15 @@ cow::Language heaviest(const std::vector<cow::Language>& languages,
 }  // namespace
 
 bool Summary::has_new_memory() const {
-  constexpr std::uint64_t kWorthSaying = 16 << 20;
-  constexpr std::uint64_t kPartOfPeak = 5;
   // The memory is that of those that lived at the same time.
   const std::uint64_t at_once =
       held_new.sum / std::max<std::uint64_t>(holders, 1) * std::min(holders, most_at_once);
-  return at_once >= std::max(kWorthSaying, most_peak_bytes / kPartOfPeak);
+  return at_once >= kLeastNew && is_part(at_once, most_peak_bytes, kMuchOfAll);
 }
 
 bool ProcessGroup::only_ran() const {
   return has_executed &&
          copied_bytes.value_or(0) / std::max<std::uint64_t>(processes, 1) < kLeastBytes;
-}
-
-bool are_alike(std::uint64_t least, std::uint64_t most) {
-  constexpr std::uint64_t kPart = 10;
-  return most - least <= std::max(most / kPart, kLeastBytes);
 }
 
 void Sizes::add(std::uint64_t bytes, std::uint64_t processes) {
@@ -367,6 +360,8 @@ void Sizes::add(std::uint64_t bytes, std::uint64_t processes) {
   most = std::max(most, each);
 }
 
+bool Sizes::are_alike() const { return cowtop::are_alike(least, most); }
+
 bool ProcessGroup::is_alike() const { return are_alike(least_copied, most_copied); }
 
 bool ProcessGroup::shares_alike() const {
@@ -374,8 +369,7 @@ bool ProcessGroup::shares_alike() const {
 }
 
 bool Summary::copy_before_exec() const {
-  constexpr std::uint64_t kUsual = 128 << 10;
-  return before_exec_bytes >= std::max(kLeastBytes, ran * kUsual);
+  return before_exec_bytes >= std::max(kLeastBytes, ran * kBeforeExec);
 }
 
 Summary summarize(const cow::Measurement& measurement, bool each_process) {
@@ -424,7 +418,8 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     summary.most_peak_bytes =
         std::max(memory.peak_pss_bytes, most - std::min(most, summary.exit_bytes));
     summary.is_peak_known =
-        summary.most_peak_bytes <= memory.peak_pss_bytes + memory.peak_pss_bytes / 10 &&
+        !is_part(summary.most_peak_bytes - memory.peak_pss_bytes, memory.peak_pss_bytes,
+                 kAlikeWithin) &&
         (measurement.exact || std::ranges::all_of(measurement.processes, &was_read));
     summary.is_peak_bounded = measurement.exact || summary.is_peak_known;
   }

@@ -12,9 +12,6 @@
 // The answer to "how much was copied, by whom, of what and why" of one measurement.
 namespace cowshed::cowtop {
 
-// Whether a reader would call figures of the two sizes the same.
-bool are_alike(std::uint64_t least, std::uint64_t most);
-
 // Figures of several processes.
 struct Sizes {
   std::uint64_t sum = 0;
@@ -23,7 +20,7 @@ struct Sizes {
 
   // `bytes`: of so many together.
   void add(std::uint64_t bytes, std::uint64_t processes);
-  bool are_alike() const { return cowtop::are_alike(least, most); }
+  bool are_alike() const;
 };
 
 // Processes that a reader would call the same: of one role, name and end.

@@ -7,6 +7,7 @@
 #include <tuple>
 #include <utility>
 
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/check/verdict.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
@@ -61,8 +62,6 @@ Used copied(const ProcessCopies& process, const ForkCopies& copies) {
   return {bytes, 0, "it was forked earlier: what was copied before is not known", true};
 }
 
-constexpr std::uint64_t kLeastShared = 1 << 20;
-
 constexpr const char* kOnlyRan = "it only ran a program";
 
 Used copied_of_shared(const ProcessCopies& process, const ForkCopies& copies) {
@@ -70,7 +69,7 @@ Used copied_of_shared(const ProcessCopies& process, const ForkCopies& copies) {
   if (!cow::goes_on(process)) return not_known(kOnlyRan);
   if (!process.shared_at_fork_bytes) return not_known("what it shared at its fork is not known");
   // Small processes, such as a shell's children, copy half of it for stacks and libraries.
-  if (*copies.shared_bytes < kLeastShared)
+  if (*copies.shared_bytes < kLeastBytes)
     return not_known("it shared less than 1 MiB at its fork");
   if (!copies.copied_pages) return no_copies(process);
   return used(*copies.copied_bytes(), *copies.shared_bytes);
@@ -118,7 +117,6 @@ Used copied_of_object(const ProcessCopies& process, const std::string& name) {
 // Returns the 3 largest of each kind, without those below a 20th of the largest.
 std::vector<Culprit> largest(std::vector<Culprit> culprits) {
   constexpr std::size_t kMost = 3;
-  constexpr std::uint64_t kLeastPart = 20;
   std::ranges::stable_sort(culprits, [](const Culprit& a, const Culprit& b) {
     return a.kind != b.kind ? a.kind < b.kind : a.bytes > b.bytes;
   });
@@ -130,7 +128,7 @@ std::vector<Culprit> largest(std::vector<Culprit> culprits) {
   std::erase_if(culprits, [&](const Culprit& each) {
     Seen& of_kind = seen[each.kind];
     of_kind.most = std::max(of_kind.most, each.bytes);
-    return each.bytes == 0 || ++of_kind.count > kMost || each.bytes < of_kind.most / kLeastPart;
+    return each.bytes == 0 || ++of_kind.count > kMost || !is_part(each.bytes, of_kind.most, kShownOfAll);
   });
   return culprits;
 }

@@ -16,11 +16,11 @@
 #include <utility>
 
 #include <cowshed/base/try.h>
-#include <cowshed/tools/cowtop/analysis/advice.h>
-#include <cowshed/tools/cowtop/analysis/cures.h>
+#include <cowshed/tools/cowtop/analysis/remedies.h>
 #include <cowshed/tools/cowtop/cli/command_line.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
 #include <cowshed/tools/cowtop/commands/commands.h>
+#include <cowshed/tools/cowtop/cure/environment.h>
 #include <cowshed/tools/cowtop/cure/left_behind.h>
 #include <cowshed/tools/cowtop/cure/plan.h>
 #include <cowshed/tools/cowtop/cure/treatments.h>
@@ -128,7 +128,7 @@ Expected<std::vector<std::string>> cowshed_command(const MeasureOptions& options
 }
 
 // By the name of the interpreter that runs it.
-Language language_of_command(const std::string& program) {
+cow::Language language_of_command(const std::string& program) {
   return cow::language_of_file(interpreter_of(program));
 }
 
@@ -148,7 +148,7 @@ class Cures {
 
   std::string plan() const {
     const std::vector<std::string>& command = options_.measure.command;
-    return plan_text(command, possible_cures(language_of_command(command.front())), options_.runs);
+    return plan_text(command, cures_for({}, language_of_command(command.front())), options_.runs);
   }
 
   // Returns an exit status.  What is known so far is in treatments().
@@ -293,9 +293,9 @@ class Cures {
     if (folder_.name().empty())
       return make_error(ErrorCode::system_call, "no folder can be made in /tmp");
     const Trial& first = treatments_.as_it_is.trials.front();
-    for (Cure& cure :
-         cures_for(*first.measurement, summarize(*first.measurement),
-                   language_of_command(options_.measure.command.front()), first.threads)) {
+    const Summary summary = summarize(*first.measurement);
+    for (Cure& cure : cures_for({&*first.measurement, &summary, first.threads},
+                                language_of_command(options_.measure.command.front()))) {
       std::string why_not = keep_environment(cure);
       if (!cure.prefix.empty() && why_not.empty()) {
         if (cowshed_.empty()) {

@@ -5,11 +5,11 @@
 #include <utility>
 
 #include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/analysis/remedies.h>
 #include <cowshed/tools/cowtop/cli/command_line.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
 #include <cowshed/tools/cowtop/commands/commands.h>
 #include <cowshed/tools/cowtop/io/output_file.h>
-#include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/glossary.h>
 
@@ -42,10 +42,8 @@ std::string paragraph(const Term& term) {
   constexpr int kTitleColumns = 5;
   std::string text = std::string(term.word) + "\n";
   for (const std::string& line : live::wrap(term.meaning, kColumns)) text += "  " + line + "\n";
-  const Cause* cause = find_cause(term.word);
-  if (cause == nullptr) return text;
   std::string_view title = "TRY";
-  for (const std::string& remedy : remedy_lines(*cause))
+  for (const std::string& remedy : remedy_lines(term.word))
     for (const std::string& line : live::wrap(remedy, kColumns - kTitleColumns))
       text += fmt::format("  {:<{}}{}\n", std::exchange(title, ""), kTitleColumns, line);
   return text;

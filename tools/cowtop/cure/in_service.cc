@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <cowshed/cow/fork_copies.h>
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/cure/in_service.h>
 
 namespace cowshed::cowtop {
@@ -18,8 +19,6 @@ void InService::look(std::uint64_t ns, const cow::Measurement& now) {
 }
 
 std::optional<std::uint64_t> InService::peak_bytes(const cow::Measurement& at_end) const {
-  constexpr std::uint64_t kLittleBytes = 1 << 20;
-  constexpr std::uint64_t kPart = 20;
   const std::vector<cow::ForkCopies> copies = cow::fork_copies(at_end);
   std::uint64_t last_start = 0;
   for (const cow::ProcessCopies& each : at_end.processes)
@@ -28,7 +27,7 @@ std::optional<std::uint64_t> InService::peak_bytes(const cow::Measurement& at_en
   for (std::size_t i = 0; i < copies.size(); ++i) {
     const cow::ProcessCopies& process = at_end.processes[i];
     const auto seen = copied_pages_.find(process.id());
-    if (process.processes > 1 || copies[i].exit_bytes() < kLittleBytes ||
+    if (process.processes > 1 || copies[i].exit_bytes() < kLeastBytes ||
         seen == copied_pages_.end())
       continue;
     // exit_pages is estimated, and must not take a worker's work for its end.
@@ -44,7 +43,7 @@ std::optional<std::uint64_t> InService::peak_bytes(const cow::Measurement& at_en
     if (ns < end) peak = bytes;  // memory is read after the counts
   if (end == UINT64_MAX || peak == 0 || !at_end.memory) return std::nullopt;
   const std::uint64_t whole = at_end.memory->peak_pss_bytes;
-  if (whole - peak < std::max(kLittleBytes, whole / kPart)) return std::nullopt;
+  if (whole - peak < kLeastBytes || !is_part(whole - peak, whole, kShownOfAll)) return std::nullopt;
   return peak;
 }
 

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include <cowshed/tools/cowtop/analysis/cures.h>
+#include <cowshed/tools/cowtop/analysis/remedies.h>
 
 namespace cowshed::cowtop {
 

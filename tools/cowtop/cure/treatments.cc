@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
 #include <cowshed/tools/cowtop/cure/treatments.h>
@@ -13,7 +14,7 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr double kLittle = kMiB;
+constexpr auto kLeast = static_cast<double>(kLeastBytes);
 
 template <class Function>
 Interval interval_of(const std::vector<Trial>& trials, const Function& of) {
@@ -32,36 +33,31 @@ Interval at(double value) { return {value, value}; }
 
 // Less by a part of it, and by more than both vary.
 bool is_less(const Interval& one, const Interval& other, double part) {
-  return other.least - one.most >= std::max(part * other.least, kLittle);
+  return other.least - one.most >= std::max(part * other.least, kLeast);
 }
 
 bool saves(const Treatment& as_it_is, const Treatment& cured) {
-  constexpr double kPartOfPeak = 0.05;
-  constexpr double kPartOfCopies = 0.2;
-  constexpr double kSame = 1.02;
   const Interval before = as_it_is.peak_bytes();
   const Interval after = cured.peak_bytes();
-  if (as_it_is.is_peak_bounded() && cured.is_peak_bounded() && is_less(after, before, kPartOfPeak))
+  if (as_it_is.is_peak_bounded() && cured.is_peak_bounded() && is_less(after, before, kHelpsFrom))
     return true;
   const auto copied_before = as_it_is.copied_bytes();
   const auto copied_after = cured.copied_bytes();
-  return copied_before && copied_after && after.least <= before.most * kSame &&
-         is_less(*copied_after, *copied_before, kPartOfCopies);
+  return copied_before && copied_after && after.least <= before.most * (1 + kRestOfAll) &&
+         is_less(*copied_after, *copied_before, kMuchOfAll);
 }
 
 // Whether the second is to be preferred, although it comes later.
 bool is_better(const Treatment& one, const Treatment& later, double peak) {
-  constexpr double kPart = 0.02;
   const double less = one.is_peak_bounded() && later.is_peak_bounded()
                           ? one.peak_bytes().middle() - later.peak_bytes().middle()
                           : 0;
-  if (std::abs(less) > std::max(kPart * peak, kLittle)) return less > 0;
+  if (std::abs(less) > std::max(kRestOfAll * peak, kLeast)) return less > 0;
   const auto copied = one.copied_bytes();
   const auto copied_later = later.copied_bytes();
-  constexpr double kPartOfCopies = 0.1;
   return copied && copied_later &&
          copied->middle() - copied_later->middle() >
-             std::max(kPartOfCopies * copied->middle(), kLittle);
+             std::max(kAlikeWithin * copied->middle(), kLeast);
 }
 
 std::string quoted(const std::string& word) {
@@ -134,14 +130,14 @@ std::string less_text(const Treatment& as_it_is, const Treatment& cured) {
   const double before = as_it_is.peak_bytes().middle();
   const double less = before - cured.peak_bytes().middle();
   std::string text;
-  if (less >= kLittle && as_it_is.is_peak_bounded() && cured.is_peak_bounded())
+  if (less >= kLeast && as_it_is.is_peak_bounded() && cured.is_peak_bounded())
     text =
         fmt::format("{:.1f} MiB less at the peak ({:.0f}%)", less / kMiB, kWhole * less / before);
   const auto copied_before = as_it_is.copied_bytes();
   const auto copied = cured.copied_bytes();
   const double less_copied =
       copied_before && copied ? copied_before->middle() - copied->middle() : 0;
-  if (less_copied >= kLittle)
+  if (less_copied >= kLeast)
     text += fmt::format("{}{:.1f} MiB less copied", text.empty() ? "" : ", ", less_copied / kMiB);
   return text;
 }
@@ -186,7 +182,7 @@ std::string what_helps(const Treatments& treatments) {
   }
   if (!treatments.cured.empty()) return text + "None helps.\n";
   if (!treatments.not_tried.empty()) return text;
-  if (const auto copied = treatments.as_it_is.copied_bytes(); copied && copied->most < kLittle)
+  if (const auto copied = treatments.as_it_is.copied_bytes(); copied && copied->most < kLeast)
     return "It copies hardly anything.\n";
   return wrapped_lines(
       "No remedy without an edit fits the copies.  cowtop -- COMMAND shows the code that makes "

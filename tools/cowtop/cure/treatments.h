@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include <cowshed/tools/cowtop/analysis/cures.h>
+#include <cowshed/tools/cowtop/analysis/remedies.h>
 #include <cowshed/tools/cowtop/cure/trial.h>
 
 // A command as it is, beside the same with each remedy.

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <cowshed/base/utf8.h>
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/live/state.h>
 #include <cowshed/tools/cowtop/text/figures.h>
@@ -34,8 +35,7 @@ std::string copied_text(const cow::Measurement& measurement) {
   const Summary summary = summarize(measurement);
   if (!summary.is_all_known && summary.copied_bytes == 0) return kUnknown;
   std::string text = mebibytes(summary.copied_bytes) + " MiB";
-  constexpr std::uint64_t kWorthSaying = 1 << 20;
-  if (summary.exit_bytes >= kWorthSaying)
+  if (summary.exit_bytes >= kLeastBytes)
     text += fmt::format(" ({} more at exits)", mebibytes(summary.exit_bytes));
   return text + (summary.is_all_known ? "" : ", and what is not known (-)");
 }

@@ -263,7 +263,7 @@ Json process_json(const cow::ProcessCopies& process, const cow::ForkCopies& copi
   object["new_bytes"] = or_null(copies.new_bytes);
   if (process.memory) {
     object["memory"]["age_s"] = measurement.memory_age_s(process);
-    object["memory"]["stale"] = is_memory_stale(process);
+    object["memory"]["stale"] = cow::is_memory_stale(process);
   }
   if (process.peak) object["peak"]["at_s"] = measurement.since_begin_s(process.peak->sampled_ns);
   const Container container = container_of(process.cgroup);

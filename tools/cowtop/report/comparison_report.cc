@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <string_view>
 
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/recording/json_fields.h>
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
 #include <cowshed/tools/cowtop/report/comparison_report.h>
@@ -34,7 +35,6 @@ std::string row(const Change& change, std::string_view name) {
 }
 
 std::string mib_row(const Change& change, std::string_view name) {
-  constexpr double kMiB = 1 << 20;
   const auto mib = [&](std::optional<std::uint64_t> bytes) {
     return !bytes && change.is_known ? "none" : mebibytes(bytes);
   };
@@ -47,8 +47,6 @@ std::string mib_row(const Change& change, std::string_view name) {
 // Of processes, in MiB: those above 1 MiB that changed by a 20th.
 std::string mib_rows(const std::vector<Change>& changes) {
   constexpr std::size_t kMost = 10;
-  constexpr std::uint64_t kLeastBytes = 1 << 20;
-  constexpr std::uint64_t kLeastPart = 20;
   std::string text;
   std::size_t shown = 0;
   std::size_t left = 0;
@@ -56,7 +54,7 @@ std::string mib_rows(const std::vector<Change>& changes) {
     const std::uint64_t most = std::max(each.before.value_or(0), each.after.value_or(0));
     const auto growth = each.growth();
     const bool is_alike =
-        growth && static_cast<std::uint64_t>(std::abs(*growth)) < most / kLeastPart;
+        growth && !is_part(static_cast<std::uint64_t>(std::abs(*growth)), most, kShownOfAll);
     if (most < kLeastBytes || is_alike || shown == kMost) {
       ++left;
       continue;
@@ -139,9 +137,9 @@ std::string comparison_table(const Comparison& comparison, const ComparedNames& 
   text += "pages copied\n" + heading;
   text += section(comparison.processes, "processes");
   text += section(comparison.objects, "objects, sampled");
-  constexpr std::uint64_t kLittle = 100;
-  const std::uint64_t little =
-      std::max(comparison.total.before.value_or(0), comparison.total.after.value_or(0)) / kLittle;
+  const auto little = static_cast<std::uint64_t>(
+      kLittleOfAll * static_cast<double>(std::max(comparison.total.before.value_or(0),
+                                                  comparison.total.after.value_or(0))));
   text += section(comparison.sites, "code sites of all processes, estimated", little);
   text += section(comparison.mappings, "mappings of all processes, estimated", little);
   text += section(comparison.types, "types of Python objects of all processes, estimated", little);

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <vector>
 
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/report/head_lines.h>
 #include <cowshed/tools/cowtop/report/screen_lines.h>
 #include <cowshed/tools/cowtop/text/figures.h>
@@ -98,9 +99,8 @@ std::string verdict(const cow::Measurement& measurement, const Summary& summary)
   }
   const ProcessGroup& top = summary.groups.front();
   std::string text = top.is_parent ? of_parent(top) : of_children(top, summary);
-  constexpr std::uint64_t kPart = 50;
-  const bool is_all = summary.copied_bytes - *top.copied_bytes <
-                      std::max(kLeastBytes, summary.copied_bytes / kPart);
+  const std::uint64_t others = summary.copied_bytes - *top.copied_bytes;
+  const bool is_all = others < kLeastBytes || !is_part(others, summary.copied_bytes, kRestOfAll);
   if (top.processes == 1 && !is_all)
     text += fmt::format(", of {} in all", mib(summary.copied_bytes));
   if (top.processes > 1)
@@ -196,8 +196,8 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
             ? fmt::format("{} held at least {} MiB{} (PSS; some ended unread)", who, peak, at_once)
             : fmt::format("{} held {} MiB{} (PSS; they ended unread)", who, range, at_once);
   }
-  constexpr std::uint64_t kWorthSaying = 100;  // a hundredth of the memory
-  if (memory.page_table_bytes * kWorthSaying > memory.peak_pss_bytes)
+  if (memory.page_table_bytes > 0 &&
+      is_part(memory.page_table_bytes, memory.peak_pss_bytes, kLittleOfAll))
     text += fmt::format(", page tables {}", mebibytes(memory.page_table_bytes));
   if (memory.unread_processes > 0)
     text += fmt::format(", without {} that may not be read", memory.unread_processes);
@@ -247,13 +247,12 @@ std::string before_exec_text(const Summary& summary) {
 
 // What children hold beside what they still share: copies and new memory.
 std::string own_text(const Summary& summary) {
-  constexpr std::uint64_t kPartGivenBack = 5;
   if (!summary.has_new_memory()) return {};
   const Sizes& copies = summary.held_copies;
   const Sizes& fresh = summary.held_new;
   const Sizes& given_back = summary.given_back;
   // It hides growth from whoever only looks at the process's size.
-  const bool gave_back = given_back.sum * kPartGivenBack >= fresh.sum;
+  const bool gave_back = is_part(given_back.sum, fresh.sum, kMuchOfAll);
   const bool is_one = summary.holders == 1;
   const bool is_each =
       !is_one && copies.are_alike() && fresh.are_alike() && (!gave_back || given_back.are_alike());
@@ -301,8 +300,7 @@ std::string left_behind_text(const Summary& summary) {
 }
 
 std::string python_unread_text(const Summary& summary) {
-  constexpr double kWorthSaying = 0.01;
-  if (summary.python_unread < kWorthSaying) return {};
+  if (summary.python_unread < kLittleOfAll) return {};
   return lines_of(
       fmt::format("{} of the samples lack their line: their Python frames could not be "
                   "read.",
@@ -310,10 +308,9 @@ std::string python_unread_text(const Summary& summary) {
 }
 
 std::string lost_samples_text(const cow::Measurement& measurement) {
-  constexpr std::uint64_t kWorthSaying = 100;  // a hundredth
   const std::uint64_t lost = measurement.sampling ? measurement.sampling->lost : 0;
   const std::uint64_t all = lost + (measurement.sampled ? measurement.sampled->samples : 0);
-  if (lost * kWorthSaying <= all) return {};
+  if (lost == 0 || !is_part(lost, all, kLittleOfAll)) return {};
   return lines_of(fmt::format(
       "{} of {} samples were lost, of whatever copied fastest: its part of WHAT, WHY, OBJECTS and "
       "CODE is too small.",

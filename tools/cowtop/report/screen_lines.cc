@@ -2,6 +2,7 @@
 #include <cctype>
 #include <fmt/format.h>
 
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/report/screen_lines.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/figures.h>

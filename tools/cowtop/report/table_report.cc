@@ -153,7 +153,7 @@ std::string memory_lines(const cow::Measurement& measurement) {
         "PID {}: {} MiB still shared, {} MiB its own; sampled {:.1f} s before {}{}\n", process.pid,
         mebibytes(process.memory->shared_bytes), mebibytes(process.memory->private_bytes),
         measurement.memory_age_s(process), process.end_ns ? "its end" : "this report",
-        is_memory_stale(process) ? ": stale, it has copied more since" : "");
+        cow::is_memory_stale(process) ? ": stale, it has copied more since" : "");
   }
   if (looked_at > kMost)
     text += fmt::format("{} more with memory still shared: see --json\n", looked_at - kMost);

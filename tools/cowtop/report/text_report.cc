@@ -5,8 +5,8 @@
 #include <string_view>
 #include <vector>
 
-#include <cowshed/tools/cowtop/analysis/advice.h>
-#include <cowshed/tools/cowtop/analysis/cures.h>
+#include <cowshed/tools/cowtop/analysis/judgement.h>
+#include <cowshed/tools/cowtop/analysis/remedies.h>
 #include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/report/head_lines.h>
 #include <cowshed/tools/cowtop/report/screen_lines.h>
@@ -26,7 +26,6 @@ constexpr std::ptrdiff_t kMostLines = 23;
 // Of CODE and of OBJECTS, where there is room.
 constexpr std::size_t kMostPlaces = 3;
 constexpr std::size_t kMostAdvice = 2;
-constexpr double kLeastShare = 0.05;
 constexpr int kNameWidth = kColumns - 28;  // in WHAT to CODE
 
 std::string who(const ProcessGroup& group, bool each_process) {
@@ -195,7 +194,7 @@ std::string share_lines(std::string_view title, const std::vector<Share>& shares
   std::string text;
   std::size_t shown = 0;
   for (const Share& share : shares) {
-    if (shown == most || (share.of_all < kLeastShare && share.remark.empty())) continue;
+    if (shown == most || (share.of_all < kShownOfAll && share.remark.empty())) continue;
     std::string line =
         fmt::format("  {:<7}{:>8} MiB {:>4}  {}", shown == 0 ? title : "", mebibytes(share.bytes),
                     whole_percent(share.of_all), live::fit(name(share), kNameWidth, true));
@@ -248,7 +247,7 @@ std::string cause_lines(const cow::Measurement& measurement, const Summary& summ
   }
   const std::string fresh = summary.has_new_memory() ? new_lines(summary, 1) : "";
   if (summary.is_little) return fresh + advice;
-  if (!cures_for(measurement, summary).empty())
+  if (!cures_for({&measurement, &summary}, cow::Language::native).empty())
     advice += titled(advice.empty() ? "TRY" : "",
                      "without an edit: cowtop cure -- COMMAND measures what helps");
   return parent_lines(summary) +

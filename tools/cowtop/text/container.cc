@@ -5,7 +5,7 @@
 namespace cowshed::cowtop {
 namespace {
 
-constexpr std::size_t kShownDigits = 12;
+constexpr std::size_t kIdDigits = 12;
 
 bool is_digit(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
 bool is_uid_digit(char c) { return is_digit(c) || c == '-'; }
@@ -35,7 +35,7 @@ std::string pod_in(std::string_view folder) {
   if (at == folder.npos) return {};
   std::string uid(folder.substr(at + kPod.size()));
   if (uid.starts_with('_') && is_id(std::string_view(uid).substr(1)))
-    return uid.substr(1, kShownDigits);
+    return uid.substr(1, kIdDigits);
   std::ranges::replace(uid, '_', '-');
   const bool is_uid = (uid.size() == kUid && std::ranges::all_of(uid, is_uid_digit)) ||
                       (uid.size() == kUidOfFile && std::ranges::all_of(uid, is_digit));
@@ -59,21 +59,21 @@ Container container_of(std::string_view cgroup) {
     if (std::string pod = pod_in(folder); !pod.empty()) container.pod = std::move(pod);
     // Podman without systemd: "ID of the pod/libpod-ID".
     if (folder.starts_with("libpod-") && is_id(above))
-      container.pod = above.substr(0, kShownDigits);
+      container.pod = above.substr(0, kIdDigits);
     above = folder;
     cgroup.remove_prefix(std::min(end + 1, cgroup.size()));
   }
-  container.id.resize(std::min(container.id.size(), kShownDigits));
+  container.id.resize(std::min(container.id.size(), kIdDigits));
   return container;
 }
 
 std::string container_name(std::string_view cgroup) {
   const Container container = container_of(cgroup);
-  return container.id.empty() ? container.pod.substr(0, kShownDigits) : container.id;
+  return container.id.empty() ? container.pod.substr(0, kIdDigits) : container.id;
 }
 
 bool is_container_name(std::string_view text) {
-  return text.size() >= kShownDigits && std::ranges::all_of(text, is_uid_digit);
+  return text.size() >= kIdDigits && std::ranges::all_of(text, is_uid_digit);
 }
 
 bool is_named(const Container& container, std::string_view text) {

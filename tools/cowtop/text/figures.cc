@@ -114,16 +114,6 @@ std::string and_more(const cow::ProcessCopies& process) {
   return process.processes == 1 ? "" : fmt::format(" and {} more", process.processes - 1);
 }
 
-bool is_memory_stale(const cow::ProcessCopies& process) {
-  constexpr std::uint64_t kRounding = 1 << 20;  // AT FORK is approximate
-  const auto pages = process.all_copied_pages();
-  if (!process.memory || !process.shared_at_fork_bytes || !pages || process.execs > 0) return false;
-  const std::uint64_t at_fork = *process.shared_at_fork_bytes;
-  const std::uint64_t copied = *pages * cow::kPageSize;
-  return copied > kRounding &&
-         process.memory->shared_bytes > at_fork - std::min(at_fork, copied) + kRounding;
-}
-
 std::optional<double> probes_cpu(const cow::Measurement& measurement) {
   constexpr double kNsPerSecond = 1e9;
   if (!measurement.overhead.ns_per_event || measurement.duration_s <= 0) return std::nullopt;

@@ -46,10 +46,6 @@ std::string ending(const cow::ProcessCopies& process);             // "exit 0", 
 // Returns " and 1234 more" for a sum of ended processes; else "".
 std::string and_more(const cow::ProcessCopies& process);
 
-// Whether the process has copied so much since its last memory sample that its shared and copied
-// memory exceed the memory at its fork.
-bool is_memory_stale(const cow::ProcessCopies& process);
-
 // Returns the mean share of one CPU that the probes took; nullopt: unknown.
 std::optional<double> probes_cpu(const cow::Measurement& measurement);
 

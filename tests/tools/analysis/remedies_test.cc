@@ -2,7 +2,8 @@
 
 #include <cowshed/cow/measurement.h>
 #include <cowshed/tests/support/test.h>
-#include <cowshed/tools/cowtop/analysis/cures.h>
+#include <cowshed/tools/cowtop/analysis/remedies.h>
+#include <cowshed/tools/cowtop/cure/environment.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -14,7 +15,10 @@ std::string advised(std::uint64_t mib) {
   summary.copied_bytes = mib << 20;
   summary.groups.resize(1);
   summary.groups[0].shared_bytes = mib << 20;
-  return fmt::format("{}", fmt::join(cures_for({}, summary, Language::python).at(0).prefix, " "));
+  const cow::Measurement measurement;
+  return fmt::format(
+      "{}",
+      fmt::join(cures_for({&measurement, &summary}, cow::Language::python).at(0).prefix, " "));
 }
 
 TEST(Cures, CowshedRunAlsoFreezesWhoHoldsALittleLess) {
@@ -61,8 +65,8 @@ TEST(Cures, WhatTheCallerSetsIsNotSetAnew) {
 }
 
 TEST(Cures, OfAnUnknownLanguageAllArePossible) {
-  EXPECT_EQ(possible_cures(Language::native).size(), 9U);
-  EXPECT_EQ(possible_cures(Language::python).size(), 6U);
+  EXPECT_EQ(cures_for({}, cow::Language::native).size(), 9U);
+  EXPECT_EQ(cures_for({}, cow::Language::python).size(), 6U);
 }
 
 }  // namespace

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <string_view>
+
+#include <cowshed/tools/cowtop/analysis/remedy.h>
+
+// Whether a measurement supports a remedy, and what that saves: one function for each kind of
+// evidence.  Remedy::when is one of them.
+namespace cowshed::cowtop {
+
+// The share of a cause of copies; null: it has none.
+const Share* share_of(std::string_view cause, const Evidence& evidence);
+
+// Copies for the cause are much of all.  of_own_cause: also nobody asks who runs a database to
+// change the database's code.  of_python_cause: with what is left to do after a freeze().
+Offers of_cause(const Remedy& remedy, const Evidence& evidence);
+Offers of_own_cause(const Remedy& remedy, const Evidence& evidence);
+Offers of_python_cause(const Remedy& remedy, const Evidence& evidence);
+
+Offers of_exits(const Remedy& remedy, const Evidence& evidence);
+// Relocations: most for libraries that children load, or else.
+Offers of_dlopen(const Remedy& remedy, const Evidence& evidence);
+Offers of_binding(const Remedy& remedy, const Evidence& evidence);
+// Most of CODE has no names.
+Offers of_missing_names(const Remedy& remedy, const Evidence& evidence);
+Offers of_pickling(const Remedy& remedy, const Evidence& evidence);
+// A parent copied most, while its children lived.
+Offers of_parent(const Remedy& remedy, const Evidence& evidence);
+// Children copied before they executed programs.
+Offers of_programs(const Remedy& remedy, const Evidence& evidence);
+
+// New memory that several children have alike.
+Offers of_imports(const Remedy& remedy, const Evidence& evidence);
+Offers of_own_data(const Remedy& remedy, const Evidence& evidence);
+Offers of_received(const Remedy& remedy, const Evidence& evidence);
+Offers of_loaded(const Remedy& remedy, const Evidence& evidence);
+
+// A fork copies the page tables of ordinary memory.  Those of a settled heap it does not.
+Offers of_page_tables(const Remedy& remedy, const Evidence& evidence);
+
+// Of cure alone: an offer without a saving.
+Offers of_many_arenas(const Remedy& remedy, const Evidence& evidence);
+Offers of_own_memory(const Remedy& remedy, const Evidence& evidence);
+
+}  // namespace cowshed::cowtop

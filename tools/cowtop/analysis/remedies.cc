@@ -1,0 +1,368 @@
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <fmt/format.h>
+#include <map>
+
+#include <cowshed/cow/cause_names.h>
+#include <cowshed/tools/cowtop/analysis/evidence.h>
+#include <cowshed/tools/cowtop/analysis/judgement.h>
+#include <cowshed/tools/cowtop/analysis/remedies.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+using enum cow::Language;
+
+// Collections make objects old, which later ones then do not mark.
+constexpr const char* kWarmUpRuby = R"(module CowtopCure
+  def _fork
+    unless $cowtop_is_warm
+      $cowtop_is_warm = true
+      if Process.respond_to?(:warmup)
+        Process.warmup
+      else
+        4.times { GC.start }
+        GC.compact if GC.respond_to?(:compact)
+      end
+    end
+    super
+  end
+end
+Process.singleton_class.prepend(CowtopCure)
+)";
+
+Cure variable(const std::string& name, const std::string& value) {
+  return {.name = name + "=" + value, .environment = {{name, value}}};
+}
+
+// cures_for() adds the size from which it freezes.
+const Cure kCowshedRun = {.name = "cowshed run", .prefix = {"cowshed", "run", "--"}};
+const Cure kGcFreeze = {
+    .name = "gc.freeze()", .environment = {{"COWSHED", "gc"}}, .prefix = {"cowshed", "run", "--"}};
+const Cure kWarmUp = {.name = "warm up Ruby",
+                      .environment = {{"RUBYOPT", "-r{}/warm_up.rb"}},
+                      .files = {{"warm_up.rb", kWarmUpRuby}},
+                      .for_good =
+                          "call Process.warmup before the fork; before Ruby 3.3: "
+                          "4.times { GC.start }; GC.compact"};
+const Cure kNoGcInPhp = {.name = "zend.enable_gc=0",
+                         .environment = {{"PHP_INI_SCAN_DIR", ":{}"}},
+                         .files = {{"cowtop.ini", "zend.enable_gc=0\n"}},
+                         .for_good = "set zend.enable_gc=0 in php.ini"};
+const Cure kRareGcInOcaml = variable("OCAMLRUNPARAM", "o=1000000");
+const Cure kBindNow = variable("LD_BIND_NOW", "1");
+const Cure kTwoArenas = variable("MALLOC_ARENA_MAX", "2");
+// Both grow by themselves, up to 32 and 64 MiB, so that memory that is free stays.
+const Cure kTrim = variable("GLIBC_TUNABLES",
+                            "glibc.malloc.mmap_threshold=131072:"
+                            "glibc.malloc.trim_threshold=131072");
+const Cure kOnlyMalloc = variable("PYTHONMALLOC", "malloc");
+
+// Of several causes: the report adds up what they save.
+constexpr std::string_view kRunFirst = "run that code, with that data, once before the fork";
+constexpr std::string_view kCompact =
+    "call Process.warmup (since Ruby 3.3), or GC.compact, before the fork";
+constexpr std::string_view kCollectInR =  // an object is old after two
+    "call gc() twice before the fork, and not in children";
+constexpr std::string_view kAllocateInChild = "allocate in the child what it overwrites";
+
+std::vector<Remedy> all_remedies() {
+  return {
+      {cow::kReferenceCount,
+       {python},
+       "call cowshed.freeze() before the fork: then reads write no counts",
+       &of_python_cause,
+       &kCowshedRun,
+       "readings"},
+      {cow::kReferenceCount,
+       {old_python},
+       "hold the data in an array, mmap or arrow table, or call cowshed.freeze() in Python 3.12 "
+       "or newer: gc.freeze() does not stop counts",
+       &of_python_cause,
+       nullptr,
+       "python reference count"},
+      {cow::kReferenceCount,
+       {native},
+       "hold read-only data in a frozen arena, by ImmortalPtr instead of shared_ptr, and move "
+       "what is written out of it",
+       &of_cause,
+       nullptr,
+       "c shared_ptr"},
+      {cow::kReferenceCount,
+       {},
+       "hold the data outside counted objects: a file that is mapped, or a store",
+       &of_cause},
+      {cow::kGarbageCollector, {python}, "", &of_cause, &kCowshedRun},
+      {cow::kGarbageCollector,
+       {python, old_python},
+       "call gc.collect() and gc.freeze() before the fork",
+       &of_python_cause,
+       &kGcFreeze,
+       "python garbage collector"},
+      {cow::kGarbageCollector, {ruby}, kCompact, &of_cause, &kWarmUp, "Ruby"},
+      {cow::kGarbageCollector,
+       {ocaml},
+       "collect less in children: Gc.set with a space_overhead of 1000000; Gc.compact before the "
+       "fork does not help",
+       &of_cause,
+       &kRareGcInOcaml},
+      {cow::kGarbageCollector, {r}, kCollectInR, &of_cause, nullptr, "R"},
+      {cow::kGarbageCollector,
+       {php},
+       "call gc_disable() in children: gc_collect_cycles() before the fork does not help",
+       &of_cause,
+       &kNoGcInPhp,
+       "Php"},
+      {cow::kGarbageCollector, {}, "run a full collection before the fork", &of_cause},
+      {cow::kFreeList, {ruby}, kCompact, &of_cause, &kWarmUp, "RubyAfterACollection"},
+      {cow::kFreeList, {r}, kCollectInR, &of_cause, nullptr, "R"},
+      {cow::kFreeList,
+       {},
+       "free nothing in the child that was allocated before the fork",
+       &of_own_cause,
+       nullptr,
+       "c allocator free list"},
+      {cow::kCachedHash,
+       {python},
+       "call cowshed.freeze() before the fork: it stores the hashes",
+       &of_python_cause,
+       &kCowshedRun,
+       "readings"},
+      {cow::kCachedHash, {}, "look each key up once before the fork", &of_cause},
+      {cow::kAdaptiveInterpreter, {}, kRunFirst, &of_cause},
+      {cow::kObjectFlags, {}, kRunFirst, &of_cause, nullptr, "Perl"},
+      {cow::kObjectFlags, {ruby}, "", &of_cause, &kWarmUp},
+      {cow::kOwnWrites,
+       {},
+       "move what is written, at CODE's lines, out of the data that is shared",
+       &of_own_cause,
+       nullptr,
+       "c own writes"},
+      {cow::kOwnWrites, {ruby}, "", &of_cause, &kWarmUp},
+      {cow::kUnknown, {}, "install debug symbols, to learn why", &of_missing_names},
+      {cow::kProgramExit,
+       {python, old_python},
+       "end children by os._exit(), once their files are closed",
+       &of_exits},
+      {cow::kProgramExit,
+       {ruby},
+       "end children by exit!, once their files are closed",
+       &of_exits,
+       nullptr,
+       "RubyAtExit"},
+      {cow::kProgramExit,
+       {},
+       "end children by _exit(), once their files are closed",
+       &of_exits,
+       nullptr,
+       "c program exit"},
+      {cow::kLockOrFlag,
+       {},
+       "keep locks and flags on pages of their own, away from shared data",
+       &of_own_cause,
+       nullptr,
+       "c lock or flag word"},
+      {cow::kBulkCopy, {}, kAllocateInChild, &of_own_cause, nullptr, "c bulk copy"},
+      {cow::kBulkFill, {}, kAllocateInChild, &of_own_cause, nullptr, "c bulk fill"},
+      {cow::kStack,
+       {},
+       "fork fewer processes, or keep them: each copies a few pages of its stack",
+       &of_cause,
+       nullptr,
+       "c stack"},
+      {cow::kRelocation,
+       {},
+       "load the libraries before the fork that children load by dlopen()",
+       &of_dlopen,
+       nullptr,
+       "c relocation"},
+      {cow::kRelocation,
+       {},
+       "set LD_BIND_NOW=1: symbols are bound before the fork",
+       &of_binding,
+       &kBindNow},
+      {cow::kSystemCall,
+       {},
+       "allocate in the child the buffers that it reads into",
+       &of_cause,
+       nullptr,
+       "c system call"},
+      {kPickling,
+       {},
+       "send less through queues, pools and pipes: pickling reads each object (tools/pickled "
+       "lists what is sent)",
+       &of_pickling,
+       nullptr,
+       "python pickling"},
+      {kParentWrites,
+       {},
+       "write less while a child lives: fork when few writes come (a database: on a replica)",
+       &of_parent,
+       nullptr,
+       "c parent"},
+      {kPrograms,
+       {},
+       "start programs by posix_spawn() or vfork(), which copy nothing",
+       &of_programs,
+       nullptr,
+       "c programs"},
+      {cow::kImport,
+       {},
+       "import before the fork what is imported now at CODE's lines",
+       &of_imports,
+       nullptr,
+       "new import of provider"},
+      {cow::kOwnData,
+       {},
+       "build before the fork what each process builds alike at CODE's lines: load the "
+       "application in the parent, fill its caches",
+       &of_own_data,
+       nullptr,
+       "new own data"},
+      {cow::kReceived,
+       {},
+       "send references: load what is sent before the fork, or publish() it",
+       &of_received,
+       nullptr,
+       "new received"},
+      {cow::kLoaded,
+       {},
+       "read before the fork, or map, what CODE's lines read",
+       &of_loaded,
+       nullptr,
+       "new loaded"},
+      {kPageTablesOfForks,
+       {python, old_python},
+       "settle the heap before the fork (cowshed run --settle)",
+       &of_page_tables},
+      {kPageTablesOfForks,
+       {native},
+       "settle the heap before the fork (cowshed::settle())",
+       &of_page_tables,
+       nullptr,
+       "settle"},
+      {kMallocArenas, {}, "", &of_many_arenas, &kTwoArenas},
+      {kFreeInMalloc, {}, "", &of_own_memory, &kTrim},
+      {kFreeInMalloc, {python, old_python}, "", &of_own_memory, &kOnlyMalloc},
+  };
+}
+
+std::string names_of(const std::vector<cow::Language>& languages) {
+  std::string names;
+  for (const cow::Language each : languages)
+    names += (names.empty() ? "" : ", ") + std::string(title_of(each));
+  return names.empty() ? "elsewhere" : "in " + names;
+}
+
+// cowshed run leaves small processes alone. The parent holds a little more or less from run to run.
+Cure sized(Cure cure, const Evidence& evidence) {
+  if (cure.prefix.empty()) return cure;
+  std::uint64_t least = kFrozenFrom * 2;
+  if (evidence.summary != nullptr) {
+    for (const ProcessGroup& each : evidence.summary->groups)
+      if (each.shared_bytes && *each.shared_bytes >= kLeastBytes)
+        least = std::min(least, *each.shared_bytes);
+  }
+  const std::uint64_t above = std::bit_floor(std::max<std::uint64_t>(least >> 20U, 2) * 2 / 3);
+  if (above < kFrozenFrom >> 20U)
+    cure.prefix = {"cowshed", "run", "--above", fmt::format("{}MiB", above), "--"};
+  return cure;
+}
+
+bool is_of_copies(const Remedy& remedy) {
+  return remedy.when == &of_cause || remedy.when == &of_own_cause ||
+         remedy.when == &of_python_cause;
+}
+
+// Whether the measurement supports the cure: by all causes together that it is for.  True also
+// where the causes are not known.
+bool fits(const Cure& cure, const Evidence& evidence, cow::Language language) {
+  std::uint64_t bytes = 0;
+  bool is_of_any_copies = false;
+  for (const Remedy& each : remedies()) {
+    const bool is_meant =
+        each.cure == &cure &&
+        (is_for(each, language) || (evidence.summary == nullptr && language == native));
+    if (!is_meant) continue;
+    if (evidence.summary == nullptr) return true;
+    if (is_of_copies(each)) {
+      is_of_any_copies = true;
+      if (const Share* share = share_of(each.cause, evidence)) bytes += share->bytes;
+    } else if (!each.when(each, evidence).empty()) {
+      return true;
+    }
+  }
+  if (!is_of_any_copies) return false;
+  const Summary& summary = *evidence.summary;
+  if (summary.sharers == 0 || summary.copied_bytes < kLeastBytes) return false;
+  const bool is_known = evidence.measurement->sampled && !summary.causes.empty();
+  return !is_known || is_much(bytes, summary.copied_bytes);
+}
+
+}  // namespace
+
+const std::vector<Remedy>& remedies() {
+  static const std::vector<Remedy> all = all_remedies();
+  return all;
+}
+
+bool is_for(const Remedy& remedy, cow::Language language) {
+  const auto names = [&](const Remedy& each) {
+    return std::ranges::find(each.in, language) != each.in.end();
+  };
+  if (!remedy.in.empty()) return names(remedy);
+  return std::ranges::none_of(remedies(), [&](const Remedy& each) {
+    return each.cause == remedy.cause && !each.text.empty() && names(each);
+  });
+}
+
+std::vector<std::string> remedy_lines(std::string_view cause) {
+  std::vector<const Remedy*> of_cause;
+  for (const Remedy& each : remedies())
+    if (each.cause == cause && !each.text.empty()) of_cause.push_back(&each);
+  const bool is_for_all =
+      std::ranges::all_of(of_cause, [](const Remedy* each) { return each->in.empty(); });
+  std::vector<std::string> lines;
+  for (const Remedy* each : of_cause)
+    lines.push_back((is_for_all ? "" : names_of(each->in) + ": ") + std::string(each->text));
+  return lines;
+}
+
+std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& summary) {
+  const Evidence evidence = {&measurement, &summary};
+  std::vector<Advice> result;
+  for (const Remedy& remedy : remedies()) {
+    const Share* share = share_of(remedy.cause, evidence);
+    if (remedy.text.empty() || !is_for(remedy, share ? share->language : summary.language))
+      continue;
+    for (Offer& offer : remedy.when(remedy, evidence)) {
+      std::string text = offer.text.empty() ? std::string(remedy.text) : std::move(offer.text);
+      const auto same = std::ranges::find(result, text, &Advice::text);
+      if (same != result.end()) same->saves_bytes += offer.saves_bytes;
+      else result.push_back({&remedy, std::move(text), offer.saves_bytes});
+    }
+  }
+  // The report has two: the one for the names that CODE lacks is the second, whatever it saves.
+  std::ranges::stable_sort(result, std::greater<>(), &Advice::saves_bytes);
+  const auto for_names = std::ranges::find(result, cow::kUnknown,
+                                           [](const Advice& each) { return each.remedy->cause; });
+  if (for_names != result.end() && for_names - result.begin() > 1)
+    std::rotate(result.begin() + 1, for_names, for_names + 1);
+  return result;
+}
+
+std::vector<Cure> cures_for(const Evidence& evidence, cow::Language language) {
+  if (evidence.summary != nullptr && evidence.summary->language != native)
+    language = evidence.summary->language;
+  std::vector<const Cure*> cures;
+  for (const Remedy& each : remedies())
+    if (each.cure != nullptr && std::ranges::find(cures, each.cure) == cures.end())
+      cures.push_back(each.cure);
+  std::vector<Cure> result;
+  for (const Cure* cure : cures)
+    if (fits(*cure, evidence, language)) result.push_back(sized(*cure, evidence));
+  return result;
+}
+
+}  // namespace cowshed::cowtop

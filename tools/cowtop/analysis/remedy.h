@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <cowshed/cow/language.h>
+#include <cowshed/tools/cowtop/analysis/summary.h>
+
+namespace cowshed::cowtop {
+
+// Causes that are neither of copies nor of new memory.
+inline constexpr std::string_view kPickling = "pickling";
+inline constexpr std::string_view kParentWrites = "a parent's writes";
+inline constexpr std::string_view kPrograms = "programs";
+inline constexpr std::string_view kPageTablesOfForks = "page tables";
+inline constexpr std::string_view kMallocArenas = "arenas of malloc";
+inline constexpr std::string_view kFreeInMalloc = "free memory in malloc";
+
+// What `cowtop cure` runs: a remedy that needs no edit of the program.
+struct Cure {
+  std::string name;  // "MALLOC_ARENA_MAX=2"
+  std::vector<std::pair<std::string, std::string>> environment =
+      {};                                // "{}" is the folder of `files`
+  std::vector<std::string> prefix = {};  // words before the command: {"cowshed", "run", "--"}
+  // Names and contents of the files of ours that it is tried with, and what to do for good instead.
+  std::vector<std::pair<std::string, std::string>> files = {};
+  std::string for_good = {};
+};
+
+// What a measurement says.  Both are null for what a command may need that was not measured yet.
+struct Evidence {
+  const cow::Measurement* measurement = nullptr;
+  const Summary* summary = nullptr;
+  int threads = 1;  // the most that a process was seen to have
+};
+
+struct Offer {
+  std::uint64_t saves_bytes = 0;  // at most; 0: nothing by itself
+  std::string text = {};          // with the figures of the measurement; else Remedy::text
+};
+using Offers = std::vector<Offer>;
+
+struct Remedy {
+  std::string_view cause;         // of copies, of new memory, or one of the above
+  std::vector<cow::Language> in;  // empty: where no other remedy of the cause names the language
+  std::string_view text;          // imperative, in a line; empty: only cure tries it
+  Offers (*when)(const Remedy& remedy, const Evidence& evidence);
+  const Cure* cure = nullptr;
+  std::string_view proof = {};  // the test that follows it, and finds that it saves what was said
+};
+
+}  // namespace cowshed::cowtop
