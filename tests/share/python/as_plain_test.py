@@ -103,6 +103,14 @@ PROGRAMS = {
         FREEZE
         del a; print(open("a").read())
         """,
+    "dict that the collector does not track, in a worker": """
+        import endings, numpy
+        kept = {"array": numpy.frombuffer(endings.Plain("out"), numpy.uint8)}
+        FREEZE
+        if os.fork(): os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+        kept["array"][:5] = numpy.frombuffer(b"after", numpy.uint8)
+        (sys.exit if FROZEN is bool else cowshed.end_process)(7)
+        """,
     "dropping what holds objects of extensions": """
         import endings, weakref
         class Service: pass

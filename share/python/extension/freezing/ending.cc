@@ -150,18 +150,18 @@ class Deaths {
     if (is_array(object)) needed.numpy->traverse(object, visit, &act);
   }
 
-  // Whether the collector does not list it: an array of NumPy, or a tuple that holds such an array
-  // or an object of an extension.
+  // Whether the collector does not list it: an array of NumPy, or a tuple or dict that holds such
+  // an array or an object of an extension.
   static bool is_unlisted(PyObject* object) {
-    if (!PyTuple_CheckExact(object)) return !PyObject_IS_GC(object) && is_array(object);
+    if (!PyTuple_CheckExact(object) && !PyDict_CheckExact(object))
+      return !PyObject_IS_GC(object) && is_array(object);
     if (PyObject_GC_IsTracked(object)) return false;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i) {
-      PyObject* const item = PyTuple_GET_ITEM(object, i);
-      if (item != nullptr && !is_plain_data(item) &&
-          (is_unlisted(item) || may_act_when_freed(item)))
-        return true;
-    }
-    return false;
+    bool holds_one = false;
+    for_each_child(object, [&](PyObject* item) {
+      holds_one = holds_one ||
+                  (!is_plain_data(item) && (is_unlisted(item) || may_act_when_freed(item)));
+    });
+    return holds_one;
   }
 
   static bool is_array(PyObject* object) {
