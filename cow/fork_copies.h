@@ -61,6 +61,10 @@ struct ForkCopies {
     if (!copied || shared_bytes.value_or(0) == 0) return std::nullopt;
     return static_cast<double>(*copied) / static_cast<double>(*shared_bytes);
   }
+  std::optional<double> still_shared_ratio() const {
+    if (!still_shared_bytes || shared_bytes.value_or(0) == 0) return std::nullopt;
+    return static_cast<double>(*still_shared_bytes) / static_cast<double>(*shared_bytes);
+  }
 };
 
 // Returns the figures of each process of the measurement, in its order.

@@ -63,7 +63,7 @@ TEST(Copied, IsTheSameInEveryView) {
     const ::testing::ScopedTrace trace(__FILE__, __LINE__, each.pid);
     EXPECT_EQ(json["processes"][i]["copied_bytes"], kCopied[i] << 20U);
     const std::string cell = std::to_string(kCopied[i]) + ".0";
-    EXPECT_EQ(live::cell(live::Column::copied, each, model), cell);
+    EXPECT_EQ(live::cell(live::column_of("COPIED"), each, model), cell);
     EXPECT_THAT(table, HasSubstr(" " + cell + " "));
     for (const ProcessGroup& group : summary.groups)
       if (group.pid == each.pid) EXPECT_EQ(group.copied_bytes, kCopied[i] << 20U);

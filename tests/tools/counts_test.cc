@@ -1,19 +1,27 @@
+#include <fmt/format.h>
 #include <string>
 
-#include <cowshed/cow/measurement.h>
+#include <cowshed/cow/figures.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/html/html_report.h>
+#include <cowshed/tools/cowtop/live/model/columns.h>
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
 #include <cowshed/tools/cowtop/serve/metrics_sums.h>
 #include <cowshed/tools/cowtop/serve/metrics_text.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 #include <cowshed/tools/cowtop/text/glossary.h>
 
 namespace cowshed::cowtop {
 namespace {
 
 using ::testing::HasSubstr;
+
+std::string with_single_spaces(std::string text) {
+  for (auto at = text.find(".  "); at != text.npos; at = text.find(".  ")) text.erase(at + 1, 1);
+  return text;
+}
 
 // A line of count_list.h is enough, but for the schema's line, which this test prints.
 TEST(Counts, AppearInEveryView) {
@@ -32,9 +40,7 @@ TEST(Counts, AppearInEveryView) {
   for (const cow::CountInfo& each : cow::kCounts) {
     const std::string number = std::to_string(*(measurement.processes[0].*each.count));
     EXPECT_EQ(json[each.name].dump(), number) << each.name;
-    std::string meaning = each.meaning;
-    for (auto at = meaning.find(".  "); at != meaning.npos; at = meaning.find(".  "))
-      meaning.erase(at + 1, 1);
+    const std::string meaning = with_single_spaces(each.meaning);
     EXPECT_THAT(schema, HasSubstr("\"" + std::string(each.name) + "\": {\"description\": \"" +
                                   meaning + "\", \"$ref\": \"#/$defs/maybe_count\"}"));
     EXPECT_THAT(page, HasSubstr("{\"name\":\"" + std::string(each.name) + "\",\"meaning\":"));
@@ -45,6 +51,69 @@ TEST(Counts, AppearInEveryView) {
     }
     if (const std::string kind = each.kind; !kind.empty())
       EXPECT_THAT(metrics, HasSubstr("kind=\"" + kind + "\"} " + number));
+  }
+}
+
+// A parent and two workers, of which one gives memory back and is asked in the end.
+cow::Measurement run_with_all_figures() {
+  cow::ProcessCopies root = copier(10, "server", 700);
+  root.role = cow::Role::root;
+  root.execs = 1;
+  cow::ProcessCopies worker = copier(11, "worker", 2713);
+  worker.ppid = 10;
+  worker.shared_at_fork_bytes = 27'367 * cow::kPageSize;
+  worker.zero_filled_pages = 1024;
+  worker.memory = {9303 * cow::kPageSize, (2713 + 1024) * cow::kPageSize, 1, 1024};
+  worker.peak = {40'000 * cow::kPageSize, 2'000'000'000};
+  worker.pss = {31'000 * cow::kPageSize, 77 * cow::kPageSize, 1};
+  worker.alive = true;
+  cow::Measurement measurement = measurement_with({root, worker});
+  measurement.taken_ns = 5'000'000'000;
+  measurement.duration_s = 4.5;
+  return measurement;
+}
+
+// A line of figures.h is enough, but for the schema's line, which this test prints.
+TEST(Figures, HaveOneValueInEveryView) {
+  const cow::Measurement measurement = run_with_all_figures();
+  const cow::ProcessCopies& worker = measurement.processes[1];
+  const cow::ForkCopies copies = cow::fork_copies(measurement)[1];
+  const Json json = run_json(measurement)["processes"][1];
+  const std::string schema = contents_of(std::string(SCHEMAS) + "/cowshed.run-2.json");
+  const std::string table = table_report(measurement);
+  const std::string page = html_report(measurement, {}, {}, "");
+  live::Model model;
+  model.update(measurement);
+  MetricsSums sums(10, [](pid_t) { return "/"; });
+  sums.add(measurement, {});
+  const std::string metrics = metrics_text(sums.metrics(), MetricsFormat::openmetrics);
+  for (const cow::Figure& each : cow::kFigures) {
+    const auto value = each.of(measurement, worker, copies);
+    ASSERT_TRUE(value) << each.name << each.metric;
+    const auto whole = std::to_string(static_cast<std::uint64_t>(*value));
+    const bool is_fraction = each.unit == cow::Unit::ratio || each.unit == cow::Unit::seconds;
+    const std::string text = figure_text(each, value);
+    if (!each.name.empty() && each.name.find('.') == each.name.npos) {
+      const std::string field(each.name);
+      EXPECT_EQ(json[field].dump(), is_fraction ? Json(*value).dump() : whole) << field;
+      std::string meaning = with_single_spaces(std::string(each.meaning));
+      for (auto at = meaning.find('"'); at != meaning.npos; at = meaning.find('"', at + 2))
+        meaning.insert(at, "\\");
+      const char* type = is_fraction ? R"("type": ["number", "null"], "minimum": 0)"
+                                     : R"("$ref": "#/$defs/maybe_count")";
+      EXPECT_THAT(schema,
+                  HasSubstr(fmt::format(R"("{}": {{"description": "{} Not in a recording.", {}}})",
+                                        field, meaning, type)));
+    }
+    if (!each.title.empty()) {
+      EXPECT_THAT(table, HasSubstr(" " + text + "  ")) << each.title;
+      EXPECT_EQ(live::cell(live::column_of(each.title), worker, model), text);
+      EXPECT_THAT(page, HasSubstr("\"name\":\"" + std::string(each.name) + "\""));
+      EXPECT_NE(find_term(each.title), nullptr) << each.title;
+    }
+    if (!each.metric.empty())
+      EXPECT_THAT(metrics, HasSubstr("\n" + std::string(each.metric) +
+                                     "{comm=\"worker\",cgroup=\"/\"} " + whole + "\n"));
   }
 }
 

@@ -118,18 +118,21 @@ TEST_F(MetricsSumsTest, OfMemoryAreOfRunningProcessesOfWhichItIsKnown) {
   unknown.shared_at_fork_bytes = 100 * cow::kPageSize;
   add({with_memory(1, 1000), with_memory(2, 500), unknown});
   RunningMetrics sum = sums_.metrics().commands.at(0).running;
-  EXPECT_EQ(sum.pss_bytes, 1500U);
-  EXPECT_EQ(sum.page_table_bytes, 8192U);
+  EXPECT_EQ(sum.figures.at(cow::figure_of_metric("cowshed_pss_bytes")), 1500U);
+  EXPECT_EQ(sum.figures.at(cow::figure_of_metric("cowshed_page_table_bytes")), 8192U);
   EXPECT_EQ(sum.pss_processes, 2U);
   EXPECT_EQ(sum.processes, 3U);
-  EXPECT_EQ(sum.shared_at_fork_bytes, 200 * cow::kPageSize);
-  EXPECT_EQ(sum.still_shared_bytes, 180 * cow::kPageSize);
+  EXPECT_EQ(sum.figures.at(cow::figure_of_metric("cowshed_shared_at_fork_bytes")),
+            200 * cow::kPageSize);
+  EXPECT_EQ(sum.figures.at(cow::figure_of_metric("cowshed_still_shared_bytes")),
+            180 * cow::kPageSize);
   cow::ProcessCopies ended = with_memory(2, 500);
   ended.alive = unknown.alive = false;
   add({with_memory(1, 1000)}, {ended, unknown});
   sum = sums_.metrics().commands.at(0).running;
-  EXPECT_EQ(sum.pss_bytes, 1000U);
-  EXPECT_EQ(sum.shared_at_fork_bytes, 100 * cow::kPageSize);
+  EXPECT_EQ(sum.figures.at(cow::figure_of_metric("cowshed_pss_bytes")), 1000U);
+  EXPECT_EQ(sum.figures.at(cow::figure_of_metric("cowshed_shared_at_fork_bytes")),
+            100 * cow::kPageSize);
 }
 
 TEST_F(MetricsSumsTest, OfObjects) {
@@ -179,8 +182,8 @@ TEST(MetricsText, HasBothFormats) {
   command.place = {"/c", "", "pod"};
   command.copied_pages = 2;
   command.pages = {1, 1};
-  command.running.new_bytes = 8192;
-  command.running.pss_bytes = 12'288;
+  command.running.figures.at(cow::figure_of_metric("cowshed_new_bytes")) = 8192;
+  command.running.figures.at(cow::figure_of_metric("cowshed_pss_bytes")) = 12'288;
   metrics.not_seen = 7;
   const std::string open = metrics_text(metrics, MetricsFormat::openmetrics);
   EXPECT_THAT(open, HasSubstr("# TYPE cowshed_copied_bytes counter\n"

@@ -64,8 +64,8 @@ Exit status: the command's own; 128+N when signal N ended it; 127 command not fo
 
 // Examples, each column of --wide from the glossary, and the rest.
 std::string footer() {
-  constexpr int kWordColumns = 10;
-  constexpr int kMeaningColumns = 86;
+  constexpr int kWordColumns = 14;
+  constexpr int kMeaningColumns = 82;
   std::string text = std::string(kExamples) + "\nColumns of --wide:\n";
   for (const Term& term : glossary()) {
     if (!term.is_column) continue;

@@ -28,11 +28,18 @@ Curves::Moment Curves::moment_of(const cow::Measurement& measurement) {
   moment.at_s = measurement.duration_s;
   moment.copied.reserve(measurement.processes.size());
   const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
+  cow::ForkCopies together;
   for (std::size_t i = 0; i < copies.size(); ++i) {
     const Pages pages = copies[i].copied_pages;
-    moment.copied.push_back({id_of(measurement.processes[i]), pages});
+    moment.copied.push_back(
+        {id_of(measurement.processes[i]), pages, copies[i].still_shared_ratio()});
     if (pages) moment.total = moment.total.value_or(0) + *pages;
+    if (!copies[i].still_shared_bytes) continue;
+    together.shared_bytes = together.shared_bytes.value_or(0) + *copies[i].shared_bytes;
+    together.still_shared_bytes =
+        together.still_shared_bytes.value_or(0) + *copies[i].still_shared_bytes;
   }
+  moment.still_shared = together.still_shared_ratio();
   std::ranges::sort(moment.copied, {}, &Copied::process);
   return moment;
 }
@@ -58,15 +65,24 @@ void Curves::add(const Json& document) {
 Json Curves::curve(const std::vector<Moment>& moments, const Id& process) {
   std::size_t begin = 0;
   while (moments[begin].find(process) == nullptr) ++begin;
-  std::vector<Pages> pages;
+  std::vector<Copied> points;
   for (std::size_t i = begin; i < moments.size(); ++i) {
     const Copied* copied = moments[i].find(process);
-    pages.push_back(copied == nullptr ? std::nullopt : copied->pages);
+    points.push_back(copied == nullptr ? Copied{process, {}, {}} : *copied);
   }
-  while (pages.size() > 1 && pages.back() == pages[pages.size() - 2]) pages.pop_back();
+  const auto values = [](const Copied& point) {
+    return std::pair(point.pages, point.still_shared);
+  };
+  while (points.size() > 1 && values(points.back()) == values(points[points.size() - 2]))
+    points.pop_back();
   Json copied = Json::array();
-  for (const Pages& each : pages) copied.push_back(or_null(each));
-  return {{"begin", begin}, {"copied", std::move(copied)}};
+  Json still_shared = Json::array();
+  for (const Copied& each : points) {
+    copied.push_back(or_null(each.pages));
+    still_shared.push_back(or_null(each.still_shared));
+  }
+  return {
+      {"begin", begin}, {"copied", std::move(copied)}, {"still_shared", std::move(still_shared)}};
 }
 
 Json Curves::json(const cow::Measurement& end, const std::vector<std::size_t>& processes) const {
@@ -77,10 +93,12 @@ Json Curves::json(const cow::Measurement& end, const std::vector<std::size_t>& p
   moments.push_back(std::move(last));
   Json at = Json::array();
   Json total = Json::array();
+  Json still_shared = Json::array();
   for (const Moment& moment : moments) {
     constexpr double kPerSecond = 1000;
     at.push_back(std::round(moment.at_s * kPerSecond) / kPerSecond);
     total.push_back(or_null(moment.total));
+    still_shared.push_back(or_null(moment.still_shared));
   }
   Json curves = Json::array();
   for (const std::size_t process : processes) {
@@ -88,7 +106,10 @@ Json Curves::json(const cow::Measurement& end, const std::vector<std::size_t>& p
     of_it.update(curve(moments, id_of(end.processes[process])));
     curves.push_back(std::move(of_it));
   }
-  return {{"at_s", std::move(at)}, {"total", std::move(total)}, {"of", std::move(curves)}};
+  return {{"at_s", std::move(at)},
+          {"total", std::move(total)},
+          {"still_shared", std::move(still_shared)},
+          {"of", std::move(curves)}};
 }
 
 }  // namespace cowshed::cowtop

@@ -11,17 +11,18 @@
 
 namespace cowshed::cowtop {
 
-// The copied pages of each process over time.  It keeps as many moments as a chart can show,
-// however long the recording is.
+// What each process copied, and what it still shares, over time.  It keeps as many moments as a
+// chart can show, however long the recording is.
 class Curves {
  public:
   // Adds the recording's document of the next interval (recording.h).
   void add(const Json& document);
 
-  // Returns {"at_s": [...], "total": [...], "of": [{"process": 3, "begin": 1, "copied": [...]}]}.
-  // "total" has the copied pages of all at each moment; null: unknown.  "of" has those of each of
-  // `processes`, from the moment number "begin" to the last change.  `end` is the measurement after
-  // the last document.
+  // Returns {"at_s": [...], "total": [...], "still_shared": [...],
+  // "of": [{"process": 3, "begin": 1, "copied": [...], "still_shared": [...]}]}.  "total" has the
+  // copied pages of all at each moment, "still_shared" their STILL SHARED; null: unknown.  "of" has
+  // those of each of `processes`, from the moment number "begin" to the last change.  `end` is the
+  // measurement after the last document.
   Json json(const cow::Measurement& end, const std::vector<std::size_t>& processes) const;
 
  private:
@@ -31,10 +32,12 @@ class Curves {
   struct Copied {
     Id process;
     Pages pages;
+    std::optional<double> still_shared;
   };
   struct Moment {
     double at_s = 0;
     Pages total;
+    std::optional<double> still_shared;
     std::vector<Copied> copied;  // in order of Id
     const Copied* find(const Id& process) const;
   };

@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/html/copy_tree.h>
 #include <cowshed/tools/cowtop/html/html_report.h>
 #include <cowshed/tools/cowtop/html/page_text.h>
@@ -95,6 +97,27 @@ Json counts() {
   return all;
 }
 
+// The columns of the page.
+Json figures() {
+  constexpr std::array kUnits = {"bytes", "pages", "ratio", "seconds"};
+  Json all = Json::array();
+  for (const cow::Figure& each : cow::kFigures)
+    if (!each.title.empty())
+      all.push_back({{"name", each.name},
+                     {"title", each.title},
+                     {"unit", kUnits.at(static_cast<std::size_t>(each.unit))},
+                     {"usual", each.is_usual},
+                     {"meaning", cow::first_sentence(each.meaning)}});
+  return all;
+}
+
+Json json_of(const std::vector<Share>& shares) {
+  Json all = Json::array();
+  for (const Share& each : shares)
+    all.push_back({{"name", each.name}, {"bytes", each.bytes}, {"of_all", each.of_all}});
+  return all;
+}
+
 Json texts_of(const cow::Frames& frames) {
   Json texts = Json::array();
   for (const cow::Frame& frame : frames) texts.push_back(frame_text(frame));
@@ -156,12 +179,16 @@ std::string html_page(std::string_view json) {
 std::string html_report(cow::Measurement measurement, const RecordingHeader& header,
                         const Curves& curves, const std::string& note) {
   const std::vector<std::size_t> detailed = detailed_processes(measurement);
+  const Summary summary = summarize(measurement);
   Json data = {{"kind", "report"},
                {"recording", to_json(header)},
                {"note", note},
                {"text", text_report(measurement)},
                {"detailed", detailed.size()},
                {"counts", counts()},
+               {"figures", figures()},
+               {"causes", json_of(summary.causes)},
+               {"new_causes", json_of(summary.new_causes)},
                {"sites", json_of(measurement.sampled.value_or(cow::SampledCopies()).sites)},
                {"new_sites", json_of(measurement.new_memory.value_or(cow::NewMemory()).sites)},
                {"stacks", stacks_of(measurement, detailed)},

@@ -32,12 +32,12 @@ Layout layout_of(Size size, int header_rows, PaneSize pane, const View& view) {
   // Always shows the command, and as many other columns as fit.
   const int most = size.columns - info(Column::command).width;
   int begin = 1;  // beside the mark of the selected row
-  for (const ColumnInfo& each : kColumns) {
-    if (!view.columns.at(static_cast<std::size_t>(each.column))) continue;
-    if (each.column == Column::command) continue;
-    if (begin + each.width + 1 > most) break;
-    layout.columns.push_back({each.column, begin, each.width});
-    begin += each.width + 1;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(Column::command); ++i) {
+    if (!view.columns.at(i)) continue;
+    const int width = kColumns.at(i).width;
+    if (begin + width + 1 > most) break;
+    layout.columns.push_back({static_cast<Column>(i), begin, width});
+    begin += width + 1;
   }
   layout.columns.push_back({Column::command, begin, std::max(size.columns - begin, 0)});
   return layout;

@@ -58,8 +58,8 @@ std::vector<std::string> column_lines(const State& state) {
   std::vector<std::string> lines;
   for (std::size_t i = 0; i < kColumns.size(); ++i) {
     const ColumnInfo& column = kColumns.at(i);
-    lines.push_back(fmt::format("{} [{}] {:<8} {}", i == state.chosen_column() ? '>' : ' ',
-                                state.has_column(column.column) ? 'x' : ' ', column.title,
+    lines.push_back(fmt::format("{} [{}] {:<12} {}", i == state.chosen_column() ? '>' : ' ',
+                                state.has_column(static_cast<Column>(i)) ? 'x' : ' ', column.title,
                                 column.meaning));
   }
   return lines;
@@ -84,7 +84,9 @@ std::vector<std::string> help_lines(int columns) {
       "",
       "The columns:"};
   for (const ColumnInfo& column : kColumns)
-    lines.push_back(fmt::format("{:<11} {}", column.title, column.meaning));
+    if (column.count == nullptr)
+      lines.push_back(fmt::format("{:<12} {}", column.title, column.meaning));
+  lines.emplace_back("others       counts: see cowtop --help");
   lines.emplace_back("-           not known to the backend, or not recorded");
   return wrapped(lines, columns);
 }

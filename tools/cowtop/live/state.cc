@@ -265,7 +265,7 @@ bool State::press_in_columns(const Key& key) {
     chosen_column_ = std::min(chosen_column_ + 1, kColumns.size() - 1);
   } else if (key.kind == KeyKind::enter || typed == ' ') {
     bool& is_shown = view_.columns.at(chosen_column_);
-    is_shown = kColumns.at(chosen_column_).column == Column::command || !is_shown;
+    is_shown = chosen_column_ == static_cast<std::size_t>(Column::command) || !is_shown;
   } else {
     return false;
   }

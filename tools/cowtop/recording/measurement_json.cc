@@ -7,7 +7,7 @@
 #include <string_view>
 #include <utility>
 
-#include <cowshed/cow/fork_copies.h>
+#include <cowshed/cow/figures.h>
 #include <cowshed/tools/cowtop/recording/json_fields.h>
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
 #include <cowshed/tools/cowtop/text/container.h>
@@ -257,15 +257,19 @@ Json head_json(const cow::Measurement& measurement, Derived derived) {
 Json process_json(const cow::ProcessCopies& process, const cow::ForkCopies& copies,
                   const cow::Subtree& tree, const cow::Measurement& measurement) {
   Json object = json_of(process, Derived::with);
-  object["copied_pages"] = or_null(copies.copied_pages);
-  object["copied_bytes"] = or_null(copies.copied_bytes());
-  object["copied_ratio"] = or_null(copies.copied_ratio());
-  object["new_bytes"] = or_null(copies.new_bytes);
+  for (const cow::Figure& each : cow::kFigures) {
+    const auto value = each.of(measurement, process, copies);
+    std::string path = "/" + std::string(each.name);
+    std::ranges::replace(path, '.', '/');
+    if (each.name.empty() || (!value && path.rfind('/') > 0)) continue;  // a part that is not there
+    Json& field = object[Json::json_pointer(path)];
+    if (each.unit == cow::Unit::ratio || each.unit == cow::Unit::seconds) field = or_null(value);
+    else field = value ? Json(static_cast<std::uint64_t>(*value)) : Json();
+  }
   if (process.memory) {
     object["memory"]["age_s"] = measurement.memory_age_s(process);
     object["memory"]["stale"] = cow::is_memory_stale(process);
   }
-  if (process.peak) object["peak"]["at_s"] = measurement.since_begin_s(process.peak->sampled_ns);
   const Container container = container_of(process.cgroup);
   if (!container.id.empty()) object["container"] = container.id;
   if (!container.pod.empty()) object["pod"] = container.pod;

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include <cowshed/cow/fork_copies.h>
+#include <cowshed/cow/figures.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
 #include <cowshed/tools/cowtop/text/container.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
@@ -18,9 +18,14 @@ namespace {
 
 using Row = std::vector<std::string>;
 
+std::string unit_of(const cow::Figure& figure) {
+  return figure.unit == cow::Unit::bytes ? " MiB" : "";
+}
+
 Row headings() {
-  Row names = {"PID",      "COMMAND", "AT FORK MiB", "COPIED MiB",
-               "COPIED %", "NEW MiB", "PEAK MiB",    "AT s"};
+  Row names = {"PID", "COMMAND"};
+  for (const cow::Figure& each : cow::kFigures)
+    if (!each.title.empty()) names.push_back(std::string(each.title) + unit_of(each));
   for (const cow::CountInfo& each : cow::kCounts)
     if (*each.column != '\0') names.emplace_back(each.column);
   return names;
@@ -30,15 +35,10 @@ Row row_of(const cow::Measurement& measurement, const cow::ProcessCopies& proces
            const cow::ForkCopies& copies) {
   const bool is_child = process.role == cow::Role::child;
   Row row = {fmt::format("{}", process.pid),
-             (is_child ? "  " : "") + printable(process.comm) + and_more(process),
-             mebibytes(copies.shared_bytes),
-             mebibytes(copies.copied_bytes()),
-             is_child && process.execs > 0 ? "executed" : percent(copies.copied_ratio()),
-             mebibytes(copies.new_bytes),
-             process.peak ? mebibytes(process.peak->pss_bytes) : "-",
-             process.peak
-                 ? fmt::format("{:.1f}", measurement.since_begin_s(process.peak->sampled_ns))
-                 : "-"};
+             (is_child ? "  " : "") + printable(process.comm) + and_more(process)};
+  for (const cow::Figure& each : cow::kFigures)
+    if (!each.title.empty())
+      row.push_back(figure_text(each, each.of(measurement, process, copies)));
   for (const cow::CountInfo& each : cow::kCounts)
     if (*each.column != '\0') row.push_back(count(process.*each.count));
   return row;
@@ -236,15 +236,13 @@ std::string transfer_lines(const cow::Measurement& measurement) {
   return text;
 }
 
-// The site, what it called to copy, and who called it.  `all`: what was copied; 0: not known.
-std::string site_lines(const cow::CodeSite& site, std::uint64_t all) {
+// The site, what it called to copy, and who called it.
+std::string site_lines(const cow::CodeSite& site) {
   constexpr std::size_t kMostFrames = 6;
   constexpr std::size_t kMostCalled = 3;
-  constexpr const char* kIndent = "\n                      ";
-  std::optional<double> share;
-  if (all > 0) share = static_cast<double>(site.estimated_copies) / static_cast<double>(all);
-  std::string text = fmt::format("{:>6}  {:>10}  {}", percent(share),
-                                 fmt::format("~{}", site.estimated_copies), site_name(site));
+  constexpr const char* kIndent = "\n                ";
+  std::string text =
+      fmt::format("{:>12}  {}", fmt::format("~{}", site.estimated_copies), site_name(site));
   const std::size_t place = std::max<std::size_t>(site.frames.size(), 1) - 1;
   std::size_t shown = 1;
   for (std::size_t i = std::min(place, kMostCalled); i > 0; --i, ++shown)
@@ -291,9 +289,6 @@ std::string sampled_lines(const cow::Measurement& measurement, std::string_view 
   constexpr std::size_t kMostMappings = 5;
   constexpr std::size_t kMostTypes = 10;
   const cow::SampledCopies& sampled = *measurement.sampled;
-  std::uint64_t copied = 0;
-  for (const cow::ProcessCopies& process : measurement.processes)
-    copied += process.all_copied_pages().value_or(0);
   std::string text;
   const cow::SamplingSummary& sampling = *measurement.sampling;
   std::string period = fmt::format("{}", sampling.period);
@@ -304,7 +299,7 @@ std::string sampled_lines(const cow::Measurement& measurement, std::string_view 
       sampled.samples, period, sampling.lost,
       sampling.lost == 0 ? "" : ", of whatever copied fastest; a larger -c loses fewer");
   for (std::size_t i = 0; i < sampled.sites.size() && i < kMostSites; ++i)
-    text += site_lines(sampled.sites[i], copied);
+    text += site_lines(sampled.sites[i]);
   for (std::size_t i = 0; i < sampled.mappings.size() && i < kMostMappings; ++i) {
     const cow::MappingCopies& mapping = sampled.mappings[i];
     text += fmt::format("mapping '{}': ~{} copies, estimated\n", printable(mapping.name),

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include <cowshed/cow/measurement.h>
+#include <cowshed/cow/figures.h>
 
 // The metrics of cowtop serve at one moment.
 namespace cowshed::cowtop {
@@ -21,16 +21,8 @@ struct Place {
 // The memory of running processes.  nullopt: unknown.
 struct RunningMetrics {
   std::uint64_t processes = 0;
-  std::optional<std::uint64_t> shared_bytes;
-  std::optional<std::uint64_t> private_bytes;
-  std::optional<std::uint64_t> new_bytes;
-  // Of those of which both are known:
-  std::optional<std::uint64_t> shared_at_fork_bytes;
-  std::optional<std::uint64_t> still_shared_bytes;
-  // Of those whose PSS was read:
-  std::uint64_t pss_processes = 0;
-  std::optional<std::uint64_t> pss_bytes;
-  std::optional<std::uint64_t> page_table_bytes;
+  std::uint64_t pss_processes = 0;                                         // whose PSS was read
+  std::array<std::optional<std::uint64_t>, cow::kFigures.size()> figures;  // those with a metric
 };
 
 // The metrics of all processes of one name in one cgroup.  Counts include ended processes. nullopt:

@@ -44,21 +44,15 @@ std::string with_short_ids(std::string_view path) {
   return result;
 }
 
-void add(const cow::ProcessCopies& process, const cow::ForkCopies& copies, RunningMetrics& sum) {
+void add(const cow::Measurement& measurement, const cow::ProcessCopies& process,
+         const cow::ForkCopies& copies, RunningMetrics& sum) {
   ++sum.processes;
-  if (process.memory) {
-    add_to(sum.shared_bytes, process.memory->shared_bytes);
-    add_to(sum.private_bytes, process.memory->private_bytes);
-  }
-  if (copies.new_bytes) add_to(sum.new_bytes, *copies.new_bytes);
-  if (copies.shared_bytes && copies.still_shared_bytes) {
-    add_to(sum.shared_at_fork_bytes, *copies.shared_bytes);
-    add_to(sum.still_shared_bytes, *copies.still_shared_bytes);
-  }
-  if (process.pss) {
-    ++sum.pss_processes;
-    add_to(sum.pss_bytes, process.pss->pss_bytes);
-    add_to(sum.page_table_bytes, process.pss->page_table_bytes);
+  if (process.pss) ++sum.pss_processes;
+  for (std::size_t i = 0; i < cow::kFigures.size(); ++i) {
+    const cow::Figure& figure = cow::kFigures.at(i);
+    if (figure.metric.empty()) continue;
+    if (const auto value = figure.of(measurement, process, copies))
+      add_to(sum.figures.at(i), static_cast<std::uint64_t>(*value));
   }
 }
 
@@ -114,8 +108,8 @@ void MetricsSums::look_up_cgroup(const cow::ProcessCopies& process, Known& known
   if (parent->first.pid == process.ppid) known.place = parent->second.place;
 }
 
-void MetricsSums::add(const cow::ProcessCopies& process, const cow::ForkCopies& copies,
-                      std::uint64_t now_ns) {
+void MetricsSums::add(const cow::Measurement& measurement, const cow::ProcessCopies& process,
+                      const cow::ForkCopies& copies, std::uint64_t now_ns) {
   Known& known = known_[process.id()];
   known.round = round_;
   look_up_cgroup(process, known, now_ns);
@@ -131,7 +125,7 @@ void MetricsSums::add(const cow::ProcessCopies& process, const cow::ForkCopies& 
     const std::optional<std::uint64_t>& pages = process.*cow::kCounts.at(i).count;
     if (pages) add_to(sum.pages.at(i), grow(known.pages.at(i), *pages));
   }
-  if (process.alive) cowtop::add(process, copies, sum.running);
+  if (process.alive) cowtop::add(measurement, process, copies, sum.running);
   if (!process.objects) return;
   // The copied pages by arena and name.  Objects without a name are added up.
   std::map<std::pair<std::string, std::string>, std::uint64_t> objects;
@@ -163,7 +157,7 @@ void MetricsSums::add(const cow::Measurement& measurement,
   all.processes.insert(all.processes.end(), ended.begin(), ended.end());
   std::ranges::stable_sort(all.processes, {}, &cow::ProcessCopies::start_ns);
   const std::vector<cow::ForkCopies> copies = cow::fork_copies(all);
-  for (std::size_t i = 0; i < copies.size(); ++i) add(all.processes[i], copies[i], now);
+  for (std::size_t i = 0; i < copies.size(); ++i) add(all, all.processes[i], copies[i], now);
   std::erase_if(known_, [&](const auto& entry) { return entry.second.round != round_; });
   for (const cow::ProcessCopies& process : ended) known_.erase(process.id());
 

@@ -52,7 +52,8 @@ class MetricsSums {
     std::uint64_t round = 0;
   };
 
-  void add(const cow::ProcessCopies& process, const cow::ForkCopies& copies, std::uint64_t now_ns);
+  void add(const cow::Measurement& measurement, const cow::ProcessCopies& process,
+           const cow::ForkCopies& copies, std::uint64_t now_ns);
   void look_up_cgroup(const cow::ProcessCopies& process, Known& known, std::uint64_t now_ns) const;
   template <class Key, class Sum>
   Sum& series(std::map<Key, Series<Sum>>& all, const Key& key, Sum& other, std::uint64_t now_ns);

@@ -40,8 +40,8 @@ class Writer {
     begin(is_open ? name : name + std::string("_total"), "counter", unit, help);
     sample_ = name + std::string("_total");
   }
-  void gauge(const char* name, const char* unit, const char* help) {
-    begin(name, "gauge", unit, help);
+  void gauge(std::string_view name, const char* unit, const std::string& help) {
+    begin(std::string(name), "gauge", unit, help);
     sample_ = name;
   }
   void info(const char* name, const char* help) {
@@ -65,7 +65,8 @@ class Writer {
   }
 
  private:
-  void begin(const std::string& family, const char* type, std::string_view unit, const char* help) {
+  void begin(const std::string& family, const char* type, std::string_view unit,
+             const std::string& help) {
     text_ += fmt::format("# TYPE {} {}\n", family, type);
     if (!unit.empty() && format_ == MetricsFormat::openmetrics)
       text_ += fmt::format("# UNIT {} {}\n", family, unit);
@@ -105,33 +106,12 @@ void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands)
   }
   writer.gauge("cowshed_processes", "", "Measured processes that are running.");
   each([](const CommandMetrics& command) { return std::optional(command.running.processes); });
-  writer.gauge("cowshed_shared_bytes", "bytes",
-               "Resident memory of running processes that fork shares, as last looked at, if they "
-               "were; of each process, so that what two share counts twice.");
-  each([](const CommandMetrics& command) { return command.running.shared_bytes; });
-  writer.gauge("cowshed_private_bytes", "bytes",
-               "Resident anonymous memory of running processes that is each one's own, as last "
-               "looked at, if they were.");
-  each([](const CommandMetrics& command) { return command.running.private_bytes; });
-  writer.gauge("cowshed_new_bytes", "bytes",
-               "Memory of running forked processes that is neither copied nor what they got at "
-               "their fork.");
-  each([](const CommandMetrics& command) { return command.running.new_bytes; });
-  writer.gauge("cowshed_shared_at_fork_bytes", "bytes",
-               "Memory that running forked processes got at their forks, or shared when cowtop "
-               "began; of those of which it is known what they still share.");
-  each([](const CommandMetrics& command) { return command.running.shared_at_fork_bytes; });
-  writer.gauge("cowshed_still_shared_bytes", "bytes",
-               "The part of cowshed_shared_at_fork_bytes that they have neither copied nor given "
-               "back.");
-  each([](const CommandMetrics& command) { return command.running.still_shared_bytes; });
-  writer.gauge("cowshed_pss_bytes", "bytes",
-               "Memory (PSS) of running processes, as last read: a page that n processes map "
-               "counts as 1/n in each.");
-  each([](const CommandMetrics& command) { return command.running.pss_bytes; });
-  writer.gauge("cowshed_page_table_bytes", "bytes",
-               "The kernel's page tables of these processes, as last read.");
-  each([](const CommandMetrics& command) { return command.running.page_table_bytes; });
+  for (std::size_t i = 0; i < cow::kFigures.size(); ++i) {
+    const cow::Figure& figure = cow::kFigures.at(i);
+    if (figure.metric.empty()) continue;
+    writer.gauge(figure.metric, "bytes", "Of running processes: " + std::string(figure.meaning));
+    each([&](const CommandMetrics& command) { return command.running.figures.at(i); });
+  }
   writer.gauge("cowshed_pss_processes", "",
                "Running processes whose memory is in cowshed_pss_bytes; the others were not read "
                "yet.");

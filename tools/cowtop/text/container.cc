@@ -58,8 +58,7 @@ Container container_of(std::string_view cgroup) {
     if (const std::string_view id = id_in(folder); !id.empty()) container.id = id;
     if (std::string pod = pod_in(folder); !pod.empty()) container.pod = std::move(pod);
     // Podman without systemd: "ID of the pod/libpod-ID".
-    if (folder.starts_with("libpod-") && is_id(above))
-      container.pod = above.substr(0, kIdDigits);
+    if (folder.starts_with("libpod-") && is_id(above)) container.pod = above.substr(0, kIdDigits);
     above = folder;
     cgroup.remove_prefix(std::min(end + 1, cgroup.size()));
   }

@@ -98,6 +98,17 @@ std::string percent(const std::optional<double>& ratio) {
   return ratio ? fmt::format("{:.1f}%", *ratio * 100) : kUnknown;
 }
 
+std::string figure_text(const cow::Figure& figure, const std::optional<double>& value) {
+  if (!value) return kUnknown;
+  switch (figure.unit) {
+    case cow::Unit::bytes: return fmt::format("{:.1f}", *value / kMiB);
+    case cow::Unit::ratio: return percent(value);
+    case cow::Unit::seconds: return fmt::format("{:.1f}", *value);
+    case cow::Unit::pages: return fmt::format("{:.0f}", *value);
+  }
+  return kUnknown;
+}
+
 std::string signal_name(int signal) {
   const char* name = ::sigabbrev_np(signal);
   return name ? fmt::format("SIG{}", name) : fmt::format("signal {}", signal);

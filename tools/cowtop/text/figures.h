@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include <cowshed/cow/fork_copies.h>
+#include <cowshed/cow/figures.h>
 
 // Formats figures and names for the reports.
 namespace cowshed::cowtop {
@@ -40,8 +40,9 @@ std::string site_name(const cow::CodeSite& site);
 std::string count(const std::optional<std::uint64_t>& value);
 std::string mebibytes(const std::optional<std::uint64_t>& bytes);  // "1.5"
 std::string percent(const std::optional<double>& ratio);           // "85.3%"
-std::string signal_name(int signal);                               // "SIGSEGV"
-std::string ending(const cow::ProcessCopies& process);             // "exit 0", "SIGTERM", "running"
+std::string figure_text(const cow::Figure& figure, const std::optional<double>& value);
+std::string signal_name(int signal);                    // "SIGSEGV"
+std::string ending(const cow::ProcessCopies& process);  // "exit 0", "SIGTERM", "running"
 
 // Returns " and 1234 more" for a sum of ended processes; else "".
 std::string and_more(const cow::ProcessCopies& process);

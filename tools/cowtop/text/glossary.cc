@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include <cowshed/cow/cause_names.h>
-#include <cowshed/cow/measurement.h>
+#include <cowshed/cow/figures.h>
 #include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/glossary.h>
@@ -14,22 +14,6 @@ std::vector<Term> all_terms() {
       {"WHO",
        "The processes, alike ones in one row: same name, same parent or root, same end.  Indented: "
        "forked by a measured process.  --all has a row for each."},
-      {"SHARED",
-       "Memory that the process shared with its parent when it was forked: the parent's resident "
-       "anonymous memory and its frozen arenas.  Of a process that ran before cowtop came: what it "
-       "shared then."},
-      {"COPIED",
-       "Memory that a fork shared, and that the kernel copied because the process wrote to it.  "
-       "Without first writes to private pages of files, copies after an exec and, as far as "
-       "samples tell, copies while a program ends (see \"program exit\").  For a parent: what it "
-       "wrote while a child shared it.",
-       true},
-      {"STILL SHARED",
-       "The part of SHARED that the process has neither copied nor given back since.  If it is an "
-       "only child, its "
-       "parent has not copied it either.  \"-\": not known, or the process copied some pages more "
-       "than once, or memory that "
-       "others share, too."},
       {"FORKS",
        "Children that lived one after another, such as saves of a database, for which their parent "
        "copied 1 MiB or more: what each cost."},
@@ -37,9 +21,6 @@ std::vector<Term> all_terms() {
        "The mappings that were copied: the heap, a library's data, a frozen arena.  "
        "Estimated from samples; arenas exactly.  Its percentages, and those of OBJECTS and CODE, "
        "are of all samples, which have copies of a program's start, too."},
-      {"NEW",
-       "Memory of a forked process that it touched first: neither copied, nor got at its fork.",
-       true},
       {"WHY", "How the copied pages were first written to, as far as samples tell."},
       {"OBJECTS",
        "The types of the Python objects whose heads were written: their reference count, links of "
@@ -64,13 +45,10 @@ std::vector<Term> all_terms() {
        "Counted from /proc now and then.  Processes that end between two looks are missed, and a "
        "page that is no longer shared may have been copied by parent or child."},
       {"LOST", "Events for which the kernel had no memory: the counts are too low."},
-      {"AT FORK", "SHARED.  A dash if it is unknown, and after an exec, which ends the sharing.",
-       true},
-      {"COPIED %", "COPIED as a share of AT FORK.", true},
-      {"PEAK", "The most memory (PSS) that was read of the process.", true},
-      {"AT s", "When PEAK was read, in seconds from the begin of the measurement.", true},
       {"END", "Exit status or signal, or whether the process still runs.", true},
   };
+  for (const cow::Figure& each : cow::kFigures)
+    if (!each.title.empty()) terms.push_back({each.title, each.meaning, true});
   for (const cow::CountInfo& each : cow::kCounts)
     if (*each.column != '\0') terms.push_back({each.column, each.meaning, true});
   for (const Cause& cause : causes()) terms.push_back({cause.name, cause.meaning});

@@ -31,10 +31,9 @@ function siteName(site) {
 }
 
 const samplesColumn = { title: "Samples", number: true, level: 2, value: (row) => row.samples, show: (row) => countText(row.samples) };
-const siteColumns = (pages, allPages) => [
+const siteColumns = (pages) => [
   { title: "Place, and who called it", main: true, value: (site) => site.frames[site.frames.length - 1] || "", show: siteName },
-  shareColumn("Share", (site) => (allPages ? site.estimated_copies / allPages : null)),
-  pagesColumn(pages, (site) => site.estimated_copies, 2),
+  pagesColumn(pages, (site) => site.estimated_copies),
   samplesColumn,
 ];
 const siteText = (site) => [...site.frames, ...site.stack].join("\n");
@@ -42,21 +41,16 @@ const siteText = (site) => [...site.frames, ...site.stack].join("\n");
 function showSites(report) {
   const all = report.run.samples || report.sites.reduce((sum, site) => sum + site.samples, 0) || 1;
   const { sampling } = report.run;
-  tablePanel("sites", "Code", report.sites, siteColumns("Copied", report.allCopiedPages), siteText,
+  tablePanel("sites", "Code", report.sites, siteColumns("Copied"), siteText,
   sampling ? `Estimated from ${plural(all, "sample")}, one in ${countText(sampling.period)} copies; ${countText(sampling.lost)} samples were lost.` : "");
 }
 
 function showWhy(report) {
   const rows = report.processes.flatMap((process) => (process.patterns || []).map((pattern) => ({ process, ...pattern })));
   if (rows.length === 0) return;
-  const copies = new Map();
-  for (const { process, pattern, share } of rows) {
-    copies.set(pattern, (copies.get(pattern) || 0) + share * (process.all_copied_pages || 0));
-  }
-  const patterns = [...copies].sort((a, b) => b[1] - a[1]);
-  const sum = patterns.reduce((total, [, pages]) => total + pages, 0) || 1;
+  const patterns = report.causes.filter((cause) => cause.bytes > 0);
   const others = PATTERN_COLORS.length - 1;
-  const paint = (pattern) => PATTERN_COLORS[pattern === "unknown" ? others : patterns.findIndex(([name]) => name === pattern) % others];
+  const paint = (pattern) => PATTERN_COLORS[pattern === "unknown" ? others : (patterns.findIndex(({ name }) => name === pattern) + others) % others];
   const swatch = (pattern, style = {}) => {
     const mark = element("i", { title: pattern });
     mark.style.background = paint(pattern);
@@ -66,12 +60,12 @@ function showWhy(report) {
   const panel = tablePanel("why", "Why", rows, [
     { title: "Pattern", value: (row) => row.pattern, show: (row) => marked(row.pattern) },
     { title: "Process", value: (row) => nameOf(row.process), show: (row) => marked(nameOf(row.process)) },
-    shareColumn("Share", (row) => row.share),
-    pagesColumn("Copied", (row) => row.share * (row.process.all_copied_pages || 0), 2),
+    shareColumn("Of its samples", (row) => row.share),
+    { ...samplesColumn, isSorted: true },
     { title: "Evidence", main: true, level: 2, value: (row) => row.evidence, show: (row) => marked(row.evidence) },
   ], (row) => [row.pattern, nameOf(row.process), row.evidence].join("\n"));
-  const bar = element("div", { class: "split" }, ...patterns.map(([name, pages]) => swatch(name, { flexGrow: String(pages) })));
-  const key = element("div", { class: "key" }, ...patterns.map(([name, pages]) => element("span", {}, swatch(name), `${name} ${percentText(pages / sum)}`)));
+  const bar = element("div", { class: "split" }, ...patterns.map(({ name, bytes }) => swatch(name, { flexGrow: String(bytes) })));
+  const key = element("div", { class: "key" }, ...patterns.map(({ name, of_all: ofAll }) => element("span", {}, swatch(name), `${name} ${percentText(ofAll, 0)}`)));
   panel.firstChild.after(bar, key);
 }
 
@@ -90,18 +84,16 @@ function added(report, list, key, pages) {
   return [...sums.values()];
 }
 
-// What forked processes touched first, with what they gave back since.
+// What forked processes have that they touched first.
 function showNew(report) {
-  const memory = report.run.new_memory;
-  if (!memory) return;
-  const sum = memory.causes.reduce((total, cause) => total + cause.estimated_copies, 0);
-  tablePanel("new", "New memory", memory.causes, [
-    nameColumn("Cause", (row) => row.name), shareColumn("Share", (row) => row.estimated_copies / sum),
-    { ...pagesColumn("Touched", (row) => row.estimated_copies, 2), isSorted: true }, samplesColumn,
-  ], (row) => row.name, "Fresh pages of forked processes, each time that they got one, estimated.");
-  const columns = siteColumns("Touched", sum);
-  columns[2].isSorted = true;
-  tablePanel("new-sites", "Code of new memory", report.newSites, columns, siteText);
+  if (report.newCauses.length === 0) return;
+  tablePanel("new", "New memory", report.newCauses, [
+    nameColumn("Cause", (row) => row.name), shareColumn("Share", (row) => row.of_all),
+    { title: "New", number: true, isSorted: true, value: (row) => row.bytes, show: (row) => bytesText(row.bytes) },
+  ], (row) => row.name, "Parts of NEW of all processes, estimated.");
+  const columns = siteColumns("Touched");
+  columns[1].isSorted = true;
+  tablePanel("new-sites", "Code of new memory", report.newSites, columns, siteText, "Each time that a process got a fresh page.");
 }
 
 function showMemory(report) {

@@ -16,10 +16,9 @@ const nameOf = (process) => `${process.comm} ${process.pid}${andMore(process)}`;
 // Those without a name are one for each type.
 const objectText = (object) => (object.name ? `${object.name} (${object.type})` : `${object.type}, without a name`);
 
-// Nothing of these is known after an exec, which ends the sharing.
-const sharedAtFork = (process) => (process.execs > 0 ? null : process.shared_at_fork_bytes);
-// What it has not copied of what was shared at its fork.
-const stillShared = (process) => (isKnown(process.copied_ratio) ? Math.max(1 - process.copied_ratio, 0) : null);
+// A figure of cow/figures.h, by its path.
+const valueOf = (process, figure) => figure.name.split(".").reduce((value, part) => (isKnown(value) ? value[part] : null), process);
+const figureText = (figure, value) => ({ bytes: bytesText, ratio: percentText, seconds: secondsText })[figure.unit](value);
 
 function textOf(process) {
   const texts = [nameOf(process), endingText(process), process.role, process.not_measured];
@@ -79,17 +78,18 @@ class Stacks {
   }
 }
 
-// What a process, or all, copied: [seconds, bytes], from its begin to its end.  `shared`: points of
-// the bytes that were shared at the fork and not copied, as [seconds, ratio].
+// What a process, or all, copied: [seconds, bytes], from its begin to its end; and what it still
+// shares: [seconds, ratio].
 class Curve {
   constructor(begin, end, at, pages, shared) {
     // Of one that ended between two moments all is known from its end on.
-    this.copied = at.map((seconds, i) => [Math.min(seconds, end), pages[i] * PAGE_BYTES]).filter((point, i) => isKnown(pages[i]));
+    const points = (values, scale) => at.map((seconds, i) => [Math.min(seconds, end), values[i] * scale]).filter((point, i) => isKnown(values[i]));
+    this.copied = points(pages, PAGE_BYTES);
+    this.shared = points(shared, 1);
     const first = this.copied[0];
     const last = this.copied[this.copied.length - 1];
     if (first && begin < first[0]) this.copied.unshift([begin, 0]);
     if (last && end > last[0]) this.copied.push([end, last[1]]);
-    this.shared = shared || [];
   }
 
   rate() {
@@ -115,6 +115,9 @@ class Report {
     this.processes = data.run.processes;
     this.detailed = data.detailed;
     this.counts = data.counts;
+    this.figures = data.figures;
+    this.causes = data.causes;
+    this.newCauses = data.new_causes;
     const origin = data.run.taken_ns - data.run.duration_s * 1e9;
     const latest = new Map(); // of each PID, up to here
     const roots = this.processes.filter((process) => process.role === "root");
@@ -132,31 +135,15 @@ class Report {
     });
     this.stacks = new Stacks(data.stacks, this.processes);
     this.addCurves(data.curves);
-    this.allCopiedPages = this.processes.reduce((sum, process) => sum + (process.all_copied_pages || 0), 0);
     page.on("search", () => this.stacks.search());
   }
 
-  addCurves({ at_s: at, total, of }) {
-    const shared = new Array(at.length).fill(0);
-    const copied = new Array(at.length).fill(0);
-    for (const { process: number, begin, copied: pages } of of) {
+  addCurves({ at_s: at, total, still_shared: shared, of }) {
+    for (const { process: number, begin, copied, still_shared: itsShared } of of) {
       const process = this.processes[number];
-      const curve = new Curve(process.begin_s, process.end_s, at.slice(begin, begin + pages.length), pages);
-      process.curve = curve;
-      // What was shared before an exec is not what it copies after it.
-      const most = process.shared_at_fork_bytes;
-      if (!most || process.execs > 0) continue;
-      curve.shared = curve.copied.map(([seconds, bytes]) => [seconds, Math.max(0, 1 - bytes / most)]);
-      for (let i = begin; i < at.length && at[i] <= process.end_s + 1e-3; ++i) {
-        // Once it no longer changed it stayed so to its end.
-        const now = pages[Math.min(i - begin, pages.length - 1)];
-        if (!isKnown(now)) continue;
-        shared[i] += most;
-        copied[i] += Math.min(most, now * PAGE_BYTES);
-      }
+      process.curve = new Curve(process.begin_s, process.end_s, at.slice(begin, begin + copied.length), copied, itsShared);
     }
-    const ratios = at.map((seconds, i) => [seconds, 1 - copied[i] / shared[i]]).filter((point, i) => shared[i] > 0);
-    this.curve = new Curve(0, this.run.duration_s, at, total, ratios);
+    this.curve = new Curve(0, this.run.duration_s, at, total, shared);
   }
 
   // What is searched of a process.

@@ -33,35 +33,36 @@ function processName(process, table) {
   return name;
 }
 
-function processColumns(mostCopied) {
-  const size = (title, level, help, value) => ({ title, help, number: true, level, value, show: (row) => bytesText(value(row)) });
+// "Still shared"
+const titleOf = (figure) => figure.title[0] + figure.title.slice(1).toLowerCase();
+
+function figureColumn(figure, mostCopied) {
+  const value = (row) => valueOf(row, figure);
+  const full = (row) => (figure.name === "copied_bytes" ? value(row) / mostCopied : figure.unit === "ratio" ? value(row) : null);
+  const isMain = ["copied_bytes", "still_shared_ratio"].includes(figure.name);
+  const show = (row) => element("span", {}, figureText(figure, value(row)),
+    isMain && isKnown(value(row)) ? meter(full(row), figure.unit === "ratio" ? "shared" : "") : "");
+  return { title: titleOf(figure), help: figure.meaning, number: true, level: isMain ? undefined : figure.usual ? 2 : 3, value, show };
+}
+
+function processColumns(report, mostCopied) {
   return [
     { title: "Process", main: true, value: (row) => row.comm.toLowerCase(), show: processName },
-    { title: "Copied", number: true, help: "Memory that a fork shared, and that it copied because it wrote to it", value: (row) => row.copied_pages,
-      show: (row) => element("span", {}, pagesText(row.copied_pages), meter(row.copied_pages / mostCopied)) },
-    size("New", 2, "What it has of its own that it touched first: neither copied nor got at its fork", (row) => row.new_bytes),
-    { title: "Still shared", number: true, help: "What it has not copied of what was shared when it was forked", value: stillShared,
-      show: (row) => element("span", {}, percentText(stillShared(row)), isKnown(stillShared(row)) ? meter(stillShared(row), "shared") : "") },
-    size("Peak", 3, "The most memory that was read of it (PSS)", (row) => row.peak ? row.peak.pss_bytes : null),
-    size("Shared at fork", 2, "What its parent had when it was forked", sharedAtFork),
+    ...report.figures.map((figure) => figureColumn(figure, mostCopied)),
     { title: "Over its life", level: 2, help: "Copied memory from its start to its end", value: (row) => row.begin_s, show: sparkline },
     { title: "Why", level: 2, help: "What most of its sampled copies were for", value: (row) => row.why ? row.why.pattern : null,
       show: (row) => row.why ? element("span", {}, marked(row.why.pattern), element("span", { class: "pid" }, ` ${percentText(row.why.share, 0)}`)) : UNKNOWN },
-    size("Its tree", 3, "Copied by it and all its descendants", (row) => isKnown(row.tree_copied_pages) ? row.tree_copied_pages * PAGE_BYTES : null),
+    { title: "Its tree", level: 3, number: true, help: "Copied by it and all its descendants", value: (row) => row.tree_copied_pages, show: (row) => pagesText(row.tree_copied_pages) },
     { title: "End", level: 3, value: endingText, show: (row) => marked(endingText(row)) },
   ];
 }
 
-function processDetail(process, counts) {
+function processDetail(process, { figures, counts }) {
   const facts = [
-    ["Copied", `${pagesText(process.copied_pages)} (${plural(process.copied_pages, "page")})`],
-    ["New", bytesText(process.new_bytes)],
-    ["Shared at fork", bytesText(sharedAtFork(process))],
-    ["Still shared", percentText(stillShared(process))],
+    ...figures.map((figure) => [titleOf(figure), figureText(figure, valueOf(process, figure)), figure.meaning]),
     ["Its memory, shared", process.memory ? bytesText(process.memory.shared_bytes) : UNKNOWN],
     ["Its memory, its own", process.memory ? bytesText(process.memory.private_bytes) : UNKNOWN],
     ["Both as of", process.memory ? `${secondsText(process.memory.age_s)} before ${isKnown(process.end_ns) ? "its end" : "this report"}${process.memory.stale ? ": stale, it has copied more since" : ""}` : UNKNOWN],
-    ["Its peak (PSS)", process.peak ? `${bytesText(process.peak.pss_bytes)} at ${secondsText(process.peak.at_s)}` : UNKNOWN],
     ["Its parent copied meanwhile", isKnown(process.parent_copied_pages) ? pagesText(process.parent_copied_pages) : UNKNOWN],
     ["Lived", `${secondsText(process.end_s - process.begin_s)}, ${endingText(process)}`],
     ["Its tree", `${pagesText(process.tree_copied_pages)} by ${plural(process.tree_processes, "process", "processes")}`],
@@ -90,14 +91,15 @@ function showProcesses(report) {
     panel.append(element("p", { class: "empty" }, "No process was recorded."));
     return;
   }
-  const most = report.processes.reduce((value, process) => Math.max(value, process.copied_pages || 0), 1);
+  const most = report.processes.reduce((value, process) => Math.max(value, process.copied_bytes || 0), 1);
+  const columns = processColumns(report, most);
   const table = new Table({
-    columns: processColumns(most), rows: report.processes, sort: 1, tree: true, fixed: true,
+    columns, rows: report.processes, sort: columns.findIndex((column) => column.title === "Copied"), tree: true, fixed: true,
     isFound: (process) => report.isFound(process),
     pick: (process) => page.choose(process), isChosen: (process) => process === page.chosen,
     found: (shown, all) => panel.count(page.query === "" ? countText(all) : `${countText(shown)} of ${countText(all)}`),
   });
   const detail = element("div");
-  panel.append(table.element, element("p", { class: "hint" }, "Choose a process for its details; the charts below then show it alone. Figures from here on include copies after an exec and while a program ends, which the report above leaves out."), detail);
-  page.on("choose", () => detail.replaceChildren(...(page.chosen ? [processDetail(page.chosen, report.counts)] : [])));
+  panel.append(table.element, element("p", { class: "hint" }, "Choose a process for its details; the charts below then show it alone. Code, stacks and types below are of all copies, also those after an exec and while a program ends, which COPIED leaves out."), detail);
+  page.on("choose", () => detail.replaceChildren(...(page.chosen ? [processDetail(page.chosen, report)] : [])));
 }

@@ -8,16 +8,13 @@
 namespace cowshed::cowtop::live {
 namespace {
 
+using cow::internal::number;
+
 constexpr double kNsPerSecond = 1e9;
 
 const MemoryUse* memory_of(const cow::ProcessCopies& process, const Model& model) {
   const auto found = model.memory.find(process.id());
   return found == model.memory.end() ? nullptr : &found->second;
-}
-
-std::optional<double> number(const std::optional<std::uint64_t>& value) {
-  if (!value) return std::nullopt;
-  return static_cast<double>(*value);
 }
 
 }  // namespace
@@ -36,35 +33,25 @@ std::string cell(Column column, const cow::ProcessCopies& process, const Model& 
   if (column == Column::curve || column == Column::command) return {};
   const auto value = sort_value(column, process, model);
   if (!value) return kUnknown;
-  switch (column) {
-    case Column::pid:
-    case Column::reused:
-    case Column::zero: return fmt::format("{:.0f}", *value);
-    case Column::shared: return percent(value);
-    case Column::pss: {
-      const std::uint64_t now_ns = model.measurement.taken_ns;
-      const auto age_ns = now_ns - std::min(memory_of(process, model)->pss_ns, now_ns);
-      return fmt::format("{:.1f} {:>3.0f}s", *value / kMiB,
-                         static_cast<double>(age_ns) / kNsPerSecond);
-    }
-    default: return fmt::format("{:.1f}", *value / kMiB);
-  }
+  if (column == Column::pid || info(column).count != nullptr) return fmt::format("{:.0f}", *value);
+  if (info(column).figure != nullptr) return figure_text(*info(column).figure, value);
+  if (column != Column::pss) return fmt::format("{:.1f}", *value / kMiB);
+  const std::uint64_t now_ns = model.measurement.taken_ns;
+  const auto age_ns = now_ns - std::min(memory_of(process, model)->pss_ns, now_ns);
+  return fmt::format("{:.1f} {:>3.0f}s", *value / kMiB, static_cast<double>(age_ns) / kNsPerSecond);
 }
 
 std::optional<double> sort_value(Column column, const cow::ProcessCopies& process,
                                  const Model& model) {
   const MemoryUse* memory = memory_of(process, model);
   const cow::ForkCopies& copies = model.copies.at(process.id());
+  if (const cow::Figure* figure = info(column).figure)
+    return figure->of(model.measurement, process, copies);
+  if (const cow::CountInfo* count = info(column).count) return number(process.*count->count);
   switch (column) {
     case Column::pid: return process.pid;
-    case Column::copied: return number(copies.copied_bytes());
-    case Column::fresh: return number(copies.new_bytes);
     case Column::rate: return model.history.copied_per_second(process);
-    case Column::at_fork: return number(copies.shared_bytes);
-    case Column::shared:
-    case Column::curve: return still_shared(copies);
-    case Column::reused: return number(process.reused_pages);
-    case Column::zero: return number(process.zero_page_writes);
+    case Column::curve: return copies.still_shared_ratio();
     case Column::rss: return memory ? number(memory->rss_bytes) : std::nullopt;
     case Column::pss: return memory ? number(memory->pss_bytes) : std::nullopt;
     case Column::command: break;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -7,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include <cowshed/cow/fork_copies.h>
+#include <cowshed/cow/figures.h>
 #include <cowshed/tools/cowtop/live/model/history.h>
 
 namespace cowshed::cowtop::live {
@@ -30,48 +31,66 @@ struct Model {
   void update(cow::Measurement newer);
 };
 
+// The figures and counts that are columns.
+inline constexpr auto kFigureColumns =
+    std::ranges::count_if(cow::kFigures, [](const auto& each) { return !each.title.empty(); });
+inline constexpr auto kCountColumns =
+    std::ranges::count_if(cow::kCounts, [](const auto& each) { return *each.column != '\0'; });
+
+// In the order of the table: figures follow the PID, and counts the curve.
 enum class Column : std::uint8_t {
   pid,
-  copied,
-  rate,
-  fresh,
-  at_fork,
-  shared,
+  rate = 1 + kFigureColumns,
   curve,
-  reused,
-  zero,
-  rss,
+  rss = curve + 1 + kCountColumns,
   pss,
   command
 };
 
 struct ColumnInfo {
-  Column column;
-  std::string_view title;
-  int width;  // minimum, for the command
-  bool is_usual;
-  std::string_view meaning;
+  std::string_view title = {};
+  int width = 0;  // minimum, for the command
+  bool is_usual = false;
+  std::string_view meaning = {};
+  const cow::Figure* figure = nullptr;
+  const cow::CountInfo* count = nullptr;
 };
 
-// In the order of the table.
-inline constexpr std::array kColumns = {
-    ColumnInfo{Column::pid, "PID", 7, true, "the process, in cowtop's own PID namespace"},
-    ColumnInfo{Column::copied, "COPIED", 8, true, "MiB that it has copied of what it shared"},
-    ColumnInfo{Column::rate, "MiB/s", 7, true, "copied per second, between the last two looks"},
-    ColumnInfo{Column::fresh, "NEW", 7, true, "MiB of its own that it touched first"},
-    ColumnInfo{Column::at_fork, "AT FORK", 8, true,
-               "MiB that it shared at its fork, or when cowtop came"},
-    ColumnInfo{Column::shared, "SHARED", 7, true, "of that, how much it has not copied"},
-    ColumnInfo{Column::curve, "CURVE", static_cast<int>(History::kPoints), true,
-               "SHARED over the last looks"},
-    ColumnInfo{Column::reused, "REUSED", 8, false,
-               "pages that the last sharer took over, not copied"},
-    ColumnInfo{Column::zero, "ZERO", 7, false, "writes over the shared page of zeros"},
-    ColumnInfo{Column::rss, "RSS", 8, false, "MiB of it that are resident, shared or not"},
-    ColumnInfo{Column::pss, "PSS", 12, false,
-               "RSS with each shared page divided by its sharers, and the age of that"},
-    ColumnInfo{Column::command, "COMMAND", 14, true, "its name"},
-};
+using ColumnInfos = std::array<ColumnInfo, static_cast<std::size_t>(Column::command) + 1>;
+
+constexpr ColumnInfos all_columns() {
+  ColumnInfos all;
+  const auto at = [&](Column column) -> ColumnInfo& {
+    return all.at(static_cast<std::size_t>(column));
+  };
+  at(Column::pid) = {"PID", 7, true, "The process, in cowtop's own PID namespace."};
+  std::size_t next = 1;
+  for (const cow::Figure& each : cow::kFigures) {
+    if (each.title.empty()) continue;
+    const int width = each.unit == cow::Unit::bytes ? 8 : 7;
+    all.at(next++) = {each.title, std::max(width, static_cast<int>(each.title.size())),
+                      each.is_usual, cow::first_sentence(each.meaning), &each};
+  }
+  at(Column::rate) = {"MiB/s", 7, true, "COPIED per second, between the last two looks."};
+  at(Column::curve) = {"CURVE", static_cast<int>(History::kPoints), true,
+                       "STILL SHARED over the last looks."};
+  next = static_cast<std::size_t>(Column::curve) + 1;
+  for (const cow::CountInfo& each : cow::kCounts)
+    if (*each.column != '\0')
+      all.at(next++) = {each.column, 8, false, cow::first_sentence(each.meaning), nullptr, &each};
+  at(Column::rss) = {"RSS", 8, false, "Its resident memory, shared or not, in MiB."};
+  at(Column::pss) = {"PSS", 12, false,
+                     "RSS with each shared page divided by its sharers, and the age of that."};
+  at(Column::command) = {"COMMAND", 12, true, "Its name."};
+  return all;
+}
+inline constexpr ColumnInfos kColumns = all_columns();
+
+// Of a figure or a count.
+constexpr Column column_of(std::string_view title) {
+  return static_cast<Column>(std::ranges::find(kColumns, title, &ColumnInfo::title) -
+                             kColumns.begin());
+}
 
 const ColumnInfo& info(Column column);
 

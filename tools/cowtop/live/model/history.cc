@@ -9,12 +9,6 @@ constexpr double kNsASecond = 1e9;
 
 }  // namespace
 
-std::optional<double> still_shared(const cow::ForkCopies& copies) {
-  const auto copied = copies.copied_ratio();
-  if (!copied) return std::nullopt;
-  return std::max(1 - *copied, 0.0);
-}
-
 void History::add(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies) {
   taken_ns_ = measurement.taken_ns;
   const auto duration_ns = static_cast<std::uint64_t>(measurement.duration_s * kNsASecond);
@@ -27,7 +21,7 @@ void History::add(const cow::Measurement& measurement, const std::vector<cow::Fo
       known.ended_ns = process.end_ns.value_or(measurement.taken_ns);
     auto& points = known.points;
     if (!points.empty() && points.back().taken_ns == taken_ns_) points.pop_back();
-    points.push_back({taken_ns_, copies[i].copied_bytes(), still_shared(copies[i])});
+    points.push_back({taken_ns_, copies[i].copied_bytes(), copies[i].still_shared_ratio()});
     if (points.size() > kPoints) points.pop_front();
     if (process.execs == 0) continue;
     for (Point& point : points) point.still_shared.reset();

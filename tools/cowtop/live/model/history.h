@@ -12,10 +12,6 @@ namespace cowshed::cowtop::live {
 
 using cow::ProcessId;
 
-// Returns the uncopied part of the memory shared at the fork; nullopt if unknown, and after an
-// exec, which ends the sharing.
-std::optional<double> still_shared(const cow::ForkCopies& copies);
-
 // The figures of each process in the last measurements.
 class History {
  public:
@@ -27,7 +23,7 @@ class History {
   // Returns the rate between the last two measurements, for a new process since its start. nullopt:
   // unknown.
   std::optional<double> copied_per_second(const cow::ProcessCopies& process) const;
-  // Returns the known values of still_shared(), the oldest first.
+  // Returns the known values of still_shared_ratio(), the oldest first.
   std::vector<double> curve(ProcessId id) const;
   // Returns when its end was first seen; 0: it is alive.
   std::uint64_t ended_ns(ProcessId id) const;

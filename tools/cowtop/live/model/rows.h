@@ -13,7 +13,7 @@ namespace cowshed::cowtop::live {
 // The shown part of a model, and its order.
 struct View {
   bool is_tree = true;
-  Column sort = Column::copied;
+  Column sort = column_of("COPIED");
   bool is_descending = true;
   std::string filter;             // part of a name or PID; a tree shows the parents, too
   std::set<ProcessId> collapsed;  // their descendants are hidden

@@ -1,0 +1,118 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include <cowshed/cow/fork_copies.h>
+
+// Every figure that is derived for a process, in one list.  JSON, `cowtop --wide`, the live view,
+// the page, metrics and the glossary are made from it, and a test compares the schema with it.
+// probes/count_list.h has the counts.
+namespace cowshed::cow {
+
+enum class Unit : std::uint8_t { bytes, pages, ratio, seconds };
+
+struct Figure {
+  std::string_view name;   // of the field in JSON, as a path; empty: it has none
+  std::string_view title;  // of its column; empty: it has none
+  Unit unit;
+  bool is_usual;            // a column of the live view and of narrow pages
+  std::string_view metric;  // the sum over running processes; empty: there is none
+  // The first sentence stands beside the column.
+  std::string_view meaning;
+  // nullopt: not known.
+  std::optional<double> (*of)(const Measurement&, const ProcessCopies&, const ForkCopies&);
+};
+
+namespace internal {
+
+inline std::optional<double> number(const std::optional<std::uint64_t>& value) {
+  return value ? std::optional(static_cast<double>(*value)) : std::nullopt;
+}
+
+}  // namespace internal
+
+#define COWSHED_FIGURE(expression)                                 \
+  [](const Measurement& measurement, const ProcessCopies& process, \
+     const ForkCopies& copies) -> std::optional<double> {          \
+    (void)measurement, (void)process, (void)copies;                \
+    return expression;                                             \
+  }
+
+// In the order of the columns.
+inline constexpr std::array kFigures = {
+    Figure{"shared_bytes", "SHARED", Unit::bytes, true, "",
+           "Memory that it shared with its parent when it was forked.  The parent's resident "
+           "anonymous memory and its frozen arenas.  For a process that ran before cowtop came: "
+           "the memory that it shared then.  Not known after an exec, which ends the sharing.",
+           COWSHED_FIGURE(internal::number(copies.shared_bytes))},
+    Figure{"copied_bytes", "COPIED", Unit::bytes, true, "",
+           "Memory that a fork shared, and that it copied by writing to it.  Without first writes "
+           "to private pages of files, copies after an exec and, as far as samples tell, copies "
+           "while a program ends (see \"program exit\").  For a parent: what it wrote while a "
+           "child shared it.",
+           COWSHED_FIGURE(internal::number(copies.copied_bytes()))},
+    Figure{"copied_pages", "", Unit::pages, false, "", "COPIED, in pages.",
+           COWSHED_FIGURE(internal::number(copies.copied_pages))},
+    Figure{"copied_ratio", "COPIED %", Unit::ratio, false, "",
+           "COPIED as a share of SHARED.  Above 1 if further forks shared pages again.",
+           COWSHED_FIGURE(copies.copied_ratio())},
+    Figure{"new_bytes", "NEW", Unit::bytes, true, "cowshed_new_bytes",
+           "Memory that it touched first: neither copied, nor got at its fork.  Of a forked "
+           "process that has executed no program and forked no other.",
+           COWSHED_FIGURE(internal::number(copies.new_bytes))},
+    Figure{"still_shared_bytes", "", Unit::bytes, false, "cowshed_still_shared_bytes",
+           "The part of SHARED that it has neither copied nor given back.",
+           COWSHED_FIGURE(internal::number(copies.still_shared_bytes))},
+    Figure{"still_shared_ratio", "STILL SHARED", Unit::ratio, true, "",
+           "The part of SHARED that it has neither copied nor given back.  If it is an only "
+           "child, its parent has not copied it either.  Not known if the process copied some "
+           "pages more than once, or copied memory that others share, too.",
+           COWSHED_FIGURE(copies.still_shared_ratio())},
+    Figure{"", "", Unit::bytes, false, "cowshed_shared_at_fork_bytes",
+           "SHARED of the processes of which STILL SHARED is known.",
+           COWSHED_FIGURE(copies.still_shared_bytes ? internal::number(copies.shared_bytes)
+                                                    : std::nullopt)},
+    Figure{"peak.pss_bytes", "PEAK", Unit::bytes, false, "",
+           "The most memory (PSS) that was read of it.",
+           COWSHED_FIGURE(process.peak ? internal::number(process.peak->pss_bytes) : std::nullopt)},
+    Figure{"peak.at_s", "AT s", Unit::seconds, false, "",
+           "When PEAK was read, in seconds from the begin of the measurement.",
+           COWSHED_FIGURE(process.peak
+                              ? std::optional(measurement.since_begin_s(process.peak->sampled_ns))
+                              : std::nullopt)},
+    Figure{"", "", Unit::bytes, false, "cowshed_shared_bytes",
+           "Resident memory that other processes map, too, as last looked at.  What two processes "
+           "share counts twice.",
+           COWSHED_FIGURE(process.memory ? internal::number(process.memory->shared_bytes)
+                                         : std::nullopt)},
+    Figure{"", "", Unit::bytes, false, "cowshed_private_bytes",
+           "Resident anonymous memory that no other process maps, as last looked at.",
+           COWSHED_FIGURE(process.memory ? internal::number(process.memory->private_bytes)
+                                         : std::nullopt)},
+    Figure{"", "", Unit::bytes, false, "cowshed_pss_bytes",
+           "Memory (PSS), as last read: a page that n processes map counts as 1/n in each.",
+           COWSHED_FIGURE(process.pss ? internal::number(process.pss->pss_bytes) : std::nullopt)},
+    Figure{"", "", Unit::bytes, false, "cowshed_page_table_bytes",
+           "The kernel's page tables, as last read.",
+           COWSHED_FIGURE(process.pss ? internal::number(process.pss->page_table_bytes)
+                                      : std::nullopt)},
+};
+#undef COWSHED_FIGURE
+
+// The index of the figure with this metric.
+constexpr std::size_t figure_of_metric(std::string_view metric) {
+  std::size_t index = 0;
+  while (kFigures.at(index).metric != metric) ++index;
+  return index;
+}
+
+// "Memory that it touched first: neither copied, nor got at its fork."
+constexpr std::string_view first_sentence(std::string_view meaning) {
+  return meaning.substr(
+      0, meaning.find(".  ") == meaning.npos ? meaning.size() : meaning.find(".  ") + 1);
+}
+
+}  // namespace cowshed::cow
