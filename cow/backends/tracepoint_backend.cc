@@ -495,8 +495,8 @@ void TracepointBackend::forget_the_ended(const Snapshot& snapshot) {
 }
 
 // Of the processes whose new memory is sampled.
-ProfileBuilder::Copies TracepointBackend::new_pages() const {
-  ProfileBuilder::Copies pages;
+CopiedPages TracepointBackend::new_pages() const {
+  CopiedPages pages;
   for (const auto& [id, process] : processes_) {
     const ProcessCopies& copies = process.copies;
     if (copies.role == Role::child && goes_on(copies) && !copies.shares_memory)
@@ -512,7 +512,7 @@ Measurement TracepointBackend::measurement(const CodeOf& code) const {
   result.overhead = overhead_;
   result.memory = memory_.memory();
   result.sampling = sampling_;
-  ProfileBuilder::Copies pages;
+  CopiedPages pages;
   if (profiler_)
     for (const auto& [id, process] : processes_)
       pages[id] = process.copies.all_copied_pages().value_or(0);

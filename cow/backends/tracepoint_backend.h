@@ -92,7 +92,7 @@ class TracepointBackend : public Backend {
   void scan_memory(const Snapshot& snapshot);
   std::vector<Process*> due_for_scan(const Snapshot& snapshot, std::uint64_t now);
   void scan(ProcessCopies& copies);
-  ProfileBuilder::Copies new_pages() const;
+  CopiedPages new_pages() const;
   void forget_the_ended(const Snapshot& snapshot);
 
   Probe probe_;

@@ -7,7 +7,6 @@
 namespace cowshed::cow {
 namespace {
 
-constexpr std::size_t kMostOfAKind = 50;
 constexpr std::size_t kMostUnknown = 10'000;
 constexpr std::size_t kAttributedAtATime = 32;  // some milliseconds
 
@@ -31,18 +30,12 @@ void CopyProfiler::attribute_one(CopySample& sample) {
       sample.object_type = space->unwinder->name_at(sample.object_type_name_at);
   }
   if (sample.fork) {
-    sites_.add_fork(*sample.fork, spaces_, binaries_);
-    fresh_.add_fork(*sample.fork, spaces_, binaries_);
+    sites_.add_fork(*sample.fork);
+    fresh_.add_fork(*sample.fork);
   }
-  if (sample.copy_class == CopyClass::failed) {
-    sites_.add_failure(sample, spaces_, binaries_);
-    return;
-  }
-  if (sample.copy_class == CopyClass::fresh) {
-    fresh_.add(sample, spaces_, binaries_);
-    return;
-  }
-  sites_.add(sample, spaces_, binaries_, stores_ ? &*stores_ : nullptr);
+  if (sample.copy_class == CopyClass::failed) sites_.add_failure(sample);
+  else if (sample.copy_class == CopyClass::fresh) fresh_.add(sample);
+  else sites_.add(sample, stores_ ? &*stores_ : nullptr);
 }
 
 void CopyProfiler::add(std::vector<CopySample> samples) {
@@ -106,21 +99,11 @@ void CopyProfiler::merge(std::uint64_t process_id, std::uint64_t into) {
   if (stores_) stores_->merge(process_id, into);
 }
 
-CopyProfiler::OfProcess CopyProfiler::of(std::uint64_t process_id,
-                                         const ProfileBuilder::Copies& copies) {
-  if (!stores_) return {sites_.of(process_id, copies, symbols_, kMostOfAKind), std::nullopt};
+CopyProfiler::OfProcess CopyProfiler::of(std::uint64_t process_id, const CopiedPages& copies) {
+  if (!stores_) return {profile_of(process_id, sites_, copies, symbols_), std::nullopt};
   StoreSites::Causes causes =
-      stores_->causes(process_id, sites_.at_exit(process_id, symbols_), symbols_);
-  return {sites_.of(process_id, copies, symbols_, kMostOfAKind, causes),
-          std::move(causes.patterns)};
-}
-
-SampledCopies CopyProfiler::of_all(const ProfileBuilder::Copies& copies) {
-  return sites_.of_all(copies, symbols_, kMostOfAKind);
-}
-
-NewMemory CopyProfiler::new_memory(const ProfileBuilder::Copies& pages) {
-  return fresh_.new_memory(pages, symbols_, kMostOfAKind);
+      stores_->causes(process_id, samples_at_exit(process_id, sites_, symbols_), symbols_);
+  return {profile_of(process_id, sites_, copies, symbols_, causes), std::move(causes.patterns)};
 }
 
 }  // namespace cowshed::cow

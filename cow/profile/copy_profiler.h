@@ -10,7 +10,8 @@
 #include <cowshed/cow/copy_profile.h>
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/cow/profile/address_spaces.h>
-#include <cowshed/cow/profile/profile_builder.h>
+#include <cowshed/cow/profile/profile.h>
+#include <cowshed/cow/profile/tallies.h>
 #include <cowshed/cow/symbolize/symbolizer.h>
 #include <cowshed/probes/counts.h>
 #include <cowshed/probes/samples.h>
@@ -52,10 +53,10 @@ class CopyProfiler {
   };
   // Return the attributed samples of one process, by the probe's ID, and of all.  Waiting samples
   // stay: their processes may be known later.
-  OfProcess of(std::uint64_t process_id, const ProfileBuilder::Copies& copies);
-  SampledCopies of_all(const ProfileBuilder::Copies& copies);
+  OfProcess of(std::uint64_t process_id, const CopiedPages& copies);
+  SampledCopies of_all(const CopiedPages& all) { return profile_of_all(sites_, all, symbols_); }
   // The same of new memory, of all.
-  NewMemory new_memory(const ProfileBuilder::Copies& pages);
+  NewMemory new_memory(const CopiedPages& all) { return new_memory_of(fresh_, all, symbols_); }
   // As BinaryCache::unread().
   std::vector<std::string> unread() const { return binaries_.unread(); }
 
@@ -70,8 +71,8 @@ class CopyProfiler {
   std::uint64_t dropped_ = 0;
   BinaryCache binaries_;  // outlives the next five
   AddressSpaces spaces_;
-  ProfileBuilder sites_;
-  ProfileBuilder fresh_;  // of new memory
+  Tallies sites_{spaces_, binaries_};
+  Tallies fresh_{spaces_, binaries_};  // of new memory
   std::optional<StoreSites> stores_;
   Symbolizer symbols_;
 };

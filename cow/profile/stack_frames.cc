@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <array>
+#include <fmt/format.h>
 #include <iterator>
 #include <string_view>
 
 #include <cowshed/cow/language.h>
 #include <cowshed/cow/profile/stack_frames.h>
+#include <cowshed/cow/symbolize/syscall_names.h>
 
 namespace cowshed::cow {
 namespace {
@@ -114,6 +116,14 @@ Position interpreter_in(const std::vector<Frame>& native) {
   return found;
 }
 
+// Frame::function of the kernel.
+std::string kernel_name(const std::optional<std::uint64_t>& system_call) {
+  if (!system_call) return "[kernel]";
+  const std::string name = system_call_name(*system_call);
+  return name.empty() ? fmt::format("[system call {}]", *system_call)
+                      : fmt::format("[{}(2)]", name);
+}
+
 }  // namespace
 
 std::vector<Frame> with_python_frames(std::vector<Frame> native,
@@ -130,6 +140,16 @@ std::vector<Frame> with_python_frames(std::vector<Frame> native,
   for (const Frame* each : python) native.emplace_back(*each).module = module;
   native.insert(native.end(), ending.begin(), ending.end());
   return native;
+}
+
+std::vector<Frame> frames_of(const Tally::Stack& stack, Symbolizer& symbols) {
+  std::vector<Frame> frames;
+  if (stack.kernel) frames.emplace_back().function = kernel_name(*stack.kernel);
+  for (const CodeAddress& address : stack.code.addresses) {
+    const std::vector<Frame>& here = symbols.frames(address);
+    frames.insert(frames.end(), here.begin(), here.end());
+  }
+  return stack.python.empty() ? frames : with_python_frames(std::move(frames), stack.python);
 }
 
 std::vector<Frame> site_frames(const std::vector<Frame>& stack) {

@@ -4,6 +4,8 @@
 #include <vector>
 
 #include <cowshed/cow/copy_profile.h>
+#include <cowshed/cow/profile/tallies.h>
+#include <cowshed/cow/symbolize/symbolizer.h>
 
 // What reports show of a stack.
 namespace cowshed::cow {
@@ -13,6 +15,9 @@ namespace cowshed::cow {
 // frames are innermost first.
 std::vector<Frame> with_python_frames(std::vector<Frame> native,
                                       const std::vector<const Frame*>& python);
+
+// Returns the frames of a stack with names, innermost first.
+std::vector<Frame> frames_of(const Tally::Stack& stack, Symbolizer& symbols);
 
 // Returns the innermost frames up to the first line of the program, for CodeSite::frames: a line of
 // its own sources, inlined or not, else a function of its binaries; all if there is neither.

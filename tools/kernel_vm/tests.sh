@@ -33,9 +33,9 @@ run probes/lineage_test
 run probes/loader_test
 run probes/samples_test
 run probes/storm_test
-run cow/cow_test '-*/pagemap:*NamedPatterns*:DebugFile.*:PythonLinesOfCPython.*:*AThousandChildren:ProfileBuilder.MeasuringCopiesNothing'
+run cow/cow_test '-*/pagemap:*NamedPatterns*:DebugFile.*:PythonLinesOfCPython.*:*AThousandChildren:Profile.MeasuringCopiesNothing'
 # In a process of its own, as ctest has it: what other tests left would be shared with the measured.
-run cow/cow_test 'ProfileBuilder.MeasuringCopiesNothing'
+run cow/cow_test 'Profile.MeasuringCopiesNothing'
 run cow/meter_objects_test '-*AsTheDocumentationHasIt' # the sources stay here
 run tools/cowtop_program_test 'CowtopPrivilege.*:CowtopDetach.*-*ASetUserIdProgram*' # mostly sleeps
 # As root against a strictly frozen arena alone: the other two kinds are tried as nobody, and by both

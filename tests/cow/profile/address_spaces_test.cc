@@ -2,7 +2,7 @@
 
 #include <cowshed/base/clock.h>
 #include <cowshed/cow/profile/address_spaces.h>
-#include <cowshed/cow/profile/profile_builder.h>
+#include <cowshed/cow/profile/profile.h>
 #include <cowshed/tests/cow/proc/fake_proc.h>
 
 namespace cowshed::cow {
@@ -166,17 +166,17 @@ TEST_F(AddressSpacesOf, AnImageIsKnownOnceASnapshotHasIt) {
 
 // A program that executes another again and again ends before anybody has seen what it maps.
 TEST_F(AddressSpacesOf, CodeThatNobodyCanNameIsOneSite) {
-  ProfileBuilder sites;
+  Tallies sites(spaces_, binaries_);
   for (std::uint64_t i = 0; i < 100; ++i) {
     CopySample sample;
     sample.process_id = 9;
     sample.user_mode = true;
     sample.address = i << 30U;
     sample.registers[static_cast<std::size_t>(Register::rip)] = i << 20U;
-    sites.add(sample, spaces_, binaries_);
+    sites.add(sample);
   }
   Symbolizer symbols;
-  const SampledCopies found = sites.of(9, {{9, 100}}, symbols, 1000);
+  const SampledCopies found = profile_of(9, sites, {{9, 100}}, symbols);
   ASSERT_EQ(found.sites.size(), 1U);
   EXPECT_EQ(found.sites[0].samples, 100U);
   ASSERT_EQ(found.mappings.size(), 1U);

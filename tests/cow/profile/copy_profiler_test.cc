@@ -89,7 +89,7 @@ TEST_F(CopyProfilerTest, WhatWaitsIsBoundedInBytes) {
 
 // Each is sampled once in many, and some never.
 TEST_F(CopyProfilerTest, CopiesOfManyProcessesWithFewSamplesAreEstimatedTogether) {
-  ProfileBuilder::Copies copies;
+  CopiedPages copies;
   for (std::uint64_t id = 1; id <= 100; ++id) copies[id] = 20;
   profiler_.add(samples_of(7, 1));
   profiler_.add(samples_of(8, 3));

@@ -308,7 +308,7 @@ INSTANTIATE_TEST_SUITE_P(
 }
 
 // Sampling, unwinding and reading maps leave each page of the target as shared as it was.
-TEST(ProfileBuilder, MeasuringCopiesNothing) {
+TEST(Profile, MeasuringCopiesNothing) {
 #ifdef __SANITIZE_THREAD__
   GTEST_SKIP() << "the process that is measured is this one's child: the sanitizer's own pages";
 #endif

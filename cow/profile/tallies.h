@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <cowshed/cow/causes/new_memory.h>
+#include <cowshed/cow/causes/store_sites.h>
+#include <cowshed/cow/copy_profile.h>
+#include <cowshed/cow/profile/address_spaces.h>
+#include <cowshed/cow/symbolize/python_frames.h>
+#include <cowshed/probes/samples.h>
+
+namespace cowshed::cow {
+
+// The samples of one process, added up.
+struct Tally {
+  struct Stack {
+    StoreSites::Kernel kernel;
+    CodeStack code;
+    std::vector<const Frame*> python;  // of the Tallies, innermost first
+    NewPage page = NewPage::first;     // of new memory, as the next
+    Descriptor descriptor = Descriptor::none;
+    auto operator<=>(const Stack&) const = default;
+  };
+  // To what samples of a stack wrote.
+  struct Written {
+    std::string_view object_cause;  // as StoreSites::add() returned it
+    std::string type;               // as TypeCopies::name; empty: none
+    auto operator<=>(const Written&) const = default;
+  };
+  struct StackSum {
+    SampleSum all;
+    std::map<Written, SampleSum> parts;  // of copies
+    std::uint64_t processes = 0;         // that were merged
+  };
+  struct Block {  // of one mapping
+    static constexpr std::uint64_t kBytes = 2 << 20;
+    static constexpr std::uint64_t kAnywhere = ~std::uint64_t{0};  // in several processes
+    std::uint64_t number = kAnywhere;
+    std::string mapping = "unknown";
+    auto operator<=>(const Block&) const = default;
+  };
+  struct Failure {
+    FailedAccess access;  // without its stack
+    Stack stack;
+  };
+
+  SampleSum all;
+  std::map<Stack, StackSum> stacks;
+  std::map<Block, SampleSum> blocks;
+  std::map<std::string, SampleSum> types;
+  std::uint64_t python_unread = 0;
+  std::vector<Failure> failures;
+  std::optional<Stack> fork;
+};
+
+// Adds up the samples of each process by stack, by mapping and by address.  Its memory is bounded:
+// beyond a limit, new keys are added to one.  One thread at a time.
+class Tallies {
+ public:
+  // Attributes samples by the mappings of their processes in `spaces`.  Both must outlive it.
+  Tallies(AddressSpaces& spaces, BinaryCache& binaries) : spaces_(&spaces), binaries_(&binaries) {}
+
+  // `stores` may be nullptr.
+  void add(const CopySample& sample, StoreSites* stores = nullptr);
+  // Adds a sample of class `failed`.
+  void add_failure(const CopySample& sample);
+  // Adds the stack of the fork that made the process.
+  void add_fork(const CopySample& fork);
+
+  // As CopyProfiler::merge().
+  void merge(std::uint64_t process_id, std::uint64_t into);
+
+  // By the probe's ID of the process.
+  const std::map<std::uint64_t, Tally>& all() const { return tallies_; }
+
+ private:
+  Tally::Stack stack_of(const CopySample& sample, const AddressSpace* space);
+  void count_stack(Tally::Stack stack, const CopySample& sample, StoreSites* stores, Tally& tally);
+
+  AddressSpaces* spaces_;
+  BinaryCache* binaries_;
+  PythonFrames python_;
+  std::map<std::uint64_t, Tally> tallies_;
+  std::size_t addresses_ = 0;  // of all stacks, and their parts
+  std::size_t blocks_ = 0;
+  std::size_t types_ = 0;
+};
+
+}  // namespace cowshed::cow
