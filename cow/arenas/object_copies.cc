@@ -5,8 +5,10 @@
 #include <tuple>
 #include <utility>
 
+#include <cowshed/cow/arenas/frozen_arenas.h>
 #include <cowshed/cow/arenas/most_copied.h>
 #include <cowshed/cow/arenas/object_copies.h>
+#include <cowshed/cow/proc/process_pages.h>
 
 namespace cowshed::cow {
 namespace {
@@ -50,6 +52,41 @@ std::uint64_t copied_of(std::vector<PageRange> pages, const CopiedBytes& copied)
 }
 
 }  // namespace
+
+PageRanges private_arena_pages(const ProcFiles& proc, pid_t pid) {
+  PageRanges result;
+  const auto mappings = proc.maps(pid);
+  auto pages = ProcessPages::open(proc, pid);
+  if (!mappings || !pages) return result;
+  for (const FrozenArena& arena : frozen_arenas(proc, pid, *mappings)) {
+    if (const auto resident = pages->anonymous_pages(*arena.mapping))
+      for (const PageRange& range : resident->ranges()) result.append(range);
+  }
+  return result;
+}
+
+std::vector<CopiedArena> copied_arenas(const ProcFiles& proc, pid_t pid,
+                                       const std::vector<Mapping>& mappings,
+                                       const PageRanges& inherited, pid_t parent) {
+  auto pages = ProcessPages::open(proc, pid);
+  if (!pages) return {};
+  PageRanges with_parent;
+  std::optional<ProcessPages> parent_pages;
+  if (!inherited.empty() && parent != 0) {
+    with_parent = private_arena_pages(proc, parent);
+    if (auto opened = ProcessPages::open(proc, parent)) parent_pages = std::move(*opened);
+  }
+  std::vector<CopiedArena> arenas;
+  for (const FrozenArena& arena : frozen_arenas(proc, pid, mappings)) {
+    const auto all = pages->anonymous_pages_by_owner(*arena.mapping);
+    if (!all) return {};
+    auto copied = pages->copied_pages(*arena.mapping, *all, inherited, with_parent,
+                                      parent_pages ? &*parent_pages : nullptr);
+    if (!copied || pages->is_gone()) return {};
+    if (!copied->empty()) arenas.push_back({arena.mapping, std::move(*copied)});
+  }
+  return arenas;
+}
 
 std::vector<ObjectCopies> copies_by_object(const PublishedLayout& layout,
                                            const std::vector<CopiedArena>& arenas) {

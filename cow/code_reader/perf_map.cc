@@ -10,7 +10,7 @@ namespace cowshed::cow {
 namespace {
 
 constexpr std::int64_t kMostReadBytes = 64 << 20;
-constexpr std::size_t kLongestName = 1024;
+constexpr std::size_t kLongestSymbol = 1024;
 
 // Takes a hexadecimal number and the blank after it off the front of `line`.
 bool take_number(std::string_view& line, std::uint64_t& value) {
@@ -43,7 +43,7 @@ PerfMap PerfMap::parse(std::string_view text) {
     std::uint64_t start = 0;
     Code code;
     if (!take_number(line, start) || !take_number(line, code.bytes) || line.empty()) continue;
-    code.name = line.substr(0, kLongestName);
+    code.name = line.substr(0, kLongestSymbol);
     map.code_[start] = std::move(code);
   }
   return map;

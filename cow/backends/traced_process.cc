@@ -1,0 +1,222 @@
+#include <algorithm>
+#include <fmt/format.h>
+#include <utility>
+#include <vector>
+
+#include <cowshed/cow/arenas/frozen_arenas.h>
+#include <cowshed/cow/arenas/object_copies.h>
+#include <cowshed/cow/backends/memory_sample.h>
+#include <cowshed/cow/backends/traced_process.h>
+
+namespace cowshed::cow {
+namespace {
+
+// Between scans without a new count: of a process that counts what it sends, and of others.
+constexpr std::uint64_t kUnchangedSenderNs = 1'000'000'000;
+constexpr std::uint64_t kUnchangedNs = 10'000'000'000;
+
+void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
+  copies.pid = counts.pid;
+  copies.ppid = counts.ppid;
+  copies.comm = counts.comm;
+  copies.role = counts.role;
+  copies.alive = counts.alive;
+  copies.start_ns = counts.start_ns;
+  copies.end_ns = counts.end_ns;
+  copies.exit_status = counts.exit_status;
+  copies.signal = counts.signal;
+  copies.shares_memory = counts.shares_memory && counts.execs == 0;
+  copies.execs = counts.execs;
+  copies.most_risen_bytes = counts.most_risen_bytes;
+  static_cast<Counts&>(copies) = counts;
+  *copies.copied_anon_pages += counts.copied_hugetlb_pages;
+  if (copies.role == Role::child && !counts.shares_memory)
+    copies.parent_copied_pages = counts.parent_copied_pages;
+}
+
+// Counts only grow.  What an ended parent froze has none.
+void set_sent(ProcessCopies& copies, std::vector<SentObjects>& sent) {
+  if (!sent.empty() || !copies.transfers) copies.transfers = std::move(sent);
+}
+
+// Does not wait for a scan of its memory, before which the process may end.
+void read_sent(TracedProcess& process, const ProcFiles& proc) {
+  if (!process.copies.alive) return;
+  auto sent = read_sent_objects(proc, process.copies.pid);
+  if (!sent) return;
+  set_sent(process.copies, *sent);
+  process.live->sends = true;
+}
+
+// Container runtimes move a process before it executes its program.
+void read_cgroup(ProcessCopies& copies, const ProcessCounts& counts, const TracedProcess* parent,
+                 const ProcFiles& proc) {
+  std::string cgroup = counts.alive ? proc.cgroup(counts.pid) : std::string();
+  if (cgroup.empty() && copies.cgroup.empty() && parent != nullptr) cgroup = parent->copies.cgroup;
+  if (!cgroup.empty()) copies.cgroup = std::move(cgroup);
+}
+
+// Returns the bytes of its frozen arenas; nullopt: its mappings cannot be read.
+std::optional<std::uint64_t> read_arenas(TracedProcess& process, const ProcFiles& proc) {
+  const auto mappings = proc.maps(process.copies.pid);
+  if (!mappings || mappings->empty()) return std::nullopt;
+  std::uint64_t sum = 0;
+  std::map<std::string, std::uint64_t> bytes;
+  for (const FrozenArena& arena : frozen_arenas(proc, process.copies.pid, *mappings)) {
+    bytes[arena.name] += arena.mapping->bytes();
+    sum += arena.mapping->bytes();
+    process.live->arena_names[arena.mapping->begin] = arena.name;
+  }
+  for (const auto& [name, size] : bytes) arena_named(process.copies.arenas, name).bytes = size;
+  return sum;
+}
+
+void count_arenas(TracedProcess& process, const ProcFiles& proc) {
+  const std::vector<ArenaCount>& arenas = process.live->counts.arenas;
+  auto& names = process.live->arena_names;
+  const auto is_new = [&](const ArenaCount& counted) {
+    return counted.address != 0 && !names.contains(counted.address);
+  };
+  if (process.copies.alive && std::ranges::any_of(arenas, is_new)) {
+    read_arenas(process, proc);
+    // A mapping without a name is one of another file, for as long as it exists.
+    for (const ArenaCount& counted : arenas)
+      if (counted.address != 0) names.try_emplace(counted.address);
+  }
+  std::map<std::string, std::uint64_t> pages;  // of all of an arena's generations
+  for (const ArenaCount& counted : arenas) {
+    const std::string& name = counted.address == 0 ? counted.name : names[counted.address];
+    if (!name.empty()) pages[name] += counted.copied_pages;
+  }
+  for (const auto& [name, count] : pages)
+    arena_named(process.copies.arenas, name).copied_pages = count;
+}
+
+// Reads them once in a sample(): with 1,000 new children a second, a walk through the parent's maps
+// for each of them would take a tenth of a CPU.
+const PageRanges& pages_for_children(TracedProcess& parent, const ProcFiles& proc,
+                                     std::uint64_t sample) {
+  static const PageRanges nothing;
+  if (!parent.copies.alive || !parent.live) return nothing;
+  TracedProcess::Live& live = *parent.live;
+  if (std::exchange(live.for_children_read, sample) == sample) return live.for_children;
+  read_arenas(parent, proc);
+  read_sent(parent, proc);
+  live.for_children =
+      parent.copies.arenas.empty() ? nothing : private_arena_pages(proc, parent.copies.pid);
+  return live.for_children;
+}
+
+void inherit_arenas(TracedProcess& child, const TracedProcess& parent, const PageRanges& pages) {
+  if (parent.live) {
+    child.live->sends = parent.live->sends;
+    child.live->arena_names = parent.live->arena_names;
+  }
+  for (const ArenaCopies& arena : parent.copies.arenas)
+    child.copies.arenas.push_back({arena.name, arena.bytes, 0});
+  if (child.copies.alive) child.live->inherited = pages;
+}
+
+void set_shared_at_fork(TracedProcess& child, const TracedProcess* parent, const ProcFiles& proc) {
+  ProcessCopies& copies = child.copies;
+  std::optional<std::uint64_t> arenas = child.live->counts.shared_at_fork_arena_bytes;
+  if (!arenas && copies.alive && copies.execs == 0) arenas = read_arenas(child, proc);
+  if (!arenas) {
+    copies.not_measured = fmt::format(
+        "PID {}: the frozen arenas that it got at its fork could not be found", copies.pid);
+    return;
+  }
+  // For arenas that the parent does not publish: what it has now, if it is still there.
+  std::uint64_t of_parent = 0;
+  if (parent != nullptr)
+    for (const ArenaCopies& arena : parent->copies.arenas) of_parent += arena.bytes.value_or(0);
+  copies.shared_at_fork_bytes =
+      *child.live->counts.shared_at_fork_anon_bytes + std::max(*arenas, of_parent);
+}
+
+void inherit(TracedProcess& child, TracedProcess* parent, const ProcFiles& proc,
+             std::uint64_t sample) {
+  ProcessCopies& copies = child.copies;
+  if (parent != nullptr) {
+    const PageRanges& pages = pages_for_children(*parent, proc, sample);
+    if (copies.execs == 0) inherit_arenas(child, *parent, pages);
+  } else if (copies.alive) {
+    read_arenas(child, proc);
+  }
+  // What an ended parent froze is not counted any more.
+  const bool is_orphan = parent == nullptr || !parent->copies.alive;
+  if (is_orphan && copies.alive && copies.execs == 0 && inherited_freeze(proc, copies.pid))
+    copies.transfers = {{"freeze", "", "Python objects", "inherited", 0, 0, 0}};
+  if (child.live->counts.shared_at_fork_anon_bytes) set_shared_at_fork(child, parent, proc);
+}
+
+}  // namespace
+
+void TracedProcess::update(const ProcessCounts& counts, TracedProcess* parent,
+                           const ProcFiles& proc, std::uint64_t sample) {
+  const bool is_new = live == nullptr;
+  if (!is_new && live->counts == counts) return;
+  const bool is_another = is_new || copies.execs != counts.execs;
+  if (is_another) read_cgroup(copies, counts, parent, proc);
+  if (is_new) live = std::make_unique<Live>();
+  else if (is_another) live->arena_names.clear();
+  copy_counts(counts, copies);
+  live->counts = counts;
+  live->has_changed = true;
+  if (is_new) inherit(*this, parent, proc, sample);
+  count_arenas(*this, proc);
+  if (live->sends) read_sent(*this, proc);
+}
+
+void TracedProcess::read_objects(const TracedProcess* parent, const ProcFiles& proc) {
+  std::uint64_t pages = 0;
+  for (const ArenaCopies& arena : copies.arenas) pages += arena.copied_pages;
+  if (pages == 0) {
+    copies.objects.emplace();
+    return;
+  }
+  if (copies.objects && copies.objects->empty()) copies.objects.reset();
+  // A walk through /proc pays only after a new copy.
+  if (!copies.alive || copies.shares_memory || live->object_pages == pages) return;
+  const auto mappings = proc.maps(copies.pid);
+  if (!mappings) return;
+  const pid_t parent_pid = parent != nullptr && parent->copies.alive ? parent->copies.pid : 0;
+  const auto arenas = copied_arenas(proc, copies.pid, *mappings, live->inherited, parent_pid);
+  if (arenas.empty()) return;
+  auto objects = copies_by_object(proc, copies.pid, *mappings, arenas);
+  if (!objects) return;
+  copies.objects = std::move(objects);
+  live->object_pages = pages;
+}
+
+// Without a new count it is due now and then, too: other processes may have changed with whom it
+// shares its pages.
+bool TracedProcess::is_due_for_scan(std::uint64_t now_ns) const {
+  const std::uint64_t unchanged = copies.transfers ? kUnchangedSenderNs : kUnchangedNs;
+  return !copies.shares_memory && live->scans.is_due(now_ns) &&
+         (live->has_changed || now_ns - live->last_scan_ns >= unchanged);
+}
+
+void TracedProcess::note_scan(std::uint64_t end_ns, std::uint64_t took_ns) {
+  live->scans.ran(end_ns, took_ns);
+  live->last_scan_ns = end_ns;
+  live->has_changed = false;
+}
+
+void TracedProcess::scan(const ProcFiles& proc) {
+  const auto mappings = proc.maps(copies.pid);
+  const auto memory = mappings ? sample_memory(proc, copies.pid, *mappings) : std::nullopt;
+  if (!memory) {
+    // With CAP_PERFMON some kernels permit the mappings but not the page map.
+    const auto pages = ProcessPages::open(proc, copies.pid);
+    if (!pages && pages.error().code == ErrorCode::permission_denied) copies.unreadable = true;
+  }
+  if (!mappings) return;
+  if (auto sent = read_sent_objects(proc, copies.pid, *mappings)) set_sent(copies, *sent);
+  if (!memory) return;
+  copies.memory = memory;
+  copies.memory->touched_pages = copies.touched_pages();
+  copies.unreadable = false;
+}
+
+}  // namespace cowshed::cow

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <cowshed/base/rate_limit.h>
+#include <cowshed/cow/measurement.h>
+#include <cowshed/cow/page_ranges.h>
+#include <cowshed/cow/proc/proc_files.h>
+#include <cowshed/probes/counts.h>
+
+namespace cowshed::cow {
+
+// A process that the probes count, with what /proc adds to its counts.  A figure that cannot be
+// read stays as it was.  A parent is nullptr if it is not measured.  One thread at a time.
+struct TracedProcess {
+  // The state until one sample() after its end.
+  struct Live {
+    ProcessCounts counts;                       // as of the last sample()
+    internal::DutyCycle scans{50, 50'000'000};  // of its memory
+    std::uint64_t last_scan_ns = 0;
+    bool has_changed = true;  // has counted something since the last scan
+    bool sends = false;       // it, or a parent that forked it, has counted what it sent
+    bool had_ended = false;   // at the sample() before
+    bool was_gone = false;    // before the last snapshot, as all were
+    PageRanges inherited;     // pages of frozen arenas that the parent had copied
+    PageRanges for_children;  // such pages of its own, read in the sample()
+    std::uint64_t for_children_read = 0;  // of this number
+    std::uint64_t object_pages = 0;       // copied pages of arenas when `objects` was read
+    // The names of arenas by the addresses of their mappings; empty for a file that is no arena.
+    std::map<std::uint64_t, std::string> arena_names;
+  };
+  ProcessCopies copies;
+  std::unique_ptr<Live> live;  // null: nothing more of it is to come
+
+  // Takes the counts of a snapshot.  The first call also reads what the process got at its fork.
+  // `sample` numbers the snapshots.
+  void update(const ProcessCounts& counts, TracedProcess* parent, const ProcFiles& proc,
+              std::uint64_t sample);
+  // Reads the copied objects if they may have changed.
+  void read_objects(const TracedProcess* parent, const ProcFiles& proc);
+  // Whether its memory may be scanned now.
+  bool is_due_for_scan(std::uint64_t now_ns) const;
+  // Reads its memory, by a walk through its maps and pagemap, and the objects that it sent.
+  void scan(const ProcFiles& proc);
+  void note_scan(std::uint64_t end_ns, std::uint64_t took_ns);
+};
+
+}  // namespace cowshed::cow
