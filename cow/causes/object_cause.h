@@ -4,8 +4,8 @@
 #include <optional>
 #include <string_view>
 
-#include <cowshed/cow/language.h>
 #include <cowshed/cow/causes/store_decoder.h>
+#include <cowshed/cow/language.h>
 #include <cowshed/probes/samples.h>
 
 namespace cowshed::cow {

@@ -99,9 +99,7 @@ bool runs_python(const Frame& frame) {
          frame.function.starts_with("_TAIL_CALL_");  // CPython 3.14, compiled by clang
 }
 
-bool is_of_interpreter(const Frame& frame) {
-  return is_python(language_of_file(frame.module));
-}
+bool is_of_interpreter(const Frame& frame) { return is_python(language_of_file(frame.module)); }
 
 // The innermost frame of an interpreter that runs Python, with the functions that are inlined into
 // it.  In a file without symbols, that is any function without a name.

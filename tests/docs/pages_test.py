@@ -136,6 +136,14 @@ class PagesTest(unittest.TestCase):
                 said = subprocess.run([os.environ["COWTOP"], "help", cause], capture_output=True, text=True, check=True).stdout
                 self.assertEqual(said.splitlines()[0], cause)
 
+    def test_the_reference_quotes_each_judgement(self):
+        header = (ROOT / "tools/cowtop/analysis/judgement.h").read_text().split("\nnamespace")[0]
+        sentences = ["".join(re.findall(r'"([^"]*)"', text))
+                     for text in re.findall(r'X\(k\w+, [^"]*((?:"[^"]*"\s*\\?\s*)+)\)', header)]
+        section = (ROOT / "docs/reference/cowtop.md").read_text().split("\n### What is much\n")[1].split("\n### ")[0]
+        self.assertEqual(re.findall(r"^\* (.*)$", section, re.MULTILINE), sentences)
+        self.assertGreater(len(sentences), 10)
+
     def test_help_and_its_page_explain_the_sections_of_the_report(self):
         page = (ROOT / "docs/reference/cowtop.md").read_text()
         source = (ROOT / "tools/cowtop/report/text_report.cc").read_text()

@@ -165,7 +165,7 @@ class ReportTest(HtmlTest):
     def test_sorts(self):
         self.open_report("pool")
         self.browser.find_element(By.XPATH, "//button[text()='Flat']").click()
-        heading = self.browser.find_element(By.XPATH, "//section[@id='processes']//th[2]/button")
+        heading = self.browser.find_element(By.XPATH, "//section[@id='processes']//th[3]/button")
         heading.click()
         self.assertEqual(self.rows("processes")[0][0], "server 100")
         heading.click()
@@ -245,15 +245,50 @@ class ReportTest(HtmlTest):
     def test_an_exec_ends_the_sharing(self):
         self.open_report("shell")
         cells = {row[0].split()[1]: row for row in self.rows("processes") if row[0].startswith("worker")}
-        self.assertEqual(cells["101"][3:6:2], ["\u2013", "\u2013"], "still shared, and shared at fork")
-        self.assertIn("512", cells["103"][5])
+        self.assertEqual(cells["101"][1:6:4], ["\u2013", "\u2013"], "shared at its fork, and still")
+        self.assertIn("512", cells["103"][1])
 
-    def test_a_site_has_the_name_and_the_share_that_the_text_gives_it(self):
+    def test_a_figure_is_that_of_the_json_and_of_the_text(self):
+        def text_of(value, unit):
+            if value is None:
+                return "\u2013"
+            if unit == "ratio":
+                return f"{value * 100:.1f}%"
+            if unit == "seconds":
+                return f"{value:.{2 if value < 10 else 1}f} s"
+            for name in ("B", "KiB", "MiB"):
+                if value < 1024:
+                    return f"{value:.{0 if name == 'B' or value >= 1000 else 1}f} {name}"
+                value /= 1024
+            return f"{value:.1f} GiB"
+
+        for kind in self.KINDS:
+            with self.subTest(kind=kind):
+                self.open_report(kind)
+                figures = self.script("return data.figures")
+                rows = {row[0]: row[1:] for row in self.rows("processes")}
+                table = run(COWTOP, "report", "--wide", self.recording(kind)).stdout.splitlines()
+                heading = next(line for line in table if line.startswith("PID "))
+                for process in self.json_report(kind)["processes"]:
+                    more = process.get("processes", 1) - 1
+                    row = rows[f"{process['comm']} {process['pid']}" + (f" and {more:,} more" if more else "")]
+                    line = next(line for line in table if line.startswith(str(process["pid"]).rjust(3)))
+                    for figure, shown in zip(figures, row):
+                        value = process
+                        for part in figure["name"].split("."):
+                            value = value.get(part) if value else None
+                        self.assertEqual(shown, text_of(value, figure["unit"]), figure)
+                        end = heading.index("  ", heading.index(f"  {figure['title']}") + 2)
+                        wide = line[:end].split()[-1]
+                        self.assertEqual(wide, "-" if value is None else f"{value * 100:.1f}%" if figure["unit"] == "ratio"
+                                         else f"{value / 2**20:.1f}" if figure["unit"] == "bytes" else f"{value:.1f}")
+
+    def test_a_site_has_the_name_and_the_copies_that_the_text_gives_it(self):
         self.open_report("shell")
         text = run(COWTOP, "report", "--wide", self.recording("shell")).stdout
-        self.assertIn(" 50.0%       ~5016  _start (ld-linux-x86-64.so.2)\n", text)
+        self.assertIn("       ~5016  _start (ld-linux-x86-64.so.2)\n", text)
         (site,) = self.rows("sites")
-        self.assertEqual(site[:2], ["_start (ld-linux-x86-64.so.2)", "50.0%"])
+        self.assertEqual(site[:2], ["_start (ld-linux-x86-64.so.2)", "19.6 MiB"])
 
     def test_prints(self):
         self.open_report("pool")

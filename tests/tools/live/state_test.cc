@@ -464,9 +464,8 @@ TEST_F(LiveScreen, ShowsTheColumnsThatAreChosen) {
   State state = server_state(2);
   drawn(state, {24, 80});
   press(state, "tro_ ___jjk ");
-  EXPECT_THAT(drawn(state, {24, 80}),
-              AllOf(HasSubstr("\n  [ ] SHARED       Memory that"),
-                    HasSubstr("\n> [ ] STILL SHARED The part")));
+  EXPECT_THAT(drawn(state, {24, 80}), AllOf(HasSubstr("\n  [ ] SHARED       Memory that"),
+                                            HasSubstr("\n> [ ] STILL SHARED The part")));
   press(state, "kk \x1b");
   EXPECT_THAT(drawn(state, {24, 80}),
               HasSubstr("PID  ▲COPIED COPIED %      NEW   MiB/s CURVE      COMMAND\n"));

@@ -69,8 +69,7 @@ Used copied_of_shared(const ProcessCopies& process, const ForkCopies& copies) {
   if (!cow::goes_on(process)) return not_known(kOnlyRan);
   if (!process.shared_at_fork_bytes) return not_known("what it shared at its fork is not known");
   // Small processes, such as a shell's children, copy half of it for stacks and libraries.
-  if (*copies.shared_bytes < kLeastBytes)
-    return not_known("it shared less than 1 MiB at its fork");
+  if (*copies.shared_bytes < kLeastBytes) return not_known("it shared less than 1 MiB at its fork");
   if (!copies.copied_pages) return no_copies(process);
   return used(*copies.copied_bytes(), *copies.shared_bytes);
 }
@@ -128,7 +127,8 @@ std::vector<Culprit> largest(std::vector<Culprit> culprits) {
   std::erase_if(culprits, [&](const Culprit& each) {
     Seen& of_kind = seen[each.kind];
     of_kind.most = std::max(of_kind.most, each.bytes);
-    return each.bytes == 0 || ++of_kind.count > kMost || !is_part(each.bytes, of_kind.most, kShownOfAll);
+    return each.bytes == 0 || ++of_kind.count > kMost ||
+           !is_part(each.bytes, of_kind.most, kShownOfAll);
   });
   return culprits;
 }

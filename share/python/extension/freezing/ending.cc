@@ -158,8 +158,8 @@ class Deaths {
     if (PyObject_GC_IsTracked(object)) return false;
     bool holds_one = false;
     for_each_child(object, [&](PyObject* item) {
-      holds_one = holds_one ||
-                  (!is_plain_data(item) && (is_unlisted(item) || may_act_when_freed(item)));
+      holds_one =
+          holds_one || (!is_plain_data(item) && (is_unlisted(item) || may_act_when_freed(item)));
     });
     return holds_one;
   }

@@ -6,6 +6,13 @@ const UNKNOWN = "\u2013";
 
 const isKnown = (value) => value !== null && value !== undefined;
 
+// Rounds a tie to the even digit, as the text on a terminal does.
+function fixed(value, digits) {
+  const scaled = value * 10 ** digits;
+  const isTie = scaled % 1 === 0.5 && Math.floor(scaled) % 2 === 0;
+  return (isTie ? Math.floor(scaled) / 10 ** digits : value).toFixed(digits);
+}
+
 function bytesText(bytes) {
   if (!isKnown(bytes)) return UNKNOWN;
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -16,18 +23,18 @@ function bytesText(bytes) {
     ++unit;
   }
   const digits = unit === 0 || value >= 1000 ? 0 : 1;
-  return `${bytes < 0 ? "\u2212" : ""}${value.toFixed(digits)} ${units[unit]}`;
+  return `${bytes < 0 ? "\u2212" : ""}${fixed(value, digits)} ${units[unit]}`;
 }
 
 const pagesText = (pages) => bytesText(isKnown(pages) ? pages * PAGE_BYTES : null);
 const countText = (count) => (isKnown(count) ? count.toLocaleString("en") : UNKNOWN);
 const percentText = (ratio, digits = 1) =>
-  isKnown(ratio) ? `${(ratio * 100).toFixed(digits)}%` : UNKNOWN;
+  isKnown(ratio) ? `${fixed(ratio * 100, digits)}%` : UNKNOWN;
 const plural = (count, one, many = one + "s") => `${countText(count)} ${count === 1 ? one : many}`;
 
 function secondsText(seconds) {
   if (!isKnown(seconds)) return UNKNOWN;
-  if (seconds < 120) return `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
+  if (seconds < 120) return `${fixed(seconds, seconds < 10 ? 2 : 1)} s`;
   if (seconds < 7200) return `${(seconds / 60).toFixed(1)} min`;
   return `${(seconds / 3600).toFixed(1)} h`;
 }

@@ -1,7 +1,6 @@
 // What all parts of the page share: its sections, search, theme, tooltip, the chosen process.
 
 const page = {
-  data: null,
   query: "",
   chosen: null, // a process of the report
   listeners: { search: [], theme: [], choose: [], resize: [] },
