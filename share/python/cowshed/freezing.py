@@ -9,9 +9,11 @@ import dataclasses
 import gc
 import importlib
 import os
+import signal
 import sys
 import threading
 import time
+import traceback
 import tracemalloc
 import types
 import warnings
@@ -117,6 +119,12 @@ def _lazy_bindings() -> Iterator[tuple[types.ModuleType, str, str]]:
                     yield module, name, repr(value).partition("'")[2].partition("'")[0] or f"{module.__name__}.{name}"
 
 
+def is_by_handler(error: BaseException) -> bool:
+    """Whether a signal handler of the program raised it, while it happened to run our code."""
+    handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
 def _resolve_lazy_imports() -> tuple[int, dict[str, str]]:
     resolved = 0
     failed: dict[str, str] = {}
@@ -126,6 +134,8 @@ def _resolve_lazy_imports() -> tuple[int, dict[str, str]]:
         try:
             act(*arguments)
         except (Exception, SystemExit) as error:
+            if is_by_handler(error):
+                raise
             failed.setdefault(text, f"{type(error).__name__}: {error}")
             return 0
         return 1

@@ -40,7 +40,8 @@ PyObject* layout_fault_if(PyObject*, PyObject* arguments) {
   shift("cached_attributes", layout.places.cached_attributes);
   shift("pools", layout.places.pools);
   shift("immortal_count", layout.immortal_count);
-  return PyUnicode_FromString(layout_fault(layout).c_str());
+  const std::string text = layout_fault(layout);
+  return PyErr_Occurred() ? nullptr : PyUnicode_FromString(text.c_str());
 }
 
 PyObject* freeze(PyObject*, PyObject* arguments) {
@@ -109,6 +110,7 @@ int execute(PyObject* module) {
     return -1;
   }
   fault() = layout_fault({});
+  if (PyErr_Occurred()) return -1;
   // Before any fork, so that all children know each other's references.
   if (const auto started = process_tree::start(); !started) {
     raise(started.error());

@@ -297,18 +297,55 @@ class RunTest(Runner):
             done = self.run_program(program.replace("END", end), plain=True, PYTHONPATH=PACKAGES)
             self.assertEqual(done.stdout, "3 answered answered\n", end)
 
-    def test_a_signal_meanwhile_is_not_lost(self):
-        self.write("signals.py", "import os, signal\ndef send(): os.kill(os.getpid(), signal.SIGINT)")
+    def test_what_signal_handlers_raise_comes_out_of_the_fork(self):
+        """Whatever they interrupt.  There is another thread, which may take the signal."""
+        self.write("alarm.py", """
+            import signal
+            def ring(kept=[]):
+                if not kept:
+                    kept.append(1)
+                    signal.raise_signal(signal.SIGALRM)
+            """)
         done = self.run_program("""
-            import os, time
-            try:
-                pid = os.fork()
-                if pid == 0: os._exit(0)
-                time.sleep(9)
-            except KeyboardInterrupt: print("interrupted")
-            os.wait()
-            """, "--preload", "signals:send")
-        self.assertEqual(done.stdout, "interrupted\n")
+            import os, signal, threading, time
+            raised = []
+            def handle(*_): raise (SystemExit, TimeoutError)[len(raised) % 2]
+            signal.signal(signal.SIGALRM, handle)
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+            kept = []
+            for number in range(30):
+                kept.append([[each, str(each)] for each in range(10_000)])
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.001 + number * 0.01)
+                    if os.fork() == 0: os._exit(0)
+                    os.wait()
+                    time.sleep(9)
+                except (SystemExit, TimeoutError) as error:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    raised.append(error)
+            print(len(raised))
+            """, "--above", "0", "--every-fork", "--preload", "alarm:ring", PYTHONWARNINGS="ignore")
+        self.assertEqual(done.stdout, "30\n")
+        for line in done.stderr.splitlines():
+            self.assertRegex(line, f"^cowshed: PID [0-9]+: {FROZE}")
+
+    def test_a_fork_looks_as_without(self):
+        self.write("program.py", """
+            import copy, inspect, os, pickle, posix, threading
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+            class Parent: fork = os.fork
+            for fork in os.fork, Parent().fork, lambda: os.forkpty()[0]:
+                if fork() == 0: os._exit(0)
+                os.wait()
+            print(os.fork, os.fork.__name__, os.fork.__doc__, inspect.signature(os.forkpty))
+            print([copy.copy(each) is pickle.loads(pickle.dumps(each)) is posix.fork for each in (os.fork,)])
+            try: os.fork(1)
+            except TypeError as error: print(error)
+            """)
+        plain, ours = (self.run_it([sys.executable, "program.py"], options, COWSHED_LOG="none")
+                       for options in (None, ["--above", "0"]))
+        warnings = [re.sub(r"pid=\d+", "", each.stderr) for each in (plain, ours)]
+        self.assertEqual((plain.stdout, warnings[0]), (ours.stdout, warnings[1]))
 
     def test_the_line_is_written_while_no_signal_is_blocked(self):
         self.write("signals.py", "import os, signal\ndef send(): os.kill(os.getpid(), signal.SIGTERM)")
@@ -379,17 +416,28 @@ class RunTest(Runner):
                 with open(os.path.join(self.folder, data)) as file:
                     self.assertEqual(file.read(), "12345678")
 
-    def test_hooks_of_what_is_preloaded(self):
-        """As of logging: they lock before the fork, and unlock after it."""
+    def test_hooks_that_lock_before_a_fork(self):
+        """As of logging.  Preloading and finalisers may need the locks."""
         self.write("locks.py", """
-            import logging, os
+            import logging, os, threading
             from concurrent.futures import thread
             os.register_at_fork(before=lambda: print("before"), after_in_parent=lambda: print("after"))
+            def use(): thread.ThreadPoolExecutor().submit(int).result()
             """)
-        done = self.run_program("import os\nfor _ in range(2):\n    os.fork() or os._exit(0)\n    os.wait()",
-                                "--preload", "locks")
-        self.assert_log(done)
-        self.assertEqual(done.stdout, "before\nafter\n" * 2)
+        done = self.run_program("""
+            import concurrent.futures.thread, os, threading
+            lock = threading.Lock()
+            os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+            class Final:
+                def __del__(self):
+                    with lock: print("died")
+            final = Final(); final.me = final; del final
+            for _ in range(2):
+                os.fork() or os._exit(0)
+                os.wait()
+            """, "--above", "0", "--preload", "locks:use", PYTHONWARNINGS="ignore")
+        self.assert_log(done, FROZE, FROZE)
+        self.assertEqual(done.stdout, "died\n" + "before\nafter\n" * 2)
 
     def test_our_failures_are_a_line(self):
         """Here, of a Python for which there is no build."""

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from cowshed import _cowshed, freezing
 from cowshed.run import ends
@@ -34,13 +34,7 @@ _reachable = 0, 0  # bytes that modules refer to, at the last freeze: frozen, an
 _lost = 0  # bytes that were frozen, and that no module refers to any more: they are never freed
 
 
-def before_fork(caller: types.FrameType, blocked: Iterable[int]) -> None:
-    """`caller` forks.  Unblocks the signals after the fork, in parent and child."""
-    _cowshed.unblock_after_fork(blocked)
-    _prepare(caller)
-
-
-def watch_c_forks(prepare: Callable[[], object] = lambda: _prepare(None)) -> None:
+def watch_c_forks(prepare: Callable[[], object] = lambda: before_fork(None)) -> None:
     """Of a server that forks without telling Python."""
     def before_c_fork() -> None:
         try:
@@ -59,11 +53,12 @@ def freeze_for_workers() -> bool:
     _above_at_first = 0
     if "prometheus_client" in sys.modules:
         importlib.import_module("cowshed.prometheus")
-    _prepare(None)
+    before_fork(None)
     return True
 
 
-def _prepare(caller: types.FrameType | None) -> None:
+def before_fork(caller: types.FrameType | None) -> None:
+    """`caller` forks next."""
     global _is_busy
     if _is_busy or caller and purpose_of(caller) is not Purpose.WORKER:
         return
@@ -78,9 +73,6 @@ def _prepare(caller: types.FrameType | None) -> None:
         _is_busy = False
 
 
-os.register_at_fork(after_in_parent=_cowshed.unblock, after_in_child=_cowshed.unblock)
-
-
 def _log(text: str) -> None:
     where = os.environ.get("COWSHED_LOG")
     if where != "none":
@@ -90,13 +82,16 @@ def _log(text: str) -> None:
 
 def _preload() -> None:
     while _to_preload:
-        name, _, function = _to_preload.pop(0).partition(":")
+        name, _, function = _to_preload[0].partition(":")
         try:
             module = importlib.import_module(name)
             if function:
                 getattr(module, function)()
         except (Exception, SystemExit) as error:
+            if freezing.is_by_handler(error):
+                raise
             _log(f"cannot preload {name}: {type(error).__name__}: {error}")
+        del _to_preload[0]
 
 
 def _own_bytes() -> int:

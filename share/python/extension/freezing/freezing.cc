@@ -106,7 +106,8 @@ class Freezer {
                             ? PySequence_Fast(children.get(), "children_of() returns no iterable")
                             : nullptr);
       if (!list) {
-        PyErr_WriteUnraisable(function);
+        keep_interruption(PyExc_Exception);
+        if (PyErr_Occurred()) PyErr_WriteUnraisable(function);
         leave_in_part(Py_TYPE(object), 1);
         continue;
       }
@@ -126,6 +127,13 @@ class Freezer {
       if (std::any_of(opaque.latest.begin(), opaque.latest.end(), is_hidden))
         leave_in_part(type, opaque.objects);
     }
+  }
+
+  // At the very end.  False: a Python error is set, which a signal handler raised meanwhile.
+  bool was_uninterrupted() {
+    if (!interruption_) return true;
+    PyErr_SetRaisedException(interruption_.release());
+    return false;
   }
 
   // After gc.freeze(): the collector goes on to care for what stays as it was.
@@ -354,6 +362,8 @@ class Freezer {
       for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names.get()); ++i) {
         const Object value(PyFrame_GetVar(frame, PyTuple_GET_ITEM(names.get(), i)));
         if (value) pending_.push_back(value.get());  // it may be its only reference
+        else keep_interruption(PyExc_NameError);     // it is unbound
+        PyErr_Clear();
       }
     }
     PyErr_Clear();
@@ -388,6 +398,11 @@ class Freezer {
     }
   }
 
+  // Formatting an error may run a signal handler.
+  void keep_interruption(PyObject* expected) {
+    if (!PyErr_ExceptionMatches(expected)) interruption_ = Object(PyErr_GetRaisedException());
+  }
+
   void show_progress(Py_ssize_t done, Py_ssize_t all) {
     const std::time_t now = std::time(nullptr);
     if (began_ == 0) began_ = shown_at_ = now;
@@ -413,6 +428,7 @@ class Freezer {
   std::vector<std::pair<PyObject*, PyObject*>> registered_;  // frozen, with their function
   std::unordered_set<PyObject*> asked_;                      // the same
   std::unordered_map<PyTypeObject*, Opaque> opaque_;
+  Object interruption_;
   std::time_t began_ = 0;
   std::time_t shown_at_ = 0;
   bool shown_ = false;
@@ -453,7 +469,7 @@ bool freeze_objects(PyObject* keep, PyObject* children_of, bool only_reachable, 
   freezer.count_hidden();
   if (!call(gc.get(), "freeze")) return false;
   freezer.give_back();
-  return true;
+  return freezer.was_uninterrupted();
 }
 
 }  // namespace

@@ -95,14 +95,11 @@ std::string fault_of_counts(const Layout& layout) {
 }  // namespace
 
 std::string layout_fault(const Layout& layout) {
-  std::string fault = fault_of_build();
-  if (!fault.empty()) return fault;
+  if (std::string fault = fault_of_build(); !fault.empty()) return fault;
   if (const char* what = cowshed_misplaced(&layout.places))
     return std::string(what) + " is elsewhere than in Python " PY_VERSION
                                ", for which cowshed was built";
-  fault = fault_of_counts(layout);
-  PyErr_Clear();
-  return fault;
+  return fault_of_counts(layout);
 }
 
 #else

@@ -26,6 +26,7 @@ void make_immortal(PyObject* object, const Layout& layout = {});
 
 // Tries, on objects of its own, whether this interpreter is as `layout` says and never writes the
 // count of an immortal object.  Returns why not, as a clause; empty: all is well.  Holds the GIL.
+// A Python error may be set, as by a signal handler that ran meanwhile.
 std::string layout_fault(const Layout& layout);
 
 }  // namespace cowshed::python

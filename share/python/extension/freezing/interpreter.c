@@ -176,7 +176,6 @@ const char* cowshed_misplaced(const struct cowshed_places* places) {
     found = "the list of frozen objects";
   else if (!are_pools_at(in_interpreter(places->pools))) found = "pymalloc's list of pools";
   Py_XDECREF(name);
-  PyErr_Clear();
   return found;
 }
 

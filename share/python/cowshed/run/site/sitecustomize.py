@@ -15,7 +15,6 @@ else:
     _FOLDER = os.path.dirname(os.path.abspath(sys._getframe().f_code.co_filename))
     _PACKAGE = os.path.dirname(os.path.dirname(_FOLDER))
     _ABOVE = os.environ.get("COWSHED_ABOVE", "")
-    _prepare = None  # False: it failed
 
     def _standard_error():
         """What it is now: no line may go into another file that gets its descriptor."""
@@ -46,8 +45,8 @@ else:
                 for name in [*sys.modules]:
                     if name.partition(".")[0] == "cowshed":
                         del sys.modules[name]
-                if not importlib.util.find_spec("cowshed"):  # of the program's own environment
-                    raise error
+                if _is_the_programs(error) or not importlib.util.find_spec("cowshed"):  # of its own environment
+                    raise
         from cowshed.run import at_fork
 
         at_fork.standard_error = _at_start
@@ -75,48 +74,55 @@ else:
         except (AttributeError, OSError):  # gevent and others take poll() away
             pass
 
+    def _is_the_programs(error):
+        """Whether one of its signal handlers raised it, perhaps in our code."""
+        import _signal
+
+        handlers = [getattr(_signal.getsignal(number), "__code__", None) for number in range(1, _signal.NSIG)]
+        trace = error.__traceback__
+        while trace and trace.tb_frame.f_code not in handlers:
+            trace = trace.tb_next
+        return trace or not isinstance(error, Exception)
+
+    _prepare = _load
+
     def _before_fork():
         global _prepare
-        if _prepare is False or _prepare is None and not os.environ.get("COWSHED_PRELOAD") and _is_small():
+        if not _prepare or _prepare is _load and not os.environ.get("COWSHED_PRELOAD") and _is_small():
             return
-        import _signal
-        import _thread
-
-        # A handler that runs in here could not end the program: what it raises would be lost.
-        before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-        register = os.register_at_fork
-        late = []  # what modules that are imported in here would call before this fork
-
-        def register_late(before=None, **after):
-            if before is None:
-                return register(**after)
-            forking = set()  # threads whose fork has called `before`: others may be in the middle of theirs
-
-            def enter():
-                forking.add(_thread.get_ident())
-                before()
-
-            def leaving(hook):
-                return lambda: _thread.get_ident() in forking and hook()
-
-            register(before=enter, **{name: leaving(hook) for name, hook in after.items()})
-            late.append(enter)
-
-        os.register_at_fork = register_late
+        prepare, _prepare = _prepare, None  # another thread, or what is preloaded, forks at once meanwhile
         try:
-            if _prepare is None:
-                _prepare = _load().before_fork
-            _prepare(sys._getframe(1), _signal.valid_signals() - set(before))
-        except Exception as error:
-            _prepare = False
-            try:
-                _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
-            finally:
-                _report(error)
+            if prepare is _load:
+                prepare = _load().before_fork
+            prepare(sys._getframe(2))
+        except BaseException as error:
+            if _is_the_programs(error):
+                raise
+            prepare = None
+            _report(error)
         finally:
-            os.register_at_fork = register
-            while late:
-                late.pop()()
+            _prepare = prepare
+
+    class _Fork:
+        """In the place of os.fork(): freezes as ordinary code, before hooks lock and where handlers may raise.
+
+        A call shows no frame of ours.  So warnings name the program's line."""
+
+        def __init__(self, fork):
+            self.__wrapped__ = fork
+            for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+                setattr(self, name, getattr(fork, name))
+
+        @property
+        def __call__(self):
+            _before_fork()
+            return self.__wrapped__
+
+        def __repr__(self):
+            return repr(self.__wrapped__)
+
+        def __reduce__(self):
+            return self.__name__
 
     def _watch_uwsgi():
         """It forks without telling Python."""
@@ -164,4 +170,9 @@ else:
         if os.path.basename(os.path.realpath("/proc/self/exe")).startswith("uwsgi"):
             _watch_uwsgi()
         else:
-            os.register_at_fork(before=_before_fork)
+            import posix
+
+            for name in ("fork", "forkpty"):
+                if hasattr(os, name):
+                    setattr(os, name, _Fork(getattr(os, name)))
+                    setattr(posix, name, getattr(os, name))
