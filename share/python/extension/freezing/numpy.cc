@@ -153,6 +153,14 @@ const NumPy::Layout& NumPy::layout_of(PyObject* dtype) {
   return place->second;
 }
 
+std::uint64_t NumPy::disowned_bytes(PyObject* object) {
+  const ArrayFields& array = fields_of(object);
+  if (array.base != nullptr || (array.flags & kOwnsData) != 0) return 0;
+  Py_ssize_t bytes = layout_of(array.dtype).item_bytes;
+  for (int i = 0; i < array.dimensions; ++i) bytes *= array.shape[i];
+  return static_cast<std::uint64_t>(bytes);
+}
+
 bool NumPy::has_objects(PyObject* holder) {
   if (is_array(Py_TYPE(holder))) return !layout_of(fields_of(holder).dtype).runs.empty();
   return is_true(attribute(Object::borrow(holder), "dtype"), "hasobject");

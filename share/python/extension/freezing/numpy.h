@@ -2,6 +2,7 @@
 
 #include <Python.h>
 #include <cstddef>
+#include <cstdint>
 #include <unordered_map>
 #include <vector>
 
@@ -29,6 +30,8 @@ class NumPy {
   // NumPy resizes an array of its own data if nothing else refers to it.  To NumPy the count of a
   // frozen array is negative.
   static void disown(PyObject* array);
+  // Its data, which its size leaves out since then.
+  std::uint64_t disowned_bytes(PyObject* array);
 
  private:
   // Where an item has references.

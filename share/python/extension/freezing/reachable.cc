@@ -18,7 +18,8 @@ int Reachable::visit(PyObject* object, void* self) {
     if (!reachable.seen_.insert(object).second) return 0;
     reachable.pending_.push_back(object);
   }
-  (is_immortal(object) ? reachable.frozen_bytes_ : reachable.other_bytes_) +=
+  const bool is_frozen = is_immortal(object) && (may_refer || reachable.is_holder_frozen_);
+  (is_frozen ? reachable.frozen_bytes_ : reachable.other_bytes_) +=
       reachable.types_.size_of(object);
   return 0;
 }
@@ -28,6 +29,7 @@ void Reachable::add(PyObject* root) {
   while (!pending_.empty()) {
     PyObject* const object = pending_.back();
     pending_.pop_back();
+    is_holder_frozen_ = is_immortal(object);
     each_child(object, types_, visit, this);
   }
 }

@@ -20,7 +20,8 @@ class Reachable {
   void add(PyObject* root);
 
   bool contains(PyObject* tracked) const { return seen_.contains(tracked); }
-  // A string, a number counts once for each reference.
+  // A string, a number counts once for each reference, and as its holder does: small numbers are
+  // always frozen.
   std::uint64_t frozen_bytes() const { return frozen_bytes_; }
   std::uint64_t other_bytes() const { return other_bytes_; }
 
@@ -30,6 +31,7 @@ class Reachable {
   Types& types_;
   std::unordered_set<PyObject*> seen_;  // those that may refer to others
   std::vector<PyObject*> pending_;
+  bool is_holder_frozen_ = true;
   std::uint64_t frozen_bytes_ = 0;
   std::uint64_t other_bytes_ = 0;
 };

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include <cowshed/share/python/extension/freezing/deallocation.h>
+#include <cowshed/share/python/extension/freezing/immortal.h>
 #include <cowshed/share/python/extension/freezing/interpreter.h>
 #include <cowshed/share/python/extension/freezing/type_facts.h>
 
@@ -75,12 +76,14 @@ const TypeFacts& Types::facts_of(PyTypeObject* type) {
 
 std::uint64_t Types::size_of(PyObject* object) {
   constexpr std::uint64_t kCollectorsHead = 2 * sizeof(void*);
-  const std::uint64_t head = PyObject_IS_GC(object) ? kCollectorsHead : 0;
-  const PyCFunction its_size = facts_of(Py_TYPE(object)).size_of;
+  const TypeFacts& facts = facts_of(Py_TYPE(object));
+  const PyCFunction its_size = facts.size_of;
+  std::uint64_t others = PyObject_IS_GC(object) ? kCollectorsHead : 0;
+  if (facts.is_array && is_immortal(object)) others += numpy_.disowned_bytes(object);
   const Object size(its_size != nullptr ? its_size(object, nullptr) : nullptr);
   const Py_ssize_t bytes = size ? PyLong_AsSsize_t(size.get()) : 0;
   PyErr_Clear();
-  return head + (bytes > 0 ? static_cast<std::uint64_t>(bytes) : 0);
+  return others + (bytes > 0 ? static_cast<std::uint64_t>(bytes) : 0);
 }
 
 TypeFacts Types::find_facts(PyTypeObject* type) const {

@@ -40,7 +40,8 @@ class Types {
 
   const TypeFacts& facts_of(PyTypeObject* type);
   NumPy& numpy() { return numpy_; }
-  // As sys.getsizeof() counts it, and the collector's head.
+  // As sys.getsizeof() counts it, and the collector's head.  A frozen array has the size that it
+  // had.
   std::uint64_t size_of(PyObject* object);
 
   bool is_datetime(PyTypeObject* type) const { return is_of(type, datetime_.get()); }
