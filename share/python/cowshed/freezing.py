@@ -337,11 +337,15 @@ def end_process(status: int | None = None) -> NoReturn:
     server's hook that a worker calls last, such as gunicorn's ``worker_exit``.  Where ``freeze()``
     cannot freeze in place, it is ``sys.exit()``.
 
-    :param status: the exit status.  ``None``: the status of the ``SystemExit`` that is being handled, or 0.
+    :param status: the exit status.  ``None``: the status of the ``SystemExit`` that is being handled, whose text it
+        prints, or 0.
     """
     if status is None:
         code = getattr(sys.exc_info()[1], "code", None) if isinstance(sys.exc_info()[1], SystemExit) else None
         status = code if isinstance(code, int) else int(code is not None)
+        if not isinstance(code, (int, type(None))) and sys.stderr:
+            with contextlib.suppress(Exception):  # as the interpreter does
+                print(code, file=sys.stderr)
     if _cowshed.why_not_in_place():
         sys.exit(status)
     threading._shutdown()  # type: ignore[attr-defined]
