@@ -147,10 +147,21 @@ PROGRAMS = {
         """,
     "database that is dropped": """
         import sqlite3
-        c = sqlite3.connect("db"); c.execute("create table t (a)"); c.commit(); c.execute("insert into t values (1)")
+        class Own(sqlite3.Connection): pass
+        opened = sqlite3.connect("db"), sqlite3.connect("own", factory=Own)
+        for c in opened: c.execute("create table t (a)"); c.commit(); c.execute("insert into t values (1)")
         FREEZE
-        del c; gc.collect()
-        sqlite3.connect("db", timeout=0).execute("insert into t values (2)"); print(os.listdir())
+        del c, opened; gc.collect()
+        for name in "db", "own": sqlite3.connect(name, timeout=0).execute("insert into t values (2)")
+        print(sorted(os.listdir()))
+        """,
+    "executor of a class of its own that is dropped": """
+        import concurrent.futures
+        class Mixed: pass
+        class Own(Mixed, concurrent.futures.ThreadPoolExecutor): pass
+        own = Own(1)
+        FREEZE
+        own.submit(int).result(); thread, = own._threads; del own; thread.join(9); print(thread.is_alive())
         """,
     "file that an exit function uses": """
         import atexit, lzma, logging
@@ -209,6 +220,16 @@ PROGRAMS = {
         cache = {"a": A()}; cache["me"] = cache
         KEEP(cache)
         del cache; gc.collect(); print("end")
+        """,
+    "workers that end by a SystemExit": """
+        FREEZE
+        for code in "fatal", ("a", 1), 5, -1, True, None, "":
+            pid = os.fork()
+            if pid:
+                print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+                continue
+            try: sys.exit(code)
+            finally: FROZEN is bool or cowshed.end_process()
         """,
     "os.fork() and an end": """
         file = open("file", "w")

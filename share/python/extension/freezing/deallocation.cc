@@ -15,9 +15,14 @@ namespace cowshed::python {
 
 namespace {
 
+// Whether it or one of its bases has such a name.
 template <class Names>
 bool is_among(PyTypeObject* type, const Names& names) {
-  return std::ranges::find(names, std::string_view(type->tp_name)) != std::end(names);
+  for (Py_ssize_t i = 0; type->tp_mro != nullptr && i < PyTuple_GET_SIZE(type->tp_mro); ++i) {
+    const auto* const base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(type->tp_mro, i));
+    if (std::ranges::find(names, std::string_view(base->tp_name)) != std::end(names)) return true;
+  }
+  return false;
 }
 
 // Extensions' types whose deallocators were read: they give back memory, and let go of objects.
@@ -113,7 +118,8 @@ bool must_be_closed(PyTypeObject* type) {
 }
 
 bool holds_itself_open(PyTypeObject* type) {
-  return std::string_view(type->tp_name) == "sqlite3.Connection";
+  static constexpr std::string_view kNames[] = {"sqlite3.Connection"};
+  return is_among(type, kNames);
 }
 
 bool let_go(PyObject* holder, PyObject* child) {
