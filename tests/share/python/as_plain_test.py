@@ -46,12 +46,13 @@ PROGRAMS = {
         print(open("o.txt").read(), b.recv(9))
         """,
     "dropping what weakref.finalize() awaits": """
-        import tempfile, weakref
+        import multiprocessing.util, tempfile, weakref
         class Holder: pass
-        a, h = Holder(), Holder(); weakref.finalize(a, print, "finalised")
+        a, b, h = Holder(), Holder(), Holder(); weakref.finalize(a, print, "finalised")
+        multiprocessing.util.Finalize(b, print, ["of multiprocessing"])
         h.folder = tempfile.TemporaryDirectory(dir="."); folder = tempfile.TemporaryDirectory(dir=".")
         FREEZE
-        del a, h, folder; print(os.listdir())
+        del a, b, h, folder; print(os.listdir())
         """,
     "callbacks of weak references": """
         import weakref

@@ -25,8 +25,9 @@ bool is_awaited(PyObject* object, Types& types) {
   PyWeakReference* reference = nullptr;
   std::memcpy(&reference, reinterpret_cast<const char*>(object) + offset, sizeof reference);
   for (; reference != nullptr; reference = reference->wr_next)
-    if (reference->wr_callback && starts_with(Py_TYPE(reference->wr_callback), "finalize"))
-      return true;
+    if (PyObject* const callback = reference->wr_callback)
+      if (starts_with(Py_TYPE(callback), "finalize") || starts_with(Py_TYPE(callback), "Finalize"))
+        return true;  // of weakref and of multiprocessing
   return false;
 }
 
