@@ -139,12 +139,15 @@ PROGRAMS = {
         FREEZE
         kept[0][0][0][0][0][0][0][0][0].write("after")
         """,
-    "bytearray with a view that is dropped": """
-        data = bytearray(b"abc"); view = memoryview(data)
+    "bytearrays with views that are dropped": """
+        import pickle
+        datas = bytearray(b"abc"), bytearray(b"abc"); view = memoryview(datas[0]); buffer = pickle.PickleBuffer(datas[1])
         FREEZE
-        try: data.append(1)
-        except BufferError: print("refused")
-        del view; data.append(1); print(data)
+        for data in datas:
+            try: data.append(1)
+            except BufferError: print("refused")
+        del view, buffer
+        for data in datas: data.append(1); print(data)
         """,
     "database that is dropped": """
         import sqlite3

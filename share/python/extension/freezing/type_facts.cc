@@ -93,7 +93,7 @@ TypeFacts Types::find_facts(PyTypeObject* type) const {
       type == &PyAsyncGen_Type) {
     facts.kind = Kind::suspended;
   } else if (starts_with(type, "_thread.") || type == &PyMemoryView_Type ||
-             std::strcmp(type->tp_name, "managedbuffer") == 0) {
+             type == &PyPickleBuffer_Type || std::strcmp(type->tp_name, "managedbuffer") == 0) {
     facts.kind = Kind::leave;  // a bytearray, say, cannot grow as long as a view lives
   } else if (may_act_when_freed(type) && registered_for(type) == nullptr) {
     facts.kind = Kind::suspended;
