@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,9 +18,20 @@ FileIdentity identity_of(int fd) noexcept {
   return {status.st_dev, status.st_ino, status.st_mode & S_IFMT};
 }
 
+// A limit on the size of files kills the program, or lets only a part of the line through.
+static bool is_below_the_limit(int fd, std::size_t size) noexcept {
+  struct stat status{};
+  rlimit limit{};
+  if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) return true;
+  if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return true;
+  const off_t at = std::max(lseek(fd, 0, SEEK_CUR), status.st_size);
+  return static_cast<rlim_t>(at) + size <= limit.rlim_cur;
+}
+
 void write_or_drop(int fd, std::string_view line) noexcept {
   pollfd output = {fd, POLLOUT, 0};
   if (poll(&output, 1, 0) != 1 || output.revents != POLLOUT) return;
+  if (!is_below_the_limit(fd, line.size())) return;
   (void)!::write(fd, line.data(), line.size());
 }
 

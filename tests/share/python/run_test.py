@@ -394,6 +394,20 @@ class RunTest(Runner):
                 self.assertEqual(done.stdout, "end\n")
                 self.assert_log(done)
 
+    def test_the_line_is_dropped_where_a_file_may_not_grow_by_it(self):
+        self.write("program.py", """
+            import os, resource, signal
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30))
+            if os.fork() == 0: os._exit(0)
+            os.wait()
+            """)
+        for options, environment in self.freezing_and_failing():
+            for log in {}, {"COWSHED_LOG": "log"}:
+                with open(os.path.join(self.folder, "log"), "w+") as file:
+                    self.run_it([sys.executable, "program.py"], options, stderr=file, **environment, **log)
+                    self.assertEqual(file.read(), "")
+
     def test_no_line_in_another_file_that_has_the_descriptor(self):
         """As of a daemon that has closed its standard streams, or that began without them."""
         self.write("program.py", """

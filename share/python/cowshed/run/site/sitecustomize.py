@@ -60,18 +60,22 @@ else:
         if log == "none" or not log and (_at_start[2] == 0 or _standard_error() != _at_start):
             return
         try:
+            import resource
             import select
 
+            line = text.encode("utf-8", "replace")[:select.PIPE_BUF]
             file = 2
             if log:
                 file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
             poll = select.poll()
             poll.register(file, select.POLLOUT)
-            if poll.poll(0) == [(file, select.POLLOUT)]:
-                os.write(file, text.encode("utf-8", "replace")[:select.PIPE_BUF])
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            end = os.fstat(file).st_size + len(line)  # 0 of what is no file
+            if poll.poll(0) == [(file, select.POLLOUT)] and (end <= limit or limit == resource.RLIM_INFINITY):
+                os.write(file, line)
             if log:
                 os.close(file)
-        except (AttributeError, OSError):  # gevent and others take poll() away
+        except (AttributeError, ImportError, OSError):  # gevent and others take poll() away
             pass
 
     def _is_the_programs(error):
