@@ -139,6 +139,12 @@ PROGRAMS = {
         FREEZE
         kept[0][0][0][0][0][0][0][0][0].write("after")
         """,
+    "keys that are objects of an extension": """
+        import collections, endings
+        dicts = {}, collections.OrderedDict(), collections.defaultdict(int)
+        FREEZE
+        for name, kept in zip("abc", dicts): kept[endings.Plain(name)] = kept["other"] = 1; [*kept][0].write("after")
+        """,
     "bytearrays with views that are dropped": """
         import pickle
         datas = bytearray(b"abc"), bytearray(b"abc"); view = memoryview(datas[0]); buffer = pickle.PickleBuffer(datas[1])

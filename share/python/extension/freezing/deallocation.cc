@@ -59,18 +59,21 @@ bool is_of_python(Function* function) {
   return place->second;
 }
 
-// Puts None in its place.
-bool let_go_of_value(PyObject* dict, PyObject* child) {
+// Puts None in the place of a value.
+bool let_go_of_item(PyObject* dict, PyObject* child) {
   bool has_found = false;
+  Object key_found;
   Py_ssize_t position = 0;
   PyObject* key = nullptr;
   PyObject* value = nullptr;
   while (PyDict_Next(dict, &position, &key, &value)) {  // another value for a key leaves its place
+    if (key == child) key_found = Object::borrow(key);
     if (value != child) continue;
     has_found = true;
     if (PyDict_SetItem(dict, Object::borrow(key).get(), Py_None) != 0) PyErr_Clear();
   }
-  return has_found;
+  if (key_found && PyObject_DelItem(dict, key_found.get()) != 0) PyErr_Clear();
+  return has_found || key_found;
 }
 
 }  // namespace
@@ -123,7 +126,7 @@ bool holds_itself_open(PyTypeObject* type) {
 }
 
 bool let_go(PyObject* holder, PyObject* child) {
-  if (PyDict_Check(holder)) return let_go_of_value(holder, child);
+  if (PyDict_Check(holder)) return let_go_of_item(holder, child);
   if (PyTuple_Check(holder)) {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(holder); ++i) {
       if (PyTuple_GET_ITEM(holder, i) != child) continue;
@@ -139,7 +142,7 @@ bool let_go(PyObject* holder, PyObject* child) {
   }
   const Object dict(PyObject_GenericGetDict(holder, nullptr));
   PyErr_Clear();
-  if (dict && PyDict_Check(dict.get()) && let_go_of_value(dict.get(), child)) return true;
+  if (dict && PyDict_Check(dict.get()) && let_go_of_item(dict.get(), child)) return true;
   const inquiry clear = Py_TYPE(holder)->tp_clear;
   if (clear == nullptr || PyType_Check(holder) || PyFunction_Check(holder)) return false;
   clear(holder);
