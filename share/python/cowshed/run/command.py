@@ -26,7 +26,7 @@ environment:
   COWSHED_LOG=FILE  Where the line about each freeze goes, instead of standard
                     error; none: nowhere.
 
-A Python with -I or -E does not look at the environment, and stays as it is.
+A Python with -I, -E or -S does not load sitecustomize, and stays as it is.
 
 examples:
   cowshed run -- gunicorn --preload -w 16 shop:app
