@@ -6,7 +6,7 @@ namespace {
 using test::Blocks;
 using test::is_settled;
 
-const SettleOptions kStop = {.threads = OtherThreads::stop, .stop_timeout = 60s};
+const SettleOptions stops = {.threads = OtherThreads::stop, .stop_timeout = 60s};
 
 TEST(SettleThreads, AreRefusedByName) {
   std::atomic<bool> over = false;
@@ -48,9 +48,9 @@ TEST(SettleThreads, LoseNoWriteWhenTheyAreStopped) {
       written[self] = count;
     });
     for (int i = 0; i < test::little_or(3, 100); ++i) {
-      ASSERT_THAT(settle(kStop), Succeeds());
+      ASSERT_THAT(settle(stops), Succeeds());
       EXPECT_TRUE(is_settled(blocks[0] + 1_MiB));
-      ASSERT_THAT(unsettle(kStop), Succeeds());
+      ASSERT_THAT(unsettle(stops), Succeeds());
     }
     over = true;
   }
@@ -81,7 +81,7 @@ TEST(SettleThreads, MayAllocateAndStartOthers) {
         }).join();
       }
     });
-    SettleOptions options = kStop;
+    SettleOptions options = stops;
     for (int i = 0; i < test::little_or(5, 300); ++i) {
       options.huge_pages = i % 7 == 0;
       ASSERT_THAT(i % 4 == 3 ? unsettle(options) : settle(options), Succeeds());
@@ -157,8 +157,8 @@ TEST(SettleThreads, OnSignalStacksInTheHeapGoOn) {
     });
     ASSERT_TRUE(eventually([&] { return begun.load(); }));
     for (int i = 0; i < 5; ++i) {
-      ASSERT_THAT(settle(kStop), Succeeds());
-      ASSERT_THAT(unsettle(kStop), Succeeds());
+      ASSERT_THAT(settle(stops), Succeeds());
+      ASSERT_THAT(unsettle(stops), Succeeds());
     }
     over = true;
   }

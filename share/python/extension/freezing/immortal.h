@@ -11,7 +11,7 @@ namespace cowshed::python {
 
 // What this extension takes for the layout of objects and of the interpreter.  Tests give others.
 struct Layout {
-  cowshed_places places = cowshed_known_places();
+  CowshedPlaces places = cowshed_known_places();
   std::uint32_t immortal_count =
 #if PY_VERSION_HEX >= 0x030e0000
       _Py_IMMORTAL_INITIAL_REFCNT;

@@ -13,14 +13,14 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-struct cowshed_places cowshed_known_places(void) {
+struct CowshedPlaces cowshed_known_places(void) {
 #if PY_VERSION_HEX >= 0x030d0000
   const size_t collecting =
       _PyRuntime.debug_offsets.interpreter_state.gc + _PyRuntime.debug_offsets.gc.collecting;
 #else
   const size_t collecting = offsetof(PyInterpreterState, gc.collecting);
 #endif
-  return (struct cowshed_places){
+  return (struct CowshedPlaces){
       .frozen_objects = collecting + offsetof(struct _gc_runtime_state, permanent_generation.head) -
                         offsetof(struct _gc_runtime_state, collecting),
       .interned_strings = offsetof(PyInterpreterState, cached_objects.interned_strings),
@@ -163,7 +163,7 @@ static bool are_pools_at(void* place) {
   return true;
 }
 
-const char* cowshed_misplaced(const struct cowshed_places* places) {
+const char* cowshed_misplaced(const struct CowshedPlaces* places) {
   char byte;
   if (!read_at(places, &byte, 1)) return "memory, which process_vm_readv() cannot read,";
   PyObject* const name = PyUnicode_InternFromString("cowshed self-test");
@@ -181,8 +181,8 @@ const char* cowshed_misplaced(const struct cowshed_places* places) {
 
 #else
 
-struct cowshed_places cowshed_known_places(void) { return (struct cowshed_places){0}; }
-const char* cowshed_misplaced(const struct cowshed_places* places) {
+struct CowshedPlaces cowshed_known_places(void) { return (struct CowshedPlaces){0}; }
+const char* cowshed_misplaced(const struct CowshedPlaces* places) {
   (void)places;
   return NULL;
 }

@@ -13,7 +13,7 @@ extern "C" {
 #define COWSHED_KNOWS_IMMORTALS (PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x03100000)
 
 // Where the interpreter's state keeps what this code uses: offsets in bytes.
-struct cowshed_places {
+struct CowshedPlaces {
   size_t frozen_objects;
   size_t interned_strings;
   size_t cached_attributes;
@@ -21,11 +21,11 @@ struct cowshed_places {
 };
 
 // The places as compiled, apart from those that the running interpreter tells.
-struct cowshed_places cowshed_known_places(void);
+struct CowshedPlaces cowshed_known_places(void);
 
 // Looks whether the running interpreter keeps there what it should.  Returns the name of what is
 // elsewhere; NULL: all is there.  Reads memory only if it is mapped.
-const char* cowshed_misplaced(const struct cowshed_places* places);
+const char* cowshed_misplaced(const struct CowshedPlaces* places);
 
 // Returns the dict of interned strings.  A borrowed reference.
 PyObject* cowshed_interned_strings(void);

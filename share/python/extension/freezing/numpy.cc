@@ -176,7 +176,7 @@ void NumPy::visit_items(PyObject* object, const Layout& layout, visitproc visit,
     for (const Run& run : layout.runs) {
       for (Py_ssize_t i = 0; i < run.count; ++i) {
         PyObject* held = nullptr;  // a field may be unaligned
-        std::memcpy(&held, item + run.offset + i * run.step, sizeof held);
+        std::memcpy(static_cast<void*>(&held), item + run.offset + i * run.step, sizeof held);
         if (held != nullptr) visit(held, context);
       }
     }
