@@ -316,8 +316,9 @@ TEST(VerdictTest, WithinIsWhoeverComesNearest) {
 }
 
 // A child over its budget, sampled, of a name that no format takes as it is.
-Verdict sampled_verdict(const std::string& comm) {
+Verdict sampled_verdict(const std::string& comm, std::uint64_t pages = 6) {
   cow::Measurement measurement = measured();
+  measurement.processes[2].copied_anon_pages = pages;
   measurement.processes[2].comm = comm;
   measurement.processes[2].sampled = full_measurement().processes[1].sampled;
   cow::Frames& frames = measurement.processes[2].sampled->sites[0].frames;
@@ -328,14 +329,21 @@ Verdict sampled_verdict(const std::string& comm) {
 }
 
 TEST(VerdictTest, CulpritsAreTheSampledSitesAndMappings) {
-  EXPECT_THAT(over_lines(sampled_verdict("worker")),
+  EXPECT_THAT(over_lines(sampled_verdict("worker", 1000)),
               ElementsAre(HasSubstr("; culprits: fill() fill.cc:12 (inlined) ~1.8 MiB, mapping "
                                     "'[heap]' ~2.5 MiB")));
+}
+
+TEST(VerdictTest, NoCulpritIsMoreThanTheBudgetCounts) {
+  EXPECT_THAT(over_lines(sampled_verdict("worker")),
+              ElementsAre(HasSubstr("used 24.0 KiB; culprits: fill() fill.cc:12 (inlined) ~24.0 "
+                                    "KiB, mapping '[heap]' ~24.0 KiB")));
 }
 
 // As of a function that writes itself, and has read(2) write.
 TEST(VerdictTest, ALineThatCopiesInTwoWaysIsOneCulprit) {
   cow::Measurement measurement = measured();
+  measurement.processes[2].copied_anon_pages = 1000;
   auto& sampled = measurement.processes[2].sampled;
   sampled = full_measurement().processes[1].sampled;
   sampled->mappings.clear();

@@ -418,6 +418,7 @@ class ServerTest(unittest.TestCase):
     def test_other_pages(self):
         with subject() as running, serving("-p", str(running.pid)) as (url, _):
             self.assertIn("/metrics", fetch(url + "/")[0])
+            self.assertIn(json.loads(fetch(url + "/findings.json")[0])[0]["kind"], ("little", "copied"))
             with self.assertRaises(urllib.error.HTTPError) as raised:
                 fetch(url + "/nothing")
             self.assertEqual(raised.exception.code, 404)

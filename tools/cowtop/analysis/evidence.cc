@@ -125,8 +125,8 @@ bool is_php_fpm(const Summary& summary) {
 
 // The children that lived at the same time.
 std::uint64_t at_once(const Summary& summary) {
-  const std::uint64_t parent = std::min<std::uint64_t>(summary.most_at_once, 1);
-  return std::max<std::uint64_t>(summary.most_at_once - parent, 1);
+  const std::uint64_t all = std::min(summary.most_at_once, summary.processes);
+  return std::max<std::uint64_t>(all, 2) - 1;  // without the parent
 }
 
 // What the child with the most of a cause's new memory has of it.

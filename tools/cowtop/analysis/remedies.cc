@@ -349,6 +349,7 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
                                            [](const Advice& each) { return each.remedy->cause; });
   if (for_names != result.end() && for_names - result.begin() > 1)
     std::rotate(result.begin() + 1, for_names, for_names + 1);
+  for (std::size_t i = 0; i < result.size(); ++i) result[i].rank = i;
   return result;
 }
 

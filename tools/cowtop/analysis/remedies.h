@@ -25,6 +25,7 @@ struct Advice {
   const Remedy* remedy;
   std::string text;
   std::uint64_t saves_bytes = 0;  // at most; 0: nothing by itself
+  std::size_t rank = 0;           // 0: the first of the report's
 };
 
 // The most saving first, and second how to get the names that CODE lacks.  Empty where little was

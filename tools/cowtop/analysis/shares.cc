@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <utility>
 
@@ -14,8 +15,16 @@ class ShareSums {
  public:
   Share& operator[](const std::string& name) {
     const auto [entry, is_new] = index_.try_emplace(name, shares_.size());
-    if (is_new) shares_.push_back({name, 0, 0, ""});
+    if (is_new) shares_.emplace_back().name = name;
     return shares_[entry->second];
+  }
+  Share& operator[](const cow::CodeSite& site) {
+    Share& share = (*this)[site_name(site)];
+    // "<string>" of Python is no file.
+    if (site.frames.empty() || site.frames.back().file.starts_with('<')) return share;
+    share.file = site.frames.back().file;
+    share.line = site.frames.back().line;
+    return share;
   }
   // The most first.
   std::vector<Share> of(std::uint64_t all) && {
@@ -133,7 +142,7 @@ std::vector<Share> sites_of(const std::vector<ExplainingSamples>& explaining, st
     for (const cow::CodeSite& site : samples->sites) {
       const std::uint64_t bytes = site.estimated_copies * cow::kPageSize;
       if (is_at_start(site)) all -= std::min(all, bytes);
-      else if (part == 1 || !is_at_exit(site)) shares[site_name(site)].bytes += bytes;
+      else if (part == 1 || !is_at_exit(site)) shares[site].bytes += bytes;
     }
   }
   return std::move(shares).of(all);
@@ -149,27 +158,23 @@ std::vector<Share> types_of(const std::vector<ExplainingSamples>& explaining, st
   return std::move(shares).of(all);
 }
 
-// What was given back was sampled, too.
-ShareSums sums_of_new(const std::vector<std::pair<std::string, std::uint64_t>>& pages,
-                      std::uint64_t held) {
-  std::uint64_t all = 0;
-  for (const auto& [name, count] : pages) all += count;
+// What was given back was sampled, too: the shares of what is held.
+template <class Each>
+ShareSums sums_of_new(const std::vector<Each>& all, std::uint64_t held, auto key) {
+  std::uint64_t copies = 0;
+  for (const Each& each : all) copies += each.estimated_copies;
   ShareSums shares;
-  for (const auto& [name, count] : pages)
-    shares[name].bytes += static_cast<std::uint64_t>(
-        static_cast<double>(held) * static_cast<double>(count) / static_cast<double>(all));
+  for (const Each& each : all)
+    shares[key(each)].bytes += static_cast<std::uint64_t>(
+        static_cast<double>(held) * static_cast<double>(each.estimated_copies) /
+        static_cast<double>(copies));
   return shares;
 }
 
 void add_new_memory(const cow::NewMemory& memory, std::uint64_t bytes, std::uint64_t unfaulted,
                     Shares& shares) {
-  std::vector<std::pair<std::string, std::uint64_t>> causes;
-  for (const cow::NewCause& each : memory.causes)
-    causes.emplace_back(each.name, each.estimated_copies);
-  std::vector<std::pair<std::string, std::uint64_t>> sites;
-  for (const cow::CodeSite& each : memory.sites)
-    sites.emplace_back(site_name(each), each.estimated_copies);
-  ShareSums sums = sums_of_new(causes, bytes - unfaulted);
+  const auto name = [](const cow::NewCause& each) { return each.name; };
+  ShareSums sums = sums_of_new(memory.causes, bytes - unfaulted, name);
   if (unfaulted > 0) sums[std::string(cow::kNoWriteFault)].bytes = unfaulted;
   shares.new_causes = std::move(sums).of(bytes);
   for (Share& each : shares.new_causes) {
@@ -180,7 +185,7 @@ void add_new_memory(const cow::NewMemory& memory, std::uint64_t bytes, std::uint
     each.most_bytes =
         static_cast<std::uint64_t>(std::min(part, 1.0) * static_cast<double>(each.bytes));
   }
-  shares.new_sites = sums_of_new(sites, bytes - unfaulted).of(bytes);
+  shares.new_sites = sums_of_new(memory.sites, bytes - unfaulted, std::identity()).of(bytes);
 }
 
 double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
@@ -231,6 +236,16 @@ Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::For
     add_new_memory(*measurement.new_memory, new_bytes, unfaulted_bytes, shares);
   shares.python_unread = python_unread_of(explaining);
   return shares;
+}
+
+Shares shares_of_process(const cow::Measurement& measurement, const cow::ProcessCopies& process,
+                         const cow::ForkCopies& copies, std::uint64_t new_bytes) {
+  cow::Measurement alone;
+  alone.processes = {process};
+  alone.sampled = process.sampled;
+  alone.new_memory = measurement.new_memory;
+  return shares_of(alone, {copies}, {cow::Language::native}, copies.copied_bytes().value_or(0),
+                   new_bytes);
 }
 
 }  // namespace cowshed::cowtop

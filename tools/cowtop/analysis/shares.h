@@ -15,6 +15,8 @@ struct Share {
   std::uint64_t bytes = 0;  // copied
   double of_all = 0;
   std::string remark;
+  std::string file;  // of a site, if known
+  int line = 0;
   std::uint64_t most_bytes = 0;  // of a cause, in one process; 0: not known
   // Of a cause: of the process that has most of it.
   cow::Language language = cow::Language::native;
@@ -37,6 +39,10 @@ struct Shares {
 Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies,
                  const std::vector<cow::Language>& languages, std::uint64_t copied_bytes,
                  std::uint64_t new_bytes);
+
+// The same of one process, with its `new_bytes`.
+Shares shares_of_process(const cow::Measurement& measurement, const cow::ProcessCopies& process,
+                         const cow::ForkCopies& copies, std::uint64_t new_bytes);
 
 // Whether the process's samples explain its COPIED: of a program that was executed, most are of its
 // own start.

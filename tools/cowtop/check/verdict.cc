@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <functional>
 #include <map>
-#include <tuple>
 #include <utility>
 
 #include <cowshed/tools/cowtop/analysis/judgement.h>
@@ -114,29 +113,27 @@ Used copied_of_object(const ProcessCopies& process, const std::string& name) {
 }
 
 // Returns the 3 largest of each kind, without those below a 20th of the largest.
-std::vector<Culprit> largest(std::vector<Culprit> culprits) {
+std::vector<Finding> largest(std::vector<Finding> culprits, std::uint64_t used) {
   constexpr std::size_t kMost = 3;
-  std::ranges::stable_sort(culprits, [](const Culprit& a, const Culprit& b) {
+  for (Finding& each : culprits) {
+    each.subject = printable(each.subject);
+    each.bytes = std::min(each.bytes, used);
+  }
+  std::ranges::stable_sort(culprits, [](const Finding& a, const Finding& b) {
     return a.kind != b.kind ? a.kind < b.kind : a.bytes > b.bytes;
   });
   struct Seen {
     std::size_t count = 0;
     std::uint64_t most = 0;
   };
-  std::map<Culprit::Kind, Seen> seen;
-  std::erase_if(culprits, [&](const Culprit& each) {
+  std::map<FindingKind, Seen> seen;
+  std::erase_if(culprits, [&](const Finding& each) {
     Seen& of_kind = seen[each.kind];
     of_kind.most = std::max(of_kind.most, each.bytes);
     return each.bytes == 0 || ++of_kind.count > kMost ||
            !is_part(each.bytes, of_kind.most, kShownOfAll);
   });
   return culprits;
-}
-
-void add_objects(std::vector<Culprit>& list,
-                 const std::map<std::string, std::uint64_t>& pages_by_name) {
-  for (const auto& [name, pages] : pages_by_name)
-    list.push_back({Culprit::Kind::object, printable(name), pages * kPageSize});
 }
 
 void count_objects(std::map<std::string, std::uint64_t>& pages_by_name,
@@ -146,68 +143,64 @@ void count_objects(std::map<std::string, std::uint64_t>& pages_by_name,
     pages_by_name[object.name.empty() ? object.type : object.name] += object.copied_pages;
 }
 
-void add_sites(std::vector<Culprit>& list, const std::vector<cow::CodeSite>& all) {
-  // Sites may differ only in the functions that their line called.
-  std::map<std::tuple<std::string, std::string, int>, std::uint64_t> sites;
-  for (const cow::CodeSite& site : all) {
-    if (site.frames.empty()) continue;
-    const cow::Frame& place = site.frames.back();
-    // "<string>" of Python is no file.
-    const std::string file = place.file.starts_with('<') ? "" : place.file;
-    sites[{site_name(site), file, place.line}] += site.estimated_copies * kPageSize;
-  }
-  for (const auto& [place, bytes] : sites) {
-    const auto& [text, file, line] = place;
-    list.push_back({Culprit::Kind::site, text, bytes, true, file, line});
-  }
+void add_objects(std::vector<Finding>& list,
+                 const std::map<std::string, std::uint64_t>& pages_by_name) {
+  for (const auto& [name, pages] : pages_by_name)
+    list.push_back({.kind = FindingKind::object, .subject = name, .bytes = pages * kPageSize});
 }
 
-void add_sampled(std::vector<Culprit>& list, const std::optional<cow::SampledCopies>& sampled) {
-  if (!sampled) return;
-  add_sites(list, sampled->sites);
-  for (const cow::MappingCopies& mapping : sampled->mappings) {
-    list.push_back({Culprit::Kind::mapping, printable(mapping.name),
-                    mapping.estimated_copies * kPageSize, true});
-  }
+void add_shares(std::vector<Finding>& list, FindingKind kind, const std::vector<Share>& shares) {
+  for (const Share& each : shares)
+    list.push_back({.kind = kind,
+                    .subject = each.name,
+                    .bytes = each.bytes,
+                    .is_estimate = each.remark.empty(),
+                    .file = each.file,
+                    .line = each.line});
 }
 
-std::vector<Culprit> culprits_of(const ProcessCopies& process) {
-  std::vector<Culprit> list;
+std::vector<Finding> culprits_of(const cow::Measurement& measurement, const ProcessCopies& process,
+                                 const ForkCopies& copies, std::uint64_t used) {
+  std::vector<Finding> list;
   std::map<std::string, std::uint64_t> objects;
   count_objects(objects, process);
   add_objects(list, objects);
-  add_sampled(list, process.sampled);
-  return largest(std::move(list));
+  const Shares shares = shares_of_process(measurement, process, copies, 0);
+  add_shares(list, FindingKind::site, shares.sites);
+  add_shares(list, FindingKind::mapping, shares.mappings);
+  return largest(std::move(list), used);
 }
 
-std::vector<Culprit> culprits_of_all(const cow::Measurement& measurement,
-                                     const std::vector<ForkCopies>& copies) {
-  std::vector<Culprit> list;
+std::vector<Finding> culprits_of_all(const cow::Measurement& measurement,
+                                     const std::vector<ForkCopies>& copies, std::uint64_t used) {
+  std::vector<Finding> list;
   std::map<std::string, std::uint64_t> objects;
   for (std::size_t i = 0; i < copies.size(); ++i) {
     const ProcessCopies& process = measurement.processes[i];
-    list.push_back(
-        {Culprit::Kind::process, name_of_process(process), copies[i].copied_bytes().value_or(0)});
+    list.push_back({.kind = FindingKind::process,
+                    .subject = name_of_process(process),
+                    .bytes = copies[i].copied_bytes().value_or(0)});
     count_objects(objects, process);
   }
   add_objects(list, objects);
-  add_sampled(list, measurement.sampled);
-  return largest(std::move(list));
+  const Summary summary = summarize(measurement);
+  add_shares(list, FindingKind::site, summary.sites);
+  add_shares(list, FindingKind::mapping, summary.mappings);
+  return largest(std::move(list), used);
 }
 
 // New memory is sampled of all children together: of what one of them has, as of all.
-std::vector<Culprit> culprits_of_new(const cow::Measurement& measurement, const Used& held) {
-  std::vector<Culprit> list;
-  if (!measurement.new_memory) return list;
-  add_sites(list, measurement.new_memory->sites);
-  std::uint64_t all = 0;
-  for (const Culprit& each : list) all += each.bytes;
-  for (Culprit& each : list)
-    each.bytes = part_of(static_cast<double>(each.bytes) / static_cast<double>(all),
-                         *held.bytes - held.unfaulted_bytes);
-  list.push_back(
-      {Culprit::Kind::site, std::string(cow::kNoWriteFault), held.unfaulted_bytes, true});
-  return largest(std::move(list));
+std::vector<Finding> culprits_of_new(const cow::Measurement& measurement, const Used& held) {
+  ForkCopies copies;
+  copies.unfaulted_bytes = held.unfaulted_bytes;
+  const Shares shares = shares_of_process(measurement, {}, copies, *held.bytes);
+  std::vector<Finding> list;
+  add_shares(list, FindingKind::site, shares.new_sites);
+  list.push_back({.kind = FindingKind::site,
+                  .subject = std::string(cow::kNoWriteFault),
+                  .bytes = held.unfaulted_bytes,
+                  .is_estimate = true});
+  return largest(std::move(list), *held.bytes);
 }
 
 class Judge {
@@ -297,8 +290,9 @@ class Judge {
       held.comm = process.comm;
       held.number = number;
       if (held.is_over())
-        held.culprits = rule.limit == Limit::fresh ? culprits_of_new(measurement_, of_it)
-                                                   : culprits_of(process);
+        held.culprits = rule.limit == Limit::fresh
+                            ? culprits_of_new(measurement_, of_it)
+                            : culprits_of(measurement_, process, copies_[i], *held.used_bytes);
       verdict_.held.push_back(std::move(held));
     }
     note_not_known(rule, not_known_of);
@@ -307,8 +301,9 @@ class Judge {
     if (!rule.together) return;
     Held held = held_to(rule, all, limit_of(all.of_bytes));
     if (held.is_over())
-      held.culprits = rule.limit == Limit::fresh ? culprits_of_new(measurement_, all)
-                                                 : culprits_of_all(measurement_, copies_);
+      held.culprits = rule.limit == Limit::fresh
+                          ? culprits_of_new(measurement_, all)
+                          : culprits_of_all(measurement_, copies_, *held.used_bytes);
     verdict_.held.push_back(std::move(held));
   }
 
@@ -451,11 +446,6 @@ class Judge {
 std::string_view name_of(Limit limit) {
   constexpr std::array kNames = {"max_copied", "max_ratio", "max_new", "object", "max_growth"};
   return kNames.at(static_cast<std::size_t>(limit));
-}
-
-std::string_view name_of(Culprit::Kind kind) {
-  constexpr std::array kNames = {"process", "object", "site", "mapping"};
-  return kNames.at(static_cast<std::size_t>(kind));
 }
 
 bool Verdict::is_over() const { return std::ranges::any_of(held, &Held::is_over); }

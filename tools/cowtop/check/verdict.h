@@ -9,24 +9,13 @@
 #include <vector>
 
 #include <cowshed/cow/measurement.h>
+#include <cowshed/tools/cowtop/analysis/findings.h>
 #include <cowshed/tools/cowtop/check/budget.h>
 
 namespace cowshed::cowtop {
 
 enum class Limit : std::uint8_t { copied, ratio, fresh, object, growth };
 std::string_view name_of(Limit limit);  // "max_copied", as in a budget file
-
-// A process, object, code site or mapping that has much of what is over a limit.
-struct Culprit {
-  enum class Kind : std::uint8_t { process, object, site, mapping };
-  Kind kind = Kind::process;
-  std::string name;
-  std::uint64_t bytes = 0;
-  bool is_estimate = false;
-  std::string file = {};  // of a site, if known
-  int line = 0;
-};
-std::string_view name_of(Culprit::Kind kind);
 
 // One limit applied to one process, or to the tree.
 struct Held {
@@ -38,8 +27,9 @@ struct Held {
   std::uint64_t limit_bytes = 0;
   std::optional<std::uint64_t> used_bytes;  // nullopt: unknown
   std::string why_not_known;
-  std::uint64_t of_bytes = 0;     // shared at the fork, or copied in the baseline
-  std::vector<Culprit> culprits;  // if over the limit
+  std::uint64_t of_bytes = 0;  // shared at the fork, or copied in the baseline
+  // If over the limit: processes, objects, sites and mappings that have much of it, at most all.
+  std::vector<Finding> culprits;
 
   bool is_over() const { return used_bytes.value_or(0) > limit_bytes; }
 };

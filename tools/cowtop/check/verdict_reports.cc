@@ -37,15 +37,12 @@ std::pair<std::string, std::string> size_texts(std::uint64_t limit, std::uint64_
   return texts;
 }
 
-std::string culprit_text(const Culprit& culprit) {
+std::string culprit_text(const Finding& culprit) {
   const std::string size = (culprit.is_estimate ? "~" : "") + size_text(culprit.bytes);
-  switch (culprit.kind) {
-    case Culprit::Kind::object: return fmt::format("object '{}' {}", culprit.name, size);
-    case Culprit::Kind::mapping: return fmt::format("mapping '{}' {}", culprit.name, size);
-    case Culprit::Kind::process:
-    case Culprit::Kind::site: return culprit.name + " " + size;
-  }
-  return {};
+  const bool is_quoted =
+      culprit.kind == FindingKind::object || culprit.kind == FindingKind::mapping;
+  if (!is_quoted) return culprit.subject + " " + size;
+  return fmt::format("{} '{}' {}", name_of(culprit.kind), culprit.subject, size);
 }
 
 // Returns the used part of the limit; -1: unknown.
@@ -78,9 +75,9 @@ std::string in_repository(std::string_view file) {
   return std::string(file);
 }
 
-Json json_of(const Culprit& culprit) {
+Json json_of(const Finding& culprit) {
   Json object = {{"kind", name_of(culprit.kind)},
-                 {"name", culprit.name},
+                 {"name", culprit.subject},
                  {"bytes", culprit.bytes},
                  {"estimated", culprit.is_estimate}};
   if (!culprit.file.empty()) {
@@ -103,7 +100,7 @@ Json json_of(const Held& held) {
   if (!held.used_bytes) object["not_known"] = held.why_not_known;
   if (held.limit == Limit::ratio || held.limit == Limit::growth) object["of_bytes"] = held.of_bytes;
   object["culprits"] = Json::array();
-  for (const Culprit& culprit : held.culprits) object["culprits"].push_back(json_of(culprit));
+  for (const Finding& culprit : held.culprits) object["culprits"].push_back(json_of(culprit));
   return object;
 }
 
@@ -215,7 +212,7 @@ std::string used_text(const Held& held) {
                        size_text(held.of_bytes), used);
   }
   const char* separator = "; culprits: ";
-  for (const Culprit& culprit : held.culprits)
+  for (const Finding& culprit : held.culprits)
     text += std::exchange(separator, ", ") + culprit_text(culprit);
   return text;
 }
@@ -257,7 +254,7 @@ std::string verdict_annotations(const Verdict& verdict, Severity severity) {
     if (!held.is_over() || ++count > kMost) continue;
     text += fmt::format("::{} title=cowtop check", command);
     const auto place = std::ranges::find_if(
-        held.culprits, [](const Culprit& culprit) { return !culprit.file.empty(); });
+        held.culprits, [](const Finding& culprit) { return !culprit.file.empty(); });
     if (place != held.culprits.end())
       text += fmt::format(",file={},line={}", property(in_repository(place->file)), place->line);
     text += fmt::format("::{}\n", message(subject_text(held) + ": " + used_text(held)));

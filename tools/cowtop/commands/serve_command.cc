@@ -65,8 +65,11 @@ Expected<void> serve(MetricsServer& server, cow::Backend& backend, SelectedProce
     TRY_VOID(selected.attach_new(backend));
     TRY_VOID(backend.sample());
     const auto ended = backend.take_ended();
-    sums.add(backend.measurement(), ended);
-    server.publish(sums.metrics());
+    auto latest = std::make_shared<cow::Measurement>(backend.measurement());
+    sums.add(*latest, ended);
+    Metrics metrics = sums.metrics();
+    metrics.latest = std::move(latest);
+    server.publish(std::move(metrics));
     if (!std::exchange(is_started, true)) server.start();
     pollfd signal{signals.fd(), POLLIN, 0};
     ::poll(&signal, 1, static_cast<int>(pause_of(backend).count()));

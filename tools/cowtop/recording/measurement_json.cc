@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <cowshed/cow/figures.h>
+#include <cowshed/tools/cowtop/analysis/findings.h>
 #include <cowshed/tools/cowtop/recording/json_fields.h>
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
 #include <cowshed/tools/cowtop/text/container.h>
@@ -313,8 +314,26 @@ void recorded_head_changes(const cow::Measurement& before, const cow::Measuremen
   Comparer("", add).compare(before, after);
 }
 
+Json findings_json(const cow::Measurement& measurement) {
+  Json all = Json::array();
+  for (const Finding& each : findings_of(measurement, summarize(measurement))) {
+    Json& finding = all.emplace_back(Json{{"kind", name_of(each.kind)}, {"bytes", each.bytes}});
+    if (!each.subject.empty()) finding["subject"] = each.subject;
+    if (each.of_bytes > 0) finding["of_bytes"] = each.of_bytes;
+    if (each.is_estimate) finding["estimated"] = true;
+    if (!each.file.empty()) finding.update({{"file", each.file}, {"line", each.line}});
+    for (const Advice& advice : each.remedies) {
+      Json& remedy = finding["remedies"].emplace_back(Json{
+          {"rank", advice.rank + 1}, {"text", advice.text}, {"saves_bytes", advice.saves_bytes}});
+      if (advice.remedy->cure != nullptr) remedy["cure"] = advice.remedy->cure->name;
+    }
+  }
+  return all;
+}
+
 Json run_json(const cow::Measurement& measurement) {
   Json report = head_json(measurement, Derived::with);
+  report["findings"] = findings_json(measurement);
   report["processes"] = Json::array();  // last: a further key would move it
   Json& processes = report["processes"];
   const auto copies = cow::fork_copies(measurement);

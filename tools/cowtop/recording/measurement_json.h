@@ -20,6 +20,9 @@ std::string line_of(const Json& json);
 // Returns the report of --json as text: one JSON object, schema cowshed.run/2.
 std::string json_report(const cow::Measurement& measurement);
 
+// Returns the findings of the report alone (analysis/findings.h), as JSON.
+Json findings_json(const cow::Measurement& measurement);
+
 // Returns the same report as JSON.  Its strings may contain bytes that are not UTF-8.
 Json run_json(const cow::Measurement& measurement);
 

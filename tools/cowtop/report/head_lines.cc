@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <vector>
 
+#include <cowshed/tools/cowtop/analysis/findings.h>
 #include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/report/head_lines.h>
 #include <cowshed/tools/cowtop/report/screen_lines.h>
@@ -89,13 +90,14 @@ std::string of_no_sharer(const cow::Measurement& measurement, const Summary& sum
   return "No process goes on with its parent's memory: those that were forked ran programs.";
 }
 
-std::string verdict(const cow::Measurement& measurement, const Summary& summary) {
+std::string verdict(const cow::Measurement& measurement, const Summary& summary, FindingKind kind) {
   if (summary.groups.empty()) return "No process was measured.";
-  if (!summary.is_all_known && summary.copied_bytes == 0) return "The copies are not known.";
-  if (summary.is_little) {
+  if (kind == FindingKind::not_known) return "The copies are not known.";
+  if (kind != FindingKind::copied) {
     const bool may_lack = measurement.not_seen && measurement.not_seen->at_most != 0U;
-    return (may_lack ? "As far as was seen: " : "") +
-           (summary.sharers == 0 ? of_no_sharer(measurement, summary) : of_little(summary));
+    return (may_lack ? "As far as was seen: " : "") + (kind == FindingKind::not_shared
+                                                           ? of_no_sharer(measurement, summary)
+                                                           : of_little(summary));
   }
   const ProcessGroup& top = summary.groups.front();
   std::string text = top.is_parent ? of_parent(top) : of_children(top, summary);
@@ -132,37 +134,33 @@ std::string shortened(std::string text) {
   return text.substr(0, kMost - place.size()) + "..." + place;
 }
 
-// Killed by what no server sends to its workers.
-std::string crash_lines(const Summary& summary) {
-  constexpr std::size_t kMost = 3;
-  std::string text;
-  std::size_t shown = 0;
-  std::uint64_t left = 0;
-  std::vector<ProcessGroup> groups = summary.groups;
-  std::stable_partition(groups.begin(), groups.end(),
-                        [](const auto& group) { return group.role == cow::Role::root; });
-  for (const ProcessGroup& group : groups) {
-    if (!group.crash) continue;
-    if (++shown > kMost) {
-      left += group.processes;
-      continue;
-    }
-    std::string line = group.processes == 1
-                           ? fmt::format("{} (PID {}) was", name_of(group), group.pid)
-                           : fmt::format("{} {} processes were", group.processes, name_of(group));
-    line += " killed by " + signal_name(*group.crash);
-    if (group.failed && group.failed->handled) {
-      line += fmt::format(". Before, {} handled a failed access",
-                          group.processes == 1 ? "it" : "the first");
-    } else if (group.failed && group.processes > 1) {
-      line += ", the first";
-    }
-    if (group.failed)
-      line += fmt::format(" at 0x{:x}, in {}", group.failed->address, shortened(group.crash_place));
-    if (!group.crash_caller.empty()) line += ", called from " + shortened(group.crash_caller);
-    text += lines_of(line + (group.failed ? ":" : "."));
-    if (group.failed) text += "    " + reason_of(*group.failed) + ".\n";
+std::string crash_line(const ProcessGroup& group) {
+  std::string line = group.processes == 1
+                         ? fmt::format("{} (PID {}) was", name_of(group), group.pid)
+                         : fmt::format("{} {} processes were", group.processes, name_of(group));
+  line += " killed by " + signal_name(*group.crash);
+  if (group.failed && group.failed->handled) {
+    line += fmt::format(". Before, {} handled a failed access",
+                        group.processes == 1 ? "it" : "the first");
+  } else if (group.failed && group.processes > 1) {
+    line += ", the first";
   }
+  if (group.failed)
+    line += fmt::format(" at 0x{:x}, in {}", group.failed->address, shortened(group.crash_place));
+  if (!group.crash_caller.empty()) line += ", called from " + shortened(group.crash_caller);
+  return lines_of(line + (group.failed ? ":" : ".")) +
+         (group.failed ? "    " + reason_of(*group.failed) + ".\n" : "");
+}
+
+// Killed by what no server sends to its workers.
+std::string crash_lines(const Summary& summary, const std::vector<Finding>& findings) {
+  constexpr std::size_t kMost = 3;
+  const std::vector<Finding> crashes = of_kind(findings, FindingKind::crash);
+  std::string text;
+  std::uint64_t left = 0;
+  for (std::size_t i = 0; i < crashes.size(); ++i)
+    if (i < kMost) text += crash_line(summary.groups[crashes[i].index]);
+    else left += crashes[i].bytes;
   if (left > 0) text += fmt::format("{} more ended so: see --all.\n", plural(left, "process"));
   return text;
 }
@@ -222,32 +220,8 @@ std::string accuracy_text(const cow::Measurement& measurement, const Summary& su
   return text + ".";
 }
 
-std::string exit_text(const Summary& summary) {
-  if (summary.exit_bytes < kLeastBytes) return {};
-  return lines_of(
-      fmt::format("Not counted here: some {} that were copied while programs ended: exit() "
-                  "frees what they hold, _exit() does not.",
-                  mib(summary.exit_bytes)));
-}
-
-// The copies of private mappings of files: no fork shared these pages.
-std::string file_text(const Summary& summary) {
-  if (summary.file_bytes < kLeastBytes) return {};
-  return lines_of(fmt::format("Not counted here: {} of first writes to private pages of files.",
-                              mib(summary.file_bytes)));
-}
-
-std::string before_exec_text(const Summary& summary) {
-  if (!summary.copy_before_exec()) return {};
-  return lines_of(fmt::format("Not counted here: {} that {} copied before {} ran {}.",
-                              mib(summary.before_exec_bytes), plural(summary.ran, "process"),
-                              summary.ran == 1 ? "it" : "they",
-                              summary.ran == 1 ? "a program" : "programs"));
-}
-
 // What children hold beside what they still share: copies and new memory.
 std::string own_text(const Summary& summary) {
-  if (!summary.has_new_memory()) return {};
   const Sizes& copies = summary.held_copies;
   const Sizes& fresh = summary.held_new;
   const Sizes& given_back = summary.given_back;
@@ -268,18 +242,10 @@ std::string own_text(const Summary& summary) {
   text += ".";
   if (summary.new_unknown > 0)
     text += fmt::format(" What is new in {} is not known.", plural(summary.new_unknown, "other"));
-  return lines_of(text);
-}
-
-std::string frozen_text(const Summary& summary) {
-  if (summary.frozen_objects == 0) return {};
-  return lines_of(fmt::format("Frozen by cowshed.freeze(): {}, {}.",
-                              plural(summary.frozen_objects, "Python object"),
-                              mib(summary.frozen_bytes)));
+  return text;
 }
 
 std::string older_text(const Summary& summary) {
-  if (summary.older == 0) return {};
   const bool is_one = summary.older == 1;
   std::string text =
       fmt::format("Not counted: what {}, forked before cowtop looked, and {} copied until then.",
@@ -289,47 +255,62 @@ std::string older_text(const Summary& summary) {
     text += fmt::format(" {} {} of {} own from then: cowtop cannot tell copies from new memory.",
                         is_one ? "It has" : "They have", mib(summary.older_bytes),
                         is_one ? "its" : "their");
-  return lines_of(text);
+  return text;
 }
 
-std::string left_behind_text(const Summary& summary) {
-  if (summary.left_behind == 0) return {};
-  return lines_of(fmt::format("{} still run{}: what is copied from here on is not counted.",
-                              plural(summary.left_behind, "process"),
-                              summary.left_behind == 1 ? "s" : ""));
-}
-
-std::string python_unread_text(const Summary& summary) {
-  if (summary.python_unread < kLittleOfAll) return {};
-  return lines_of(
-      fmt::format("{} of the samples lack their line: their Python frames could not be "
-                  "read.",
-                  whole_percent(summary.python_unread)));
-}
-
-std::string lost_samples_text(const cow::Measurement& measurement) {
-  const std::uint64_t lost = measurement.sampling ? measurement.sampling->lost : 0;
-  const std::uint64_t all = lost + (measurement.sampled ? measurement.sampled->samples : 0);
-  if (lost == 0 || !is_part(lost, all, kLittleOfAll)) return {};
-  return lines_of(fmt::format(
-      "{} of {} samples were lost, of whatever copied fastest: its part of WHAT, WHY, OBJECTS and "
-      "CODE is too small.",
-      lost, all));
+// What is in none of the other figures.
+std::string remark(const Summary& summary, const Finding& finding) {
+  switch (finding.kind) {
+    case FindingKind::exit_copies:
+      return fmt::format(
+          "Not counted here: some {} that were copied while programs ended: exit() frees what they "
+          "hold, _exit() does not.",
+          mib(finding.bytes));
+    case FindingKind::file_writes:
+      return fmt::format("Not counted here: {} of first writes to private pages of files.",
+                         mib(finding.bytes));
+    case FindingKind::before_exec:
+      return fmt::format("Not counted here: {} that {} copied before {} ran {}.",
+                         mib(finding.bytes), plural(summary.ran, "process"),
+                         summary.ran == 1 ? "it" : "they",
+                         summary.ran == 1 ? "a program" : "programs");
+    case FindingKind::own_memory: return own_text(summary);
+    case FindingKind::frozen:
+      return fmt::format("Frozen by cowshed.freeze(): {}, {}.",
+                         plural(summary.frozen_objects, "Python object"), mib(finding.bytes));
+    case FindingKind::older: return older_text(summary);
+    case FindingKind::left_behind:
+      return fmt::format("{} still run{}: what is copied from here on is not counted.",
+                         plural(finding.bytes, "process"), finding.bytes == 1 ? "s" : "");
+    case FindingKind::lost_samples:
+      return fmt::format(
+          "{} of {} samples were lost, of whatever copied fastest: its part of WHAT, WHY, OBJECTS "
+          "and CODE is too small.",
+          finding.bytes, finding.of_bytes);
+    case FindingKind::python_unread:
+      return fmt::format(
+          "{} of the samples lack their line: their Python frames could not be read.",
+          whole_percent(summary.python_unread));
+    default: return {};
+  }
 }
 
 }  // namespace
 
-std::string head_lines(const cow::Measurement& measurement, const Summary& summary) {
-  const std::string crashes = crash_lines(summary);
-  const std::string answer = lines_of(verdict(measurement, summary));
+std::string head_lines(const cow::Measurement& measurement, const Summary& summary,
+                       const std::vector<Finding>& findings) {
+  const FindingKind kind = findings.front().kind;
+  const std::string crashes = crash_lines(summary, findings);
+  const std::string answer = lines_of(verdict(measurement, summary, kind));
   const std::string memory = memory_text(measurement, summary);
   const std::string accuracy = accuracy_text(measurement, summary);
   const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;
-  return (summary.is_little ? crashes + answer : answer + crashes) +
-         (is_one_line ? memory + "  " + accuracy + "\n" : lines_of(memory) + lines_of(accuracy)) +
-         exit_text(summary) + file_text(summary) + before_exec_text(summary) + own_text(summary) +
-         frozen_text(summary) + older_text(summary) + left_behind_text(summary) +
-         lost_samples_text(measurement) + python_unread_text(summary);
+  std::string text =
+      (kind == FindingKind::copied ? answer + crashes : crashes + answer) +
+      (is_one_line ? memory + "  " + accuracy + "\n" : lines_of(memory) + lines_of(accuracy));
+  for (const Finding& each : findings)
+    if (const std::string line = remark(summary, each); !line.empty()) text += lines_of(line);
+  return text;
 }
 
 }  // namespace cowshed::cowtop

@@ -1,12 +1,11 @@
 #include <algorithm>
 #include <fmt/format.h>
-#include <functional>
 #include <optional>
 #include <string_view>
 #include <vector>
 
+#include <cowshed/tools/cowtop/analysis/findings.h>
 #include <cowshed/tools/cowtop/analysis/judgement.h>
-#include <cowshed/tools/cowtop/analysis/remedies.h>
 #include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/report/head_lines.h>
 #include <cowshed/tools/cowtop/report/screen_lines.h>
@@ -20,11 +19,9 @@ namespace cowshed::cowtop {
 namespace {
 
 constexpr std::size_t kMostGroups = 5;
-constexpr std::size_t kMostMappings = 3;
+constexpr std::size_t kMostRows = 3;  // of WHAT, OBJECTS, CODE and NEW
 constexpr std::size_t kMostCauses = 2;
 constexpr std::ptrdiff_t kMostLines = 23;
-// Of CODE and of OBJECTS, where there is room.
-constexpr std::size_t kMostPlaces = 3;
 constexpr std::size_t kMostAdvice = 2;
 constexpr int kNameWidth = kColumns - 28;  // in WHAT to CODE
 
@@ -166,12 +163,12 @@ std::string titled(std::string_view title, const std::string& text) {
 }
 
 // A row for each save of a database, say.
-std::string parent_lines(const Summary& summary) {
+std::string parent_lines(const Summary& summary, const std::vector<Finding>& findings) {
   constexpr std::size_t kMostParents = 3;
-  if (summary.groups.empty() || !summary.groups.front().is_parent) return {};
+  const std::vector<Finding> forks = of_kind(findings, FindingKind::parent);
   std::string text;
-  std::size_t shown = 0;
-  for (const ParentCopies& each : summary.parents) {
+  for (std::size_t i = 0; i < std::min(forks.size(), kMostParents); ++i) {
+    const ParentCopies& each = summary.parents[forks[i].index];
     const bool is_part = each.shared_bytes && each.copied_bytes <= *each.shared_bytes;
     const std::string part =
         is_part ? fmt::format(" of {} ({})", mib(each.shared_bytes),
@@ -182,25 +179,35 @@ std::string parent_lines(const Summary& summary) {
                    fmt::format("child {}, {}{:.1f} s: its parent copied {}{}", each.child,
                                each.is_older ? "watched for the last " : "", each.watched_s,
                                mebibytes(each.copied_bytes), part));
-    if (++shown == kMostParents) break;
   }
-  if (summary.parents.size() > shown)
-    text += titled("", fmt::format("and {} more", summary.parents.size() - shown));
+  if (forks.size() > kMostParents)
+    text += titled("", fmt::format("and {} more", forks.size() - kMostParents));
   return text;
 }
 
-std::string share_lines(std::string_view title, const std::vector<Share>& shares, std::size_t most,
-                        const std::function<std::string(const Share&)>& name) {
+std::string name_of(const Finding& finding) {
+  const std::string name = printable(finding.subject);
+  if (finding.kind == FindingKind::site || finding.kind == FindingKind::new_site)
+    return live::columns_of(name) > kNameWidth ? without_arguments(name) : name;
+  const Cause* cause = finding.kind == FindingKind::cause ? find_cause(finding.subject) : nullptr;
+  if (cause != nullptr && !cause->in_words.empty())
+    return name + ": " + std::string(cause->in_words);
+  return name + (finding.remark.empty() ? "" : " (" + finding.remark + ")");
+}
+
+// A row for each of the findings, at most so many.
+std::string rows_of(std::string_view title, const std::vector<Finding>& findings, FindingKind kind,
+                    std::size_t most) {
   std::string text;
-  std::size_t shown = 0;
-  for (const Share& share : shares) {
-    if (shown == most || (share.of_all < kShownOfAll && share.remark.empty())) continue;
+  for (const Finding& each : of_kind(findings, kind)) {
+    if (most-- == 0) break;
+    const double part = static_cast<double>(each.bytes) /
+                        static_cast<double>(std::max<std::uint64_t>(each.of_bytes, 1));
     std::string line =
-        fmt::format("  {:<7}{:>8} MiB {:>4}  {}", shown == 0 ? title : "", mebibytes(share.bytes),
-                    whole_percent(share.of_all), live::fit(name(share), kNameWidth, true));
+        fmt::format("  {:<7}{:>8} MiB {:>4}  {}", text.empty() ? title : "", mebibytes(each.bytes),
+                    whole_percent(part), live::fit(name_of(each), kNameWidth, true));
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
-    ++shown;
   }
   return text;
 }
@@ -217,70 +224,50 @@ std::string advice_lines(const std::vector<Advice>& advice) {
   return text;
 }
 
-std::string code_lines(const std::vector<Share>& sites, std::size_t most) {
-  return share_lines("CODE", sites, most, [](const Share& share) {
-    const bool is_long = live::columns_of(share.name) > kNameWidth;
-    return is_long ? without_arguments(share.name) : share.name;
-  });
-}
-
-std::string why_lines(const Summary& summary, const char* title, std::size_t most) {
-  return share_lines(title, summary.causes, most, [](const Share& share) {
-    const Cause* known = find_cause(share.name);
-    const bool has_words = known != nullptr && !known->in_words.empty();
-    return printable(share.name) + (has_words ? ": " + std::string(known->in_words) : "");
-  });
-}
-
-std::string new_lines(const Summary& summary, std::size_t most) {
-  return share_lines("NEW", summary.new_causes, most,
-                     [](const Share& share) { return printable(share.name); });
-}
-
 // What was copied, why, of which objects, by which code; what is new; and what to do.
 std::string cause_lines(const cow::Measurement& measurement, const Summary& summary,
-                        std::size_t most_places) {
-  std::string advice = advice_lines(advise(measurement, summary));
+                        const std::vector<Finding>& findings, const std::vector<Advice>& remedies) {
+  using enum FindingKind;
+  const auto rows = [&](std::string_view title, FindingKind kind, std::size_t most) {
+    return rows_of(title, findings, kind, most);
+  };
+  std::string advice = advice_lines(remedies);
   if (summary.is_mostly_new()) {
-    return new_lines(summary, kMostPlaces) + code_lines(summary.new_sites, most_places) +
-           (summary.copied_bytes < kLeastBytes ? "" : why_lines(summary, "COPIED", 1)) + advice;
+    return rows("NEW", new_cause, kMostRows) + rows("CODE", new_site, kMostRows) +
+           (summary.copied_bytes < kLeastBytes ? "" : rows("COPIED", cause, 1)) + advice;
   }
-  const std::string fresh = summary.has_new_memory() ? new_lines(summary, 1) : "";
+  const std::string fresh = summary.has_new_memory() ? rows("NEW", new_cause, 1) : "";
   if (summary.is_little) return fresh + advice;
   if (!cures_for({&measurement, &summary}, cow::Language::native).empty())
     advice += titled(advice.empty() ? "TRY" : "",
                      "without an edit: cowtop cure -- COMMAND measures what helps");
-  return parent_lines(summary) +
-         share_lines("WHAT", summary.mappings, kMostMappings,
-                     [](const Share& share) {
-                       return printable(share.name) +
-                              (share.remark.empty() ? "" : " (" + share.remark + ")");
-                     }) +
-         why_lines(summary, "WHY", kMostCauses) +
-         share_lines("OBJECTS", summary.types, most_places,
-                     [](const Share& share) { return printable(share.name); }) +
-         code_lines(summary.sites, most_places) + fresh + advice;
+  return parent_lines(summary, findings) + rows("WHAT", mapping, kMostRows) +
+         rows("WHY", cause, kMostCauses) + rows("OBJECTS", type, kMostRows) +
+         rows("CODE", site, kMostRows) + fresh + advice;
 }
 
 }  // namespace
 
 std::string text_report(const cow::Measurement& measurement, TextForm form) {
   if (form.wide) return table_report(measurement);
-  const Summary summary = summarize(measurement);
-  std::string text = head_lines(measurement, summary);
   constexpr std::size_t kMostNotMeasured = 2;
-  text += lacking_lines(measurement, kMostNotMeasured) + "\n";
-  text +=
-      form.each_process ? who_lines(summarize(measurement, true), true) : who_lines(summary, false);
+  constexpr int kHeaviest = 9;
+  const Summary summary = summarize(measurement);
+  std::vector<Finding> findings = findings_of(measurement, summary);
+  const std::vector<Advice> remedies = remedies_of(findings);
+  const std::string table = lacking_lines(measurement, kMostNotMeasured) + "\n" +
+                            (form.each_process ? who_lines(summarize(measurement, true), true)
+                                               : who_lines(summary, false));
   const std::string more =
       titled("MORE", "cowtop help WORD explains a word; --wide has every count");
-  std::string causes = cause_lines(measurement, summary, kMostPlaces);
-  for (std::size_t places = kMostPlaces - 1; places > 0; --places) {
-    const auto lines_of = [](const std::string& part) { return std::ranges::count(part, '\n'); };
-    if (lines_of(text) + 1 + lines_of(causes) + lines_of(more) <= kMostLines) break;
-    causes = cause_lines(measurement, summary, places);
+  std::string text;
+  for (int least = 1; least <= kHeaviest; ++least) {
+    std::erase_if(findings, [&](const Finding& each) { return each.weight < least; });
+    text = head_lines(measurement, summary, findings) + table + "\n" +
+           cause_lines(measurement, summary, findings, remedies) + more;
+    if (std::ranges::count(text, '\n') <= kMostLines) break;
   }
-  return printable_lines(text + "\n" + causes + more);
+  return printable_lines(text);
 }
 
 }  // namespace cowshed::cowtop

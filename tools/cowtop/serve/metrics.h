@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -53,6 +54,7 @@ struct Metrics {
   std::optional<std::uint64_t> not_seen;
   std::optional<double> probe_cpu_s;  // CPU time of the probes in measured processes
   double sampled_s = 0;               // since 1970
+  std::shared_ptr<const cow::Measurement> latest = nullptr;
 };
 
 }  // namespace cowshed::cowtop

@@ -24,6 +24,7 @@
 #include <utility>
 
 #include <cowshed/base/file_descriptor.h>
+#include <cowshed/tools/cowtop/recording/measurement_json.h>
 #include <cowshed/tools/cowtop/serve/metrics_server.h>
 #include <cowshed/tools/cowtop/serve/metrics_text.h>
 
@@ -52,7 +53,7 @@ constexpr const char* kPage = R"(<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>cowtop serve</title></head>
 <body><h1>cowtop serve</h1>
 <p>Memory that forked processes copied although they meant to share it, for Prometheus:
-<a href="/metrics">/metrics</a>.</p>
+<a href="/metrics">/metrics</a>.  What cowtop says of it: <a href="/findings.json">/findings.json</a>.</p>
 <p>A profile for pprof: <a href="/debug/pprof/cow?seconds=30">/debug/pprof/cow?seconds=30</a>.</p>
 </body></html>
 )";
@@ -66,7 +67,7 @@ void set_content(Response& response, std::string text, const char* type) {
 }
 
 void set_failed(Response& response, http::status status,
-                std::string_view why = "there are /metrics and /debug/pprof/cow") {
+                std::string_view why = "there are /metrics, /findings.json and /debug/pprof/cow") {
   response.result(status);
   set_content(response, fmt::format("{}: {}\n", static_cast<unsigned>(status), why), "text/plain");
 }
@@ -108,6 +109,10 @@ Response answer_to(const Request& request, const Metrics& metrics, const ListenA
     const auto accept = request[http::field::accept];
     const MetricsFormat format = wanted_format({accept.data(), accept.size()});
     set_content(response, metrics_text(metrics, format), content_type(format));
+  } else if (path == "/findings.json") {
+    const cow::Measurement none;
+    const cow::Measurement& latest = metrics.latest ? *metrics.latest : none;
+    set_content(response, text_of(findings_json(latest)), "application/json");
   } else if (path == "/") {
     set_content(response, kPage, "text/html; charset=utf-8");
   } else {

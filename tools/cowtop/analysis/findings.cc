@@ -1,0 +1,154 @@
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include <cowshed/cow/cause_names.h>
+#include <cowshed/tools/cowtop/analysis/findings.h>
+#include <cowshed/tools/cowtop/analysis/judgement.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+Finding verdict(const cow::Measurement& measurement, const Summary& summary) {
+  Finding finding = {
+      .kind = FindingKind::copied, .bytes = summary.copied_bytes, .of_bytes = summary.shared_bytes};
+  if (!summary.groups.empty()) finding.subject = summary.groups.front().comm;
+  if (summary.groups.empty() || (!summary.is_all_known && summary.copied_bytes == 0))
+    finding.kind = FindingKind::not_known;
+  else if (summary.is_little)
+    finding.kind = summary.sharers == 0 ? FindingKind::not_shared : FindingKind::little;
+  finding.is_estimate = !measurement.exact;
+  return finding;
+}
+
+void add_crashes(const Summary& summary, std::vector<Finding>& findings) {
+  for (const bool of_root : {true, false})
+    for (std::size_t i = 0; i < summary.groups.size(); ++i)
+      if (const ProcessGroup& group = summary.groups[i];
+          group.crash && (group.role == cow::Role::root) == of_root)
+        findings.push_back({.kind = FindingKind::crash,
+                            .subject = group.comm,
+                            .bytes = group.processes,
+                            .index = i});
+}
+
+// What is in none of the other figures, or may be missing from them.
+void add_remarks(const cow::Measurement& measurement, const Summary& summary,
+                 std::vector<Finding>& findings) {
+  const auto add = [&](bool is_said, FindingKind kind, std::uint64_t bytes, std::uint64_t of_bytes,
+                       int weight) {
+    if (is_said)
+      findings.push_back({.kind = kind, .bytes = bytes, .of_bytes = of_bytes, .weight = weight});
+  };
+  const std::uint64_t lost = measurement.sampling ? measurement.sampling->lost : 0;
+  const std::uint64_t samples = measurement.sampled ? measurement.sampled->samples : 0;
+  const auto unread =
+      static_cast<std::uint64_t>(summary.python_unread * static_cast<double>(samples));
+  add(summary.exit_bytes >= kLeastBytes, FindingKind::exit_copies, summary.exit_bytes, 0, 5);
+  add(summary.file_bytes >= kLeastBytes, FindingKind::file_writes, summary.file_bytes, 0, 4);
+  add(summary.copy_before_exec(), FindingKind::before_exec, summary.before_exec_bytes, 0, 5);
+  add(summary.has_new_memory(), FindingKind::own_memory,
+      summary.held_copies.sum + summary.held_new.sum, summary.most_peak_bytes, 9);
+  add(summary.frozen_objects > 0, FindingKind::frozen, summary.frozen_bytes, 0, 4);
+  add(summary.older > 0, FindingKind::older, summary.older_bytes, 0, 8);
+  add(summary.left_behind > 0, FindingKind::left_behind, summary.left_behind, 0, 8);
+  add(lost > 0 && is_part(lost, lost + samples, kLittleOfAll), FindingKind::lost_samples, lost,
+      lost + samples, 4);
+  add(summary.python_unread >= kLittleOfAll, FindingKind::python_unread, unread, samples, 3);
+}
+
+void add_parents(const Summary& summary, std::vector<Finding>& findings) {
+  if (summary.groups.empty() || !summary.groups.front().is_parent) return;
+  for (std::size_t i = 0; i < summary.parents.size(); ++i)
+    findings.push_back({.kind = FindingKind::parent,
+                        .bytes = summary.parents[i].copied_bytes,
+                        .of_bytes = summary.parents[i].shared_bytes.value_or(0),
+                        .index = i});
+}
+
+// `weights`: of the first, the second and so on; the last also of all others.
+void add_shares(FindingKind kind, const std::vector<Share>& shares, std::uint64_t all,
+                const std::array<int, 3>& weights, std::vector<Finding>& findings) {
+  std::size_t rank = 0;
+  for (const Share& share : shares) {
+    if (share.of_all < kShownOfAll && share.remark.empty()) continue;
+    findings.push_back({.kind = kind,
+                        .subject = share.name,
+                        .bytes = share.bytes,
+                        .of_bytes = share.of_all > 0
+                                        ? static_cast<std::uint64_t>(
+                                              static_cast<double>(share.bytes) / share.of_all)
+                                        : all,
+                        .is_estimate = share.remark.empty(),
+                        .remark = share.remark,
+                        .file = share.file,
+                        .line = share.line,
+                        .weight = weights.at(std::min<std::size_t>(rank++, 2))});
+  }
+}
+
+// To the finding that it is against, or to one of its own.
+void add_remedy(Advice advice, std::vector<Finding>& findings) {
+  const std::string_view cause = advice.remedy->cause;
+  const auto found = std::ranges::find_if(findings, [&](const Finding& each) {
+    if (cause == cow::kProgramExit && each.kind == FindingKind::exit_copies) return true;
+    const bool is_cause = each.kind == FindingKind::cause || each.kind == FindingKind::new_cause;
+    return is_cause && (cause == cow::kImport ? each.subject.starts_with(cause)
+                                              : std::string_view(each.subject) == cause);
+  });
+  if (found != findings.end()) {
+    found->remedies.push_back(std::move(advice));
+  } else {
+    findings.push_back({.kind = FindingKind::cost,
+                        .subject = std::string(cause),
+                        .bytes = advice.saves_bytes,
+                        .is_estimate = true});
+    findings.back().remedies.push_back(std::move(advice));
+  }
+}
+
+}  // namespace
+
+std::string_view name_of(FindingKind kind) {
+  constexpr std::array kNames = {
+      "copied",       "little",        "not_shared", "not_known", "crash",    "exit_copies",
+      "file_writes",  "before_exec",   "own_memory", "frozen",    "older",    "left_behind",
+      "lost_samples", "python_unread", "parent",     "process",   "object",   "site",
+      "mapping",      "cause",         "type",       "new_cause", "new_site", "cost"};
+  static_assert(kNames.size() == static_cast<std::size_t>(FindingKind::cost) + 1);
+  return kNames.at(static_cast<std::size_t>(kind));
+}
+
+std::vector<Finding> findings_of(const cow::Measurement& measurement, const Summary& summary) {
+  std::vector<Finding> findings = {verdict(measurement, summary)};
+  add_crashes(summary, findings);
+  add_remarks(measurement, summary, findings);
+  add_parents(summary, findings);
+  constexpr std::array kRows = {9, 7, 6};
+  constexpr std::array kPlaces = {9, 2, 1};
+  add_shares(FindingKind::mapping, summary.mappings, 0, kRows, findings);
+  add_shares(FindingKind::cause, summary.causes, summary.copied_bytes, kRows, findings);
+  add_shares(FindingKind::type, summary.types, 0, kPlaces, findings);
+  add_shares(FindingKind::site, summary.sites, 0, kPlaces, findings);
+  add_shares(FindingKind::new_cause, summary.new_causes, summary.new_bytes, kRows, findings);
+  add_shares(FindingKind::new_site, summary.new_sites, summary.new_bytes, kPlaces, findings);
+  for (Advice& each : advise(measurement, summary)) add_remedy(std::move(each), findings);
+  return findings;
+}
+
+std::vector<Advice> remedies_of(const std::vector<Finding>& findings) {
+  std::vector<Advice> all;
+  for (const Finding& finding : findings)
+    all.insert(all.end(), finding.remedies.begin(), finding.remedies.end());
+  std::ranges::sort(all, {}, &Advice::rank);
+  return all;
+}
+
+std::vector<Finding> of_kind(const std::vector<Finding>& findings, FindingKind kind) {
+  std::vector<Finding> result;
+  std::ranges::copy_if(findings, std::back_inserter(result),
+                       [&](const Finding& each) { return each.kind == kind; });
+  return result;
+}
+
+}  // namespace cowshed::cowtop
