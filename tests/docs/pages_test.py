@@ -144,6 +144,13 @@ class PagesTest(unittest.TestCase):
         self.assertEqual(re.findall(r"^\* (.*)$", section, re.MULTILINE), sentences)
         self.assertGreater(len(sentences), 10)
 
+    def test_no_other_file_judges(self):
+        limit = re.compile(r"\bk(Least(Bytes|Shared?|Part|New)|Part\w*|Worth\w*|Little\w*|Hundredth|Same)\b =|"
+                           r"(bytes|copied|shared|peak\w*)\s*[*/] \d+\b(?! << 20)")
+        found = [f"{file.name}: {line.strip()}" for file in sorted((ROOT / "tools/cowtop").rglob("*.[hc]*"))
+                 if file.name != "judgement.h" for line in file.read_text().splitlines() if limit.search(line)]
+        self.assertEqual(found, [])
+
     def test_help_and_its_page_explain_the_sections_of_the_report(self):
         page = (ROOT / "docs/reference/cowtop.md").read_text()
         source = (ROOT / "tools/cowtop/report/text_report.cc").read_text()

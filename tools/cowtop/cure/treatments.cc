@@ -328,6 +328,7 @@ std::string cure_json(const Treatments& treatments) {
                  {"not_tried", Json::array()},
                  {"left_behind", treatments.left_behind},
                  {"stopped", treatments.is_stopped},
+                 {"findings", findings_json(*treatments.as_it_is.trials.front().measurement)},
                  {"best", best == nullptr ? Json(nullptr) : Json(best->cure->name)}};
   for (const Treatment& each : treatments.cured)
     report["remedies"].push_back(json_of(each, treatments.command));
