@@ -793,9 +793,10 @@ class AsPlainTest(unittest.TestCase):
                         files[re.sub("temporary.*", "temporary", name)] = file.read()
             # Python promises no order of finalisers that run together.
             output = re.sub(r"(?:del .*\n)+", lambda run: "".join(sorted(run[0].splitlines(True))), done.stdout)
+            # Nor is there a line of source in a traceback of the end, when modules are gone.
+            messages = re.sub(r"0x[0-9a-f]+|[0-9]{4}-.*|    raise .*\n", "", done.stderr).replace(folder, "")
             return {"status": done.returncode, "output": output.replace(folder, ""), "files": files,
-                    # Nor a line of source in a traceback of the end, when modules are gone.
-                    "messages": re.sub(r"0x[0-9a-f]+|[0-9]{4}-.*|    raise .*\n", "", done.stderr).replace(folder, "")}
+                    "messages": sorted(re.split(r"(?m)^(?=Exception ignored )", messages))}
 
     def test_programs(self):
         for name, program in PROGRAMS.items():
