@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/probes/samples.h>
+
 // The code that made copies and the memory that was copied, from samples: one copy in `period` of
 // each thread.  A thread with many samples may have a longer period.  An estimate spreads a
 // process's exact number of copies over its samples: more to those of longer periods.  In a sum
@@ -177,9 +179,7 @@ struct RangeCopies {
 struct FailedAccess {
   std::uint64_t address = 0;
   std::string mapping;  // as MappingCopies::name; empty: nothing is mapped there
-  // "not inherited": the parent has it, with MADV_DONTFORK.  "not mapped", "read-only", "no
-  // access", "not executable", or "lacks a page", as beyond the end of a file; "unknown".
-  std::string reason;
+  AccessFailure reason = AccessFailure::other;
   bool handled = false;  // the program had a handler for the signal, so this did not end it
   Frames frames;         // as CodeSite::frames
   Frames stack;

@@ -43,21 +43,6 @@ std::string mapping_name(const AddressSpace& space, const CopySample& sample,
   return "anonymous";
 }
 
-// FailedAccess::reason.
-std::string reason_of(AccessFailure failure) {
-  switch (failure) {
-    case AccessFailure::not_inherited: return "not inherited";
-    case AccessFailure::not_mapped: return "not mapped";
-    case AccessFailure::read_only: return "read-only";
-    case AccessFailure::no_access: return "no access";
-    case AccessFailure::not_executable: return "not executable";
-    case AccessFailure::no_page: return "lacks a page";
-    case AccessFailure::none:
-    case AccessFailure::other: break;
-  }
-  return "unknown";
-}
-
 // Returns the type of the object if the write was to what the interpreter itself keeps in each: the
 // collector's links, the reference count, or a cached hash.
 std::string written_type(const CopySample& sample) {
@@ -167,7 +152,7 @@ void Tallies::add_failure(const CopySample& sample) {
     access.mapping =
         arena.empty() ? mapping_name(*space, sample, *binaries_) : fmt::format("arena {}", arena);
   }
-  access.reason = reason_of(sample.failure);
+  access.reason = sample.failure;
   access.handled = sample.is_handled;
   failures.push_back({std::move(access), stack_of(sample, space)});
 }

@@ -2,6 +2,7 @@
 // and how both are read back.
 
 #include <algorithm>
+#include <array>
 #include <fmt/format.h>
 #include <optional>
 #include <string_view>
@@ -23,6 +24,22 @@ static std::string name_of(Role role) { return role == Role::root ? "root" : "ch
 static bool from_name(const std::string& name, Role& role) {
   if (name != "root" && name != "child") return false;
   role = name == "root" ? Role::root : Role::child;
+  return true;
+}
+
+// By AccessFailure.
+constexpr std::array<const char*, static_cast<std::size_t>(AccessFailure::other) + 1> kReasons = {
+    "unknown",   "not inherited",  "not mapped",   "read-only",
+    "no access", "not executable", "lacks a page", "unknown"};
+
+static std::string name_of(AccessFailure failure) {
+  return kReasons.at(static_cast<std::size_t>(failure));
+}
+
+// All others are `other`, such as those of later versions.
+static bool from_name(const std::string& name, AccessFailure& failure) {
+  const auto* found = std::find(kReasons.begin() + 1, kReasons.end() - 1, name);
+  failure = static_cast<AccessFailure>(found - kReasons.begin());
   return true;
 }
 

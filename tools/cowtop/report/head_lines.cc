@@ -114,12 +114,16 @@ std::string verdict(const cow::Measurement& measurement, const Summary& summary,
 
 std::string reason_of(const cow::FailedAccess& failed) {
   const std::string mapping = failed.mapping.empty() ? "the mapping" : printable(failed.mapping);
-  if (failed.reason == "not inherited") return "this memory was not inherited (MADV_DONTFORK)";
-  if (failed.reason == "not mapped") return "nothing is mapped there";
-  if (failed.reason == "read-only") return mapping + " is read-only";
-  if (failed.reason == "no access") return mapping + " may not be accessed";
-  if (failed.reason == "not executable") return mapping + " is not executable";
-  if (failed.reason == "lacks a page") return mapping + " ends before it";
+  switch (failed.reason) {
+    case AccessFailure::not_inherited: return "this memory was not inherited (MADV_DONTFORK)";
+    case AccessFailure::not_mapped: return "nothing is mapped there";
+    case AccessFailure::read_only: return mapping + " is read-only";
+    case AccessFailure::no_access: return mapping + " may not be accessed";
+    case AccessFailure::not_executable: return mapping + " is not executable";
+    case AccessFailure::no_page: return mapping + " ends before it";
+    case AccessFailure::none:
+    case AccessFailure::other: break;
+  }
   return "why is not known";
 }
 
