@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/cow/cause_names.h>
 #include <cowshed/probes/samples.h>
 
 // The code that made copies and the memory that was copied, from samples: one copy in `period` of
@@ -192,7 +193,7 @@ struct FoldedStack {
   std::string folded;
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
-  // As CopyPattern::pattern, or as NewCause::name; empty: not known.
+  // As CopyPattern::pattern, or as the name of a NewMemoryCause; empty: not known.
   std::string cause = {};
   std::string object = {};  // as TypeCopies::name; empty: none
   bool operator==(const FoldedStack&) const = default;
@@ -214,7 +215,7 @@ struct SampledCopies {
 };
 
 struct NewCause {
-  std::string name;  // as causes/new_memory.h names it
+  NewMemoryCause cause;
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
   std::uint64_t most_copies = 0;  // of one process, estimated; 0: not known

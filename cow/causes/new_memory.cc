@@ -4,7 +4,6 @@
 #include <initializer_list>
 #include <string_view>
 
-#include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/causes/new_memory.h>
 
 namespace cowshed::cow {
@@ -53,14 +52,15 @@ std::string module_of(std::string_view file) {
   return std::string(base_name(module));
 }
 
-std::string import_of(const std::vector<Frame>& stack, std::size_t import) {
+NewMemoryCause import_of(const std::vector<Frame>& stack, std::size_t import) {
   for (std::size_t i = import; i-- > 0;)
     if (stack[i].is_python && stack[i].function == "<module>" && !stack[i].file.starts_with('<'))
-      return fmt::format("{} of {}", kImport, module_of(stack[i].file));
+      return {std::string(kImport), module_of(stack[i].file)};
   for (std::size_t i = import; i < stack.size(); ++i)
     if (stack[i].is_python && !is_of_importlib(stack[i]))
-      return fmt::format("{} at {}:{}", kImport, base_name(stack[i].file), stack[i].line);
-  return std::string(kImport);
+      return {std::string(kImport), "",
+              fmt::format("{}:{}", base_name(stack[i].file), stack[i].line)};
+  return {std::string(kImport)};
 }
 
 bool starts_with_any(std::string_view text, Names prefixes) {
@@ -116,22 +116,22 @@ std::size_t imports_in(const std::vector<Frame>& stack) {
   return static_cast<std::size_t>(std::ranges::count_if(stack, is_import));
 }
 
-std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports, NewPage page,
-                                Descriptor descriptor) {
-  if (page == NewPage::of_stack) return std::string(kThreadStack);
+NewMemoryCause cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports,
+                                   NewPage page, Descriptor descriptor) {
+  if (page == NewPage::of_stack) return {std::string(kThreadStack)};
   // The stack begins with the innermost frame: the imports of the fork come last.
   for (std::size_t i = stack.size(); i-- > 0;) {
     if (!is_import(stack[i])) continue;
     if (imports == 0) return import_of(stack, i);
     --imports;
   }
-  if (std::ranges::any_of(stack, receives)) return std::string(kReceived);
-  if (std::ranges::any_of(stack, compiles)) return std::string(kCompiledCode);
+  if (std::ranges::any_of(stack, receives)) return {std::string(kReceived)};
+  if (std::ranges::any_of(stack, compiles)) return {std::string(kCompiledCode)};
   const bool is_by_kernel = !stack.empty() && is_read(stack.front());
-  if (is_by_kernel && descriptor == Descriptor::stream) return std::string(kReceived);
+  if (is_by_kernel && descriptor == Descriptor::stream) return {std::string(kReceived)};
   if (is_by_kernel ? descriptor != Descriptor::other : copies_from_buffer(stack))
-    return std::string(kLoaded);
-  return std::string(page == NewPage::again ? kGivenBackBefore : kOwnData);
+    return {std::string(kLoaded)};
+  return {std::string(page == NewPage::again ? kGivenBackBefore : kOwnData)};
 }
 
 }  // namespace cowshed::cow

@@ -2,9 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <vector>
 
+#include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/copy_profile.h>
 #include <cowshed/probes/samples.h>
 
@@ -31,8 +31,8 @@ enum class NewPage : std::uint8_t { first, again, of_stack };
 
 // `imports`: imports_in() of the stack of the fork, which the child has below all of its own.
 // `descriptor`: of the system call in which the kernel wrote.
-std::string cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports, NewPage page,
-                                Descriptor descriptor = Descriptor::none);
+NewMemoryCause cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports,
+                                   NewPage page, Descriptor descriptor = Descriptor::none);
 
 // The imports of Python that run in a stack.
 std::size_t imports_in(const std::vector<Frame>& stack);

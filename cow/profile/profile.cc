@@ -251,18 +251,18 @@ struct CauseSum : EstimatedSum {
 using StackAndCause = std::pair<std::string, std::string>;
 
 // The causes of one process.  Adds its stacks to `found`.
-std::map<std::string, CauseSum> new_causes(const Weighted& weighted, Symbolizer& symbols,
-                                           std::map<StackAndCause, EstimatedSum>& found) {
+std::map<NewMemoryCause, CauseSum> new_causes(const Weighted& weighted, Symbolizer& symbols,
+                                              std::map<StackAndCause, EstimatedSum>& found) {
   const std::optional<Tally::Stack>& fork = weighted.tally->fork;
   const std::size_t imports = fork ? imports_in(frames_of(*fork, symbols)) : 0;
-  std::map<std::string, CauseSum> causes;
+  std::map<NewMemoryCause, CauseSum> causes;
   for (const auto& [stack, sum] : weighted.tally->stacks) {
     const std::vector<Frame> all = frames_of(stack, symbols);
-    const std::string cause = cause_of_new_memory(all, imports, stack.page, stack.descriptor);
+    const NewMemoryCause cause = cause_of_new_memory(all, imports, stack.page, stack.descriptor);
     CauseSum& part = causes[cause];
     part.add(sum.all, weighted.scale);
     part.processes = std::max(part.processes, sum.processes);
-    found[{fold(all, stack.code.truncated), cause}].add(sum.all, weighted.scale);
+    found[{fold(all, stack.code.truncated), name_of(cause)}].add(sum.all, weighted.scale);
   }
   return causes;
 }
@@ -305,7 +305,7 @@ NewMemory new_memory_of(const Tallies& tallies, const CopiedPages& pages, Symbol
   constexpr std::size_t kMostStacks = 1000;
   const std::vector<Weighted> all = weighted_all(tallies, pages);
   SampledCopies sums = added_up(all, symbols);
-  std::map<std::string, CauseSum> causes;
+  std::map<NewMemoryCause, CauseSum> causes;
   std::map<StackAndCause, EstimatedSum> found;
   for (const Weighted& each : all) {
     for (const auto& [cause, part] : new_causes(each, symbols, found)) {
@@ -317,8 +317,8 @@ NewMemory new_memory_of(const Tallies& tallies, const CopiedPages& pages, Symbol
   }
   NewMemory result{sums.samples, std::move(sums.sites), std::move(sums.mappings), {},
                    {},           sums.python_unread};
-  result.causes = most_of(causes, [](const std::string& name, const CauseSum& sum) {
-    return NewCause{name, sum.samples, rounded(sum.copies), rounded(sum.most)};
+  result.causes = most_of(causes, [](const NewMemoryCause& cause, const CauseSum& sum) {
+    return NewCause{cause, sum.samples, rounded(sum.copies), rounded(sum.most)};
   });
   const auto stack_of = [](const StackAndCause& key, const EstimatedSum& sum) {
     return FoldedStack{key.first, sum.samples, rounded(sum.copies), key.second};

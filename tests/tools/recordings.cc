@@ -60,7 +60,7 @@ cow::Measurement full_measurement() {
   measurement.new_memory = {9,
                             sampled.sites,
                             sampled.mappings,
-                            {{"import of shop", 9, 576, 500}},
+                            {{{"import", "shop"}, 9, 576, 500}},
                             {{"run;total", 9, 576}},
                             2};
   return measurement;

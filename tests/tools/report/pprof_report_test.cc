@@ -232,7 +232,7 @@ TEST(PprofReport, SpreadsNewMemoryOverItsStacks) {
   child.zero_filled_pages = 301;
   cow::Measurement measurement = measurement_with({child});
   measurement.new_memory.emplace();
-  measurement.new_memory->causes = {{"own data", 9, 90}};
+  measurement.new_memory->causes = {{{"own data"}, 9, 90}};
   measurement.new_memory->stacks = {{"main;load", 6, 60, "own data"},
                                     {"main;parse", 1, 10, "received"}};
   const Profile profile(pprof_report(measurement, 0));

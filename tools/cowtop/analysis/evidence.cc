@@ -141,8 +141,6 @@ std::uint64_t saved_by_sharing(const Share& cause, const Summary& summary) {
   return std::min(cause.bytes - most, most * (children - 1));
 }
 
-constexpr std::string_view kImportOf = "import of ";
-
 // As many names as a line of the report has room for, the first in any case.
 std::string module_names(const std::vector<std::string>& names) {
   constexpr std::size_t kColumns = 12;
@@ -163,8 +161,8 @@ Offer against_imports(std::span<const Share* const> imports, const Summary& summ
   for (const Share* each : imports) {
     offer.saves_bytes += saved_by_sharing(*each, summary);
     bytes += each->bytes;
-    if (!each->name.starts_with(kImportOf)) continue;
-    modules.push_back(each->name.substr(kImportOf.size()));
+    if (each->new_cause.module.empty()) continue;
+    modules.push_back(each->new_cause.module);
     named += each->bytes;
   }
   if (is_part(named, bytes, kHalfOfAll))
@@ -280,7 +278,7 @@ Offers of_imports(const Remedy& /*remedy*/, const Evidence& evidence) {
   std::uint64_t others = 0;
   std::size_t alone = 0;
   for (const Share& cause : summary.new_causes) {
-    if (!cause.name.starts_with(cow::kImport)) continue;
+    if (cause.new_cause.kind != cow::kImport) continue;
     imports.push_back(&cause);
     if (alone < kMostLines && is_much(cause.bytes, summary.new_bytes)) ++alone;
     else others += cause.bytes;

@@ -3,7 +3,6 @@
 #include <map>
 #include <utility>
 
-#include <cowshed/cow/cause_names.h>
 #include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/analysis/shares.h>
 #include <cowshed/tools/cowtop/text/figures.h>
@@ -158,33 +157,33 @@ std::vector<Share> types_of(const std::vector<ExplainingSamples>& explaining, st
   return std::move(shares).of(all);
 }
 
-// What was given back was sampled, too: the shares of what is held.
+// What was given back was sampled, too.
 template <class Each>
-ShareSums sums_of_new(const std::vector<Each>& all, std::uint64_t held, auto key) {
-  std::uint64_t copies = 0;
-  for (const Each& each : all) copies += each.estimated_copies;
+ShareSums sums_of_new(const std::vector<Each>& sampled, std::uint64_t held, auto name) {
+  std::uint64_t all = 0;
+  for (const Each& each : sampled) all += each.estimated_copies;
   ShareSums shares;
-  for (const Each& each : all)
-    shares[key(each)].bytes += static_cast<std::uint64_t>(
+  for (const Each& each : sampled)
+    shares[name(each)].bytes += static_cast<std::uint64_t>(
         static_cast<double>(held) * static_cast<double>(each.estimated_copies) /
-        static_cast<double>(copies));
+        static_cast<double>(std::max<std::uint64_t>(all, 1)));
   return shares;
 }
 
 void add_new_memory(const cow::NewMemory& memory, std::uint64_t bytes, std::uint64_t unfaulted,
                     Shares& shares) {
-  const auto name = [](const cow::NewCause& each) { return each.name; };
+  const auto name = [](const cow::NewCause& each) { return name_of(each.cause); };
   ShareSums sums = sums_of_new(memory.causes, bytes - unfaulted, name);
+  for (const cow::NewCause& each : memory.causes) {
+    Share& share = sums[name(each)];
+    share.new_cause = each.cause;
+    const auto all = static_cast<double>(std::max(each.estimated_copies, each.most_copies));
+    if (all > 0)
+      share.most_bytes = static_cast<std::uint64_t>(static_cast<double>(each.most_copies) / all *
+                                                    static_cast<double>(share.bytes));
+  }
   if (unfaulted > 0) sums[std::string(cow::kNoWriteFault)].bytes = unfaulted;
   shares.new_causes = std::move(sums).of(bytes);
-  for (Share& each : shares.new_causes) {
-    const auto cause = std::ranges::find(memory.causes, each.name, &cow::NewCause::name);
-    if (cause == memory.causes.end() || cause->estimated_copies == 0) continue;
-    const double part =
-        static_cast<double>(cause->most_copies) / static_cast<double>(cause->estimated_copies);
-    each.most_bytes =
-        static_cast<std::uint64_t>(std::min(part, 1.0) * static_cast<double>(each.bytes));
-  }
   shares.new_sites = sums_of_new(memory.sites, bytes - unfaulted, std::identity()).of(bytes);
 }
 

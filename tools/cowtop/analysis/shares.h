@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/fork_copies.h>
 #include <cowshed/cow/language.h>
 
@@ -20,6 +21,7 @@ struct Share {
   std::uint64_t most_bytes = 0;  // of a cause, in one process; 0: not known
   // Of a cause: of the process that has most of it.
   cow::Language language = cow::Language::native;
+  cow::NewMemoryCause new_cause = {};  // of new memory
 };
 
 struct Shares {

@@ -73,6 +73,10 @@ struct IsVector : std::false_type {};
 template <class T>
 struct IsVector<std::vector<T>> : std::true_type {};
 
+// Text in JSON, by the functions name_of() and from_name() of the type.
+template <class T>
+concept Named = std::is_enum_v<T> || std::is_same_v<T, cow::NewMemoryCause>;
+
 template <class T>
 Json or_null(const std::optional<T>& value) {
   return value ? Json(*value) : Json(nullptr);
@@ -125,7 +129,7 @@ Json json_of(const T& value, Derived derived) {
     return array;
   } else if constexpr (std::is_same_v<T, cow::Frames>) {
     return json_of(value.all(), derived);
-  } else if constexpr (std::is_enum_v<T>) {
+  } else if constexpr (Named<T>) {
     return name_of(value);
   } else if constexpr (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>) {
     return value;
@@ -187,7 +191,7 @@ void read_json(const Json& json, const std::string& path, T& value) {
     std::vector<cow::Frame> frames;
     read_json(json, path, frames);
     value = std::move(frames);
-  } else if constexpr (std::is_enum_v<T>) {
+  } else if constexpr (Named<T>) {
     std::string name;
     read_json(json, path, name);
     if (!from_name(name, value)) throw_not(path, "one of the known names");

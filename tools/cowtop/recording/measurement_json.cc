@@ -141,7 +141,8 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
 
 static void describe(auto& io, Type<NewCause> /*type*/) {
   using Struct = NewCause;
-  COWSHED_JSON_FIELDS(name, samples, estimated_copies)
+  io.field("name", &Struct::cause);
+  COWSHED_JSON_FIELDS(samples, estimated_copies)
   io.field_if([](const Struct& cause) { return cause.most_copies > 0; }, "most_copies",
               &Struct::most_copies);
 }
@@ -186,7 +187,7 @@ class Comparer {
       else if (before || after) write("replace", after);
     } else if constexpr (IsVector<T>::value) {
       compare_elements(before, after);
-    } else if constexpr (std::is_class_v<T> && !std::is_same_v<T, std::string> &&
+    } else if constexpr (std::is_class_v<T> && !Named<T> && !std::is_same_v<T, std::string> &&
                          !std::is_same_v<T, cow::Frames>) {
       Fields<T> io(*this, before, after);
       describe(io, Type<T>{});

@@ -113,9 +113,9 @@ const std::vector<Term>& glossary() {
 }
 
 const Term* find_term(std::string_view word) {
-  for (const std::string_view preposition : {" of ", " at "})  // "import of shop"
-    if (word.starts_with(cow::kImport) && word.substr(cow::kImport.size()).starts_with(preposition))
-      word = cow::kImport;
+  cow::NewMemoryCause cause;  // "import of shop"
+  from_name(std::string(word), cause);
+  word = cause.kind;
   const auto bare = [](std::string_view text) {
     if (text.starts_with('[')) text.remove_prefix(1);
     if (text.ends_with(']')) text.remove_suffix(1);
