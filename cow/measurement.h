@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <sys/types.h>
 #include <vector>
 
@@ -59,10 +60,14 @@ struct ObjectCopies {
 inline constexpr std::size_t kMostObjects = 256;
 inline constexpr const char* kFurtherObjects = "further objects";
 
+// What cowshed.freeze() of Python publishes: the origin, and the type of objects frozen in part.
+inline constexpr std::string_view kFreeze = "freeze";
+inline constexpr std::string_view kFrozenInPart = "frozen in part";
+
 // The objects of one type that a process has sent in one way, by one channel or one launch of
 // workers.  Known for programs that link cowshed::share.  Every backend samples them.
 struct SentObjects {
-  std::string origin;  // "channel", "launch", "result", or "freeze" for cowshed.freeze() of Python
+  std::string origin;  // "channel", "launch", "result", or kFreeze
   std::string name;
   std::string type;
   std::string kind;  // "value", "reference", "moved", "inherited"

@@ -275,7 +275,7 @@ bool inherited_freeze(const ProcFiles& proc, pid_t pid) {
   const auto reader = Reader::open(proc, pid);
   const auto rows = reader ? reader->transfers() : tl::make_unexpected(reader.error());
   return rows && std::any_of(rows->begin(), rows->end(), [](const layout::Transfer& row) {
-           return text(row.origin) == "freeze";
+           return text(row.origin) == kFreeze;
          });
 }
 

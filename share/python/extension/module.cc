@@ -6,6 +6,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include <cowshed/cow/measurement.h>
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/process/tree.h>
 #include <cowshed/share/python/extension/errors.h>
@@ -57,9 +58,10 @@ PyObject* freeze(PyObject*, PyObject* arguments) {
     return PyErr_NoMemory();
   }
   // For cowtop.
-  const internal::TransferCounter counter("freeze", "cowshed.freeze()");
+  const internal::TransferCounter counter(cow::kFreeze, "cowshed.freeze()");
   counter.add("Python objects", TransferKind::inherited, frozen.objects, frozen.bytes);
-  if (frozen.in_part > 0) counter.add("frozen in part", TransferKind::inherited, frozen.in_part, 0);
+  if (frozen.in_part > 0)
+    counter.add(cow::kFrozenInPart, TransferKind::inherited, frozen.in_part, 0);
   const Object left(PyDict_New());
   if (!left) return nullptr;
   for (const auto& [type, count] : frozen.left) {

@@ -260,8 +260,8 @@ std::uint64_t private_since_before(const cow::ProcessCopies& process) {
 void add_frozen(const cow::ProcessCopies& process, bool has_forked, Summary& summary) {
   if (!process.transfers) return;
   for (const cow::SentObjects& each : *process.transfers) {
-    if (each.origin != "freeze") continue;
-    if (each.type == "frozen in part") {
+    if (each.origin != cow::kFreeze) continue;
+    if (each.type == cow::kFrozenInPart) {
       summary.is_frozen_in_part = summary.is_frozen_in_part || has_forked;
       continue;
     }
