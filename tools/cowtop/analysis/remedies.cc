@@ -36,7 +36,7 @@ Cure variable(const std::string& name, const std::string& value) {
   return {.name = name + "=" + value, .environment = {{name, value}}};
 }
 
-// cures_for() adds the size from which it freezes.
+// cures_for() replaces "{}" by the folder of the files, and adds the size from which it freezes.
 const Cure kCowshedRun = {.name = "cowshed run", .prefix = {"cowshed", "run", "--"}};
 const Cure kGcFreeze = {
     .name = "gc.freeze()", .environment = {{"COWSHED", "gc"}}, .prefix = {"cowshed", "run", "--"}};
@@ -353,7 +353,8 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
   return result;
 }
 
-std::vector<Cure> cures_for(const Evidence& evidence, cow::Language language) {
+std::vector<Cure> cures_for(const Evidence& evidence, cow::Language language,
+                            std::string_view folder) {
   if (evidence.summary != nullptr && evidence.summary->language != native)
     language = evidence.summary->language;
   std::vector<const Cure*> cures;
@@ -363,6 +364,9 @@ std::vector<Cure> cures_for(const Evidence& evidence, cow::Language language) {
   std::vector<Cure> result;
   for (const Cure* cure : cures)
     if (fits(*cure, evidence, language)) result.push_back(sized(*cure, evidence));
+  for (Cure& cure : result)
+    for (auto& [name, value] : cure.environment)
+      if (const auto at = value.find("{}"); at != value.npos) value.replace(at, 2, folder);
   return result;
 }
 

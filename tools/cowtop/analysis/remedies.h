@@ -33,7 +33,8 @@ struct Advice {
 std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& summary);
 
 // Those that the evidence supports.  `language`: of the command, where the measurement does not
-// tell.
-std::vector<Cure> cures_for(const Evidence& evidence, cow::Language language);
+// tell.  `folder`: where the caller puts their files.
+std::vector<Cure> cures_for(const Evidence& evidence, cow::Language language,
+                            std::string_view folder = "/tmp/FOLDER");
 
 }  // namespace cowshed::cowtop

@@ -22,8 +22,7 @@ inline constexpr std::string_view kFreeInMalloc = "free memory in malloc";
 // What `cowtop cure` runs: a remedy that needs no edit of the program.
 struct Cure {
   std::string name;  // "MALLOC_ARENA_MAX=2"
-  std::vector<std::pair<std::string, std::string>> environment =
-      {};                                // "{}" is the folder of `files`
+  std::vector<std::pair<std::string, std::string>> environment = {};
   std::vector<std::string> prefix = {};  // words before the command: {"cowshed", "run", "--"}
   // Names and contents of the files of ours that it is tried with, and what to do for good instead.
   std::vector<std::pair<std::string, std::string>> files = {};

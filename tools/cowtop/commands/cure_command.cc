@@ -294,8 +294,9 @@ class Cures {
       return make_error(ErrorCode::system_call, "no folder can be made in /tmp");
     const Trial& first = treatments_.as_it_is.trials.front();
     const Summary summary = summarize(*first.measurement);
-    for (Cure& cure : cures_for({&*first.measurement, &summary, first.threads},
-                                language_of_command(options_.measure.command.front()))) {
+    for (Cure& cure :
+         cures_for({&*first.measurement, &summary, first.threads},
+                   language_of_command(options_.measure.command.front()), folder_.name())) {
       std::string why_not = keep_environment(cure);
       if (!cure.prefix.empty() && why_not.empty()) {
         if (cowshed_.empty()) {
@@ -310,9 +311,6 @@ class Cures {
         treatments_.not_tried.push_back({cure.name, why_not});
         continue;
       }
-      for (auto& [name, value] : cure.environment)
-        if (const auto at = value.find("{}"); at != value.npos)
-          value.replace(at, 2, folder_.name());
       for (const auto& [name, text] : cure.files) {
         std::ofstream file(folder_.name() + "/" + name);
         file << text;

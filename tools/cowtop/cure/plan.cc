@@ -7,7 +7,7 @@
 
 namespace cowshed::cowtop {
 
-std::string plan_text(const std::vector<std::string>& command, std::vector<Cure> cures,
+std::string plan_text(const std::vector<std::string>& command, const std::vector<Cure>& cures,
                       unsigned runs) {
   const unsigned most = std::max(runs, kMostToCompare);
   const auto times = [](unsigned count) {
@@ -21,9 +21,7 @@ std::string plan_text(const std::vector<std::string>& command, std::vector<Cure>
       "  then      {} with each of these that fits{}:\n",
       most * (1 + cures.size()), shell_line({}, command), times(runs),
       runs == 1 ? "" : fmt::format(", and {} as it is", times(runs - 1)));
-  for (Cure& each : cures) {
-    for (auto& [name, value] : each.environment)
-      if (const auto at = value.find("{}"); at != value.npos) value.replace(at, 2, "/tmp/FOLDER");
+  for (const Cure& each : cures) {
     const std::string sets = shell_line(each, {});
     text += "            " + (sets == each.name ? sets : each.name + ": " + sets) + "\n";
   }

@@ -12,7 +12,7 @@ inline constexpr unsigned kMostToCompare = 3;
 
 // What cure is about to do, before it knows anything of the command: lines.  `cures`: those that
 // the first run may suggest.  `runs`: of each.
-std::string plan_text(const std::vector<std::string>& command, std::vector<Cure> cures,
+std::string plan_text(const std::vector<std::string>& command, const std::vector<Cure>& cures,
                       unsigned runs);
 
 }  // namespace cowshed::cowtop
