@@ -157,6 +157,8 @@ struct TypeCopies {
   bool operator==(const TypeCopies&) const = default;
 };
 
+inline constexpr std::string_view kArena = "arena ";  // before an arena's name
+
 struct MappingCopies {
   // "[heap]", "[stack]", "thread stack", "anonymous", "arena NAME", "heap, settled", a path (its
   // .data), a path with " .bss", or "unknown" if the mappings were not read in time.

@@ -26,7 +26,7 @@ bool is_bss(const AddressSpace& space, const Mapping* last, const CopySample& sa
 // Returns MappingCopies::name.
 std::string mapping_name(const AddressSpace& space, const CopySample& sample,
                          BinaryCache& binaries) {
-  if (!sample.arena.empty()) return "arena " + sample.arena;
+  if (!sample.arena.empty()) return std::string(kArena) + sample.arena;
   const Mapping* mapping = space.find(sample.address);
   if (mapping == nullptr) return "unknown";
   if (mapping->is_settled()) return "heap, settled";
@@ -149,8 +149,8 @@ void Tallies::add_failure(const CopySample& sample) {
   access.address = sample.address;
   if (mapping != nullptr) {
     const std::string_view arena = arena_name(*mapping);
-    access.mapping =
-        arena.empty() ? mapping_name(*space, sample, *binaries_) : fmt::format("arena {}", arena);
+    access.mapping = arena.empty() ? mapping_name(*space, sample, *binaries_)
+                                   : fmt::format("{}{}", kArena, arena);
   }
   access.reason = sample.failure;
   access.handled = sample.is_handled;

@@ -74,18 +74,6 @@ Offers of_relocations(const Summary& summary) {
   return is_worth ? Offers{{bytes}} : Offers();
 }
 
-// The file with most of the code that has no names.
-std::string most_nameless(const cow::Measurement& measurement) {
-  std::map<std::string, std::uint64_t> nameless;
-  for (const cow::CodeSite& site : measurement.sampled->sites) {
-    const bool is_unnamed = !site.frames.empty() && site.frames.back().function.empty();
-    if (is_unnamed && !site.frames.back().module.empty())
-      nameless[site.frames.back().module] += site.estimated_copies;
-  }
-  const auto most = std::ranges::max_element(nameless, {}, [](auto& each) { return each.second; });
-  return most == nameless.end() ? "" : most->first;
-}
-
 bool is_shell(std::string_view name) {
   constexpr std::array<std::string_view, 6> kShells = {"sh", "bash", "dash", "zsh", "ksh", "make"};
   return std::ranges::find(kShells, name) != kShells.end();
@@ -234,19 +222,19 @@ Offers of_binding(const Remedy& /*remedy*/, const Evidence& evidence) {
 
 Offers of_missing_names(const Remedy& /*remedy*/, const Evidence& evidence) {
   std::uint64_t all = 0;
-  std::uint64_t unnamed = 0;
+  std::uint64_t nameless = 0;
+  std::map<std::string, std::uint64_t> files;
   for (const Share& site : evidence.summary->sites) {
     all += site.bytes;
-    if (site.name.starts_with("??")) unnamed += site.bytes;
+    if (site.nameless_in.empty()) continue;
+    nameless += site.bytes;
+    files[site.nameless_in] += site.bytes;
   }
-  if (evidence.summary->is_little || !evidence.measurement->sampled || unnamed == 0 ||
-      !is_part(unnamed, all, kHalfOfAll)) {
+  if (evidence.summary->is_little || nameless == 0 || !is_part(nameless, all, kHalfOfAll))
     return {};
-  }
-  const std::string file = most_nameless(*evidence.measurement);
-  if (file.empty()) return {};
+  const auto most = std::ranges::max_element(files, {}, [](auto& each) { return each.second; });
   return {{0, fmt::format("install the debug symbols of {}, to see its functions in CODE",
-                          printable(cow::base_name(file)))}};
+                          printable(cow::base_name(most->first)))}};
 }
 
 Offers of_pickling(const Remedy& /*remedy*/, const Evidence& evidence) {

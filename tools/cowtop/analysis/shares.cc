@@ -19,10 +19,13 @@ class ShareSums {
   }
   Share& operator[](const cow::CodeSite& site) {
     Share& share = (*this)[site_name(site)];
+    if (site.frames.empty()) return share;
+    const cow::Frame& place = site.frames.back();
+    if (place.function.empty()) share.nameless_in = place.module;
     // "<string>" of Python is no file.
-    if (site.frames.empty() || site.frames.back().file.starts_with('<')) return share;
-    share.file = site.frames.back().file;
-    share.line = site.frames.back().line;
+    if (place.file.starts_with('<')) return share;
+    share.file = place.file;
+    share.line = place.line;
     return share;
   }
   // The most first.
@@ -72,13 +75,13 @@ std::vector<Share> mappings_of(const cow::Measurement& measurement,
   ShareSums shares;
   for (const auto& [samples, part] : explaining) {
     for (const cow::MappingCopies& mapping : samples->mappings)
-      if (!mapping.name.starts_with("arena "))
+      if (!mapping.name.starts_with(cow::kArena))
         shares[mapping.name].bytes += static_cast<std::uint64_t>(
             part * static_cast<double>(mapping.estimated_copies * cow::kPageSize));
   }
   for (const cow::ProcessCopies& process : measurement.processes) {
     for (const cow::ArenaCopies& arena : process.arenas) {
-      Share& share = shares["arena " + arena.name];
+      Share& share = shares[std::string(cow::kArena) + arena.name];
       share.bytes += arena.copied_pages * cow::kPageSize;
       if (arena.bytes) share.remark = mebibytes(arena.bytes) + " MiB, frozen";
     }

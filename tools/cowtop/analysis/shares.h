@@ -22,6 +22,7 @@ struct Share {
   // Of a cause: of the process that has most of it.
   cow::Language language = cow::Language::native;
   cow::NewMemoryCause new_cause = {};  // of new memory
+  std::string nameless_in = {};        // of a line whose function has no name: its binary
 };
 
 struct Shares {
