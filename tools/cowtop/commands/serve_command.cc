@@ -99,7 +99,7 @@ Expected<int> run(const ServeOptions& options) {
     complain(address +
              ": whoever reaches it can read the names of commands, cgroups and functions");
   // Root has more of the others' than their names.
-  const bool lacks_others = ::geteuid() != 0 && opened.backend->name() == "pagemap";
+  const bool lacks_others = ::geteuid() != 0 && !opened.backend->exact();
   complain(fmt::format("http://{}/metrics has {}{} by the {} backend; Ctrl-C ends", address,
                        options.selection.text(), lacks_others ? " that we may read," : "",
                        opened.backend->name()));
