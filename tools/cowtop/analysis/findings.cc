@@ -91,10 +91,11 @@ void add_shares(FindingKind kind, const std::vector<Share>& shares, std::uint64_
 void add_remedy(Advice advice, std::vector<Finding>& findings) {
   const std::string_view cause = advice.remedy->cause;
   const auto found = std::ranges::find_if(findings, [&](const Finding& each) {
-    if (cause == cow::kProgramExit && each.kind == FindingKind::exit_copies) return true;
-    const bool is_cause = each.kind == FindingKind::cause || each.kind == FindingKind::new_cause;
-    return is_cause && (cause == cow::kImport ? each.subject.starts_with(cause)
-                                              : std::string_view(each.subject) == cause);
+    if (each.kind == FindingKind::exit_copies) return cause == cow::kProgramExit;
+    if (each.kind == FindingKind::cause) return cause == each.subject;
+    cow::NewMemoryCause of_new;
+    return each.kind == FindingKind::new_cause && cow::from_name(each.subject, of_new) &&
+           cause == of_new.kind;
   });
   if (found != findings.end()) {
     found->remedies.push_back(std::move(advice));
