@@ -421,16 +421,6 @@ class DiffTest(HtmlTest):
         self.check_width()
 
 
-class CommandTest(unittest.TestCase):
-    def test_one_kind_of_report(self):
-        for command in (("report", "x", "--html", "y", "--json"), ("report", "x", "--html", "y", "-o", "z"),
-                        ("diff", "x", "y", "--html", "z", "--json"), ("diff", "x", "y", "--html", "z", "-o", "w")):
-            with self.subTest(command=command):
-                said = subprocess.run([COWTOP, *command], stderr=subprocess.PIPE, text=True)
-                self.assertEqual(said.returncode, 125)
-                self.assertIn("one of them", said.stderr)
-
-
 if __name__ == "__main__":
     if webdriver is None or DRIVER is None:
         print("Debian's packages chromium-driver and python3-selenium are not installed")

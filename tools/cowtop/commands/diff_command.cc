@@ -46,13 +46,12 @@ Expected<int> diff_command(std::vector<std::string> words) {
   std::string html;
   line.app().add_option("BEFORE", names.before, "A recording, or a JSON report")->required();
   line.app().add_option("AFTER", names.after, "What to compare with it")->required();
-  line.app().add_flag("--json", json, "One JSON object (schema cowshed.diff/1)");
-  line.add_file("--html", html, "Write one page for a browser to FILE");
-  line.add_file("-o,--output", output, "Write the report to FILE, not to standard output");
+  CLI::Option* const page = line.add_file("--html", html, "Write one page for a browser to FILE");
+  line.app().add_flag("--json", json, "One JSON object (schema cowshed.diff/1)")->excludes(page);
+  line.add_file("-o,--output", output, "Write the report to FILE, not to standard output")
+      ->excludes(page);
   TRY(const auto status, line.parse(std::move(words)));
   if (status) return *status;
-  if (json + !html.empty() + !output.empty() > 1 && !html.empty())
-    return line.wrong("--html and --json or -o: one of them");
 
   TRY(const auto before, read_measurement(names.before));
   TRY(const auto after, read_measurement(names.after));

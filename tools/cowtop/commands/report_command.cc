@@ -1,4 +1,6 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
 #include <fmt/format.h>
 #include <utility>
 
@@ -35,65 +37,89 @@ many pages as were copied.  Those of --pprof have as many as COPIED.  Of a recor
 
 Exit status: 0; 125 if there is nothing to be read, or bad usage.)";
 
+// What a report is made from.
+struct Source {
+  const cow::Measurement* measurement;  // null: of a recording that has only begun
+  const RecordingHeader& header;
+  const Curves& curves;
+  std::string note;  // what is wrong with the recording
+  TextForm form = {};
+};
+
+struct Format {
+  const char* option;
+  bool has_file;  // that the option names, else of -o
+  bool is_page;   // has the curves, and is made of a recording that has only begun
+  const char* help;
+  std::string (*text)(const Source&);
+};
+
+// The last is the one without an option.
+constexpr std::array kFormats = {
+    Format{"--json", false, false, "One JSON object (schema cowshed.run/2)",
+           [](const Source& of) { return json_report(*of.measurement); }},
+    Format{"--folded", false, false, "One line for each stack, and the pages that it copied",
+           [](const Source& of) { return folded_report(*of.measurement); }},
+    Format{"--html", true, true,
+           "Write one page for a browser to FILE: processes, curves, flame graph, causes, search",
+           [](const Source& of) {
+             return of.measurement == nullptr
+                        ? html_begun(of.header, of.note)
+                        : html_report(*of.measurement, of.header, of.curves, of.note);
+           }},
+    Format{"--pprof", true, false,
+           "Write a profile to FILE for pprof: copied and new memory by stack, process, cause and "
+           "object",
+           [](const Source& of) { return pprof_report(*of.measurement, of.header.started_s); }},
+    Format{nullptr, false, false, nullptr,
+           [](const Source& of) { return text_report(*of.measurement, of.form); }},
+};
+
 }  // namespace
 
 Expected<int> report_command(std::vector<std::string> words) {
   CommandLine line({"cowtop report", kReportDescription, kReportUsage, kReportFooter});
   std::string path;
   std::string output;
-  bool json = false;
-  bool folded = false;
-  std::string html;
-  std::string pprof;
   TextForm form;
   line.app().add_option("FILE", path, "The recording")->required();
-  line.app().add_flag("--json", json, "One JSON object (schema cowshed.run/2)");
-  line.app().add_flag("--folded", folded, "One line for each stack, and the pages that it copied");
   line.app().add_flag("--all", form.each_process, "Report each process in a row of its own");
   line.app().add_flag("--wide", form.wide, "Report every count of every process");
-  line.add_file("--html", html,
-                "Write one page for a browser to FILE: processes, curves, flame graph, causes,"
-                " search");
-  line.add_file("--pprof", pprof,
-                "Write a profile to FILE for pprof: copied and new memory by stack, process, cause"
-                " and object");
-  line.add_file("-o,--output", output, "Write the report to FILE, not to standard output");
+  CLI::Option* const to_output =
+      line.add_file("-o,--output", output, "Write the report to FILE, not to standard output");
+  std::vector<CLI::Option*> options;
+  for (const Format& each : kFormats) {
+    if (each.option == nullptr) continue;
+    CLI::Option* const option = each.has_file ? line.add_file(each.option, output, each.help)
+                                              : line.app().add_flag(each.option, each.help);
+    if (each.has_file) option->excludes(to_output);
+    for (CLI::Option* other : options) option->excludes(other);
+    options.push_back(option);
+  }
   TRY(const auto status, line.parse(std::move(words)));
   if (status) return *status;
-  if (json + folded + !html.empty() + !pprof.empty() > 1)
-    return line.wrong("--json, --folded, --html, --pprof: one of them");
-  const std::string& other_file = html.empty() ? pprof : html;
-  if (!other_file.empty() && !output.empty())
-    return line.wrong(fmt::format("--{} and -o: one of them", html.empty() ? "pprof" : "html"));
+  const auto asked = std::ranges::find_if(options, [](auto* each) { return each->count() > 0; });
+  const Format& format = kFormats.at(static_cast<std::size_t>(asked - options.begin()));
 
   TRY(auto recording, Recording::open(path));
   Curves curves;
-  bool is_begun_only = true;
+  bool is_begun_only = format.is_page;
   const auto measurement = last_measurement(recording, path, [&](const Json& document) {
     is_begun_only = false;
-    if (!html.empty()) curves.add(document);
+    if (format.is_page) curves.add(document);
   });
-  // A page is looked at again later.
-  is_begun_only = is_begun_only && !html.empty() && recording.problem().empty();
+  is_begun_only = is_begun_only && recording.problem().empty();
   if (!measurement && !is_begun_only) return tl::make_unexpected(measurement.error());
-  TRY(auto file, OutputFile::open(other_file.empty() ? output : other_file, {path}));
-  std::string note;
-  if (is_begun_only) {
-    note = measurement.error().message;
-    complain(note);
+  TRY(auto file, OutputFile::open(output, {path}));
+  Source source = {measurement ? &*measurement : nullptr, recording.header(), curves, "", form};
+  if (!measurement) {
+    source.note = measurement.error().message;
   } else if (!recording.is_whole()) {
-    note = fmt::format("{}: {}; the report is of the first {:.1f} s", path,
-                       recording.why_not_whole(), measurement->duration_s);
-    complain(note);
+    source.note = fmt::format("{}: {}; the report is of the first {:.1f} s", path,
+                              recording.why_not_whole(), measurement->duration_s);
   }
-  const auto report = [&] {
-    if (is_begun_only) return html_begun(recording.header(), note);
-    if (!html.empty()) return html_report(*measurement, recording.header(), curves, note);
-    if (!pprof.empty()) return pprof_report(*measurement, recording.header().started_s);
-    if (json) return json_report(*measurement);
-    return folded ? folded_report(*measurement) : text_report(*measurement, form);
-  };
-  TRY_VOID(file.write_report(report()));
+  if (!source.note.empty()) complain(source.note);
+  TRY_VOID(file.write_report(format.text(source)));
   return 0;
 }
 
