@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Reads README and docs: every link leads to a file and a heading, every option that they name is one
 that a test uses, figures, plots and an example's difference are those of their sources, no page is over 250
-lines, sentences are short, remedies are those of `cowtop help`, which also explains each section of the report:
+lines, sentences are short, remedies and limits are those of `cowtop help`, which also explains each section of the
+report:
 COWTOP=.../cowtop ROOT=FOLDER python3 -B pages_test.py"""
 
 import os
@@ -14,6 +15,7 @@ import unittest
 ROOT = pathlib.Path(os.environ["ROOT"])
 sys.path.insert(0, str(ROOT / "bench"))
 import page as benchmarks
+import tables
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
@@ -104,22 +106,19 @@ class PagesTest(unittest.TestCase):
                 with self.subTest(guide=name, figure=figure):
                     self.assertRegex(page, rf"(?<![\d.]){re.escape(figure)}")
 
-    def test_the_page_has_the_remedies_of_help(self):
-        section = (ROOT / "docs/how-to/memory-grows-after-fork.md").read_text().split("\n## 3. ")[1].split("\n## ")[0]
-        rows = re.findall(r"^\| ([a-z ]+) \| (.*) \|$", section, re.MULTILINE)
+    def test_pages_have_the_remedies_and_limits_of_help(self):
+        for name, made in tables.pages().items():
+            with self.subTest(page=name):
+                self.assertEqual((ROOT / name).read_text(), made, "tests/docs/tables.py --write")
+
+    def test_each_cause_has_a_rule_and_a_test(self):
         causes, _ = self.causes()
-        self.assertEqual(sorted(cause for cause, _ in rows), sorted(cause for _, cause in causes))
+        self.assertEqual({cause for _, cause in causes}, {each["cause"] for each in tables.HELP["causes"]})
         for folder in ("cow/causes", "tests/cow/causes"):
             text = "".join(file.read_text() for file in (ROOT / folder).glob("*.cc"))
             for constant, cause in causes:
                 with self.subTest(cause=cause, folder=folder):
                     self.assertRegex(text, rf'\b{constant}\b|"{cause}"')
-        for cause, remedies in rows:
-            said = subprocess.run([os.environ["COWTOP"], "help", cause], capture_output=True, text=True, check=True).stdout
-            said = " ".join(said.split("\n  TRY ")[1].split())
-            with self.subTest(cause=cause):
-                plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", remedies.replace("`", ""))
-                self.assertEqual(plain.replace("; ", " "), said.replace("; ", " "))
 
     def causes(self):
         """The constants and names of the causes of copies, and of new memory."""
@@ -130,19 +129,11 @@ class PagesTest(unittest.TestCase):
         section = (ROOT / "docs/how-to/memory-grows-after-fork.md").read_text().split("\n## 4. ")[1].split("\n## ")[0]
         _, causes = self.causes()
         self.assertGreater(len(causes), 5)
+        words = {each["word"] for each in tables.HELP["words"]}
         for _, cause in causes:
             with self.subTest(cause=cause):
                 self.assertRegex(section, rf"(?m)^\| {cause}\b")
-                said = subprocess.run([os.environ["COWTOP"], "help", cause], capture_output=True, text=True, check=True).stdout
-                self.assertEqual(said.splitlines()[0], cause)
-
-    def test_the_reference_quotes_each_judgement(self):
-        header = (ROOT / "tools/cowtop/analysis/judgement.h").read_text().split("\nnamespace")[0]
-        sentences = ["".join(re.findall(r'"([^"]*)"', text))
-                     for text in re.findall(r'X\(k\w+, [^"]*((?:"[^"]*"\s*\\?\s*)+)\)', header)]
-        section = (ROOT / "docs/reference/cowtop.md").read_text().split("\n### What is much\n")[1].split("\n### ")[0]
-        self.assertEqual(re.findall(r"^\* (.*)$", section, re.MULTILINE), sentences)
-        self.assertGreater(len(sentences), 10)
+                self.assertIn(cause, words)
 
     def test_no_other_file_judges(self):
         limit = re.compile(r"\bk(Least(Bytes|Shared?|Part|New)|Part\w*|Worth\w*|Little\w*|Hundredth|Same)\b =|"

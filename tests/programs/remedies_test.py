@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Remedies of TRY, followed: the program then copies less than half.
-COWTOP=.../cowtop REMEDIES=.../remedies python3 remedies_test.py"""
+"""Each remedy of `cowtop help --json`, followed: the program then copies less than half, or has less new memory.
+COWTOP=.../cowtop REMEDIES=.../remedies SHARE_SUBJECT=.../share_subject PYTHONPATH=FOLDER python3 remedies_test.py"""
 
 import glob
 import json
@@ -12,91 +12,100 @@ import sys
 import tempfile
 import unittest
 
+try:
+    import cowshed
+except ImportError:
+    cowshed = None
+
 COWTOP = os.environ["COWTOP"]
 PYTHON = "/usr/bin/python3"  # as old as the distribution
+REMEDIES = json.loads(subprocess.run([COWTOP, "help", "--json"], capture_output=True, check=True).stdout)["remedies"]
+TEXTS = {}  # by the first language, if there is any, and the cause; of a second remedy, by the name of its cure
+for each in REMEDIES:
+    if each["text"] and not each["no_proof"]:
+        name = " ".join([*each["languages"][:1], each["cause"]])
+        TEXTS[each["cure"] if name in TEXTS else name] = each["text"]
+C = subprocess.run([os.environ["REMEDIES"]], capture_output=True, text=True, check=True).stdout.splitlines()
+NEW_PYTHON = "Python 3.12 and newer"
 
-# Each is run with its name alone, and with "follow" behind it.
-C = {
-    "allocator free list": "free nothing in the child that was allocated before the fork",
-    "own writes": "move what is written, at CODE's lines, out of the data that is shared",
-    "lock or flag word": "keep locks and flags on pages of their own, away from shared data",
-    "bulk copy": "allocate in the child what it overwrites",
-    "bulk fill": "allocate in the child what it overwrites",
-    "system call": "allocate in the child the buffers that it reads into",
-    "stack": "fork fewer processes, or keep them: each copies a few pages of its stack",
-    "relocation": "load the libraries before the fork that children load by dlopen()",
-    "program exit": "end children by _exit(), once their files are closed",
-    "parent": "write less while a child lives: fork when few writes come",
-    "programs": "start programs by posix_spawn() or vfork(), which copy nothing",
-}
-
-POOL_OF_PYTHON = """
-import array, gc, os, sys
+# Programs that follow a remedy if they have an argument.
+POOL = """
+import array, gc, os, sys, time
 follows = len(sys.argv) > 1
 PREPARE
-for _ in range(3):
+for worker in range(4):
     if os.fork() == 0:
         WORK
         os._exit(0)
-for _ in range(3):
-    os.wait()
+for worker in range(4):
+    if os.wait()[1]: os.abort()
 """
 
 
 def pool(prepare, work):
-    return POOL_OF_PYTHON.replace("PREPARE", prepare).replace("WORK", work.replace("\n", "\n        "))
+    return POOL.replace("PREPARE", prepare).replace("WORK", work.replace("\n", "\n        "))
 
 
-OLD = sys.version_info < (3, 12)
-PYTHONS = {
-    "reference count": (pool("data = array.array('d', range(400_000)) if follows else [float(i) for i in range(400_000)]",
-                             "sum(data)"),
-                        "hold the data in an array"),
-    "garbage collector": (pool("data = [[i] for i in range(400_000)]\nif follows: gc.collect(); gc.freeze()", "gc.collect()"),
-                          "call gc.collect() and gc.freeze() before the fork"),
-    "pickling": ("""
+SCRIPTS = [
+    ("older Python reference count", PYTHON, pool(
+        "data = array.array('d', range(400_000)) if follows else [float(i) for i in range(400_000)]", "sum(data)")),
+    (f"{NEW_PYTHON} garbage collector", PYTHON, pool(
+        "data = [[i] for i in range(400_000)]\nif follows: gc.collect(); gc.freeze()", "gc.collect()")),
+    ("cached hash", PYTHON, pool(
+        "data = tuple(str(i) for i in range(400_000))\nif follows: hash(data)", "hash(data)")),
+    (f"{NEW_PYTHON} program exit", PYTHON, pool("data = [[i] for i in range(400_000)]", "if not follows: sys.exit()")),
+    ("pickling", PYTHON, """
 import multiprocessing, sys
-data = [{'id': i, 'name': str(i)} for i in range(200_000)]
-def size(part): return len(part if part is not None else data)
+data = [[{'id': i, 'name': str(i)} for i in range(1000)] for part in range(200)]
 if __name__ == '__main__':
     with multiprocessing.Pool(3) as workers:
-        workers.map(size, [None if len(sys.argv) > 1 else data] * 3, 1)
-""", "send references: load what is sent before the fork, or publish() it"),
+        workers.map(len, [()] * 200 if len(sys.argv) > 1 else data, 1)
+"""),
+    ("reference count", "perl", """
+my @data;
+if (@ARGV) { open my $file, '>', $0; for my $i (1..200_000) { print $file "value $i\n" } }
+else { @data = map { "value $_" } 1..200_000 }
+for (1..3) {
+  next if fork;
+  my $sum = 0;
+  if (@ARGV) { open my $file, '<:mmap', $0; while (<$file>) { $sum += length } }
+  else { for my $each (@data) { $sum += length $each } }
+  kill 9, $$
 }
-
-OTHERS = {
-    "Ruby": ("ruby", """
+1 while wait > 0;
+"""),
+    ("Ruby garbage collector", "ruby", """
 items = (1..150_000).map { |i| ["item #{i}", "of #{i}"] }
 if ARGV[0] then Process.respond_to?(:warmup) ? Process.warmup : (3.times { GC.start }; GC.compact) end
 3.times { fork { 40.times { |n| (1..5000).map { |i| "request #{i} of #{n}" } }; exit! } }
 Process.waitall
-""", "call Process.warmup (since Ruby 3.3), or GC.compact, before the fork"),
-    "RubyAfterACollection": ("ruby", """
+"""),
+    ("Ruby allocator free list", "ruby", """
 items = (1..150_000).map { |i| ["item #{i}", "of #{i}"] }
 3.times { GC.start }
 GC.compact if ARGV[0]
 3.times { fork { 20.times { |n| (1..5000).map { |i| "request #{i} of #{n}" } }; exit! } }
 Process.waitall
-""", "call Process.warmup (since Ruby 3.3), or GC.compact, before the fork"),
-    "RubyAtExit": ("ruby", """
+"""),
+    ("Ruby program exit", "ruby", """
 items = (1..200_000).map { |i| Time.at(i) }
 3.times { fork { ARGV[0] ? exit! : exit } }
 Process.waitall
-""", "end children by exit!, once their files are closed"),
-    "PhpAtExit": ("php", """<?php
+"""),
+    ("program exit", "php", """<?php
 class Item { public $name; }
 $data = [];
 for ($i = 0; $i < 150000; $i++) { $o = new Item; $o->name = "value $i"; $data[] = $o; }
 for ($w = 0; $w < 3; $w++) if (pcntl_fork() == 0) { if (isset($argv[1])) posix_kill(getmypid(), SIGKILL); exit(0); }
 while (pcntl_wait($status) > 0);
-""", "end children by _exit(), once their files are closed"),
-    "PerlAtExit": ("perl", """
+"""),
+    ("program exit", "perl", """
 use POSIX;
 my @data = map { bless {name => "value $_"}, 'Item' } 1..100000;
 for (1..3) { next if fork; @ARGV ? POSIX::_exit(0) : exit 0 }
 1 while wait > 0;
-""", "end children by _exit(), once their files are closed"),
-    "Php": ("php", """<?php ini_set('memory_limit', '-1');
+"""),
+    ("PHP garbage collector", "php", """<?php ini_set('memory_limit', '-1');
 $data = [];
 for ($i = 0; $i < 200000; $i++) { $o = new stdClass; $o->name = "value $i"; $o->list = [$i]; $data[] = $o; }
 for ($w = 0; $w < 3; $w++) if (pcntl_fork() == 0) {
@@ -105,53 +114,30 @@ for ($w = 0; $w < 3; $w++) if (pcntl_fork() == 0) {
   posix_kill(getmypid(), SIGKILL);
 }
 while (pcntl_wait($status) > 0);
-""", "call gc_disable() in children"),
-    "Perl": ("perl", """
+"""),
+    ("object flags", "perl", """
 my @data = map { {n => "$_" . ("0" x 3)} } 1..150000;
 if (@ARGV) { $_->{n} + 0 for @data }
 for (1..3) { next if fork; for (my $i = 0; $i < @data; $i++) { my $n = $data[$i]{n} + 0 } kill 9, $$ }
 1 while wait > 0;
-""", "run that code, with that data, once before the fork"),
-    "R": ("Rscript", """
+"""),
+    ("R garbage collector", "Rscript", """
 library(parallel)
 data <- lapply(1:400000, function(i) c(i, i + 1))
 if (length(commandArgs(TRUE))) for (i in 1:2) invisible(gc())
-invisible(mclapply(1:3, function(job) { for (k in 1:40) sum(runif(1e6)); 0 }, mc.cores = 3))
-""", "call gc() twice before the fork, and not in children"),
-}
+invisible(mclapply(1:3, function(job) { for (k in 1:400) sum(runif(1e5)); 0 }, mc.cores = 3))
+"""),
+]
 
 
-# Of new memory: a cause of the report, what TRY says, and a program that follows it with an argument.
-IMPORT = """
-import os, sys, time
-if len(sys.argv) > 1:
-    import MODULE
-for worker in range(4):
-    if os.fork() == 0:
-        import MODULE
-        time.sleep(1)
-        os._exit(0)
-for worker in range(4):
-    os.wait()
-"""
+# Each takes a second, so that all have their memory at once.
 NEW = {
-    "import of provider": (IMPORT.replace("MODULE", "provider"), "import provider before the fork"),
-    "import of partly": ("""
-import os, sys, time
-if len(sys.argv) > 1:
-    import partly
-for worker in range(4):
-    if os.fork() == 0:
-        if worker < 2:
-            import partly
-        else:
-            kept = [bytes(4000) for number in range(10_000)]
-        time.sleep(1)
-        os._exit(0)
-for worker in range(4):
-    os.wait()
-""", "import partly before the fork"),
-    "received": ("""
+    "import of provider": pool("if follows: import provider", "import provider\ntime.sleep(1)"),
+    "import of partly": pool("if follows: import partly", """
+if worker < 2: import partly
+else: kept = [bytes(4000) for number in range(10_000)]
+time.sleep(1)"""),
+    "received": """
 import multiprocessing, sys, time
 data = None
 def work(sent):
@@ -165,22 +151,12 @@ if __name__ == "__main__":
         data = big
     with multiprocessing.Pool(3) as pool:
         print(pool.map(work, [None if data else big] * 3, 1))
-""", "send references: load what is sent before the fork, or publish() it"),
-    "loaded": ("""
-import os, sys, time
+""",
+    "loaded": pool("""
 def read():
     return open(sys.argv[0] + ".data", "rb").read()
-data = read() if len(sys.argv) > 1 else None
-for worker in range(4):
-    if os.fork() == 0:
-        data = data or read()
-        time.sleep(1)
-        os._exit(0)
-for worker in range(4):
-    os.wait()
-""", "read before the fork, or map, what CODE's lines read"),
-    "own data": ("""
-import os, sys, time
+data = read() if follows else None""", "data = data or read()\ntime.sleep(1)"),
+    "own data": pool("""
 cache = {}
 def answer(number):
     if number not in cache:
@@ -188,28 +164,23 @@ def answer(number):
 def fill():
     for number in range(8000):
         answer(number)
-if len(sys.argv) > 1:
-    fill()
-for worker in range(4):
-    if os.fork() == 0:
-        fill()
-        time.sleep(1)
-        os._exit(0)
-for worker in range(4):
-    os.wait()
-""", "build before the fork what each process builds alike"),
+if follows: fill()""", "fill()\ntime.sleep(1)"),
 }
 
-
-def measure(command):
-    """The report of a run, and the bytes that all its processes copied."""
+def record(command, *options, **environment):
+    """The report of a run, and its numbers."""
     with tempfile.TemporaryDirectory() as folder:
-        recording = os.path.join(folder, "recording.cow")
-        subprocess.run([COWTOP, "record", "--backend", "tracepoint", "-c", "8", "-o", recording, "--", *command],
-                       stdout=subprocess.DEVNULL, check=True)
-        report = subprocess.run([COWTOP, "report", recording], capture_output=True, text=True, check=True).stdout
-        numbers = json.loads(subprocess.run([COWTOP, "report", "--json", recording], capture_output=True, text=True,
-                                            check=True).stdout)
+        path = os.path.join(folder, "run.cow")
+        subprocess.run([COWTOP, "record", "--backend", "tracepoint", *options, "-o", path, "--", *command],
+                       stdout=subprocess.DEVNULL, check=True, env={**os.environ, **environment})
+        report = subprocess.run([COWTOP, "report", path], capture_output=True, text=True, check=True).stdout
+        numbers = json.loads(subprocess.run([COWTOP, "report", "--json", path], capture_output=True, check=True).stdout)
+    return report, numbers
+
+
+def measure(command, **environment):
+    """The report of a run, and the bytes that all its processes copied."""
+    report, numbers = record(command, "-c", "8", **environment)
     copied = 0
     for process in numbers["processes"]:
         pages = process["copied_anon_pages"] + process["copied_file_pages"]
@@ -218,90 +189,109 @@ def measure(command):
 
 
 class NewMemory(unittest.TestCase):
-    def test_all(self):
-        for cause, (program, remedy) in NEW.items():
-            with self.subTest(cause), tempfile.TemporaryDirectory() as folder:
-                path = os.path.join(folder, "program.py")
-                with open(path, "w") as file:
-                    file.write(program)
-                with open(path + ".data", "wb") as file:
-                    file.write(bytes(30 << 20))
-                for module in ("provider", "partly"):
-                    with open(os.path.join(folder, module + ".py"), "w") as file:
-                        file.write("table = {i: ['item %d' % i] for i in range(200_000)}\n")
-                plain, followed = (self.peak([PYTHON, "-B", path, *words]) for words in ([], ["follow"]))
-                self.assertRegex(plain[0], rf"(?m)^  NEW +[\d.]+ MiB +\d+%  {cause}$")
-                text = " ".join(plain[0].split())
-                self.assertIn(remedy, text)
-                said = int(re.search(re.escape(remedy) + r".*?saves at most (\d+)", text)[1])
-                saved = (plain[1] - followed[1]) / 2**20
-                self.assertGreater(saved, 0.8 * said - 4, plain[0])
-                # "received": the parent no longer makes the pickles.
-                if cause != "received" and "is not known" not in plain[0]:
-                    self.assertLess(saved, 1.2 * said + 4, plain[0])
-
-    def peak(self, command):
+    def follow(self, cause, program):
         with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "run.cow")
-            subprocess.run([COWTOP, "record", "--backend", "tracepoint", "-o", path, "--", *command],
-                           stdout=subprocess.DEVNULL, check=True)
-            report = subprocess.run([COWTOP, "report", path], capture_output=True, text=True, check=True).stdout
-            numbers = json.loads(subprocess.run([COWTOP, "report", "--json", path], capture_output=True).stdout)
-        return report, numbers["memory"]["peak_pss_bytes"]
+            path = os.path.join(folder, "program.py")
+            with open(path, "w") as file:
+                file.write(program)
+            with open(path + ".data", "wb") as file:
+                file.write(bytes(30 << 20))
+            for module in ("provider", "partly"):
+                with open(os.path.join(folder, module + ".py"), "w") as file:
+                    file.write("table = {i: ['item %d' % i] for i in range(200_000)}\n")
+            plain, followed = (record([PYTHON, "-B", path, *words]) for words in ([], ["follow"]))
+        self.assertRegex(plain[0], rf"(?m)^  NEW +[\d.]+ MiB +\d+%  {cause}$")
+        module = cause.removeprefix("import of ")
+        remedy = TEXTS[cause] if module == cause else f"import {module} before the fork"
+        text = " ".join(plain[0].split())
+        self.assertIn(remedy, text)
+        said = int(re.search(re.escape(remedy) + r".*?saves at most (\d+)", text)[1])
+        saved = (plain[1]["memory"]["peak_pss_bytes"] - followed[1]["memory"]["peak_pss_bytes"]) / 2**20
+        self.assertGreater(saved, 0.8 * said - 4, plain[0])
+        # "received": the parent no longer makes the pickles.
+        if cause != "received" and "is not known" not in plain[0]:
+            self.assertLess(saved, 1.2 * said + 4, plain[0])
 
 
 @unittest.skipUnless(os.environ["SHARE_SUBJECT"], "a sanitizer keeps its own records of memory, and so cannot be settled")
 class Settle(unittest.TestCase):
-    def test_page_tables(self):
-        plain, settled = (self.run_heap(kind) for kind in ("plain", "settled"))
-        said = re.search(r"settle the heap before the fork \(cowshed::settle\(\)\): each fork copies ([\d.]+) MiB of "
-                         r"page tables, in some (\d+) ms \(saves at most (\d+) MiB\)", plain[0])
+    def follow(self, name, plain_command, settled_command):
+        plain, settled = (record(command) for command in (plain_command, settled_command))
+        said = re.search(re.escape(TEXTS[name]) + r": each fork copies ([\d.]+) MiB of page tables, in some (\d+) ms "
+                         r"\(saves at most (\d+) MiB\)", " ".join(plain[0].split()))
         self.assertTrue(said, plain[0])
         self.assertNotIn("settle the heap", settled[0])
-        saved = [(before - after) / 2**20 for before, after in zip(plain[1], settled[1], strict=True)]
-        self.assertAlmostEqual(float(said[1]), plain[1][0] / 2**20, delta=0.1)
-        self.assertAlmostEqual(sum(saved), int(said[3]), delta=0.1 * sum(saved) + 1)
+        before, after = ([process["page_tables_at_fork_bytes"] / 2**20 for process in numbers["processes"][1:]]
+                         for _, numbers in (plain, settled))
+        self.assertAlmostEqual(float(said[1]), before[0], delta=0.1)
+        saved = sum(before) - sum(after)
+        self.assertAlmostEqual(saved, int(said[3]), delta=0.1 * saved + 1)
 
-    def run_heap(self, kind):
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "run.cow")
-            subprocess.run([COWTOP, "record", "--backend", "tracepoint", "-o", path, "--",
-                            os.environ["SHARE_SUBJECT"], "heap", kind, "600000", "0", "3000"], check=True)
-            report = subprocess.run([COWTOP, "report", path], capture_output=True, text=True, check=True).stdout
-            numbers = json.loads(subprocess.run([COWTOP, "report", "--json", path], capture_output=True).stdout)
-        return " ".join(report.split()), [process["page_tables_at_fork_bytes"] for process in numbers["processes"][1:]]
+    def test_settle(self):
+        self.follow("C and C++ page tables", *([os.environ["SHARE_SUBJECT"], "heap", kind, "600000", "0", "3000"]
+                                for kind in ("plain", "settled")))
+
+    @unittest.skipUnless(cowshed, "the package was not built for this Python")
+    def test_python_settle(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+            file.write(pool("data = [bytes(4000) for i in range(300_000)]", "time.sleep(1)"))
+            file.flush()
+            command = [PYTHON, file.name]
+            self.follow(f"{NEW_PYTHON} page tables", command, [PYTHON, "-m", "cowshed", "run", "--settle", "--", *command])
 
 
 class Remedies(unittest.TestCase):
-    def follow(self, command, remedy):
+    def test_each_remedy_is_followed(self):
+        followed = {*C, "C and C++ reference count", *(name for name, *_ in SCRIPTS), *(name.split(" of ")[0] for name in NEW),
+                    f"{NEW_PYTHON} page tables", "C and C++ page tables", "LD_BIND_NOW=1",
+                    "R allocator free list",  # the same as of its collector
+                    f"{NEW_PYTHON} reference count", f"{NEW_PYTHON} cached hash"}  # tests/share/python/readings_test.py
+        self.assertEqual(followed, set(TEXTS))
+
+    def follow(self, name, command, words=("follow",), **environment):
         report, before = measure(command)
         advice = " ".join(report.split("\n  TRY ")[-1].split())
-        if not os.environ["SHARE_SUBJECT"] and remedy not in advice:
+        if not os.environ["SHARE_SUBJECT"] and TEXTS[name] not in advice:
             self.skipTest("a sanitizer makes cowtop too slow to sample all")
-        self.assertIn(remedy, advice, report)
-        after_report, after = measure([*command, "follow"])
+        self.assertIn(TEXTS[name], advice, report)
+        after_report, after = measure([*command, *words], **environment)
         self.assertLess(after, before / 2, report + after_report)
 
-    def follow_script(self, program, text, remedy):
+    def follow_script(self, name, program, text):
         with tempfile.NamedTemporaryFile("w", suffix=".script") as file:
             file.write(text)
             file.flush()
-            self.follow([program, file.name], remedy)
+            self.follow(name, [program, file.name])
+
+    def test_LD_BIND_NOW(self):
+        functions = [f"f{i}" for i in range(200_000)]
+        with tempfile.TemporaryDirectory() as folder:
+            with open(f"{folder}/calls.s", "w") as file:
+                file.write(".section .note.GNU-stack,\"\"\n.text\n.globl call_all\ncall_all:\npush %rax\n" + "".join(f"call {each}@PLT\n" for each in functions) +
+                           "pop %rax\n" + "".join(f".globl {each}\n{each}:\n" for each in functions) + "ret\n")
+            with open(f"{folder}/main.c", "w") as file:
+                file.write("#include <sys/wait.h>\n#include <unistd.h>\nvoid call_all(void);\nint main(void) {\n"
+                           "for (int i = 0; i < 4; ++i) if (fork() == 0) { call_all(); _exit(0); }\n"
+                           "while (wait(0) > 0) continue;\n}\n")
+            for command in ("-shared calls.s -o libcalls.so", "main.c -L. -lcalls -Wl,-rpath,$ORIGIN -Wl,-z,lazy -o main"):
+                subprocess.run(["cc", *command.split()], cwd=folder, check=True)
+            self.follow("LD_BIND_NOW=1", [f"{folder}/main"], (), LD_BIND_NOW="1")
 
 
-def add(name, test):
-    setattr(Remedies, "test_" + re.sub(r"\W", "_", name), test)
+def add(each, name, test, reason=None):
+    setattr(each, "test_" + re.sub(r"\W", "_", name), unittest.skip(reason)(test) if reason else test)
 
 
-for each, advised in C.items():
-    add("c_" + each, lambda self, each=each, advised=advised: self.follow([os.environ["REMEDIES"], each], advised))
-for each, (source, advised) in PYTHONS.items():
-    test = lambda self, source=source, advised=advised: self.follow_script(PYTHON, source, advised)
-    add("python_" + each, test if OLD or each != "reference count" else
-        unittest.skip("the remedy is cowshed.freeze(), which readings_test follows")(test))
-for each, (interpreter, source, advised) in OTHERS.items():
-    test = lambda self, program=interpreter, source=source, advised=advised: self.follow_script(program, source, advised)
-    add(each, test if shutil.which(interpreter) else unittest.skip(f"no {interpreter}")(test))
+for cause in C:
+    name = f"C and C++ {cause}" if cause == "reference count" else cause
+    add(Remedies, "c " + cause, lambda self, arguments=(name, [os.environ["REMEDIES"], cause]): self.follow(*arguments))
+for name, program, source in SCRIPTS:
+    no_remedy = sys.version_info >= (3, 12) and name in ("older Python reference count", "cached hash")
+    add(Remedies, f"{os.path.basename(program)} {name}",
+        lambda self, arguments=(name, program, source): self.follow_script(*arguments),
+        "readings_test follows cowshed.freeze()" if no_remedy else None if shutil.which(program) else f"no {program}")
+for cause, source in NEW.items():
+    add(NewMemory, cause, lambda self, cause=cause, source=source: self.follow(cause, source))
 
 libraries = sorted(glob.glob("/usr/lib/x86_64-linux-gnu/libLLVM*.so*"), key=os.path.getsize)
 os.environ.setdefault("LIBRARY", libraries[-1] if libraries else "")

@@ -21,7 +21,8 @@ inline constexpr std::string_view kFreeInMalloc = "free memory in malloc";
 
 // What `cowtop cure` runs: a remedy that needs no edit of the program.
 struct Cure {
-  std::string name;  // "MALLOC_ARENA_MAX=2"
+  std::string name;              // "MALLOC_ARENA_MAX=2"
+  std::string tried_where = {};  // "the dynamic linker copies"
   std::vector<std::pair<std::string, std::string>> environment = {};
   std::vector<std::string> prefix = {};  // words before the command: {"cowshed", "run", "--"}
   // Names and contents of the files of ours that it is tried with, and what to do for good instead.
@@ -48,7 +49,8 @@ struct Remedy {
   std::string_view text;          // imperative, in a line; empty: only cure tries it
   Offers (*when)(const Remedy& remedy, const Evidence& evidence);
   const Cure* cure = nullptr;
-  std::string_view proof = {};  // the test that follows it, and finds that it saves what was said
+  // Why tests/programs/remedies_test.py does not follow it; empty: it does.
+  std::string_view no_proof = {};
 };
 
 }  // namespace cowshed::cowtop

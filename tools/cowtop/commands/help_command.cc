@@ -5,11 +5,14 @@
 #include <utility>
 
 #include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/analysis/remedies.h>
 #include <cowshed/tools/cowtop/cli/command_line.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
 #include <cowshed/tools/cowtop/commands/commands.h>
 #include <cowshed/tools/cowtop/io/output_file.h>
+#include <cowshed/tools/cowtop/recording/measurement_json.h>
+#include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/glossary.h>
 
@@ -23,6 +26,7 @@ constexpr const char* kHelpFooter = R"(Examples:
   cowtop help still shared
   cowtop help "reference count"
   cowtop help record           as cowtop record --help
+  cowtop help --json           every word, remedy and limit, for a machine to read
 
 A part of a word, or a misspelt word, is explained if only one word is like it.
 
@@ -47,6 +51,31 @@ std::string paragraph(const Term& term) {
     for (const std::string& line : live::wrap(remedy, kColumns - kTitleColumns))
       text += fmt::format("  {:<{}}{}\n", std::exchange(title, ""), kTitleColumns, line);
   return text;
+}
+
+Json or_null(std::string_view text) { return text.empty() ? Json(nullptr) : Json(text); }
+
+std::string everything_json() {
+  Json report;
+  for (const Term& each : glossary())
+    report["words"].push_back({{"word", each.word}, {"meaning", each.meaning}});
+  for (const Cause& each : causes())
+    report["causes"].push_back({{"cause", each.name}, {"try", remedy_lines(each.name)}});
+  for (const Remedy& each : remedies()) {
+    Json languages = Json::array();
+    for (const cow::Language language : each.in) languages.push_back(title_of(language));
+    report["remedies"].push_back(
+        {{"cause", each.cause},
+         {"languages", std::move(languages)},
+         {"text", or_null(each.text)},
+         {"cure", or_null(each.cure == nullptr ? "" : each.cure->name)},
+         {"tried_where", or_null(each.cure == nullptr ? "" : each.cure->tried_where)},
+         {"no_proof", or_null(each.no_proof)}});
+  }
+#define COWSHED_JUDGEMENT(name, value, sentence) report["judgements"].push_back(sentence);
+  COWSHED_JUDGEMENTS(COWSHED_JUDGEMENT)
+#undef COWSHED_JUDGEMENT
+  return text_of(report);
 }
 
 // The terms that contain the word, or that it contains and no longer one does; else those that it
@@ -88,7 +117,11 @@ std::string listed(const std::vector<const Term*>& terms) {
 Expected<int> help_command(std::vector<std::string> words) {
   CommandLine line({"cowtop help", kHelpDescription, kHelpUsage, kHelpFooter});
   std::vector<std::string> asked;
-  line.app().add_option("WORD", asked, "A word of a report");
+  bool json = false;
+  CLI::Option* const option = line.app().add_option("WORD", asked, "A word of a report");
+  line.app()
+      .add_flag("--json", json, "One JSON object with every word, cause, remedy and limit")
+      ->excludes(option);
   TRY(const auto status, line.parse(std::move(words)));
   if (status) return *status;
   const std::string word = fmt::format("{}", fmt::join(asked, " "));
@@ -99,7 +132,9 @@ Expected<int> help_command(std::vector<std::string> words) {
     term = terms.front();
   }
   TRY(auto file, OutputFile::open(""));
-  TRY_VOID(file.write_report(term == nullptr ? all_words() : paragraph(*term)));
+  TRY_VOID(file.write_report(json              ? everything_json()
+                             : term == nullptr ? all_words()
+                                               : paragraph(*term)));
   return 0;
 }
 
