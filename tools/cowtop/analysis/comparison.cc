@@ -221,21 +221,19 @@ std::vector<Change> changes(const std::optional<Sampled>& before,
   return result;
 }
 
-Pages total_new_bytes(const cow::Measurement& measurement) {
-  Pages total;
-  for (const cow::ForkCopies& each : cow::fork_copies(measurement))
-    if (each.new_bytes) total = total.value_or(0) + *each.new_bytes;
-  return total;
+std::uint64_t not_known_of(const cow::Measurement& measurement,
+                           const std::vector<cow::ForkCopies>& copies) {
+  std::uint64_t processes = 0;
+  for (std::size_t i = 0; i < copies.size(); ++i)
+    if (!copies[i].copied_pages) processes += measurement.processes[i].processes;
+  return processes;
 }
 
-Pages total_of(const cow::Measurement& measurement, std::uint64_t& not_known) {
+// Of those of which it is known.
+Pages total_of(const std::vector<cow::ForkCopies>& copies, Pages cow::ForkCopies::* figure) {
   Pages total;
-  const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
-  for (std::size_t i = 0; i < copies.size(); ++i) {
-    const Pages pages = copies[i].copied_pages;
-    if (pages) total = total.value_or(0) + *pages;
-    if (!pages) not_known += measurement.processes[i].processes;
-  }
+  for (const cow::ForkCopies& each : copies)
+    if (each.*figure) total = total.value_or(0) + *(each.*figure);
   return total;
 }
 
@@ -260,8 +258,11 @@ std::optional<std::int64_t> Change::growth() const {
 
 Comparison compare(const cow::Measurement& before, const cow::Measurement& after) {
   Comparison comparison;
-  comparison.total.before = total_of(before, comparison.not_known_before);
-  comparison.total.after = total_of(after, comparison.not_known_after);
+  using Copies = cow::ForkCopies;
+  const std::vector<Copies> copies_before = cow::fork_copies(before);
+  const std::vector<Copies> copies_after = cow::fork_copies(after);
+  comparison.not_known_before = not_known_of(before, copies_before);
+  comparison.not_known_after = not_known_of(after, copies_after);
   const Summary summary_before = summarize(before);
   const Summary summary_after = summarize(after);
   const auto peak = [](const cow::Measurement& measurement, const Summary& summary) {
@@ -290,36 +291,37 @@ Comparison compare(const cow::Measurement& before, const cow::Measurement& after
   add_summed_kinds(summed, after, command_after);
   const Processes processes_before = processes_of(before, summed, command_before);
   const Processes processes_after = processes_of(after, summed, command_after);
-  comparison.processes = changes(processes_before.copied, Absent::was_not_there,
-                                 processes_after.copied, Absent::was_not_there);
-  comparison.process_peaks = changes(processes_before.peaks, Absent::was_not_there,
-                                     processes_after.peaks, Absent::was_not_there);
-  const auto is_unknown = [](const Change& each) { return !each.before && !each.after; };
-  if (std::ranges::all_of(comparison.process_peaks, is_unknown)) comparison.process_peaks.clear();
-  comparison.new_bytes = {"", total_new_bytes(before), total_new_bytes(after)};
-  comparison.process_new_bytes = changes(processes_before.new_bytes, Absent::was_not_there,
-                                         processes_after.new_bytes, Absent::was_not_there);
-  if (std::ranges::all_of(comparison.process_new_bytes, is_unknown))
-    comparison.process_new_bytes.clear();
-  comparison.new_bytes.is_known =
-      !comparison.process_new_bytes.empty() &&
-      are_comparable(processes_before.new_bytes, processes_after.new_bytes);
-  comparison.total.is_known = comparison.total.before && comparison.total.after &&
-                              are_comparable(processes_before.copied, processes_after.copied);
+  const auto of_each = [&](PagesByName Processes::* list) {
+    return changes(processes_before.*list, Absent::was_not_there, processes_after.*list,
+                   Absent::was_not_there);
+  };
+  const auto if_known = [](std::vector<Change> all) {
+    const auto is_unknown = [](const Change& each) { return !each.before && !each.after; };
+    return std::ranges::all_of(all, is_unknown) ? std::vector<Change>() : all;
+  };
+  const auto of_all = [&](Pages Copies::* figure, PagesByName Processes::* list) {
+    return Change{"", total_of(copies_before, figure), total_of(copies_after, figure),
+                  are_comparable(processes_before.*list, processes_after.*list)};
+  };
+  comparison.processes = of_each(&Processes::copied);
+  comparison.process_peaks = if_known(of_each(&Processes::peaks));
+  comparison.process_new_bytes = if_known(of_each(&Processes::new_bytes));
+  comparison.total = of_all(&Copies::copied_pages, &Processes::copied);
+  comparison.total.is_known &= comparison.total.before && comparison.total.after;
+  comparison.new_bytes = of_all(&Copies::new_bytes, &Processes::new_bytes);
+  comparison.new_bytes.is_known &= !comparison.process_new_bytes.empty();
   const auto objects_before = objects_of(before);
   const auto objects_after = objects_of(after);
   comparison.objects =
       changes(objects_before.value_or(PagesByName()), zero_if(objects_before.has_value()),
               objects_after.value_or(PagesByName()), zero_if(objects_after.has_value()));
-  using Copies = cow::SampledCopies;
-  comparison.sites = changes(sampled_of(before, &Copies::sites, site_name),
-                             sampled_of(after, &Copies::sites, site_name));
-  const auto mapping_name = [](const cow::MappingCopies& mapping) { return mapping.name; };
-  comparison.mappings = changes(sampled_of(before, &Copies::mappings, mapping_name),
-                                sampled_of(after, &Copies::mappings, mapping_name));
-  const auto type_name = [](const cow::TypeCopies& type) { return type.name; };
-  comparison.types = changes(sampled_of(before, &Copies::types, type_name),
-                             sampled_of(after, &Copies::types, type_name));
+  const auto of_sampled = [&](auto list, auto name) {
+    return changes(sampled_of(before, list, name), sampled_of(after, list, name));
+  };
+  const auto its_name = [](const auto& each) { return each.name; };
+  comparison.sites = of_sampled(&cow::SampledCopies::sites, site_name);
+  comparison.mappings = of_sampled(&cow::SampledCopies::mappings, its_name);
+  comparison.types = of_sampled(&cow::SampledCopies::types, its_name);
   return comparison;
 }
 

@@ -22,26 +22,21 @@ std::string percent_of(const Change& change) {
                      kWhole * static_cast<double>(*growth) / static_cast<double>(*change.before));
 }
 
+enum class In : std::uint8_t { pages, mib };
+
 // "-" is not known, "none" is of what was not there.
-std::string side(const Change& change, std::optional<std::uint64_t> pages) {
-  return !pages && change.is_known ? "none" : count(pages);
-}
-
-std::string row(const Change& change, std::string_view name) {
-  const auto growth = change.growth();
-  return fmt::format("{:>12} {:>12} {:>12} {:>9}  {}\n", side(change, change.before),
-                     side(change, change.after), growth ? fmt::format("{:+}", *growth) : "-",
-                     percent_of(change), name);
-}
-
-std::string mib_row(const Change& change, std::string_view name) {
-  const auto mib = [&](std::optional<std::uint64_t> bytes) {
-    return !bytes && change.is_known ? "none" : mebibytes(bytes);
+std::string row(const Change& change, std::string_view name, In unit = In::pages) {
+  const auto side = [&](std::optional<std::uint64_t> value) {
+    if (!value && change.is_known) return std::string("none");
+    return unit == In::mib ? mebibytes(value) : count(value);
   };
   const auto growth = change.growth();
-  return fmt::format("{:>12} {:>12} {:>12} {:>9}  {}\n", mib(change.before), mib(change.after),
-                     growth ? fmt::format("{:+.1f}", static_cast<double>(*growth) / kMiB) : "-",
-                     percent_of(change), name);
+  const std::string grown = !growth ? "-"
+                            : unit == In::mib
+                                ? fmt::format("{:+.1f}", static_cast<double>(*growth) / kMiB)
+                                : fmt::format("{:+}", *growth);
+  return fmt::format("{:>12} {:>12} {:>12} {:>9}  {}\n", side(change.before), side(change.after),
+                     grown, percent_of(change), name);
 }
 
 // Of processes, in MiB: those above 1 MiB that changed by a 20th.
@@ -59,7 +54,7 @@ std::string mib_rows(const std::vector<Change>& changes) {
       ++left;
       continue;
     }
-    text += mib_row(each, printable(each.name));
+    text += row(each, printable(each.name), In::mib);
     ++shown;
   }
   if (left > 0) text += fmt::format("{:>50} more, or changed by less: see --json\n", left);
@@ -133,7 +128,7 @@ std::string comparison_table(const Comparison& comparison, const ComparedNames& 
             mib_rows(comparison.process_peaks);
   if (!comparison.process_new_bytes.empty())
     text += "new memory, MiB\n" + heading + "forked processes:\n" +
-            mib_rows(comparison.process_new_bytes) + mib_row(comparison.new_bytes, "total");
+            mib_rows(comparison.process_new_bytes) + row(comparison.new_bytes, "total", In::mib);
   text += "pages copied\n" + heading;
   text += section(comparison.processes, "processes");
   text += section(comparison.objects, "objects, sampled");
