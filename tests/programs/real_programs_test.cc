@@ -17,8 +17,6 @@ namespace {
 using ::testing::AnyOf;
 using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
-using ::testing::Matcher;
-using ::testing::UnorderedElementsAreArray;
 
 namespace fs = std::filesystem;
 
@@ -253,25 +251,11 @@ class Programs : public RealProgram {
   Programs() : RealProgram({needed...}) {}
 };
 
-// The server of a program with a list of 300,000 strings, whose one worker answers "ready PID" on
-// the socket that it is given: GET /none reads nothing, GET /all the whole list.
-struct Server {
-  const char* name;
-  const char* program;
-  std::string file;  // written to app.py
-  std::function<Command(const std::string& folder)> command;
-  const char* up;                     // what it says when it accepts
-  const char* period;                 // one copy in so many is sampled
-  std::vector<std::string> patterns;  // the first ones
-  const char* line;                   // with most copies
-  std::vector<Matcher<std::string>> mappings;
-};
+using Gunicorn = Programs<kPython, kGunicorn>;
 
-void PrintTo(const Server& server, std::ostream* out) { *out << server.name; }
-
-const std::vector<Server>& servers() {
-  static const std::vector<Server> all = {
-      Server("Gunicorn", kGunicorn, R"(
+// Its one worker has a list of 300,000 strings: GET /none reads nothing, GET /all the whole list.
+TEST_F(Gunicorn, AWorkerThatReadsItsParentsListCountsReferences) {
+  write("app.py", R"(
 import os
 items = [str(i) + 'x' * 10 for i in range(300000)]
 def application(environ, start_response):
@@ -279,93 +263,46 @@ def application(environ, start_response):
     total = sum(len(item) for item in which)
     start_response('200 OK', [])
     return [f'ready {os.getpid()}\n'.encode()]
-)",
-             [](const std::string& folder) -> Command {
-               return {
-                   kPython,   kGunicorn, "--preload", "-w", "1", "-b", "unix:" + folder + "/socket",
-                   "--chdir", folder,    "app"};
-             },
-             "Booting worker", "8", {"reference count", "program exit"},
-             "application.<locals>.<genexpr> (app.py:6)",
-             {"anonymous", "[heap]", EndsWith("/python3.11")}),
-      Server("PythonPool", kPython, R"(
-import multiprocessing, os, signal, socket, sys
-items = [str(i) + 'x' * 10 for i in range(300000)]
-def work(_):
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(sys.argv[1])
-    server.listen()
-    print('listens', flush=True)
-    while True:
-        link = server.accept()[0]
-        path = link.recv(4096).split()[1]
-        sum(len(item) for item in (items if path == b'/all' else []))
-        link.sendall(f'ready {os.getpid()}\n'.encode())
-        link.close()
-        if path == b'/end': return
-with multiprocessing.get_context('fork').Pool(1) as pool:
-    pool.map(work, [0])
-)",
-             [](const std::string& folder) -> Command {
-               return {kPython, folder + "/app.py", folder + "/socket"};
-             },
-             // So often that the mappings with some 40 copies stand out from those with one.
-             "listens", "4", {"reference count"}, "work.<locals>.<genexpr> (app.py:12)",
-             {"anonymous", "[heap]", EndsWith("/python3.11")}),
-  };
-  return all;
-}
-
-class Servers : public RealProgram, public ::testing::WithParamInterface<Server> {
- protected:
-  Servers() : RealProgram({kPython, GetParam().program}) {}
-
-  std::string get(const std::string& path) const {
-    return run({kPython, "-c", R"(
+)");
+  Subprocess measured(cowtop({kPython, kGunicorn, "--preload", "-w", "1", "-b",
+                              "unix:" + file("socket"), "--chdir", folder(), "app"},
+                             kSeldom));
+  measured.read_until("Booting worker");
+  const auto get = [&](const std::string& path) {
+    return pid_of(run({kPython, "-c", R"(
 import socket, sys
 link = socket.socket(socket.AF_UNIX)
 link.connect(sys.argv[1])
 link.sendall(b'GET ' + sys.argv[2].encode() + b' HTTP/1.0\r\n\r\n')
 while text := link.recv(4096): sys.stdout.write(text.decode())
 )",
-                file("socket"), path})
-        .out;
-  }
-};
-
-TEST_P(Servers, AWorkerThatReadsItsParentsListCountsReferences) {
-  const Server& server = GetParam();
-  write("app.py", server.file);
-  Subprocess measured(cowtop(server.command(folder()), server.period));
-  measured.read_until(server.up);
-  const pid_t worker = pid_of(get("/none"));
+                       file("socket"), path})
+                      .out);
+  };
+  const pid_t worker = get("/none");
   ASSERT_GT(worker, 0);
   const auto copies_of = [&](const std::string& path) {
     const auto before = static_cast<double>(wpcopy_count(worker).value_or(0));
-    EXPECT_EQ(pid_of(get(path)), worker);
+    EXPECT_EQ(get(path), worker);
     return static_cast<double>(wpcopy_count(worker).value_or(0)) - before;
   };
   const double for_nothing = copies_of("/none");
   const double for_reading = copies_of("/all");
   EXPECT_GT(for_reading, 10 * for_nothing);
-  if (std::string(server.program) == kPython) get("/end");
-  else ::kill(measured.pid(), SIGTERM);
+  ::kill(measured.pid(), SIGTERM);
   const MeasuredRun measurement = finish(measured);
   const Json& ours = measurement.process(worker);
   // At its end the interpreter takes itself apart, and counts on.
   const double all = ours.at("all_copied_pages");
   expect_share(ours, "reference count", (for_reading - for_nothing) / all, 1);
-  const auto named = patterns(ours);
-  for (std::size_t i = 0; i < server.patterns.size(); ++i)
-    EXPECT_EQ(named.at(i), server.patterns[i]);
-  EXPECT_EQ(line_of(ours.at("sites").at(0)), server.line);
+  EXPECT_EQ(patterns(ours).at(0), "reference count");
+  EXPECT_EQ(patterns(ours).at(1), "program exit");
+  EXPECT_EQ(line_of(ours.at("sites").at(0)), "application.<locals>.<genexpr> (app.py:6)");
   EXPECT_EQ(mappings(ours, 1), std::vector<std::string>{"anonymous"});
-  EXPECT_THAT(mappings(ours, server.mappings.size()), UnorderedElementsAreArray(server.mappings));
+  EXPECT_THAT(mappings(ours, 3),
+              UnorderedElementsAre("anonymous", "[heap]", EndsWith("/python3.11")));
   expect_copies(ours.at("sites").at(0), ours, for_reading - for_nothing, for_reading);
 }
-
-INSTANTIATE_TEST_SUITE_P(All, Servers, ::testing::ValuesIn(servers()),
-                         [](const auto& each) { return std::string(each.param.name); });
 
 using PythonFork = Programs<kPython>;
 

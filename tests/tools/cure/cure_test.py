@@ -125,10 +125,6 @@ class CureTest(unittest.TestCase):
             self.skipTest("the package was built for no Python from 3.12")
         return PYTHONS[newest]
 
-    def test_reads_of_python_need_cowshed_run(self):
-        best, _, text = self.workers(self.immortal(), STRINGS, READ)
-        self.assertEqual(best, "cowshed run", text)
-
     def test_the_line_to_keep_works_in_a_shell(self):
         python = self.immortal()
         _, remedies, text = self.workers(python, STRINGS, READ)
@@ -139,7 +135,7 @@ class CureTest(unittest.TestCase):
         self.assertIn("cowshed: PID", done.stderr)
         self.assertIn("froze", done.stderr)
 
-    def test_a_program_that_prints_its_own_memory_is_offered_the_remedy(self):
+    def test_reads_of_python_need_cowshed_run_though_they_print_their_own_memory(self):
         own = ", sum(int(line.split()[1]) for line in open('/proc/self/smaps_rollup') if 'Private_D' in line) >> 10"
         best, remedies, text = self.workers(self.immortal(), STRINGS, READ + own)
         self.assertEqual(best, "cowshed run", text)
