@@ -6,6 +6,7 @@
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/live/model/columns.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -180,7 +181,7 @@ TEST(LiveView, AnAttachedTreeUntilQOrItsEnd) {
 
 // In the list of columns, and then other keys.
 std::vector<std::string> choose_rss(const std::vector<std::string>& others = {}) {
-  std::vector<std::string> keys(9, "Down");
+  std::vector<std::string> keys(static_cast<std::size_t>(live::Column::rss), "Down");
   keys.insert(keys.begin(), "o");
   keys.push_back("Space");
   keys.insert(keys.end(), others.begin(), others.end());
