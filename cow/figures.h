@@ -72,7 +72,7 @@ inline constexpr std::array kFigures = {
            "pages more than once, or copied memory that others share, too.",
            COWSHED_FIGURE(copies.still_shared_ratio())},
     Figure{"", "", Unit::bytes, false, "cowshed_shared_at_fork_bytes",
-           "SHARED of the processes of which STILL SHARED is known.",
+           "SHARED of those processes whose STILL SHARED is known.",
            COWSHED_FIGURE(copies.still_shared_bytes ? internal::number(copies.shared_bytes)
                                                     : std::nullopt)},
     Figure{"peak.pss_bytes", "PEAK", Unit::bytes, false, "",
@@ -101,13 +101,6 @@ inline constexpr std::array kFigures = {
                                       : std::nullopt)},
 };
 #undef COWSHED_FIGURE
-
-// The index of the figure with this metric.
-constexpr std::size_t figure_of_metric(std::string_view metric) {
-  std::size_t index = 0;
-  while (kFigures.at(index).metric != metric) ++index;
-  return index;
-}
 
 // "Memory that it touched first: neither copied, nor got at its fork."
 constexpr std::string_view first_sentence(std::string_view meaning) {

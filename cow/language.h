@@ -8,12 +8,13 @@
 
 namespace cowshed::cow {
 
+// These functions are pure: they have no errors, and any thread may call them.
+//
 // Whose objects a binary or a process writes.  old_python: before 3.12, which has no immortal
 // objects.  other: an interpreter without remedies of its own.
 enum class Language : std::uint8_t { native, python, old_python, ruby, php, perl, ocaml, r, other };
 
-// "python", as in JSON; "C and C++", as in a list of remedies.
-std::string_view name_of(Language language);
+// "C and C++", as in a list of remedies.
 std::string_view title_of(Language language);
 
 inline bool is_python(Language language) {
@@ -28,8 +29,8 @@ Language language_of_file(std::string_view path);
 bool is_c_library(std::string_view path);
 bool is_dynamic_linker(std::string_view path);
 
-// Returns the language of each process: of the interpreter with most of its sampled copies, or else
-// by its name, or else that of the process that forked it, or else of all samples together.
+// Returns the language of each process.  The first of these that names an interpreter decides: its
+// sampled copies, by their number; its name; the process that forked it; the samples of all.
 std::vector<Language> languages_of(const Measurement& measurement);
 
 }  // namespace cowshed::cow

@@ -10,22 +10,10 @@
 namespace cowshed::cow {
 namespace {
 
-struct Names {
-  std::string_view name;
-  std::string_view title;
-};
-constexpr std::array kLanguages = {
-    Names{"native", "C and C++"},
-    Names{"python", "Python 3.12 and newer"},
-    Names{"old_python", "older Python"},
-    Names{"ruby", "Ruby"},
-    Names{"php", "PHP"},
-    Names{"perl", "Perl"},
-    Names{"ocaml", "OCaml"},
-    Names{"r", "R"},
-    Names{"other", "other languages"},
-};
-static_assert(kLanguages.size() == std::size_t(Language::other) + 1);
+constexpr std::array<std::string_view, 9> kTitles = {
+    "C and C++", "Python 3.12 and newer", "older Python", "Ruby", "PHP", "Perl", "OCaml",
+    "R",         "other languages"};
+static_assert(kTitles.size() == std::size_t(Language::other) + 1);
 
 bool has_name(std::string_view path, std::initializer_list<std::string_view> beginnings) {
   return std::ranges::any_of(beginnings, [&](std::string_view beginning) {
@@ -64,9 +52,9 @@ Language language_of_frame(const Frame& frame) {
   return language == Language::native && frame.is_python ? Language::python : language;
 }
 
-// That of the interpreter with most of the copies; `native`: no frame is of one.
+// Returns the language with most of the copies; `native`: no frame is of an interpreter.
 Language elected(const std::vector<CodeSite>& sites) {
-  std::array<std::uint64_t, kLanguages.size()> votes{};
+  std::array<std::uint64_t, kTitles.size()> votes{};
   for (const CodeSite& site : sites) {
     for (const Frame& frame : site.stack) {
       const Language language = language_of_frame(frame);
@@ -81,8 +69,7 @@ Language elected(const std::vector<CodeSite>& sites) {
 
 }  // namespace
 
-std::string_view name_of(Language language) { return kLanguages.at(std::size_t(language)).name; }
-std::string_view title_of(Language language) { return kLanguages.at(std::size_t(language)).title; }
+std::string_view title_of(Language language) { return kTitles.at(std::size_t(language)); }
 
 Language language_of_file(std::string_view path) {
   struct Prefix {

@@ -7,6 +7,11 @@
 namespace cowshed::cowtop {
 namespace {
 
+std::size_t figure_of_metric(std::string_view metric) {
+  const auto found = std::ranges::find(cow::kFigures, metric, &cow::Figure::metric);
+  return static_cast<std::size_t>(found - cow::kFigures.begin());
+}
+
 cow::ProcessCopies process(pid_t pid, const std::string& comm, std::uint64_t copied) {
   cow::ProcessCopies result = copier(pid, comm, copied);
   result.start_ns = static_cast<std::uint64_t>(pid);
@@ -118,21 +123,18 @@ TEST_F(MetricsSumsTest, OfMemoryAreOfRunningProcessesOfWhichItIsKnown) {
   unknown.shared_at_fork_bytes = 100 * cow::kPageSize;
   add({with_memory(1, 1000), with_memory(2, 500), unknown});
   RunningMetrics sum = sums_.metrics().commands.at(0).running;
-  EXPECT_EQ(sum.figures.at(cow::figure_of_metric("cowshed_pss_bytes")), 1500U);
-  EXPECT_EQ(sum.figures.at(cow::figure_of_metric("cowshed_page_table_bytes")), 8192U);
+  EXPECT_EQ(sum.figures.at(figure_of_metric("cowshed_pss_bytes")), 1500U);
+  EXPECT_EQ(sum.figures.at(figure_of_metric("cowshed_page_table_bytes")), 8192U);
   EXPECT_EQ(sum.pss_processes, 2U);
   EXPECT_EQ(sum.processes, 3U);
-  EXPECT_EQ(sum.figures.at(cow::figure_of_metric("cowshed_shared_at_fork_bytes")),
-            200 * cow::kPageSize);
-  EXPECT_EQ(sum.figures.at(cow::figure_of_metric("cowshed_still_shared_bytes")),
-            180 * cow::kPageSize);
+  EXPECT_EQ(sum.figures.at(figure_of_metric("cowshed_shared_at_fork_bytes")), 200 * cow::kPageSize);
+  EXPECT_EQ(sum.figures.at(figure_of_metric("cowshed_still_shared_bytes")), 180 * cow::kPageSize);
   cow::ProcessCopies ended = with_memory(2, 500);
   ended.alive = unknown.alive = false;
   add({with_memory(1, 1000)}, {ended, unknown});
   sum = sums_.metrics().commands.at(0).running;
-  EXPECT_EQ(sum.figures.at(cow::figure_of_metric("cowshed_pss_bytes")), 1000U);
-  EXPECT_EQ(sum.figures.at(cow::figure_of_metric("cowshed_shared_at_fork_bytes")),
-            100 * cow::kPageSize);
+  EXPECT_EQ(sum.figures.at(figure_of_metric("cowshed_pss_bytes")), 1000U);
+  EXPECT_EQ(sum.figures.at(figure_of_metric("cowshed_shared_at_fork_bytes")), 100 * cow::kPageSize);
 }
 
 TEST_F(MetricsSumsTest, OfObjects) {
@@ -182,8 +184,8 @@ TEST(MetricsText, HasBothFormats) {
   command.place = {"/c", "", "pod"};
   command.copied_pages = 2;
   command.pages = {1, 1};
-  command.running.figures.at(cow::figure_of_metric("cowshed_new_bytes")) = 8192;
-  command.running.figures.at(cow::figure_of_metric("cowshed_pss_bytes")) = 12'288;
+  command.running.figures.at(figure_of_metric("cowshed_new_bytes")) = 8192;
+  command.running.figures.at(figure_of_metric("cowshed_pss_bytes")) = 12'288;
   metrics.not_seen = 7;
   const std::string open = metrics_text(metrics, MetricsFormat::openmetrics);
   EXPECT_THAT(open, HasSubstr("# TYPE cowshed_copied_bytes counter\n"
