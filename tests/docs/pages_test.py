@@ -111,6 +111,19 @@ class PagesTest(unittest.TestCase):
             with self.subTest(page=name):
                 self.assertEqual((ROOT / name).read_text(), made, "tests/docs/tables.py --write")
 
+    def test_each_error_code_is_explained(self):
+        codes = (ROOT / "base/error.h").read_text().split("enum class ErrorCode")[1].split("};")[0]
+        page = (ROOT / "docs/reference/errors.md").read_text()
+        self.assertEqual(sorted(re.findall(r"(?m)^  (\w+),", codes)), sorted(re.findall(r"(?m)^\| `(\w+)`", page)))
+
+    def test_where_do_i_put_names_files_that_are_there_and_what_fails(self):
+        for row in re.findall(r"(?m)^\| (?!place|---)(.*) \|$", (ROOT / "docs/where-do-i-put.md").read_text()):
+            place, _, fails = row.split(" | ")
+            with self.subTest(row=row):
+                self.assertNotIn(fails.strip(), ("", "-"))
+                for path in re.findall(r"`([a-z_]+/[\w./-]+)`", place):
+                    self.assertTrue("NAME" in path or "KIND" in path or (ROOT / path).exists(), path)
+
     def test_each_cause_has_a_rule_and_a_test(self):
         causes, _ = self.causes()
         self.assertEqual({cause for _, cause in causes}, {each["cause"] for each in tables.HELP["causes"]})
