@@ -5,6 +5,7 @@
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/tools/cowtop/analysis/findings.h>
 #include <cowshed/tools/cowtop/analysis/judgement.h>
+#include <cowshed/tools/cowtop/analysis/remarks.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -30,31 +31,6 @@ void add_crashes(const Summary& summary, std::vector<Finding>& findings) {
                             .subject = group.comm,
                             .bytes = group.processes,
                             .index = i});
-}
-
-// What is in none of the other figures, or may be missing from them.
-void add_remarks(const cow::Measurement& measurement, const Summary& summary,
-                 std::vector<Finding>& findings) {
-  const auto add = [&](bool is_said, FindingKind kind, std::uint64_t bytes, std::uint64_t of_bytes,
-                       int weight) {
-    if (is_said)
-      findings.push_back({.kind = kind, .bytes = bytes, .of_bytes = of_bytes, .weight = weight});
-  };
-  const std::uint64_t lost = measurement.sampling ? measurement.sampling->lost : 0;
-  const std::uint64_t samples = measurement.sampled ? measurement.sampled->samples : 0;
-  const auto unread =
-      static_cast<std::uint64_t>(summary.python_unread * static_cast<double>(samples));
-  add(summary.exit_bytes >= kLeastBytes, FindingKind::exit_copies, summary.exit_bytes, 0, 5);
-  add(summary.file_bytes >= kLeastBytes, FindingKind::file_writes, summary.file_bytes, 0, 4);
-  add(summary.copy_before_exec(), FindingKind::before_exec, summary.before_exec_bytes, 0, 5);
-  add(summary.has_new_memory(), FindingKind::own_memory,
-      summary.held_copies.sum + summary.held_new.sum, summary.most_peak_bytes, 9);
-  add(summary.frozen_objects > 0, FindingKind::frozen, summary.frozen_bytes, 0, 4);
-  add(summary.older > 0, FindingKind::older, summary.older_bytes, 0, 8);
-  add(summary.left_behind > 0, FindingKind::left_behind, summary.left_behind, 0, 8);
-  add(lost > 0 && is_part(lost, lost + samples, kLittleOfAll), FindingKind::lost_samples, lost,
-      lost + samples, 4);
-  add(summary.python_unread >= kLittleOfAll, FindingKind::python_unread, unread, samples, 3);
 }
 
 void add_parents(const Summary& summary, std::vector<Finding>& findings) {
@@ -91,7 +67,7 @@ void add_shares(FindingKind kind, const std::vector<Share>& shares, std::uint64_
 void add_remedy(Advice advice, std::vector<Finding>& findings) {
   const std::string_view cause = advice.remedy->cause;
   const auto found = std::ranges::find_if(findings, [&](const Finding& each) {
-    if (each.kind == FindingKind::exit_copies) return cause == cow::kProgramExit;
+    if (each.name == "exit_copies") return cause == cow::kProgramExit;
     if (each.kind == FindingKind::cause) return cause == each.subject;
     cow::NewMemoryCause of_new;
     return each.kind == FindingKind::new_cause && cow::from_name(each.subject, of_new) &&
@@ -110,20 +86,24 @@ void add_remedy(Advice advice, std::vector<Finding>& findings) {
 
 }  // namespace
 
-std::string_view name_of(FindingKind kind) {
+std::string_view kind_of(const Finding& finding) {
   constexpr std::array kNames = {
-      "copied",       "little",        "not_shared", "not_known", "crash",    "exit_copies",
-      "file_writes",  "before_exec",   "own_memory", "frozen",    "older",    "left_behind",
-      "lost_samples", "python_unread", "parent",     "process",   "object",   "site",
-      "mapping",      "cause",         "type",       "new_cause", "new_site", "cost"};
+      "copied", "little", "not_shared", "not_known", "crash", "remark",    "parent",   "process",
+      "object", "site",   "mapping",    "cause",     "type",  "new_cause", "new_site", "cost"};
   static_assert(kNames.size() == static_cast<std::size_t>(FindingKind::cost) + 1);
-  return kNames.at(static_cast<std::size_t>(kind));
+  return finding.name.empty() ? kNames.at(static_cast<std::size_t>(finding.kind)) : finding.name;
 }
 
 std::vector<Finding> findings_of(const cow::Measurement& measurement, const Summary& summary) {
   std::vector<Finding> findings = {verdict(measurement, summary)};
   add_crashes(summary, findings);
-  add_remarks(measurement, summary, findings);
+  for (Remark& each : remarks_on(measurement, summary))
+    findings.push_back({.kind = FindingKind::remark,
+                        .name = each.kind,
+                        .bytes = each.bytes,
+                        .of_bytes = each.of_bytes,
+                        .remark = std::move(each.text),
+                        .weight = each.weight});
   add_parents(summary, findings);
   constexpr std::array kRows = {9, 7, 6};
   constexpr std::array kPlaces = {9, 2, 1};

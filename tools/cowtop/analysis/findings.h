@@ -19,19 +19,11 @@ enum class FindingKind : std::uint8_t {
   little,
   not_shared,
   not_known,
-  crash,          // of a group of processes
-  exit_copies,    // while programs ended
-  file_writes,    // first writes to private pages of files
-  before_exec,    // by children that ran programs
-  own_memory,     // that children hold beside what they still share, of the peak
-  frozen,         // by cowshed.freeze()
-  older,          // what older children had alone before the measurement
-  left_behind,    // processes that outlive the command
-  lost_samples,   // of all
-  python_unread,  // of all samples
-  parent,         // what a parent copied while one child lived
-  process,        // only culprits of cowtop check
-  object,         // the same
+  crash,    // of a group of processes
+  remark,   // a sentence of the head of the report; remarks.cc has all, and their names
+  parent,   // what a parent copied while one child lived
+  process,  // only culprits of cowtop check
+  object,   // the same
   site,
   mapping,
   cause,
@@ -40,10 +32,10 @@ enum class FindingKind : std::uint8_t {
   new_site,
   cost,  // what no other finding has: a fork's page tables, programs that are started by fork()
 };
-std::string_view name_of(FindingKind kind);  // "own_memory"
 
 struct Finding {
   FindingKind kind = FindingKind::cost;
+  std::string_view name = {};  // of a remark
   std::string subject = {};
   std::uint64_t bytes = 0;     // or samples, or processes
   std::uint64_t of_bytes = 0;  // of what they are a part; 0: of nothing
@@ -56,6 +48,7 @@ struct Finding {
   int weight = 9;
   std::vector<Advice> remedies = {};
 };
+std::string_view kind_of(const Finding& finding);  // "new_site", or a remark's: "own_memory"
 
 // In the order of the report.
 std::vector<Finding> findings_of(const cow::Measurement& measurement, const Summary& summary);

@@ -42,7 +42,7 @@ std::string culprit_text(const Finding& culprit) {
   const bool is_quoted =
       culprit.kind == FindingKind::object || culprit.kind == FindingKind::mapping;
   if (!is_quoted) return culprit.subject + " " + size;
-  return fmt::format("{} '{}' {}", name_of(culprit.kind), culprit.subject, size);
+  return fmt::format("{} '{}' {}", kind_of(culprit), culprit.subject, size);
 }
 
 // Returns the used part of the limit; -1: unknown.
@@ -76,7 +76,7 @@ std::string in_repository(std::string_view file) {
 }
 
 Json json_of(const Finding& culprit) {
-  Json object = {{"kind", name_of(culprit.kind)},
+  Json object = {{"kind", kind_of(culprit)},
                  {"name", culprit.subject},
                  {"bytes", culprit.bytes},
                  {"estimated", culprit.is_estimate}};

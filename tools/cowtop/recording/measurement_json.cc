@@ -335,7 +335,7 @@ void recorded_head_changes(const cow::Measurement& before, const cow::Measuremen
 Json findings_json(const cow::Measurement& measurement) {
   Json all = Json::array();
   for (const Finding& each : findings_of(measurement, summarize(measurement))) {
-    Json& finding = all.emplace_back(Json{{"kind", name_of(each.kind)}, {"bytes", each.bytes}});
+    Json& finding = all.emplace_back(Json{{"kind", kind_of(each)}, {"bytes", each.bytes}});
     if (!each.subject.empty()) finding["subject"] = each.subject;
     if (each.of_bytes > 0) finding["of_bytes"] = each.of_bytes;
     if (each.is_estimate) finding["estimated"] = true;

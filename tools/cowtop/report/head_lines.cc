@@ -224,81 +224,6 @@ std::string accuracy_text(const cow::Measurement& measurement, const Summary& su
   return text + ".";
 }
 
-// What children hold beside what they still share: copies and new memory.
-std::string own_text(const Summary& summary) {
-  const Sizes& copies = summary.held_copies;
-  const Sizes& fresh = summary.held_new;
-  const Sizes& given_back = summary.given_back;
-  // It hides growth from whoever only looks at the process's size.
-  const bool gave_back = is_part(given_back.sum, fresh.sum, kMuchOfAll);
-  const bool is_one = summary.holders == 1;
-  const bool is_each =
-      !is_one && copies.are_alike() && fresh.are_alike() && (!gave_back || given_back.are_alike());
-  const std::uint64_t parts = is_each ? summary.holders : 1;
-  const char* hold = !summary.are_holders_alive ? "held up to" : is_one ? "holds" : "hold";
-  std::string text = fmt::format(
-      "{}{} {} {} of {} own: {} copied, {} new", plural(summary.holders, "forked process"),
-      is_each ? " each" : "", hold, mib((copies.sum + fresh.sum) / parts), is_one ? "its" : "their",
-      mebibytes(copies.sum / parts), mebibytes(fresh.sum / parts));
-  if (gave_back)
-    text += fmt::format("; {} gave back {} of what {} got", is_one ? "it" : "they",
-                        mib(given_back.sum / parts), is_one ? "it" : "they");
-  text += ".";
-  if (summary.new_unknown > 0)
-    text += fmt::format(" What is new in {} is not known.", plural(summary.new_unknown, "other"));
-  return text;
-}
-
-std::string older_text(const Summary& summary) {
-  const bool is_one = summary.older == 1;
-  std::string text =
-      fmt::format("Not counted: what {}, forked before cowtop looked, and {} copied until then.",
-                  is_one ? "the older child" : plural(summary.older, "older process"),
-                  is_one ? "its parent" : "their parents");
-  if (summary.older_bytes >= kLeastBytes)
-    text += fmt::format(" {} {} of {} own from then: cowtop cannot tell copies from new memory.",
-                        is_one ? "It has" : "They have", mib(summary.older_bytes),
-                        is_one ? "its" : "their");
-  return text;
-}
-
-// What is in none of the other figures.
-std::string remark(const Summary& summary, const Finding& finding) {
-  switch (finding.kind) {
-    case FindingKind::exit_copies:
-      return fmt::format(
-          "Not counted here: some {} that were copied while programs ended: exit() frees what they "
-          "hold, _exit() does not.",
-          mib(finding.bytes));
-    case FindingKind::file_writes:
-      return fmt::format("Not counted here: {} of first writes to private pages of files.",
-                         mib(finding.bytes));
-    case FindingKind::before_exec:
-      return fmt::format("Not counted here: {} that {} copied before {} ran {}.",
-                         mib(finding.bytes), plural(summary.ran, "process"),
-                         summary.ran == 1 ? "it" : "they",
-                         summary.ran == 1 ? "a program" : "programs");
-    case FindingKind::own_memory: return own_text(summary);
-    case FindingKind::frozen:
-      return fmt::format("Frozen by cowshed.freeze(): {}, {}.",
-                         plural(summary.frozen_objects, "Python object"), mib(finding.bytes));
-    case FindingKind::older: return older_text(summary);
-    case FindingKind::left_behind:
-      return fmt::format("{} still run{}: what is copied from here on is not counted.",
-                         plural(finding.bytes, "process"), finding.bytes == 1 ? "s" : "");
-    case FindingKind::lost_samples:
-      return fmt::format(
-          "{} of {} samples were lost, of whatever copied fastest: its part of WHAT, WHY, OBJECTS "
-          "and CODE is too small.",
-          finding.bytes, finding.of_bytes);
-    case FindingKind::python_unread:
-      return fmt::format(
-          "{} of the samples lack their line: their Python frames could not be read.",
-          whole_percent(summary.python_unread));
-    default: return {};
-  }
-}
-
 }  // namespace
 
 std::string head_lines(const cow::Measurement& measurement, const Summary& summary,
@@ -312,8 +237,7 @@ std::string head_lines(const cow::Measurement& measurement, const Summary& summa
   std::string text =
       (kind == FindingKind::copied ? answer + crashes : crashes + answer) +
       (is_one_line ? memory + "  " + accuracy + "\n" : lines_of(memory) + lines_of(accuracy));
-  for (const Finding& each : findings)
-    if (const std::string line = remark(summary, each); !line.empty()) text += lines_of(line);
+  for (const Finding& each : of_kind(findings, FindingKind::remark)) text += lines_of(each.remark);
   return text;
 }
 

@@ -17,19 +17,6 @@ std::string whole_range(std::uint64_t least, std::uint64_t most) {
 
 }  // namespace
 
-std::string plural(std::uint64_t count, std::string_view one) {
-  return fmt::format("{} {}{}", count, one,
-                     count == 1                 ? ""
-                     : one.ends_with("process") ? "es"
-                                                : "s");
-}
-
-std::string whole_percent(double ratio) { return fmt::format("{:.0f}%", ratio * 100); }
-
-std::string mib(const std::optional<std::uint64_t>& bytes) {
-  return mebibytes(bytes) + kNoBreak + "MiB";
-}
-
 std::vector<std::string> wrapped(const std::string& text, int columns) {
   std::vector<std::string> lines = live::wrap(text, columns);
   for (std::string& line : lines)

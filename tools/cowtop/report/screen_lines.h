@@ -7,17 +7,12 @@
 #include <vector>
 
 #include <cowshed/tools/cowtop/analysis/summary.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 // Words and lines of the report that fits on a screen (text_report.h).
 namespace cowshed::cowtop {
 
 constexpr int kColumns = 80;
-// A line break between a number and its unit misleads.
-constexpr const char* kNoBreak = "\u00a0";
-
-std::string plural(std::uint64_t count, std::string_view one);  // "2 processes"
-std::string whole_percent(double ratio);                        // "85%"
-std::string mib(const std::optional<std::uint64_t>& bytes);     // "1.5 MiB", which is not broken
 
 // Lines of at most so many columns.  Continued ones are indented.
 std::vector<std::string> wrapped(const std::string& text, int columns);

@@ -86,6 +86,19 @@ std::string site_name(const cow::CodeSite& site) {
   return site.frames.empty() ? "??" : frame_text(site.frames.back());
 }
 
+std::string plural(std::uint64_t count, std::string_view one) {
+  return fmt::format("{} {}{}", count, one,
+                     count == 1                 ? ""
+                     : one.ends_with("process") ? "es"
+                                                : "s");
+}
+
+std::string whole_percent(double ratio) { return fmt::format("{:.0f}%", ratio * 100); }
+
+std::string mib(const std::optional<std::uint64_t>& bytes) {
+  return mebibytes(bytes) + kNoBreak + "MiB";
+}
+
 std::string count(const std::optional<std::uint64_t>& value) {
   return value ? fmt::format("{}", *value) : kUnknown;
 }

@@ -37,6 +37,11 @@ std::string frame_text(const cow::Frame& frame);
 // Returns the name of a site, the same in every report.
 std::string site_name(const cow::CodeSite& site);
 
+std::string plural(std::uint64_t count, std::string_view one);  // "2 processes"
+std::string whole_percent(double ratio);                        // "85%"
+// A line break between a number and its unit misleads.
+inline constexpr const char* kNoBreak = "\u00a0";
+std::string mib(const std::optional<std::uint64_t>& bytes);  // "1.5 MiB", which is not broken
 std::string count(const std::optional<std::uint64_t>& value);
 std::string mebibytes(const std::optional<std::uint64_t>& bytes);  // "1.5"
 std::string percent(const std::optional<double>& ratio);           // "85.3%"

@@ -1,0 +1,139 @@
+#include <array>
+#include <fmt/format.h>
+
+#include <cowshed/tools/cowtop/analysis/judgement.h>
+#include <cowshed/tools/cowtop/analysis/remarks.h>
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+struct Said {
+  std::uint64_t bytes = 0;  // as those of a Finding
+  std::uint64_t of_bytes = 0;
+  std::string text = {};  // empty: nothing
+};
+
+Said exit_copies(const cow::Measurement& /*measurement*/, const Summary& summary) {
+  if (summary.exit_bytes < kLeastBytes) return {};
+  return {summary.exit_bytes, 0,
+          fmt::format("Not counted here: some {} that were copied while programs ended: exit() "
+                      "frees what they hold, _exit() does not.",
+                      mib(summary.exit_bytes))};
+}
+
+Said file_writes(const cow::Measurement& /*measurement*/, const Summary& summary) {
+  if (summary.file_bytes < kLeastBytes) return {};
+  return {summary.file_bytes, 0,
+          fmt::format("Not counted here: {} of first writes to private pages of files.",
+                      mib(summary.file_bytes))};
+}
+
+Said before_exec(const cow::Measurement& /*measurement*/, const Summary& summary) {
+  if (!summary.copy_before_exec()) return {};
+  return {
+      summary.before_exec_bytes, 0,
+      fmt::format("Not counted here: {} that {} copied before {} ran {}.",
+                  mib(summary.before_exec_bytes), plural(summary.ran, "process"),
+                  summary.ran == 1 ? "it" : "they", summary.ran == 1 ? "a program" : "programs")};
+}
+
+// What children hold beside what they still share: copies and new memory.
+Said own_memory(const cow::Measurement& /*measurement*/, const Summary& summary) {
+  if (!summary.has_new_memory()) return {};
+  const Sizes& copies = summary.held_copies;
+  const Sizes& fresh = summary.held_new;
+  const Sizes& given_back = summary.given_back;
+  // It hides growth from whoever only looks at the process's size.
+  const bool gave_back = is_part(given_back.sum, fresh.sum, kMuchOfAll);
+  const bool is_one = summary.holders == 1;
+  const bool is_each =
+      !is_one && copies.are_alike() && fresh.are_alike() && (!gave_back || given_back.are_alike());
+  const std::uint64_t parts = is_each ? summary.holders : 1;
+  const char* hold = !summary.are_holders_alive ? "held up to" : is_one ? "holds" : "hold";
+  std::string text = fmt::format(
+      "{}{} {} {} of {} own: {} copied, {} new", plural(summary.holders, "forked process"),
+      is_each ? " each" : "", hold, mib((copies.sum + fresh.sum) / parts), is_one ? "its" : "their",
+      mebibytes(copies.sum / parts), mebibytes(fresh.sum / parts));
+  if (gave_back)
+    text += fmt::format("; {} gave back {} of what {} got", is_one ? "it" : "they",
+                        mib(given_back.sum / parts), is_one ? "it" : "they");
+  text += ".";
+  if (summary.new_unknown > 0)
+    text += fmt::format(" What is new in {} is not known.", plural(summary.new_unknown, "other"));
+  return {copies.sum + fresh.sum, summary.most_peak_bytes, std::move(text)};
+}
+
+Said frozen(const cow::Measurement& /*measurement*/, const Summary& summary) {
+  if (summary.frozen_objects == 0) return {};
+  return {summary.frozen_bytes, 0,
+          fmt::format("Frozen by cowshed.freeze(): {}, {}.",
+                      plural(summary.frozen_objects, "Python object"), mib(summary.frozen_bytes))};
+}
+
+Said older(const cow::Measurement& /*measurement*/, const Summary& summary) {
+  if (summary.older == 0) return {};
+  const bool is_one = summary.older == 1;
+  std::string text =
+      fmt::format("Not counted: what {}, forked before cowtop looked, and {} copied until then.",
+                  is_one ? "the older child" : plural(summary.older, "older process"),
+                  is_one ? "its parent" : "their parents");
+  if (summary.older_bytes >= kLeastBytes)
+    text += fmt::format(" {} {} of {} own from then: cowtop cannot tell copies from new memory.",
+                        is_one ? "It has" : "They have", mib(summary.older_bytes),
+                        is_one ? "its" : "their");
+  return {summary.older_bytes, 0, std::move(text)};
+}
+
+Said left_behind(const cow::Measurement& /*measurement*/, const Summary& summary) {
+  if (summary.left_behind == 0) return {};
+  return {summary.left_behind, 0,
+          fmt::format("{} still run{}: what is copied from here on is not counted.",
+                      plural(summary.left_behind, "process"), summary.left_behind == 1 ? "s" : "")};
+}
+
+Said lost_samples(const cow::Measurement& measurement, const Summary& /*summary*/) {
+  const std::uint64_t lost = measurement.sampling ? measurement.sampling->lost : 0;
+  const std::uint64_t all = lost + (measurement.sampled ? measurement.sampled->samples : 0);
+  if (lost == 0 || !is_part(lost, all, kLittleOfAll)) return {};
+  return {lost, all,
+          fmt::format("{} of {} samples were lost, of whatever copied fastest: its part of WHAT, "
+                      "WHY, OBJECTS and CODE is too small.",
+                      lost, all)};
+}
+
+Said python_unread(const cow::Measurement& measurement, const Summary& summary) {
+  if (summary.python_unread < kLittleOfAll) return {};
+  const std::uint64_t samples = measurement.sampled ? measurement.sampled->samples : 0;
+  return {static_cast<std::uint64_t>(summary.python_unread * static_cast<double>(samples)), samples,
+          fmt::format("{} of the samples lack their line: their Python frames could not be read.",
+                      whole_percent(summary.python_unread))};
+}
+
+struct Kind {
+  std::string_view name;
+  int weight;
+  Said (*say)(const cow::Measurement&, const Summary&);
+};
+
+constexpr std::array kKinds = {Kind{"exit_copies", 5, exit_copies},
+                               Kind{"file_writes", 4, file_writes},
+                               Kind{"before_exec", 5, before_exec},
+                               Kind{"own_memory", 9, own_memory},
+                               Kind{"frozen", 4, frozen},
+                               Kind{"older", 8, older},
+                               Kind{"left_behind", 8, left_behind},
+                               Kind{"lost_samples", 4, lost_samples},
+                               Kind{"python_unread", 3, python_unread}};
+
+}  // namespace
+
+std::vector<Remark> remarks_on(const cow::Measurement& measurement, const Summary& summary) {
+  std::vector<Remark> remarks;
+  for (const Kind& kind : kKinds)
+    if (Said said = kind.say(measurement, summary); !said.text.empty())
+      remarks.push_back({kind.name, kind.weight, said.bytes, said.of_bytes, std::move(said.text)});
+  return remarks;
+}
+
+}  // namespace cowshed::cowtop
