@@ -4,6 +4,9 @@
 #include <cowshed/cow/figures.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/analysis/comparison.h>
+#include <cowshed/tools/cowtop/analysis/summary.h>
+#include <cowshed/tools/cowtop/check/verdict.h>
 #include <cowshed/tools/cowtop/html/html_report.h>
 #include <cowshed/tools/cowtop/live/model/columns.h>
 #include <cowshed/tools/cowtop/recording/measurement_json.h>
@@ -73,6 +76,78 @@ cow::Measurement run_with_all_figures() {
   return measurement;
 }
 
+// The cell of a `--wide` row.  Each column ends where its title does.
+std::string cell_of(const std::string& table, pid_t pid, std::string_view title) {
+  const auto heading = table.find("PID  ");
+  const auto row = table.find(fmt::format("\n{:>3}  ", pid), heading);
+  if (heading == table.npos || row == table.npos) return "no row";
+  const auto column = table.find(fmt::format("  {}", title), heading) + 2;
+  const auto end = std::min(table.find("  ", column), table.find('\n', column)) - heading;
+  const std::string cells = table.substr(row + 1, end);
+  return cells.substr(cells.find_last_of(' ') + 1);
+}
+
+// Of all processes, in every view that shows it.
+void expect_one_value_in_every_view(const cow::Measurement& measurement) {
+  const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
+  const Json json = run_json(measurement)["processes"];
+  const std::string table = table_report(measurement);
+  live::Model model;
+  model.update(measurement);
+  std::map<std::string, std::uint64_t> sums;
+  Budget budget;
+  budget.max_copied_bytes = budget.max_new_bytes = 0;
+  budget.max_ratio = 0;
+  const Verdict verdict = verdict_on(measurement, budget, {}, {});
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    const cow::ProcessCopies& process = measurement.processes[i];
+    for (const cow::Figure& each : cow::kFigures) {
+      SCOPED_TRACE(fmt::format("{} {}{}", process.pid, each.name, each.metric));
+      const auto value = each.of(measurement, process, copies[i]);
+      if (!each.name.empty()) {
+        std::string path = "/" + std::string(each.name);
+        std::ranges::replace(path, '.', '/');
+        const Json field = json[i].value(Json::json_pointer(path), Json());
+        EXPECT_EQ(field.is_null() ? std::nullopt : std::optional(field.get<double>()), value);
+      }
+      if (!each.title.empty()) {
+        EXPECT_EQ(cell_of(table, process.pid, each.title), figure_text(each, value));
+        EXPECT_EQ(live::cell(live::column_of(each.title), process, model),
+                  figure_text(each, value));
+      }
+      if (!each.metric.empty() && value && process.alive)
+        sums[std::string(each.metric)] += static_cast<std::uint64_t>(*value);
+    }
+    for (const Held& held : verdict.held)
+      if (held.pid == process.pid && held.used_bytes)
+        EXPECT_EQ(held.used_bytes.value() * (held.limit == Limit::fresh ? process.processes : 1),
+                  held.limit == Limit::fresh ? copies[i].new_bytes : copies[i].copied_bytes());
+  }
+  MetricsSums metrics(1000, [](pid_t) { return "/"; });
+  metrics.add(measurement, {});
+  for (const CommandMetrics& each : metrics.metrics().commands)
+    for (std::size_t i = 0; i < cow::kFigures.size(); ++i)
+      if (const std::string metric(cow::kFigures.at(i).metric); !metric.empty())
+        sums[metric] -= each.running.figures.at(i).value_or(0);
+  for (const auto& [metric, left] : sums) EXPECT_EQ(left, 0U) << metric;
+  const Comparison comparison = compare(measurement, measurement);
+  std::multiset<std::optional<std::uint64_t>> compared;
+  for (const Change& each : comparison.processes) compared.insert(each.after);
+  for (const cow::ForkCopies& each : copies) {
+    const auto found = compared.find(each.copied_pages);
+    ASSERT_NE(found, compared.end()) << each.copied_pages.value_or(0);
+    compared.erase(found);
+  }
+  for (const ProcessGroup& group : summarize(measurement, true).groups) {
+    const auto process =
+        std::ranges::find(measurement.processes, group.pid, &cow::ProcessCopies::pid);
+    const cow::ForkCopies& of =
+        copies.at(static_cast<std::size_t>(process - measurement.processes.begin()));
+    EXPECT_EQ(group.copied_bytes, of.copied_bytes()) << group.pid;
+    EXPECT_EQ(group.still_shared, of.still_shared_ratio()) << group.pid;
+  }
+}
+
 // A line of figures.h is enough, but for the schema's line, which this test prints.
 TEST(Figures, HaveOneValueInEveryView) {
   const cow::Measurement measurement = run_with_all_figures();
@@ -115,6 +190,11 @@ TEST(Figures, HaveOneValueInEveryView) {
       EXPECT_THAT(metrics, HasSubstr("\n" + std::string(each.metric) +
                                      "{comm=\"worker\",cgroup=\"/\"} " + whole + "\n"));
   }
+}
+
+TEST(Figures, AreAlikeInEveryViewOfFull) {
+  expect_one_value_in_every_view(run_with_all_figures());
+  expect_one_value_in_every_view(full_measurement());
 }
 
 }  // namespace

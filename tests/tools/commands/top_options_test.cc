@@ -81,7 +81,7 @@ TEST(CowtopOptions, HelpSaysWhatEachColumnIs) {
     const std::string word = std::regex_replace(found->str(), unit, "");
     EXPECT_THAT(help, HasSubstr("\n  " + word + "  ")) << headings;
   }
-  EXPECT_EQ(columns, 19);
+  EXPECT_GE(columns, 19);
 }
 
 }  // namespace
