@@ -15,6 +15,26 @@ import tempfile
 import textwrap
 import unittest
 
+ENDS = """
+    import atexit, logging, lzma, tempfile, weakref
+    class Holder: pass
+    class Final:
+        def __del__(self): print("del Final")
+    h = Holder(); h.file = open("attribute", "w"); h.file.write("before\\n")
+    files = [open("list", "w"), h.file, lzma.open("packed", "wt")]
+    h.temporary, h.folder = tempfile.NamedTemporaryFile(dir="."), tempfile.TemporaryDirectory(dir=".")
+    open(h.folder.name + "/file", "w").close(); logging.basicConfig(filename="log"); logging.warning("before")
+    h.final = Final(); weakref.finalize(h, print, "del finalize"); atexit.register(print, "del atexit")
+    def wait():
+        try: yield
+        finally: print("del wait")
+    waiting = wait(); next(waiting)
+    FREEZE
+    for file in files: file.write("after\\n")
+    logging.warning("after")
+    (sys.exit if FROZEN is bool else cowshed.end_process)(3)
+    """
+
 # Where they say FREEZE, the frozen run calls freeze().
 PROGRAMS = {
     "finaliser of a new object": """
@@ -240,6 +260,14 @@ PROGRAMS = {
                 continue
             try: sys.exit(code)
             finally: FROZEN is bool or cowshed.end_process()
+        """,
+    "files and finalisers that end_process() ends": ENDS,
+    "files and finalisers that end_process() ends, not frozen": ENDS.replace("FREEZE", ""),
+    "files that the collector has been told to leave alone": """
+        files = []
+        FREEZE
+        for i in range(30): files.append(open(str(i), "w")); files[i].write("text")
+        gc.freeze()
         """,
     "os.fork() and an end": """
         file = open("file", "w")
@@ -805,10 +833,11 @@ class AsPlainTest(unittest.TestCase):
                 return script.replace("FREEZE", freeze).replace("FROZEN", frozen).replace("KEEP", keep)
 
             with self.subTest(name):
-                plain = text("0", "bool", "bool")
-                frozen = "import cowshed\n" + text("cowshed.freeze()", "cowshed.is_frozen",
-                                                   "(lambda kept: cowshed.freeze(keep=[kept]))")
-                self.assertEqual(self.ended("-c", frozen), self.ended("-c", plain))
+                plain = self.ended("-c", text("0", "bool", "bool"))
+                for options in ("", "settle=True"):
+                    frozen = "import cowshed\n" + text(f"cowshed.freeze({options})", "cowshed.is_frozen",
+                                                       "(lambda kept: cowshed.freeze(keep=[kept]))")
+                    self.assertEqual(self.ended("-c", frozen), plain, options)
 
     def test_drawn_programs(self):
         print("seed", SEED, flush=True)

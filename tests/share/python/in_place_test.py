@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import gzip
 import importlib.util
 import os
 import shutil
@@ -347,60 +348,18 @@ if hasattr(types, "LazyImportType"):  # from Python 3.15
 
 
 class EndTest(unittest.TestCase):
-    SCRIPT = """
-        import atexit, gzip, json, logging, os, sys, tempfile, weakref
-        import cowshed
-        folder, freezes, how = sys.argv[1:]
-        class Holder: pass
-        class Final:
-            def __del__(self): print("del")
-        h = Holder()
-        h.file = open(folder + "/attribute", "w"); h.file.write("before\\n")
-        files = [open(folder + "/list", "w"), h.file, gzip.open(folder + "/packed", "wt")]
-        h.temporary, h.folder = tempfile.NamedTemporaryFile(), tempfile.TemporaryDirectory()
-        names = h.temporary.name, h.folder.name
-        logging.basicConfig(filename=folder + "/log", filemode="w"); logging.warning("before")
-        h.final = Final(); weakref.finalize(h, print, "finalize"); atexit.register(print, "atexit")
-        def wait():
-            try: yield
-            finally: print("finally")
-        waiting = wait(); next(waiting)
-        if freezes == "freeze": cowshed.freeze()
-        for each in files: each.write("after\\n")
-        logging.warning("after")
-        print(*names)
-        if how == "end": cowshed.end_process(3)
-    """
-
-    def test_files_are_whole_and_finalisers_run(self):
-        expected = {"attribute": "before\nafter\n", "list": "after\n", "packed": "after\n",
-                    "log": "WARNING:root:before\nWARNING:root:after\n"}
-        for freezes, how in (("freeze", "exit"), ("freeze", "end"), ("", "end")):
-            with self.subTest(freezes + how), tempfile.TemporaryDirectory() as folder:
-                done = subprocess.run([sys.executable, "-c", textwrap.dedent(self.SCRIPT), folder, freezes, how],
-                                      capture_output=True, text=True)
-                self.assertEqual((done.returncode, done.stderr), (3 if how == "end" else 0, ""))
-                names, *lines = done.stdout.splitlines()
-                self.assertEqual(sorted(lines), ["atexit", "del", "finalize", "finally"])
-                self.assertFalse(any(map(os.path.exists, names.split())))
-                for name, text in expected.items():
-                    import gzip
-                    opened = gzip.open if name == "packed" else open
-                    with opened(f"{folder}/{name}", "rt") as file:
-                        self.assertEqual(file.read(), text, name)
-
-    def test_files_are_whole_that_the_collector_has_been_told_to_leave_alone(self):
-        with tempfile.TemporaryDirectory() as folder:
-            run("""
-                import gc, sys, cowshed
-                files = []
-                cowshed.freeze()
-                for i in range(30):
-                    files.append(open(f"{sys.argv[1]}/{i}", "w"))
-                    files[i].write("text")
-                gc.freeze()
-            """, folder)
-            self.assertEqual({os.path.getsize(f"{folder}/{i}") for i in range(30)}, {4})
+    def test_a_packed_file_is_whole(self):
+        """Plain Python may lose its data."""
+        for how in ("", "cowshed.end_process()"):
+            with tempfile.TemporaryDirectory() as folder:
+                run(f"""
+                    import gzip, sys, cowshed
+                    file = gzip.open(sys.argv[1] + "/packed", "wt")
+                    cowshed.freeze()
+                    file.write("after"); {how}
+                """, folder)
+                with gzip.open(f"{folder}/packed", "rt") as file:
+                    self.assertEqual(file.read(), "after", how)
 
     def test_end_process_gives_up_a_file_that_a_thread_waits_for(self):
         said = run("""
