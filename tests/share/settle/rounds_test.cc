@@ -8,7 +8,7 @@ using test::Blocks;
 // Random calls of malloc, of settle() and of fork(), in parents and children.
 class Rounds {
  public:
-  explicit Rounds(unsigned seed) : random_(seed) {}
+  explicit Rounds(const SettleOptions& options = {}) : options_(options) {}
 
   // Returns "", or what went wrong.
   std::string run(int rounds, int generation) {
@@ -40,8 +40,8 @@ class Rounds {
     else if (choice < 950 || count > 600) blocks_.remove(below(count));
     else if (choice < 970) blocks_.rewrite(below(count));
     else if (choice < 975) malloc_trim(0);
-    else if (choice < 985) return error_of(settle());
-    else if (choice < 988) return error_of(unsettle());
+    else if (choice < 985) return error_of(settle(options_));
+    else if (choice < 988) return error_of(unsettle(options_));
     else if (choice < 991 && generation < 2) return in_child(rounds / 20, generation);
     return "";
   }
@@ -56,34 +56,21 @@ class Rounds {
     return child.said;
   }
 
-  std::minstd_rand random_;
+  SettleOptions options_;
+  std::minstd_rand random_{test::seed()};
   Blocks blocks_;
 };
 
 TEST(SettleRounds, KeepEachByteOfParentsAndChildren) {
-  EXPECT_EQ(Rounds(test::seed()).run(test::little_or(500, 10'000), 0), "");
+  EXPECT_EQ(Rounds().run(test::little_or(500, 10'000), 0), "");
 }
 
 TEST(SettleRounds, KeepEachByteOfThreadHeaps) {
   std::string wrong;
+  // The main thread waits in the kernel.
   std::thread([&] {
-    // The main thread waits in the kernel.
-    Blocks blocks;
-    std::minstd_rand random(test::seed());
-    for (int round = 0; round < test::little_or(300, 10'000) && wrong.empty(); ++round) {
-      const std::size_t choice = random() % 100;
-      if (choice < 45 || blocks.count() == 0) blocks.add(random() % 40'000);
-      else if (choice < 60) blocks.add_zeroed(random() % 40'000);
-      else if (choice < 75) blocks.resize(random() % blocks.count(), random() % 60'000);
-      else if (choice < 95 || blocks.count() > 2'000) blocks.remove(random() % blocks.count());
-      else if (choice < 96) malloc_trim(0);
-      else if (choice < 98) {
-        const auto settled = settle({.threads = OtherThreads::stop, .stop_timeout = 60s});
-        if (!settled) wrong = settled.error().message;
-      }
-      if (round % 500 == 0 && blocks.damage() != 0) wrong = "bytes are wrong";
-    }
-    if (blocks.damage() != 0) wrong += "bytes are wrong at the end";
+    Rounds rounds({.threads = OtherThreads::stop, .stop_timeout = 60s});
+    wrong = rounds.run(test::little_or(500, 10'000), 2);
   }).join();
   EXPECT_EQ(wrong, "");
 }

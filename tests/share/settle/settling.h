@@ -118,4 +118,12 @@ class Pages {
   std::size_t size_;
 };
 
+// Why settle() leaves these pages; their bytes stay.
+inline std::string reason_to_leave(const Pages& pages) {
+  const Settled settled = value_of(settle({.also = {pages.span()}, .heap = false}));
+  EXPECT_TRUE(settled.moved.empty());
+  EXPECT_TRUE(pages.is_all(7));
+  return reason_at(settled, pages.data());
+}
+
 }  // namespace cowshed::test
