@@ -9,8 +9,6 @@ using namespace internal;
 
 namespace {
 
-const std::size_t fill_size = test::little_or(64_MiB, 2_GiB);
-
 using test::Node;
 using test::sum_of;
 
@@ -48,24 +46,7 @@ Filled fill(std::pmr::memory_resource& memory, std::size_t bytes) {
 class FreezeInMode : public testing::TestWithParam<FreezeMode> {};
 COWSHED_EVERY_MODE(FreezeInMode);
 
-// Reads all, copies and drops references, frees everything: not one page becomes the child's own.
-TEST_P(FreezeInMode, AChildThatReadsAndFreesCopiesNothing) {
-  Arena arena = make_arena(fill_size * 2);
-  const Filled filled = fill(*arena.resource(), fill_size);
-  ASSERT_THAT(arena.freeze(GetParam()), Succeeds());
-  const std::size_t used = arena.stats().used;
-  const auto child = run_in_child([&]() -> std::string {
-    if (sum_of(filled.first) != filled.blocks.size()) return "wrong sum";
-    filled.free_all(*arena.resource());
-    if (arena.stats().dropped_frees != filled.blocks.size()) return "frees not counted";
-    return std::to_string(test::own_pages(arena.base(), used)) + " pages";
-  });
-  EXPECT_EQ(child.said, "0 pages");
-  EXPECT_EQ(test::own_pages(arena.base(), used), 0U);
-  EXPECT_EQ(arena.stats().dropped_frees, 0U);  // the child's are the child's
-}
-
-// Which also shows that the figures of the test above can be others.
+// Which also shows that the figures of RandomMix.KeepsEveryByte can be others.
 TEST(Freeze, OneLenientWriteCopiesOnePageForTheWriterOnly) {
   Arena arena = make_arena();
   const Filled filled = fill(*arena.resource(), 16_MiB);
