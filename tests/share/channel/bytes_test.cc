@@ -334,30 +334,6 @@ TEST(ChannelBytes, TakeAtMostTwiceTheirSize) {
   EXPECT_EQ(channel.stats().outstanding, 0);
 }
 
-TEST(ChannelBytes, AWorkerThatSentAGibibyteNobodyReadsExits) {
-  constexpr std::size_t kParts = test::sized<std::size_t>(16, 4);
-  if (available_memory() < kParts * 64_MiB * 2)
-    GTEST_SKIP() << "not enough memory: " << available_memory() / 1_MiB << " MiB available";
-  auto channel = make<Bytes>();
-  Child worker([&] {
-    for (std::size_t i = 0; i < kParts; ++i) {
-      auto loan = channel.loan(64_MiB);
-      if (!loan) return 1;
-      std::memset(loan->data(), static_cast<int>(i), loan->size());
-      if (!std::move(*loan).commit()) return 2;
-    }
-    return 0;
-  });
-  EXPECT_EQ(worker.wait(), 0);
-  channel.close();
-  for (std::size_t i = 0; i < kParts; ++i) {
-    const auto bytes = value_of(channel.try_receive());
-    EXPECT_EQ(bytes.size(), 64_MiB);
-    EXPECT_TRUE(all_are(bytes, static_cast<int>(i)));
-  }
-  EXPECT_EQ(code_of(channel.try_receive()), ErrorCode::closed);
-}
-
 TEST(ChannelBytes, AForkedChildsCopyFreesNothing) {
   auto channel = make<Bytes>();
   ASSERT_TRUE(channel.send(std::vector<std::byte>(10000, std::byte{9})));

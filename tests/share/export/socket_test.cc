@@ -21,7 +21,6 @@ namespace {
 using test::inode_at;
 using test::make_nodes;
 using test::Node;
-using test::page_faults;
 using test::read_bytes;
 using test::write_bytes;
 
@@ -72,57 +71,6 @@ std::ptrdiff_t mappings() {
     return (is_place && !test::kThreadSanitizer) ||
            mapping.name.find("cowshed") != std::string::npos;
   });
-}
-
-std::size_t shared_resident_bytes() {
-  return test::figure_of("/proc/self/status", "RssShmem") * 1024;
-}
-
-using Numbers = std::span<const std::uint64_t>;
-
-struct Result {
-  Ref<Numbers> numbers;
-  const std::uint64_t* address;
-  ino_t inode;
-};
-
-// The first of the reports that this library is for: 2 GB of results.
-TEST(ArenaTransfer, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
-  const std::size_t bytes = test::little_or(64_MiB, 2_GiB);
-  Peer worker([&](int socket) {
-    Arena arena = make_arena(4_GiB, "result");
-    const auto numbers = arena.make_array<std::uint64_t>(bytes / 8).value();
-    std::iota(numbers.begin(), numbers.end(), 0);
-    const auto ref = publish("numbers", Numbers(numbers));
-    const bool sent = ref && arena.freeze() && send_arena(socket, arena) &&
-                      write_bytes(socket, Result{*ref, numbers.data(), inode_at(numbers.data())});
-    return sent ? 0 : 1;
-  });
-  EXPECT_EQ(worker.wait(), 0);
-
-  const std::size_t resident = shared_resident_bytes();
-  std::optional<Arena> arena = receive_arena(worker.socket()).value();
-  const auto result = read_bytes<Result>(worker.socket());
-  ASSERT_EQ(outcome(result.numbers), "ok");
-  EXPECT_EQ(result.numbers->data(), result.address);
-  EXPECT_EQ(inode_at(result.address), result.inode);  // the worker's own pages
-  EXPECT_EQ(find<Numbers>("numbers"), result.numbers);
-
-  const long faults = page_faults();
-  std::size_t right = 0;
-  for (const std::uint64_t number : *result.numbers) right += number == right ? 1 : 0;
-  EXPECT_EQ(right, bytes / 8);
-  // The kernel maps what is there, 64 KiB or 2 MiB at a time; a copy would be a fault a page.
-  if (!test::kThreadSanitizer)  // which has faults of its own
-    EXPECT_LT(page_faults() - faults, static_cast<long>(3 * bytes / 64_KiB + 1000));
-  EXPECT_EQ(arena->private_bytes(), 0U);
-  EXPECT_NE(published().front().publisher, getpid());
-
-  arena.reset();
-  EXPECT_EQ(outcome(result.numbers), "released");
-  EXPECT_LE(shared_resident_bytes(), resident + 4_MiB);
-  for (const auto& mapping : test::all_mappings())
-    EXPECT_NE(mapping.inode, result.inode) << mapping.name;
 }
 
 TEST(ArenaTransfer, TheResultsOfManyWorkersHaveEachItsPlace) {

@@ -320,8 +320,10 @@ TEST_P(LaunchArenas, AResultIsUsedInPlaceAfterItsWorkerHasEnded) {
   }
   EXPECT_FALSE(find<Node>("nodes")) << "names stay in the workers";
   const Ref<Node> first = std::get<1>(*results[0].value);
+  const ino_t first_inode = std::get<2>(*results[0].value).second;
   const Ref<Node> second = std::get<1>(*results[1].value);
   results[0].value.reset();
+  for (const auto& mapping : test::all_mappings()) EXPECT_NE(mapping.inode, first_inode);
   EXPECT_THAT(first.get(), Fails(ErrorCode::released));
   EXPECT_NE(second.try_get(), nullptr);
 }
