@@ -17,18 +17,12 @@ import unittest
 import warnings
 
 import cowshed
+from children import run
 from cowshed import _cowshed
 
 
 def count_of(obj):
     return ctypes.c_uint64.from_address(id(obj)).value
-
-
-def run(script, *arguments):
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), *arguments], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise AssertionError(done.stdout + done.stderr)
-    return done.stdout
 
 
 HAS_NUMPY = importlib.util.find_spec("numpy") is not None

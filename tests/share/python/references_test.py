@@ -1,29 +1,12 @@
 """Tests references to published objects, meters, and counts of transfers."""
 
 import multiprocessing
-import os
 import pickle
 import unittest
 import warnings
 
 import cowshed
-
-
-def in_child(function):
-    """Runs a function in a forked child; returns its result, or its exception."""
-    ours, theirs = os.pipe()
-    if (child := os.fork()) == 0:
-        try:
-            result = function()
-        except Exception as error:
-            result = error
-        os.write(theirs, pickle.dumps(result))
-        os._exit(0)
-    os.close(theirs)
-    with os.fdopen(ours, "rb") as file:
-        result = pickle.load(file)
-    os.waitpid(child, 0)
-    return result
+from children import in_child
 
 
 def use(reference):

@@ -15,34 +15,9 @@ import unittest
 import warnings
 
 import cowshed
+from children import in_child, run
 
 FULL = os.environ.get("COWSHED_FULL") == "1"
-
-
-def run(script, *arguments):
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(script), *arguments],
-                          capture_output=True, text=True)
-    if done.returncode != 0:
-        raise AssertionError(done.stdout + done.stderr)
-    return done.stdout
-
-
-def in_child(function):
-    """What it returns, as text."""
-    end, other = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            said = str(function())
-        except BaseException as error:
-            said = repr(error)
-        os.write(other, said.encode())
-        os._exit(0)
-    os.close(other)
-    with os.fdopen(end) as file:
-        said = file.read()
-    _, status = os.waitpid(child, 0)
-    return said if status == 0 else f"status {status}"
 
 
 def mapping_of(address):
@@ -90,7 +65,7 @@ class SettleTest(unittest.TestCase):
             import gc, random, sys
             sys.path.append(sys.argv[1])
             import cowshed
-            from settle_test import in_child
+            from children import in_child
             random = random.Random(int(sys.argv[2]))
 
             def make():
@@ -110,7 +85,7 @@ class SettleTest(unittest.TestCase):
                         elif what < 960 and self.held: self.held.pop(random.randrange(len(self.held)))
                         elif what < 965: gc.collect()
                         elif what < 975: cowshed.settle()
-                        elif what < 977 and depth < 2: assert in_child(lambda: self.run(rounds // 10, depth + 1)) == "None"
+                        elif what < 977 and depth < 2: assert in_child(lambda: self.run(rounds // 10, depth + 1)) is None
                         elif what < 980: self.check()
                     self.check()
 
@@ -176,7 +151,7 @@ class FreezeTest(unittest.TestCase):
             frozen = freeze()  # which gives back free pools, also of what is settled
             self.assertGreater(frozen.settled.moved_bytes, 16 << 20)
             self.assertIn("; settled ", str(frozen))
-            self.assertEqual(in_child(lambda: all(map(is_whole, held))), "True")
+            self.assertIs(in_child(lambda: all(map(is_whole, held))), True)
             gc.unfreeze()
             cowshed.settle()
         self.assertIsNone(freeze(settle=False).settled)
@@ -220,7 +195,7 @@ class InPlaceTest(unittest.TestCase):  # Python 3.12 and later
                     buffer[at] = 1
                 return whole, read < 2 << 20, meter.bytes < 1 << 20, (cowshed.copied() - before - read) >> 20
 
-            self.assertEqual(in_child(child), "(True, True, True, 10)")
+            self.assertEqual(in_child(child), (True, True, True, 10))
 
     def test_a_fork_with_gibibytes_takes_at_most_three_times_as_long_as_an_empty_one(self):
         count = 1_800_000 if FULL else 80_000  # 2 GiB
