@@ -37,12 +37,6 @@ ENDS = """
 
 # Where they say FREEZE, the frozen run calls freeze().
 PROGRAMS = {
-    "finaliser of a new object": """
-        class A:
-            def __del__(self): os.write(1, b"died\\n")
-        FREEZE
-        z = A()
-        """,
     "order of finalisers": """
         class A:
             def __init__(self, name): self.name = name
