@@ -226,6 +226,26 @@ TEST(Arena, APlaceIsUsedAgain) {
   EXPECT_GT(make_arena(256_MiB).base(), second.base());  // too large for the gap
 }
 
+// What each call says that an open arena allows.
+template <class Expect>
+void use_in_every_way(Arena& arena, const Expect& expect) {
+  const auto expect_thrown = [&](const char* what, const auto& allocate) {
+    expect(what, Expected<void>(tl::make_unexpected(refusal_of(allocate))));
+  };
+  const UseArena use(arena);
+  expect_thrown("allocator", [] { (void)ArenaAllocator<int>().allocate(1); });
+  expect_thrown("allocate", [&] { (void)arena.allocate(48); });
+  expect_thrown("resource", [&] { (void)arena.resource()->allocate(48); });
+  expect("make", arena.make<int>(8));
+  expect("make_array", arena.make_array<int>(100));
+  expect("freeze", arena.freeze());
+  expect("thaw", arena.thaw());
+  expect("refreeze", arena.refreeze());
+  expect("collapse", arena.collapse());
+  expect("prefault", arena.prefault());
+  expect("private_bytes", arena.private_bytes());
+}
+
 // Whatever a child does with an arena that was open at the fork is this error, and nothing to the
 // parent.
 TEST(Arena, AForkWhileItIsOpenIsCaught) {
@@ -240,25 +260,11 @@ TEST(Arena, AForkWhileItIsOpenIsCaught) {
       if (!testing::Value(result, Fails(ErrorCode::not_inherited, why)))
         wrong += std::string(" ") + what;
     };
-    const auto expect_thrown = [&](const char* what, const auto& allocate) {
-      expect(what, Expected<void>(tl::make_unexpected(refusal_of(allocate))));
-    };
-    const UseArena use(arena);
-    expect_thrown("allocator", [] { (void)ArenaAllocator<int>().allocate(1); });
-    expect_thrown("allocate", [&] { (void)arena.allocate(48); });
-    expect_thrown("resource", [&] { (void)arena.resource()->allocate(48); });
-    expect("make", arena.make<int>(8));
-    expect("make_array", arena.make_array<int>(100));
+    use_in_every_way(arena, expect);
     expect("publish", publish("another", value));
     expect("publish without a name", publish(value));
     expect("find", find<int>("value"));
     expect("get", ref.get());
-    expect("freeze", arena.freeze());
-    expect("thaw", arena.thaw());
-    expect("refreeze", arena.refreeze());
-    expect("collapse", arena.collapse());
-    expect("prefault", arena.prefault());
-    expect("private_bytes", arena.private_bytes());
     arena.deallocate(value, sizeof *value);
     if (!test::mapping_name(value).empty()) wrong += " mapped";
     return wrong;
@@ -341,29 +347,18 @@ TEST(ArenaHandle, ThatWasMovedFromAnswersEveryCall) {
   Arena arena = std::move(first);
   Arena& gone = first;  // NOLINT(bugprone-use-after-move): what this is about
   void* block = arena.allocate(16);
-  const std::string message = "moved from";
-  EXPECT_THAT(refusal([&] { gone.allocate(16); }), HasSubstr(message));
-  EXPECT_THAT(refusal([&] { (void)gone.resource()->allocate(16); }), HasSubstr(message));
-  const UseArena use(gone);
-  EXPECT_THAT(refusal([&] { (void)ArenaAllocator<int>().allocate(1); }), HasSubstr(message));
   gone.deallocate(block, 16);
   EXPECT_EQ(arena.stats().live_allocations, 1U);
   EXPECT_FALSE(gone.contains(block));
   EXPECT_EQ(gone.name(), "");
   EXPECT_EQ(gone.base(), nullptr);
   EXPECT_EQ(gone.stats().capacity, 0U);
-  const auto expect_error = [&](const auto& result) {
-    EXPECT_THAT(result, Fails(ErrorCode::invalid_argument, message));
+  const auto expect_error = [&](const char* what, const auto& result) {
+    EXPECT_THAT(result, Fails(ErrorCode::invalid_argument, "moved from")) << what;
   };
-  expect_error(gone.make<int>(1));
-  expect_error(gone.make_array<int>(1));
-  expect_error(gone.freeze());
-  expect_error(gone.thaw());
-  expect_error(gone.refreeze());
-  expect_error(gone.collapse());
-  expect_error(gone.prefault());
-  expect_error(gone.private_bytes());
-  expect_error(save_image(gone, std::filesystem::temp_directory_path() / "cowshed-moved-from"));
+  use_in_every_way(gone, expect_error);
+  const auto path = std::filesystem::temp_directory_path() / "cowshed-moved-from";
+  expect_error("save_image", save_image(gone, path));
   EXPECT_TRUE(arena.freeze());
   gone = make_arena(256_MiB, "another");
   EXPECT_TRUE(gone.contains(gone.allocate(16)));

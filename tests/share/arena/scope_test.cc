@@ -378,18 +378,6 @@ TEST(ArenaScope, MakeKeepsItsResultInTheArena) {
   EXPECT_THAT(ArenaScope::make(arena, make_words), Fails(ErrorCode::arena_frozen));
 }
 
-// What many write first: the map is destroyed before its arena.
-TEST(ArenaScope, AMapInMainIsDestroyedAfterTheFreeze) {
-  const auto main = []() -> std::string {
-    Arena arena = make_arena();
-    const Words words = in_scope(arena, make_words);
-    if (!arena.freeze()) return "not frozen";
-    return run_in_child([&] { return std::to_string(words.size()); }).said;
-  };
-  const auto result = run_in_child(main);
-  EXPECT_EQ(result.said, "1000") << "signal " << result.signal;
-}
-
 class ArenaScopeInMode : public testing::TestWithParam<FreezeMode> {};
 COWSHED_EVERY_MODE(ArenaScopeInMode);
 
