@@ -392,24 +392,19 @@ def temporary_folder(path):
     open(folder.name + "/file", "w").close()
 
 
-@kind
-def log(path):
-    import logging
-    logger = logging.getLogger(os.path.basename(path))
-    logger.addHandler(logging.FileHandler(path))
-    logger.warning("before")
-    yield logger
-    logger.warning("after")
+def log_kind(name, make_handler):
+    def make(path):
+        import logging.handlers
+        logger = logging.getLogger(os.path.basename(path))
+        logger.addHandler(make_handler(logging, path))
+        logger.warning("before")
+        yield logger
+        logger.warning("after")
+    KINDS[name] = make
 
 
-@kind
-def log_in_memory(path):
-    import logging.handlers
-    logger = logging.getLogger(os.path.basename(path))
-    logger.addHandler(logging.handlers.MemoryHandler(100, target=logging.FileHandler(path)))
-    logger.warning("before")
-    yield logger
-    logger.warning("after")
+log_kind("log", lambda logging, path: logging.FileHandler(path))
+log_kind("log_in_memory", lambda logging, path: logging.handlers.MemoryHandler(100, target=logging.FileHandler(path)))
 
 
 @kind
@@ -649,20 +644,12 @@ def event_loop(path):
     loop.run_until_complete(loop.run_in_executor(None, append, path, "run"))
 
 
-@kind
-def object_of_an_extension(path):
-    import endings
-    sink = endings.Plain(path)
-    yield sink
-    sink.write("after")
+def extension_kind(name, make):
+    file_kind(name, lambda path: make(importlib.import_module("endings"), path), "", "after")
 
 
-@kind
-def tracked_object_of_an_extension(path):
-    import endings
-    sink = endings.Tracked(path, endings.Plain(path + "2"))
-    yield sink
-    sink.write("after")
+extension_kind("object_of_an_extension", lambda endings, path: endings.Plain(path))
+extension_kind("tracked_object_of_an_extension", lambda endings, path: endings.Tracked(path, endings.Plain(path + "2")))
 
 
 @kind

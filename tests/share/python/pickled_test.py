@@ -427,15 +427,11 @@ class FaithTest(ScriptTest):
     def compare(self, path, *arguments, module=False, cwd=None, env=None):
         env = env or self.environment()
         chosen = ["-m"] if module else []
-        stock = subprocess.run([sys.executable, *chosen, path, *arguments], capture_output=True,
-                               text=True, timeout=60, check=False, cwd=cwd, env=env)
         output = os.path.join(self.folder, "report")
-        ours = subprocess.run([sys.executable, PICKLED, "-o", output, *chosen, path, *arguments],
-                              capture_output=True, text=True, timeout=60, check=False, cwd=cwd,
-                              env=env)
-        self.assertEqual(ours.stdout, stock.stdout)
-        self.assertEqual(ours.stderr, stock.stderr)
-        self.assertEqual(ours.returncode, stock.returncode)
+        stock, ours = (subprocess.run([sys.executable, *tool, *chosen, path, *arguments], capture_output=True,
+                                      text=True, timeout=60, check=False, cwd=cwd, env=env)
+                       for tool in ([], [PICKLED, "-o", output]))
+        self.assertEqual((ours.stdout, ours.stderr, ours.returncode), (stock.stdout, stock.stderr, stock.returncode))
         self.assertTrue(os.path.getsize(output))
         return stock
 
