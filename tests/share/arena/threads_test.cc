@@ -1,9 +1,3 @@
-#include <chrono>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <thread>
-
 #include "scope_blocks.h"
 
 // Many threads that take memory of one arena at the same time.  Kernel calls that give memory can

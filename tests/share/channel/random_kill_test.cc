@@ -1,7 +1,6 @@
 #include <bit>
 #include <cmath>
 
-#include <cowshed/base/file_descriptor.h>
 #include <cowshed/share/wire/message.h>
 #include <cowshed/tests/share/workers/every_method.h>
 

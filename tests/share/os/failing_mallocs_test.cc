@@ -1,5 +1,3 @@
-#include <cstdlib>
-
 #include <cowshed/tests/share/share.h>
 
 // What the library leaves if one malloc() fails.

@@ -1,5 +1,3 @@
-#include <sys/resource.h>
-
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/environment.h>
 #include <cowshed/share/os/memory_limits.h>

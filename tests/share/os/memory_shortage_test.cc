@@ -1,7 +1,6 @@
 #include <cowshed/tests/share/arena/filled_arena.h>
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/folder.h>
-#include <cowshed/tests/support/scale.h>
 
 namespace cowshed {
 namespace {

@@ -8,7 +8,6 @@
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/io_ring.h>
-#include <cowshed/tests/support/setting.h>
 
 // What takes something of the machine, or much memory.
 namespace cowshed {
