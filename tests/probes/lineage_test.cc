@@ -78,16 +78,6 @@ void expect_four_pages_each(const SubjectRun& idle, const SubjectRun& busy, std:
   EXPECT_EQ(busy.losses.lost(), 0U);
 }
 
-TEST_F(Lineage, NotOneOfThousandsOfShortChildrenIsLost) {
-  const SubjectRun busy = run("short_children", 3000);
-  expect_four_pages_each(run("short_idle_children", 3000), busy, 3000);
-  std::vector<std::uint64_t> lives;
-  for (const ProcessCounts& process : busy.processes)
-    lives.push_back(process.end_ns.value_or(0) - process.start_ns);
-  std::nth_element(lives.begin(), lives.begin() + 1500, lives.end());
-  RecordProperty("median_life_ns", std::to_string(lives[1500]));
-}
-
 TEST_F(Lineage, AThousandChildrenAtOnceAreKeptApart) {
   const SubjectRun busy = run("crowd", 1000);
   expect_four_pages_each(run("idle_crowd", 1000), busy, 1000);

@@ -4,7 +4,6 @@
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/folder.h>
-#include <cowshed/tests/support/kernel_objects.h>
 
 #include "subject.h"
 
@@ -55,23 +54,6 @@ TEST_F(Loader, SaysWhichCapabilityIsMissing) {
                               }).said;
   EXPECT_THAT(outcome, AllOf(HasSubstr("permission_denied: "), HasSubstr("CAP_BPF and CAP_PERFMON"),
                              Not(HasSubstr("\n"))));
-}
-
-TEST_F(Loader, LeavesNothingBehindWhenItIsKilled) {
-  Child child([](const Line& test) {
-    const auto probe = Probe::load();
-    test.say(probe ? "loaded" : "not loaded");
-    test.hear();
-    return 1;
-  });
-  ASSERT_EQ(child.hear(), "loaded");
-  const KernelObjects objects = objects_held_by(child.pid());
-  EXPECT_GE(objects.programs.size(), 8U);
-  EXPECT_GE(objects.links.size(), 8U);
-  EXPECT_EQ(still_there(objects), objects.count());
-  child.signal(SIGKILL);
-  child.wait();
-  EXPECT_TRUE(are_gone(objects));
 }
 
 TEST_F(Loader, TwoProbesAreIndependent) {

@@ -18,8 +18,7 @@ struct SampledRun {
 
 class Samples : public NeedsProbes {
  protected:
-  static SampledRun run(const SamplingOptions& sampling, const std::string& kind, long n,
-                        bool take_meanwhile = true) {
+  static SampledRun run(const SamplingOptions& sampling, const std::string& kind, long n) {
     Probe probe = Probe::load(sampling).value();
     SampledRun run;
     std::vector<CopySample> all;
@@ -27,9 +26,7 @@ class Samples : public NeedsProbes {
       const auto some = probe.take_samples().value();
       all.insert(all.end(), some.begin(), some.end());
     };
-    run.subject = run_subject(probe, kind, n, [&](const Snapshot&) {
-      if (take_meanwhile) take();
-    });
+    run.subject = run_subject(probe, kind, n, [&](const Snapshot&) { take(); });
     take();
     const auto is_fresh = [](const CopySample& s) { return s.copy_class == CopyClass::fresh; };
     std::ranges::copy_if(all, std::back_inserter(run.fresh), is_fresh);
@@ -154,16 +151,6 @@ TEST_F(Samples, TheStackIsCutAtItsEndOrAtTheLimit) {
   }
 }
 
-TEST_F(Samples, AKernelModeCopyNamesItsSystemCall) {
-  const SampledRun all = run({.period = 1}, "kernel_copied", 1000);
-  EXPECT_GE(std::ranges::count_if(all.samples,
-                                  [](const CopySample& sample) {
-                                    return !sample.user_mode && sample.system_call == SYS_pread64 &&
-                                           sample.instruction_bytes == 0;
-                                  }),
-            1000);
-}
-
 TEST_F(Samples, NewMemoryOfAReadNamesTheDescriptor) {
   const SampledRun all = run({.period = 1}, "read_anew", 8);
   std::map<std::pair<std::uint64_t, Descriptor>, std::uint64_t> pages;
@@ -193,19 +180,6 @@ TEST_F(Samples, ACopyOfAnArenaNamesIt) {
                                            sample.copy_class == CopyClass::file;
                                   }),
             300);
-}
-
-// What the buffer cannot hold is lost and counted; the counts of pages know nothing of it.
-TEST_F(Samples, AnOverrunIsCountedAndTheCountsStayExact) {
-  const SampledRun overrun =
-      run({.period = 1, .buffer_bytes = 64 << 10}, "anon_copied", 5000, false);
-  EXPECT_GT(overrun.counts.lost, 4000U);
-  EXPECT_GT(overrun.counts.received, 0U);
-  EXPECT_EQ(overrun.counts.emitted, copies(overrun));
-  const SampledRun without = run({}, "anon_copied", 5000);
-  EXPECT_NEAR(static_cast<double>(overrun.subject.measured.copied_pages()),
-              static_cast<double>(without.subject.measured.copied_pages()), 2);
-  EXPECT_EQ(overrun.subject.losses.lost(), 0U);
 }
 
 // The probe reads stacks and instructions of the target: that neither copies nor unshares a page.

@@ -75,7 +75,6 @@ inline const std::vector<Truth>& truths() {
       {"grandchild_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
       {"vfork_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
       {"clone_copied", 100'000, {.copied_anon = 1, .wpcopy = 1}},
-      {"vforked", 100'000, {.copied_anon = 1, .wpcopy = 1}},
       {"in_pid_namespace", 100'000, {.copied_anon = 1, .wpcopy = 1}},
       {"in_time_namespace", 10'000, {.copied_anon = 1, .wpcopy = 1}, Needs::time_namespace},
       Truth("exec_between", 10'000,

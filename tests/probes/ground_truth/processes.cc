@@ -54,17 +54,6 @@ void in_shared_memory(int flags) {
 KIND(vfork_copied) { in_shared_memory(CLONE_VFORK); }
 KIND(clone_copied) { in_shared_memory(0); }
 
-KIND(vforked) {
-  char* pages = written_private_pages();
-  const Sharer sharer;
-  const pid_t child = vfork();
-  if (child == 0) {
-    measured([=] { write_all(pages); });
-    _exit(0);
-  }
-  await(child);
-}
-
 KIND(in_pid_namespace) {
   char* pages = written_private_pages();
   const auto child = static_cast<pid_t>(syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0));
