@@ -7,24 +7,12 @@ import os
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
-import urllib.request
-
-try:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-except ImportError:
-    webdriver = None
 
 COWTOP = os.environ["COWTOP"]
-DRIVER = shutil.which("chromedriver")
-PATIENCE_S = 120
 PAGE = 4096
 
 # Two children read the objects of their parent, and allocate 8 MiB.
@@ -116,40 +104,6 @@ class PprofTest(unittest.TestCase):
         top = self.pprof("-top", "-cum", "-lines", "-nodefraction=0")
         self.assertRegex(top, rf"total {self.folder}/shop.py:5\n")
         self.assertRegex(self.pprof("-traces"), r"\n +\d\S* +\S+\n +total\n", "called by a line of Python")
-
-    @unittest.skipUnless(webdriver and DRIVER, "takes chromium's driver")
-    def test_is_shown_in_a_browser(self):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        command = ["go", "tool", "pprof", "-no_browser", f"-http={address}", self.profile]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
-            try:
-                end = time.monotonic() + PATIENCE_S
-                while True:
-                    try:
-                        urllib.request.urlopen(f"http://{address}/ui/top", timeout=PATIENCE_S).close()
-                        break
-                    except OSError:
-                        self.assertLess(time.monotonic(), end)
-                        time.sleep(0.2)
-                self.check_page(f"http://{address}/ui/top")
-            finally:
-                server.terminate()
-
-    def check_page(self, url):
-        options = Options()
-        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage",
-                         f"--user-data-dir={self.folder}/chromium"):
-            options.add_argument(argument)
-        browser = webdriver.Chrome(service=Service(DRIVER), options=options)
-        try:
-            browser.set_page_load_timeout(PATIENCE_S)
-            browser.get(url)
-            rows = browser.execute_script("return document.getElementById('rows').innerText")
-            self.assertRegex(rows, "\ttotal")
-            self.assertIn("copied", browser.execute_script("return document.body.innerText"))
-        finally:
-            browser.quit()
 
 
 if __name__ == "__main__":
