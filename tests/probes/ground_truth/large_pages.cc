@@ -4,6 +4,8 @@ namespace ground_truth {
 
 namespace {
 
+constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1
+
 // N + 1 blocks of this size, the first aligned.
 char* blocks(std::size_t size, int flags) {
   const std::size_t length = static_cast<std::size_t>(count + 2) * size;
@@ -32,6 +34,11 @@ void touch_each(char* huge, std::size_t stride) {
 
 namespace {
 
+void read_each(const char* huge) {
+  for (long i = 0; i < count; ++i)
+    (void)*static_cast<const volatile char*>(huge + static_cast<std::size_t>(i) * kHuge);
+}
+
 // khugepaged must not collapse these pages again.  Setting its pause has just woken it.
 char* touched_huge_pages() {
   char* huge = huge_pages();
@@ -54,10 +61,13 @@ KIND(huge_shared_one_byte) {
   in_child([=] { touch_each(huge, kHuge); });
 }
 
-KIND(huge_last_sharer) {
-  as_last_sharer(touched_huge_pages(), static_cast<std::size_t>(count + 1) * kHuge,
-                 [](char* huge) { touch_each(huge, kHuge); });
+// One byte of each, by the last who shares them.
+void write_as_last_sharer(char* huge) {
+  as_last_sharer(huge, static_cast<std::size_t>(count + 1) * kHuge,
+                 [](char* all) { touch_each(all, kHuge); });
 }
+
+KIND(huge_last_sharer) { write_as_last_sharer(touched_huge_pages()); }
 
 // The child makes a huge page of 511 small ones: 510 that it shares, one that is its own.
 KIND(collapsed) {
@@ -70,7 +80,6 @@ KIND(collapsed) {
   madvise(huge, size, MADV_HUGEPAGE);
   in_child([=] {
     touch_each(huge, kHuge);
-    constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1
     if (count != 0 && madvise(huge, size, kCollapse) != 0) fail("MADV_COLLAPSE");
     touch_each(huge, kPage);
   });
@@ -89,7 +98,6 @@ KIND(second_pages_of_file_written) {
   if (mmap(huge, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
     fail("mmap");
   touch_each(huge, kPage);
-  constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1
   if (madvise(huge, size, kCollapse) != 0) fail("MADV_COLLAPSE");
   munmap(huge, size);
   count = static_cast<long>(size / kPage) - 1;
@@ -104,8 +112,7 @@ KIND(second_pages_of_file_written) {
 KIND(huge_zero_page) {
   in_child([] {
     char* huge = huge_pages();
-    for (long i = 0; i < count; ++i)
-      (void)*static_cast<const volatile char*>(huge + static_cast<std::size_t>(i) * kHuge);
+    read_each(huge);
     touch_each(huge, kHuge);
   });
 }
@@ -174,10 +181,7 @@ KIND(reserved_kernel_copied) {
   });
 }
 
-KIND(reserved_last_sharer) {
-  as_last_sharer(touched_reserved_pages(), static_cast<std::size_t>(count + 1) * kHuge,
-                 [](char* huge) { touch_each(huge, kHuge); });
-}
+KIND(reserved_last_sharer) { write_as_last_sharer(touched_reserved_pages()); }
 
 // A file of N + 1 pages, of which all but the last are filled, mapped privately.
 char* reserved_file() {
@@ -201,8 +205,7 @@ KIND(reserved_file_never_read) {
 KIND(reserved_file_read) {
   char* huge = reserved_file();
   in_child([=] {
-    for (long i = 0; i < count; ++i)
-      (void)*static_cast<const volatile char*>(huge + static_cast<std::size_t>(i) * kHuge);
+    read_each(huge);
     touch_each(huge, kHuge);
   });
 }

@@ -104,10 +104,6 @@ char* pages_of_short_child() {
                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0));
 }
 
-void write_some(char* pages, long number) {
-  for (long page = 0; page < number; ++page) store(page_of(pages, page));
-}
-
 KIND(short_idle_children) {
   pages_of_short_child();
   print("measured", getpid());

@@ -51,9 +51,11 @@ char* written_private_pages() {
   return pages;
 }
 
-void write_all(char* pages) {
-  for (long i = 0; i < count; ++i) store(page_of(pages, i));
+void write_some(char* pages, long number) {
+  for (long i = 0; i < number; ++i) store(page_of(pages, i));
 }
+
+void write_all(char* pages) { write_some(pages, count); }
 
 void* write_all_of(void* pages) {
   write_all(static_cast<char*>(pages));

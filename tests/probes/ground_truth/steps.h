@@ -60,6 +60,7 @@ char* private_pages();
 char* small_pages(std::size_t size);  // private ones, of another number of bytes
 char* written_private_pages();
 
+void write_some(char* pages, long number);
 void write_all(char* pages);
 void* write_all_of(void* pages);  // the same, as what a thread does
 void read_all(const char* pages);

@@ -19,13 +19,9 @@ void be_ordinary() {
   if (sched_setaffinity(0, sizeof all, &all) != 0) fail("sched_setaffinity");
 }
 
-void write_pages(char* pages, long n) {
-  for (long i = 0; i < n; ++i) store(page_of(pages, i));
-}
-
 char* written_pages() {
   char* pages = small_pages(kPages * kPage);
-  write_pages(pages, kPages);
+  write_some(pages, kPages);
   return pages;
 }
 
@@ -50,11 +46,11 @@ void storm(Work work) {
 }
 
 KIND(storm_of_copies) {
-  storm([](char* pages) { write_pages(pages, kPages); });
+  storm([](char* pages) { write_some(pages, kPages); });
 }
 
 void* write_quarter(void* pages) {
-  write_pages(static_cast<char*>(pages), kPages / kThreads);
+  write_some(static_cast<char*>(pages), kPages / kThreads);
   return nullptr;
 }
 
@@ -81,7 +77,7 @@ KIND(executed_by_storm) {
   char* pages = written_pages();
   const pid_t child = fork();
   if (child == 0) {
-    write_pages(pages, kPages);
+    write_some(pages, kPages);
     _exit(0);
   }
   await(child);
@@ -90,7 +86,7 @@ KIND(executed_by_storm) {
 // Each child copies, executes a program, and that has a child that copies.
 KIND(storm_of_execs) {
   storm([](char* pages) {
-    write_pages(pages, kPages);
+    write_some(pages, kPages);
     char kind[] = "executed_by_storm";
     char number[] = "1";
     char* const arguments[] = {program, kind, number, nullptr};
@@ -106,7 +102,7 @@ KIND(storm_of_short_children) {
     for (long i = 0; i < count; ++i) {
       if (i >= kShortAtOnce) await_children(1);
       if (fork() != 0) continue;
-      write_pages(pages, kPagesOfShort);
+      write_some(pages, kPagesOfShort);
       _exit(0);
     }
     await_children(count < kShortAtOnce ? count : kShortAtOnce);
