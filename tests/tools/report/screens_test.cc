@@ -73,45 +73,45 @@ void set_fields(Json& object, const std::string& fields) {
   for (std::sregex_iterator each(fields.begin(), fields.end(), field), end; each != end; ++each) {
     const std::string key = each->str(1);
     std::string text = each->str(2);
+    if (key == "why") {
+      object["patterns"] = causes_of(text);
+      continue;
+    }
     const auto found = short_names.find(key);
     for (std::string name : found == short_names.end() ? Lines{key} : found->second) {
-      const Json value =
-          key == "why"
-              ? causes_of(text)
-              : value_of_field(name, key == "memory" ? text.substr(0, text.find('+')) : text);
-      if (key == "why") name = "patterns";
-      if (key == "memory") text.erase(0, text.find('+') + 1);
+      const Json value = value_of_field(name, text.substr(0, text.find('+')));
+      if (const auto plus = text.find('+'); plus != text.npos) text.erase(0, plus + 1);
       std::ranges::replace(name, '.', '/');
       object[Json::json_pointer("/" + name)] = value;
     }
   }
 }
 
-Json frames_of(std::string text, std::size_t& place) {
+// A stack, and its frames up to the one that CODE names.
+Json stack_of(std::string text) {
   static const std::regex frame(R"((\*?)(.*?)(?: @(\S+):(\d+))?(?: \((\S+)\))?( inlined)?)");
-  Json frames = Json::array();
-  place = 0;
+  Json stack = Json::array();
+  Json::difference_type named = 0;
   for (text += " < "; !text.empty(); text = text.substr(text.find(" < ") + 3)) {
     const std::string each = text.substr(0, text.find(" < "));
     std::smatch parts;
     std::regex_match(each, parts, frame);
-    if (parts[1].length() > 0) place = frames.size();
-    frames.push_back({{"function", parts[2] == "??" ? "" : parts.str(2)},
-                      {"file", parts.str(3)},
-                      {"line", parts[4].matched ? std::stoi(parts[4]) : 0},
-                      {"module", parts.str(5)},
-                      {"inlined", parts[6].matched},
-                      {"python", parts.str(3).ends_with(".py")}});
+    if (parts[1].length() > 0) named = std::ssize(stack);
+    stack.push_back({{"function", parts[2] == "??" ? "" : parts.str(2)},
+                     {"file", parts.str(3)},
+                     {"line", parts[4].matched ? std::stoi(parts[4]) : 0},
+                     {"module", parts.str(5)},
+                     {"inlined", parts[6].matched},
+                     {"python", parts.str(3).ends_with(".py")}});
   }
-  return frames;
+  return {{"frames", Json(Json::array_t(stack.begin(), stack.begin() + named + 1))},
+          {"stack", stack}};
 }
 
 Json site_of(const std::string& pages, const std::string& text) {
-  std::size_t place = 0;
-  const Json stack = frames_of(text, place);
-  Json frames = Json::array();
-  for (std::size_t i = 0; i <= place; ++i) frames.push_back(stack[i]);
-  return {{"estimated_copies", pages_of(pages)}, {"frames", frames}, {"stack", stack}};
+  Json site = stack_of(text);
+  site["estimated_copies"] = pages_of(pages);
+  return site;
 }
 
 class WrittenMeasurement {
@@ -122,9 +122,8 @@ class WrittenMeasurement {
     std::regex_match(line, parts, form);
     if (parts[1].length() == 0) touched_.clear();
     for (int i = 0; i < (parts[2].matched ? std::stoi(parts[2]) : 1); ++i) {
-      std::string text = parts[3];
-      for (auto at = text.find("{}"); at != text.npos; at = text.find("{}"))
-        text.replace(at, 2, std::to_string(i));
+      const std::string text =
+          std::regex_replace(parts.str(3), std::regex("\\{\\}"), std::to_string(i));
       if (parts[1].length() == 0) add_one(text, all_);
       else
         for (const std::size_t each : touched_) add_one(text, all_["processes"][each]);
@@ -152,11 +151,10 @@ class WrittenMeasurement {
     } else if (kind == "mapping" || kind == "type") {
       owner[kind + "s"].push_back({{"name", name}, {"estimated_copies", pages_of(size)}});
     } else if (kind == "failed" || kind == "handled") {
-      std::size_t place = 0;
       const auto colon = name.find(':');
       Json failed = {{"address", std::stoull(size, nullptr, 16)},
                      {"reason", name.substr(0, colon)}};
-      if (colon != name.npos) failed["frames"] = frames_of(name.substr(colon + 2), place);
+      if (colon != name.npos) failed["frames"] = stack_of(name.substr(colon + 2))["stack"];
       failed["handled"] = kind == "handled";
       owner["failures"].push_back(failed);
     } else if (kind == "new") {
