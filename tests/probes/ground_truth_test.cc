@@ -1,7 +1,6 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <exceptions.skel.h>
-#include <sys/stat.h>
 #include <wp_faults.skel.h>
 
 #include <cowshed/base/clock.h>

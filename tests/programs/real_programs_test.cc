@@ -15,8 +15,6 @@ namespace cowshed::test {
 namespace {
 
 using ::testing::AnyOf;
-using ::testing::ElementsAreArray;
-using ::testing::HasSubstr;
 
 namespace fs = std::filesystem;
 

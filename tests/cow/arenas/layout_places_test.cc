@@ -1,5 +1,3 @@
-#include <sys/mman.h>
-
 #include <cowshed/base/published_layout.h>
 #include <cowshed/cow/arenas/published_layout.h>
 #include <cowshed/cow/open_backend.h>

@@ -1,5 +1,3 @@
-#include <unistd.h>
-
 #include <cowshed/cow/backends/tree_memory.h>
 #include <cowshed/tests/cow/proc/fake_proc.h>
 

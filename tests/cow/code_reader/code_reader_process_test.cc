@@ -1,4 +1,3 @@
-#include <set>
 #include <sys/socket.h>
 
 #include <cowshed/cow/code_reader/code_reader_process.h>

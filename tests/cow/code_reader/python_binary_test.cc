@@ -1,5 +1,3 @@
-#include <fcntl.h>
-
 #include <cowshed/cow/code_reader/local_code_reader.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/test.h>

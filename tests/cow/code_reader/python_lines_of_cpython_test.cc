@@ -1,6 +1,3 @@
-#include <fstream>
-#include <sstream>
-
 #include <cowshed/cow/code_reader/python_lines.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/subprocess.h>

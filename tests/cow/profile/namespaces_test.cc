@@ -1,5 +1,3 @@
-#include <optional>
-
 #include <cowshed/cow/open_backend.h>
 #include <cowshed/tests/cow/backends/measure_command.h>
 #include <cowshed/tests/support/folder.h>

@@ -1,5 +1,3 @@
-#include <random>
-
 #include <cowshed/tests/support/failure.h>
 #include <cowshed/tests/support/scale.h>
 #include <cowshed/tests/support/test.h>
