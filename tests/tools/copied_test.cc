@@ -1,5 +1,3 @@
-#include <string>
-
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/fork_copies.h>
 #include <cowshed/tests/support/test.h>
@@ -15,13 +13,10 @@
 namespace cowshed::cowtop {
 namespace {
 
-using ::testing::HasSubstr;
-
 constexpr std::uint64_t kPagesOfAMiB = 256;
 
 cow::ProcessCopies copier_of_mib(pid_t pid, pid_t ppid, std::uint64_t mib) {
-  cow::ProcessCopies result = copier(pid, "worker", mib * kPagesOfAMiB);
-  result.ppid = ppid;
+  cow::ProcessCopies result = copier(pid, "worker", mib * kPagesOfAMiB, ppid);
   result.start_ns = static_cast<std::uint64_t>(pid);
   result.copied_file_pages = 3 * kPagesOfAMiB;  // no fork shared them
   result.shared_at_fork_bytes = 128ULL << 20U;

@@ -5,8 +5,7 @@ namespace cowshed::cowtop {
 cow::Measurement full_measurement() {
   cow::SampledCopies sampled;
   const cow::Frame frame{"fill()", "/src/fill.cc", 12, "/bin/fill", 0x1234, true};
-  cow::Frame line{"total", "/app/pool.py", 4, "/usr/bin/python3.11", 0, false};
-  line.is_python = true;
+  const cow::Frame line{"total", "/app/pool.py", 4, "/usr/bin/python3.11", 0, false, true};
   sampled.samples = 10;
   sampled.python_unread = 1;
   sampled.types = {{"str", 7, 448}};
@@ -15,8 +14,7 @@ cow::Measurement full_measurement() {
   sampled.ranges = {{0x200000, 0x400000, "[heap]", 10, 640}};
   sampled.stacks = {{"main;fill()", 10, 640, "reference count", "str"}};
 
-  cow::ProcessCopies process = copier(41, "worker", 600);
-  process.ppid = 40;
+  cow::ProcessCopies process = copier(41, "worker", 600, 40);
   process.cgroup = "/docker/" + std::string(64, 'a');
   process.alive = true;
   process.start_ns = 1'000'000'007;
@@ -45,9 +43,7 @@ cow::Measurement full_measurement() {
   process.sampled = sampled;
   process.patterns = {{"reference count", 0.75, 8, "inc [rdi]"}};
 
-  cow::ProcessCopies root = copier(40, "server", 3);
-  root.role = cow::Role::root;
-  cow::Measurement measurement = measurement_with({root, process});
+  cow::Measurement measurement = measurement_with({root_copier(40, "server", 3), process});
   measurement.duration_s = 2.5;
   measurement.taken_ns = 4'000'000'000;
   measurement.lost_events = 1;
@@ -66,12 +62,19 @@ cow::Measurement full_measurement() {
   return measurement;
 }
 
-cow::ProcessCopies copier(pid_t pid, const std::string& comm, std::uint64_t pages) {
+cow::ProcessCopies copier(pid_t pid, const std::string& comm, std::uint64_t pages, pid_t ppid) {
   cow::ProcessCopies process;
   process.pid = pid;
+  process.ppid = ppid;
   process.comm = comm;
   process.copied_anon_pages = pages;
   process.copied_file_pages = 0;
+  return process;
+}
+
+cow::ProcessCopies root_copier(pid_t pid, const std::string& comm, std::uint64_t pages) {
+  cow::ProcessCopies process = copier(pid, comm, pages);
+  process.role = cow::Role::root;
   return process;
 }
 

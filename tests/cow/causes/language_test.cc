@@ -33,10 +33,7 @@ ProcessCopies process_of(pid_t pid, pid_t parent, const char* comm, std::vector<
 CodeSite site(std::uint64_t copies, const char* function, const char* module) {
   CodeSite result;
   result.estimated_copies = copies;
-  Frame frame;
-  frame.function = function;
-  frame.module = module;
-  result.stack = {frame};
+  result.stack = {{function, "", 0, module, 0, false}};
   return result;
 }
 

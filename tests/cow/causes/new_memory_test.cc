@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/cow/causes/new_memory.h>
 #include <cowshed/tests/support/test.h>
@@ -8,19 +6,10 @@ namespace cowshed::cow {
 namespace {
 
 Frame python(const std::string& function, const std::string& file, int line = 1) {
-  Frame frame;
-  frame.function = function;
-  frame.file = file;
-  frame.line = line;
-  frame.is_python = true;
-  return frame;
+  return {function, file, line, "", 0, false, true};
 }
 
-Frame native(const std::string& function) {
-  Frame frame;
-  frame.function = function;
-  return frame;
-}
+Frame native(const std::string& function) { return {function, "", 0, "", 0, false}; }
 
 const Frame import = python("_find_and_load", "<frozen importlib._bootstrap>");
 const Frame loader = python("exec_module", "<frozen importlib._bootstrap_external>");

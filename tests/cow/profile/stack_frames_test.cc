@@ -6,20 +6,11 @@ namespace {
 
 Frame native(const std::string& function, const std::string& module = "/usr/bin/python3.11",
              bool inlined = false) {
-  Frame frame;
-  frame.function = function;
-  frame.module = module;
-  frame.inlined = inlined;
-  return frame;
+  return {function, "", 0, module, 0, inlined};
 }
 
 Frame python(const std::string& function, const std::string& file, int line = 4) {
-  Frame frame;
-  frame.function = function;
-  frame.file = file;
-  frame.line = line;
-  frame.is_python = true;
-  return frame;
+  return {function, file, line, "", 0, false, true};
 }
 
 std::vector<std::string> functions_of(const std::vector<Frame>& frames) {

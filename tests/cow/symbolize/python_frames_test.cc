@@ -64,10 +64,7 @@ TEST(PythonFrames, EndlesslyManyFunctionsTakeLittleMemory) {
 }
 
 TEST(PythonFrames, AFileThatEachPackageHasIsShownWithItsPackage) {
-  Frame frame;
-  frame.function = "load";
-  frame.line = 3;
-  frame.file = "/app/models/__init__.py";
+  Frame frame{"load", "/app/models/__init__.py", 3, "", 0, false, true};
   EXPECT_EQ(python_text(frame), "load (models/__init__.py:3)");
   frame.file = "__init__.py";
   EXPECT_EQ(python_text(frame), "load (__init__.py:3)");

@@ -7,10 +7,7 @@ namespace cowshed::cowtop {
 namespace {
 
 cow::ProcessCopies process(pid_t pid, pid_t ppid, const std::string& comm, std::uint64_t pages) {
-  cow::ProcessCopies result = copier(pid, comm, pages);
-  result.ppid = ppid;
-  result.role = ppid == 0 ? cow::Role::root : cow::Role::child;
-  return result;
+  return ppid == 0 ? root_copier(pid, comm, pages) : copier(pid, comm, pages, ppid);
 }
 
 // Of the root 900, added up.
@@ -101,11 +98,9 @@ TEST(Comparison, WhatTheyStartedIsFoundWhereverItIsListed) {
 TEST(Comparison, ALongChainOfProcessesHasShortNames) {
   cow::Measurement before;
   for (int i = 0; i < 20000; ++i) {
-    cow::ProcessCopies process = copier(100 + i, i == 5 ? std::string(1 << 20, 'x') : "link", 1);
-    process.ppid = 99 + i;
-    process.role = i == 0 ? cow::Role::root : cow::Role::child;
-    process.start_ns = static_cast<std::uint64_t>(i);
-    before.processes.push_back(process);
+    const std::string name = i == 5 ? std::string(1 << 20, 'x') : "link";
+    before.processes.push_back(process(100 + i, i == 0 ? 0 : 99 + i, name, 1));
+    before.processes.back().start_ns = static_cast<std::uint64_t>(i);
   }
   cow::Measurement after = before;
   after.processes.back().copied_anon_pages = 1001;
@@ -280,11 +275,7 @@ TEST(Comparison, OfNothing) {
 
 TEST(Comparison, OfPythonComparesLinesAndTypes) {
   cow::Measurement before = full_measurement();
-  cow::Frame line;
-  line.is_python = true;
-  line.function = "total";
-  line.file = "/app/pool.py";
-  line.line = 4;
+  const cow::Frame line{"total", "/app/pool.py", 4, "", 0, false, true};
   before.sampled->sites = {{{line}, {line}, 10, 640, false}};
   cow::Measurement after = before;
   after.sampled->sites[0].estimated_copies = 740;

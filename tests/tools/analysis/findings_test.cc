@@ -11,14 +11,12 @@ constexpr std::uint64_t kPagesPerMiB = 256;
 
 // A Python server and two workers that copied 40 MiB each, and page tables of 3 MiB for each.
 cow::Measurement python_server() {
-  cow::ProcessCopies root = copier(1, "python3.13", 0);
-  root.role = cow::Role::root;
+  cow::ProcessCopies root = root_copier(1, "python3.13", 0);
   root.execs = 1;
   cow::Measurement measurement = measurement_with({root});
   for (pid_t pid = 2; pid < 4; ++pid) {
-    cow::ProcessCopies& worker = measurement.processes.emplace_back(copier(pid, "worker", 0));
-    worker.ppid = 1;
-    worker.copied_anon_pages = 40 * kPagesPerMiB;
+    cow::ProcessCopies& worker =
+        measurement.processes.emplace_back(copier(pid, "worker", 40 * kPagesPerMiB, 1));
     worker.shared_at_fork_bytes = 100 << 20;
     worker.page_tables_at_fork_bytes = 3 << 20;
     worker.patterns = {{std::string(cow::kReferenceCount), 1, 99, ""}};

@@ -23,9 +23,7 @@ cow::ProcessCopies process(pid_t pid, std::uint64_t pages) {
 
 // A root that copied 1 page, and two children with 4 and 6.
 cow::Measurement measured() {
-  cow::ProcessCopies root = copier(10, "server", 1);
-  root.role = cow::Role::root;
-  return measurement_with({root, process(11, 4), process(12, 6)});
+  return measurement_with({root_copier(10, "server", 1), process(11, 4), process(12, 6)});
 }
 
 cow::Measurement root_alone() { return measurement_with({measured().processes[0]}); }
@@ -376,11 +374,7 @@ TEST(VerdictTest, AnnotationsOfPythonAreOfTheUsersFile) {
   cow::Measurement measurement = measured();
   auto& sampled = measurement.processes[2].sampled;
   sampled.emplace();
-  cow::Frame line;
-  line.is_python = true;
-  line.function = "total";
-  line.file = std::filesystem::current_path() / "app/pool.py";
-  line.line = 4;
+  cow::Frame line{"total", std::filesystem::current_path() / "app/pool.py", 4, "", 0, false, true};
   sampled->sites = {{{line}, {line}, 7, 448, false}};
   EXPECT_THAT(verdict_annotations(verdict(measurement, copied(5)), Severity::error),
               AllOf(StartsWith("::error title=cowtop check,file=app/pool.py,line=4::"),

@@ -66,12 +66,8 @@ Treatment treatment(const std::string& name, double peak_mib, std::uint64_t copi
   constexpr std::uint64_t kPages = 256;
   constexpr double kBytes = 1 << 20;
   Trial trial;
-  trial.measurement = measurement_with({copier(1, "server", 0), copier(2, "worker", 0)});
-  cow::ProcessCopies& root = trial.measurement->processes[0];
-  cow::ProcessCopies& child = trial.measurement->processes[1];
-  root.role = cow::Role::root;
-  child.ppid = 1;
-  child.copied_anon_pages = copied_mib * kPages;
+  trial.measurement =
+      measurement_with({root_copier(1, "server", 0), copier(2, "worker", copied_mib * kPages, 1)});
   trial.measurement->memory = {.peak_pss_bytes = static_cast<std::uint64_t>(peak_mib * kBytes)};
   Treatment result;
   if (!name.empty()) result.cure = Cure{.name = name};
@@ -150,10 +146,8 @@ std::optional<std::uint64_t> in_service(double at_exit, std::uint64_t other_star
   constexpr std::uint64_t kSecond = 1'000'000'000;
   constexpr std::uint64_t kPages = 256;
   InService seen;
-  cow::Measurement now = measurement_with({copier(1, "server", 0), copier(2, "worker", 0)});
-  now.processes[0].role = cow::Role::root;
+  cow::Measurement now = measurement_with({root_copier(1, "server", 0), copier(2, "worker", 0, 1)});
   cow::ProcessCopies& worker = now.processes[1];
-  worker.ppid = 1;
   worker.alive = true;
   for (std::uint64_t second = 0; second < 9; ++second) {
     const std::uint64_t at_end = second < 5 ? 0 : 50 * (second - 4);
@@ -163,10 +157,8 @@ std::optional<std::uint64_t> in_service(double at_exit, std::uint64_t other_star
   }
   worker.alive = false;
   worker.patterns = {{"program exit", at_exit, 100, ""}};
-  cow::ProcessCopies other = copier(3, "worker", 0);
-  other.ppid = 1;
-  other.start_ns = other_start_ns;
-  now.processes.push_back(other);
+  now.processes.push_back(copier(3, "worker", 0, 1));
+  now.processes.back().start_ns = other_start_ns;
   return seen.peak_bytes(now);
 }
 

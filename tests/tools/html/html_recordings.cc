@@ -33,9 +33,8 @@ cow::Measurement begun(int step) {
 }
 
 cow::ProcessCopies root() {
-  cow::ProcessCopies process = copier(100, "server", 10);
+  cow::ProcessCopies process = root_copier(100, "server", 10);
   process.ppid = 1;
-  process.role = cow::Role::root;
   process.alive = true;
   process.start_ns = kStart;
   process.copied_file_pages = 2;

@@ -142,8 +142,7 @@ TEST(HtmlReport, IsOnePageThatFetchesNothing) {
 
 TEST(HtmlReport, BeginsWithTheReport) {
   cow::Measurement measurement =
-      measurement_with({copier(1, "server", 0), copier(2, "worker", 1000)});
-  measurement.processes[0].role = cow::Role::root;
+      measurement_with({root_copier(1, "server", 0), copier(2, "worker", 1000)});
   measurement.processes[1].shared_at_fork_bytes = 8 << 20;
   measurement.processes[1].patterns = {{"reference count", 1, 9, "inc [rdi]"}};
   const std::string text = text_report(measurement);

@@ -27,8 +27,7 @@ cow::Measurement measurement_after(int seconds) {
 }
 
 cow::ProcessCopies process_of(pid_t pid, pid_t parent, const std::string& name) {
-  cow::ProcessCopies process = copier(pid, name, 0);
-  process.ppid = parent;
+  cow::ProcessCopies process = copier(pid, name, 0, parent);
   process.alive = true;
   process.start_ns = kBegin + static_cast<std::uint64_t>(pid);
   process.shared_at_fork_bytes = 100 << 20;

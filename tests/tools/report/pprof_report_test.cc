@@ -1,8 +1,7 @@
-#include <numeric>
 #include <protozero/pbf_reader.hpp>
-#include <zlib.h>
 
 #include <cowshed/cow/fork_copies.h>
+#include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
 #include <cowshed/tools/cowtop/report/pprof_report.h>
@@ -10,19 +9,9 @@
 namespace cowshed::cowtop {
 namespace {
 
-std::string decompressed(std::string bytes) {
-  constexpr int kGzip = 16;
-  z_stream stream{};
-  EXPECT_EQ(::inflateInit2(&stream, MAX_WBITS + kGzip), Z_OK);
-  std::string result(1 << 20, '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(bytes.data());
-  stream.avail_in = static_cast<uInt>(bytes.size());
-  stream.next_out = reinterpret_cast<Bytef*>(result.data());
-  stream.avail_out = static_cast<uInt>(result.size());
-  EXPECT_EQ(::inflate(&stream, Z_FINISH), Z_STREAM_END);
-  result.resize(stream.total_out);
-  ::inflateEnd(&stream);
-  return result;
+std::string decompressed(const std::string& bytes) {
+  const TestFolder folder;
+  return test::run({"zcat", folder.write("profile.gz", bytes)}).out;
 }
 
 struct Sample {
@@ -130,9 +119,7 @@ class Profile {
 constexpr std::int64_t kPage = cow::kPageSize;
 
 cow::Frame python_line(const std::string& function, int line) {
-  cow::Frame frame{function, "/app/pool.py", line, "/usr/bin/python3.11", 0, false};
-  frame.is_python = true;
-  return frame;
+  return {function, "/app/pool.py", line, "/usr/bin/python3.11", 0, false, true};
 }
 
 // A worker of 1,000 copies, of which 100 samples tell.

@@ -14,15 +14,13 @@ constexpr std::uint64_t kPagesPerMiB = 256;
 
 cow::ProcessCopies child_of(pid_t parent, pid_t pid, const std::string& comm,
                             std::uint64_t shared_mib, std::uint64_t copied_mib) {
-  cow::ProcessCopies child = copier(pid, comm, copied_mib * kPagesPerMiB);
-  child.ppid = parent;
+  cow::ProcessCopies child = copier(pid, comm, copied_mib * kPagesPerMiB, parent);
   child.shared_at_fork_bytes = shared_mib << 20U;
   return child;
 }
 
 cow::Measurement pool(int workers, const std::vector<cow::CopyPattern>& patterns = {}) {
-  std::vector<cow::ProcessCopies> processes = {copier(1, "server", 0)};
-  processes.front().role = cow::Role::root;
+  std::vector<cow::ProcessCopies> processes = {root_copier(1, "server", 0)};
   for (int i = 0; i < workers; ++i) processes.push_back(child_of(1, 2 + i, "worker", 89, 76));
   if (!patterns.empty())
     for (cow::ProcessCopies& process : processes) process.patterns = patterns;
@@ -72,8 +70,7 @@ TEST(TextReport, NoNameSendsEscapesToTheTerminal) {
   measurement.sampled->mappings = {{kEscapes, 99, 2 * 76 * kPagesPerMiB}};
   measurement.processes[0].not_measured = kEscapes;
   measurement.sampled->types = {{kEscapes, 99, 76 * kPagesPerMiB}};
-  cow::Frame line{kEscapes, kEscapes, 4, "/usr/bin/python3.11", 0, false};
-  line.is_python = true;
+  const cow::Frame line{kEscapes, kEscapes, 4, "/usr/bin/python3.11", 0, false, true};
   measurement.sampled->sites.push_back({{line}, {line}, 76, 76 * kPagesPerMiB, false});
   measurement.sampling.emplace().unread = {kEscapes};
   const std::string report = text_report(measurement);
