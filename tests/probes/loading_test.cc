@@ -33,10 +33,11 @@ TEST_F(Machine, AStartIsByTheTimeNamespacesClock) {
   EXPECT_EQ(monotonic_offset_ns(root_), 1'000'000'002);
 }
 
+using Btf = std::unique_ptr<btf, decltype(&btf__free)>;
+
 // A kernel's BTF with these two per-CPU variables, and that enumerator and member.
-std::unique_ptr<btf, decltype(&btf__free)> kernel(const char* event, const char* member,
-                                                  const char* variable) {
-  std::unique_ptr<btf, decltype(&btf__free)> made(btf__new_empty(), btf__free);
+Btf kernel(const char* event, const char* member, const char* variable) {
+  Btf made(btf__new_empty(), btf__free);
   const int number = btf__add_int(made.get(), "int", 4, BTF_INT_SIGNED);
   btf__add_enum(made.get(), "vm_event_item", 4);
   btf__add_enum_value(made.get(), event, 1);
@@ -61,8 +62,8 @@ TEST(BtfConstants, SplitsThatCannotBeCountedAreNotZero) {
 }
 
 // A kernel's BTF with a tracepoint of so many arguments, and with that typedef.
-std::unique_ptr<btf, decltype(&btf__free)> kernel_with(const char* type, int arguments) {
-  std::unique_ptr<btf, decltype(&btf__free)> made(btf__new_empty(), btf__free);
+Btf kernel_with(const char* type, int arguments) {
+  Btf made(btf__new_empty(), btf__free);
   const int number = btf__add_int(made.get(), "int", 4, BTF_INT_SIGNED);
   const int function = btf__add_func_proto(made.get(), 0);
   for (int i = 0; i <= arguments; ++i) btf__add_func_param(made.get(), "", number);

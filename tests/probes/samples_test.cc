@@ -182,19 +182,5 @@ TEST_F(Samples, ACopyOfAnArenaNamesIt) {
             300);
 }
 
-// The probe reads stacks and instructions of the target: that neither copies nor unshares a page.
-TEST_F(Samples, SamplingCopiesNothing) {
-  const SampledRun off = run({}, "anon_copied", 2000);
-  EXPECT_EQ(off.counts.emitted, 0U) << "none unless asked";
-  const SampledRun on = run({.period = 1, .stack_bytes = 16384}, "anon_copied", 2000);
-  // Whether a page of its stack is the last sharer's is chance where parent and child run at once.
-  EXPECT_NEAR(static_cast<double>(off.subject.measured.copied_pages()),
-              static_cast<double>(on.subject.measured.copied_pages()), 2);
-  EXPECT_NEAR(static_cast<double>(*off.subject.measured.reused_pages),
-              static_cast<double>(*on.subject.measured.reused_pages), 2);
-  EXPECT_EQ(off.subject.measured.failed_faults, on.subject.measured.failed_faults);
-  EXPECT_EQ(off.subject.measured.zero_filled_pages, on.subject.measured.zero_filled_pages);
-}
-
 }  // namespace
 }  // namespace cowshed::test

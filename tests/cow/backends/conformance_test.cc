@@ -258,14 +258,6 @@ INSTANTIATE_TEST_SUITE_P(Each, Conformance,
                                   name_of(std::get<0>(instance.param));
                          });
 
-TEST(BackendChoices, AutomaticTakesTheBestOrSaysWhyNot) {
-  const auto best = open_backend(BackendChoice::tracepoint);
-  const auto automatic = open_backend(BackendChoice::automatic);
-  ASSERT_TRUE(automatic) << automatic.error().message;
-  EXPECT_EQ(automatic->backend->name(), best ? "tracepoint" : "pagemap");
-  EXPECT_EQ(automatic->notice.empty(), best.has_value());
-}
-
 class EachBackend : public ::testing::TestWithParam<BackendChoice> {
  protected:
   void SetUp() override {

@@ -28,15 +28,6 @@ TEST(ProcessesNotSeen, AreKnownWithinBounds) {
   EXPECT_GE(measured.not_seen->at_most.value_or(0), kBrief);
 }
 
-TEST(ProcessesNotSeen, AreNoneWhereAllAreSeen) {
-  PagemapBackend backend;
-  const Measurement measured =
-      test::measure_command(backend, {COPY_SUBJECT, "100", "3", "10", "500"});
-  EXPECT_EQ(measured.processes.size(), 4U);
-  ASSERT_TRUE(measured.not_seen);
-  EXPECT_EQ(measured.not_seen->at_least, 0U);
-}
-
 // Also with few descriptors.
 TEST(PagemapBackend, AThousandChildren) {
   rlimit before{};

@@ -171,15 +171,6 @@ TEST_F(TreeMemoryTest, WhatAChildGotAtItsForkIsNoGrowth) {
   EXPECT_EQ(meter.memory()->most_peak_bytes, 105 * kKiB);
 }
 
-TEST_F(TreeMemoryTest, IsReadWhenWanted) {
-  write_process(7, 100, 8);
-  meter.sample(proc(), {counted(7, 1)});
-  write_process(7, 50, 8);
-  meter.make_due();
-  meter.sample(proc(), {counted(7, 1)});
-  EXPECT_EQ(meter.memory()->pss_bytes, 50 * kKiB);
-}
-
 TEST_F(TreeMemoryTest, WithoutAProcessThatCanBeReadItIsNotKnown) {
   meter.sample(proc(), {});
   meter.sample(proc(), {not_counted(7)});

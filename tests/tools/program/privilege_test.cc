@@ -149,16 +149,14 @@ struct Lack {
 };
 
 std::vector<Lack> lacks() {
-  const auto hide_btf = [] { hide("/sys/kernel/btf"); };
   std::vector<Lack> all = {
       Lack("perf events", refuse_perf_events, {}, "tracepoint", nullptr),
-      Lack("the machine's capabilities", test::enter_user_namespace, {}, "pagemap",
-           "using the pagemap backend"),
       Lack("the machine's capabilities, which it must have", test::enter_user_namespace,
            {"--backend", "tracepoint"}, nullptr,
            "the capabilities are those of a user namespace (run outside of it)"),
-      Lack("BTF", hide_btf, {}, "pagemap", "BTF"),
-      Lack("BTF, which it must have", hide_btf, {"--backend", "tracepoint"}, nullptr, "BTF"),
+      Lack(
+          "BTF, which it must have", [] { hide("/sys/kernel/btf"); }, {"--backend", "tracepoint"},
+          nullptr, "BTF"),
       Lack("PAGEMAP_SCAN", refuse_scans, {"--backend", "pagemap"}, "pagemap", nullptr),
       Lack("pidfds", refuse_pidfds, {}, nullptr,
            "pidfd_open(2) is refused, as by a container's seccomp filter"),
