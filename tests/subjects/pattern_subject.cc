@@ -62,38 +62,29 @@ void share_all(const std::vector<Pointer>& items, Pointer* room) {
   for (std::size_t i = 0; i < items.size(); ++i) share(room[i], items[i]);
 }
 
-void shared(std::size_t pages) {
-  const std::vector<Pointer> items = make_items(pages);
-  in_child([&] { share_all(items, room_for(pages)); });
-}
-
 // Where there is a thread, libstdc++ counts by locked instructions.
 template <class Work>
-void beside_a_thread(Work work) {
-  std::thread([&] { work(); }).join();
+void run(bool in_thread, Work work) {
+  if (in_thread) std::thread(work).join();
+  else work();
 }
 
-void shared_by_threads(std::size_t pages) {
+template <bool kInThread>
+void shared(std::size_t pages) {
   const std::vector<Pointer> items = make_items(pages);
-  in_child([&] { beside_a_thread([&] { share_all(items, room_for(pages)); }); });
+  in_child([&] { run(kInThread, [&] { share_all(items, room_for(pages)); }); });
 }
 
 void drop_all(Pointer* pointers, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) drop(pointers[i]);
 }
 
+template <bool kInThread>
 void dropped(std::size_t pages) {
   const std::vector<Pointer> items = make_items(pages);
   Pointer* others = room_for(pages);
   share_all(items, others);
-  in_child([=] { drop_all(others, pages); });
-}
-
-void dropped_by_threads(std::size_t pages) {
-  const std::vector<Pointer> items = make_items(pages);
-  Pointer* others = room_for(pages);
-  share_all(items, others);
-  in_child([=] { beside_a_thread([=] { drop_all(others, pages); }); });
+  in_child([=] { run(kInThread, [=] { drop_all(others, pages); }); });
 }
 
 void locked(std::size_t pages) {
@@ -114,10 +105,10 @@ constexpr Kind kKinds[] = {
     {"lines", lines},
     {"blocks", blocks},
     {"fills", fills},
-    {"shared", shared},
-    {"shared_by_threads", shared_by_threads},
-    {"dropped", dropped},
-    {"dropped_by_threads", dropped_by_threads},
+    {"shared", shared<false>},
+    {"shared_by_threads", shared<true>},
+    {"dropped", dropped<false>},
+    {"dropped_by_threads", dropped<true>},
     {"locked", locked},
 };
 
