@@ -77,20 +77,6 @@ TEST_F(RecordedRun, AJobThatForksForEver) {
   EXPECT_THAT(contents_of(page), HasSubstr("\"tree_processes\":" + std::to_string(kForks + 2)));
 }
 
-TEST_F(RecordedRun, NoReportIsMadeOfOneThatIsDamagedBeforeItsFirstInterval) {
-  ZstdLineEncoder encoder;
-  write_file(path_, encoder.encode(R"({"schema": "cowshed.recording/1"})") +
-                        encoder.encode(R"({"patch": 7})"));
-  const std::string page = folder_ / "page.html";
-  for (const char* option : {"-o", "--json -o", "--html"}) {
-    const std::string command = std::string("exec \"$0\" report \"$1\" ") + option + " \"$2\"";
-    const Finished refused = run({"sh", "-c", command, COWTOP, path_, page});
-    EXPECT_EQ(refused.exit_status(), 125) << option;
-    EXPECT_THAT(refused.err, HasSubstr("before the first interval"));
-    EXPECT_EQ(contents_of(page), "");
-  }
-}
-
 std::string many(const std::string& text, std::size_t times) {
   std::string result;
   result.reserve(text.size() * times);
