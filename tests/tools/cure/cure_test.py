@@ -103,9 +103,7 @@ PYTHONS = {minor_of(each): each for each in os.environ["PYTHONS"].split(":")}
 
 class CureTest(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def cure(self, *command):
         done = subprocess.run([os.environ["COWTOP"], "cure", "--json", "--", *command], capture_output=True, text=True,

@@ -4,7 +4,6 @@ COWTOP=.../cowtop MAN_PAGES=FOLDER COMPLETIONS=FOLDER python3 cowtop_pages_test.
 
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import unittest
@@ -70,8 +69,7 @@ class ManPagesTest(unittest.TestCase):
 
 class CompletionTest(unittest.TestCase):
     def setUp(self):
-        self.folder = tempfile.mkdtemp(prefix="cowtop-pages-test-")
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = self.enterContext(tempfile.TemporaryDirectory())
         open(os.path.join(self.folder, "recording"), "w").close()
 
 

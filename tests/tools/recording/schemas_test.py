@@ -71,8 +71,7 @@ def objects(value):
 
 class SchemasTest(unittest.TestCase):
     def setUp(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="cowtop-schemas-test-"))
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.seen = set()
 
     def cowtop(self, *words, status=0, **more):
@@ -140,9 +139,7 @@ class SchemasTest(unittest.TestCase):
     def test_recording(self):
         file = self.folder / "recording"
         sites = ["-c", "5"] if IS_ROOT else []
-        with subprocess.Popen([COWTOP, "record", "-o", str(file), *sites, "--", *COPIES[:-1],
-                               "1500"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-            run.wait()
+        self.cowtop("record", "-o", str(file), *sites, "--", *COPIES[:-1], "1500")
         lines = [json.loads(line) for line in
                  subprocess.run(["zstdcat", file], check=True, capture_output=True, text=True)
                  .stdout.splitlines()]
