@@ -138,32 +138,6 @@ KIND(generations) {
   measured([] {});
 }
 
-// N children, all alive at once.
-void crowd_of(long pages_each) {
-  char* pages = pages_of_short_child();
-  int ready[2];
-  int leave[2];
-  if (pipe(ready) != 0 || pipe(leave) != 0) fail("pipe");
-  print("measured", getpid());
-  char byte = 0;
-  for (long i = 0; i < count; ++i) {
-    if (fork() == 0) {
-      write_some(pages, pages_each);
-      close(leave[1]);
-      _exit(write(ready[1], "r", 1) == 1 && read(leave[0], &byte, 1) == 0 ? 0 : 1);
-    }
-  }
-  for (long i = 0; i < count; ++i)
-    if (read(ready[0], &byte, 1) != 1) fail("ready");
-  finish_measured();
-  close(leave[1]);
-  while (wait(nullptr) > 0) {
-  }
-}
-
-KIND(crowd) { crowd_of(kPagesOfShortChild); }
-KIND(idle_crowd) { crowd_of(0); }
-
 // Short children one after the other, all with the first one's PID.  Only they: a change of
 // ns_last_pid would give the PIDs near it to all that is started meanwhile.
 void same_pid_of(long pages_each) {
