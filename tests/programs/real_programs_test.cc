@@ -235,6 +235,7 @@ class RealProgram : public ::testing::Test {
 };
 
 constexpr const char* kPython = "/usr/bin/python3";
+constexpr const char* kCurl = "/usr/bin/curl";
 constexpr const char* kGunicorn = "/usr/bin/gunicorn";
 constexpr const char* kRuby = "/usr/bin/ruby";
 constexpr const char* kPhp = "/usr/bin/php8.2";
@@ -249,7 +250,7 @@ class Programs : public RealProgram {
   Programs() : RealProgram({needed...}) {}
 };
 
-using Gunicorn = Programs<kPython, kGunicorn>;
+using Gunicorn = Programs<kPython, kGunicorn, kCurl>;
 
 // Its one worker has a list of 300,000 strings: GET /none reads nothing, GET /all the whole list.
 TEST_F(Gunicorn, AWorkerThatReadsItsParentsListCountsReferences) {
@@ -267,15 +268,7 @@ def application(environ, start_response):
                              kSeldom));
   measured.read_until("Booting worker");
   const auto get = [&](const std::string& path) {
-    return pid_of(run({kPython, "-c", R"(
-import socket, sys
-link = socket.socket(socket.AF_UNIX)
-link.connect(sys.argv[1])
-link.sendall(b'GET ' + sys.argv[2].encode() + b' HTTP/1.0\r\n\r\n')
-while text := link.recv(4096): sys.stdout.write(text.decode())
-)",
-                       file("socket"), path})
-                      .out);
+    return pid_of(run({kCurl, "-s", "--unix-socket", file("socket"), "http://app" + path}).out);
   };
   const pid_t worker = get("/none");
   ASSERT_GT(worker, 0);
