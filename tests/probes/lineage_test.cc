@@ -183,15 +183,6 @@ TEST_F(Lineage, AProcessIsDescribed) {
   EXPECT_GT(tree.overhead.events, 2000U);
 }
 
-TEST_F(Lineage, CopiesOfAnArenaAreNamed) {
-  const ProcessCounts process = run("arena_copied", 300).measured;
-  ASSERT_THAT(process.arenas, SizeIs(1));
-  EXPECT_EQ(process.arenas[0].name, "truth");
-  EXPECT_EQ(process.arenas[0].copied_pages, 300U);
-  EXPECT_NE(process.arenas[0].inode, 0U);
-  EXPECT_THAT(run("file_read_then_write", 300).measured.arenas, SizeIs(0));
-}
-
 TEST_F(Lineage, EndsAreReportedAsWaitReportsThem) {
   PausedChild exits([] { _exit(7); });
   PausedChild is_killed([] { raise(SIGKILL); });

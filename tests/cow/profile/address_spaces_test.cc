@@ -156,14 +156,6 @@ TEST_F(AddressSpacesOf, AProcessThatHasEndedIsForgotten) {
   EXPECT_TRUE(spaces_.knows(1)) << "or a sample of it would be waited for";
 }
 
-TEST_F(AddressSpacesOf, AnImageIsKnownOnceASnapshotHasIt) {
-  map(with_it_);
-  EXPECT_FALSE(spaces_.knows(1, 0));
-  parent_at(100);
-  EXPECT_TRUE(spaces_.knows(1, 0));
-  EXPECT_FALSE(spaces_.knows(1, 1));
-}
-
 // A program that executes another again and again ends before anybody has seen what it maps.
 TEST_F(AddressSpacesOf, CodeThatNobodyCanNameIsOneSite) {
   Tallies sites(spaces_, binaries_);

@@ -315,10 +315,6 @@ TEST(LiveView, KeysBeforeTheProbesAreLoaded) {
       EXPECT_TRUE(tmux.wait_until(
           [](const std::string& screen) { return std::ranges::count(screen, '\n') == 20; }));
     }
-    test::Subprocess subject({"sleep", "1000"});
-    Tmux attached(cowtop + attach_to(subject));
-    attached.press({"q"});
-    EXPECT_THAT(attached.wait_for("as before"), AllOf(HasSubstr(kReport), has_status(0)));
     Tmux command(cowtop + "-- sh -c 'echo all; exit 3'");
     command.press({"q"});
     EXPECT_THAT(command.wait_for("as before"),
