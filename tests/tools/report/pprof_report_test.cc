@@ -24,19 +24,16 @@ struct Sample {
 class Profile {
  public:
   explicit Profile(const std::string& report) : bytes_(decompressed(report)) {
-    each(bytes_, [&](protozero::pbf_reader& field) {
-      if (field.tag() == 6) texts_.push_back(field.get_string());
-      else if (field.tag() == 14) default_type_ = field.get_uint64();
-      else if (field.tag() == 9) time_ns = field.get_int64();
-      else if (field.tag() == 12) period = field.get_int64();
-      else if (field.wire_type() == protozero::pbf_wire_type::length_delimited)
-        messages_[field.tag()].push_back(field.get_view());
-      else field.skip();
-    });
+    auto [numbers, parts] = fields(bytes_);
+    for (const View& each : parts[6]) texts_.emplace_back(each);
+    default_type_ = numbers[14];
+    time_ns = static_cast<std::int64_t>(numbers[9]);
+    period = static_cast<std::int64_t>(numbers[12]);
+    messages_ = std::move(parts);
     for (const auto& message : messages_[2]) samples.push_back(sample(message));
     for (const auto& message : messages_[1]) {
-      auto [numbers, parts] = fields(message);
-      types.push_back(text(numbers[1]) + "/" + text(numbers[2]));
+      auto [type, none] = fields(message);
+      types.push_back(text(type[1]) + "/" + text(type[2]));
     }
   }
   std::string default_type() const { return texts_.at(default_type_); }
