@@ -13,15 +13,6 @@ using cow::test::PausedChild;
 
 using Lineage = WithProbe;
 
-TEST_F(Lineage, CopiesBeforeAnExecAreKeptApart) {
-  const ProcessCounts idle = run("exec_between", 0).measured;
-  const ProcessCounts busy = run("exec_between", 1000).measured;
-  EXPECT_EQ(busy.execs, 1U);
-  EXPECT_NEAR(static_cast<double>(*busy.copied_pages_before_exec - *idle.copied_pages_before_exec),
-              1000, 2);
-  EXPECT_NEAR(static_cast<double>(busy.copied_pages() - idle.copied_pages()), 2000, 4);
-}
-
 TEST_F(Lineage, CopiesAfterAnExecAreNotBeforeTheNext) {
   const ProcessCounts busy = run("exec_twice", 1000).measured;
   EXPECT_EQ(busy.execs, 2U);
