@@ -9,8 +9,8 @@ namespace cowshed::test {
 // copy_subject and its children, which copy 50 pages each and stay.  All end with this.
 class Copiers : public Subprocess {
  public:
-  explicit Copiers(std::size_t count = 1, const std::string& program = COPY_SUBJECT)
-      : Subprocess({program, "100", std::to_string(count), "50", "60000"}) {
+  explicit Copiers(std::size_t count = 1)
+      : Subprocess({COPY_SUBJECT, "100", std::to_string(count), "50", "60000"}) {
     while (children_.size() < count) {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
       children_ = cow::ProcFiles().children(pid()).value();

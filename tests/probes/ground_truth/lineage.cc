@@ -105,7 +105,6 @@ char* pages_of_short_child() {
 }
 
 KIND(short_idle_children) {
-  pages_of_short_child();
   print("measured", getpid());
   for (long i = 0; i < count; ++i) one_down([] {});
   finish_measured();
