@@ -55,7 +55,7 @@ def _type(obj: object) -> str:
 
 
 class _Channel:
-    """A channel that pickles, as a pair of descriptors, into a process that is being started."""
+    """A queue.  Its channel pickles, as a pair of descriptors, into a process that is being started."""
 
     _channel: _cowshed.Channel
 
@@ -66,6 +66,13 @@ class _Channel:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         segment, event = state
         self._channel = _cowshed.Channel.from_descriptors(segment.detach(), event.detach())
+
+    def empty(self) -> bool:
+        return self._channel.fill()[0] == 0
+
+    def close(self) -> None:
+        """Closes the queue for all processes.  What is in it can still be taken."""
+        self._channel.close()
 
 
 class SimpleQueue(_Channel):
@@ -94,13 +101,6 @@ class SimpleQueue(_Channel):
         :raises cowshed.Closed: the queue is closed and empty.
         """
         return _object(self._channel.receive(-1))
-
-    def empty(self) -> bool:
-        return self._channel.fill()[0] == 0
-
-    def close(self) -> None:
-        """Closes the queue for all processes.  What is in it can still be taken."""
-        self._channel.close()
 
 
 class Queue(_Channel):
@@ -169,15 +169,8 @@ class Queue(_Channel):
     def qsize(self) -> int:
         return self._channel.fill()[0]
 
-    def empty(self) -> bool:
-        return self.qsize() == 0
-
     def full(self) -> bool:
         return self.qsize() >= self._maxsize
-
-    def close(self) -> None:
-        """Closes the queue for all processes.  What is in it can still be taken."""
-        self._channel.close()
 
     def join_thread(self) -> None:
         """Does nothing: there is no thread."""
