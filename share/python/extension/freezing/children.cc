@@ -78,13 +78,10 @@ bool each_child(PyObject* object, Types& types, visitproc visit, void* context) 
   if (facts.is_moment) child_of_moment(object, types, visit, context);
   if (types.is_zone(type)) children_of_zone(object, visit, context);
   if (PyDict_Check(object) || facts.is_frozendict) {  // its traversal may leave out the keys
-    Py_ssize_t position = 0;
-    PyObject* key = nullptr;
-    PyObject* value = nullptr;
-    while (PyDict_Next(object, &position, &key, &value)) {
+    each_item(object, [&](PyObject* key, PyObject* value) {
       visit(key, context);
       visit(value, context);
-    }
+    });
   } else if (PyCode_Check(object)) {
     children_of_code(reinterpret_cast<PyCodeObject*>(object), visit, context);
   } else if (PyType_Check(object)) {

@@ -63,15 +63,12 @@ bool is_of_python(Function* function) {
 bool let_go_of_item(PyObject* dict, PyObject* child) {
   bool has_found = false;
   Object key_found;
-  Py_ssize_t position = 0;
-  PyObject* key = nullptr;
-  PyObject* value = nullptr;
-  while (PyDict_Next(dict, &position, &key, &value)) {  // another value for a key leaves its place
+  each_item(dict, [&](PyObject* key, PyObject* value) {
     if (key == child) key_found = Object::borrow(key);
-    if (value != child) continue;
+    if (value != child) return;
     has_found = true;
     if (PyDict_SetItem(dict, Object::borrow(key).get(), Py_None) != 0) PyErr_Clear();
-  }
+  });
   if (key_found && PyObject_DelItem(dict, key_found.get()) != 0) PyErr_Clear();
   return has_found || key_found;
 }

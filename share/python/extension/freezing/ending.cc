@@ -42,10 +42,9 @@ struct {
 void note_namespaces() {
   track_frozen_again();
   needed.numpy = new NumPy;
-  Py_ssize_t position = 0;
-  PyObject* module = nullptr;
-  while (PyDict_Next(PyImport_GetModuleDict(), &position, nullptr, &module))
+  each_item(PyImport_GetModuleDict(), [](PyObject* /*name*/, PyObject* module) {
     if (PyModule_Check(module)) needed.namespaces.insert(PyModule_GetDict(module));
+  });
 }
 
 // Where the collector finds an object dead, all its references come from dead objects.  This makes
@@ -253,9 +252,7 @@ class Deaths {
 
   // They are cleared last, and then die by themselves: the standard streams.
   void keep_values_of(PyObject* module) {
-    Py_ssize_t position = 0;
-    PyObject* value = nullptr;
-    while (PyDict_Next(PyModule_GetDict(module), &position, nullptr, &value)) keep(value);
+    each_item(PyModule_GetDict(module), [&](PyObject* /*name*/, PyObject* value) { keep(value); });
     drain();
   }
 

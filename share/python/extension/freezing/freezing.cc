@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdio>
 #include <ctime>
-#include <datetime.h>
 #include <iterator>
 #include <malloc.h>
 #include <optional>
@@ -90,7 +89,7 @@ class Freezer {
     }
     if (!reachable_) {
       freeze_locals();
-      freeze_interned();
+      each_item(cowshed_interned_strings(), [&](PyObject* text, PyObject*) { reach(text); });
     }
     for (std::size_t line = 0; PyObject* const name = cowshed_cached_name(line); ++line)
       reach(name);
@@ -231,7 +230,7 @@ class Freezer {
   // What reading would write into the object, or beside it.  Runs no Python code.
   void fill(PyObject* object, const TypeFacts& facts) {
     if (PyUnicode_Check(object) && !PyUnicode_IS_ASCII(object)) PyUnicode_AsUTF8(object);
-    if (facts.hashes_itself && may_hash(object)) PyObject_Hash(object);
+    if (facts.hashes_itself && types_.may_hash(object)) PyObject_Hash(object);
     if (PyType_Check(object)) {
       PyUnstable_Type_AssignVersionTag(reinterpret_cast<PyTypeObject*>(object));
     } else if (PyCode_Check(object)) {
@@ -249,48 +248,6 @@ class Freezer {
 #else
     return (type->tp_flags & Py_TPFLAGS_MANAGED_DICT) != 0;
 #endif
-  }
-
-  bool may_hash(PyObject* object, int depth = 0) {
-    if (types_.facts_of(Py_TYPE(object)).is_frozendict) {
-      Py_ssize_t position = 0;
-      PyObject* key = nullptr;
-      PyObject* value = nullptr;
-      while (PyDict_Next(object, &position, &key, &value))
-        if (!is_plain(key, depth) || !is_plain(value, depth)) return false;
-      return true;
-    }
-    if (!PyTuple_Check(object)) return !has_foreign_zone(object);
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i)
-      if (!is_plain(PyTuple_GET_ITEM(object, i), depth)) return false;
-    return true;
-  }
-
-  // Of a class that may be Python code: its offset is a part of the hash.
-  static bool has_foreign_zone(PyObject* object) {
-    const std::string_view name = Py_TYPE(object)->tp_name;
-    const bool is_moment = name == "datetime.datetime";
-    if ((!is_moment && name != "datetime.time") ||
-        !reinterpret_cast<_PyDateTime_BaseTZInfo*>(object)->hastzinfo) {
-      return false;
-    }
-    PyObject* const zone =
-        is_moment ? PyDateTime_DATE_GET_TZINFO(object) : PyDateTime_TIME_GET_TZINFO(object);
-    const std::string_view zones = Py_TYPE(zone)->tp_name;
-    return (zones != "datetime.timezone" && zones != "zoneinfo.ZoneInfo") ||
-           !is_of_module(Py_TYPE(zone));
-  }
-
-  // Null: a tuple that is on its way has such items.
-  bool is_plain(PyObject* object, int depth) {
-    constexpr int kDeepest = 20;
-    if (object == nullptr || depth > kDeepest) return false;
-    if (PyUnicode_CheckExact(object) || PyLong_CheckExact(object) || PyFloat_CheckExact(object) ||
-        PyBytes_CheckExact(object) || PyBool_Check(object) || PyComplex_CheckExact(object) ||
-        object == Py_None || Py_TYPE(object)->tp_hash == PyBaseObject_Type.tp_hash) {
-      return true;
-    }
-    return types_.facts_of(Py_TYPE(object)).hashes_itself && may_hash(object, depth + 1);
   }
 
   void child(PyObject* object) {
@@ -312,10 +269,10 @@ class Freezer {
   void look_into_dict(PyObject* object) {
     if (!has_dict_ || PyModule_Check(object) || PyFunction_Check(object)) return;
     PyObject** const dict = _PyObject_GetDictPtr(object);
-    Py_ssize_t position = 0;
-    PyObject* value = nullptr;
-    while (dict != nullptr && *dict != nullptr && PyDict_Next(*dict, &position, nullptr, &value))
+    if (dict == nullptr || *dict == nullptr) return;
+    each_item(*dict, [&](PyObject* /*key*/, PyObject* value) {
       holds_outside_ |= !is_immortal(value) && is_outside(value, types_);
+    });
   }
 
   void children_of(PyObject* object, const TypeFacts& facts) {
@@ -329,13 +286,6 @@ class Freezer {
     const Object dict(PyObject_GenericGetDict(object, nullptr));
     if (dict) pending_.push_back(dict.get());  // tracked, but not among the roots if it is new
     PyErr_Clear();
-  }
-
-  void freeze_interned() {
-    Py_ssize_t position = 0;
-    PyObject* text = nullptr;
-    PyObject* value = nullptr;
-    while (PyDict_Next(cowshed_interned_strings(), &position, &text, &value)) reach(text);
   }
 
   // The collector does not track all that functions which are running have in variables.
@@ -385,13 +335,10 @@ class Freezer {
       const TypeFacts& facts = types_.facts_of(Py_TYPE(next));
       if (facts.is_holder) types_.numpy().traverse(next, follow, &pending);
       if (PyDict_Check(next) || facts.is_frozendict) {
-        Py_ssize_t position = 0;
-        PyObject* key = nullptr;
-        PyObject* value = nullptr;
-        while (PyDict_Next(next, &position, &key, &value)) {
+        each_item(next, [&](PyObject* key, PyObject* value) {
           follow(key, &pending);
           follow(value, &pending);
-        }
+        });
       } else if (Py_TYPE(next)->tp_traverse && PyObject_IS_GC(next) && !PyType_Check(next)) {
         Py_TYPE(next)->tp_traverse(next, follow, &pending);
       }

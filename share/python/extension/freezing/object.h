@@ -30,6 +30,14 @@ class Object {
   PyObject* object_ = nullptr;
 };
 
+// Calls function(key, value) for each item.  The function may replace values, and not add keys.
+void each_item(PyObject* dict, auto function) {
+  Py_ssize_t position = 0;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  while (PyDict_Next(dict, &position, &key, &value)) function(key, value);
+}
+
 // Most objects are.
 inline bool is_plain_data(PyObject* object) {
   return PyUnicode_CheckExact(object) || PyLong_CheckExact(object) || PyFloat_CheckExact(object);

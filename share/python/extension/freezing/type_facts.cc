@@ -1,6 +1,7 @@
 #include <Python.h>
 #include <algorithm>
 #include <cstring>
+#include <datetime.h>
 #include <iterator>
 #include <string_view>
 
@@ -51,6 +52,21 @@ Object type_of_module(const char* module, const char* name) {
   return type && PyType_Check(type.get()) ? std::move(type) : Object();
 }
 
+// Of a class that may be Python code: its offset is a part of the hash.
+bool has_foreign_zone(PyObject* object) {
+  const std::string_view name = Py_TYPE(object)->tp_name;
+  const bool is_moment = name == "datetime.datetime";
+  if ((!is_moment && name != "datetime.time") ||
+      !reinterpret_cast<_PyDateTime_BaseTZInfo*>(object)->hastzinfo) {
+    return false;
+  }
+  PyObject* const zone =
+      is_moment ? PyDateTime_DATE_GET_TZINFO(object) : PyDateTime_TIME_GET_TZINFO(object);
+  const std::string_view zones = Py_TYPE(zone)->tp_name;
+  return (zones != "datetime.timezone" && zones != "zoneinfo.ZoneInfo") ||
+         !is_of_module(Py_TYPE(zone));
+}
+
 }  // namespace
 
 bool Types::prepare() {
@@ -84,6 +100,32 @@ std::uint64_t Types::size_of(PyObject* object) {
   const Py_ssize_t bytes = size ? PyLong_AsSsize_t(size.get()) : 0;
   PyErr_Clear();
   return others + (bytes > 0 ? static_cast<std::uint64_t>(bytes) : 0);
+}
+
+bool Types::may_hash(PyObject* object, int depth) {
+  if (facts_of(Py_TYPE(object)).is_frozendict) {
+    bool are_plain = true;
+    each_item(object, [&](PyObject* key, PyObject* value) {
+      are_plain = are_plain && is_plain(key, depth) && is_plain(value, depth);
+    });
+    return are_plain;
+  }
+  if (!PyTuple_Check(object)) return !has_foreign_zone(object);
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i)
+    if (!is_plain(PyTuple_GET_ITEM(object, i), depth)) return false;
+  return true;
+}
+
+// Null: a tuple that is on its way has such items.
+bool Types::is_plain(PyObject* object, int depth) {
+  constexpr int kDeepest = 20;
+  if (object == nullptr || depth > kDeepest) return false;
+  if (PyUnicode_CheckExact(object) || PyLong_CheckExact(object) || PyFloat_CheckExact(object) ||
+      PyBytes_CheckExact(object) || PyBool_Check(object) || PyComplex_CheckExact(object) ||
+      object == Py_None || Py_TYPE(object)->tp_hash == PyBaseObject_Type.tp_hash) {
+    return true;
+  }
+  return facts_of(Py_TYPE(object)).hashes_itself && may_hash(object, depth + 1);
 }
 
 TypeFacts Types::find_facts(PyTypeObject* type) const {

@@ -43,6 +43,8 @@ class Types {
   // As sys.getsizeof() counts it, and the collector's head.  A frozen array has the size that it
   // had.
   std::uint64_t size_of(PyObject* object);
+  // Whether hashing an object that hashes itself runs no Python code.
+  bool may_hash(PyObject* object, int depth = 0);
 
   bool is_datetime(PyTypeObject* type) const { return is_of(type, datetime_.get()); }
   bool is_zone(PyTypeObject* type) const {
@@ -50,6 +52,7 @@ class Types {
   }
 
  private:
+  bool is_plain(PyObject* object, int depth);
   TypeFacts find_facts(PyTypeObject* type) const;
   PyObject* registered_for(PyTypeObject* type) const;
   bool may_be_opaque(PyTypeObject* type) const;
