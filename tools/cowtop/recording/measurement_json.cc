@@ -50,13 +50,23 @@ namespace cowshed::cow {
 using cowtop::PartMember;
 using cowtop::Type;
 
+// The field is absent where it has no value, as empty text, false or 0 have none.
+template <class Struct, class M>
+static void field_if_set(auto& io, const char* name, M Struct::* member) {
+  const auto is_set = [member](const Struct& object) {
+    if constexpr (requires { (object.*member).empty(); }) return !(object.*member).empty();
+    else return static_cast<bool>(object.*member);
+  };
+  io.field_if(is_set, name, member);
+}
+
 COWSHED_JSON_STRUCT(ArenaCopies, name, bytes, copied_pages)
 COWSHED_JSON_STRUCT(ObjectCopies, name, type, arena, copied_pages)
 COWSHED_JSON_STRUCT(SentObjects, origin, name, type, kind, messages, objects, bytes)
 static void describe(auto& io, Type<Frame> /*type*/) {
   using Struct = Frame;
   COWSHED_JSON_FIELDS(function, file, line, module, address, inlined)
-  io.field_if([](const Struct& frame) { return frame.is_python; }, "python", &Struct::is_python);
+  field_if_set(io, "python", &Struct::is_python);
 }
 COWSHED_JSON_STRUCT(CodeSite, samples, estimated_copies, frames, stack, truncated)
 COWSHED_JSON_STRUCT(MappingCopies, name, samples, estimated_copies)
@@ -65,13 +75,13 @@ COWSHED_JSON_STRUCT(RangeCopies, begin, end, mapping, samples, estimated_copies)
 static void describe(auto& io, Type<FoldedStack> /*type*/) {
   using Struct = FoldedStack;
   COWSHED_JSON_FIELDS(folded, samples, estimated_copies)
-  io.field_if([](const Struct& stack) { return !stack.cause.empty(); }, "cause", &Struct::cause);
-  io.field_if([](const Struct& stack) { return !stack.object.empty(); }, "object", &Struct::object);
+  field_if_set(io, "cause", &Struct::cause);
+  field_if_set(io, "object", &Struct::object);
 }
 static void describe(auto& io, Type<FailedAccess> /*type*/) {
   using Struct = FailedAccess;
   COWSHED_JSON_FIELDS(address, mapping, reason, frames, stack)
-  io.field_if([](const Struct& access) { return access.handled; }, "handled", &Struct::handled);
+  field_if_set(io, "handled", &Struct::handled);
 }
 static void describe(auto& io, Type<SamplingSummary> /*type*/) {
   using Struct = SamplingSummary;
@@ -115,27 +125,21 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   const auto has_failures = [](const Struct& process) {
     return process.sampled && !process.sampled->failures.empty();
   };
-  const auto has_parent_copies = [](const Struct& process) {
-    return process.parent_copied_pages.has_value();
-  };
-  const auto has_cgroup = [](const Struct& process) { return !process.cgroup.empty(); };
   io.field_if(is_sum, "processes", &Struct::processes);
   COWSHED_JSON_FIELDS(pid, ppid, comm, role, alive, start_ns, end_ns, exit_status, signal,
                       shares_memory, not_measured, shared_at_fork_bytes)
-  io.field_if(has_cgroup, "cgroup", &Struct::cgroup);
+  field_if_set(io, "cgroup", &Struct::cgroup);
   io.derived("all_copied_pages", &Struct::all_copied_pages);
   for (const CountInfo& each : kCounts) io.field(each.name, each.count);
   COWSHED_JSON_FIELDS(memory, unreadable, execs, arenas, patterns)
-  io.field_if([](const Struct& process) { return process.most_risen_bytes.has_value(); },
-              "most_risen_bytes", &Struct::most_risen_bytes);
-  io.field_if([](const Struct& process) { return process.peak.has_value(); }, "peak",
-              &Struct::peak);
-  io.field_if(has_parent_copies, "parent_copied_pages", &Struct::parent_copied_pages);
-  io.field_if(has_objects, "objects", &Struct::objects);
+  field_if_set(io, "most_risen_bytes", &Struct::most_risen_bytes);
+  field_if_set(io, "peak", &Struct::peak);
+  field_if_set(io, "parent_copied_pages", &Struct::parent_copied_pages);
+  field_if_set(io, "objects", &Struct::objects);
   io.derived_flag_if(has_objects, "objects_sampled");
   describe_sampled<Struct>(io, [](const Struct& /*process*/) { return true; });
   io.field_if(has_failures, "failures", PartMember(&Struct::sampled, &SampledCopies::failures));
-  io.field_if(has_transfers, "transfers", &Struct::transfers);
+  field_if_set(io, "transfers", &Struct::transfers);
   io.derived_flag_if(has_transfers, "transfers_sampled");
 }
 
@@ -143,14 +147,12 @@ static void describe(auto& io, Type<NewCause> /*type*/) {
   using Struct = NewCause;
   io.field("name", &Struct::cause);
   COWSHED_JSON_FIELDS(samples, estimated_copies)
-  io.field_if([](const Struct& cause) { return cause.most_copies > 0; }, "most_copies",
-              &Struct::most_copies);
+  field_if_set(io, "most_copies", &Struct::most_copies);
 }
 static void describe(auto& io, Type<NewMemory> /*type*/) {
   using Struct = NewMemory;
   COWSHED_JSON_FIELDS(samples, sites, mappings, causes, python_unread)
-  io.field_if([](const Struct& memory) { return !memory.stacks.empty(); }, "stacks",
-              &Struct::stacks);
+  field_if_set(io, "stacks", &Struct::stacks);
 }
 
 // All fields but `processes`, which a recording keeps apart.
@@ -158,12 +160,10 @@ static void describe(auto& io, Type<Measurement> /*type*/) {
   using Struct = Measurement;
   COWSHED_JSON_FIELDS(backend, exact, duration_s, taken_ns, lost_events, unsure_faults, not_seen,
                       overhead, sampling)
-  io.field_if([](const Struct& measurement) { return measurement.memory.has_value(); }, "memory",
-              &Struct::memory);
+  field_if_set(io, "memory", &Struct::memory);
   describe_sampled<Struct>(
       io, [](const Struct& measurement) { return measurement.sampled.has_value(); });
-  io.field_if([](const Struct& measurement) { return measurement.new_memory.has_value(); },
-              "new_memory", &Struct::new_memory);
+  field_if_set(io, "new_memory", &Struct::new_memory);
 }
 
 }  // namespace cowshed::cow
