@@ -1,5 +1,4 @@
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <cstdlib>
 #include <fmt/format.h>
 #include <iostream>
@@ -10,6 +9,8 @@
 #include <string_view>
 #include <utility>
 
+#include <cowshed/base/clock.h>
+#include <cowshed/base/rate_limit.h>
 #include <cowshed/base/try.h>
 #include <cowshed/cow/arenas/published_layout.h>
 #include <cowshed/tools/cowtop/check/budget.h>
@@ -170,8 +171,6 @@ class BudgetArguments {
   bool tree_ = false;
 };
 
-using std::chrono::steady_clock;
-
 // Collects the names of published objects, until it has all that are limited, in at most a
 // twentieth of the time.
 class PublishedNames : public Observer {
@@ -181,13 +180,12 @@ class PublishedNames : public Observer {
   }
 
   void sampled(const cow::Backend& backend) override {
-    const auto begin = steady_clock::now();
-    if (missing_.empty() || begin < next_) return;
+    const std::uint64_t begin = monotonic_ns();
+    if (missing_.empty() || !pace_.is_due(begin)) return;
     for (const cow::ProcessCopies& process : backend.measurement(cow::CodeOf::none()).processes)
       if (process.alive && !process.shares_memory) look_at(process.pid);
-    constexpr int kLeastPause = 19;  // times as long as a look took
-    const auto end = steady_clock::now();
-    next_ = end + kLeastPause * (end - begin);
+    const std::uint64_t end = monotonic_ns();
+    pace_.ran(end, end - begin);
   }
   const std::set<std::string>& names() const { return names_; }
 
@@ -205,7 +203,7 @@ class PublishedNames : public Observer {
   cow::ProcFiles proc_;
   std::set<std::string> names_;
   std::set<std::string> missing_;
-  steady_clock::time_point next_{};
+  internal::DutyCycle pace_{20};
 };
 
 void print(const Verdict& verdict) {

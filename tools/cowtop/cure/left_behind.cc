@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/tools/cowtop/cure/left_behind.h>
 
 namespace cowshed::cowtop {
@@ -71,11 +72,8 @@ std::string ports_of(pid_t pid) {
 }
 
 bool is_running(pid_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/stat", pid));
-  std::string text;
-  std::getline(file, text);
-  const auto end = text.rfind(')');
-  return end != text.npos && end + 2 < text.size() && text[end + 2] != 'Z';
+  const auto stat = cow::ProcFiles().stat(pid);
+  return stat && stat->state != 'Z';
 }
 
 }  // namespace

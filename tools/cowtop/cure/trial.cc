@@ -1,7 +1,6 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fcntl.h>
@@ -11,8 +10,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/base/file_descriptor.h>
+#include <cowshed/base/rate_limit.h>
 #include <cowshed/base/try.h>
+#include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
 #include <cowshed/tools/cowtop/cure/in_service.h>
 #include <cowshed/tools/cowtop/cure/trial.h>
@@ -24,38 +26,28 @@
 namespace cowshed::cowtop {
 namespace {
 
-using std::chrono::steady_clock;
-
 // Looks ten times a second at the processes' threads, and at the memory of all.
 class Looks : public Observer {
  public:
   void sampled(const cow::Backend& backend) override {
-    constexpr auto kPause = std::chrono::milliseconds(100);
-    constexpr int kLeastPause = 19;  // times as long as a look took
-    const auto begin = steady_clock::now();
-    if (begin < next_) return;
+    const std::uint64_t begin = monotonic_ns();
+    if (!pace_.is_due(begin)) return;
     const cow::Measurement now = backend.measurement(cow::CodeOf::none());
     for (const cow::ProcessCopies& process : now.processes)
-      if (process.alive) most_threads_ = std::max(most_threads_, threads_of(process.pid));
+      if (const auto stat = proc_.stat(process.pid); stat && process.alive)
+        most_threads_ = std::max(most_threads_, static_cast<int>(stat->threads));
     in_service_.look(now.taken_ns, now);
-    const auto end = steady_clock::now();
-    next_ = end + std::max<steady_clock::duration>(kPause, kLeastPause * (end - begin));
+    const std::uint64_t end = monotonic_ns();
+    pace_.ran(end, end - begin);
   }
   int most_threads() const { return most_threads_; }
   const InService& in_service() const { return in_service_; }
 
  private:
-  static int threads_of(pid_t pid) {
-    std::ifstream status(fmt::format("/proc/{}/status", pid));
-    constexpr std::string_view kThreads = "Threads:";
-    for (std::string line; std::getline(status, line);)
-      if (line.starts_with(kThreads)) return std::atoi(line.c_str() + kThreads.size());
-    return 1;
-  }
-
+  cow::ProcFiles proc_;
   int most_threads_ = 1;
   InService in_service_;
-  steady_clock::time_point next_{};
+  internal::DutyCycle pace_{20, 100'000'000};
 };
 
 struct TrialFiles {

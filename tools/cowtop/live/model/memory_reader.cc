@@ -1,23 +1,9 @@
 #include <algorithm>
-#include <fstream>
-#include <string>
 
 #include <cowshed/base/clock.h>
 #include <cowshed/tools/cowtop/live/model/memory_reader.h>
 
 namespace cowshed::cowtop::live {
-
-void MemoryReader::read_pss(ProcessId process, MemoryUse& use) const {
-  constexpr std::uint64_t kBytesPerKiB = 1024;
-  std::ifstream file(proc_.path(process.pid, "smaps_rollup"));
-  for (std::string word; file >> word;) {
-    std::uint64_t kib = 0;
-    if (word != "Pss:" || !(file >> kib)) continue;
-    use.pss_bytes = kib * kBytesPerKiB;
-    break;
-  }
-  use.pss_ns = monotonic_ns();
-}
 
 std::map<ProcessId, MemoryUse> MemoryReader::read(const std::vector<ProcessId>& running,
                                                   const std::vector<ProcessId>& on_screen,
@@ -39,8 +25,9 @@ std::map<ProcessId, MemoryUse> MemoryReader::read(const std::vector<ProcessId>& 
     std::uint64_t end = begin;
     for (const ProcessId& process : oldest) {
       if (end > begin + kMostAtOnceNs) break;
-      read_pss(process, result[process]);
-      end = monotonic_ns();
+      MemoryUse& use = result[process];
+      if (const auto pss = proc_.pss_bytes(process.pid)) use.pss_bytes = *pss;
+      use.pss_ns = end = monotonic_ns();
     }
     pace_.ran(end, end - begin);
   }

@@ -22,8 +22,6 @@ class MemoryReader {
                                       const std::vector<ProcessId>& on_screen, Wanted wanted);
 
  private:
-  void read_pss(ProcessId process, MemoryUse& use) const;
-
   cow::ProcFiles proc_;
   std::map<ProcessId, MemoryUse> known_;
   internal::DutyCycle pace_{100};
