@@ -84,10 +84,7 @@ Used new_memory(const ProcessCopies& process, const ForkCopies& copies, bool tog
     return result;
   }
   if (process.not_measured) return not_known(printable(*process.not_measured));
-  return {
-      std::nullopt, 0,
-      process.alive ? "its memory was not looked at" : "it ended before its memory was looked at",
-      true};
+  return no_copies(process);
 }
 
 Used copied_of_object(const ProcessCopies& process, const std::string& name) {

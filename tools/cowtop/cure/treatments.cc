@@ -18,13 +18,10 @@ constexpr auto kLeast = static_cast<double>(kLeastBytes);
 
 template <class Function>
 Interval interval_of(const std::vector<Trial>& trials, const Function& of) {
-  Interval interval;
-  bool is_first = true;
+  Interval interval = of(trials.front());
   for (const Trial& each : trials) {
     const Interval one = of(each);
-    interval.least = is_first ? one.least : std::min(interval.least, one.least);
-    interval.most = is_first ? one.most : std::max(interval.most, one.most);
-    is_first = false;
+    interval = {std::min(interval.least, one.least), std::max(interval.most, one.most)};
   }
   return interval;
 }
@@ -84,18 +81,23 @@ std::string status_text(int status) {
   return status > kSignalBase ? signal_name(status - kSignalBase) : fmt::format("exit {}", status);
 }
 
-std::string likeness_text(const Treatments& all, const Treatment& treatment) {
-  const int status = treatment.trials.back().outcome.status;
-  if (status != all.as_it_is.trials.front().outcome.status || !treatment.cure)
-    return status_text(status);
-  switch (treatment.likeness) {
+const char* word_of(Likeness likeness) {
+  switch (likeness) {
     case Likeness::same: return "same";
-    case Likeness::numbers: return "numbers differ";
+    case Likeness::numbers: return "numbers";
     case Likeness::unstable: return "unstable";
     case Likeness::reordered:
     case Likeness::differs: return "differs";
   }
-  return {};
+  return "";
+}
+
+std::string likeness_text(const Treatments& all, const Treatment& treatment) {
+  const int status = treatment.trials.back().outcome.status;
+  if (status != all.as_it_is.trials.front().outcome.status || !treatment.cure)
+    return status_text(status);
+  return std::string(word_of(treatment.likeness)) +
+         (treatment.likeness == Likeness::numbers ? " differ" : "");
 }
 
 constexpr int kNameColumns = 22;
@@ -193,15 +195,8 @@ Json json_of(const Interval& interval) {
   return {{"least", interval.least}, {"most", interval.most}};
 }
 
-const char* word_of(Likeness likeness) {
-  switch (likeness) {
-    case Likeness::same: return "same";
-    case Likeness::numbers: return "numbers";
-    case Likeness::unstable: return "unstable";
-    case Likeness::reordered:
-    case Likeness::differs: return "differs";
-  }
-  return "";
+Json json_of(const std::optional<Interval>& interval) {
+  return interval ? json_of(*interval) : Json(nullptr);
 }
 
 Json json_of(const Difference& difference) {
@@ -226,10 +221,8 @@ Json json_of(const Treatment& treatment, const std::vector<std::string>& command
   object["exit_status"] = treatment.trials.back().outcome.status;
   object["peak_pss_bytes"] = json_of(treatment.peak_bytes());
   if (!treatment.is_peak_bounded()) object["peak_pss_bytes"]["most"] = nullptr;
-  const auto in_service = treatment.in_service_bytes();
-  object["in_service_bytes"] = in_service ? json_of(*in_service) : Json(nullptr);
-  const auto copied = treatment.copied_bytes();
-  object["copied_bytes"] = copied ? json_of(*copied) : Json(nullptr);
+  object["in_service_bytes"] = json_of(treatment.in_service_bytes());
+  object["copied_bytes"] = json_of(treatment.copied_bytes());
   object["new_bytes"] = json_of(treatment.new_bytes());
   object["seconds"] = json_of(treatment.seconds());
   if (!treatment.remark.empty()) object["remark"] = treatment.remark;
