@@ -3,6 +3,17 @@ set -euo pipefail
 unset CDPATH
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
+# show_help "$@" <TEXT: shows the text, and ends, if it is asked for.
+show_help() {
+  case "${1:-}" in -h | --help) cat; exit 0 ;; esac
+}
+
+# no_arguments "$@" <TEXT: the same, for a tool that takes nothing else.
+no_arguments() {
+  show_help "$@"
+  [ -z "${1:-}" ] || { echo "${0##*/}: unknown argument '$1' (see --help)" >&2; exit 2; }
+}
+
 # git refuses a checkout that belongs to somebody else; so do the programs that call it.
 export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$PWD
 
