@@ -16,13 +16,6 @@ namespace {
 using namespace size_literals;
 using arch::kPage;
 
-// After a write to a file's mapping, fork() copies the page tables of all that mapping.  With more
-// files fewer are copied, but each fork() copies more mappings.
-std::size_t file_bytes(std::size_t total) {
-  constexpr std::size_t kFiles = 64;
-  return std::max(kStep, std::bit_ceil(total / kFiles));
-}
-
 // mremap(2), and so realloc(), may extend a mapping of a large block by as much: its file has zeros
 // there, and no memory.
 constexpr std::size_t kTail = std::size_t{1} << 46U;
@@ -149,6 +142,11 @@ std::vector<Range> named_ranges(const SettleOptions& options) {
 }
 
 }  // namespace
+
+std::size_t file_bytes(std::size_t total) {
+  constexpr std::size_t kFiles = 64;
+  return std::max(kStep, std::bit_ceil(total / kFiles));
+}
 
 void leave(const Range& range, const std::string& reason, std::vector<LeftMemory>& left) {
   const auto memory = span_of(range);

@@ -16,6 +16,11 @@ struct Plan {
   std::vector<LeftMemory> left;
 };
 
+// How much of so many bytes one file has.  After a write to a file's mapping, fork() copies the
+// page tables of all that mapping.  With more files fewer are copied, but each fork() copies more
+// mappings.
+std::size_t file_bytes(std::size_t total);
+
 std::span<const std::byte> span_of(const Range& range);
 
 // One entry for what continues the last.

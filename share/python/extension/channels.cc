@@ -20,6 +20,7 @@
 #include <vector>
 
 #include <cowshed/share/channel.h>
+#include <cowshed/share/python/extension/buffers.h>
 #include <cowshed/share/python/extension/errors.h>
 #include <cowshed/share/python/extension/freezing/object.h>
 #include <cowshed/share/python/extension/methods.h>
@@ -213,36 +214,17 @@ const internal::TransferRow& row_of(ChannelObject& self, const char* type) {
       .first->second;
 }
 
-// The buffers of a message that is being sent.
-class Views {
- public:
-  Views() = default;
-  Views(const Views&) = delete;
-  Views& operator=(const Views&) = delete;
-  ~Views() {
-    for (Py_buffer& view : views_) PyBuffer_Release(&view);
-  }
+Plan plan_of(const Buffers& parts) {
+  std::vector<std::size_t> sizes;
+  for (const Py_buffer& view : parts.views()) sizes.push_back(static_cast<std::size_t>(view.len));
+  return Plan(std::move(sizes));
+}
 
-  bool add(PyObject* object) {
-    Py_buffer view;
-    if (PyObject_GetBuffer(object, &view, PyBUF_ANY_CONTIGUOUS) != 0) return false;
-    views_.push_back(view);
-    return true;
-  }
-  Plan plan() const {
-    std::vector<std::size_t> sizes;
-    for (const Py_buffer& view : views_) sizes.push_back(static_cast<std::size_t>(view.len));
-    return Plan(std::move(sizes));
-  }
-  void write(const Plan& plan, std::byte* to) const {
-    plan.write_header(to);
-    for (std::size_t i = 0; i < views_.size(); ++i)
-      std::memcpy(to + plan.offsets[i], views_[i].buf, plan.sizes[i]);
-  }
-
- private:
-  std::vector<Py_buffer> views_;
-};
+void write(const Buffers& parts, const Plan& plan, std::byte* to) {
+  plan.write_header(to);
+  for (std::size_t i = 0; i < plan.sizes.size(); ++i)
+    std::memcpy(to + plan.offsets[i], parts.views()[i].buf, plan.sizes[i]);
+}
 
 PyObject* sent(const std::optional<Expected<void>>& result) {
   if (!result) return nullptr;
@@ -261,16 +243,15 @@ PyObject* channel_send(PyObject* object, PyObject* arguments) {
     PyErr_SetString(PyExc_ValueError, "a message has at least one part");
     return nullptr;
   }
-  Views views;
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parts); ++i)
-    if (!views.add(PyList_GET_ITEM(parts, i))) return nullptr;
+  Buffers buffers;
+  if (!buffers.add(parts, PyBUF_ANY_CONTIGUOUS)) return nullptr;
   ChannelObject& self = *as_channel(object);
   internal::ByteChannel& channel = self.channel->internals();
   const internal::TransferRow& row = row_of(self, type);
-  const Plan plan = views.plan();
+  const Plan plan = plan_of(buffers);
   if (plan.total <= Bytes::kSmall) {
     std::array<std::byte, Bytes::kSmall> small;
-    views.write(plan, small.data());
+    write(buffers, plan, small.data());
     return sent(call_waiting(seconds, [&](const Wait& wait) {
       return channel.send(std::span<const std::byte>(small.data(), plan.total), wait, &row);
     }));
@@ -283,10 +264,10 @@ PyObject* channel_send(PyObject* object, PyObject* arguments) {
   Bytes message = **std::move(loan);
   if (plan.total >= kManyBytes) {
     Py_BEGIN_ALLOW_THREADS;
-    views.write(plan, message.data());
+    write(buffers, plan, message.data());
     Py_END_ALLOW_THREADS;
   } else {
-    views.write(plan, message.data());
+    write(buffers, plan, message.data());
   }
   return sent(call_waiting(
       seconds, [&](const Wait& wait) { return channel.send(std::move(message), wait, &row); }));

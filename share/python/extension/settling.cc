@@ -14,12 +14,14 @@
 #include <cowshed/base/arch/arch.h>
 #include <cowshed/base/size_literals.h>
 #include <cowshed/base/try.h>
+#include <cowshed/share/python/extension/buffers.h>
 #include <cowshed/share/python/extension/errors.h>
 #include <cowshed/share/python/extension/freezing/object.h>
 #include <cowshed/share/python/extension/methods.h>
 #include <cowshed/share/settle.h>
 #include <cowshed/share/settle/mappings.h>
 #include <cowshed/share/settle/pages.h>
+#include <cowshed/share/settle/plan.h>
 
 namespace cowshed::python {
 namespace {
@@ -90,10 +92,9 @@ class PoolFinder {
 
   // In ranges as settle() divides a heap: each gets a memfd.
   Memory ranges() const {
-    constexpr std::size_t kRanges = 64;
     std::size_t total = 0;
     for (const Range& run : runs_) total += run.size();
-    const std::size_t most = std::max(settling::kStep, std::bit_ceil(total / kRanges));
+    const std::size_t most = settling::file_bytes(total);
     Memory ranges;
     for (Range run : runs_)
       for (; run.size() > 0; run.begin += std::min(most, run.size()))
@@ -128,40 +129,13 @@ Expected<Memory> find_pools() {
   return finder.ranges();
 }
 
-// The memory of a list of objects with buffers.
-class Buffers {
- public:
-  ~Buffers() {
-    for (Py_buffer& view : views_) PyBuffer_Release(&view);
-  }
-  Buffers() = default;
-  Buffers(const Buffers&) = delete;
-  Buffers& operator=(const Buffers&) = delete;
-
-  // False: a Python error is set.
-  bool add(PyObject* objects) {
-    const Object list(PySequence_Fast(objects, "takes a list of objects with buffers"));
-    if (!list) return false;
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(list.get()); ++i) {
-      Py_buffer view;
-      if (PyObject_GetBuffer(PySequence_Fast_GET_ITEM(list.get(), i), &view, PyBUF_SIMPLE) != 0)
-        return false;
-      views_.push_back(view);
-    }
-    return true;
-  }
-
-  Memory memory() const {
-    Memory memory;
-    for (const Py_buffer& view : views_)
-      memory.emplace_back(static_cast<const std::byte*>(view.buf),
-                          static_cast<std::size_t>(view.len));
-    return memory;
-  }
-
- private:
-  std::vector<Py_buffer> views_;
-};
+Memory memory_of(const Buffers& buffers) {
+  Memory memory;
+  for (const Py_buffer& view : buffers.views())
+    memory.emplace_back(static_cast<const std::byte*>(view.buf),
+                        static_cast<std::size_t>(view.len));
+  return memory;
+}
 
 const char* name_of(SettledKind kind) {
   switch (kind) {
@@ -203,18 +177,18 @@ PyObject* settle_heap(PyObject*, PyObject* arguments) {
   int keep_in_core_dumps = 0;
   int huge_pages = 0;
   int time_fork = 0;
-  if (!PyArg_ParseTuple(arguments, "Opdpppp", &leave, &stop, &timeout, &io_is_at_rest,
-                        &keep_in_core_dumps, &huge_pages, &time_fork)) {
+  if (!PyArg_ParseTuple(arguments, "O!pdpppp", &PyList_Type, &leave, &stop, &timeout,
+                        &io_is_at_rest, &keep_in_core_dumps, &huge_pages, &time_fork)) {
     return nullptr;
   }
   try {
     Buffers left;
-    if (!left.add(leave)) return nullptr;
+    if (!left.add(leave, PyBUF_SIMPLE)) return nullptr;
     auto pools = find_pools();
     if (!pools) return raise(pools.error());
     const SettleOptions options = {
         .also = *std::move(pools),
-        .leave = left.memory(),
+        .leave = memory_of(left),
         .threads = stop != 0 ? OtherThreads::stop : OtherThreads::refuse,
         .stop_timeout = std::chrono::milliseconds(std::llround(timeout * 1000)),
         .io_is_at_rest = io_is_at_rest != 0,
