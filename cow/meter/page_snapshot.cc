@@ -1,9 +1,9 @@
 #include <cerrno>
 #include <functional>
-#include <new>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cowshed/base/mapped_resource.h>
 #include <cowshed/cow/measurement.h>
 #include <cowshed/cow/meter/page_snapshot.h>
 #include <cowshed/cow/proc/proc_files.h>
@@ -11,24 +11,8 @@
 namespace cowshed::cow {
 namespace {
 
-class MappedMemory : public std::pmr::memory_resource {
-  static std::size_t whole_pages(std::size_t bytes) {
-    return (bytes + kPageSize - 1) / kPageSize * kPageSize;
-  }
-  void* do_allocate(std::size_t bytes, std::size_t /*alignment*/) override {
-    void* memory = ::mmap(nullptr, whole_pages(bytes), PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (memory == MAP_FAILED) throw std::bad_alloc();
-    return memory;
-  }
-  void do_deallocate(void* memory, std::size_t bytes, std::size_t /*alignment*/) override {
-    ::munmap(memory, whole_pages(bytes));
-  }
-  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
-};
-
 // Not a static variable of a function: another thread may hold its lock during a fork.
-constinit MappedMemory mapped_memory;
+constinit internal::MappedResource mapped_memory(MAP_POPULATE);
 
 }  // namespace
 

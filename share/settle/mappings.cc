@@ -2,8 +2,6 @@
 #include <array>
 #include <charconv>
 #include <fstream>
-#include <new>
-#include <sys/mman.h>
 #include <utility>
 
 #include <cowshed/share/settle/mappings.h>
@@ -95,16 +93,6 @@ MapsLine parse_maps_line(std::string_view line) {
 
 std::string memfd_name(SettledKind kind) {
   return std::string(kSettled).append(kKinds[static_cast<std::size_t>(kind)].second);
-}
-
-void* PlanMemory::do_allocate(std::size_t size, std::size_t /*alignment*/) {
-  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  return memory;
-}
-
-void PlanMemory::do_deallocate(void* memory, std::size_t size, std::size_t /*alignment*/) {
-  munmap(memory, size);
 }
 
 Expected<Mappings> private_mappings(std::pmr::memory_resource* memory) {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/mapped_resource.h>
 #include <cowshed/share/settle/options.h>
 
 // What this process has mapped, as the kernel says.
@@ -70,12 +71,8 @@ Mappings parse_smaps(std::istream& smaps, std::pmr::memory_resource* memory);
 // The mappings that are settled, by address; none if the kernel does not say.
 std::vector<Range> settled_ranges();
 
-// Memory for large vectors that is no block of malloc's: such blocks are looked for and counted.
-class PlanMemory : public std::pmr::memory_resource {
-  void* do_allocate(std::size_t size, std::size_t alignment) override;
-  void do_deallocate(void* memory, std::size_t size, std::size_t alignment) override;
-  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
-};
+// For large vectors: blocks of malloc's are looked for and counted.
+using PlanMemory = internal::MappedResource;
 
 // Of /proc/self/status, in bytes; 0 if there is no such line.
 std::size_t status_bytes(std::string_view key);
