@@ -70,8 +70,7 @@ std::string what_is_wrong_with(const Budget& budget) {
   if (!budget.max_copied_bytes && !budget.max_ratio && !budget.max_new_bytes &&
       budget.objects.empty() && budget.baseline.empty()) {
     return "no limit: give --max-copied, --max-ratio, --max-new, --object, --baseline with "
-           "--max-growth, or a "
-           "--budget that has one";
+           "--max-growth, or a --budget that has one";
   }
   return {};
 }

@@ -28,8 +28,7 @@ std::vector<Term> all_terms() {
        "page's copy.  Estimated from samples."},
       {"CODE",
        "The innermost lines outside the C library that caused copies.  Of Python: the innermost "
-       "line "
-       "of the program's own files, else of an installed package, else of Python's library."},
+       "line of the program's own files, else of an installed package, else of Python's library."},
       {"container",
        "The container of a process, by its cgroup: the first 12 digits of its ID, or of its "
        "Kubernetes pod's UID.  In rows of --all, and wherever several containers are measured."},
@@ -63,9 +62,8 @@ std::vector<Term> all_terms() {
        "copied."},
       {cow::kImport,
        "Of new memory: Python imports a module after the fork.  \"import of NAME\" is the "
-       "outermost "
-       "module whose code runs.  \"import at FILE:LINE\" is the line that imports, before the "
-       "module's code runs or of a module in C."},
+       "outermost module whose code runs.  \"import at FILE:LINE\" is the line that imports, "
+       "before the module's code runs or of a module in C."},
       {cow::kReceived,
        "Of new memory: objects that are unpickled or unserialised, and what is read from a pipe or "
        "a socket."},
@@ -81,8 +79,7 @@ std::vector<Term> all_terms() {
       {cow::kOwnData, "All other new memory: what the process builds itself.  CODE has the lines."},
       {"not counted",
        "Copies that COPIED leaves out: first writes to private pages of files, those while "
-       "programs "
-       "end (see \"program exit\") and those before cowtop came."},
+       "programs end (see \"program exit\") and those before cowtop came."},
       {"ran a program",
        "The process executed another program, and so gave up what it shared with its parent."},
       {"older",
