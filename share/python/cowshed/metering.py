@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from types import TracebackType
 
 from cowshed import _cowshed
 
@@ -50,8 +49,7 @@ class Meter:
         self._meter = _cowshed.begin_meter(self._pid)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bytes, self.at_least, self.at_most, self._text = _cowshed.end_meter(self._meter)
 
     def __str__(self) -> str:
@@ -87,8 +85,7 @@ class transfers:
         self._before = _rows()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.rows = []
         for name, (objects, size) in _rows().items():
             before = self._before.get(name, (0, 0))

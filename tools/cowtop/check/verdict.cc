@@ -215,17 +215,15 @@ class Judge {
   }
 
   Verdict verdict(const Budget& budget, const std::optional<Baseline>& baseline) {
-    if (budget.max_copied_bytes) {
-      const auto limit = [bytes = *budget.max_copied_bytes](std::uint64_t) { return bytes; };
-      hold({Limit::copied, "", !is_tree_, is_tree_}, limit, copied);
-    }
+    const auto fixed = [](std::uint64_t bytes) { return [bytes](std::uint64_t) { return bytes; }; };
+    if (budget.max_copied_bytes)
+      hold({Limit::copied, "", !is_tree_, is_tree_}, fixed(*budget.max_copied_bytes), copied);
     if (budget.max_ratio) {
       const auto limit = [&](std::uint64_t shared) { return part_of(*budget.max_ratio, shared); };
       hold({Limit::ratio, "", true, is_tree_}, limit, copied_of_shared);
     }
     if (budget.max_new_bytes) {
-      const auto limit = [bytes = *budget.max_new_bytes](std::uint64_t) { return bytes; };
-      hold({Limit::fresh, "", true, is_tree_}, limit,
+      hold({Limit::fresh, "", true, is_tree_}, fixed(*budget.max_new_bytes),
            [&](const ProcessCopies& process, const ForkCopies& copies) {
              return new_memory(process, copies, is_tree_);
            });
@@ -235,8 +233,7 @@ class Judge {
         verdict_.not_measured.push_back(why_no_object(object.name));
         continue;
       }
-      const auto limit = [&](std::uint64_t) { return object.bytes; };
-      hold({Limit::object, object.name, false, is_tree_}, limit,
+      hold({Limit::object, object.name, false, is_tree_}, fixed(object.bytes),
            [&](const ProcessCopies& process, const ForkCopies& /*copies*/) {
              return copied_of_object(process, object.name);
            });
@@ -389,10 +386,10 @@ class Judge {
       }
     }
     for (const auto& [name, unnamed] : by_arena) {
-      verdict_.notes.push_back(fmt::format(
-          "{} copies of pages of arena '{}', by {} process{}, are of no object: of what "
-          "lies between objects, or made after the last look",
-          unnamed.pages, printable(name), unnamed.processes, unnamed.processes == 1 ? "" : "es"));
+      verdict_.notes.push_back(
+          fmt::format("{} copies of pages of arena '{}', by {}, are of no object: of what "
+                      "lies between objects, or made after the last look",
+                      unnamed.pages, printable(name), plural(unnamed.processes, "process")));
     }
   }
 

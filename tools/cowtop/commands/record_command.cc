@@ -9,6 +9,7 @@
 #include <cowshed/tools/cowtop/commands/commands.h>
 #include <cowshed/tools/cowtop/measure/measure_options.h>
 #include <cowshed/tools/cowtop/recording/recorder.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -70,8 +71,8 @@ Expected<int> record_command(std::vector<std::string> words) {
   if (!measured.measurement) return measured.exit_status;
   const auto ended = recorder.end(*measured.measurement, measured.exit_status);
   if (!ended) return own_error_after(ended.error(), measured.exit_status);
-  complain(fmt::format("recorded {} process{} in {:.1f} s{}", measured.measurement->process_count(),
-                       measured.measurement->process_count() == 1 ? "" : "es",
+  complain(fmt::format("recorded {} in {:.1f} s{}",
+                       plural(measured.measurement->process_count(), "process"),
                        measured.measurement->duration_s, where_it_is(kind, path)));
   return measured.exit_status;
 }

@@ -26,8 +26,7 @@ void remove_last_character(std::string& text) {
 std::string processes_text(const cow::Measurement& measurement) {
   const auto& all = measurement.processes;
   const auto running = std::ranges::count_if(all, &cow::ProcessCopies::alive);
-  const std::uint64_t count = measurement.process_count();
-  return fmt::format("{} process{}, {} running", count, count == 1 ? "" : "es", running);
+  return fmt::format("{}, {} running", plural(measurement.process_count(), "process"), running);
 }
 
 // As the report counts.

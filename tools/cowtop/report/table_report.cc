@@ -45,10 +45,10 @@ Row row_of(const cow::Measurement& measurement, const cow::ProcessCopies& proces
 }
 
 std::string heading(const cow::Measurement& measurement) {
-  std::string text = fmt::format(
-      "cowtop: {} backend, {}; {} process{} in {:.2f} s", printable(measurement.backend),
-      measurement.precision(), measurement.process_count(),
-      measurement.process_count() == 1 ? "" : "es", measurement.duration_s);
+  std::string text =
+      fmt::format("cowtop: {} backend, {}; {} in {:.2f} s", printable(measurement.backend),
+                  measurement.precision(), plural(measurement.process_count(), "process"),
+                  measurement.duration_s);
   if (measurement.lost_events) text += fmt::format("; {} events lost", *measurement.lost_events);
   if (measurement.unsure_faults.value_or(0) > 0)
     text += fmt::format("; {} faults perhaps not in the right class", *measurement.unsure_faults);
@@ -90,8 +90,8 @@ std::string merged_line(const cow::Measurement& measurement) {
   if (rows == 0) return {};
   return fmt::format(
       "{} of the processes that ended, which copied least, are summed by place and name in {} "
-      "row{} (\"and more\")\n",
-      merged, rows, rows == 1 ? "" : "s");
+      "(\"and more\")\n",
+      merged, plural(rows, "row"));
 }
 
 // Of processes below the root that have children of their own.
@@ -157,10 +157,9 @@ std::string memory_lines(const cow::Measurement& measurement) {
   }
   if (looked_at > kMost)
     text += fmt::format("{} more with memory still shared: see --json\n", looked_at - kMost);
-  if (missed > 0) {
-    text += fmt::format("{} process{} ended before {} memory was looked at\n", missed,
-                        missed == 1 ? "" : "es", missed == 1 ? "its" : "their");
-  }
+  if (missed > 0)
+    text += fmt::format("{} ended before {} memory was looked at\n", plural(missed, "process"),
+                        missed == 1 ? "its" : "their");
   return text;
 }
 
@@ -377,11 +376,11 @@ std::string lacking_lines(const cow::Measurement& measurement, std::size_t most)
   if (not_measured > most) text += fmt::format("not measured: {} more\n", not_measured - most);
   if (unreadable > 0) {
     text += fmt::format(
-        "the memory of {} process{} cannot be read: what {} still share{}, and of which objects "
+        "the memory of {} cannot be read: what {} still share{}, and of which objects "
         "the copies are, is not known; run as {} user, or with CAP_SYS_PTRACE and "
         "CAP_DAC_READ_SEARCH\n",
-        unreadable, unreadable == 1 ? "" : "es", unreadable == 1 ? "it" : "they",
-        unreadable == 1 ? "s" : "", unreadable == 1 ? "its" : "their");
+        plural(unreadable, "process"), unreadable == 1 ? "it" : "they", unreadable == 1 ? "s" : "",
+        unreadable == 1 ? "its" : "their");
   }
   std::size_t unread = 0;
   if (measurement.sampling)
