@@ -198,7 +198,8 @@ def freeze(*, keep: Iterable[object] = (), lazy: Literal["resolve", "leave"] = "
     :func:`register_children`.
 
     A second call freezes what is new.  Threads may run meanwhile; they wait.  Finalisers, signal
-    handlers and forked children may call it, too; a finaliser at the very end freezes nothing.  On
+    handlers and forked children may call it, too; inside another freeze it does nothing, as a
+    finaliser does at the very end.  On
     a Python before 3.12 only ``gc.freeze()`` is called, and a warning says so once.  A freeze of more
     than two seconds shows its progress on standard error, if that is a terminal.
 

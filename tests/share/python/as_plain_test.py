@@ -854,11 +854,16 @@ def storm(rounds):
                 cowshed.freeze()
 
     def work():
+        text = ""
         while not over:
             Cycle()
-            time.sleep(0.0005)
+            text += "x"
+            tuple(each for each in range(5))  # C code has the only reference while it is being made
+            if len(text) % 8 == 0:
+                time.sleep(0.0005)
 
     over = False
+    sys.setswitchinterval(1e-4)
     threads = [threading.Thread(target=work) for _ in range(4)]
     for each in threads:
         each.start()

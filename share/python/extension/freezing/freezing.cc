@@ -59,6 +59,7 @@ class Freezer {
   bool prepare() { return types_.prepare(); }
 
   void keep(PyObject* objects, PyObject* tracked) {
+    listed_ = 1;
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(objects); ++i)
       exclude(PySequence_Fast_GET_ITEM(objects, i));
     excluded_.insert(objects);
@@ -74,19 +75,24 @@ class Freezer {
     return true;
   }
 
-  void freeze_all(PyObject* tracked) {
-    holders_.find(tracked);
+  void freeze_all(Object tracked) {
+    holders_.find(tracked.get());
     for (std::size_t i = 0; i < frozen_holders().size(); ++i) {
       freeze(frozen_holders()[i]);
       drain();
     }
-    const Py_ssize_t count = PyList_GET_SIZE(tracked);
+    const Py_ssize_t count = PyList_GET_SIZE(tracked.get());
     for (Py_ssize_t i = 0; i < count; ++i) {
-      PyObject* const object = PyList_GET_ITEM(tracked, i);
+      PyObject* const object = PyList_GET_ITEM(tracked.get(), i);
       if (!reachable_ || reachable_->contains(object)) root(object);
-      else if (!is_immortal(object)) left_.push_back(Object::borrow(object));
+      else if (!is_immortal(object) && !may_be_unfinished(object))
+        left_.push_back(Object::borrow(object));
       if ((i & 0xfff) == 0) show_progress(i, count);
     }
+    // From here on signal handlers may run, and threads, which do not bear its references.
+    excluded_.erase(tracked.get());
+    tracked = Object();
+    listed_ = 0;
     if (!reachable_) {
       freeze_locals();
       each_item(cowshed_interned_strings(), [&](PyObject* text, PyObject*) { reach(text); });
@@ -149,7 +155,7 @@ class Freezer {
  private:
   // Without the reference that the list of roots has.
   static Py_ssize_t references(PyObject* object) {
-    return Py_REFCNT(object) - (PyObject_GC_IsTracked(object) ? 1 : 0);
+    return Py_REFCNT(object) - (PyObject_GC_IsTracked(object) ? listed_ : 0);
   }
 
   // C code that has the only reference to a tuple may still resize it.  The walk marks such a tuple
@@ -291,32 +297,37 @@ class Freezer {
   // The collector does not track all that functions which are running have in variables.
   // sys._current_frames() would also make frames of other interpreters, in this one's memory.
   void freeze_locals() {
+    std::vector<Object> frames;  // threads may end when a signal handler runs
     for (PyThreadState* thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
          thread != nullptr; thread = PyThreadState_Next(thread)) {
       Object frame(reinterpret_cast<PyObject*>(PyThreadState_GetFrame(thread)));
       while (frame) {
         auto* const here = reinterpret_cast<PyFrameObject*>(frame.get());
-        freeze_locals_of(here);
+        frames.push_back(std::move(frame));
         frame = Object(reinterpret_cast<PyObject*>(PyFrame_GetBack(here)));
       }
     }
+    for (const Object& frame : frames)
+      freeze_locals_of(reinterpret_cast<PyFrameObject*>(frame.get()));
   }
 
   void freeze_locals_of(PyFrameObject* frame) {
     const Object code(reinterpret_cast<PyObject*>(PyFrame_GetCode(frame)));
     auto* const object = reinterpret_cast<PyCodeObject*>(code.get());
     if ((object->co_flags & CO_OPTIMIZED) == 0) return;  // a module's are its dict
-    child(code.get());
+    std::vector<Object> values;                          // other threads may drop them meanwhile
     for (auto* const names_of : {PyCode_GetVarnames, PyCode_GetCellvars, PyCode_GetFreevars}) {
       const Object names(names_of(object));
       for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names.get()); ++i) {
-        const Object value(PyFrame_GetVar(frame, PyTuple_GET_ITEM(names.get(), i)));
-        if (value) pending_.push_back(value.get());  // it may be its only reference
-        else keep_interruption(PyExc_NameError);     // it is unbound
+        Object value(PyFrame_GetVar(frame, PyTuple_GET_ITEM(names.get(), i)));
+        if (value) values.push_back(std::move(value));
+        else keep_interruption(PyExc_NameError);  // it is unbound
         PyErr_Clear();
       }
     }
     PyErr_Clear();
+    child(code.get());
+    for (const Object& value : values) pending_.push_back(value.get());
     drain();
   }
 
@@ -363,6 +374,7 @@ class Freezer {
     internal::write_to_standard_error(text, internal::identity_of(STDERR_FILENO));
   }
 
+  static inline Py_ssize_t listed_ = 0;  // 1 while there is the list of roots
   Frozen& frozen_;
   Types types_;
   Holders holders_;
@@ -399,6 +411,23 @@ class WithoutCollector {
   const bool was_enabled_ = PyGC_Disable() != 0;
 };
 
+// Whether this is no freeze inside another.  The other's list refers to each object, so that nobody
+// could tell a tuple that is still being made.
+class OnlyWalk {
+ public:
+  OnlyWalk() : is_it_(std::exchange(walker_, ::getpid()) != ::getpid()) {}
+  OnlyWalk(const OnlyWalk&) = delete;
+  OnlyWalk& operator=(const OnlyWalk&) = delete;
+  ~OnlyWalk() {
+    if (is_it_) walker_ = 0;
+  }
+  explicit operator bool() const { return is_it_; }
+
+ private:
+  static inline pid_t walker_ = 0;  // a child has its own
+  const bool is_it_;
+};
+
 bool freeze_objects(PyObject* keep, PyObject* children_of, bool only_reachable, Frozen& frozen) {
   const Object gc(PyImport_ImportModule("gc"));
   const Object kept(PySequence_Fast(keep, ""));
@@ -407,11 +436,11 @@ bool freeze_objects(PyObject* keep, PyObject* children_of, bool only_reachable, 
   const WithoutCollector here;
   if (!freezer.prepare() || !call(gc.get(), "unfreeze")) return false;
   track_frozen_again();
-  const Object tracked(PyObject_CallMethod(gc.get(), "get_objects", nullptr));
+  Object tracked(PyObject_CallMethod(gc.get(), "get_objects", nullptr));
   if (!tracked) return false;
   freezer.keep(kept.get(), tracked.get());
   if (only_reachable && !freezer.limit_to_reachable(tracked.get())) return false;
-  freezer.freeze_all(tracked.get());
+  freezer.freeze_all(std::move(tracked));
   freezer.freeze_registered();
   freezer.count_hidden();
   if (!call(gc.get(), "freeze")) return false;
@@ -424,7 +453,11 @@ bool freeze_objects(PyObject* keep, PyObject* children_of, bool only_reachable, 
 // A child that allocates would first take free memory among the frozen, and copy its pages.  A
 // process that freezes again and again needs that memory itself.
 bool freeze_in_place(PyObject* keep, PyObject* children_of, bool only_reachable, Frozen& frozen) {
-  if (!freeze_objects(keep, children_of, only_reachable, frozen)) return false;
+  {
+    const OnlyWalk here;
+    if (!here) return true;
+    if (!freeze_objects(keep, children_of, only_reachable, frozen)) return false;
+  }
   static bool is_first = true;
   if (!std::exchange(is_first, false)) return true;
   ::malloc_trim(0);

@@ -19,8 +19,9 @@ struct Frozen {
 // only these hold, and what must die or be flushed; then exempts all from garbage collection.
 // Before that it fills caches which reading would fill later.  `children_of` is a dict of types and
 // functions; a function returns the objects that an instance refers to without showing them to the
-// collector.  Holds the GIL, and runs no Python code but these functions, when all else is frozen.
-// So finalisers, signal handlers, other threads and forked children may call it at any time.
+// collector.  Holds the GIL, and runs no Python code but these functions, when all else is frozen,
+// and signal handlers.  Finalisers, signal handlers, other threads and forked children may call it
+// at any time.  Inside another call, which freezes what there is, it does nothing.
 // `only_reachable`: leaves what neither modules nor classes refer to, and counts it nowhere. False:
 // a Python error is set.
 bool freeze_in_place(PyObject* keep, PyObject* children_of, bool only_reachable, Frozen& frozen);
