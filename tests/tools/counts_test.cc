@@ -4,6 +4,7 @@
 #include <cowshed/cow/figures.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tests/tools/report/screens.h>
 #include <cowshed/tools/cowtop/analysis/comparison.h>
 #include <cowshed/tools/cowtop/analysis/summary.h>
 #include <cowshed/tools/cowtop/check/verdict.h>
@@ -192,9 +193,13 @@ TEST(Figures, HaveOneValueInEveryView) {
   }
 }
 
-TEST(Figures, AreAlikeInEveryViewOfFull) {
-  expect_one_value_in_every_view(run_with_all_figures());
+TEST(Figures, AreAlikeInEveryViewOfEachRecording) {
   expect_one_value_in_every_view(full_measurement());
+  for (const auto& [path, screens] : all_screens())
+    for (const ScreenCase& each : screens) {
+      SCOPED_TRACE(each.name);
+      expect_one_value_in_every_view(measurement_of(each));
+    }
 }
 
 }  // namespace

@@ -262,7 +262,9 @@ class ReportTest(HtmlTest):
                 value /= 1024
             return f"{value:.1f} GiB"
 
-        for kind in self.KINDS:
+        screens = run(HTML_RECORDINGS).stdout.split()
+        self.assertGreater(len(screens), 70)
+        for kind in (*self.KINDS, *screens):
             with self.subTest(kind=kind):
                 self.open_report(kind)
                 figures = self.script("return data.figures")

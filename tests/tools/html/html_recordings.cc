@@ -1,10 +1,12 @@
-// html_recordings KIND FILE: writes a recording for cowtop_html_test.py to make a page of.
+// html_recordings KIND FILE: writes a recording for cowtop_html_test.py to make a page of.  KIND is
+// also a case of tests/tools/report/screens.  Without arguments: prints these.
 #include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <map>
 
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tests/tools/report/screens.h>
 #include <cowshed/tools/cowtop/recording/recorder.h>
 
 namespace cowshed::cowtop {
@@ -219,7 +221,7 @@ bool write(const Kind& kind, const char* path) {
 int main(int argc, char** argv) {
   using cowshed::cowtop::Kind;
   namespace cowtop = cowshed::cowtop;
-  const std::map<std::string, Kind> kinds = {
+  std::map<std::string, Kind> kinds = {
       {"pool", {400, {"./server", "--workers", "4"}, cowtop::pool}},
       {"full", {1, {"./server"}, [](int) { return cowtop::full_measurement(); }}},
       {"hostile", {2, {"</script><img src=x onerror=document.title='owned'>"}, cowtop::hostile}},
@@ -230,6 +232,13 @@ int main(int argc, char** argv) {
       {"crowd", {3, {"./server"}, cowtop::crowd}},
       {"begun", {0, {"./server"}, cowtop::no_process}},
   };
+  for (const auto& [path, screens] : cowtop::all_screens())
+    for (const cowtop::ScreenCase& each : screens) {
+      if (each.name.empty()) continue;
+      if (argc == 1) std::puts(each.name.c_str());
+      kinds[each.name] = {1, {"./server"}, [&](int) { return cowtop::measurement_of(each); }};
+    }
+  if (argc == 1) return 0;
   const auto kind = kinds.find(argc == 3 ? argv[1] : "");
   if (kind == kinds.end() || !cowtop::write(kind->second, argv[2])) {
     static_cast<void>(std::fprintf(stderr, "usage: html_recordings KIND FILE\n"));

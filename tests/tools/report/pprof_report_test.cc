@@ -4,6 +4,7 @@
 #include <cowshed/tests/support/subprocess.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tests/tools/report/screens.h>
 #include <cowshed/tools/cowtop/report/pprof_report.h>
 
 namespace cowshed::cowtop {
@@ -243,6 +244,23 @@ TEST(PprofReport, SpreadsNewMemoryOverItsStacks) {
   ASSERT_THAT(without_samples.samples, SizeIs(1));
   EXPECT_EQ(without_samples.samples[0].labels.at("process"), "worker");
   EXPECT_EQ(without_samples.sum(3), 301);
+}
+
+TEST(PprofReport, AddsUpToTheFiguresOfEachRecording) {
+  for (const auto& [path, screens] : all_screens()) {
+    for (const ScreenCase& each : screens) {
+      const cow::Measurement measurement = measurement_of(each);
+      std::uint64_t copied = 0;
+      std::uint64_t fresh = 0;
+      for (const cow::ForkCopies& copies : cow::fork_copies(measurement)) {
+        copied += copies.copied_pages.value_or(0);
+        fresh += copies.new_bytes.value_or(0) / kPage;
+      }
+      const Profile profile(pprof_report(measurement, 0));
+      EXPECT_EQ(profile.sum(1), copied) << each.name;
+      EXPECT_EQ(profile.sum(3), fresh) << each.name;
+    }
+  }
 }
 
 TEST(PprofReport, OfNothing) { EXPECT_THAT(Profile(pprof_report({}, 0)).samples, IsEmpty()); }
