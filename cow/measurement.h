@@ -37,7 +37,7 @@ using cowshed::Role;
 
 // The copies in one frozen arena: a private mapping of memfds named cowshed:NAME, or of an image's
 // file, which the process's published layout names.  If a process with an image was never seen
-// alive, its copies count as file copies only.
+// alive, its copies are those of a file.
 struct ArenaCopies {
   std::string name;
   std::optional<std::uint64_t> bytes;  // size of the mappings
@@ -181,6 +181,10 @@ struct ProcessCopies : Counts {
   // child.  Exact; nullopt for the sampled backend, and for a sum of several processes.
   std::optional<std::uint64_t> parent_copied_pages;
   std::vector<ArenaCopies> arenas;
+  // The same of files that are no arena, of which the process wrote to private mappings of 1 MiB or
+  // more.  Programs and libraries are not among them: they are relocated.  By name, the first 63
+  // bytes.  The sampled backend does not know them.
+  std::vector<ArenaCopies> files;
   // Every object of the arenas with copied pages, as of the last sample of the living process.
   // nullopt if there are copied pages but no sample.
   std::optional<std::vector<ObjectCopies>> objects;

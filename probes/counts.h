@@ -11,13 +11,15 @@
 // are CLOCK_MONOTONIC nanoseconds.
 namespace cowshed {
 
-// Copies by one process in one frozen arena: in the memfd "memfd:cowshed:NAME", or in a private
-// mapping of a file, of whole 2 MiB, that may be an arena's image.
+// Copies by one process in one frozen arena, the memfd "memfd:cowshed:NAME"; or in a private
+// mapping of 1 MiB or more of a file that is neither a program nor a library: it may be an arena's
+// image.
 struct ArenaCount {
-  std::string name;           // at most 63 bytes, \012 for a newline; empty: not a memfd
+  std::string name;           // the arena's or the file's: at most 63 bytes, \012 for a newline
   std::uint64_t inode = 0;    // of the memfd: distinguishes arenas of the same name
   std::uint64_t address = 0;  // of the mapping, if it is no memfd
   std::uint64_t copied_pages = 0;
+  std::uint64_t bytes = 0;  // of the mapping
   bool operator==(const ArenaCount&) const = default;
 };
 

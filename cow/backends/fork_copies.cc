@@ -16,11 +16,19 @@ double part_at_exit(const ProcessCopies& process) {
   return found == process.patterns->end() ? 0 : found->share;
 }
 
-// Copies of pages that some fork shared, before an exec or after.
+// Of the data of files, which all that map it share until they write to it.
+std::uint64_t file_pages(const ProcessCopies& process) {
+  std::uint64_t pages = 0;
+  for (const ArenaCopies& file : process.files) pages += file.copied_pages;
+  return pages;
+}
+
+// Copies of pages that some fork or a file shared, before an exec or after.
 std::optional<std::uint64_t> shared_pages(const ProcessCopies& process) {
   const auto all = process.all_copied_pages();
   if (!all) return std::nullopt;
-  std::uint64_t pages = *process.copied_anon_pages + process.copied_shared_file_pages.value_or(0);
+  std::uint64_t pages = *process.copied_anon_pages + process.copied_shared_file_pages.value_or(0) +
+                        file_pages(process);
   for (const ArenaCopies& arena : process.arenas) pages += arena.copied_pages;
   return std::min(pages, *all);
 }
@@ -38,7 +46,11 @@ std::uint64_t pages_before_exec(const ProcessCopies& process) {
 std::optional<std::uint64_t> pages_with_exit(const ProcessCopies& process, bool has_forked) {
   if (process.shares_memory)
     return process.all_copied_pages() ? std::optional<std::uint64_t>(0) : std::nullopt;
-  if (has_executed(process) && !has_forked) return process.copied_pages_before_exec;
+  if (has_executed(process) && !has_forked) {
+    auto pages = process.copied_pages_before_exec;
+    if (pages) *pages += file_pages(process);
+    return pages;
+  }
   const auto pages = shared_pages(process);
   if (!pages) return std::nullopt;
   // The count before the exec is part of them, but for its first writes to files.
@@ -55,13 +67,19 @@ void add_copied(ForkCopies& copies, const ProcessCopies& process) {
   copies.copied_pages = *all - copies.exit_pages;
 }
 
-std::optional<std::uint64_t> shared_at_fork(const ProcessCopies& process,
+std::optional<std::uint64_t> shared_by_fork(const ProcessCopies& process,
                                             const ForkCopies& copies) {
   if (!goes_on(process) || process.shared_at_fork_bytes)
     return process.execs == 0 ? process.shared_at_fork_bytes : std::nullopt;
   const auto copied = copies.copied_bytes();
   if (!process.memory || !copied) return std::nullopt;
-  return process.memory->shared_bytes + *copied;
+  return process.memory->shared_bytes + *copied - file_pages(process) * kPageSize;
+}
+
+std::optional<std::uint64_t> shared_bytes(const ProcessCopies& process, const ForkCopies& copies) {
+  const auto by_fork = shared_by_fork(process, copies);
+  if (process.files.empty()) return by_fork;
+  return by_fork.value_or(0) + file_bytes(process);
 }
 
 // A subshell of a script, say, which then executed a program that is much larger.
@@ -88,7 +106,8 @@ std::uint64_t still_held(const ProcessCopies& process, std::uint64_t copied) {
   const std::uint64_t alone = process.memory->private_bytes;
   const std::uint64_t own = copied + process.zero_filled_pages.value_or(0) * kPageSize;
   // Pages that it was the last to share are its alone.
-  return std::max(shared, shared + alone - std::min(shared + alone, own));
+  const std::uint64_t of_files = file_bytes(process) - file_pages(process) * kPageSize;
+  return of_files + std::max(shared, shared + alone - std::min(shared + alone, own));
 }
 
 // `parent_shared`: what its parent shares with a parent in turn.
@@ -158,6 +177,12 @@ std::uint64_t unfaulted_bytes(const ProcessCopies& process, const ForkCopies& co
 
 }  // namespace
 
+std::uint64_t file_bytes(const ProcessCopies& process) {
+  std::uint64_t bytes = 0;
+  for (const ArenaCopies& file : process.files) bytes += file.bytes.value_or(0);
+  return bytes;
+}
+
 bool goes_on(const ProcessCopies& process) {
   return process.role == Role::child && !process.shares_memory && process.execs == 0;
 }
@@ -184,7 +209,7 @@ std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
   for (std::size_t i = 0; i < processes.size(); ++i) {
     if (!goes_on(processes[i])) continue;
     add_copied(result[i], processes[i]);
-    result[i].shared_bytes = shared_at_fork(processes[i], result[i]);
+    result[i].shared_bytes = shared_bytes(processes[i], result[i]);
   }
   for (std::size_t i = 0; i < processes.size(); ++i) {  // in order of start
     const ProcessCopies& child = processes[i];
@@ -210,7 +235,7 @@ std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
   for (std::size_t i = 0; i < processes.size(); ++i) {
     if (!goes_on(processes[i])) {
       add_copied(result[i], processes[i]);
-      result[i].shared_bytes = shared_at_fork(processes[i], result[i]);
+      result[i].shared_bytes = shared_bytes(processes[i], result[i]);
     }
     result[i].new_bytes = new_bytes(processes[i], result[i]);
     if (measurement.lost_events.value_or(0) == 0)

@@ -146,6 +146,12 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
         to.copied_pages += each.copied_pages;
       });
   add(
+      sum.files, more.files, [](const ArenaCopies& each) { return each.name; },
+      [](ArenaCopies& to, const ArenaCopies& each) {
+        to.bytes = to.bytes.value_or(0) + each.bytes.value_or(0);
+        to.copied_pages += each.copied_pages;
+      });
+  add(
       sum.objects, more.objects,
       [](const ObjectCopies& each) { return std::tie(each.name, each.type, each.arena); },
       [](ObjectCopies& to, const ObjectCopies& each) { to.copied_pages += each.copied_pages; });

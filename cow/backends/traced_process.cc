@@ -84,9 +84,16 @@ void count_arenas(TracedProcess& process, const ProcFiles& proc) {
       if (counted.address != 0) names.try_emplace(counted.address);
   }
   std::map<std::string, std::uint64_t> pages;  // of all of an arena's generations
+  process.copies.files.clear();
   for (const ArenaCount& counted : arenas) {
     const std::string& name = counted.address == 0 ? counted.name : names[counted.address];
-    if (!name.empty()) pages[name] += counted.copied_pages;
+    if (!name.empty()) {
+      pages[name] += counted.copied_pages;
+      continue;
+    }
+    ArenaCopies& file = arena_named(process.copies.files, counted.name);
+    file.bytes = file.bytes.value_or(0) + counted.bytes;
+    file.copied_pages += counted.copied_pages;
   }
   for (const auto& [name, count] : pages)
     arena_named(process.copies.arenas, name).copied_pages = count;

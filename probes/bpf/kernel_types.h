@@ -30,6 +30,7 @@
 #define MM_ANONPAGES 1         /* include/linux/mm_types_task.h */
 #define S_IFMT 0170000         /* include/uapi/linux/stat.h */
 #define S_IFREG 0100000
+#define S_IXUGO 0111
 #define SIGNAL_GROUP_EXIT 0x4 /* include/linux/sched/signal.h */
 #define PF_MEMALLOC 0x800     /* include/linux/sched.h: in reclaim */
 #define SIGBUS 7

@@ -16,7 +16,7 @@
 #define MAPPING_UFFD_WP 32u
 #define MAPPING_FILE 64u
 #define MAPPING_SHMEM 128u
-#define MAPPING_ARENA 256u
+#define MAPPING_ARENA 256u       /* or of the data of a file */
 #define MAPPING_MAY_BE_HUGE 512u /* contains a whole aligned 2 MiB */
 #define MAPPING_UFFD_MISSING 1024u
 #define MAPPING_SETTLED 2048u /* of a memfd of settle() */

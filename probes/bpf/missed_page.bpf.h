@@ -142,6 +142,7 @@ static __noinline int count_arena(struct thread_state* thread) {
   if (!arena) {
     struct cowshed_arena fresh = {};
     __builtin_memcpy(fresh.name, thread->arena.name, sizeof fresh.name);
+    fresh.bytes = thread->mapping.end - thread->mapping.start;
     bpf_map_update_elem(&arenas, &key, &fresh, BPF_NOEXIST);
     __sync_fetch_and_add(&arenas_added, 1);
     arena = bpf_map_lookup_elem(&arenas, &key);
@@ -154,11 +155,11 @@ static __noinline int count_arena(struct thread_state* thread) {
 /* `is_shared`: whether the page that was copied had been written before. */
 static __always_inline void count_file_copy(struct thread_state* thread, int is_shared) {
   struct pending_fault* fault = &thread->pending;
-  int is_memfd = fault->traits & MAPPING_ARENA && thread->arena.name[0];
   int is_settled = fault->traits & MAPPING_SETTLED && 1;
   if (fault->traits & MAPPING_ARENA) count_arena(thread);
   if (is_settled && !is_shared) note_settled_copy(thread);
-  if (is_settled || (is_shared && !is_memfd)) thread->counts.copied_shared_file++;
+  if (is_settled || (is_shared && !(fault->traits & MAPPING_ARENA)))
+    thread->counts.copied_shared_file++;
 }
 
 /* Gives the pending fault the class of its page, if on_page_alloc may have missed that.  The

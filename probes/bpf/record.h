@@ -36,8 +36,8 @@ struct cowshed_counts {
   __u64 faults[COWSHED_CLASSES];
   __u64 zero_filled_pages;    /* of 4 KiB: a huge page is one fault and 512 pages */
   __u64 copied_hugetlb_pages; /* of 4 KiB, by faults of class COWSHED_OTHER */
-  __u64 copied_shared_file; /* part of COWSHED_COPIED_FILE: of settle(), or of no memfd of an arena
-                             * and written before */
+  __u64 copied_shared_file;   /* part of COWSHED_COPIED_FILE: of settle(), or of no arena and no
+                               * file's data, and written before */
   __u64 huge_splits;
   __u64 vma_misses; /* faults whose mapping was not found */
 };
@@ -115,9 +115,11 @@ struct cowshed_thread_record {
   char comm[COWSHED_COMM_BYTES];
 };
 
-/* A private mapping of whole 2 MiB of a file may be an arena's image, which only the process's
- * published layout can name.  Its key is its address instead, and `name` is empty. */
+/* A private mapping of so many bytes of a file that is no program and no library: the file's data,
+ * which its users share until they write to it.  It may be an arena's image, which only the
+ * process's published layout can tell.  Its key is its address, and `name` its file's. */
 #define COWSHED_BY_ADDRESS (1ULL << 63)
+#define COWSHED_DATA_BYTES (1ULL << 20)
 
 struct cowshed_arena_key {
   struct cowshed_key process;
@@ -126,6 +128,7 @@ struct cowshed_arena_key {
 
 struct cowshed_arena {
   __u64 copied_pages;
+  __u64 bytes; /* of the mapping, when it was first written to */
   char name[COWSHED_ARENA_NAME_BYTES];
 };
 

@@ -136,6 +136,23 @@ static __always_inline __u32 describe_file(struct thread_state* thread, struct f
   return traits | MAPPING_ARENA;
 }
 
+/* Whether the file is no program and no library, whose first writes relocate it.  All memfds may be
+ * executed.  Fills thread->arena.name. */
+static __noinline int is_data(struct thread_state* thread, struct mm_struct* mm,
+                              struct file* file) {
+  if (!thread) return 0;
+  struct inode* inode = BPF_CORE_READ(file, f_inode);
+  __u32 mode = BPF_CORE_READ(inode, i_mode);
+  if ((mode & S_IFMT) != S_IFREG || BPF_CORE_READ(mm, exe_file, f_inode) == inode) return 0;
+  char* name = thread->arena.name;
+  const void* source = BPF_CORE_READ(file, f_path.dentry, d_name.name);
+  if (bpf_probe_read_kernel_str(name, COWSHED_ARENA_NAME_BYTES, source) <= 0) return 0;
+  if (mode & S_IXUGO && !begins_with(name, "memfd:", sizeof "memfd:" - 1)) return 0;
+  for (__u32 i = 0; i + 2 < COWSHED_ARENA_NAME_BYTES; i++)
+    if (name[i] == '.' && name[i + 1] == 's' && name[i + 2] == 'o') return 0;
+  return 1;
+}
+
 static __always_inline int describe(struct thread_state* thread, struct mm_struct* mm,
                                     struct vm_area_struct* vma, __u64 address) {
   if (READ_OBJECT(thread, vma)) return 0;
@@ -155,12 +172,11 @@ static __always_inline int describe(struct thread_state* thread, struct mm_struc
   thread->file.begin = start - (WORD_OF(thread, vma, vm_pgoff) << PAGE_SHIFT);
   /* A private mapping of /dev/zero has a file but is anonymous: no vm_ops. */
   if (file && WORD_OF(thread, vma, vm_ops)) traits |= describe_file(thread, file);
-  if ((traits & (MAPPING_FILE | MAPPING_SHARED | MAPPING_ARENA | MAPPING_SETTLED)) ==
-          MAPPING_FILE &&
-      !((start | end) & ~HUGE_MASK)) {
+  if ((traits & (MAPPING_FILE | MAPPING_WRITABLE | MAPPING_SHARED | MAPPING_ARENA |
+                 MAPPING_SETTLED)) == (MAPPING_FILE | MAPPING_WRITABLE) &&
+      end - start >= COWSHED_DATA_BYTES && is_data(thread, mm, file)) {
     traits |= MAPPING_ARENA;
     thread->arena.inode = start | COWSHED_BY_ADDRESS;
-    thread->arena.name[0] = 0;
   }
   struct mapping* mapping = &thread->mapping;
   mapping->small_block = 0;

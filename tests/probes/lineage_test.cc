@@ -174,6 +174,15 @@ TEST_F(Lineage, AProcessIsDescribed) {
   EXPECT_GT(tree.overhead.events, 2000U);
 }
 
+TEST_F(Lineage, CopiesOfTheDataOfALargeFileAreNamed) {
+  const ProcessCounts process = run("file_read_then_write", 300).measured;
+  ASSERT_THAT(process.arenas, SizeIs(1));
+  EXPECT_EQ(process.arenas[0].name, "memfd:plain");
+  EXPECT_EQ(process.arenas[0].bytes, 301U * 4096) << "one page is a guard";
+  EXPECT_EQ(process.arenas[0].copied_pages, 300U);
+  EXPECT_THAT(run("file_read_then_write", 254).measured.arenas, SizeIs(0));
+}
+
 TEST_F(Lineage, EndsAreReportedAsWaitReportsThem) {
   PausedChild exits([] { _exit(7); });
   PausedChild is_killed([] { raise(SIGKILL); });

@@ -25,9 +25,10 @@ struct PerUnit {
   std::optional<std::uint64_t> at_fork = std::nullopt;  // of the pages that it has from its parent
   std::uint64_t wpcopy = 0;                             // what taskstats should say
 
-  std::uint64_t not_wp = 0;       // of these, decided elsewhere than in do_wp_page: large pages
-  std::uint64_t extra_wp = 0;     // entries of do_wp_page that decide nothing: userfaultfd
-  std::uint64_t arena_pages = 0;  // of copied_file, kept by arena
+  std::uint64_t not_wp = 0;    // of these, decided elsewhere than in do_wp_page: large pages
+  std::uint64_t extra_wp = 0;  // entries of do_wp_page that decide nothing: userfaultfd
+  // Of copied_file, kept by arena or file.  nullopt: all of mappings of 1 MiB or more.
+  std::optional<std::uint64_t> arena_pages = 0;
 
   // How often the kernel should come through do_wp_page: whatever the outcome.
   std::uint64_t wp_faults() const { return wpcopy + reused + write_notify + extra_wp - not_wp; }
@@ -59,10 +60,14 @@ inline const std::vector<Truth>& truths() {
             Needs::zero_page),
       {"first_touch", 100'000, {.zero_filled = 1, .zero_filled_pages = 1}},
       {"shared_first_touch", 100'000, {.zero_filled = 1, .zero_filled_pages = 1}},
-      {"file_read_then_write", 100'000, {.copied_file = 1, .wpcopy = 1}},
-      {"file_never_read", 100'000, {.copied_file = 1}},
-      {"file_over_anonymous", 10'000, {.copied_file = 1, .zero_filled = 1, .zero_filled_pages = 1}},
-      {"disk_file_never_read", 2'000, {.copied_file = 1}},
+      {"file_read_then_write",
+       100'000,
+       {.copied_file = 1, .wpcopy = 1, .arena_pages = std::nullopt}},
+      {"file_never_read", 100'000, {.copied_file = 1, .arena_pages = std::nullopt}},
+      {"file_over_anonymous",
+       10'000,
+       {.copied_file = 1, .zero_filled = 1, .zero_filled_pages = 1, .arena_pages = std::nullopt}},
+      {"disk_file_never_read", 2'000, {.copied_file = 1, .arena_pages = std::nullopt}},
       {"arena_copied", 100'000, {.copied_file = 1, .wpcopy = 1, .arena_pages = 1}},
       {"write_notify", 2'000, {.write_notify = 1}},
       {"closed_to_writes", 10'000, {.zero_filled = 1, .zero_filled_pages = 1, .failed = 1}},
@@ -93,8 +98,8 @@ inline const std::vector<Truth>& truths() {
       {"stack_grows", 1'000, {.zero_filled = 1, .zero_filled_pages = 1}},
       {"closed_and_shared", 100'000, {.copied_anon = 1, .failed = 1, .wpcopy = 1}},
       {"kernel_address", 10'000, {.failed = 1}},
-      {"beyond_disk_file", 2'000, {.copied_file = 1, .failed = 1}},
-      {"beyond_memory_file", 10'000, {.copied_file = 1, .failed = 1}},
+      {"beyond_disk_file", 2'000, {.copied_file = 1, .failed = 1, .arena_pages = std::nullopt}},
+      {"beyond_memory_file", 10'000, {.copied_file = 1, .failed = 1, .arena_pages = std::nullopt}},
       {"beyond_shared_disk_file", 10'000, {.failed = 1}},
       {"beyond_shared_memory_file", 10'000, {.failed = 1}},
       Truth("guarded", 10'000, {.zero_filled = 1, .zero_filled_pages = 1, .failed = 1},
@@ -108,7 +113,7 @@ inline const std::vector<Truth>& truths() {
              .other = 1,
              .extra_wp = kernel_is_before(6, 2) ? 2U : 1U}),
       {"missing_for_user", 10'000, {.other = 1}},
-      {"present_for_user", 10'000, {.copied_file = 1}},
+      {"present_for_user", 10'000, {.copied_file = 1, .arena_pages = std::nullopt}},
       Truth("split_while_waiting", 20,
             {.copied_anon = 2,
              .zero_filled = 2,
@@ -147,11 +152,17 @@ inline const std::vector<Truth>& truths() {
             Needs::merging),
       {"swapped_out", 1'000, {.zero_filled = 1, .zero_filled_pages = 1, .other = 1}, Needs::swap},
       {"swapped_out_and_shared", 1'000, {.copied_anon = 1, .wpcopy = 1}, Needs::swap},
-      {"file_copy_swapped_out", 1'000, {.copied_file = 1, .other = 2}, Needs::swap},
+      {"file_copy_swapped_out",
+       1'000,
+       {.copied_file = 1, .other = 2, .arena_pages = std::nullopt},
+       Needs::swap},
       Truth("swapped_out", 1'000, {.zero_filled = 1, .zero_filled_pages = 1, .other = 1},
             Needs::compressed_swap),
       {"swapped_out_and_shared", 1'000, {.copied_anon = 1, .wpcopy = 1}, Needs::compressed_swap},
-      {"file_copy_swapped_out", 1'000, {.copied_file = 1, .other = 2}, Needs::compressed_swap},
+      {"file_copy_swapped_out",
+       1'000,
+       {.copied_file = 1, .other = 2, .arena_pages = std::nullopt},
+       Needs::compressed_swap},
       {"under_pressure", 2'000, {.copied_anon = 1, .wpcopy = 1}, Needs::memory_limit},
       {"ring_copied", 300, {.copied_anon = 1, .wpcopy = 1}, Needs::io_uring},
       {"collapsed", 20, {.copied_anon = 1, .collapsed_pages = 511, .wpcopy = 1}, Needs::huge_pages},

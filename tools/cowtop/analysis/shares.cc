@@ -203,10 +203,10 @@ double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
 }  // namespace
 
 bool explains_copies(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
-  const std::uint64_t before_exec = process.copied_pages_before_exec.value_or(0);
+  const std::uint64_t copied = copies.copied_pages.value_or(0);
   return process.execs == 0 || process.role == cow::Role::root || copies.forks > 0 ||
-         (before_exec * cow::kPageSize >= kLeastBytes * process.processes &&
-          is_part(before_exec, process.all_copied_pages().value_or(0), kHalfOfAll));
+         (copied * cow::kPageSize >= kLeastBytes * process.processes &&
+          is_part(copied, process.all_copied_pages().value_or(0), kHalfOfAll));
 }
 
 std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,

@@ -80,23 +80,29 @@ bool shares_little(const cow::ProcessCopies& process, const cow::ForkCopies& cop
   return each < kLeastBytes && !is_part(each, most->second, kAlikeWithin);
 }
 
+// A process that shares no memory by a fork, perhaps, but by files.
+bool maps_data(const cow::ProcessCopies& process) {
+  return cow::file_bytes(process) >= kLeastBytes * process.processes;
+}
+
 GroupKey key_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies, bool is_parent,
                 const MostShared& most_shared, bool by_container, std::size_t index) {
   const FailurePlace place = has_crashed(process) ? place_of_failure(process) : FailurePlace();
-  return {process.role,
-          process.comm,
-          process.execs > 0 && process.role == cow::Role::child && !is_parent,
-          cow::is_older(process),
-          is_parent,
-          shares_little(process, copies, most_shared),
-          copies.copied_pages.has_value(),
-          is_parent || copies.shared_bytes,
-          has_crashed(process) ? process.signal : std::nullopt,
-          place.line,
-          place.called_from,
-          process.exit_status.value_or(0) != 0,
-          by_container ? container_name(process.cgroup) : "",
-          index};
+  return {
+      process.role,
+      process.comm,
+      process.execs > 0 && process.role == cow::Role::child && !is_parent && !maps_data(process),
+      cow::is_older(process),
+      is_parent,
+      shares_little(process, copies, most_shared),
+      copies.copied_pages.has_value(),
+      is_parent || copies.shared_bytes,
+      has_crashed(process) ? process.signal : std::nullopt,
+      place.line,
+      place.called_from,
+      process.exit_status.value_or(0) != 0,
+      by_container ? container_name(process.cgroup) : "",
+      index};
 }
 
 std::uint64_t before_exec_bytes(const cow::ProcessCopies& process) {
@@ -387,9 +393,11 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     summary.new_bytes += copies[i].new_bytes.value_or(0);
     add_holder(process, copies[i], summary);
     add_frozen(process, has_forked, summary);
+    if (cow::goes_on(process) || maps_data(process)) {
+      if (process.role == cow::Role::child) summary.sharers += process.processes;
+      summary.shared_bytes += copies[i].shared_bytes.value_or(0);
+    }
     if (!cow::goes_on(process)) continue;
-    summary.sharers += process.processes;
-    summary.shared_bytes += copies[i].shared_bytes.value_or(0);
     summary.file_bytes += first_writes_to_files(process, copies[i]);
     summary.relocated_bytes += relocated_bytes(process);
     if (cow::is_older(process) && measurement.exact) {

@@ -201,8 +201,13 @@ std::string arena_lines(const cow::Measurement& measurement) {
           fmt::format("arena '{}' of {} MiB: {} pages copied by PID {}{}\n", printable(arena.name),
                       mebibytes(arena.bytes), arena.copied_pages, process.pid, and_more(process)));
     }
+    for (const cow::ArenaCopies& file : process.files)
+      lines.add(file.copied_pages,
+                fmt::format("{}, mapped privately, {} MiB: {} pages copied by PID {}{}\n",
+                            printable(file.name), mebibytes(file.bytes), file.copied_pages,
+                            process.pid, and_more(process)));
   }
-  return lines.text("lines of arenas");
+  return lines.text("lines of arenas and files");
 }
 
 std::string object_lines(const cow::Measurement& measurement) {
