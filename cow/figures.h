@@ -45,12 +45,15 @@ inline std::optional<double> number(const std::optional<std::uint64_t>& value) {
 inline constexpr std::array kFigures = {
     Figure{"shared_bytes", "SHARED", Unit::bytes, true, "",
            "Memory that it shared with its parent when it was forked.  The parent's resident "
-           "anonymous memory and its frozen arenas.  For a process that ran before cowtop came: "
-           "the memory that it shared then.  Not known after an exec, which ends the sharing.",
+           "anonymous memory and its frozen arenas.  And files of data, no programs and no "
+           "libraries, of which it wrote to private mappings of 1 MiB or more.  For a process that "
+           "ran before cowtop came: the memory that it shared then.  After an exec, which ends the "
+           "sharing, only files.",
            COWSHED_FIGURE(internal::number(copies.shared_bytes))},
     Figure{"copied_bytes", "COPIED", Unit::bytes, true, "",
-           "Memory that a fork shared, and that it copied by writing to it.  Without first writes "
-           "to private pages of files, copies after an exec and, as far as samples tell, copies "
+           "Memory that a fork or a file of data shared, and that it copied by writing to it.  "
+           "Without first writes to programs and libraries, other copies after an exec and, as far "
+           "as samples tell, copies "
            "while a program ends (see \"program exit\").  For a parent: what it wrote while a "
            "child shared it.",
            COWSHED_FIGURE(internal::number(copies.copied_bytes()))},

@@ -28,7 +28,7 @@
   X(collapsed_pages, collapsed_pages, "", "",                                                    \
     "Copied into a huge page by MADV_COLLAPSE or khugepaged, without a fault.")                  \
   X(copied_shared_file_pages, counts.copied_shared_file, "", "",                                 \
-    "The part of FILE, without arenas, that a fork shared: written before by the process or an " \
+    "The part of FILE, without arenas and data, that a fork shared: written before by it or an " \
     "ancestor, or settled.")                                                                     \
   X(page_tables_at_fork_bytes, page_tables_at_fork, "", "",                                      \
     "Page tables that its fork made for it; some 5 ms for each MiB of them.")                    \

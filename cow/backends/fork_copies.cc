@@ -221,8 +221,9 @@ std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
     parent.forks += child.processes;
     // A row that is the sum of several stands for its mean.
     if (result[i].shared_bytes)
-      parent.most_shared_with_child = std::max(parent.most_shared_with_child.value_or(0),
-                                               *result[i].shared_bytes / child.processes);
+      parent.most_shared_with_child =
+          std::max(parent.most_shared_with_child.value_or(0),
+                   (*result[i].shared_bytes - file_bytes(child)) / child.processes);
     const auto all = pages_with_exit(processes[above[i]], true);
     const std::uint64_t most = all.value_or(0) - (all ? pages_before_exec(processes[above[i]]) : 0);
     if (measurement.exact)

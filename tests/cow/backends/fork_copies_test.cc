@@ -92,6 +92,22 @@ TEST(ForkCopies, AnExecEndsTheSharing) {
   EXPECT_EQ(with_child[1].forks, 1U);
 }
 
+TEST(ForkCopies, AFileOfDataIsSharedByWhoeverMapsIt) {
+  ProcessCopies child = process(11, 10, 10, 30);
+  child.files = {{"model", 400 * kPageSize, 20}};
+  child.memory = {80 * kPageSize, 30 * kPageSize, 1};
+  ForkCopies copies = copies_of({process(10, 1, 0, 0), child})[1];
+  EXPECT_EQ(copies.copied_pages, 30U);
+  EXPECT_EQ(copies.shared_bytes, 500 * kPageSize);
+  EXPECT_EQ(copies.still_shared_bytes, 460 * kPageSize) << "it gave 10 pages back";
+  child.execs = 1;
+  child.copied_pages_before_exec = 5;
+  copies = copies_of({process(10, 1, 0, 0), child})[1];
+  EXPECT_EQ(copies.copied_pages, 25U);
+  EXPECT_EQ(copies.shared_bytes, 400 * kPageSize);
+  EXPECT_EQ(copies.copied_ratio(), 0.0625);
+}
+
 TEST(ForkCopies, BeforeAnExecStayWhenTheNewProgramForks) {
   ProcessCopies executed = process(11, 10, 50, 30);
   executed.execs = 1;

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <set>
+#include <string_view>
 #include <utility>
 
 #include <cowshed/tools/cowtop/analysis/judgement.h>
@@ -73,9 +75,17 @@ std::vector<Share> mappings_of(const cow::Measurement& measurement,
                                const std::vector<ExplainingSamples>& explaining,
                                std::uint64_t all) {
   ShareSums shares;
+  std::set<std::string_view> files;
+  for (const cow::ProcessCopies& process : measurement.processes)
+    for (const cow::ArenaCopies& file : process.files) {
+      files.insert(file.name);
+      Share& share = shares[file.name];
+      share.bytes += file.copied_pages * cow::kPageSize;
+      share.remark = mebibytes(file.bytes) + " MiB, mapped privately";
+    }
   for (const auto& [samples, part] : explaining) {
     for (const cow::MappingCopies& mapping : samples->mappings)
-      if (!mapping.name.starts_with(cow::kArena))
+      if (!mapping.name.starts_with(cow::kArena) && !files.contains(cow::base_name(mapping.name)))
         shares[mapping.name].bytes += static_cast<std::uint64_t>(
             part * static_cast<double>(mapping.estimated_copies * cow::kPageSize));
   }
