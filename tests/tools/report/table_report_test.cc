@@ -104,7 +104,9 @@ TEST(TableReport, OfManyArenasTheRestIsSummedUp) {
   EXPECT_THAT(table, HasSubstr("arena 'arena 29' of 1.0 MiB: 29 pages"));
   EXPECT_THAT(table, HasSubstr("arena 'arena 10' of 1.0 MiB: 10 pages"));
   EXPECT_THAT(table, Not(HasSubstr("'arena 9'")));
-  EXPECT_THAT(table, HasSubstr("10 more lines of arenas with 45 copied pages in all: see --json"));
+  EXPECT_THAT(
+      table,
+      HasSubstr("10 more lines of arenas and files with 45 copied pages in all: see --json"));
 }
 
 }  // namespace
