@@ -144,10 +144,9 @@ std::optional<std::uint64_t> most_new_bytes(const ProcessCopies& process) {
                   process.touched_pages() * kPageSize);
 }
 
-// What it had when it was last looked at, and what it touched since.  A parent's is its children's
-// too.
-std::optional<std::uint64_t> new_bytes(const ProcessCopies& process, const ForkCopies& copies) {
-  if (!goes_on(process) || is_older(process) || copies.forks > 0) return std::nullopt;
+// What it had when it was last looked at, and what it touched since.
+std::optional<std::uint64_t> new_bytes(const ProcessCopies& process) {
+  if (!goes_on(process) || is_older(process)) return std::nullopt;
   const MemorySample memory = process.memory.value_or(MemorySample());
   // Also what no write fault made, as MAP_POPULATE does.
   const std::uint64_t got = process.shared_at_fork_bytes.value_or(UINT64_MAX / 2);
@@ -238,7 +237,7 @@ std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
       add_copied(result[i], processes[i]);
       result[i].shared_bytes = shared_bytes(processes[i], result[i]);
     }
-    result[i].new_bytes = new_bytes(processes[i], result[i]);
+    result[i].new_bytes = new_bytes(processes[i]);
     if (measurement.lost_events.value_or(0) == 0)
       result[i].unfaulted_bytes = unfaulted_bytes(processes[i], result[i]);
     if (above[i] != i) result[i].is_only_child = families[above[i]].one_by_one;

@@ -55,8 +55,8 @@ TEST(ForkCopies, NewIsWhatAChildTouchedFirstAndKept) {
   child.memory = {0, 95 * kPageSize, 1, 60};
   EXPECT_EQ(new_pages(), 60 * kPageSize) << "the rest is what it is the last to share";
   EXPECT_EQ(copies_of({process(10, 1, 0, 0), child, process(12, 11, 0, 0)})[1].new_bytes,
-            std::nullopt)
-      << "its child shares it";
+            60 * kPageSize)
+      << "though its child shares it";
 }
 
 TEST(ForkCopies, TheRatioIsTheQuotientOfItsAmounts) {

@@ -170,7 +170,7 @@ class GroupBuilder {
       group_.most_new = std::max(group_.most_new, bytes);
       group_.new_bytes = group_.new_bytes.value_or(0) + *copies.new_bytes;
       group_.new_known += process.processes;
-    } else if (cow::goes_on(process) && copies.forks == 0) {
+    } else if (cow::goes_on(process)) {
       group_.is_new_known = false;
     }
     if (copies.still_shared_bytes) {
@@ -403,7 +403,7 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     if (cow::is_older(process) && measurement.exact) {
       summary.older += process.processes;
       summary.older_bytes += private_since_before(process);
-    } else if (!copies[i].new_bytes && !has_forked) {
+    } else if (!copies[i].new_bytes) {
       summary.new_unknown += process.processes;
     }
     summary.is_all_known = summary.is_all_known && copies[i].copied_pages;

@@ -51,7 +51,7 @@ struct ProcessGroup {
   // NEW, as cow::ForkCopies defines it.  nullopt: not known of any.
   std::optional<std::uint64_t> new_bytes;
   std::uint64_t new_known = 0;  // the processes of which it is known
-  bool is_new_known = true;     // of all that have any: of those that go on and have not forked
+  bool is_new_known = true;     // of all that have any: of those that go on
   std::uint64_t least_new = 0;  // by one of them
   std::uint64_t most_new = 0;
   // At the fork, or when the measurement began if that was later, the most that one of them shared;

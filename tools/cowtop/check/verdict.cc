@@ -76,7 +76,6 @@ Used copied_of_shared(const ProcessCopies& process, const ForkCopies& copies) {
 // Of a row that is the sum of several processes, what all of them have together, or one of them.
 Used new_memory(const ProcessCopies& process, const ForkCopies& copies, bool together) {
   if (!cow::goes_on(process)) return not_known(kOnlyRan);
-  if (copies.forks > 0) return not_known("its children share what is new in it");
   if (copies.new_bytes) {
     const std::uint64_t parts = together ? 1 : process.processes;
     Used result = used(*copies.new_bytes / parts);
