@@ -64,7 +64,7 @@ inline constexpr std::array kFigures = {
            COWSHED_FIGURE(copies.copied_ratio())},
     Figure{"new_bytes", "NEW", Unit::bytes, true, "cowshed_new_bytes",
            "Memory that it touched first: neither copied, nor got at its fork.  Of a forked "
-           "process that has executed no program.",
+           "process that has executed no program; if it ran before cowtop came, since then.",
            COWSHED_FIGURE(internal::number(copies.new_bytes))},
     Figure{"still_shared_bytes", "", Unit::bytes, false, "cowshed_still_shared_bytes",
            "The part of SHARED that it has neither copied nor given back.",

@@ -168,6 +168,9 @@ struct ProcessCopies : Counts {
   // The most that its resident anonymous memory rose above an earlier value since the fork, at
   // samples of its new memory.  nullopt: there are none, or nobody saw the fork.
   std::optional<std::uint64_t> most_risen_bytes;
+  // The resident anonymous memory of a child that is older than the measurement, when that began.
+  // nullopt: it is not older, or its memory was never read.
+  std::optional<std::uint64_t> resident_before_bytes;
   // nullopt if its PSS was never read.  Of several processes: the largest.
   std::optional<MemoryPeak> peak;
   std::optional<PssSample> pss;  // nullopt if it was never read; not in JSON and recordings

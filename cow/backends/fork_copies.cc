@@ -144,9 +144,21 @@ std::optional<std::uint64_t> most_new_bytes(const ProcessCopies& process) {
                   process.touched_pages() * kPageSize);
 }
 
+// Of one that is older than the measurement.
+std::optional<std::uint64_t> new_since_begin(const ProcessCopies& process) {
+  if (!process.resident_before_bytes || !process.memory || !process.zero_filled_pages)
+    return std::nullopt;
+  const MemorySample& memory = *process.memory;
+  const std::uint64_t grown = less(memory.private_bytes + memory.shared_bytes,
+                                   *process.resident_before_bytes + first_write_bytes(process));
+  const std::uint64_t touched = process.touched_pages() * kPageSize;
+  return std::min(touched, grown + less(touched, memory.touched_pages * kPageSize));
+}
+
 // What it had when it was last looked at, and what it touched since.
 std::optional<std::uint64_t> new_bytes(const ProcessCopies& process) {
-  if (!goes_on(process) || is_older(process)) return std::nullopt;
+  if (!goes_on(process)) return std::nullopt;
+  if (is_older(process)) return new_since_begin(process);
   const MemorySample memory = process.memory.value_or(MemorySample());
   // Also what no write fault made, as MAP_POPULATE does.
   const std::uint64_t got = process.shared_at_fork_bytes.value_or(UINT64_MAX / 2);

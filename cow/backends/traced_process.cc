@@ -7,6 +7,7 @@
 #include <cowshed/cow/arenas/object_copies.h>
 #include <cowshed/cow/backends/memory_sample.h>
 #include <cowshed/cow/backends/traced_process.h>
+#include <cowshed/cow/fork_copies.h>
 
 namespace cowshed::cow {
 namespace {
@@ -223,6 +224,10 @@ void TracedProcess::scan(const ProcFiles& proc) {
   if (!memory) return;
   copies.memory = memory;
   copies.memory->touched_pages = copies.touched_pages();
+  if (is_older(copies) && !copies.resident_before_bytes) {
+    const std::uint64_t now = memory->shared_bytes + memory->private_bytes;
+    copies.resident_before_bytes = now - std::min(now, copies.touched_pages() * kPageSize);
+  }
   copies.unreadable = false;
 }
 

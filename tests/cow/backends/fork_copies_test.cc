@@ -137,6 +137,19 @@ TEST(ForkCopies, OfAnOlderChildAreOfWhatItSharedWhenTheMeasurementBegan) {
   EXPECT_EQ(copies_of({older})[0].copied_ratio(), 0.3);
 }
 
+TEST(ForkCopies, NewInAnOlderChildIsByWhatItGrewSinceTheBegin) {
+  ProcessCopies older = process(11, 10, 30, 0);
+  older.shared_at_fork_bytes.reset();
+  older.zero_filled_pages = 1000;
+  EXPECT_EQ(copies_of({older})[0].new_bytes, std::nullopt) << "nobody looked";
+  older.memory = {70 * kPageSize, 130 * kPageSize, 1, 900};
+  older.resident_before_bytes = 80 * kPageSize;
+  EXPECT_EQ(copies_of({older})[0].new_bytes, 220 * kPageSize) << "100 since the last look";
+  older.zero_filled_pages = 90;
+  older.memory->touched_pages = 90;
+  EXPECT_EQ(copies_of({older})[0].new_bytes, 90 * kPageSize) << "the rest was no write";
+}
+
 TEST(ForkCopies, UnknownCountsAreNotZero) {
   ProcessCopies root = process(10, 1, 0, 0);
   root.copied_anon_pages.reset();
