@@ -32,6 +32,8 @@ DIES = ["/usr/bin/python3", "-c", "import ctypes, os\nif os.fork() == 0: ctypes.
 HANDLES = [DIES[0], "-X", "faulthandler", *DIES[1:]]
 PYTHON = [DIES[0], "-c", "import os\ndata = [str(i) for i in range(30000)]\nif os.fork() == 0:\n"
           "    for each in data: pass\n    kept = [bytes(4000) for each in range(1000)]\n    os._exit(0)\nos.wait()"]
+COLLECTS = [DIES[0], "-c", "import gc, os\ndata = [[] for i in range(300000)]\nif os.fork() == 0:\n"
+            "    gc.collect()\n    os._exit(0)\nos.wait()"]
 SITES = [str(SUBJECTS / "site_subject"), "shares", "1000"]
 TRANSFERS = [str(SUBJECTS / "share_subject"), "transfers", "600"]
 
@@ -104,11 +106,12 @@ class SchemasTest(unittest.TestCase):
         runs = [["--", *COPIES], ["--backend", "pagemap", "--", *COPIES],
                 ["--", *TRANSFERS], ["--backend", "pagemap", "--", *OBJECTS]]
         many_copies = [*SITES[:2], "30000"]  # the period grows
-        exact = [["-c", "5", "--", *SITES], ["--", *many_copies], ["--", *DIES], ["--", *HANDLES], ["-c", "5", "--", *PYTHON]]
+        exact = [["-c", "5", "--", *SITES], ["--", *many_copies], ["--", *DIES], ["--", *HANDLES], ["-c", "5", "--", *PYTHON], ["--", *COLLECTS]]
         for words in runs + (exact if IS_ROOT else []):
             with self.subTest(words=words):
                 self.check(self.measured("--json", *words), "cowshed.run-2")
         if IS_ROOT:
+            self.test_run_of_what_is_attached_to()
             self.seen.update(["container", "pod"])  # of processes in a container
             self.check_all_was_seen("cowshed.run-2")
 
@@ -180,13 +183,11 @@ class SchemasTest(unittest.TestCase):
         self.check_all_was_seen("cowshed.diff-1")
 
     def test_cure(self):
-        python = [DIES[0], "-c", "import gc, os\ndata = [[] for i in range(300000)]\nif os.fork() == 0:\n"
-                  "    gc.collect()\n    os._exit(0)\nos.wait()"]
         thread = [DIES[0], "-c", "import threading, time\ndata = bytearray(30 << 20)\nfor i in range(3): "
                   "threading.Thread(target=time.sleep, args=[1]).start()"]
         nowhere = {**os.environ, "PYTHONPATH": "", "PATH": "/usr/sbin"}
         self.check(json.loads(self.cowtop("cure", "--json", "--", *thread)), "cowshed.cure-1")
-        self.check(json.loads(self.cowtop("cure", "--json", "--", *python, env=nowhere)), "cowshed.cure-1")
+        self.check(json.loads(self.cowtop("cure", "--json", "--", *COLLECTS, env=nowhere)), "cowshed.cure-1")
         prints = [DIES[0], "-c", thread[2] + "\nimport os\nprint('MALLOC_ARENA_MAX' in os.environ)\nopen('left', 'a')"]
         self.check(json.loads(self.cowtop("cure", "--keep-going", "--json", "--", *prints, cwd=self.folder)),
                    "cowshed.cure-1")
