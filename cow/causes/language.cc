@@ -22,16 +22,15 @@ bool has_name(std::string_view path, std::initializer_list<std::string_view> beg
 }
 
 // Whether it is a version and the like, rather than more words: as in python3.11d,
-// libruby-3.1.so.3.1 and php-fpm8.2, but not in perlin, node_exporter or python3-config-server.
+// libruby-3.1.so.3.1 and php-fpm8.2, but not in perls, node-1, node_exporter or
+// python3-config-server.
 bool ends_a_name(std::string_view rest) {
   rest = rest.substr(0, rest.find(".so"));
-  for (const std::string_view part : {"-fpm", "-cgi", "-"}) {
-    if (!rest.starts_with(part)) continue;
-    rest.remove_prefix(part.size());
-    break;
-  }
+  if (rest.starts_with("-fpm") || rest.starts_with("-cgi")) rest.remove_prefix(4);
+  else if (rest.starts_with("-") && rest.find('.') != rest.npos) rest.remove_prefix(1);
   const std::size_t version = rest.find_first_not_of("0123456789.");
-  return version == std::string_view::npos || version + 1 == rest.size();  // "d", "m", "t"
+  return version == std::string_view::npos ||
+         (version > 0 && version + 1 == rest.size());  // "d", "m", "t"
 }
 
 // "python3.11", or "libpython3.13.so.1.0".

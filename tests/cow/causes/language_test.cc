@@ -12,9 +12,9 @@ TEST(Language, IsTheNameOfAnInterpreterAndAVersion) {
   for (const char* name : {"php", "php-fpm8.2", "/usr/sbin/php-cgi", "libphp8.2.so"})
     EXPECT_EQ(language_of_file(name), Language::php) << name;
   EXPECT_EQ(language_of_file("libruby-3.1.so.3.1"), Language::ruby);
-  for (const char* name :
-       {"python3-config-server", "pythonista", "pythonic", "perlin", "phpish", "rubynoise",
-        "node_exporter", "php-exporter", "beamformer", "/opt/python/server"}) {
+  for (const char* name : {"python3-config-server", "pythonista", "pythonic", "perlin", "phpish",
+                           "rubynoise", "node_exporter", "php-exporter", "perls", "luas", "node-1",
+                           "rubyx", "beamformer", "/opt/python/server"}) {
     EXPECT_EQ(language_of_file(name), Language::native) << name;
   }
 }
