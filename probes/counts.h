@@ -20,6 +20,8 @@ struct ArenaCount {
   std::uint64_t address = 0;  // of the mapping, if it is no memfd
   std::uint64_t copied_pages = 0;
   std::uint64_t bytes = 0;  // of the mapping
+  std::uint64_t file = 0;   // the inode of its file, if it is no memfd
+  std::uint64_t file_bytes = 0;
   bool operator==(const ArenaCount&) const = default;
 };
 

@@ -106,7 +106,8 @@ std::uint64_t still_held(const ProcessCopies& process, std::uint64_t copied) {
   const std::uint64_t alone = process.memory->private_bytes;
   const std::uint64_t own = copied + process.zero_filled_pages.value_or(0) * kPageSize;
   // Pages that it was the last to share are its alone.
-  const std::uint64_t of_files = file_bytes(process) - file_pages(process) * kPageSize;
+  const std::uint64_t of_files =
+      file_bytes(process) - std::min(file_bytes(process), file_pages(process) * kPageSize);
   return of_files + std::max(shared, shared + alone - std::min(shared + alone, own));
 }
 

@@ -85,16 +85,28 @@ void count_arenas(TracedProcess& process, const ProcFiles& proc) {
       if (counted.address != 0) names.try_emplace(counted.address);
   }
   std::map<std::string, std::uint64_t> pages;  // of all of an arena's generations
-  process.copies.files.clear();
+  struct File {
+    std::string name;
+    std::uint64_t bytes = 0;
+    std::uint64_t mapped = 0;
+    std::uint64_t copied_pages = 0;
+  };
+  std::map<std::uint64_t, File> files;  // by inode
   for (const ArenaCount& counted : arenas) {
     const std::string& name = counted.address == 0 ? counted.name : names[counted.address];
     if (!name.empty()) {
       pages[name] += counted.copied_pages;
       continue;
     }
-    ArenaCopies& file = arena_named(process.copies.files, counted.name);
-    file.bytes = file.bytes.value_or(0) + counted.bytes;
-    file.copied_pages += counted.copied_pages;
+    File& file = files[counted.file];
+    file = {counted.name, std::max(file.bytes, counted.file_bytes), file.mapped + counted.bytes,
+            file.copied_pages + counted.copied_pages};
+  }
+  process.copies.files.clear();
+  for (const auto& [inode, file] : files) {
+    ArenaCopies& row = arena_named(process.copies.files, file.name);
+    row.bytes = row.bytes.value_or(0) + std::min(file.mapped, file.bytes);
+    row.copied_pages += file.copied_pages;
   }
   for (const auto& [name, count] : pages)
     arena_named(process.copies.arenas, name).copied_pages = count;

@@ -34,6 +34,7 @@ struct mapping {
 /* The mapping's file, if it has the trait MAPPING_ARENA. */
 struct mapped_arena {
   __u64 inode; /* or the address and COWSHED_BY_ADDRESS */
+  __u64 file;  /* its inode then */
   char name[COWSHED_ARENA_NAME_BYTES];
 };
 

@@ -143,6 +143,9 @@ static __noinline int count_arena(struct thread_state* thread) {
     struct cowshed_arena fresh = {};
     __builtin_memcpy(fresh.name, thread->arena.name, sizeof fresh.name);
     fresh.bytes = thread->mapping.end - thread->mapping.start;
+    fresh.inode = thread->arena.file;
+    if (thread->file.size_at)
+      bpf_probe_read_kernel(&fresh.file_bytes, sizeof(__u64), (void*)thread->file.size_at);
     bpf_map_update_elem(&arenas, &key, &fresh, BPF_NOEXIST);
     __sync_fetch_and_add(&arenas_added, 1);
     arena = bpf_map_lookup_elem(&arenas, &key);

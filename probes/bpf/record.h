@@ -129,6 +129,8 @@ struct cowshed_arena_key {
 struct cowshed_arena {
   __u64 copied_pages;
   __u64 bytes; /* of the mapping, when it was first written to */
+  __u64 inode; /* of its file */
+  __u64 file_bytes;
   char name[COWSHED_ARENA_NAME_BYTES];
 };
 

@@ -144,6 +144,7 @@ static __noinline int is_data(struct thread_state* thread, struct mm_struct* mm,
   struct inode* inode = BPF_CORE_READ(file, f_inode);
   __u32 mode = BPF_CORE_READ(inode, i_mode);
   if ((mode & S_IFMT) != S_IFREG || BPF_CORE_READ(mm, exe_file, f_inode) == inode) return 0;
+  thread->arena.file = BPF_CORE_READ(inode, i_ino);
   char* name = thread->arena.name;
   const void* source = BPF_CORE_READ(file, f_path.dentry, d_name.name);
   if (bpf_probe_read_kernel_str(name, COWSHED_ARENA_NAME_BYTES, source) <= 0) return 0;

@@ -77,7 +77,8 @@ Expected<ByProcess<std::vector<ArenaCount>>> read_arenas(const Programs& program
         const bool named = (key.inode & COWSHED_BY_ADDRESS) == 0;
         arenas[key.process].push_back({arena_name(arena.name), named ? key.inode : 0,
                                        named ? 0 : key.inode & ~COWSHED_BY_ADDRESS,
-                                       arena.copied_pages, arena.bytes});
+                                       arena.copied_pages, arena.bytes, arena.inode,
+                                       arena.file_bytes});
       }));
   return arenas;
 }
