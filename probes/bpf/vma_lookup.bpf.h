@@ -149,7 +149,7 @@ static __noinline int is_data(struct thread_state* thread, struct mm_struct* mm,
   const void* source = BPF_CORE_READ(file, f_path.dentry, d_name.name);
   if (bpf_probe_read_kernel_str(name, COWSHED_ARENA_NAME_BYTES, source) <= 0) return 0;
   if (mode & S_IXUGO && !begins_with(name, "memfd:", sizeof "memfd:" - 1)) return 0;
-  for (__u32 i = 0; i + 2 < COWSHED_ARENA_NAME_BYTES; i++)
+  for (__u32 i = 0; i + 2 < COWSHED_ARENA_NAME_BYTES && name[i]; i++)
     if (name[i] == '.' && name[i + 1] == 's' && name[i + 2] == 'o') return 0;
   return 1;
 }
