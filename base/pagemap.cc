@@ -285,6 +285,13 @@ int visit_anonymous_pages(
   return runs.error;
 }
 
+bool has_page(int pagemap, std::uint64_t address) {
+  std::uint64_t entry = 0;
+  const auto at = static_cast<off_t>(address / kPage * sizeof entry);
+  return pread(pagemap, &entry, sizeof entry, at) == sizeof entry &&
+         (entry & (kPresent | kSwapped)) != 0;
+}
+
 int visit_different_pages(int pagemap, int other, std::uint64_t begin, std::uint64_t end,
                           const Visitor& visit) {
   std::vector<std::uint64_t> before;

@@ -39,6 +39,9 @@ int visit_anonymous_pages(
     int pagemap, std::uint64_t begin, std::uint64_t end,
     const std::function<void(std::uint64_t, std::uint64_t, AnonymousPage)>& visit);
 
+// Whether there is a page at the address, in memory or swapped out; false if that cannot be read.
+bool has_page(int pagemap, std::uint64_t address);
+
 // Visits ranges of addresses at which two processes have different pages; both files are open
 // pagemaps.  Finds none without CAP_SYS_ADMIN, because the kernel hides page numbers.  Returns as
 // above.

@@ -32,10 +32,10 @@ inline constexpr std::string_view kReceived = "received";
 inline constexpr std::string_view kLoaded = "loaded";
 inline constexpr std::string_view kCompiledCode = "compiled code";
 inline constexpr std::string_view kThreadStack = "thread stack";
-inline constexpr std::string_view kGivenBackBefore = "given back before";
+inline constexpr std::string_view kGivenBackSince = "given back since";
 inline constexpr std::string_view kOwnData = "own data";
 inline constexpr std::array kNewMemoryCauses = {
-    kImport, kReceived, kLoaded, kCompiledCode, kThreadStack, kGivenBackBefore, kOwnData};
+    kImport, kReceived, kLoaded, kCompiledCode, kThreadStack, kGivenBackSince, kOwnData};
 
 // Why memory is new.  An import has its module or, until the module's code runs, the line that
 // imports it.

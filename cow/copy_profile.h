@@ -225,8 +225,8 @@ struct NewCause {
 };
 
 // The sampled pages of new anonymous memory of forked processes that have executed nothing since.
-// Here an estimated copy is a page.  What was given back and touched again counts again.  Each list
-// has the most pages first.
+// Here an estimated copy is a page that the process holds or, if it has ended, that it held when it
+// held most: they add up to ForkCopies::new_bytes.  Each list has the most pages first.
 struct NewMemory {
   std::uint64_t samples = 0;
   std::vector<CodeSite> sites;

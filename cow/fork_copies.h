@@ -83,6 +83,9 @@ std::vector<Subtree> subtrees(const Measurement& measurement);
 // What its private mappings of files of data share with whoever else maps them, and at first all.
 std::uint64_t file_bytes(const ProcessCopies& process);
 
+// ForkCopies::new_bytes.
+std::optional<std::uint64_t> new_bytes(const ProcessCopies& process);
+
 // Whether a child goes on with its parent's memory.
 bool goes_on(const ProcessCopies& process);
 

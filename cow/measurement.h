@@ -168,6 +168,9 @@ struct ProcessCopies : Counts {
   // The most that its resident anonymous memory rose above an earlier value since the fork, at
   // samples of its new memory.  nullopt: there are none, or nobody saw the fork.
   std::optional<std::uint64_t> most_risen_bytes;
+  // The most memory of any kind that it held at one time, once it has ended, as getrusage(2) has
+  // it; not in JSON and recordings.
+  std::optional<std::uint64_t> most_resident_bytes;
   // The resident anonymous memory of a child that is older than the measurement, when that began.
   // nullopt: it is not older, or its memory was never read.
   std::optional<std::uint64_t> resident_before_bytes;

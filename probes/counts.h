@@ -70,6 +70,9 @@ struct ProcessCounts : Counts {
   // samples of its new memory; nullopt: there are none, or the fork was not seen.
   std::optional<std::uint64_t> most_risen_bytes;
 
+  // The most memory of any kind that it held at one time, once it has ended.
+  std::optional<std::uint64_t> most_resident_bytes;
+
   // All exceptions: the sum of the classes, zero_filled_faults and pending_faults.
   std::uint64_t write_faults = 0;
   // Faults in progress, without a class: at most one per live thread.

@@ -88,11 +88,12 @@ inline constexpr std::uint64_t kSystemCallsOf32Bits = std::uint64_t{1} << 32U;
 
 // One copy, and the thread at that moment.  A value.
 struct CopySample {
-  std::uint64_t process_id = 0;  // ProcessCounts::id
-  int pid = 0;                   // as ProcessCounts::pid
-  std::uint64_t execs = 0;       // of the process before the copy: tells its programs apart
-  std::uint64_t copies = 1;      // or fresh pages, that this sample stands for
-  std::uint64_t address = 0;     // that was written, or not accessible
+  std::uint64_t process_id = 0;   // ProcessCounts::id
+  int pid = 0;                    // as ProcessCounts::pid
+  std::uint64_t execs = 0;        // of the process before the copy: tells its programs apart
+  std::uint64_t copies = 1;       // or fresh pages, that this sample stands for
+  std::uint64_t address = 0;      // that was written, or not accessible
+  std::uint64_t risen_bytes = 0;  // of new memory, as ProcessCounts::most_risen_bytes: until then
   CopyClass copy_class = CopyClass::anonymous;
   AccessFailure failure = AccessFailure::none;
   bool is_handled = false;   // the failure: by the program's handler of the signal

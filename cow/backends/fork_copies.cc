@@ -156,6 +156,17 @@ std::optional<std::uint64_t> new_since_begin(const ProcessCopies& process) {
   return std::min(touched, grown + less(touched, memory.touched_pages * kPageSize));
 }
 
+// What the process has beside all that it touched.
+std::uint64_t unfaulted_bytes(const ProcessCopies& process, const ForkCopies& copies) {
+  constexpr std::uint64_t kPart = 10;
+  if (!process.zero_filled_pages) return 0;
+  const std::uint64_t held = copies.new_bytes.value_or(0);
+  const std::uint64_t rest = less(held, process.touched_pages() * kPageSize);
+  return rest / process.processes >= kLittle && rest >= held / kPart ? rest : 0;
+}
+
+}  // namespace
+
 // What it had when it was last looked at, and what it touched since.
 std::optional<std::uint64_t> new_bytes(const ProcessCopies& process) {
   if (!goes_on(process)) return std::nullopt;
@@ -177,17 +188,6 @@ std::optional<std::uint64_t> new_bytes(const ProcessCopies& process) {
   return process.memory || process.alive || since < kLittle ? std::optional(then + since)
                                                             : std::nullopt;
 }
-
-// What the process has beside all that it touched.
-std::uint64_t unfaulted_bytes(const ProcessCopies& process, const ForkCopies& copies) {
-  constexpr std::uint64_t kPart = 10;
-  if (!process.zero_filled_pages) return 0;
-  const std::uint64_t held = copies.new_bytes.value_or(0);
-  const std::uint64_t rest = less(held, process.touched_pages() * kPageSize);
-  return rest / process.processes >= kLittle && rest >= held / kPart ? rest : 0;
-}
-
-}  // namespace
 
 std::uint64_t file_bytes(const ProcessCopies& process) {
   std::uint64_t bytes = 0;

@@ -29,6 +29,7 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.shares_memory = counts.shares_memory && counts.execs == 0;
   copies.execs = counts.execs;
   copies.most_risen_bytes = counts.most_risen_bytes;
+  copies.most_resident_bytes = counts.most_resident_bytes;
   static_cast<Counts&>(copies) = counts;
   *copies.copied_anon_pages += counts.copied_hugetlb_pages;
   if (copies.role == Role::child && !counts.shares_memory)

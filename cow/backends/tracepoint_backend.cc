@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <cowshed/base/clock.h>
+#include <cowshed/base/pagemap.h>
 #include <cowshed/base/try.h>
 #include <cowshed/cow/backends/attach_roots.h>
 #include <cowshed/cow/backends/process_rollup.h>
@@ -41,6 +42,12 @@ bool is_gone(const ProcessCopies& process) {
   return process.pid != 0 && ::kill(process.pid, 0) != 0 && errno == ESRCH;
 }
 
+// Without first writes to files, which the kernel counts as anonymous memory that is new.
+std::uint64_t copied_anonymous_bytes(const ProcessCopies& process) {
+  return (process.copied_anon_pages.value_or(0) + process.copied_shared_file_pages.value_or(0)) *
+         kPageSize;
+}
+
 }  // namespace
 
 TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& sampling, ProcFiles proc)
@@ -68,10 +75,12 @@ Expected<void> TracepointBackend::track_command(pid_t child) {
   scan_budget_ = snapshot_budget_ =
       internal::TokenBucket(kLongRunShare, kMostSavedNs, kFirstOfCommandNs);
   memory_.expect_command();
+  is_command_ = true;
   return probe_.track_command(child);
 }
 
 Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
+  is_command_ = false;
   Attached result;
   const auto attach = [&](const Roots& found) -> Expected<Refused> {
     // An orphan that a measured process took over is not tracked yet.
@@ -95,6 +104,11 @@ Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
   TRY(result.refused,
       attach_roots(roots, proc_, [this](pid_t pid) { return measures(pid); }, attach));
   return result;
+}
+
+// What its parent held when it forked, which is all of the tree if we started that.
+std::uint64_t TracepointBackend::least_peak_bytes(const ProcessCopies& process) const {
+  return is_command_ && process.processes == 1 ? process.shared_at_fork_bytes.value_or(0) : 0;
 }
 
 // If the kernel had no memory to track a thread, and that thread ends last, no event ends the
@@ -182,9 +196,17 @@ Expected<void> TracepointBackend::sample() {
   for (auto& [id, process] : processes_) {
     ProcessCopies& copies = process.copies;
     if (copies.shares_memory) continue;
-    tree.push_back({id, copies.pid, copies.alive, copies.all_copied_pages().value_or(0) * kPageSize,
-                    copies.zero_filled_pages.value_or(0) * kPageSize, false, &copies.peak,
-                    &copies.pss});
+    tree.push_back({.id = id,
+                    .pid = copies.pid,
+                    .alive = copies.alive,
+                    .copied_bytes = copied_anonymous_bytes(copies),
+                    .zero_filled_bytes = copies.zero_filled_pages.value_or(0) * kPageSize,
+                    .peak = &copies.peak,
+                    .pss = &copies.pss,
+                    .start_ns = copies.start_ns,
+                    .end_ns = copies.end_ns.value_or(0),
+                    .most_resident_bytes = copies.most_resident_bytes.value_or(0),
+                    .least_peak_bytes = least_peak_bytes(copies)});
   }
   memory_.sample(proc_, tree);
   forget_the_ended();
@@ -224,6 +246,7 @@ void TracepointBackend::scan_memory() {
   for (auto next = due.begin(); next != due.end() && took < kScansAtOnceNs; ++next) {
     TracedProcess& process = **next;
     process.scan(proc_);
+    look_at_new_pages(process);
     take_samples_meanwhile();
     const std::uint64_t before = std::exchange(took, thread_cpu_ns() - begin);
     process.note_scan(monotonic_ns(), took - before);
@@ -234,6 +257,17 @@ void TracepointBackend::scan_memory() {
   scan_budget_.spend(end, took);
 }
 
+void TracepointBackend::look_at_new_pages(const TracedProcess& process) {
+  const auto held = new_bytes(process.copies);
+  if (!profiler_ || !held) return;
+  const auto pagemap = proc_.open(process.copies.pid, "pagemap");
+  if (!pagemap) return;
+  profiler_->look(
+      process.live->counts.id,
+      [&](std::uint64_t address) { return internal::has_page(pagemap->get(), address); },
+      *held / kPageSize);
+}
+
 // A child that is first seen now may inherit from a parent that has ended.  So an ended process is
 // kept for one more sample().
 void TracepointBackend::forget_the_ended() {
@@ -242,15 +276,17 @@ void TracepointBackend::forget_the_ended() {
       process.live.reset();
 }
 
-// Of the processes whose new memory is sampled.
-CopiedPages TracepointBackend::new_pages() const {
-  CopiedPages pages;
+NewMemory TracepointBackend::new_memory(const Measurement& result) const {
+  const std::vector<ForkCopies> copies = fork_copies(result);
+  CopiedPages now;
+  CopiedPages most;
+  std::size_t i = 0;
   for (const auto& [id, process] : processes_) {
-    const ProcessCopies& copies = process.copies;
-    if (copies.role == Role::child && goes_on(copies) && !copies.shares_memory)
-      pages[id] = copies.touched_pages();
+    const std::uint64_t bytes = copies[i].new_bytes.value_or(0) - copies[i].unfaulted_bytes;
+    (process.copies.alive ? now : most)[id] = bytes / kPageSize;
+    ++i;
   }
-  return pages;
+  return profiler_->new_memory(now, most);
 }
 
 Measurement TracepointBackend::measurement(const CodeOf& code) const {
@@ -263,10 +299,6 @@ Measurement TracepointBackend::measurement(const CodeOf& code) const {
   CopiedPages pages;
   for (const auto& [id, process] : processes_)
     pages[id] = process.copies.all_copied_pages().value_or(0);
-  if (profiler_ && code.is_all()) {
-    result.sampled = profiler_->of_all(pages);
-    result.new_memory = profiler_->new_memory(new_pages());
-  }
   result.processes.reserve(processes_.size());
   for (const auto& [id, process] : processes_) {
     ProcessCopies& copies = result.processes.emplace_back(process.copies);
@@ -274,6 +306,10 @@ Measurement TracepointBackend::measurement(const CodeOf& code) const {
     auto profile = profiler_->of(id, pages);
     copies.sampled = std::move(profile.sampled);
     copies.patterns = std::move(profile.patterns);
+  }
+  if (profiler_ && code.is_all()) {
+    result.sampled = profiler_->of_all(pages);
+    result.new_memory = new_memory(result);
   }
   if (profiler_) result.sampling->unread = profiler_->unread();
   return result;

@@ -55,8 +55,10 @@ class TracepointBackend : public Backend {
   void note_who_is_gone();
   void add_snapshot(const Snapshot& snapshot);
   void scan_memory();
-  CopiedPages new_pages() const;
+  void look_at_new_pages(const TracedProcess& process);
+  NewMemory new_memory(const Measurement& result) const;
   void forget_the_ended();
+  std::uint64_t least_peak_bytes(const ProcessCopies& process) const;
 
   Probe probe_;
   ProcFiles proc_;
@@ -72,6 +74,7 @@ class TracepointBackend : public Backend {
   std::uint64_t unsure_faults_ = 0;
   Overhead overhead_;
   TreeMemoryMeter memory_;
+  bool is_command_ = false;  // nothing was attached
   std::optional<SamplingSummary> sampling_;
   std::unique_ptr<CopyProfiler> profiler_;  // null: copies are not sampled
   std::size_t taken_meanwhile_ = 0;         // samples of copies, since the last sample()

@@ -7,8 +7,33 @@ namespace cowshed::cow {
 namespace {
 
 constexpr std::uint64_t kKiB = 1024;
+// Of /proc/PID/status.
+constexpr std::initializer_list<std::string_view> kResident = {"RssAnon", "RssShmem", "VmRSS",
+                                                               "VmHWM", "VmPTE"};
 
 std::uint64_t less(std::uint64_t from, std::uint64_t what) { return from - std::min(from, what); }
+
+// A process that has ended.
+struct Lifetime {
+  std::uint64_t start_ns;
+  std::uint64_t end_ns;
+  std::uint64_t grown;
+};
+
+// The most by which those that lived at the same time had grown.
+std::uint64_t most_at_once(const std::vector<Lifetime>& processes) {
+  std::vector<std::pair<std::uint64_t, std::int64_t>> changes;
+  for (const Lifetime& each : processes) {
+    const auto grown = static_cast<std::int64_t>(each.grown);
+    changes.emplace_back(each.start_ns, grown);
+    changes.emplace_back(each.end_ns + 1, -grown);
+  }
+  std::ranges::sort(changes);
+  std::int64_t now = 0;
+  std::int64_t most = 0;
+  for (const auto& [when, change] : changes) most = std::max(most, now += change);
+  return static_cast<std::uint64_t>(most);
+}
 
 }  // namespace
 
@@ -19,50 +44,90 @@ void TreeMemoryMeter::expect_command() {
   looks_ = internal::TokenBucket(kLooksShare, kMostSavedNs, kFirstLooksNs);
 }
 
-void TreeMemoryMeter::look_at(const ProcFiles& proc, const TreeProcess& process, Known& known) {
-  const std::uint64_t counts = *process.copied_bytes + process.zero_filled_bytes;
-  const bool is_new = !known.was_alive;
-  known.was_alive = true;
-  const std::uint64_t now = monotonic_ns();
-  if ((counts == known.counts && !is_new) || !looks_.is_left(now)) return;
-  const std::uint64_t begin = thread_cpu_ns();
-  known.counts = counts;
-  known.resident_bytes = proc.status_number(process.pid, "RssAnon") * kKiB;
+void TreeMemoryMeter::note(const TreeProcess& process, const std::vector<std::uint64_t>& kib,
+                           Known& known) {
+  if (kib[2] == 0) return;  // it has ended
+  known.now = {kib[0] * kKiB, kib[1] * kKiB,         kib[2] * kKiB,
+               kib[3] * kKiB, *process.copied_bytes, process.zero_filled_bytes};
   // What it did not allocate itself is not new, but its parent's.
-  if (is_new) {
-    known.resident_then = less(known.resident_bytes, process.zero_filled_bytes);
-    known.resident_next = known.resident_then;
+  if (!std::exchange(known.is_read, true)) {
+    const std::uint64_t own = less(process.zero_filled_bytes, known.then.zero_filled_bytes);
+    known.then.anonymous_bytes = less(known.now.anonymous_bytes, own);
+    known.then.shared_bytes = less(known.now.shared_bytes, own);
+    known.then.resident_bytes = less(known.now.resident_bytes, own);
+    known.next = known.then;
   }
+}
+
+void TreeMemoryMeter::look_at(const ProcFiles& proc, const TreeProcess& process, Known& known) {
+  const bool has_changed = known.now.copied_bytes != *process.copied_bytes ||
+                           known.now.zero_filled_bytes != process.zero_filled_bytes;
+  const std::uint64_t now = monotonic_ns();
+  if ((!has_changed && known.is_read) || !looks_.is_left(now)) return;
+  const std::uint64_t begin = thread_cpu_ns();
+  note(process, proc.status_numbers(process.pid, kResident), known);
   looks_.spend(now, thread_cpu_ns() - begin);
 }
 
-// A copy leaves the resident memory of its process as it was, and takes a page more of all.
+// The memory that a process got itself since the last sum, at most at one time.  Shared memory is
+// of the process that touched it first.
+std::uint64_t TreeMemoryMeter::added_by(const TreeProcess& process, const Known& known) {
+  const State& now = known.now;
+  const State& then = known.then;
+  const std::uint64_t shared = less(now.shared_bytes, then.shared_bytes);
+  const std::uint64_t own_shared =
+      std::min(shared, less(now.zero_filled_bytes, then.zero_filled_bytes));
+  std::uint64_t added = less(now.anonymous_bytes, then.anonymous_bytes) + own_shared;
+  if (now.most_resident_bytes > then.most_resident_bytes) {  // also what it gave back again
+    const std::uint64_t of_others = less(now.file_bytes(), then.file_bytes()) + shared - own_shared;
+    added = std::max(added, less(now.most_resident_bytes, then.resident_bytes + of_others));
+  }
+  if (process.alive && known.is_read) return added;
+  const std::uint64_t filled = less(process.zero_filled_bytes, now.zero_filled_bytes);
+  const std::uint64_t most = process.most_resident_bytes;
+  if (most == 0 || !known.is_read) return added + filled;
+  const std::uint64_t risen = less(most, now.resident_bytes);
+  return added + (most > now.most_resident_bytes ? risen : std::min(filled, risen));
+}
+
+// How much more the tree holds by what a process did since the last sum; nullopt: nothing is known
+// of it.  A copy leaves the resident memory of its process as it was, and takes a page more of all.
+std::optional<std::uint64_t> TreeMemoryMeter::growth_of(const ProcFiles& proc,
+                                                        const TreeProcess& process) {
+  auto found = known_.find(process.id);
+  if (!process.copied_bytes) return std::nullopt;
+  if (found == known_.end()) {
+    if (!process.alive && process.id <= newest_) return std::nullopt;  // it was in a sample before
+    found = known_.try_emplace(process.id).first;
+  }
+  Known& known = found->second;
+  if (std::exchange(known.was_alive, process.alive) != process.alive) is_another_tree_ = true;
+  if (process.alive) look_at(proc, process, known);
+  const std::uint64_t copied = less(*process.copied_bytes, known.then.copied_bytes);
+  const std::uint64_t added = added_by(process, known);
+  const std::uint64_t grown = process.are_all_faults ? std::max(copied, added) : copied + added;
+  const std::uint64_t most =
+      process.alive ? known.now.most_resident_bytes : process.most_resident_bytes;
+  if (!process.alive) known_.erase(found);
+  return most > 0 ? std::min(grown, most) : grown;
+}
+
 void TreeMemoryMeter::note_growth(const ProcFiles& proc, const std::vector<TreeProcess>& tree) {
-  std::uint64_t of_alive = 0;
-  std::uint64_t of_ended = 0;
-  bool has_one_ended = false;
+  std::vector<Lifetime> ended;
+  std::uint64_t least_peak = 0;
   grown_.reset();
   for (const TreeProcess& process : tree) {
-    if (!process.copied_bytes) continue;
-    const auto found = known_.find(process.id);
-    if (!process.alive && (found == known_.end() || !found->second.was_alive)) continue;
-    Known& known = found == known_.end() ? known_[process.id] : found->second;
-    is_another_tree_ = is_another_tree_ || known.was_alive != process.alive;
-    if (process.alive) look_at(proc, process, known);
-    const std::uint64_t copied = less(*process.copied_bytes, known.copied_then);
-    const std::uint64_t added = less(known.resident_bytes, known.resident_then);
-    const std::uint64_t grown = process.are_all_faults ? std::max(copied, added) : copied + added;
-    (process.alive ? of_alive : of_ended) += grown;
-    if (process.alive) continue;
-    has_one_ended = true;
-    known_.erase(process.id);
+    least_peak = std::max(least_peak, process.least_peak_bytes);
+    const auto grown = growth_of(proc, process);
+    if (!grown) continue;
+    grown_ = grown_.value_or(0) + (process.alive ? *grown : 0);
+    if (!process.alive) ended.push_back({process.start_ns, process.end_ns, *grown});
   }
-  if (known_.empty() && !has_one_ended) return;
-  grown_ = of_alive;
-  if (memory_ && has_one_ended) {
-    memory_->most_peak_bytes =
-        std::max(memory_->most_peak_bytes, memory_->pss_bytes + of_alive + of_ended);
-  }
+  for (const TreeProcess& process : tree) newest_ = std::max(newest_, process.id);
+  if (!memory_ || !grown_) return;
+  memory_->peak_pss_bytes = std::max(memory_->peak_pss_bytes, least_peak);
+  memory_->most_peak_bytes =
+      std::max(memory_->most_peak_bytes, memory_->pss_bytes + *grown_ + most_at_once(ended));
 }
 
 bool TreeMemoryMeter::is_due() {
@@ -119,16 +184,19 @@ void TreeMemoryMeter::read(const ProcFiles& proc, const std::vector<TreeProcess>
 }
 
 void TreeMemoryMeter::read(const ProcFiles& proc, const TreeProcess& process) {
-  if (const auto known = known_.find(process.id); known != known_.end()) {
-    known->second.resident_next = known->second.resident_bytes;
-    known->second.copied_next = *process.copied_bytes;
-  }
   const auto pss = proc.pss_bytes(process.pid);
   if (!pss) {
     if (pss.error().code == ErrorCode::permission_denied) ++sum_.unread_processes;
     return;
   }
-  const std::uint64_t page_tables = proc.status_number(process.pid, "VmPTE") * kKiB;
+  const auto kib = proc.status_numbers(process.pid, kResident);
+  if (const auto known = known_.find(process.id); known != known_.end()) {
+    note(process, kib, known->second);
+    known->second.next = known->second.now;
+    known->second.next.copied_bytes = *process.copied_bytes;
+    known->second.next.zero_filled_bytes = process.zero_filled_bytes;
+  }
+  const std::uint64_t page_tables = kib.back() * kKiB;
   const std::uint64_t now = monotonic_ns();
   sum_.pss_bytes += *pss;
   sum_.page_table_bytes += page_tables;
@@ -142,10 +210,7 @@ void TreeMemoryMeter::finish() {
   last_ns_ = monotonic_ns();
   pace_.ran(last_ns_, took_ns_);
   if (sum_.processes == 0) return;
-  for (auto& [id, known] : known_) {
-    known.resident_then = known.resident_next;
-    known.copied_then = known.copied_next;
-  }
+  for (auto& [id, known] : known_) known.then = known.next;
   if (memory_ && memory_->peak_pss_bytes >= sum_.pss_bytes) {
     memory_->pss_bytes = sum_.pss_bytes;
     return;

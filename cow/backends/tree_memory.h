@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -25,13 +26,20 @@ struct TreeProcess {
   bool are_all_faults = false;  // `copied_bytes` has a page for each fault, also of new memory
   std::optional<MemoryPeak>* peak = nullptr;  // raised to its PSS where that is read
   std::optional<PssSample>* pss = nullptr;    // set there
+  std::uint64_t start_ns = 0;
+  std::uint64_t end_ns = 0;
+  // The most that it held at one time, as the kernel says at its end; 0: not known.
+  std::uint64_t most_resident_bytes = 0;
+  // What the tree held at some time at least.
+  std::uint64_t least_peak_bytes = 0;
 };
 
 // Sums the memory of a process tree (PSS), for at most a 500th of one CPU's time: every 100 ms
 // while it changes, else every 5 s; when it may exceed its peak by a tenth; and when it may exceed
 // it by a 100th but no longer grows.  How much it may have grown since follows from the copies and
-// from each process's resident memory, which is cheap to read: for a 1,000th of the time.  The sum
-// of a tree that costs more than is left is taken over several samples.
+// from each process's resident memory, which is cheap to read: for a 1,000th of the time.  Growth
+// that was never read makes the peak a range.  The sum of a tree that costs more than is left is
+// taken over several samples.
 class TreeMemoryMeter {
  public:
   // Allows 100 ms, and 20 ms for resident memory, at first: a command may be short.
@@ -44,18 +52,30 @@ class TreeMemoryMeter {
   const std::optional<TreeMemory>& memory() const { return memory_; }
 
  private:
-  // What is known of a process: now, when the last sum of the tree was taken, and for the next sum.
+  struct State {
+    std::uint64_t anonymous_bytes = 0;  // resident, as the next
+    std::uint64_t shared_bytes = 0;     // of memfds, MAP_SHARED and the like
+    std::uint64_t resident_bytes = 0;   // all
+    std::uint64_t most_resident_bytes = 0;
+    std::uint64_t copied_bytes = 0;
+    std::uint64_t zero_filled_bytes = 0;
+
+    std::uint64_t file_bytes() const {
+      return resident_bytes - std::min(resident_bytes, anonymous_bytes + shared_bytes);
+    }
+  };
   struct Known {
-    std::uint64_t counts = 0;  // when its resident memory was read
-    std::uint64_t resident_bytes = 0;
-    std::uint64_t resident_then = 0;
-    std::uint64_t copied_then = 0;
-    std::uint64_t resident_next = 0;
-    std::uint64_t copied_next = 0;
+    State now;   // its counts when its resident memory was read
+    State then;  // when the last sum of the tree was taken
+    State next;  // for the next sum
     bool was_alive = false;
+    bool is_read = false;  // its resident memory
   };
 
+  static void note(const TreeProcess& process, const std::vector<std::uint64_t>& kib, Known& known);
   void look_at(const ProcFiles& proc, const TreeProcess& process, Known& known);
+  static std::uint64_t added_by(const TreeProcess& process, const Known& known);
+  std::optional<std::uint64_t> growth_of(const ProcFiles& proc, const TreeProcess& process);
   void note_growth(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
   bool is_due();
   void begin(const std::vector<TreeProcess>& tree);
@@ -85,6 +105,7 @@ class TreeMemoryMeter {
   std::optional<std::uint64_t> grown_;
   std::uint64_t rests_since_ns_ = 0;
   std::uint64_t grown_then_ = 0;
+  std::uint64_t newest_ = 0;  // the greatest ID so far
   std::map<std::uint64_t, Known> known_;
   std::optional<TreeMemory> memory_;
 };

@@ -131,7 +131,7 @@ NewMemoryCause cause_of_new_memory(const std::vector<Frame>& stack, std::size_t 
   if (is_by_kernel && descriptor == Descriptor::stream) return {std::string(kReceived)};
   if (is_by_kernel ? descriptor != Descriptor::other : copies_from_buffer(stack))
     return {std::string(kLoaded)};
-  return {std::string(page == NewPage::again ? kGivenBackBefore : kOwnData)};
+  return {std::string(page == NewPage::given_back ? kGivenBackSince : kOwnData)};
 }
 
 }  // namespace cowshed::cow

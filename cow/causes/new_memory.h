@@ -21,13 +21,12 @@
 // "received"          The kernel wrote in read(2) or the like, from a pipe or a socket.
 // "loaded"            The kernel wrote so from a file, or fread() copied from its buffer.  No rule
 //                     names reads of other devices, such as a terminal or /dev/urandom.
-// "given back before" The process touched more pages of these 2 MiB than they have: its allocator
-//                     gave pages back to the kernel and then got them again.
+// "given back since"  It had the page when it held most, and no longer: of a request's buffer, say.
 // "own data"          All else.
 namespace cowshed::cow {
 
 // What is known of a new page beside the stack.
-enum class NewPage : std::uint8_t { first, again, of_stack };
+enum class NewPage : std::uint8_t { held, given_back, of_stack };
 
 // `imports`: imports_in() of the stack of the fork, which the child has below all of its own.
 // `descriptor`: of the system call in which the kernel wrote.

@@ -36,6 +36,15 @@ std::string_view next_word(std::string_view& text, char separator = ' ') {
   return word;
 }
 
+// What follows "\nNAME:\t" in the text of /proc/PID/status.
+std::string_view status_line(std::string_view text, std::string_view name) {
+  const std::string field = fmt::format("\n{}:\t", name);
+  const auto found = text.find(field);
+  if (found == std::string_view::npos) return {};
+  const auto begin = found + field.size();
+  return text.substr(begin, text.find('\n', begin) - begin);
+}
+
 // The number that `text` begins with; 0: none.
 template <class T>
 T number(std::string_view text, int base = 10) {
@@ -207,23 +216,20 @@ bool ProcFiles::is_ours(pid_t pid) const {
   return ::stat(path(pid, "").c_str(), &status) == 0 && status.st_uid == ::geteuid();
 }
 
-std::string ProcFiles::status_line(pid_t task, const std::string& file, std::string_view name) {
-  const auto text = read_file_of(task, file);
-  const std::string field = fmt::format("\n{}:\t", name);
-  const auto found = text ? text->find(field) : std::string::npos;
-  if (found == std::string::npos) return {};
-  const auto begin = found + field.size();
-  return text->substr(begin, text->find('\n', begin) - begin);
-}
-
-std::uint64_t ProcFiles::status_number(pid_t task, std::string_view name) const {
-  const std::string line = status_line(task, memory_path(task, "status"), name);
-  std::string_view rest = line;
-  return number<std::uint64_t>(next_word(rest));
+std::vector<std::uint64_t> ProcFiles::status_numbers(
+    pid_t pid, std::initializer_list<std::string_view> fields) const {
+  const std::string text = read_file_of(pid, memory_path(pid, "status")).value_or("");
+  std::vector<std::uint64_t> numbers;
+  for (const std::string_view field : fields) {
+    std::string_view rest = status_line(text, field);
+    numbers.push_back(number<std::uint64_t>(next_word(rest)));
+  }
+  return numbers;
 }
 
 pid_t ProcFiles::own_pid(pid_t pid) const {
-  const std::string line = status_line(pid, path(pid, "status"), "NSpid");
+  const std::string text = read_file_of(pid, path(pid, "status")).value_or("");
+  const std::string_view line = status_line(text, "NSpid");
   return number<pid_t>(line.substr(line.rfind('\t') + 1));  // the innermost namespace's
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <sys/types.h>
@@ -71,8 +72,12 @@ class ProcFiles {
   Expected<std::uint64_t> pss_bytes(pid_t pid) const;
   // Opens /proc/PID/FILE for reading.
   Expected<FileDescriptor> open(pid_t pid, std::string_view file) const;
-  // Returns the number in a line of /proc/PID/status; 0: none.
-  std::uint64_t status_number(pid_t task, std::string_view name) const;
+  // Returns the numbers in lines of /proc/PID/status, read at once; 0: none.
+  std::vector<std::uint64_t> status_numbers(pid_t pid,
+                                            std::initializer_list<std::string_view> fields) const;
+  std::uint64_t status_number(pid_t pid, std::string_view name) const {
+    return status_numbers(pid, {name}).front();
+  }
   // Whether the process belongs to our user.
   bool is_ours(pid_t pid) const;
   // Returns its PID in its own PID namespace; 0: unknown.
@@ -91,7 +96,6 @@ class ProcFiles {
   static Expected<ProcStat> stat_of(pid_t pid, const std::string& file);
   // The file in the folder of a thread that has memory.
   std::string memory_path(pid_t pid, std::string_view file) const;
-  static std::string status_line(pid_t task, const std::string& file, std::string_view name);
 
   std::string root_;
 };

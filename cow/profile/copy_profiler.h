@@ -55,8 +55,15 @@ class CopyProfiler {
   // stay: their processes may be known later.
   OfProcess of(std::uint64_t process_id, const CopiedPages& copies);
   SampledCopies of_all(const CopiedPages& all) { return profile_of_all(sites_, all, symbols_); }
-  // The same of new memory, of all.
-  NewMemory new_memory(const CopiedPages& all) { return new_memory_of(fresh_, all, symbols_); }
+  // The same of new memory, as new_memory_of().
+  NewMemory new_memory(const CopiedPages& pages, const CopiedPages& most) {
+    return new_memory_of(fresh_, pages, most, symbols_);
+  }
+  // As Tallies::look().
+  void look(std::uint64_t process_id, const std::function<bool(std::uint64_t)>& is_there,
+            std::uint64_t held) {
+    fresh_.look(process_id, is_there, held);
+  }
   // As BinaryCache::unread().
   std::vector<std::string> unread() const { return binaries_.unread(); }
 

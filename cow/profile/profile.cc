@@ -70,20 +70,21 @@ Weighted weighted(std::uint64_t process_id, const Tally& tally, const CopiedPage
 
 // Processes with few samples or none are estimated together: what each of their samples stands for
 // is scaled by the same factor.
-std::vector<Weighted> weighted_all(const Tallies& tallies, const CopiedPages& copies) {
+std::vector<Weighted> weighted_all(const std::map<std::uint64_t, Tally>& tallies,
+                                   const CopiedPages& copies) {
   SampleSum few;
   std::uint64_t few_copies = 0;
   const auto has_few = [&](std::uint64_t id) {
-    const auto tally = tallies.all().find(id);
-    return tally == tallies.all().end() || tally->second.all.samples < kFewSamples;
+    const auto tally = tallies.find(id);
+    return tally == tallies.end() || tally->second.all.samples < kFewSamples;
   };
   for (const auto& [id, copied] : copies)
     if (has_few(id)) few_copies += copied;
-  for (const auto& [id, tally] : tallies.all())
+  for (const auto& [id, tally] : tallies)
     if (has_few(id)) few += tally.all;
   const double scale_of_few = ratio(few_copies, few.copies);
   std::vector<Weighted> all;
-  for (const auto& [id, tally] : tallies.all())
+  for (const auto& [id, tally] : tallies)
     all.push_back(has_few(id) ? Weighted{&tally, scale_of_few} : weighted(id, tally, copies));
   return all;
 }
@@ -298,12 +299,17 @@ SampledCopies profile_of(std::uint64_t process_id, const Tallies& tallies,
 
 SampledCopies profile_of_all(const Tallies& tallies, const CopiedPages& copies,
                              Symbolizer& symbols) {
-  return added_up(weighted_all(tallies, copies), symbols);
+  return added_up(weighted_all(tallies.all(), copies), symbols);
 }
 
-NewMemory new_memory_of(const Tallies& tallies, const CopiedPages& pages, Symbolizer& symbols) {
+NewMemory new_memory_of(const Tallies& tallies, const CopiedPages& pages, const CopiedPages& most,
+                        Symbolizer& symbols) {
   constexpr std::size_t kMostStacks = 1000;
-  const std::vector<Weighted> all = weighted_all(tallies, pages);
+  std::map<std::uint64_t, Tally> held;
+  for (const auto& [id, tally] : tallies.all()) held[id] = tally.held(most.contains(id));
+  CopiedPages both = pages;
+  both.insert(most.begin(), most.end());
+  const std::vector<Weighted> all = weighted_all(held, both);
   SampledCopies sums = added_up(all, symbols);
   std::map<NewMemoryCause, CauseSum> causes;
   std::map<StackAndCause, EstimatedSum> found;

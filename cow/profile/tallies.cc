@@ -68,15 +68,6 @@ Sum& bounded(std::map<Key, Sum>& sums, Key key, Key other, std::size_t& keys, st
   return sum->second;
 }
 
-NewPage page_of(const CopySample& sample, const Tally::Block& block, const Tally& tally) {
-  constexpr std::uint64_t kPages = Tally::Block::kBytes / kPageSize;
-  if (sample.is_of_stack) return NewPage::of_stack;
-  const auto before = tally.blocks.find(block);
-  const bool is_full = block.number != Tally::Block::kAnywhere && before != tally.blocks.end() &&
-                       before->second.copies >= kPages + sample.copies;
-  return is_full ? NewPage::again : NewPage::first;
-}
-
 // Shortens a new stack to its innermost frame; if that is new, too, to no frame.
 void shorten_new(Tally::Stack& stack, const Tally& tally) {
   if (tally.stacks.contains(stack)) return;
@@ -112,6 +103,28 @@ void add_to(Tally& sum, const Tally& more) {
 }
 
 }  // namespace
+
+Tally Tally::held(bool at_most) const {
+  if (pages.empty()) return *this;
+  Tally result;
+  result.python_unread = python_unread;
+  result.fork = fork;
+  NewPages its = pages;
+  its.settle();
+  its.visit(at_most, [&](const NewPages::Piece& piece) {
+    const SampleSum one{1, piece.pages};
+    Stack stack = *piece.stack;
+    if (piece.gone != NewPages::kNever && stack.page == NewPage::held)
+      stack.page = NewPage::given_back;
+    StackSum& sum = result.stacks[std::move(stack)];
+    sum.all += one;
+    sum.processes = 1;
+    const auto block = blocks.lower_bound({piece.address / Block::kBytes, ""});
+    result.blocks[block == blocks.end() ? Block() : block->first] += one;
+    result.all += one;
+  });
+  return result;
+}
 
 Tally::Stack Tallies::stack_of(const CopySample& sample, const AddressSpace* space) {
   Tally::Stack stack;
@@ -171,19 +184,22 @@ void Tallies::add(const CopySample& sample, StoreSites* stores) {
   Tally::Block block;
   if (space != nullptr)
     block = {sample.address / Tally::Block::kBytes, mapping_name(*space, sample, *binaries_)};
-  if (sample.copy_class == CopyClass::fresh) {
-    stack.page = page_of(sample, block, tally);
+  const bool is_fresh = sample.copy_class == CopyClass::fresh;
+  if (is_fresh) {
+    stack.page = sample.is_of_stack ? NewPage::of_stack : NewPage::held;
     stack.descriptor = sample.descriptor;
   }
-  count_stack(std::move(stack), sample, stores, tally);
+  const Tally::Stack& counted = count_stack(std::move(stack), sample, stores, tally);
   bounded(tally.blocks, std::move(block), {}, blocks_, kMostBlocks) += one;
+  if (is_fresh)
+    tally.pages.add(&counted, sample.address, sample.copies, sample.risen_bytes / kPageSize);
   if (lacks_python(sample)) ++tally.python_unread;
   if (std::string type = written_type(sample); !type.empty())
     bounded(tally.types, std::move(type), std::string(kFurtherTypes), types_, kMostTypes) += one;
 }
 
-void Tallies::count_stack(Tally::Stack stack, const CopySample& sample, StoreSites* stores,
-                          Tally& tally) {
+const Tally::Stack& Tallies::count_stack(Tally::Stack stack, const CopySample& sample,
+                                         StoreSites* stores, Tally& tally) {
   if (addresses_ >= kMostAddresses) shorten_new(stack, tally);
   const auto [counted, is_new] = tally.stacks.try_emplace(std::move(stack));
   auto& [key, sum] = *counted;
@@ -193,10 +209,17 @@ void Tallies::count_stack(Tally::Stack stack, const CopySample& sample, StoreSit
   }
   const SampleSum one{1, sample.copies};
   sum.all += one;
-  if (sample.copy_class == CopyClass::fresh) return;
+  if (sample.copy_class == CopyClass::fresh) return key;
   Tally::Written written{{}, written_type(sample)};
   if (stores != nullptr) written.object_cause = stores->add(sample, key.code);
   bounded(sum.parts, std::move(written), {}, addresses_, kMostAddresses) += one;
+  return key;
+}
+
+void Tallies::look(std::uint64_t process_id, const std::function<bool(std::uint64_t)>& is_there,
+                   std::uint64_t held) {
+  if (const auto found = tallies_.find(process_id); found != tallies_.end())
+    found->second.pages.look(is_there, held);
 }
 
 void Tallies::merge(std::uint64_t process_id, std::uint64_t into) {
@@ -205,8 +228,8 @@ void Tallies::merge(std::uint64_t process_id, std::uint64_t into) {
   Tally& sum = tallies_[into];
   const Tally before = std::exchange(sum, {});
   types_ -= before.types.size() + from.mapped().types.size();
-  add_to(sum, before);
-  add_to(sum, from.mapped());
+  add_to(sum, before.held(true));
+  add_to(sum, from.mapped().held(true));
   types_ += sum.types.size();
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -12,21 +13,24 @@
 #include <cowshed/cow/causes/store_sites.h>
 #include <cowshed/cow/copy_profile.h>
 #include <cowshed/cow/profile/address_spaces.h>
+#include <cowshed/cow/profile/new_pages.h>
 #include <cowshed/cow/symbolize/python_frames.h>
 #include <cowshed/probes/samples.h>
 
 namespace cowshed::cow {
 
+struct SampledStack {
+  StoreSites::Kernel kernel;
+  CodeStack code;
+  std::vector<const Frame*> python;  // of the Tallies, innermost first
+  NewPage page = NewPage::held;      // of new memory, as the next
+  Descriptor descriptor = Descriptor::none;
+  auto operator<=>(const SampledStack&) const = default;
+};
+
 // The samples of one process, added up.
 struct Tally {
-  struct Stack {
-    StoreSites::Kernel kernel;
-    CodeStack code;
-    std::vector<const Frame*> python;  // of the Tallies, innermost first
-    NewPage page = NewPage::first;     // of new memory, as the next
-    Descriptor descriptor = Descriptor::none;
-    auto operator<=>(const Stack&) const = default;
-  };
+  using Stack = SampledStack;
   // To what samples of a stack wrote.
   struct Written {
     std::string_view object_cause;  // as StoreSites::add() returned it
@@ -57,6 +61,11 @@ struct Tally {
   std::uint64_t python_unread = 0;
   std::vector<Failure> failures;
   std::optional<Stack> fork;
+  NewPages pages;  // of new memory; the sums have all that it ever had
+
+  // Returns the sums of new memory that the process holds or, `at_most`, that it held when it held
+  // most.  Of a sum of processes: itself.
+  Tally held(bool at_most) const;
 };
 
 // Adds up the samples of each process by stack, by mapping and by address.  Its memory is bounded:
@@ -76,12 +85,17 @@ class Tallies {
   // As CopyProfiler::merge().
   void merge(std::uint64_t process_id, std::uint64_t into);
 
+  // As NewPages::look().
+  void look(std::uint64_t process_id, const std::function<bool(std::uint64_t)>& is_there,
+            std::uint64_t held);
+
   // By the probe's ID of the process.
   const std::map<std::uint64_t, Tally>& all() const { return tallies_; }
 
  private:
   Tally::Stack stack_of(const CopySample& sample, const AddressSpace* space);
-  void count_stack(Tally::Stack stack, const CopySample& sample, StoreSites* stores, Tally& tally);
+  const Tally::Stack& count_stack(Tally::Stack stack, const CopySample& sample, StoreSites* stores,
+                                  Tally& tally);
 
   AddressSpaces* spaces_;
   BinaryCache* binaries_;

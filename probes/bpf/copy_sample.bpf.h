@@ -106,13 +106,14 @@ static __always_inline int is_fresh(__u32 fault_class) {
 
 /* On average half of what a sample usually stands for follows it. */
 #define MOST_FOLLOWING 256
-static __always_inline void note_rise(struct cowshed_process* process, struct task_struct* task,
-                                      __u32 pages) {
-  __u64 bytes = anonymous_bytes(task);
+static __always_inline __u64 note_rise(struct cowshed_process* process, __u32 pages) {
+  __u64 bytes = anonymous_bytes(bpf_get_current_task_btf());
   if (bytes < process->least_anonymous_bytes) process->least_anonymous_bytes = bytes;
   if (pages > MOST_FOLLOWING * 2) pages = MOST_FOLLOWING * 2;
-  __u64 risen = bytes - process->least_anonymous_bytes + pages * COWSHED_PAGE_BYTES / 2;
-  if (risen > process->most_risen_bytes) process->most_risen_bytes = risen;
+  bytes -= process->least_anonymous_bytes;
+  __u64 most = bytes + pages * COWSHED_PAGE_BYTES / 2;
+  if (most > process->most_risen_bytes) process->most_risen_bytes = most;
+  return bytes;
 }
 
 static __always_inline void describe_sample(struct cowshed_sample* sample,
@@ -126,7 +127,8 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   sample->process_id = process ? process->id : 0;
   sample->pid = process ? process->pid : 0;
   sample->execs = process ? process->execs : 0;
-  if (process && is_fresh(fault->fault_class)) note_rise(process, task, sample->copies);
+  sample->risen_bytes =
+      process && is_fresh(fault->fault_class) ? note_rise(process, sample->copies) : 0;
   sample->address = thread->address;
   sample->fault_class = fault->fault_class;
   sample->failure = thread->failure;
@@ -253,7 +255,12 @@ static __always_inline void sample_fresh(struct thread_state* thread, __u32 faul
     stands_for = draw_turn(turn);
   }
   thread->fresh_waiting += stands_for; /* with those for which there was no room before */
-  if (!has_room_for_fresh()) return;
+  if (!has_room_for_fresh()) {
+    struct cowshed_key key = thread->key;
+    struct cowshed_process* process = bpf_map_lookup_elem(&processes, &key);
+    if (process) note_rise(process, stands_for);
+    return;
+  }
   take_sample(thread, thread->fresh_waiting);
   thread->fresh_waiting = 0;
 }

@@ -186,6 +186,7 @@ struct signal_struct {
   } live;
   int group_exit_code;
   unsigned int flags;
+  unsigned long maxrss;
 };
 
 struct rq;

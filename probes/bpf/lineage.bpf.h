@@ -238,6 +238,7 @@ static __always_inline void flush_counts(struct thread_state* thread, struct tas
       process->exit_code =
           group ? BPF_CORE_READ(signal, group_exit_code) : BPF_CORE_READ(leader, exit_code);
       bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
+      process->most_resident_pages = BPF_CORE_READ(signal, maxrss);
       process->end_ns = bpf_ktime_get_ns();
       end_sharing(process);
       __sync_fetch_and_or(&process->flags, COWSHED_ENDED);

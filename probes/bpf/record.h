@@ -89,6 +89,7 @@ struct cowshed_process {
   __u64 parents_copied_at_parting;
   __u64 collapsed_pages;
   __u64 page_tables_at_fork; /* bytes */
+  __u64 most_resident_pages; /* of its life, at its end; 0: not known */
   /* Of a forked process, at samples of its new memory.  Resident anonymous memory: */
   __u64 least_anonymous_bytes;
   __u64 most_risen_bytes; /* above the least until then; 0: there are none */
@@ -233,6 +234,7 @@ struct cowshed_sample {
   __u64 kind;
   __u64 process_id;
   __u64 address;
+  __u64 risen_bytes; /* of a sample of new memory: by how much that has risen */
   __u64 registers[COWSHED_REGISTERS];
   __u32 pid;   /* in the loader's PID namespace */
   __u32 execs; /* of the process before the copy */

@@ -43,6 +43,7 @@ CopySample described(const cowshed_sample& from) {
   sample.execs = from.execs;
   sample.copies = from.copies;
   sample.address = from.address;
+  sample.risen_bytes = from.risen_bytes;
   sample.copy_class = class_of(from.fault_class);
   static_assert(static_cast<int>(AccessFailure::other) == COWSHED_OTHER_FAILURE);
   sample.failure = static_cast<AccessFailure>(from.failure);

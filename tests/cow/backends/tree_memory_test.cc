@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <fmt/format.h>
+
 #include <cowshed/cow/backends/tree_memory.h>
 #include <cowshed/tests/cow/proc/fake_proc.h>
 
@@ -8,13 +11,17 @@ constexpr std::uint64_t kKiB = 1024;
 
 class TreeMemoryTest : public FakeProc {
  protected:
-  void write_process(pid_t pid, int pss_kib, int page_table_kib, int anonymous_kib = 0) const {
+  void write_process(pid_t pid, int pss_kib, int page_table_kib, int anonymous_kib = 0,
+                     int shared_kib = 0, int most_kib = 0) const {
     const std::string folder = std::to_string(pid) + "/";
     write(folder + "smaps_rollup",
-          "0-1 ---p 0 00:00 0 [rollup]\nRss:  9 kB\nPss:  " + std::to_string(pss_kib) + " kB\n");
-    write(folder + "status", "Name:\tx\nRssAnon:\t   " + std::to_string(anonymous_kib) +
-                                 " kB\nVmPTE:\t   " + std::to_string(page_table_kib) +
-                                 " kB\nThreads:\t1\n");
+          fmt::format("0-1 ---p 0 00:00 0 [rollup]\nRss:  9 kB\nPss:  {} kB\n", pss_kib));
+    const int resident_kib = anonymous_kib + shared_kib;
+    write(folder + "status",
+          fmt::format("Name:\tx\nVmHWM:\t   {} kB\nVmRSS:\t   {} kB\nRssAnon:\t   {} kB\n"
+                      "RssShmem:\t   {} kB\nVmPTE:\t   {} kB\nThreads:\t1\n",
+                      std::max(most_kib, resident_kib), resident_kib, anonymous_kib, shared_kib,
+                      page_table_kib));
   }
   static TreeProcess counted(pid_t pid, std::uint64_t copied_kib, std::uint64_t zero_filled_kib = 0,
                              bool alive = true) {
@@ -141,12 +148,82 @@ TEST_F(TreeMemoryTest, OfWhatEndsUnreadThePeakIsARange) {
   write_process(8, 100, 8, 100);
   meter.sample(proc(), {counted(7, 0), counted(8, 0)});
   meter.sample(proc(), {counted(7, 5), counted(8, 0)});
-  EXPECT_EQ(meter.memory()->most_peak_bytes, 0U);
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 205 * kKiB);
   meter.sample(proc(), {counted(7, 10), ended(8, 20)});
   EXPECT_EQ(meter.memory()->most_peak_bytes, 230 * kKiB);
   meter.sample(proc(), {ended(7, 15), ended(8, 20)});
   EXPECT_EQ(meter.memory()->peak_pss_bytes, 200 * kKiB);
   EXPECT_EQ(meter.memory()->most_peak_bytes, 230 * kKiB);
+}
+
+TEST_F(TreeMemoryTest, WhatWasGivenBackUnreadMakesTheRange) {
+  write_process(7, 100, 8, 100);
+  meter.sample(proc(), {counted(7, 0)});
+  write_process(7, 100, 8, 100, 0, 160);
+  meter.sample(proc(), {counted(7, 0, 1)});
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 160 * kKiB);
+}
+
+TEST_F(TreeMemoryTest, SharedMemoryIsOfTheProcessThatTouchedItFirst) {
+  write_process(7, 100, 8, 100);
+  write_process(8, 100, 8, 100);
+  meter.sample(proc(), {counted(7, 0), counted(8, 0)});
+  write_process(7, 140, 8, 100, 80);
+  write_process(8, 140, 8, 100, 80);
+  meter.sample(proc(), {counted(7, 0, 80), counted(8, 0, 1)});
+  EXPECT_EQ(meter.memory()->pss_bytes, 280 * kKiB) << "so it was due";
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 281 * kKiB);
+}
+
+TEST_F(TreeMemoryTest, OfShortLivesThoseAtTheSameTimeAdd) {
+  write_process(7, 100, 8, 100);
+  meter.sample(proc(), {counted(7, 0)});
+  const auto lived = [](pid_t pid, std::uint64_t from, std::uint64_t to) {
+    TreeProcess process = counted(pid, 10, 20, false);
+    process.start_ns = from;
+    process.end_ns = to;
+    return process;
+  };
+  const std::vector<TreeProcess> tree = {counted(7, 0), lived(8, 1, 3), lived(9, 2, 5),
+                                         lived(10, 4, 6)};
+  meter.sample(proc(), tree);
+  meter.sample(proc(), tree);
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 160 * kKiB);
+}
+
+TEST_F(TreeMemoryTest, NoneHeldMoreThanTheKernelSaysAtItsEnd) {
+  write_process(7, 100, 8, 100);
+  meter.sample(proc(), {counted(7, 0)});
+  TreeProcess process = counted(7, 5, 900, false);
+  process.most_resident_bytes = 130 * kKiB;
+  meter.sample(proc(), {process});
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 135 * kKiB);
+}
+
+TEST_F(TreeMemoryTest, HeldWhatAChildGotAtItsFork) {
+  write_process(7, 100, 8, 100);
+  meter.sample(proc(), {counted(7, 0)});
+  TreeProcess process = counted(7, 0);
+  process.least_peak_bytes = 300 * kKiB;
+  meter.sample(proc(), {process});
+  EXPECT_EQ(meter.memory()->peak_pss_bytes, 300 * kKiB);
+}
+
+TEST_F(TreeMemoryTest, WithoutTimeToReadItsResidentMemoryOnlyCountsTell) {
+  constexpr pid_t kProcesses = 40;
+  std::vector<TreeProcess> tree;
+  for (pid_t pid = 1; pid <= kProcesses; ++pid) {
+    write_process(pid, 10, 8, 10'000);
+    tree.push_back(counted(pid, 1, 2));
+  }
+  TreeMemoryMeter frugal;
+  frugal.make_due();
+  frugal.sample(proc(), tree);
+  for (int i = 0; i < 100; ++i) {
+    ::usleep(1000);
+    frugal.sample(proc(), tree);
+  }
+  EXPECT_LE(frugal.memory()->most_peak_bytes, (10 + 3) * kProcesses * kKiB);
 }
 
 TEST_F(TreeMemoryTest, FaultsAreOfNewMemoryToo) {

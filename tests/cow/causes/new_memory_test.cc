@@ -17,7 +17,7 @@ const Frame task = python("task", "/app/shop.py", 7);
 const Frame start = python("<module>", "/app/shop.py", 20);
 
 std::string cause(const std::vector<Frame>& stack, std::size_t imports = 0,
-                  NewPage page = NewPage::first) {
+                  NewPage page = NewPage::held) {
   const NewMemoryCause found = cause_of_new_memory(stack, imports, page);
   EXPECT_NE(std::ranges::find(kNewMemoryCauses, found.kind), kNewMemoryCauses.end()) << found.kind;
   return name_of(found);
@@ -91,8 +91,8 @@ TEST(NewMemory, OtherCausesNeedTheirFunctions) {
   EXPECT_EQ(cause({native("_PyPegen_run_parser"), task}), "compiled code");
   EXPECT_EQ(cause({}), "own data");
   EXPECT_EQ(cause({import}, 0, NewPage::of_stack), "thread stack");
-  EXPECT_EQ(cause({task}, 0, NewPage::again), "given back before");
-  EXPECT_EQ(cause({native("[read(2)]"), task}, 0, NewPage::again), "loaded");
+  EXPECT_EQ(cause({task}, 0, NewPage::given_back), "given back since");
+  EXPECT_EQ(cause({native("[read(2)]"), task}, 0, NewPage::given_back), "loaded");
 }
 
 TEST(NewMemory, ADescriptorTellsWhatIsReceivedFromWhatIsLoaded) {
@@ -100,7 +100,7 @@ TEST(NewMemory, ADescriptorTellsWhatIsReceivedFromWhatIsLoaded) {
        {"[read(2)]", "[readv(2)]", "[pread64(2)]", "[preadv(2)]", "[preadv2(2)]"}) {
     const auto cause_of = [&](Descriptor descriptor) {
       const std::vector<Frame> stack = {native(call), native("fread")};
-      return cause_of_new_memory(stack, 0, NewPage::first, descriptor).kind;
+      return cause_of_new_memory(stack, 0, NewPage::held, descriptor).kind;
     };
     EXPECT_EQ(cause_of(Descriptor::stream), "received") << call;
     EXPECT_EQ(cause_of(Descriptor::file), "loaded") << call;
@@ -108,7 +108,7 @@ TEST(NewMemory, ADescriptorTellsWhatIsReceivedFromWhatIsLoaded) {
     EXPECT_EQ(cause_of(Descriptor::other), "own data") << call;
   }
   const NewMemoryCause futex =
-      cause_of_new_memory({native("[futex(2)]")}, 0, NewPage::first, Descriptor::stream);
+      cause_of_new_memory({native("[futex(2)]")}, 0, NewPage::held, Descriptor::stream);
   EXPECT_EQ(futex.kind, "own data");
 }
 

@@ -17,6 +17,7 @@
   X(kHalfOfAll, 0.5, "Most is half of all.")                                                     \
   X(kShownOfAll, 0.05, "A row or a culprit has at least a 20th of all.")                         \
   X(kLeastNew, std::uint64_t{16} << 20U, "New memory is worth a word from 16 MiB on.")           \
+  X(kLeastHeld, std::uint64_t{512} << 10U, "A process holds new memory from half a MiB on.")     \
   X(kBeforeExec, std::uint64_t{128} << 10U, "A child that runs a program copies up to 128 KiB.") \
   X(kPageTables, std::uint64_t{256} << 10U, "A small process has up to 256 KiB of page tables.") \
   X(kLeastTables, std::uint64_t{4} << 20U, "Page tables are worth a word from 4 MiB on.")        \

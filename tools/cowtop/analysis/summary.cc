@@ -287,7 +287,7 @@ bool was_read(const cow::ProcessCopies& process) {
 void add_holder(const cow::ProcessCopies& process, const cow::ForkCopies& copies,
                 Summary& summary) {
   const std::uint64_t fresh = copies.new_bytes.value_or(0);
-  if (fresh / process.processes < kLeastBytes) return;
+  if (fresh / process.processes < kLeastHeld) return;
   const std::uint64_t copied = copies.copied_bytes().value_or(0);
   // Without it, as if all were kept.
   const std::uint64_t shared = copies.still_shared_bytes ? *copies.shared_bytes : 0;

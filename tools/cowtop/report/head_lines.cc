@@ -189,14 +189,14 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
                         mebibytes(memory.pss_bytes),
                         summary.is_peak_known      ? peak
                         : !summary.is_peak_bounded ? peak + " or more, some ended unread"
-                                                   : range + ", some ended unread");
+                                                   : range + ", some of it unread");
   } else {
     const std::string at_once = is_one ? "" : " at once";
     text =
         summary.is_peak_known ? fmt::format("{} held up to {} MiB{} (PSS)", who, peak, at_once)
         : !summary.is_peak_bounded
             ? fmt::format("{} held at least {} MiB{} (PSS; some ended unread)", who, peak, at_once)
-            : fmt::format("{} held {} MiB{} (PSS; they ended unread)", who, range, at_once);
+            : fmt::format("{} held {} MiB{} (PSS; some of it unread)", who, range, at_once);
   }
   if (memory.page_table_bytes > 0 &&
       is_part(memory.page_table_bytes, memory.peak_pss_bytes, kLittleOfAll))

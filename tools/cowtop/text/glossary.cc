@@ -71,8 +71,9 @@ std::vector<Term> all_terms() {
       {cow::kCompiledCode,
        "Of new memory: what the compilers of Python and PHP made, and those of LLVM and V8."},
       {cow::kThreadStack, "The stack that a thread runs on."},
-      {cow::kGivenBackBefore,
-       "Of new memory: the process gave pages back to the kernel, and touched them again."},
+      {cow::kGivenBackSince,
+       "Of new memory: the process had it when it held most, and gave it back: a request's buffer, "
+       "say.  At rest it takes nothing."},
       {cow::kNoWriteFault,
        "Of new memory: pages that were there without a write of the program, as by mlock(2), "
        "MAP_POPULATE or O_DIRECT.  They are in no line of CODE."},
@@ -87,9 +88,9 @@ std::vector<Term> all_terms() {
       {"still runs",
        "The command has ended, but processes that it started have not, a daemon say.  What they "
        "copy from there on is in no figure; measure them with -p."},
-      {"ended unread",
-       "Processes that were growing ended before their PSS was read.  So the peak is a range, up "
-       "to what they had allocated."},
+      {"unread",
+       "PSS is read now and then.  Where the processes grew in between, or ended, the peak is a "
+       "range, up to what they had allocated at one time."},
       {"frozen",
        "Of an arena: sealed, so that ordinary stores fail.  Of Python: made immortal by "
        "cowshed.freeze(), so that reading an object writes no reference count."},

@@ -1,0 +1,125 @@
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <ranges>
+
+#include <cowshed/cow/measurement.h>
+#include <cowshed/cow/profile/new_pages.h>
+
+namespace cowshed::cow {
+namespace {
+
+using Piece = NewPages::Piece;
+
+bool is_held(const Piece& piece) { return piece.gone == NewPages::kNever; }
+
+// The pieces of 4 MiB, oldest first.
+struct Neighbours {
+  std::deque<Piece*> pieces;
+  std::uint64_t pages = 0;
+
+  static constexpr std::uint64_t kBytes = 4 << 20;
+  // Where samples stand for more pages than there are, the oldest were given back.
+  void add(Piece& piece, std::vector<Piece*>& crowded) {
+    constexpr std::uint64_t kPages = kBytes / kPageSize;
+    pieces.push_back(&piece);
+    pages += piece.pages;
+    while (pages > kPages + pieces.front()->pages) {
+      pieces.front()->gone = piece.came - 1;
+      crowded.push_back(pieces.front());
+      pages -= pieces.front()->pages;
+      pieces.pop_front();
+    }
+  }
+};
+
+// Takes the latest for held after all.
+void restore(const std::vector<Piece*>& pieces, std::uint64_t& missing) {
+  for (Piece* piece : pieces | std::views::reverse) {
+    if (missing < piece->pages) break;
+    missing -= piece->pages;
+    piece->gone = NewPages::kNever;
+  }
+}
+
+}  // namespace
+
+// A sample stands for pages before and after it, in each thread.
+std::uint64_t NewPages::slack() const {
+  constexpr std::uint64_t kThreads = 2;
+  constexpr std::uint64_t kPart = 32;
+  return std::max(kThreads * most_pages_, held_ / kPart);
+}
+
+void NewPages::count_held() {
+  held_ = 0;
+  for (const Piece& piece : pieces_) held_ += is_held(piece) ? piece.pages : 0;
+}
+
+void NewPages::give_back(std::uint64_t pages) {
+  for (Piece& piece : pieces_ | std::views::reverse) {
+    if (piece.came == came_ || !is_held(piece)) continue;  // the newest was touched just now
+    if (pages < piece.pages / 2) break;
+    piece.gone = came_ - 1;
+    held_ -= piece.pages;
+    pages -= std::min(pages, piece.pages);
+  }
+}
+
+void NewPages::add(const SampledStack* stack, std::uint64_t address, std::uint64_t pages,
+                   std::uint64_t held) {
+  pieces_.push_back({stack, address, pages, ++came_});
+  most_pages_ = std::max(most_pages_, pages);
+  held_ += pages;
+  if (held_ + others_ > held + slack()) {
+    give_back(held_ + others_ - held);
+    others_ = std::min(others_, held - std::min(held, held_));
+  }
+  if (held > held_ + others_ + slack()) others_ = held - held_;
+  // Of times when it held as much, the last.
+  constexpr std::uint64_t kAsMuch = 32;
+  held_at_most_ = std::max(held_at_most_, held);
+  if (held >= held_at_most_ - held_at_most_ / kAsMuch) most_at_ = came_;
+  constexpr std::size_t kMany = 4096;
+  if (pieces_.size() > kMany + 2 * forgotten_at_) forget_the_gone();
+}
+
+// What was given back before it held most is in neither answer.
+void NewPages::forget_the_gone() {
+  std::erase_if(pieces_, [this](const Piece& piece) { return piece.gone < most_at_; });
+  forgotten_at_ = pieces_.size();
+}
+
+void NewPages::look(const std::function<bool(std::uint64_t)>& is_there, std::uint64_t held) {
+  std::map<std::uint64_t, Neighbours> blocks;
+  std::vector<Piece*> guesses;
+  std::vector<Piece*> absent;
+  std::vector<Piece*> crowded;
+  for (Piece& piece : pieces_) {
+    if (!is_held(piece)) {
+      if (piece.gone >= looked_at_) guesses.push_back(&piece);
+    } else if (!is_there(piece.address)) {
+      absent.push_back(&piece);
+    } else {
+      blocks[piece.address / Neighbours::kBytes].add(piece, crowded);
+    }
+  }
+  std::uint64_t there = 0;
+  for (const auto& [number, block] : blocks) there += block.pages;
+  std::uint64_t missing = held - std::min(held, there + others_);
+  if (missing <= slack()) missing = 0;
+  std::erase_if(guesses, [&](const Piece* piece) { return !is_there(piece->address); });
+  restore(guesses, missing);
+  for (Piece* piece : absent) piece->gone = came_;
+  restore(absent, missing);
+  restore(crowded, missing);
+  count_held();
+  looked_at_ = came_;
+}
+
+void NewPages::visit(bool at_most, const std::function<void(const Piece&)>& visit) const {
+  for (const Piece& piece : pieces_)
+    if (at_most ? piece.came <= most_at_ && piece.gone >= most_at_ : is_held(piece)) visit(piece);
+}
+
+}  // namespace cowshed::cow
