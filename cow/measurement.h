@@ -211,7 +211,8 @@ struct ProcessCopies : Counts {
   }
   // New pages of its own, each time that it got one; 0: not known.
   std::uint64_t touched_pages() const {
-    return zero_filled_pages.value_or(0) + zero_page_writes.value_or(0);
+    return zero_filled_pages.value_or(0) - shared_memory_pages.value_or(0) +
+           zero_page_writes.value_or(0);
   }
   bool operator==(const ProcessCopies&) const = default;
 };
@@ -240,6 +241,8 @@ struct TreeMemory {
   std::uint64_t page_table_bytes = 0;
   std::uint64_t processes = 0;         // that were read
   std::uint64_t unread_processes = 0;  // whose memory /proc refuses us
+  // Of memfds, MAP_SHARED and /dev/shm, each page once.
+  std::uint64_t shared_memory_bytes = 0;
   // The peak at most, where processes that were growing ended before they were read; 0: none did,
   // or it is not known.  The sampled backend estimates it: it may have been more.
   std::uint64_t most_peak_bytes = 0;

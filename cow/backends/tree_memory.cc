@@ -184,7 +184,7 @@ void TreeMemoryMeter::read(const ProcFiles& proc, const std::vector<TreeProcess>
 }
 
 void TreeMemoryMeter::read(const ProcFiles& proc, const TreeProcess& process) {
-  const auto pss = proc.pss_bytes(process.pid);
+  const auto pss = proc.pss(process.pid);
   if (!pss) {
     if (pss.error().code == ErrorCode::permission_denied) ++sum_.unread_processes;
     return;
@@ -198,12 +198,13 @@ void TreeMemoryMeter::read(const ProcFiles& proc, const TreeProcess& process) {
   }
   const std::uint64_t page_tables = kib.back() * kKiB;
   const std::uint64_t now = monotonic_ns();
-  sum_.pss_bytes += *pss;
+  sum_.pss_bytes += pss->bytes;
+  sum_.shared_memory_bytes += pss->shared_memory_bytes;
   sum_.page_table_bytes += page_tables;
   ++sum_.processes;
-  if (process.peak != nullptr && (!*process.peak || (*process.peak)->pss_bytes < *pss))
-    *process.peak = MemoryPeak{*pss, now};
-  if (process.pss != nullptr) *process.pss = PssSample{*pss, page_tables, now};
+  if (process.peak != nullptr && (!*process.peak || (*process.peak)->pss_bytes < pss->bytes))
+    *process.peak = MemoryPeak{pss->bytes, now};
+  if (process.pss != nullptr) *process.pss = PssSample{pss->bytes, page_tables, now};
 }
 
 void TreeMemoryMeter::finish() {

@@ -199,16 +199,19 @@ Expected<std::vector<Mapping>> ProcFiles::inherited_maps(pid_t pid) const {
   return mappings;
 }
 
-Expected<std::uint64_t> ProcFiles::pss_bytes(pid_t pid) const {
+Expected<Pss> ProcFiles::pss(pid_t pid) const {
   constexpr std::uint64_t kKiB = 1024;
-  constexpr std::string_view kField = "\nPss:";
   const std::string file = memory_path(pid, "smaps_rollup");
   TRY(const auto text, read_file_of(pid, file));
-  const auto found = text.find(kField);
-  if (found == std::string::npos)
-    return make_error(ErrorCode::no_such_process, file + ": has no memory");
-  std::string_view rest = std::string_view(text).substr(found + kField.size());
-  return number<std::uint64_t>(next_word(rest)) * kKiB;
+  const auto kib_of = [&](std::string_view field) -> std::optional<std::uint64_t> {
+    const auto found = text.find(field);
+    if (found == std::string::npos) return std::nullopt;
+    std::string_view rest = std::string_view(text).substr(found + field.size());
+    return number<std::uint64_t>(next_word(rest));
+  };
+  const auto all = kib_of("\nPss:");
+  if (!all) return make_error(ErrorCode::no_such_process, file + ": has no memory");
+  return Pss{*all * kKiB, kib_of("\nPss_Shmem:").value_or(0) * kKiB};
 }
 
 bool ProcFiles::is_ours(pid_t pid) const {

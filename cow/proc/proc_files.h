@@ -57,6 +57,12 @@ struct Mapping {
   bool operator==(const Mapping&) const = default;
 };
 
+// A proportional set size: a page that n processes map counts as 1/n.
+struct Pss {
+  std::uint64_t bytes = 0;
+  std::uint64_t shared_memory_bytes = 0;  // the part of memfds, MAP_SHARED, /dev/shm
+};
+
 // Reads the text files of /proc.  If a process's first thread has ended, another one shows its
 // memory.  Tests set another `root`.  Thread-safe.  Errors: no_such_process,
 // permission_denied, system_call, unsupported.
@@ -68,8 +74,7 @@ class ProcFiles {
   Expected<std::vector<Mapping>> maps(pid_t pid) const;
   // The mappings whose memory a fork gives to the child: no MADV_DONTFORK, no MADV_WIPEONFORK.
   Expected<std::vector<Mapping>> inherited_maps(pid_t pid) const;
-  // Returns its proportional set size: a page that n processes map counts as 1/n.
-  Expected<std::uint64_t> pss_bytes(pid_t pid) const;
+  Expected<Pss> pss(pid_t pid) const;
   // Opens /proc/PID/FILE for reading.
   Expected<FileDescriptor> open(pid_t pid, std::string_view file) const;
   // Returns the numbers in lines of /proc/PID/status, read at once; 0: none.

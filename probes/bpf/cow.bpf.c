@@ -246,7 +246,8 @@ static __always_inline void end_fault_with_page(struct thread_state* thread, __u
   __u32 fault_class = class_with_page(thread, order, gfp);
   if (fault_class == COWSHED_CLASSES) return; /* the fault is still pending */
   thread->pending.fault_class = fault_class;
-  if (fault_class == COWSHED_ZERO_FILLED) thread->counts.zero_filled_pages += 1ULL << (order & 31);
+  if (fault_class == COWSHED_ZERO_FILLED)
+    count_zero_filled(&thread->pending, &thread->counts, 1ULL << (order & 31));
   sample_fresh(thread, fault_class, 1U << (order & 31));
   if (fault_class <= COWSHED_COPIED_FILE) count_copy(thread);
   end_fault(thread);

@@ -124,13 +124,19 @@ static __always_inline __u64 filled_pages(struct thread_state* thread, struct pa
   return now->is_huge ? PAGES_OF_HUGE : pages_of_folio(now->page);
 }
 
+static __always_inline void count_zero_filled(struct pending_fault* fault,
+                                              struct cowshed_counts* counts, __u64 pages) {
+  counts->zero_filled_pages += pages;
+  if (fault->traits & MAPPING_SHARED) counts->shared_memory_pages += pages;
+}
+
 /* Counts what a fault of that class did to its page, apart from the fault itself. */
 static __always_inline void count_page(struct thread_state* thread, __u32 fault_class,
                                        struct page_view* now, struct cowshed_counts* counts) {
   if (fault_class == COWSHED_ZERO_FILLED) {
     __u64 pages = filled_pages(thread, now);
     if (!pages) counts->vma_misses++;
-    counts->zero_filled_pages += pages ? pages : 1;
+    count_zero_filled(&thread->pending, counts, pages ? pages : 1);
   }
   if (fault_class <= COWSHED_COPIED_FILE && thread->details.before.is_huge && !now->is_huge)
     counts->huge_splits++;

@@ -35,6 +35,7 @@ struct cowshed_counts {
   __u64 write_faults; /* exceptions */
   __u64 faults[COWSHED_CLASSES];
   __u64 zero_filled_pages;    /* of 4 KiB: a huge page is one fault and 512 pages */
+  __u64 shared_memory_pages;  /* part of them, in shared mappings */
   __u64 copied_hugetlb_pages; /* of 4 KiB, by faults of class COWSHED_OTHER */
   __u64 copied_shared_file;   /* part of COWSHED_COPIED_FILE: of settle(), or of no arena and no
                                * file's data, and written before */

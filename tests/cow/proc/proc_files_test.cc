@@ -35,14 +35,15 @@ TEST_F(FakeProc, AProcessWithoutItsFirstThreadIsReadByAnother) {
   write("7/task/7/stat", "7 (a) Z" + rest + "0 0 12 0 0 0 1\n");
   write("7/task/9/stat", "9 (a) S" + rest + "10 11 12 13 14 815 1\n");
   write("7/task/9/maps", "7f0000002000-7f0000003000 rw-p 00000000 00:00 0 \n");
-  write("7/task/9/smaps_rollup", "0-1 ---p 0 00:00 0 [rollup]\nPss:  12 kB\n");
+  write("7/task/9/smaps_rollup", "0-1 ---p 0 00:00 0 [rollup]\nPss:  12 kB\nPss_Shmem:  5 kB\n");
   std::filesystem::create_symlink("/bin/true", root_ / "7/task/9/exe");
   const auto stat = proc().stat(7).value();
   EXPECT_TRUE(stat.has_memory());
   EXPECT_EQ(stat.virtual_bytes, 10U);
   EXPECT_EQ(stat.start_stack, 815U);
   EXPECT_THAT(proc().maps(7).value(), SizeIs(1));
-  EXPECT_EQ(proc().pss_bytes(7).value(), 12U * 1024);
+  EXPECT_EQ(proc().pss(7)->bytes, 12U * 1024);
+  EXPECT_EQ(proc().pss(7)->shared_memory_bytes, 5U * 1024);
 }
 
 TEST_F(FakeProc, MapsWithAnArenaABlankInThePathAndAnonymousMemory) {

@@ -335,6 +335,20 @@ std::uint64_t lived_at_once(const cow::Measurement& measurement) {
   return static_cast<std::uint64_t>(most);
 }
 
+// "3 x worker, server": who touched shared memory first.
+std::string makers_of_shared_memory(const cow::Measurement& measurement) {
+  std::map<std::string, std::uint64_t> makers;
+  for (const cow::ProcessCopies& process : measurement.processes)
+    if (process.shared_memory_pages.value_or(0) * cow::kPageSize / process.processes >= kLeastBytes)
+      makers[process.comm] += process.processes;
+  std::string text;
+  for (const auto& [comm, processes] : makers) {
+    if (!text.empty()) text += ", ";
+    text += processes == 1 ? comm : fmt::format("{} x {}", processes, comm);
+  }
+  return text;
+}
+
 cow::Language heaviest(const std::vector<cow::Language>& languages,
                        const std::vector<cow::ForkCopies>& copies) {
   std::map<cow::Language, std::uint64_t> bytes;
@@ -421,6 +435,11 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
   if (!has_root) summary.left_behind = summary.alive;
   if (measurement.memory) {
     const cow::TreeMemory& memory = *measurement.memory;
+    if (memory.shared_memory_bytes >= kLeastBytes &&
+        is_part(memory.shared_memory_bytes, memory.peak_pss_bytes, kLittleOfAll)) {
+      summary.shared_memory_bytes = memory.shared_memory_bytes;
+      summary.shared_memory_by = makers_of_shared_memory(measurement);
+    }
     const std::uint64_t most = memory.most_peak_bytes;
     summary.most_at_once = std::max(memory.processes, lived_at_once(measurement));
     summary.most_peak_bytes =

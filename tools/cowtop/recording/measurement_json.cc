@@ -97,6 +97,8 @@ COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)
 static void describe(auto& io, Type<TreeMemory> /*type*/) {
   using Struct = TreeMemory;
   COWSHED_JSON_FIELDS(pss_bytes, peak_pss_bytes, page_table_bytes, processes, unread_processes)
+  io.field_if([](const Struct& memory) { return memory.shared_memory_bytes > 0; },
+              "shared_memory_bytes", &Struct::shared_memory_bytes);
   io.field_if([](const Struct& memory) { return memory.most_peak_bytes > memory.peak_pss_bytes; },
               "most_peak_bytes", &Struct::most_peak_bytes);
 }

@@ -143,6 +143,10 @@ std::string who_lines(const Summary& summary, bool each_process) {
     rows.push_back({fmt::format("  and {} more", left_processes), "",
                     left_copied ? mebibytes(left_copied) + " MiB" : "-",
                     left_new ? mebibytes(left_new) + " MiB" : "-", "", std::nullopt});
+  if (summary.shared_memory_bytes > 0)
+    rows.push_back({"shared memory", mebibytes(summary.shared_memory_bytes) + " MiB", "-", "-",
+                    summary.shared_memory_by.empty() ? "-" : "of " + summary.shared_memory_by,
+                    std::nullopt});
   if (!each_process) {
     const std::vector<WhoRow> executed = executed_who(summary);
     rows.insert(rows.end(), executed.begin(), executed.end());

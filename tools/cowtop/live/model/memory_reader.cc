@@ -26,7 +26,7 @@ std::map<ProcessId, MemoryUse> MemoryReader::read(const std::vector<ProcessId>& 
     for (const ProcessId& process : oldest) {
       if (end > begin + kMostAtOnceNs) break;
       MemoryUse& use = result[process];
-      if (const auto pss = proc_.pss_bytes(process.pid)) use.pss_bytes = *pss;
+      if (const auto pss = proc_.pss(process.pid)) use.pss_bytes = pss->bytes;
       use.pss_ns = end = monotonic_ns();
     }
     pace_.ran(end, end - begin);
