@@ -98,7 +98,7 @@ struct CopySample {
   AccessFailure failure = AccessFailure::none;
   bool is_handled = false;   // the failure: by the program's handler of the signal
   std::string arena;         // name of the frozen arena, as in ArenaCount; empty: none
-  bool is_of_stack = false;  // the address is in the mapping of the thread's stack
+  bool is_of_stack = false;  // between the stack pointer and the end of the stack
   bool user_mode = true;     // else the kernel wrote for the program
   bool is_32_bit = false;    // the code that runs, or that made the system call
   Descriptor descriptor = Descriptor::none;  // of `system_call`

@@ -17,6 +17,11 @@
 #define HUGE_MASK (~(__u64)(COWSHED_HUGE_BYTES - 1))
 #define PAGES_OF_HUGE (COWSHED_HUGE_BYTES / COWSHED_PAGE_BYTES)
 
+/* As far as code writes below its stack pointer, and where a thread that pthread_create() made has
+ * struct pthread, at the top of its stack. */
+#define RED_ZONE 128
+#define THREAD_POINTER(task) ((task)->thread.fsbase)
+
 /* Bits of a page fault's error code (arch/x86/include/asm/trap_pf.h). */
 #define PF_PROTECTION 0x1
 #define PF_WRITE 0x2

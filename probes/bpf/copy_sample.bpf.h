@@ -116,6 +116,17 @@ static __always_inline __u64 note_rise(struct cowshed_process* process, __u32 pa
   return bytes;
 }
 
+/* Whether the address is between the stack pointer and the end of the thread's stack.  The kernel
+ * merges a stack with other memory. */
+static __always_inline int is_of_stack(struct task_struct* task, const struct mapping* mapping,
+                                       __u64 address, __u64 sp) {
+  __u64 top = THREAD_POINTER(task) | ~PAGE_MASK;
+  __u64 end = mapping->end - 1;
+  if (sp - mapping->start > end - mapping->start) return 0;
+  if (top >= sp && top < end) end = top;
+  return (address | ~PAGE_MASK) >= sp - RED_ZONE && address <= end;
+}
+
 static __always_inline void describe_sample(struct cowshed_sample* sample,
                                             struct thread_state* thread, int with_python) {
   struct task_struct* task = bpf_get_current_task_btf();
@@ -139,9 +150,7 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
     __builtin_memcpy(sample->arena, thread->arena.name, sizeof sample->arena);
   bpf_probe_read_kernel(sample->registers, sizeof sample->registers, entry);
   sample->file_mode = sample->user_mode ? 0 : mode_of_file(task, registers->di);
-  const struct mapping* mapping = &thread->mapping;
-  sample->is_of_stack = sample->address - mapping->start < mapping->end - mapping->start &&
-                        registers->sp - mapping->start < mapping->end - mapping->start;
+  sample->is_of_stack = is_of_stack(task, &thread->mapping, sample->address, registers->sp);
   sample->instruction_bytes = 0;
   if (sample->user_mode) read_instruction(sample, registers->ip);
   __u64 page = fault->protection ? kernel_address(thread->address & PAGE_MASK) : 0;

@@ -245,7 +245,7 @@ struct cowshed_sample {
   __u32 stack_bytes;
   __u32 failure;     /* enum cowshed_failure */
   __u32 is_handled;  /* the program has a handler for the signal */
-  __u16 is_of_stack; /* the address is in the mapping of the thread's stack */
+  __u16 is_of_stack; /* between the stack pointer and the end of the stack */
   __u16 file_mode;   /* i_mode of the descriptor in a system call's first argument; 0: none */
   __u32 copies;      /* or new pages, that it stands for */
   /* The lines before, at and after the address, as far as they are in its page.  Bit i: line i was

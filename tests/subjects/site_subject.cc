@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fcntl.h>
 #include <fstream>
+#include <pthread.h>
 #include <string>
 
 #include "known_copies.h"
@@ -168,6 +169,31 @@ void generated_behind(std::size_t pages) {
   generate_unnamed(pages, reinterpret_cast<void*>(end_of_linker), MAP_FIXED_NOREPLACE);
 }
 
+// The child's thread writes them beside its stack, in the same mapping.
+void beside_stack(std::size_t pages) {
+  in_child([=] {
+    constexpr std::size_t kStackPages = 256;
+    static Page memory = nullptr;
+    static std::size_t left = pages;
+    void* mapped = mmap(nullptr, (kStackPages + pages) * kPage, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) std::abort();
+    memory = static_cast<Page>(mapped) + kStackPages * kPage;
+    pthread_attr_t attributes;
+    pthread_t thread{};
+    pthread_attr_init(&attributes);
+    pthread_attr_setstack(&attributes, mapped, kStackPages * kPage);
+    const auto write = [](void*) -> void* {
+      volatile char frame[kStackPages / 2 * kPage];
+      for (std::size_t i = 0; i < sizeof frame; i += kPage) frame[i] = 1;
+      while (left > 0) copy_often(memory + --left * kPage);
+      return nullptr;
+    };
+    if (pthread_create(&thread, &attributes, write, nullptr) != 0) std::abort();
+    pthread_join(thread, nullptr);
+  });
+}
+
 void lines(std::size_t /*pages*/) {
   std::printf("store_inlined %d copy_often %d copy_sometimes %d copy_seldom %d copy_by_kernel %d\n",
               kInlined, kOften, kSometimes, kSeldom, kKernel);
@@ -185,6 +211,7 @@ constexpr Kind kKinds[] = {
     {"generated_shared", generated_shared},
     {"generated_unnamed", generated_unnamed},
     {"generated_behind", generated_behind},
+    {"beside_stack", beside_stack},
 };
 
 }  // namespace site_subject
