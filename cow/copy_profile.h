@@ -119,10 +119,10 @@ struct CodeSite {
 // Whether a function ends the program, by its name: an interpreter or the C library frees or
 // destroys there what the program holds.
 inline bool ends_program(std::string_view function) {
-  constexpr std::array<std::string_view, 12> kNames = {
-      "__run_exit_handlers", "Py_FinalizeEx", "Py_Finalize",   "Py_Exit",
-      "ruby_cleanup",        "rb_ec_cleanup", "perl_destruct", "php_module_shutdown",
-      "R_CleanUp",           "caml_shutdown", "ruby_stop",     "Perl_my_exit"};
+  constexpr std::array<std::string_view, 14> kNames = {
+      "exit",      "quick_exit",    "__run_exit_handlers", "Py_FinalizeEx", "Py_Finalize",
+      "Py_Exit",   "ruby_cleanup",  "rb_ec_cleanup",       "perl_destruct", "php_module_shutdown",
+      "R_CleanUp", "caml_shutdown", "ruby_stop",           "Perl_my_exit"};
   return std::ranges::find(kNames, function) != kNames.end();
 }
 
@@ -140,7 +140,7 @@ inline std::size_t ends_of_program(const std::vector<Frame>& stack) {
                         frame.module.find("-fpm") == std::string::npos;
     const bool is_freeze =
         frame.is_python && name == "end_process" && frame.file.ends_with("cowshed/freezing.py");
-    if (ends_program(name) || is_php || is_freeze) ++ends;
+    if ((!frame.is_python && ends_program(name)) || is_php || is_freeze) ++ends;
     is_main = is_main || name == "Py_RunMain";
     runs_code =
         runs_code || frame.is_python || name.starts_with("PyEval_") || name.starts_with("_PyEval_");

@@ -169,6 +169,18 @@ void generated_behind(std::size_t pages) {
   generate_unnamed(pages, reinterpret_cast<void*>(end_of_linker), MAP_FIXED_NOREPLACE);
 }
 
+// The child writes them in a function of atexit(3).
+void at_exit(std::size_t pages) {
+  static Page memory = map(pages);
+  static std::size_t left = pages;
+  in_child([] {
+    std::atexit([] {
+      while (left > 0) copy_often(memory + --left * kPage);
+    });
+    std::exit(0);
+  });
+}
+
 // The child's thread writes them beside its stack, in the same mapping.
 void beside_stack(std::size_t pages) {
   in_child([=] {
@@ -211,6 +223,7 @@ constexpr Kind kKinds[] = {
     {"generated_shared", generated_shared},
     {"generated_unnamed", generated_unnamed},
     {"generated_behind", generated_behind},
+    {"at_exit", at_exit},
     {"beside_stack", beside_stack},
 };
 
