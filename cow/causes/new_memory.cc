@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include <cowshed/cow/causes/new_memory.h>
+#include <cowshed/cow/language.h>
 
 namespace cowshed::cow {
 namespace {
@@ -36,12 +37,17 @@ bool has_modules(std::string_view path) {
          base_name(path.substr(0, path.size() - folder.size() - 1)).starts_with("lib");
 }
 
-// "pkg.mod" of site-packages/pkg/mod.py.  Elsewhere the folder that imports begin at is not known:
-// "mod", or "pkg" of pkg/__init__.py.
-std::string module_of(std::string_view file) {
-  std::string_view module = file.substr(0, file.size() - base_name(file).size());
-  if (base_name(file).starts_with("__init__.") && module.size() > 1) module.remove_suffix(1);
-  else module = file.substr(0, file.find('.', module.size()));
+// The file without its ending, or the folder of __init__.py.
+std::string_view module_path(std::string_view file) {
+  const std::string_view folder = file.substr(0, file.size() - base_name(file).size());
+  if (base_name(file).starts_with("__init__.") && folder.size() > 1)
+    return folder.substr(0, folder.size() - 1);
+  return file.substr(0, file.find('.', folder.size()));
+}
+
+// "pkg.mod" of site-packages/pkg/mod.py; "" elsewhere.
+std::string installed_module(std::string_view file) {
+  const std::string_view module = module_path(file);
   for (std::size_t end = module.rfind('/'); end != module.npos && end > 0;
        end = module.rfind('/', end - 1)) {
     if (!has_modules(module.substr(0, end))) continue;
@@ -49,7 +55,13 @@ std::string module_of(std::string_view file) {
     std::ranges::replace(name, '/', '.');
     return name;
   }
-  return std::string(base_name(module));
+  return {};
+}
+
+// Elsewhere the folder that imports begin at is not known: "mod".
+std::string module_of(std::string_view file) {
+  std::string name = installed_module(file);
+  return name.empty() ? std::string(base_name(module_path(file))) : name;
 }
 
 NewMemoryCause import_of(const std::vector<Frame>& stack, std::size_t import) {
@@ -67,32 +79,56 @@ bool starts_with_any(std::string_view text, Names prefixes) {
   return std::ranges::any_of(prefixes, [&](auto prefix) { return text.starts_with(prefix); });
 }
 
-bool receives(const Frame& frame) {
-  if (frame.is_python) {
-    const std::string_view file = base_name(frame.file);
-    const std::string_view all = frame.function;
-    const std::string_view name = all.substr(all.rfind('.') + 1);
-    // Of multiprocessing, billiard, loky and kombu.  What unpickles is a function of C.
-    if (file == "connection.py") return starts_with_any(name, {"recv", "_recv"});
-    if (file == "queues.py") return is_any_of(name, {"get", "get_payload"});
-    return name == "pickle_loads" ||
-           (is_any_of(file, {"reduction.py", "pickle.py", "serialization.py"}) &&
-            name.find("load") != name.npos);
-  }
-  return starts_with_any(frame.function,
-                         {"[recv", "_pickle_", "_Unpickler_", "R_Unserialize", "do_unserialize",
-                          "rb_marshal_load", "php_var_unserialize", "v8::ValueDeserializer",
-                          "v8::internal::ValueDeserializer"}) ||
-         is_any_of(frame.function,
-                   {"Unpickler_load", "R_unserialize", "ReadItem", "UnserializeItem"});
+bool contains_any(std::string_view text, Names parts) {
+  return std::ranges::any_of(parts, [&](auto part) { return text.find(part) != text.npos; });
 }
 
-bool compiles(const Frame& frame) {
-  return !frame.is_python &&
-         (is_any_of(frame.function, {"builtin_compile", "zend_compile", "compile_file",
-                                     "_PyAST_Compile", "Py_CompileStringObject"}) ||
-          starts_with_any(frame.function, {"_PyPegen_", "llvm::", "v8::internal::Compiler",
-                                           "v8::internal::compiler"}));
+// What unpickles is mostly a function of C.
+bool receives_in_python(const Frame& frame) {
+  const std::string module = installed_module(frame.file);
+  const std::string_view package = std::string_view(module).substr(0, module.find('.'));
+  // Of packages, some names are nobody else's.
+  const bool is_of_library =
+      is_any_of(package, {"multiprocessing", "pickle", "multiprocess", "distributed"}) ||
+      contains_any(frame.file, {"/billiard/", "/loky/", "/kombu/"});
+  if (!is_of_library) return false;
+  const std::string_view file = base_name(frame.file);
+  const std::string_view all = frame.function;
+  const std::string_view name = all.substr(all.rfind('.') + 1);
+  if (file == "connection.py") return starts_with_any(name, {"recv", "_recv"});
+  if (file == "queues.py") return is_any_of(name, {"get", "get_payload"});
+  return name == "pickle_loads" ||
+         (is_any_of(file, {"reduction.py", "pickle.py", "serialization.py"}) &&
+          name.find("load") != name.npos);
+}
+
+bool receives(const Frame& frame) {
+  if (frame.is_python) return receives_in_python(frame);
+  const std::string_view name = frame.function;
+  // Other programs may have functions of these names.
+  if (is_any_of(name, {"R_unserialize", "ReadItem", "UnserializeItem"}))
+    return language_of_file(frame.module) == Language::r;
+  if (name == "do_unserialize") return language_of_file(frame.module) == Language::php;
+  return name == "Unpickler_load" ||
+         starts_with_any(name, {"[recv", "_pickle_load", "_pickle_Unpickler_", "_Unpickler_",
+                                "R_Unserialize", "rb_marshal_load", "php_var_unserialize",
+                                "v8::ValueDeserializer", "v8::internal::ValueDeserializer"});
+}
+
+// What an interpreter runs, as in a BEGIN block of Perl, is not the compiler's.
+bool runs_code(const Frame& frame) {
+  return is_any_of(frame.function, {"PyEval_EvalCode", "Perl_runops_standard", "Perl_runops_debug",
+                                    "rb_vm_exec", "vm_exec", "execute_ex"}) ||
+         starts_with_any(frame.function, {"_PyEval_EvalFrame", "_TAIL_CALL_"});
+}
+
+bool is_compiled(const std::vector<Frame>& stack) {
+  const auto found = std::ranges::find_if(stack, [](const Frame& frame) {
+    return frame.is_python || is_compiler(frame) || runs_code(frame);
+  });
+  if (found == stack.end()) return false;
+  if (found->is_python) return found->function == "parse" && installed_module(found->file) == "ast";
+  return is_compiler(*found);
 }
 
 bool is_read(const Frame& frame) {
@@ -112,6 +148,22 @@ bool copies_from_buffer(const std::vector<Frame>& stack) {
 
 }  // namespace
 
+bool is_compiler(const Frame& frame) {
+  const std::string_view name = frame.function;
+  if (frame.is_python) return false;
+  // Other programs may have such names: these are of Ruby's parser prism and of PHP.
+  if (name.starts_with("pm_")) return language_of_file(frame.module) == Language::ruby;
+  if (is_any_of(name, {"zend_compile", "compile_file", "compile_string"}))
+    return language_of_file(frame.module) == Language::php;
+  return is_any_of(name, {"builtin_compile", "_PyAST_Compile", "_PyArena_Malloc", "PyAST_mod2obj",
+                          "PyRun_StringFlags", "Perl_yyparse", "perl_parse", "ruby_yyparse",
+                          "rb_node_init"}) ||
+         starts_with_any(name, {"Py_CompileString", "_PyPegen_", "_PyParser_", "llvm::",
+                                "v8::internal::Compiler", "v8::internal::compiler", "rb_ast_new",
+                                "rb_iseq_new", "rb_iseq_compile_", "rb_iseq_build_", "rb_iseq_load",
+                                "rb_parser_", "rb_ruby_parser_", "iseq_compile", "ibf_load_"});
+}
+
 std::size_t imports_in(const std::vector<Frame>& stack) {
   return static_cast<std::size_t>(std::ranges::count_if(stack, is_import));
 }
@@ -126,7 +178,7 @@ NewMemoryCause cause_of_new_memory(const std::vector<Frame>& stack, std::size_t 
     --imports;
   }
   if (std::ranges::any_of(stack, receives)) return {std::string(kReceived)};
-  if (std::ranges::any_of(stack, compiles)) return {std::string(kCompiledCode)};
+  if (is_compiled(stack)) return {std::string(kCompiledCode)};
   const bool is_by_kernel = !stack.empty() && is_read(stack.front());
   if (is_by_kernel && descriptor == Descriptor::stream) return {std::string(kReceived)};
   if (is_by_kernel ? descriptor != Descriptor::other : copies_from_buffer(stack))

@@ -17,7 +17,11 @@
 //                     site-packages, dist-packages and Python's own library, else "mod".  Until it
 //                     runs, "import at FILE:LINE" is the line that imports.
 // "received"          Below a function that unpickles or unserialises, or in recv(2) and the like.
-// "compiled code"     Below a compiler of Python or PHP, or of the JIT compilers of LLVM and V8.
+//                     A function of Python is one by its place in Python's library or in an
+//                     installed package, not by the name of its file.
+// "compiled code"     Below a compiler of Python, PHP, Perl or Ruby, or of the JIT compilers of
+// LLVM
+//                     and V8, but not below the code that it runs.
 // "received"          The kernel wrote in read(2) or the like, from a pipe or a socket.
 // "loaded"            The kernel wrote so from a file, or fread() copied from its buffer.  No rule
 //                     names reads of other devices, such as a terminal or /dev/urandom.
@@ -32,6 +36,10 @@ enum class NewPage : std::uint8_t { held, given_back, of_stack };
 // `descriptor`: of the system call in which the kernel wrote.
 NewMemoryCause cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports,
                                    NewPage page, Descriptor descriptor = Descriptor::none);
+
+// Whether the function is of a compiler.  Those of CPython are also named in stripped builds, which
+// export them.
+bool is_compiler(const Frame& frame);
 
 // The imports of Python that run in a stack.
 std::size_t imports_in(const std::vector<Frame>& stack);

@@ -9,7 +9,9 @@ Frame python(const std::string& function, const std::string& file, int line = 1)
   return {function, file, line, "", 0, false, true};
 }
 
-Frame native(const std::string& function) { return {function, "", 0, "", 0, false}; }
+Frame native(const std::string& function, const std::string& module = "") {
+  return {function, "", 0, module, 0, false};
+}
 
 const Frame import = python("_find_and_load", "<frozen importlib._bootstrap>");
 const Frame loader = python("exec_module", "<frozen importlib._bootstrap_external>");
@@ -84,15 +86,46 @@ TEST(NewMemory, OtherCausesNeedTheirFunctions) {
   EXPECT_EQ(cause({python("pickle_loads", "/usr/lib/python3/dist-packages/billiard/common.py")}),
             "received");
   EXPECT_EQ(cause({python("SerializerRegistry.loads", "/kombu/serialization.py")}), "received");
-  EXPECT_EQ(cause({python("Settings.loads", "/app/settings.py")}), "own data");
   EXPECT_EQ(cause({native("[read(2)]"), task}), "loaded");
   EXPECT_EQ(cause({native("malloc"), native("[read(2)]")}), "own data") << "not the innermost";
   EXPECT_EQ(cause({native("__memmove_avx"), native("_IO_file_xsgetn"), native("fread")}), "loaded");
-  EXPECT_EQ(cause({native("_PyPegen_run_parser"), task}), "compiled code");
   EXPECT_EQ(cause({}), "own data");
   EXPECT_EQ(cause({import}, 0, NewPage::of_stack), "thread stack");
   EXPECT_EQ(cause({task}, 0, NewPage::given_back), "given back since");
   EXPECT_EQ(cause({native("[read(2)]"), task}, 0, NewPage::given_back), "loaded");
+}
+
+TEST(NewMemory, NobodyReceivesBecauseOfTheNameOfAFileOrAFunction) {
+  const auto in = [](const std::string& function, const std::string& file) {
+    return cause({python(function, file), task});
+  };
+  EXPECT_EQ(in("load_catalogue", "/app/serialization.py"), "own data");
+  EXPECT_EQ(in("Table.get", "/app/queues.py"), "own data");
+  EXPECT_EQ(in("recv_defaults", "connection.py"), "own data");
+  EXPECT_EQ(in("loads", "/app/pickle.py"), "own data");
+  EXPECT_EQ(in("Queue.get", "/usr/lib/python3.11/asyncio/queues.py"), "own data");
+  EXPECT_EQ(in("load", "/usr/lib/python3/dist-packages/shop/serialization.py"), "own data");
+  EXPECT_EQ(cause({native("_pickle_dumps"), task}), "own data");
+  EXPECT_EQ(cause({native("_pickle_loads"), task}), "received");
+  EXPECT_EQ(cause({native("ReadItem", "/app/shop")}), "own data");
+  EXPECT_EQ(cause({native("ReadItem", "/usr/lib/R/lib/libR.so")}), "received");
+}
+
+TEST(NewMemory, IsCompiledCodeBelowACompilerButNotBelowTheCodeThatItRuns) {
+  const Frame perl = native("Perl_yyparse");
+  EXPECT_EQ(cause({native("malloc"), perl, native("Perl_runops_standard")}), "compiled code");
+  EXPECT_EQ(cause({native("malloc"), native("Perl_runops_standard"), perl}), "own data")
+      << "a BEGIN block";
+  EXPECT_EQ(cause({native("rb_iseq_new_with_opt"), native("rb_vm_exec")}), "compiled code");
+  EXPECT_EQ(cause({native("rb_vm_exec"), native("rb_iseq_eval_main")}), "own data");
+  EXPECT_EQ(cause({native("pm_parser_init", "/usr/lib/libruby.so.3.4")}), "compiled code");
+  EXPECT_EQ(cause({native("compile_file", "/usr/bin/php8.2")}), "compiled code");
+  EXPECT_EQ(cause({native("compile_file", "/usr/bin/cc1"), native("pm_add", "/usr/bin/cc1")}),
+            "own data");
+  EXPECT_EQ(cause({native("_PyPegen_run_parser"), task}), "compiled code");
+  EXPECT_EQ(cause({native("Py_CompileStringObject"), task}), "compiled code");
+  EXPECT_EQ(cause({python("parse", "/usr/lib/python3.11/ast.py"), task}), "compiled code");
+  EXPECT_EQ(cause({python("parse", "/app/ast.py"), task}), "own data");
 }
 
 TEST(NewMemory, ADescriptorTellsWhatIsReceivedFromWhatIsLoaded) {

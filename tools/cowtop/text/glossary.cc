@@ -69,7 +69,9 @@ std::vector<Term> all_terms() {
        "a socket."},
       {cow::kLoaded, "Of new memory: what read(2), fread() and the like read from a file."},
       {cow::kCompiledCode,
-       "Of new memory: what the compilers of Python and PHP made, and those of LLVM and V8."},
+       "Of new memory: what the compilers of Python, PHP, Perl and Ruby made, and those of LLVM "
+       "and "
+       "V8."},
       {cow::kThreadStack, "The stack that a thread runs on."},
       {cow::kGivenBackSince,
        "Of new memory: the process had it when it held most, and gave it back: a request's buffer, "
