@@ -4,6 +4,7 @@
 #include <iterator>
 #include <string_view>
 
+#include <cowshed/cow/causes/new_memory.h>
 #include <cowshed/cow/language.h>
 #include <cowshed/cow/profile/stack_frames.h>
 #include <cowshed/cow/symbolize/syscall_names.h>
@@ -21,11 +22,7 @@ bool is_runtime_library(std::string_view path) {
                              [&](std::string_view prefix) { return file.starts_with(prefix); });
 }
 
-// Makes equal all instructions of one line, or of one function without lines.
-Frame without_address(Frame frame) {
-  if (!frame.function.empty()) frame.address = 0;
-  return frame;
-}
+bool is_nameless(const Frame& frame) { return frame.function.empty(); }
 
 bool is_of_program(const Frame& frame) {
   const bool is_kernel = frame.module.empty() && frame.function.starts_with('[');
@@ -47,11 +44,17 @@ Position native_site(const std::vector<Frame>& stack) {
   const auto is_own_function = [](const Frame& frame) {
     return is_of_program(frame) && !frame.inlined;
   };
+  const auto is_named_function = [](const Frame& frame) {
+    return is_of_program(frame) && !frame.inlined && !is_nameless(frame);
+  };
   const auto function = std::ranges::find_if(stack, is_own_function);
-  // What a library without lines copies is not its caller's line.
-  if (function == stack.end() || function->file.empty()) return function;
+  if (function == stack.end()) return function;
+  // What a library without lines copies is not its caller's line, if the function has a name.
+  if (function->file.empty() && !is_nameless(*function)) return function;
   const auto line = std::ranges::find_if(stack, is_own_line);
-  return line == stack.end() ? function : line;
+  if (line != stack.end()) return line;
+  const auto named = std::ranges::find_if(stack, is_named_function);
+  return named == stack.end() ? function : named;
 }
 
 // A file of packages that were installed: pip's, or Debian's.
@@ -79,23 +82,32 @@ bool is_starter(const Frame& frame, const Frame& inner) {
          file.substr(0, file.size() - name.size()).ends_with("/bin/");
 }
 
-// The program's own line; else one of a package; else one of Python's library.
+// The program's own line; else one of a package; else one of Python's library.  A text that is no
+// file, as the "<string>" that makes a namedtuple, has the program's lines if it is the program:
+// that of -c or of a prompt.
 Position python_site(const std::vector<Frame>& stack, Position innermost) {
+  Position own = stack.end();
+  Position package = stack.end();
+  Position outermost = stack.end();
+  Position file = stack.end();
   auto inner = innermost;
-  for (auto frame = innermost; frame != stack.end(); inner = frame++) {
-    if (frame->is_python && !is_of_python_library(frame->file) && !is_of_package(frame->file) &&
-        !is_starter(*frame, *inner)) {
-      return frame;
-    }
+  for (auto frame = innermost; frame != stack.end() && frame->is_python; inner = frame++) {
+    const bool is_text = frame->file.starts_with('<');
+    if (!is_text && file == stack.end()) file = frame;
+    if (is_of_python_library(frame->file) || is_starter(*frame, *inner)) continue;
+    outermost = frame;
+    Position& found = is_of_package(frame->file) ? package : own;
+    if (!is_text && found == stack.end()) found = frame;
   }
-  const auto package = std::find_if(innermost, stack.end(), [](const Frame& frame) {
-    return frame.is_python && is_of_package(frame.file);
-  });
-  return package == stack.end() ? innermost : package;
+  if (own != stack.end()) return own;
+  if (outermost != stack.end() && outermost->file.starts_with('<'))
+    return std::ranges::find(innermost, stack.end(), outermost->file, &Frame::file);
+  if (package != stack.end()) return package;
+  return file == stack.end() ? innermost : file;
 }
 
 bool runs_python(const Frame& frame) {
-  return frame.function.starts_with("_PyEval_EvalFrame") ||
+  return frame.function.starts_with("_PyEval_EvalFrame") || frame.function == "PyEval_EvalCode" ||
          frame.function.starts_with("_TAIL_CALL_");  // CPython 3.14, compiled by clang
 }
 
@@ -104,7 +116,6 @@ bool is_of_interpreter(const Frame& frame) { return is_python(language_of_file(f
 // The innermost frame of an interpreter that runs Python, with the functions that are inlined into
 // it.  In a file without symbols, that is any function without a name.
 Position interpreter_in(const std::vector<Frame>& native) {
-  const auto is_nameless = [](const Frame& frame) { return frame.function.empty(); };
   auto found = std::ranges::find_if(native, [&](const Frame& frame) {
     return runs_python(frame) || (is_nameless(frame) && is_of_interpreter(frame));
   });
@@ -133,8 +144,13 @@ std::vector<Frame> with_python_frames(std::vector<Frame> native,
   std::vector<Frame> ending;
   std::copy_if(interpreter, Position(native.end()), std::back_inserter(ending),
                [](const Frame& frame) { return ends_program(frame.function); });
+  // Of a file without symbols, the exported function that compiles tells what the others do.
+  std::vector<Frame> compiler;
+  for (auto frame = interpreter; frame != native.end() && !runs_python(*frame); ++frame)
+    if (is_compiler(*frame)) compiler = {*frame};
   native.erase(interpreter, native.end());
   std::erase_if(native, [](const Frame& frame) { return frame.function == "unknown code"; });
+  native.insert(native.end(), compiler.begin(), compiler.end());
   for (const Frame* each : python) native.emplace_back(*each).module = module;
   native.insert(native.end(), ending.begin(), ending.end());
   return native;
@@ -155,7 +171,9 @@ std::vector<Frame> site_frames(const std::vector<Frame>& stack) {
   const auto line = python == stack.end() ? native_site(stack) : python_site(stack, python);
   std::vector<Frame> site;
   for (auto frame = stack.begin(); frame != stack.end(); ++frame) {
-    site.push_back(without_address(*frame));
+    site.push_back(*frame);
+    // All instructions of one place are equal, and of what it called.
+    if (!is_nameless(*frame) || (frame != line && line != stack.end())) site.back().address = 0;
     if (frame == line) break;
   }
   return site;

@@ -47,6 +47,17 @@ TEST(StackFrames, AnInterpreterWithoutSymbolsIsKnownByItsFile) {
               ElementsAre("add", "total", "<module>"));
 }
 
+TEST(StackFrames, AnExportedCompilerOfPythonStays) {
+  EXPECT_THAT(folded_into({native("PyMem_Malloc"), native(""), native("_PyArena_Malloc"),
+                           native(""), native("Py_CompileStringObject"), native(""),
+                           native("_PyEval_EvalFrameDefault"), native("Py_CompileString")}),
+              ElementsAre("PyMem_Malloc", "Py_CompileStringObject", "total", "<module>"));
+  EXPECT_THAT(folded_into({native("PyMem_Malloc"), native(""), native("PyEval_EvalCode"),
+                           native("PyRun_StringFlags"), native("_PyEval_EvalFrameDefault")}),
+              ElementsAre("PyMem_Malloc", "total", "<module>"))
+      << "runs what it compiled";
+}
+
 TEST(StackFrames, OfPythonNameTheInterpretersFile) {
   const auto frames = with_python_frames(
       {native("add", "/app/_core.so"), native("_PyEval_EvalFrameDefault")}, {&total_frame});
@@ -75,7 +86,19 @@ TEST(StackFrames, TheSiteIsTheProgramsOwnInnermostLine) {
   EXPECT_EQ(
       site_of({python("get", "/srv/venv/lib/python3.12/site-packages/django/db.py"), total_frame}),
       "total (pool.py:4)");
-  EXPECT_EQ(site_of({python("run", "<string>"), module_frame}), "run (<string>:4)");
+}
+
+TEST(StackFrames, GeneratedCodeIsNotTheProgramsLineUnlessItIsTheProgram) {
+  const Frame made = python("<lambda>", "<string>", 1);  // as of a namedtuple
+  const Frame package = python("get", "/usr/lib/python3/dist-packages/gunicorn/sync.py");
+  const Frame thread = python("Thread.run", "/usr/lib/python3.11/threading.py");
+  EXPECT_EQ(site_of({made, total_frame, module_frame}), "total (pool.py:4)");
+  EXPECT_EQ(site_of({made, package, thread}), "get (sync.py:4)");
+  EXPECT_EQ(site_of({made, thread}), "<lambda> (<string>:1)") << "in a thread of -c";
+  EXPECT_EQ(site_of({thread, python("run", "<string>"), python("<module>", "<string>")}),
+            "run (<string>:4)");
+  EXPECT_EQ(site_of({python("__init__", "<attrs generated init x.Y>"), total_frame}),
+            "total (pool.py:4)");
 }
 
 TEST(StackFrames, WithoutALineOfItsOwnTheSiteIsAPackages) {
@@ -91,6 +114,28 @@ TEST(StackFrames, WithoutALineOfItsOwnTheSiteIsAPackages) {
             "main (forkserver.py:4)");
   const Frame installed = python("get", "/usr/lib/python3.11/site-packages/x.py");
   EXPECT_EQ(site_of({library, installed}), "get (x.py:4)");
+}
+
+TEST(StackFrames, OfAnInnermostFunctionWithoutANameTheSiteIsItsCaller) {
+  const std::string library = "/lib/libprotobuf.so.32";
+  Frame nameless = native("", library);
+  nameless.address = 0x1120;
+  const Frame parse = native("google::protobuf::Message::Parse", library);
+  const Frame fill = {"fill", "/app/fill.cc", 12, "/app/fill", 0, false};
+  const auto called = [](const std::vector<Frame>& stack) {
+    return functions_of(site_frames(stack));
+  };
+  const Frame copy = native("memcpy", "/lib/libc.so.6");
+  EXPECT_THAT(called({copy, nameless, parse, native("main")}),
+              ElementsAre("memcpy", "", "google::protobuf::Message::Parse"));
+  EXPECT_THAT(called({copy, nameless, parse, fill, native("main")}),
+              ElementsAre("memcpy", "", "google::protobuf::Message::Parse", "fill"))
+      << "the program's own line";
+  EXPECT_THAT(called({parse, fill}), ElementsAre("google::protobuf::Message::Parse"));
+  EXPECT_THAT(called({nameless, native("", library), native("exit", "/lib/libc.so.6")}),
+              ElementsAre(""));
+  EXPECT_EQ(site_frames({nameless, parse}).front().address, 0) << "one place for all of its code";
+  EXPECT_EQ(site_frames({nameless}).front().address, nameless.address);
 }
 
 // Its caller's line would be wrong.

@@ -65,6 +65,7 @@ std::string printable_lines(std::string_view text) { return cleaned(text, true);
 std::string frame_text(const cow::Frame& frame) {
   if (frame.is_python) return printable(cow::python_text(frame));
   std::string text = printable(frame.function.empty() ? "??" : frame.function);
+  const bool has_address = frame.function.empty() && frame.address > 0;
   constexpr std::string_view kNameless = "(anonymous namespace)::";
   for (auto at = text.find(kNameless); at != text.npos; at = text.find(kNameless))
     text.erase(at, kNameless.size());
@@ -75,8 +76,8 @@ std::string frame_text(const cow::Frame& frame) {
     const std::string_view file = cow::base_name(frame.module);
     const bool is_map = file.starts_with("perf-") && file.ends_with(".map");
     text += fmt::format(" ({}", is_map && !frame.function.empty() ? "perf map" : printable(file));
-    text += frame.function.empty() ? fmt::format("+0x{:x})", frame.address) : ")";
-  } else if (frame.function.empty()) {
+    text += has_address ? fmt::format("+0x{:x})", frame.address) : ")";
+  } else if (has_address) {
     text = fmt::format("0x{:x}", frame.address);
   }
   return frame.inlined ? text + " (inlined)" : text;
