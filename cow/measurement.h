@@ -83,6 +83,8 @@ struct CopyPattern {
   double share = 0;  // of the process's copies, 0 to 1, estimated
   std::uint64_t samples = 0;
   std::string evidence;
+  std::string library =
+      {};  // of own writes: the file name of the library that makes them; or empty
   bool operator==(const CopyPattern&) const = default;
 };
 

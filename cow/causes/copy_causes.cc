@@ -389,6 +389,19 @@ std::string evidence(std::string_view name, Group& group, std::uint64_t all,
   return text;
 }
 
+// The library that makes most of a process's own writes, which are then not the program's.
+std::string library_of(const Group& group) {
+  std::map<std::string_view, std::uint64_t> copies;
+  for (const StoreSite* site : group.sites)
+    copies[site->module] += samples_of(*site, kOwnWrites).copies;
+  for (const auto& [module, part] : copies) {
+    const bool is_library = base_name(module).find(".so") != std::string_view::npos &&
+                            !is_c_library(module) && language_of_file(module) == Language::native;
+    if (is_library && most(part, group.sum.copies)) return std::string(base_name(module));
+  }
+  return {};
+}
+
 }  // namespace
 
 StoreCounts& StoreCounts::operator+=(const StoreCounts& more) {
@@ -431,7 +444,8 @@ FoundCauses find_causes(const std::vector<StoreSite>& sites, const ReleaseSites&
   for (auto& [name, group] : groups) {
     result.patterns.push_back(
         {std::string(name), static_cast<double>(group.sum.copies) / static_cast<double>(all.copies),
-         group.sum.samples, evidence(name, group, all.samples, release_sites)});
+         group.sum.samples, evidence(name, group, all.samples, release_sites),
+         name == kOwnWrites ? library_of(group) : std::string()});
   }
   std::ranges::stable_sort(result.patterns, std::greater<>(), &CopyPattern::share);
   return result;

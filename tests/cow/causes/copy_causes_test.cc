@@ -77,6 +77,19 @@ TEST(Pattern, OfNoSamplesThereIsNone) { EXPECT_TRUE(find_patterns({}, releases).
 
 TEST(Pattern, APlainStoreOfTheProgramIsItsOwn) { EXPECT_EQ(name_of(plain_site()), "own writes"); }
 
+TEST(Pattern, OwnWritesNameTheLibraryThatMakesThem) {
+  const auto library_of = [](const std::string& module, std::uint64_t copies) {
+    StoreSite site = plain_site();
+    site.module = module;
+    site.samples = site.copies = copies;
+    return find_patterns({site, plain_site()}, releases).at(0).library;
+  };
+  const std::string etree = "/usr/lib/python3/dist-packages/lxml/etree.cpython-311-x.so";
+  EXPECT_EQ(library_of(etree, kSamples * 9), "etree.cpython-311-x.so");
+  EXPECT_EQ(library_of(etree, kSamples), "") << "and the program";
+  EXPECT_EQ(library_of("/usr/bin/other", kSamples * 9), "");
+}
+
 TEST(Pattern, PlusAndMinusOneAtAlignedObjectsIsAReferenceCountWhereReferencesAreReleased) {
   const StoreSite site = reference_count();
   EXPECT_EQ(name_of(site), "reference count");

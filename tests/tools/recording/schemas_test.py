@@ -34,6 +34,10 @@ PYTHON = [DIES[0], "-c", "import os\ndata = [str(i) for i in range(30000)]\nif o
           "    for each in data: pass\n    kept = [bytes(4000) for each in range(1000)]\n    os._exit(0)\nos.wait()"]
 COLLECTS = [DIES[0], "-c", "import gc, os\ndata = [[] for i in range(300000)]\nif os.fork() == 0:\n"
             "    gc.collect()\n    os._exit(0)\nos.wait()"]
+LIBRARY = [DIES[0], "-c", "import ctypes, os, random, time, zlib\ntext = random.randbytes(2 << 20).hex().encode()\n"
+           "to = ctypes.create_string_buffer(text)\nlibrary = ctypes.CDLL('libz.so.1')\nif os.fork() == 0:\n"
+           "    library.uncompress(to, ctypes.byref(ctypes.c_ulong(4 << 20)), zlib.compress(text), 4 << 20)\n"
+           "    time.sleep(0.5)\n    os._exit(0)\nos.wait()"]
 SITES = [str(SUBJECTS / "site_subject"), "shares", "1000"]
 TRANSFERS = [str(SUBJECTS / "share_subject"), "transfers", "600"]
 
@@ -106,7 +110,8 @@ class SchemasTest(unittest.TestCase):
         runs = [["--", *COPIES], ["--backend", "pagemap", "--", *COPIES],
                 ["--", *TRANSFERS], ["--backend", "pagemap", "--", *OBJECTS]]
         many_copies = [*SITES[:2], "30000"]  # the period grows
-        exact = [["-c", "5", "--", *SITES], ["--", *many_copies], ["--", *DIES], ["--", *HANDLES], ["-c", "5", "--", *PYTHON], ["--", *COLLECTS]]
+        exact = [["-c", "5", "--", *SITES], ["--", *many_copies], ["--", *DIES], ["--", *HANDLES], ["-c", "5", "--", *PYTHON], ["--", *COLLECTS],
+                 ["-c", "5", "--", *LIBRARY]]
         for words in runs + (exact if IS_ROOT else []):
             with self.subTest(words=words):
                 self.check(self.measured("--json", *words), "cowshed.run-2")

@@ -107,7 +107,7 @@ std::map<std::string, double> bytes_of_causes(const cow::ProcessCopies& process,
   const auto of_files = static_cast<double>(first_writes_to_files(process, copies));
   std::map<std::string, double> causes;
   double sum = 0;
-  for (const auto& [name, share, samples, evidence] : *process.patterns) {
+  for (const auto& [name, share, samples, evidence, library] : *process.patterns) {
     if (name == cow::kProgramExit) continue;
     const double files = name == cow::kRelocation ? of_files : 0;
     const double bytes = std::max(share * all - files, 0.0);

@@ -89,7 +89,11 @@ static void describe(auto& io, Type<SamplingSummary> /*type*/) {
   io.field_if([](const Struct& sampling) { return sampling.longest_period > sampling.period; },
               "longest_period", &Struct::longest_period);
 }
-COWSHED_JSON_STRUCT(CopyPattern, pattern, share, samples, evidence)
+static void describe(auto& io, Type<CopyPattern> /*type*/) {
+  using Struct = CopyPattern;
+  COWSHED_JSON_FIELDS(pattern, share, samples, evidence)
+  field_if_set(io, "library", &Struct::library);
+}
 COWSHED_JSON_STRUCT(MemorySample, shared_bytes, private_bytes, sampled_ns, touched_pages)
 COWSHED_JSON_STRUCT(MemoryPeak, pss_bytes, sampled_ns)
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)
