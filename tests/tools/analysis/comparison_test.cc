@@ -178,8 +178,8 @@ TEST(Comparison, BeginsWithThePeakOfEachProcess) {
   EXPECT_THAT(table, HasSubstr("        40.0         50.0        +10.0    +25.0%  server\n"));
   EXPECT_THAT(table,
               HasSubstr("         6.0         none         -6.0         -  server/worker[2]\n"));
-  EXPECT_THAT(table, HasSubstr("1 more, or changed by less: see --json\n"));
-  EXPECT_LT(table.find("memory (PSS), MiB"), table.find("pages copied"));
+  EXPECT_THAT(table, HasSubstr("1 more row changed by less than 5%\n"));
+  EXPECT_LT(table.find("memory (PSS), MiB"), table.find("copied, MiB"));
   EXPECT_THAT(comparison_table(compare({}, {}), {"a", "b"}), Not(HasSubstr("PSS")));
 }
 
@@ -247,6 +247,48 @@ TEST(Comparison, WhatOneSideDoesNotHaveIsNothingWhereItsListIsWhole) {
   EXPECT_THAT(growth_of(comparison.mappings), UnorderedElementsAre("[heap] -640", "[stack] 640"));
   for (const Change& each : comparison.mappings)
     EXPECT_TRUE(each.before && each.after) << each.name;
+}
+
+// Some of the unknown code may be the line, if there is more of it without the line.
+TEST(Comparison, ALineThatOneSideLacksIsZeroBesideAsMuchUnknownCode) {
+  auto before = run_of(100, {6000});
+  auto after = run_of(100, {1000});
+  const cow::Frame line{"fill()", "fill.cc", 12, "", 0, false};
+  const auto sample = [](cow::Measurement& measurement, cow::Frames frames, std::uint64_t copies) {
+    if (!measurement.sampled) measurement.sampled.emplace();
+    measurement.sampled->sites.push_back({frames, frames, 1, copies, false});
+    ++measurement.sampled->samples;
+  };
+  const cow::Frame unknown{"unknown code", "", 0, "", 0, false};
+  sample(before, {{line}}, 5000);
+  sample(before, {{unknown}}, 1000);
+  sample(after, {{unknown}}, 1200);
+  const Comparison comparison = compare(before, after);
+  EXPECT_THAT(growth_of(comparison.sites),
+              ElementsAre("fill() fill.cc:12 -5000", "unknown code 200"));
+  const std::string table = comparison_table(comparison, {"a", "b"});
+  EXPECT_THAT(
+      table, StartsWith("before: a\nafter:  b\n"
+                        "The processes copied 3.9 MiB instead of 23.4 MiB: 19.5 MiB less (-83.3%), "
+                        "mostly\n    by fill() fill.cc:12.\n"));
+  EXPECT_THAT(table, HasSubstr("        19.5          0.0        -19.5   -100.0%  fill()"));
+  after.sampled->sites[0].estimated_copies = 3000;
+  EXPECT_THAT(growth_of(compare(before, after).sites), Contains("fill() fill.cc:12"));
+}
+
+TEST(Comparison, CountsRowsBelowOneMiB) {
+  const auto run = [](std::uint64_t pages) { return run_of(100, {pages, 100, 1, 2560, 2560}); };
+  const std::string table = comparison_table(compare(run(2560), run(2)), {"a", "b"});
+  EXPECT_THAT(table,
+              HasSubstr("                                                 2 more rows changed by"));
+  EXPECT_THAT(
+      table,
+      HasSubstr("                                                 3 more rows below 1 MiB\n"));
+  EXPECT_THAT(table,
+              HasSubstr("        10.0          0.0        -10.0    -99.9%  server/worker[1]\n"));
+  EXPECT_THAT(table, HasSubstr("        30.4         20.4        -10.0    -32.9%  total\n"));
+  EXPECT_THAT(comparison_table(compare(run(2560), run(2500)), {"a", "b"}),
+              HasSubstr("\nThe processes copied about as much as before: 30.2"));
 }
 
 TEST(Comparison, WhatIsTooFewForASampleIsNotNothing) {

@@ -135,11 +135,11 @@ std::optional<PagesByName> objects_of(const cow::Measurement& measurement) {
   return pages;
 }
 
-// Of either kind of what was sampled, where what was left out of the list is not 0.
+// One list of what was sampled.
 struct Sampled {
   PagesByName pages;
-  bool whole = false;
-  std::uint64_t period = 1;  // one copy in so many is a sample, at least
+  std::uint64_t nameless = 0;  // copies that are unknown, or in no row of the list
+  std::uint64_t period = 1;    // one copy in so many is a sample, at least
 };
 
 template <class T, class Name>
@@ -148,14 +148,17 @@ std::optional<Sampled> sampled_of(const cow::Measurement& measurement,
   if (!measurement.sampled) return std::nullopt;
   Sampled result;
   std::uint64_t samples = 0;
-  bool all_named = true;
   for (const T& each : (*measurement.sampled).*list) {
     const std::string its_name = name(each);
     add(result.pages, its_name, each.estimated_copies);
     samples += each.samples;
-    all_named = all_named && !its_name.starts_with("unknown");
+    if (its_name.starts_with("unknown")) result.nameless += each.estimated_copies;
   }
-  result.whole = all_named && samples == measurement.sampled->samples;
+  std::uint64_t copies = 0;
+  for (const cow::ProcessCopies& process : measurement.processes)
+    copies += process.all_copied_pages().value_or(0);
+  if (const std::uint64_t all = measurement.sampled->samples; samples < all)
+    result.nameless += copies / all * (all - samples);
   if (const auto& sampling = measurement.sampling)
     result.period = std::max<std::uint64_t>(sampling->period, sampling->longest_period);
   return result;
@@ -199,22 +202,27 @@ std::vector<Change> changes(const PagesByName& before, Absent absent_before,
   return result;
 }
 
-// Whether so many as on the other side need not have had a sample here: three periods have none
-// once in 20 times.
-bool is_too_few(const Sampled& side, const std::string& name, Pages there) {
-  return side.period > 1 && !side.pages.contains(name) &&
-         there.value_or(0) < kPeriodsUnseen * side.period;
+// Whether a name that `side` lacks may have had as many copies there as on the other side.  They
+// may have had no sample: three periods have none once in 20 times.  Or they may be nameless, if
+// these are more than on the other side.
+bool may_lack(const Sampled& side, const Sampled& other, const std::string& name, Pages there) {
+  if (side.pages.contains(name)) return false;
+  const std::uint64_t pages = there.value_or(0);
+  const std::uint64_t more = side.nameless - std::min(side.nameless, other.nameless);
+  return (side.period > 1 && pages < kPeriodsUnseen * side.period) ||
+         is_much(more * cow::kPageSize, pages * cow::kPageSize);
 }
 
 Absent zero_if(bool known) { return known ? Absent::is_zero : Absent::is_not_known; }
 
 std::vector<Change> changes(const std::optional<Sampled>& before,
                             const std::optional<Sampled>& after) {
-  auto result = changes(before ? before->pages : PagesByName(), zero_if(before && before->whole),
-                        after ? after->pages : PagesByName(), zero_if(after && after->whole));
+  auto result = changes(before ? before->pages : PagesByName(), zero_if(before.has_value()),
+                        after ? after->pages : PagesByName(), zero_if(after.has_value()));
   for (Change& change : result) {
-    if (before && is_too_few(*before, change.name, change.after)) change.before.reset();
-    if (after && is_too_few(*after, change.name, change.before)) change.after.reset();
+    if (!before || !after) continue;
+    if (may_lack(*before, *after, change.name, change.after)) change.before.reset();
+    if (may_lack(*after, *before, change.name, change.before)) change.after.reset();
     change.is_known = change.before && change.after;
   }
   sort(result);
