@@ -144,6 +144,7 @@ struct ProcessCopies : Counts {
   pid_t pid = 0;   // in cowtop's own PID namespace
   pid_t ppid = 0;  // the process that forked it
   std::string comm;
+  std::string title;   // "postgres: checkpointer", if the program gives its role; else empty
   std::string cgroup;  // v2, as of its begin or last exec; empty: unknown
   Role role = Role::child;
   bool alive = false;          // still running at the last sample
@@ -206,6 +207,7 @@ struct ProcessCopies : Counts {
   std::optional<std::vector<CopyPattern>> patterns;
 
   ProcessId id() const { return {pid, start_ns}; }
+  const std::string& name() const { return title.empty() ? comm : title; }  // in reports
   // Every copy.  fork_copies.h says which of them a fork caused.
   std::optional<std::uint64_t> all_copied_pages() const {
     if (!copied_anon_pages || !copied_file_pages) return std::nullopt;

@@ -383,6 +383,7 @@ void PagemapBackend::scan(Process& process) {
     copies.copied_anon_pages = process.earlier_anon + process.most_anon;
   copies.copied_file_pages = process.earlier_file + process.most_file;
   copies.arenas = std::move(scan.arenas);
+  proc_.read_title(copies.pid, copies.title);
   auto objects = copies_by_object(proc_, copies.pid, *mappings, scan.copied_arenas);
   const bool knows_some = copies.objects && !copies.objects->empty();
   if (objects || !knows_some) copies.objects = std::move(objects);

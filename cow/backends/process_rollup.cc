@@ -128,6 +128,7 @@ void merge_ended(const std::vector<EndedProcess>& ended, std::size_t most,
 void add_to(ProcessCopies& sum, const ProcessCopies& more) {
   sum.processes += more.processes;
   if (sum.comm != more.comm) sum.comm = kSeveralNames;
+  if (sum.title != more.title) sum.title.clear();
   if (sum.cgroup != more.cgroup) sum.cgroup.clear();
   sum.start_ns = std::min(sum.start_ns, more.start_ns);
   sum.end_ns = std::max(sum.end_ns, more.end_ns);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <fmt/format.h>
 #include <utility>
 #include <vector>
@@ -20,6 +21,7 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.pid = counts.pid;
   copies.ppid = counts.ppid;
   copies.comm = counts.comm;
+  if (copies.execs != counts.execs) copies.title.clear();
   copies.role = counts.role;
   copies.alive = counts.alive;
   copies.start_ns = counts.start_ns;
@@ -176,6 +178,9 @@ void inherit(TracedProcess& child, TracedProcess* parent, const ProcFiles& proc,
 void TracedProcess::update(const ProcessCounts& counts, TracedProcess* parent,
                            const ProcFiles& proc, std::uint64_t sample) {
   const bool is_new = live == nullptr;
+  // At fewer and fewer of them: a program sets its title at its begin.
+  if (!is_new && counts.alive && std::has_single_bit(++live->updates))
+    proc.read_title(counts.pid, copies.title);
   if (!is_new && live->counts == counts) return;
   const bool is_another = is_new || copies.execs != counts.execs;
   if (is_another) read_cgroup(copies, counts, parent, proc);

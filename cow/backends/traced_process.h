@@ -22,6 +22,7 @@ struct TracedProcess {
     ProcessCounts counts;                       // as of the last sample()
     internal::DutyCycle scans{50, 50'000'000};  // of its memory
     std::uint64_t last_scan_ns = 0;
+    std::uint64_t updates = 0;
     bool has_changed = true;  // has counted something since the last scan
     bool sends = false;       // it, or a parent that forked it, has counted what it sent
     bool had_ended = false;   // at the sample() before

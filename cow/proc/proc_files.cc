@@ -249,6 +249,43 @@ std::string ProcFiles::cgroup(pid_t pid) const {
   return {};
 }
 
+void ProcFiles::read_title(pid_t pid, std::string& title) const {
+  std::array<char, 1024> begin{};
+  const auto file = open(pid, "cmdline");
+  const ssize_t bytes = file ? ::read(file->get(), begin.data(), begin.size()) : 0;
+  if (bytes <= 0) return;
+  std::string found = title_of({begin.data(), static_cast<std::size_t>(bytes)});
+  if (!found.empty()) title = std::move(found);
+}
+
+std::string title_of(std::string_view cmdline) {
+  constexpr std::string_view kBreak = ": ";
+  constexpr std::string_view kType = "--type=";
+  constexpr std::string_view kVaries = "0123456789[(/";
+  const auto is_letter = [](char each) { return std::isalpha(static_cast<unsigned char>(each)); };
+  const std::string_view words = cmdline.substr(0, cmdline.find('\0'));
+  const std::string_view program = words.substr(0, words.find(' '));
+  if (const auto at = cmdline.find(kType); at != cmdline.npos && at > 0) {
+    const std::string_view type = cmdline.substr(at + kType.size());
+    return fmt::format("{}: {}", program.substr(program.rfind('/') + 1),
+                       type.substr(0, type.find_first_of(std::string_view(" \0", 2))));
+  }
+  auto at = words.find(kBreak);
+  std::string_view name = words.substr(0, at);
+  if (at == words.npos || name.find_first_of("/ ") != name.npos) return {};
+  if (const auto version = name.find('('); version != name.npos)
+    return std::string(name.substr(0, version));  // its state follows
+  std::string role;
+  for (std::string_view rest = words; at != rest.npos; at = rest.find(kBreak)) {
+    rest.remove_prefix(at + kBreak.size());
+    std::string_view part =
+        rest.substr(0, std::min(rest.find(kBreak), rest.find_first_of(kVaries)));
+    while (!part.empty() && !is_letter(part.back())) part.remove_suffix(1);
+    if (!part.empty() && is_letter(part.front())) role = part;
+  }
+  return role.empty() ? role : fmt::format("{}: {}", name, role);
+}
+
 Expected<std::vector<pid_t>> ProcFiles::children(pid_t pid) const {
   const std::string folder = path(pid, "task");
   const std::unique_ptr<DIR, int (*)(DIR*)> tasks(::opendir(folder.c_str()), ::closedir);

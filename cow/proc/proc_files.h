@@ -89,6 +89,8 @@ class ProcFiles {
   pid_t own_pid(pid_t pid) const;
   // Returns its cgroup (v2), at most 4 KiB of it; empty: unknown.
   std::string cgroup(pid_t pid) const;
+  // Sets `title` to title_of() its command line, if that has one.
+  void read_title(pid_t pid, std::string& title) const;
   // Returns the direct children of all its threads, unordered.
   Expected<std::vector<pid_t>> children(pid_t pid) const;
   // Returns all processes by PID, with kernel threads and zombies.
@@ -104,6 +106,11 @@ class ProcFiles {
 
   std::string root_;
 };
+
+// Returns the role that a program gives itself in /proc/PID/cmdline, without what differs between
+// alike processes: "postgres: checkpointer", "puma: cluster worker", and for a word --type=renderer
+// "chrome: renderer".  Empty: it gives none.
+std::string title_of(std::string_view cmdline);
 
 // Parses a line of /proc/PID/maps into all of `mapping` but its path, which it returns, as a part
 // of the line.  Allocates nothing.

@@ -158,5 +158,25 @@ TEST(ProcessError, DoesNotSendRootToRoot) {
   EXPECT_THAT(error.message, Not(HasSubstr("run as")));
 }
 
+TEST_F(FakeProc, ATitleIsTheRoleThatAProgramGivesItself) {
+  const std::vector<std::pair<std::string, std::string>> titles = {
+      {"postgres: checkpointer ", "postgres: checkpointer"},
+      {"postgres: 15/main: app db [local] idle", "postgres: app db"},
+      {"puma: cluster worker 3: 4711 [shop]", "puma: cluster worker"},
+      {"solid-queue-worker(1.1.3): waiting for jobs in *", "solid-queue-worker"},
+      {"nginx: master process /usr/sbin/nginx", "nginx: master process"},
+      {"/opt/chrome/chrome --type=renderer --lang=en", "chrome: renderer"},
+      {std::string("electron\0--type=gpu-process\0", 28), "electron: gpu-process"},
+      {std::string("python3\0-c\0import: os\0", 22), ""},
+      {"puma 6.4.2 (tcp://0.0.0.0:9292) [shop]", ""},
+      {"a: 1", ""},
+      {"", ""}};
+  for (const auto& [cmdline, title] : titles) EXPECT_EQ(title_of(cmdline), title) << cmdline;
+  write("7/cmdline", "postgres: walwriter");
+  std::string title;
+  for (const pid_t pid : {7, 8}) proc().read_title(pid, title);
+  EXPECT_EQ(title, "postgres: walwriter") << "which the second does not clear";
+}
+
 }  // namespace
 }  // namespace cowshed::cow

@@ -85,26 +85,6 @@ bool maps_data(const cow::ProcessCopies& process) {
   return cow::file_bytes(process) >= kLeastBytes * process.processes;
 }
 
-GroupKey key_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies, bool is_parent,
-                const MostShared& most_shared, bool by_container, std::size_t index) {
-  const FailurePlace place = has_crashed(process) ? place_of_failure(process) : FailurePlace();
-  return {
-      process.role,
-      process.comm,
-      process.execs > 0 && process.role == cow::Role::child && !is_parent && !maps_data(process),
-      cow::is_older(process),
-      is_parent,
-      shares_little(process, copies, most_shared),
-      copies.copied_pages.has_value(),
-      is_parent || copies.shared_bytes,
-      has_crashed(process) ? process.signal : std::nullopt,
-      place.line,
-      place.called_from,
-      process.exit_status.value_or(0) != 0,
-      by_container ? container_name(process.cgroup) : "",
-      index};
-}
-
 std::uint64_t before_exec_bytes(const cow::ProcessCopies& process) {
   return process.copied_pages_before_exec.value_or(0) * cow::kPageSize;
 }
@@ -120,6 +100,41 @@ bool acts_as_parent(const cow::ProcessCopies& process, const cow::ForkCopies& co
   const std::uint64_t copied = copies.copied_bytes().value_or(0) + copies.exit_bytes();
   return !copied_for_parent(process) ||
          std::min(copies.copied_for_children_bytes, copied) >= kLeastBytes;
+}
+
+bool has_executed(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
+  return process.execs > 0 && process.role == cow::Role::child &&
+         !acts_as_parent(process, copies) && !maps_data(process);
+}
+
+// A server of multiprocessing's Manager is no worker, and only its code tells.
+bool is_manager(const cow::ProcessCopies& process) {
+  const auto serves = [](const cow::Frame& frame) {
+    return frame.function.ends_with("_run_server") &&
+           frame.file.ends_with("/multiprocessing/managers.py");
+  };
+  return process.sampled && std::ranges::any_of(process.sampled->sites, [&](const auto& site) {
+           return std::ranges::any_of(site.stack.all(), serves);
+         });
+}
+
+GroupKey key_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies, bool is_parent,
+                const MostShared& most_shared, bool by_container, std::size_t index) {
+  const FailurePlace place = has_crashed(process) ? place_of_failure(process) : FailurePlace();
+  return {process.role,
+          process.name() + (is_manager(process) ? ": Manager" : ""),
+          has_executed(process, copies),
+          cow::is_older(process),
+          is_parent,
+          shares_little(process, copies, most_shared),
+          copies.copied_pages.has_value(),
+          is_parent || copies.shared_bytes,
+          has_crashed(process) ? process.signal : std::nullopt,
+          place.line,
+          place.called_from,
+          process.exit_status.value_or(0) != 0,
+          by_container ? container_name(process.cgroup) : "",
+          index};
 }
 
 class GroupBuilder {
@@ -366,6 +381,11 @@ bool Summary::has_new_memory() const {
   const std::uint64_t at_once =
       held_new.sum / std::max<std::uint64_t>(holders, 1) * std::min(holders, most_at_once);
   return at_once >= kLeastNew && is_part(at_once, most_peak_bytes, kMuchOfAll);
+}
+
+bool only_ran(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
+  return has_executed(process, copies) &&
+         copies.copied_bytes().value_or(0) < kLeastBytes * process.processes;
 }
 
 bool ProcessGroup::only_ran() const {

@@ -136,6 +136,10 @@ struct Summary : Shares {
   bool copy_before_exec() const;
 };
 
+// Whether a child executed another program, copied less than 1 MiB before, and shares no memory by
+// a fork or a file since.
+bool only_ran(const cow::ProcessCopies& process, const cow::ForkCopies& copies);
+
 // `each_process`: a group for each process.
 Summary summarize(const cow::Measurement& measurement, bool each_process = false);
 

@@ -134,6 +134,7 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.field_if(is_sum, "processes", &Struct::processes);
   COWSHED_JSON_FIELDS(pid, ppid, comm, role, alive, start_ns, end_ns, exit_status, signal,
                       shares_memory, not_measured, shared_at_fork_bytes)
+  field_if_set(io, "title", &Struct::title);
   field_if_set(io, "cgroup", &Struct::cgroup);
   io.derived("all_copied_pages", &Struct::all_copied_pages);
   for (const CountInfo& each : kCounts) io.field(each.name, each.count);

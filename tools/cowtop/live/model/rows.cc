@@ -77,7 +77,7 @@ class RowMaker {
 
   void sort(std::vector<std::size_t>& processes) const {
     const auto by_name = [&](std::size_t a, std::size_t b) {
-      const int order = processes_[a].comm.compare(processes_[b].comm);
+      const int order = processes_[a].name().compare(processes_[b].name());
       return view_.is_descending ? order > 0 : order < 0;
     };
     if (view_.sort == Column::command) {
@@ -159,7 +159,7 @@ std::array<bool, kColumns.size()> View::usual_columns() {
 }
 
 bool is_named(const cow::ProcessCopies& process, const std::string& text) {
-  return contains(process.comm, text) || contains(std::to_string(process.pid), text);
+  return contains(process.name(), text) || contains(std::to_string(process.pid), text);
 }
 
 Rows rows_of(const Model& model, const View& view) { return RowMaker(model, view).make(); }
