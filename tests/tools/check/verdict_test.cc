@@ -188,7 +188,7 @@ TEST(VerdictTest, AChildThatOnlyRanAProgramIsNoRowOfWhatIsNotHeldToARatio) {
   some.processes[2].shares_memory = true;
   expect(verdict(some, ratio(0.006)), {});
   ran(some.processes[1]);
-  expect(verdict(some, ratio(0.006)), {}, {}, {"max_ratio: it only ran a program"});
+  expect(verdict(some, ratio(0.006)), {}, {}, {"max_ratio: no process below the root goes on"});
 }
 
 TEST(VerdictTest, ObjectsOfEachProcessTheRootAmongThem) {
@@ -213,7 +213,7 @@ TEST(VerdictTest, ObjectsOfEachProcessTheRootAmongThem) {
           "apart"});
   const auto more = with(with_objects(), [](auto& all) { all[2].arenas[0].copied_pages = 5; });
   expect(verdict(more, of_object("index", 9)), {},
-         {"2 copies of pages of arena 'arena', by 1 process, are of no object"});
+         {"2 pages of arena 'arena' that 1 process copied are of no object"});
 }
 
 TEST(VerdictTest, AnObjectThatNobodyPublishedIsNotWithin) {
@@ -248,7 +248,7 @@ TEST(VerdictTest, WhatIsNotKnownIsSaid) {
   unknown.lost_events = 3;
   unknown.not_seen = {1, 2};
   const Lines notes = {"not held to max_copied: child 11 (worker): because", "3 events lost",
-                       "1 to 2 processes ended before they were seen"};
+                       "1 to 2 processes ended unseen"};
   const Verdict found = verdict(unknown, copied(6));
   expect(found, {}, notes, {"some processes or copies were missed"});
   EXPECT_FALSE(found.held[0].used_bytes);
@@ -358,6 +358,10 @@ TEST(VerdictTest, ALineThatCopiesInTwoWaysIsOneCulprit) {
   EXPECT_THAT(over_lines(verdict(measurement, copied(5))),
               ElementsAre(HasSubstr("; culprits: fill() fill.cc:12 (inlined) ~2.0 MiB, "
                                     "fill() fill.cc:13 (inlined) ~512.0 KiB")));
+  measurement.processes[2].copied_anon_pages = 500;  // 640 by the estimates
+  EXPECT_THAT(over_lines(verdict(measurement, copied(5))),
+              ElementsAre(HasSubstr("used 2.0 MiB; culprits: fill() fill.cc:12 (inlined) ~1.6 MiB, "
+                                    "fill() fill.cc:13 (inlined) ~400.0 KiB")));
 }
 
 TEST(VerdictTest, Annotations) {
@@ -426,11 +430,11 @@ TEST(VerdictTest, JunitIsReadByAnotherParser) {
             "5 1 0 1\n"
             R"('max_copied: child 1 (<"&\'???>)' skipped)"
             "\n"
-            "'max_copied: child 2 (]]>?)' failure\n"
+            "'max_copied: child 1 (]]>?)' failure\n"
             "\"object 'x<y': root (server)\"\n"
             R"('object \'x<y\': child 1 (<"&\'???>)')"
             "\n"
-            "\"object 'x<y': child 2 (]]>?)\"\n");
+            "\"object 'x<y': child 1 (]]>?)\"\n");
   EXPECT_EQ(parsed_junit(verdict(root_alone(), copied(5))), "1 0 1 0\n'max_copied' error\n");
 }
 

@@ -38,6 +38,7 @@ struct Used {
   std::string why_not_known;
   bool is_missed = false;             // it may be over the limit, and nobody has looked
   std::uint64_t unfaulted_bytes = 0;  // of new memory
+  bool shares = true;                 // else it cannot use more than the little before an exec
 };
 
 Used used(std::uint64_t bytes, std::uint64_t of_bytes = 0) { return {bytes, of_bytes, {}}; }
@@ -55,10 +56,15 @@ Used no_copies(const ProcessCopies& process) {
 }
 
 Used copied(const ProcessCopies& process, const ForkCopies& copies) {
-  const auto bytes = copies.copied_bytes();
-  if (!bytes) return no_copies(process);
-  if (!cow::is_older(process)) return used(*bytes);
-  return {bytes, 0, "it was forked earlier: what was copied before is not known", true};
+  if (!copies.copied_pages) return no_copies(process);
+  Used result = used(*copies.copied_bytes());
+  if (cow::is_older(process)) {
+    result.why_not_known = "it was forked earlier: what was copied before is not known";
+    result.is_missed = true;
+  }
+  result.shares = is_child(process) ? !only_ran(process, copies) && !process.shares_memory
+                                    : copies.forks > 0 || *result.bytes >= kLeastBytes;
+  return result;
 }
 
 constexpr const char* kOnlyRan = "it only ran a program";
@@ -108,12 +114,19 @@ Used copied_of_object(const ProcessCopies& process, const std::string& name) {
   return used(0);
 }
 
-// Returns the 3 largest of each kind, without those below a 20th of the largest.
+// Returns the 3 largest of each kind, without those below a 20th of the largest.  Those of a kind
+// are parts of `used`: estimates share what exact counts leave of it.
 std::vector<Finding> largest(std::vector<Finding> culprits, std::uint64_t used) {
   constexpr std::size_t kMost = 3;
+  std::map<std::pair<FindingKind, bool>, std::uint64_t> sums;  // exact ones, and estimates
+  for (const Finding& each : culprits) sums[{each.kind, each.is_estimate}] += each.bytes;
   for (Finding& each : culprits) {
     each.subject = printable(each.subject);
-    each.bytes = std::min(each.bytes, used);
+    const std::uint64_t exact = each.is_estimate ? sums[{each.kind, false}] : 0;
+    const std::uint64_t left = used - std::min(used, exact);
+    const std::uint64_t sum = sums[{each.kind, each.is_estimate}];
+    if (sum > left)
+      each.bytes = part_of(static_cast<double>(left) / static_cast<double>(sum), each.bytes);
   }
   std::ranges::stable_sort(culprits, [](const Finding& a, const Finding& b) {
     return a.kind != b.kind ? a.kind < b.kind : a.bytes > b.bytes;
@@ -132,11 +145,13 @@ std::vector<Finding> largest(std::vector<Finding> culprits, std::uint64_t used) 
   return culprits;
 }
 
+// `limited`: the name of the object that is limited; empty: all count.
 void count_objects(std::map<std::string, std::uint64_t>& pages_by_name,
-                   const ProcessCopies& process) {
+                   const ProcessCopies& process, const std::string& limited) {
   if (!process.objects) return;
   for (const cow::ObjectCopies& object : *process.objects)
-    pages_by_name[object.name.empty() ? object.type : object.name] += object.copied_pages;
+    if (limited.empty() || object.name == limited)
+      pages_by_name[object.name.empty() ? object.type : object.name] += object.copied_pages;
 }
 
 void add_objects(std::vector<Finding>& list,
@@ -156,10 +171,11 @@ void add_shares(std::vector<Finding>& list, FindingKind kind, const std::vector<
 }
 
 std::vector<Finding> culprits_of(const cow::Measurement& measurement, const ProcessCopies& process,
-                                 const ForkCopies& copies, std::uint64_t used) {
+                                 const ForkCopies& copies, std::uint64_t used,
+                                 const std::string& limited) {
   std::vector<Finding> list;
   std::map<std::string, std::uint64_t> objects;
-  count_objects(objects, process);
+  count_objects(objects, process, limited);
   add_objects(list, objects);
   const Shares shares = shares_of_process(measurement, process, copies, 0);
   add_shares(list, FindingKind::site, shares.sites);
@@ -167,17 +183,12 @@ std::vector<Finding> culprits_of(const cow::Measurement& measurement, const Proc
   return largest(std::move(list), used);
 }
 
-std::vector<Finding> culprits_of_all(const cow::Measurement& measurement,
-                                     const std::vector<ForkCopies>& copies, std::uint64_t used) {
-  std::vector<Finding> list;
+// `list`: what each process used.
+std::vector<Finding> culprits_of_all(const cow::Measurement& measurement, std::vector<Finding> list,
+                                     std::uint64_t used, const std::string& limited) {
   std::map<std::string, std::uint64_t> objects;
-  for (std::size_t i = 0; i < copies.size(); ++i) {
-    const ProcessCopies& process = measurement.processes[i];
-    list.push_back({.kind = FindingKind::process,
-                    .subject = name_of_process(process),
-                    .bytes = copies[i].copied_bytes().value_or(0)});
-    count_objects(objects, process);
-  }
+  for (const ProcessCopies& process : measurement.processes)
+    count_objects(objects, process, limited);
   add_objects(list, objects);
   const Summary summary = summarize(measurement);
   add_shares(list, FindingKind::site, summary.sites);
@@ -262,17 +273,24 @@ class Judge {
   void hold(const Rule& rule, const LimitOf& limit_of, const UsedBy& used_by) {
     std::optional<Used> sum;
     std::map<std::string, std::vector<std::string>> not_known_of;
-    std::size_t children = 0;
+    std::map<std::pair<std::string, bool>, std::size_t> children;  // of each name
+    std::vector<Finding> parts;
+    bool is_nobody_held = true;
     for (std::size_t i = 0; i < copies_.size(); ++i) {
       const ProcessCopies& process = measurement_.processes[i];
-      const std::size_t number = is_child(process) ? ++children : 0;
+      const bool ran = only_ran(process, copies_[i]);
+      const std::size_t number = is_child(process) ? ++children[{process.comm, ran}] : 0;
       if (rule.children_alone && !is_child(process)) continue;
       const Used of_it = used_by(process, copies_[i]);
       if (of_it.bytes) {
+        is_nobody_held = is_nobody_held && !of_it.shares;
         if (!sum) sum = used(0);
         *sum->bytes += *of_it.bytes;
         sum->of_bytes += of_it.of_bytes;
         sum->unfaulted_bytes += of_it.unfaulted_bytes;
+        parts.push_back({.kind = FindingKind::process,
+                         .subject = name_of_process(process),
+                         .bytes = *of_it.bytes});
       }
       if (!of_it.why_not_known.empty())
         not_known_of[of_it.why_not_known].push_back(name_of_process(process));
@@ -282,22 +300,29 @@ class Judge {
       held.pid = process.pid;
       held.comm = process.comm;
       held.number = number;
-      if (held.is_over())
-        held.culprits = rule.limit == Limit::fresh
-                            ? culprits_of_new(measurement_, of_it)
-                            : culprits_of(measurement_, process, copies_[i], *held.used_bytes);
+      held.only_ran = ran;
+      if (held.is_over()) {
+        is_nobody_held = false;
+        held.culprits = rule.limit == Limit::fresh ? culprits_of_new(measurement_, of_it)
+                                                   : culprits_of(measurement_, process, copies_[i],
+                                                                 *of_it.bytes, rule.object);
+      }
       verdict_.held.push_back(std::move(held));
     }
     note_not_known(rule, not_known_of);
     const Used all = sum ? *sum : not_known(why_nothing(not_known_of));
-    if (!sum) verdict_.not_measured.push_back(rule.text() + ": " + all.why_not_known);
-    if (!rule.together) return;
-    Held held = held_to(rule, all, limit_of(all.of_bytes));
-    if (held.is_over())
-      held.culprits = rule.limit == Limit::fresh
-                          ? culprits_of_new(measurement_, all)
-                          : culprits_of_all(measurement_, copies_, *held.used_bytes);
-    verdict_.held.push_back(std::move(held));
+    if (rule.together) {
+      Held held = held_to(rule, all, limit_of(all.of_bytes));
+      if (held.is_over()) {
+        is_nobody_held = false;
+        held.culprits = rule.limit == Limit::fresh ? culprits_of_new(measurement_, all)
+                                                   : culprits_of_all(measurement_, std::move(parts),
+                                                                     *all.bytes, rule.object);
+      }
+      verdict_.held.push_back(std::move(held));
+    }
+    if (is_nobody_held)
+      verdict_.not_measured.push_back(rule.text() + ": " + why_nothing(not_known_of));
   }
 
   void hold_to(const Baseline& baseline, double growth) {
@@ -340,9 +365,12 @@ class Judge {
   }
 
   std::string why_nothing(const NamesByReason& not_known_of) const {
-    if (!not_known_of.empty()) return not_known_of.begin()->first;
+    for (const auto& [why, names] : not_known_of)
+      if (why != kOnlyRan) return why;
     if (measurement_.not_seen && measurement_.not_seen->at_least > 0)
       return "the processes below the root ended before they were seen";
+    if (std::ranges::any_of(measurement_.processes, is_child))
+      return "no process below the root goes on with its parent's memory: they ran programs";
     return "there was no process below the root";
   }
 
@@ -385,10 +413,10 @@ class Judge {
       }
     }
     for (const auto& [name, unnamed] : by_arena) {
-      verdict_.notes.push_back(
-          fmt::format("{} copies of pages of arena '{}', by {}, are of no object: of what "
-                      "lies between objects, or made after the last look",
-                      unnamed.pages, printable(name), plural(unnamed.processes, "process")));
+      verdict_.notes.push_back(fmt::format(
+          "{} of arena '{}' that {} copied are of no object: of what "
+          "lies between objects, or made after the last look",
+          plural(unnamed.pages, "page"), printable(name), plural(unnamed.processes, "process")));
     }
   }
 
@@ -411,8 +439,8 @@ class Judge {
   void note_losses() {
     if (measurement_.lost_events.value_or(0) > 0) {
       any_missed_ = true;
-      verdict_.notes.push_back(fmt::format(
-          "{} events lost: what they would have counted is not known", *measurement_.lost_events));
+      verdict_.notes.push_back(fmt::format("{} lost: what would have been counted is not known",
+                                           plural(*measurement_.lost_events, "event")));
     }
     note_who_still_runs();
     if (!measurement_.not_seen) return;
@@ -420,10 +448,11 @@ class Judge {
     if (not_seen.at_least == 0 && not_seen.at_most == 0U) return;
     any_missed_ = any_missed_ || not_seen.at_least > 0;
     verdict_.notes.push_back(fmt::format(
-        "{} processes ended before they were seen: what they copied is not known",
-        not_seen.at_most == not_seen.at_least ? fmt::format("{}", not_seen.at_least)
-        : not_seen.at_most ? fmt::format("{} to {}", not_seen.at_least, *not_seen.at_most)
-                           : fmt::format("{} or more", not_seen.at_least)));
+        "{} ended unseen: the copies are not known",
+        not_seen.at_most == not_seen.at_least ? plural(not_seen.at_least, "process")
+        : not_seen.at_most
+            ? fmt::format("{} to {}", not_seen.at_least, plural(*not_seen.at_most, "process"))
+            : fmt::format("{} or more processes", not_seen.at_least)));
   }
 
   const cow::Measurement& measurement_;

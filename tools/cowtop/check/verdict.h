@@ -23,7 +23,9 @@ struct Held {
   std::string object;        // name, for Limit::object
   std::optional<pid_t> pid;  // nullopt: the tree
   std::string comm;          // of the process
-  std::size_t number = 0;    // 1 is the first process below the root, 0 the root
+  bool only_ran = false;     // executed a program, and shares no memory
+  // 1 is the first process below the root of that name and `only_ran`, 0 the root.
+  std::size_t number = 0;
   std::uint64_t limit_bytes = 0;
   std::optional<std::uint64_t> used_bytes;  // nullopt: unknown
   std::string why_not_known;

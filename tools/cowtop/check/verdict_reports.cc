@@ -121,7 +121,8 @@ class Suite {
   Suite(const Verdict& verdict, Severity severity) : severity_(severity) {
     suite_ = document_.append_child("testsuites").append_child("testsuite");
     suite_.append_attribute("name") = "cowtop check";
-    for (const Held& held : verdict.held) add(held);
+    for (const Held& held : verdict.held)
+      if (!held.only_ran || held.is_over()) add(held);
     for (const std::string& why : verdict.not_measured)
       add_bad(why.substr(0, why.find(':')), "error", errors_, why);
     suite_.append_attribute("tests") = tests_;
@@ -146,6 +147,7 @@ class Suite {
     if (held.limit == Limit::object) name += " '" + held.object + "'";
     name += !held.pid          ? ": tree"
             : held.number == 0 ? fmt::format(": root ({})", held.comm)
+            : held.only_ran    ? fmt::format(": program {} ({})", held.number, held.comm)
                                : fmt::format(": child {} ({})", held.number, held.comm);
     if (!held.used_bytes) {
       ++skipped_;

@@ -24,8 +24,9 @@ std::string verdict_annotations(const Verdict& verdict, Severity severity);
 // Returns one JSON object, schema cowshed.check/1.
 std::string verdict_json(const Verdict& verdict);
 
-// Returns JUnit XML with a test case for each limit and process.  Names are the same in each run:
-// "max_copied: child 1 (worker)" is the first process below the root.  An exceeded limit is a
+// Returns JUnit XML with a test case for each limit and process, without processes within it that
+// only ran a program.  Names are the same in each run: "max_copied: child 1 (worker)" is the first
+// worker below the root.  An exceeded limit is a
 // failure, an unknown figure is skipped, and a limit that could not be judged is an error.  With
 // Severity::warning both pass, with the message in system-out.
 std::string verdict_junit(const Verdict& verdict, Severity severity);

@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
 #include <fmt/format.h>
 #include <iostream>
@@ -60,6 +61,8 @@ command without their dashes, one a line; an option on the command line counts i
 New memory (--max-new) is what a process has beside its copies and what it got at its fork.
 The ratio (--max-ratio) is copied memory to memory shared at the fork.  Copies after an exec do not
 count.  A process that shared less than 1 MiB has no ratio.
+A limit that no process could exceed is not within budget: if all children only ran programs, no
+memory is shared that they could copy.
 An unknown figure is reported as unknown, never as 0.  An object that no process was seen to publish
 fails its limit: its name is wrong, or its process ended before cowtop examined it.
 
@@ -97,7 +100,11 @@ class LimitsFile : public CLI::ConfigTOML {
 // The limits of a command line.  `app` must outlive it.
 class BudgetArguments {
  public:
-  explicit BudgetArguments(CommandLine& line) {
+  // `words`: of the command line, which counts before the file.
+  BudgetArguments(CommandLine& line, const std::vector<std::string>& words) {
+    const auto end = std::ranges::find(words, "--");
+    has_tree_word_ = std::find(words.begin(), end, "--tree") != end;
+    has_per_child_word_ = std::find(words.begin(), end, "--per-child") != end;
     CLI::App& app = line.app();
     app.add_option("--max-copied", copied_, "What each may copy")->type_name("SIZE");
     app.add_option("--max-ratio", ratio_, "The same as a part of what it shared at its fork")
@@ -113,8 +120,7 @@ class BudgetArguments {
                   "An earlier measurement: of cowtop record, or of cowtop --json");
     app.add_option("--max-growth", growth_, "What all together may copy more than then")
         ->type_name("PERCENT");
-    app.add_flag("--per-child", per_child_,
-                 "Each process below the root is held to it (default; overrides --tree)");
+    app.add_flag("--per-child", per_child_, "Each process below the root is held to it (default)");
     app.add_flag("--tree", tree_, "All together are held to it");
     app.config_formatter(std::make_shared<LimitsFile>());
     file_ = app.set_config("--budget", "", "Read limits from a file, see below")
@@ -128,7 +134,10 @@ class BudgetArguments {
   // The same.  Errors: invalid_argument.
   Expected<Budget> budget() const {
     Budget given;
-    if (tree_ && !per_child_) given.per = Budget::Per::tree;
+    const bool are_both = tree_ && per_child_;
+    if (are_both && has_tree_word_ == has_per_child_word_)
+      return wrong("--tree, --per-child: give one of the two");
+    if (are_both ? has_tree_word_ : tree_) given.per = Budget::Per::tree;
     given.baseline = baseline_;
     std::optional<Error> error;
     take(copied_, "--max-copied", parse_size, given.max_copied_bytes, error);
@@ -169,6 +178,8 @@ class BudgetArguments {
   CLI::Option* file_;
   bool per_child_ = false;
   bool tree_ = false;
+  bool has_per_child_word_ = false;
+  bool has_tree_word_ = false;
 };
 
 // Collects the names of published objects, until it has all that are limited, in at most a
@@ -300,7 +311,7 @@ Expected<Baseline> read_baseline(const std::string& path) {
 Expected<int> check_command(std::vector<std::string> words) {
   CommandLine line({"cowtop check", kCheckDescription, kCheckUsage, kCheckFooter});
   CheckOptions options;
-  const BudgetArguments limits(line);
+  const BudgetArguments limits(line, words);
   line.app().add_flag(
       "--warn", options.warn,
       "Say what is over and exit with the command's own status; the tests of --junit"
