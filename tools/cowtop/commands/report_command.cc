@@ -100,6 +100,8 @@ Expected<int> report_command(std::vector<std::string> words) {
   if (status) return *status;
   const auto asked = std::ranges::find_if(options, [](auto* each) { return each->count() > 0; });
   const Format& format = kFormats.at(static_cast<std::size_t>(asked - options.begin()));
+  if (format.option != nullptr && (form.wide || form.each_process))
+    return line.wrong(fmt::format("--all, --wide: not with {}", format.option));
 
   TRY(auto recording, Recording::open(path));
   Curves curves;

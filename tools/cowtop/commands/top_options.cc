@@ -97,6 +97,8 @@ Expected<ParsedArguments> parse_arguments(std::vector<std::string> words) {
   if (parsed.exit_status) return parsed;
   if (options.json && (options.text.wide || options.text.each_process))
     return line.wrong("--json has all of it: without --all and --wide");
+  if (live && (options.json || !options.output.empty()))
+    return line.wrong("--live: not with --json or -o");
   TRY(options.measure, line.checked(measure.options(line.command())));
   const bool has_command = !options.measure.command.empty();
   options.live = (live || !has_command) && !options.json && options.output.empty();
