@@ -60,7 +60,7 @@ TEST(TableReport, SaysWhyOfTheProcessesThatWereSampledMost) {
   EXPECT_THAT(table, HasSubstr("why: PID 21 "));
   EXPECT_THAT(table, HasSubstr("why: PID 30 "));
   EXPECT_THAT(table, Not(HasSubstr("why: PID 20 ")));
-  EXPECT_THAT(table, HasSubstr("why: 20 more processes with fewer than 21 samples each"));
+  EXPECT_THAT(table, HasSubstr("why: 20 processes with fewer than 21 samples each"));
 }
 
 TEST(TableReport, NoTextOfARecordingSendsEscapesToTheTerminal) {

@@ -51,10 +51,11 @@ Said own_memory(const cow::Measurement& /*measurement*/, const Summary& summary)
       !is_one && copies.are_alike() && fresh.are_alike() && (!gave_back || given_back.are_alike());
   const std::uint64_t parts = is_each ? summary.holders : 1;
   const char* hold = !summary.are_holders_alive ? "held up to" : is_one ? "holds" : "hold";
+  const std::string own = mib((copies.sum + fresh.sum) / parts);
   std::string text = fmt::format(
       "{}{} {} {} of {} own: {} copied, {} new", plural(summary.holders, "forked process"),
-      is_each ? " each" : "", hold, mib((copies.sum + fresh.sum) / parts), is_one ? "its" : "their",
-      mebibytes(copies.sum / parts), mebibytes(fresh.sum / parts));
+      is_each ? " each" : "", hold, own, is_one ? "its" : "their",
+      without_unit_of(own, mib(copies.sum / parts)), without_unit_of(own, mib(fresh.sum / parts)));
   if (gave_back)
     text += fmt::format("; {} gave back {} of what {} got", is_one ? "it" : "they",
                         mib(given_back.sum / parts), is_one ? "it" : "they");

@@ -16,7 +16,7 @@ std::string of_parent(const ProcessGroup& group) {
   std::string text = group.processes == 1
                          ? name_of(group)
                          : fmt::format("{} {} processes each", group.processes, name_of(group));
-  text += fmt::format(" copied {}{}MiB", copied_each(group), kNoBreak);
+  text += " copied " + copied_each(group);
   if (group.is_between) return text + ", shared with its parent or with children";
   if (mean_copied(group) <= group.shared_bytes.value_or(0)) {
     return text + fmt::format(" of the {} shared with {}", shared_each(group),
@@ -29,18 +29,20 @@ std::string of_children(const ProcessGroup& group, const Summary& summary) {
   const bool is_one = group.processes == 1;
   std::string text = is_one ? name_of(group)
                             : fmt::format("{} {} processes each", group.processes, name_of(group));
-  text += " copied " + copied_each(group);
+  text += " copied ";
+  const std::string copied = copied_each(group);
   if (group.has_executed)
-    return text + kNoBreak + "MiB before " + (is_one ? "it ran" : "they ran") + " that program";
+    return text + copied + " before " + (is_one ? "it ran" : "they ran") + " that program";
   if (group.role == cow::Role::root && summary.ran > 0 && summary.sharers == 0)
-    return text + kNoBreak + "MiB while children had not yet run their programs";
+    return text + copied + " while children had not yet run their programs";
   const std::uint64_t shared = group.shared_bytes.value_or(0);
-  if (mean_copied(group) > shared) return text + kNoBreak + "MiB";
+  if (mean_copied(group) > shared) return text + copied;
   std::string part = whole_percent(static_cast<double>(mean_copied(group)) /
                                    static_cast<double>(std::max<std::uint64_t>(shared, 1)));
   if (!group.is_alike() || !group.shares_alike())
     part = whole_percent(group.least_part) + " to " + whole_percent(group.most_part);
-  return text + fmt::format(" of {} shared ({})", shared_each(group), part);
+  const std::string whole = shared_each(group);
+  return text + fmt::format("{} of {} shared ({})", without_unit_of(whole, copied), whole, part);
 }
 
 std::string of_little(const Summary& summary) {
@@ -105,9 +107,11 @@ std::string verdict(const cow::Measurement& measurement, const Summary& summary,
   const bool is_all = others < kLeastBytes || !is_part(others, summary.copied_bytes, kRestOfAll);
   if (top.processes == 1 && !is_all)
     text += fmt::format(", of {} in all", mib(summary.copied_bytes));
-  if (top.processes > 1)
-    text += fmt::format(": {}{} in all", is_all ? "" : mebibytes(top.copied_bytes) + " of ",
-                        mib(is_all ? top.copied_bytes : summary.copied_bytes));
+  if (top.processes > 1) {
+    const std::string all = mib(is_all ? top.copied_bytes : summary.copied_bytes);
+    text += fmt::format(": {}{} in all",
+                        is_all ? "" : without_unit_of(all, mib(top.copied_bytes)) + " of ", all);
+  }
   if (!summary.is_all_known) return text + ", and what is not known (-).";
   return text + (summary.are_parents_known ? "." : ", without the parent's.");
 }
@@ -165,7 +169,8 @@ std::string crash_lines(const Summary& summary, const std::vector<Finding>& find
   for (std::size_t i = 0; i < crashes.size(); ++i)
     if (i < kMost) text += crash_line(summary.groups[crashes[i].index]);
     else left += crashes[i].bytes;
-  if (left > 0) text += fmt::format("{} more ended so: see --all.\n", plural(left, "process"));
+  if (left > 0)
+    text += fmt::format("{} more process{} crashed: see --all.\n", left, left == 1 ? "" : "es");
   return text;
 }
 
@@ -177,30 +182,31 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
   const cow::TreeMemory& memory = *measurement.memory;
   // What a command leaves behind, a forkserver say, does not hold all of it.
   const bool is_alive = summary.alive > summary.left_behind;
-  const std::string peak = mebibytes(memory.peak_pss_bytes);
-  const std::string range = fmt::format("{} to {}", peak, mebibytes(summary.most_peak_bytes));
+  const std::string peak = mib(memory.peak_pss_bytes);
+  const std::string range = mib_range(memory.peak_pss_bytes, summary.most_peak_bytes);
   std::string text;
   if (is_alive) {
     const bool are_all = summary.alive == summary.processes;
     text = is_one    ? who
            : are_all ? fmt::format("All {} processes", summary.processes)
                      : fmt::format("{} of {} processes", summary.alive, summary.processes);
-    text += fmt::format(" hold{} {} MiB (PSS; up to {})", summary.alive == 1 ? "s" : "",
-                        mebibytes(memory.pss_bytes),
-                        summary.is_peak_known      ? peak
-                        : !summary.is_peak_bounded ? peak + " or more, some ended unread"
-                                                   : range + ", some of it unread");
+    const std::string now = mib(memory.pss_bytes);
+    text += fmt::format(
+        " hold{} {} (PSS; up to {}{})", summary.alive == 1 ? "s" : "", now,
+        without_unit_of(now, summary.is_peak_bounded && !summary.is_peak_known ? range : peak),
+        summary.is_peak_known      ? ""
+        : !summary.is_peak_bounded ? " or more, some ended unread"
+                                   : ", some of it unread");
   } else {
     const std::string at_once = is_one ? "" : " at once";
-    text =
-        summary.is_peak_known ? fmt::format("{} held up to {} MiB{} (PSS)", who, peak, at_once)
-        : !summary.is_peak_bounded
-            ? fmt::format("{} held at least {} MiB{} (PSS; some ended unread)", who, peak, at_once)
-            : fmt::format("{} held {} MiB{} (PSS; some of it unread)", who, range, at_once);
+    text = summary.is_peak_known ? fmt::format("{} held up to {}{} (PSS)", who, peak, at_once)
+           : !summary.is_peak_bounded
+               ? fmt::format("{} held at least {}{} (PSS; some ended unread)", who, peak, at_once)
+               : fmt::format("{} held {}{} (PSS; some of it unread)", who, range, at_once);
   }
   if (memory.page_table_bytes > 0 &&
       is_part(memory.page_table_bytes, memory.peak_pss_bytes, kLittleOfAll))
-    text += fmt::format(", page tables {}", mebibytes(memory.page_table_bytes));
+    text += ", page tables " + without_unit_of(peak, mib(memory.page_table_bytes));
   if (memory.unread_processes > 0)
     text += fmt::format(", without {} that may not be read", memory.unread_processes);
   return text + ".";
@@ -211,7 +217,7 @@ std::string accuracy_text(const cow::Measurement& measurement, const Summary& su
     const std::uint64_t lost = measurement.lost_events.value_or(0);
     return lost == 0
                ? fmt::format("Exact (eBPF) for {:.1f} s, 0 events lost.", measurement.duration_s)
-               : fmt::format("{} events LOST (eBPF): counts are too low.", lost);
+               : fmt::format("{} LOST (eBPF): counts are too low.", plural(lost, "event"));
   }
   std::string text = fmt::format("Sampled from /proc for {:.1f} s", measurement.duration_s);
   if (!summary.are_parents_known) text += "; a page counts for the child, whoever copied it";

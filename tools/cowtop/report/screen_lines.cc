@@ -8,20 +8,9 @@
 #include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
-namespace {
-
-std::string whole_range(std::uint64_t least, std::uint64_t most) {
-  return fmt::format("{:.0f} to {:.0f}", static_cast<double>(least) / kMiB,
-                     static_cast<double>(most) / kMiB);
-}
-
-}  // namespace
-
 std::vector<std::string> wrapped(const std::string& text, int columns) {
   std::vector<std::string> lines = live::wrap(text, columns);
-  for (std::string& line : lines)
-    for (auto at = line.find(kNoBreak); at != line.npos; at = line.find(kNoBreak, at))
-      line.replace(at, std::string_view(kNoBreak).size(), " ");
+  for (std::string& line : lines) line = breakable(std::move(line));
   return lines;
 }
 
@@ -38,18 +27,18 @@ std::uint64_t mean_copied(const ProcessGroup& group) {
 }
 
 std::string copied_each(const ProcessGroup& group) {
-  if (group.is_alike()) return mebibytes(mean_copied(group));
-  return fmt::format("{} to {}", mebibytes(group.least_copied), mebibytes(group.most_copied));
+  if (group.is_alike()) return mib(mean_copied(group));
+  return mib_range(group.least_copied, group.most_copied);
 }
 
 std::string new_each(const ProcessGroup& group) {
-  if (are_alike(group.least_new, group.most_new)) return mebibytes(group.most_new);
-  return whole_range(group.least_new, group.most_new);
+  if (are_alike(group.least_new, group.most_new)) return mib(group.most_new);
+  return mib_range(group.least_new, group.most_new, 0);
 }
 
 std::string shared_each(const ProcessGroup& group) {
-  if (group.shares_alike()) return mebibytes(group.shared_bytes) + kNoBreak + "MiB";
-  return whole_range(group.least_shared, *group.shared_bytes) + kNoBreak + "MiB";
+  if (group.shares_alike()) return mib(group.shared_bytes);
+  return mib_range(group.least_shared, *group.shared_bytes, 0);
 }
 
 std::string without_arguments(const std::string& name) {

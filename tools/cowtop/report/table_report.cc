@@ -2,12 +2,14 @@
 #include <fmt/format.h>
 #include <functional>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include <cowshed/cow/figures.h>
+#include <cowshed/tools/cowtop/report/screen_lines.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
 #include <cowshed/tools/cowtop/text/container.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
@@ -35,7 +37,7 @@ Row row_of(const cow::Measurement& measurement, const cow::ProcessCopies& proces
            const cow::ForkCopies& copies) {
   const bool is_child = process.role == cow::Role::child;
   Row row = {fmt::format("{}", process.pid),
-             (is_child ? "  " : "") + printable(process.comm) + and_more(process)};
+             (is_child ? "  " : "") + printable(process.name()) + and_more(process)};
   for (const cow::Figure& each : cow::kFigures)
     if (!each.title.empty())
       row.push_back(figure_text(each, each.of(measurement, process, copies)));
@@ -44,14 +46,25 @@ Row row_of(const cow::Measurement& measurement, const cow::ProcessCopies& proces
   return row;
 }
 
+// The indices of the processes.  What is not known comes last.
+std::vector<std::size_t> most_copied_first(const std::vector<cow::ForkCopies>& copies) {
+  std::vector<std::size_t> order(copies.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, std::greater<>(),
+                           [&](std::size_t i) { return copies[i].copied_pages; });
+  return order;
+}
+
 std::string heading(const cow::Measurement& measurement) {
   std::string text =
       fmt::format("cowtop: {} backend, {}; {} in {:.2f} s", printable(measurement.backend),
                   measurement.precision(), plural(measurement.process_count(), "process"),
                   measurement.duration_s);
-  if (measurement.lost_events) text += fmt::format("; {} events lost", *measurement.lost_events);
+  if (measurement.lost_events)
+    text += fmt::format("; {} lost", plural(*measurement.lost_events, "event"));
   if (measurement.unsure_faults.value_or(0) > 0)
-    text += fmt::format("; {} faults perhaps not in the right class", *measurement.unsure_faults);
+    text += fmt::format("; {} perhaps not in the right class",
+                        plural(*measurement.unsure_faults, "fault"));
   std::uint64_t collapsed = 0;
   for (const cow::ProcessCopies& process : measurement.processes)
     collapsed += process.collapsed_pages.value_or(0);
@@ -196,16 +209,16 @@ std::string arena_lines(const cow::Measurement& measurement) {
   PageLines lines;
   for (const cow::ProcessCopies& process : measurement.processes) {
     for (const cow::ArenaCopies& arena : process.arenas) {
-      lines.add(
-          arena.copied_pages,
-          fmt::format("arena '{}' of {} MiB: {} pages copied by PID {}{}\n", printable(arena.name),
-                      mebibytes(arena.bytes), arena.copied_pages, process.pid, and_more(process)));
+      lines.add(arena.copied_pages,
+                fmt::format("arena '{}' of {} MiB: {} copied by PID {}{}\n", printable(arena.name),
+                            mebibytes(arena.bytes), plural(arena.copied_pages, "page"), process.pid,
+                            and_more(process)));
     }
     for (const cow::ArenaCopies& file : process.files)
       lines.add(file.copied_pages,
-                fmt::format("{}, mapped privately, {} MiB: {} pages copied by PID {}{}\n",
-                            printable(file.name), mebibytes(file.bytes), file.copied_pages,
-                            process.pid, and_more(process)));
+                fmt::format("{}, mapped privately, {} MiB: {} copied by PID {}{}\n",
+                            printable(file.name), mebibytes(file.bytes),
+                            plural(file.copied_pages, "page"), process.pid, and_more(process)));
   }
   return lines.text("lines of arenas and files");
 }
@@ -216,11 +229,10 @@ std::string object_lines(const cow::Measurement& measurement) {
     if (!process.objects) continue;
     for (const cow::ObjectCopies& object : *process.objects) {
       if (object.copied_pages == 0) continue;
-      lines.add(
-          object.copied_pages,
-          fmt::format("object '{}' ({}) of arena '{}': {} pages copied by PID {}{}, sampled\n",
-                      printable(object.name), printable(object.type), printable(object.arena),
-                      object.copied_pages, process.pid, and_more(process)));
+      lines.add(object.copied_pages,
+                fmt::format("object '{}' ({}) of arena '{}': {} copied by PID {}{}, sampled\n",
+                            printable(object.name), printable(object.type), printable(object.arena),
+                            plural(object.copied_pages, "page"), process.pid, and_more(process)));
     }
   }
   return lines.text("lines of objects");
@@ -231,10 +243,10 @@ std::string transfer_lines(const cow::Measurement& measurement) {
   for (const cow::ProcessCopies& process : measurement.processes) {
     if (!process.transfers) continue;
     for (const cow::SentObjects& sent : *process.transfers) {
-      text += fmt::format("{} '{}': {} messages of {}, {} MiB by {}, sent by PID {}{}, sampled\n",
-                          printable(sent.origin), printable(sent.name), sent.messages,
-                          printable(sent.type), mebibytes(sent.bytes), printable(sent.kind),
-                          process.pid, and_more(process));
+      text += fmt::format(
+          "{} '{}': {} of {}, {} MiB by {}, sent by PID {}{}, sampled\n", printable(sent.origin),
+          printable(sent.name), plural(sent.messages, "message"), printable(sent.type),
+          mebibytes(sent.bytes), printable(sent.kind), process.pid, and_more(process));
     }
   }
   return text;
@@ -299,8 +311,8 @@ std::string sampled_lines(const cow::Measurement& measurement, std::string_view 
   if (sampling.longest_period > sampling.period)
     period += fmt::format(" to {}", sampling.longest_period);
   text += fmt::format(
-      "code sites of {}, estimated from {} samples, 1 in {} copies; {} samples lost{}\n", whose,
-      sampled.samples, period, sampling.lost,
+      "code sites of {}, estimated from {}, 1 in {} copies; {} lost{}\n", whose,
+      plural(sampled.samples, "sample"), period, plural(sampling.lost, "sample"),
       sampling.lost == 0 ? "" : ", of whatever copied fastest; a larger -c loses fewer");
   for (std::size_t i = 0; i < sampled.sites.size() && i < kMostSites; ++i)
     text += site_lines(sampled.sites[i]);
@@ -361,8 +373,8 @@ std::string pattern_lines(const cow::Measurement& measurement) {
     text += "\n";
   }
   if (left_out != 0) {
-    text += fmt::format("why: {} more processes with fewer than {} samples each: see --json\n",
-                        left_out, least);
+    text += fmt::format("why: {} with fewer than {} samples each: see --json\n",
+                        plural(left_out, "process"), least);
   }
   return text;
 }
@@ -376,16 +388,16 @@ std::string lacking_lines(const cow::Measurement& measurement, std::size_t most)
   for (const cow::ProcessCopies& process : measurement.processes) {
     unreadable += process.unreadable ? 1 : 0;
     if (!process.not_measured || ++not_measured > most) continue;
-    text += "not measured: " + printable(*process.not_measured) + "\n";
+    text += lines_of("not measured: " + printable(*process.not_measured));
   }
   if (not_measured > most) text += fmt::format("not measured: {} more\n", not_measured - most);
   if (unreadable > 0) {
-    text += fmt::format(
-        "the memory of {} cannot be read: what {} still share{}, and of which objects "
-        "the copies are, is not known; run as {} user, or with CAP_SYS_PTRACE and "
-        "CAP_DAC_READ_SEARCH\n",
-        plural(unreadable, "process"), unreadable == 1 ? "it" : "they", unreadable == 1 ? "s" : "",
-        unreadable == 1 ? "its" : "their");
+    text += lines_of(
+        fmt::format("the memory of {} cannot be read: what {} still share{}, and of which objects "
+                    "the copies are, is not known; run as {} user, or with CAP_SYS_PTRACE and "
+                    "CAP_DAC_READ_SEARCH",
+                    plural(unreadable, "process"), unreadable == 1 ? "it" : "they",
+                    unreadable == 1 ? "s" : "", unreadable == 1 ? "its" : "their"));
   }
   std::size_t unread = 0;
   if (measurement.sampling)
@@ -401,7 +413,8 @@ std::string table_report(const cow::Measurement& measurement) {
   std::vector<std::size_t> widths;
   for (const std::string& name : names) widths.push_back(name.size());
   const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
-  for (std::size_t process = 0; process < copies.size(); ++process) {
+  const std::vector<std::size_t> order = most_copied_first(copies);
+  for (const std::size_t process : order) {
     rows.push_back(row_of(measurement, measurement.processes[process], copies[process]));
     for (std::size_t i = 0; i < widths.size(); ++i)
       widths[i] = std::max(widths[i], static_cast<std::size_t>(live::columns_of(rows.back()[i])));
@@ -418,7 +431,7 @@ std::string table_report(const cow::Measurement& measurement) {
   };
   std::string text = heading(measurement) + add_row(names, "END");
   for (std::size_t i = 0; i < rows.size(); ++i)
-    text += add_row(rows[i], ending(measurement.processes[i]));
+    text += add_row(rows[i], ending(measurement.processes[order[i]]));
   text += merged_line(measurement) + not_seen_line(measurement) + tree_lines(measurement);
   text += container_lines(measurement) + memory_lines(measurement) + lacking_lines(measurement) +
           arena_lines(measurement) + object_lines(measurement) + transfer_lines(measurement);

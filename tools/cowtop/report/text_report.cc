@@ -51,15 +51,16 @@ struct WhoRow {
 WhoRow who_row(const ProcessGroup& group, bool each_process) {
   WhoRow row{who(group, each_process), "-", "-", "-", "-", group.still_shared};
   const std::string each = group.processes > 1 ? " each" : "";
-  if (group.copied_bytes) row.copied = copied_each(group) + " MiB" + (group.is_alike() ? each : "");
-  if (group.new_bytes) row.new_memory = new_each(group) + " MiB";
+  if (group.copied_bytes)
+    row.copied = breakable(copied_each(group)) + (group.is_alike() ? each : "");
+  if (group.new_bytes) row.new_memory = breakable(new_each(group));
   if (group.new_bytes && group.new_known < group.processes)
     row.new_memory = fmt::format("{} x {}", group.new_known, row.new_memory);
   if (group.has_executed) {
     row.still = "then ran it";
     return row;
   }
-  if (group.shared_bytes) row.shared = wrapped(shared_each(group), kColumns).front();
+  if (group.shared_bytes) row.shared = breakable(shared_each(group));
   if (group.still_shared) row.still = fmt::format("{:>4}", whole_percent(*group.still_shared));
   return row;
 }
@@ -141,10 +142,10 @@ std::string who_lines(const Summary& summary, bool each_process) {
   }
   if (left_processes > 0)
     rows.push_back({fmt::format("  and {} more", left_processes), "",
-                    left_copied ? mebibytes(left_copied) + " MiB" : "-",
-                    left_new ? mebibytes(left_new) + " MiB" : "-", "", std::nullopt});
+                    left_copied ? breakable(mib(left_copied)) : "-",
+                    left_new ? breakable(mib(left_new)) : "-", "", std::nullopt});
   if (summary.shared_memory_bytes > 0)
-    rows.push_back({"shared memory", mebibytes(summary.shared_memory_bytes) + " MiB", "-", "-",
+    rows.push_back({"shared memory", breakable(mib(summary.shared_memory_bytes)), "-", "-",
                     summary.shared_memory_by.empty() ? "-" : "of " + summary.shared_memory_by,
                     std::nullopt});
   if (!each_process) {
@@ -174,15 +175,16 @@ std::string parent_lines(const Summary& summary, const std::vector<Finding>& fin
   for (std::size_t i = 0; i < std::min(forks.size(), kMostParents); ++i) {
     const ParentCopies& each = summary.parents[forks[i].index];
     const bool is_part = each.shared_bytes && each.copied_bytes <= *each.shared_bytes;
-    const std::string part =
-        is_part ? fmt::format(" of {} ({})", mib(each.shared_bytes),
-                              whole_percent(static_cast<double>(each.copied_bytes) /
-                                            static_cast<double>(*each.shared_bytes)))
-                : " MiB";
-    text += titled(text.empty() ? "FORKS" : "",
-                   fmt::format("child {}, {}{:.1f} s: its parent copied {}{}", each.child,
-                               each.is_older ? "watched for the last " : "", each.watched_s,
-                               mebibytes(each.copied_bytes), part));
+    const std::string whole = mib(each.shared_bytes);
+    std::string copied = mib(each.copied_bytes);
+    if (is_part)
+      copied = fmt::format("{} of {} ({})", without_unit_of(whole, copied), whole,
+                           whole_percent(static_cast<double>(each.copied_bytes) /
+                                         static_cast<double>(*each.shared_bytes)));
+    text +=
+        titled(text.empty() ? "FORKS" : "",
+               fmt::format("child {}, {}{:.1f} s: its parent copied {}", each.child,
+                           each.is_older ? "watched for the last " : "", each.watched_s, copied));
   }
   if (forks.size() > kMostParents)
     text += titled("", fmt::format("and {} more", forks.size() - kMostParents));
@@ -207,9 +209,9 @@ std::string rows_of(std::string_view title, const std::vector<Finding>& findings
     if (most-- == 0) break;
     const double part = static_cast<double>(each.bytes) /
                         static_cast<double>(std::max<std::uint64_t>(each.of_bytes, 1));
-    std::string line =
-        fmt::format("  {:<7}{:>8} MiB {:>4}  {}", text.empty() ? title : "", mebibytes(each.bytes),
-                    whole_percent(part), live::fit(name_of(each), kNameWidth, true));
+    std::string line = fmt::format("  {:<7}{:>12} {:>4}  {}", text.empty() ? title : "",
+                                   breakable(mib(each.bytes)), whole_percent(part),
+                                   live::fit(name_of(each), kNameWidth, true));
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
   }
@@ -218,7 +220,8 @@ std::string rows_of(std::string_view title, const std::vector<Finding>& findings
 
 std::string saving(std::uint64_t bytes) {
   if (bytes == 0) return "";
-  return fmt::format(" (saves at most {:.0f}{}MiB)", static_cast<double>(bytes) / kMiB, kNoBreak);
+  const std::string whole = fmt::format("{:.0f}{}MiB", static_cast<double>(bytes) / kMiB, kNoBreak);
+  return fmt::format(" (saves at most {})", mib(bytes).ends_with("GiB") ? mib(bytes) : whole);
 }
 
 std::string advice_lines(const std::vector<Advice>& advice) {

@@ -9,6 +9,9 @@
 namespace cowshed::cowtop {
 namespace {
 
+constexpr double kGiB = 1024 * kMiB;
+constexpr std::uint64_t kManyBytes = std::uint64_t{10'000} << 20U;  // hard to read in MiB
+
 std::string cleaned(std::string_view text, bool keeps_newlines) {
   std::string result;
   result.reserve(text.size());
@@ -97,7 +100,28 @@ std::string plural(std::uint64_t count, std::string_view one) {
 std::string whole_percent(double ratio) { return fmt::format("{:.0f}%", ratio * 100); }
 
 std::string mib(const std::optional<std::uint64_t>& bytes) {
-  return mebibytes(bytes) + kNoBreak + "MiB";
+  if (bytes.value_or(0) < kManyBytes) return mebibytes(bytes) + kNoBreak + "MiB";
+  return fmt::format("{:.1f}{}GiB", static_cast<double>(*bytes) / kGiB, kNoBreak);
+}
+
+std::string mib_range(std::uint64_t least, std::uint64_t most, int digits) {
+  const bool is_gib = most >= kManyBytes;
+  const double unit = is_gib ? kGiB : kMiB;
+  return fmt::format("{:.{}f} to {:.{}f}{}{}", static_cast<double>(least) / unit,
+                     is_gib ? 1 : digits, static_cast<double>(most) / unit, is_gib ? 1 : digits,
+                     kNoBreak, is_gib ? "GiB" : "MiB");
+}
+
+std::string without_unit_of(const std::string& whole, std::string part) {
+  const auto unit = part.rfind(kNoBreak);
+  if (unit != part.npos && whole.ends_with(part.substr(unit))) part.resize(unit);
+  return part;
+}
+
+std::string breakable(std::string text) {
+  for (auto at = text.find(kNoBreak); at != text.npos; at = text.find(kNoBreak, at))
+    text.replace(at, std::string_view(kNoBreak).size(), " ");
+  return text;
 }
 
 std::string count(const std::optional<std::uint64_t>& value) {
@@ -105,7 +129,11 @@ std::string count(const std::optional<std::uint64_t>& value) {
 }
 
 std::string mebibytes(const std::optional<std::uint64_t>& bytes) {
-  return bytes ? fmt::format("{:.1f}", static_cast<double>(*bytes) / kMiB) : kUnknown;
+  if (!bytes) return kUnknown;
+  if (*bytes < kManyBytes) return fmt::format("{:.1f}", static_cast<double>(*bytes) / kMiB);
+  std::string digits = fmt::format("{:.0f}", static_cast<double>(*bytes) / kMiB);
+  for (std::size_t at = digits.size(); at > 3;) digits.insert(at -= 3, ",");
+  return digits;
 }
 
 std::string percent(const std::optional<double>& ratio) {
@@ -115,7 +143,7 @@ std::string percent(const std::optional<double>& ratio) {
 std::string figure_text(const cow::Figure& figure, const std::optional<double>& value) {
   if (!value) return kUnknown;
   switch (figure.unit) {
-    case cow::Unit::bytes: return fmt::format("{:.1f}", *value / kMiB);
+    case cow::Unit::bytes: return mebibytes(static_cast<std::uint64_t>(*value));
     case cow::Unit::ratio: return percent(value);
     case cow::Unit::seconds: return fmt::format("{:.1f}", *value);
     case cow::Unit::pages: return fmt::format("{:.0f}", *value);

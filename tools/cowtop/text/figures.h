@@ -41,9 +41,15 @@ std::string plural(std::uint64_t count, std::string_view one);  // "2 processes"
 std::string whole_percent(double ratio);                        // "85%"
 // A line break between a number and its unit misleads.
 inline constexpr const char* kNoBreak = "\u00a0";
-std::string mib(const std::optional<std::uint64_t>& bytes);  // "1.5 MiB", which is not broken
+// "1.5 MiB", which is not broken; from 10,000 MiB on "9.8 GiB".
+std::string mib(const std::optional<std::uint64_t>& bytes);
+// "3.0 to 76.1 MiB", in the unit of the larger.
+std::string mib_range(std::uint64_t least, std::uint64_t most, int digits = 1);
+// `part` without its unit if `whole` has the same: "1.5" of "3.0 MiB".
+std::string without_unit_of(const std::string& whole, std::string part);
+std::string breakable(std::string text);  // with plain spaces
 std::string count(const std::optional<std::uint64_t>& value);
-std::string mebibytes(const std::optional<std::uint64_t>& bytes);  // "1.5"
+std::string mebibytes(const std::optional<std::uint64_t>& bytes);  // "1.5", "12,345"
 std::string percent(const std::optional<double>& ratio);           // "85.3%"
 std::string figure_text(const cow::Figure& figure, const std::optional<double>& value);
 std::string signal_name(int signal);                    // "SIGSEGV"
