@@ -103,6 +103,29 @@ TEST(Curves, FollowEachProcess) {
   EXPECT_EQ(json["of"][1]["copied"], Json::array({nullptr}));
 }
 
+// It ended between the two moments, and samples then told that 20 of its pages were copied at its
+// end.
+TEST(Curves, NeverFall) {
+  Curves curves;
+  curves.add(document(1, 10));
+  curves.add(document(2, 50));
+  cow::Measurement end = measured(3, 40);
+  end.processes[0].patterns = {{"program exit", 0.5, 8, ""}, {"reference count", 0.5, 8, ""}};
+  const Json json = curves.json(end, {0});
+  EXPECT_EQ(json["total"], Json::array({10, 20, 20}));
+  EXPECT_EQ(json["of"][0]["copied"], Json::array({10, 20}));
+}
+
+TEST(HtmlReport, WhyIsOfCopiedWhichLeavesOutTheEnd) {
+  cow::Measurement measurement = measured(3, 4000);
+  measurement.processes[0].patterns = {
+      {"program exit", 0.75, 8, ""}, {"reference count", 0.2, 8, ""}, {"stack", 0.05, 1, ""}};
+  EXPECT_THAT(
+      html_report(measurement, {}, {}, ""),
+      HasSubstr(R"("copied_causes":[[{"name":"reference count","bytes":3276800,"of_all":0.8},)"
+                R"({"name":"stack","bytes":819200,"of_all":0.2}]])"));
+}
+
 TEST(Curves, OfALongRecordingAreThinned) {
   Curves curves;
   constexpr int kIntervals = 10'000;

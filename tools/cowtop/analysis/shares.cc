@@ -81,7 +81,7 @@ std::vector<Share> mappings_of(const cow::Measurement& measurement,
       files.insert(file.name);
       Share& share = shares[file.name];
       share.bytes += file.copied_pages * cow::kPageSize;
-      share.remark = mebibytes(file.bytes) + " MiB, mapped privately";
+      share.remark = breakable(mib(file.bytes)) + ", mapped privately";
     }
   for (const auto& [samples, part] : explaining) {
     for (const cow::MappingCopies& mapping : samples->mappings)
@@ -93,7 +93,7 @@ std::vector<Share> mappings_of(const cow::Measurement& measurement,
     for (const cow::ArenaCopies& arena : process.arenas) {
       Share& share = shares[std::string(cow::kArena) + arena.name];
       share.bytes += arena.copied_pages * cow::kPageSize;
-      if (arena.bytes) share.remark = mebibytes(arena.bytes) + " MiB, frozen";
+      if (arena.bytes) share.remark = breakable(mib(arena.bytes)) + ", frozen";
     }
   }
   return std::move(shares).of(all);
@@ -211,6 +211,14 @@ double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
 }
 
 }  // namespace
+
+std::vector<Share> causes_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
+  ShareSums shares;
+  if (process.patterns && explains_copies(process, copies))
+    for (const auto& [name, estimate] : bytes_of_causes(process, copies))
+      if (const auto bytes = static_cast<std::uint64_t>(estimate)) shares[name].bytes = bytes;
+  return std::move(shares).of(copies.copied_bytes().value_or(0));
+}
 
 bool explains_copies(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
   const std::uint64_t copied = copies.copied_pages.value_or(0);

@@ -47,6 +47,9 @@ Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::For
 Shares shares_of_process(const cow::Measurement& measurement, const cow::ProcessCopies& process,
                          const cow::ForkCopies& copies, std::uint64_t new_bytes);
 
+// The causes of one process's COPIED, the most first.  Empty: not known.
+std::vector<Share> causes_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies);
+
 // Whether the process's samples explain its COPIED: of a program that was executed, most are of its
 // own start.
 bool explains_copies(const cow::ProcessCopies& process, const cow::ForkCopies& copies);

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <ranges>
 
 #include <cowshed/cow/fork_copies.h>
 #include <cowshed/tools/cowtop/html/curves.h>
@@ -11,6 +12,16 @@ namespace {
 constexpr std::size_t kMostMoments = 300;
 constexpr std::size_t kFewestMoments = 20;
 constexpr std::size_t kMostPoints = 2'000'000;
+
+// Only once a program has ended do samples tell that some copies were made while it did.  They are
+// left out of all moments, so that no curve falls.
+template <class Point>
+void leave_out_later(std::vector<Point>& points, std::optional<std::uint64_t> Point::* pages) {
+  std::optional<std::uint64_t> least;
+  for (Point& each : points | std::views::reverse)
+    if (each.*pages)
+      least = each.*pages = std::min((each.*pages).value(), least.value_or(UINT64_MAX));
+}
 
 }  // namespace
 
@@ -70,6 +81,7 @@ Json Curves::curve(const std::vector<Moment>& moments, const Id& process) {
     const Copied* copied = moments[i].find(process);
     points.push_back(copied == nullptr ? Copied{process, {}, {}} : *copied);
   }
+  leave_out_later(points, &Copied::pages);
   const auto values = [](const Copied& point) {
     return std::pair(point.pages, point.still_shared);
   };
@@ -91,6 +103,7 @@ Json Curves::json(const cow::Measurement& end, const std::vector<std::size_t>& p
   // It may be the last document itself.
   if (!moments.empty() && moments.back().at_s >= last.at_s) moments.pop_back();
   moments.push_back(std::move(last));
+  leave_out_later(moments, &Moment::total);
   Json at = Json::array();
   Json total = Json::array();
   Json still_shared = Json::array();

@@ -118,6 +118,15 @@ Json json_of(const std::vector<Share>& shares) {
   return all;
 }
 
+// Of COPIED, of each process.
+Json copied_causes(const cow::Measurement& measurement) {
+  const std::vector<cow::ForkCopies> copies = cow::fork_copies(measurement);
+  Json all = Json::array();
+  for (std::size_t i = 0; i < copies.size(); ++i)
+    all.push_back(json_of(causes_of(measurement.processes[i], copies[i])));
+  return all;
+}
+
 Json texts_of(const cow::Frames& frames) {
   Json texts = Json::array();
   for (const cow::Frame& frame : frames) texts.push_back(frame_text(frame));
@@ -188,6 +197,7 @@ std::string html_report(cow::Measurement measurement, const RecordingHeader& hea
                {"counts", counts()},
                {"figures", figures()},
                {"causes", json_of(summary.causes)},
+               {"copied_causes", copied_causes(measurement)},
                {"new_causes", json_of(summary.new_causes)},
                {"sites", json_of(measurement.sampled.value_or(cow::SampledCopies()).sites)},
                {"new_sites", json_of(measurement.new_memory.value_or(cow::NewMemory()).sites)},

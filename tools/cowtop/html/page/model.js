@@ -11,7 +11,7 @@ function endingText(process) {
 // That a row is the sum of: of those that have ended.
 const processesOf = (process) => process.processes || 1;
 const andMore = (process) => (processesOf(process) > 1 ? ` and ${countText(processesOf(process) - 1)} more` : "");
-const nameOf = (process) => `${process.comm} ${process.pid}${andMore(process)}`;
+const nameOf = (process) => `${process.title || process.comm} ${process.pid}${andMore(process)}`;
 
 // Those without a name are one for each type.
 const objectText = (object) => (object.name ? `${object.name} (${object.type})` : `${object.type}, without a name`);
@@ -131,7 +131,8 @@ class Report {
       process.begin_s = Math.max(0, (process.start_ns - origin) / 1e9);
       process.end_s = isKnown(process.end_ns) ? Math.max(0, (process.end_ns - origin) / 1e9) : data.run.duration_s;
       process.text = textOf(process);
-      process.why = (process.patterns || [])[0] || null;
+      process.causes = data.copied_causes[i];
+      process.why = process.causes[0] || null;
     });
     this.stacks = new Stacks(data.stacks, this.processes);
     this.addCurves(data.curves);

@@ -28,7 +28,7 @@ function processName(process, table) {
       ? element("span", { class: "twist" })
       : element("button", { type: "button", class: "twist", "aria-label": isClosed ? "Unfold" : "Fold", onclick: fold }, isClosed ? "\u25B8" : "\u25BE"));
   }
-  const label = element("span", { title: process.not_measured }, marked(process.comm), " ", element("span", { class: "pid" }, marked(`${process.pid}${andMore(process)}`)));
+  const label = element("span", { title: process.not_measured }, marked(process.title || process.comm), " ", element("span", { class: "pid" }, marked(`${process.pid}${andMore(process)}`)));
   name.append(label);
   return name;
 }
@@ -47,11 +47,11 @@ function figureColumn(figure, mostCopied) {
 
 function processColumns(report, mostCopied) {
   return [
-    { title: "Process", main: true, value: (row) => row.comm.toLowerCase(), show: processName },
+    { title: "Process", main: true, value: (row) => (row.title || row.comm).toLowerCase(), show: processName },
     ...report.figures.map((figure) => figureColumn(figure, mostCopied)),
     { title: "Over its life", level: 2, help: "Copied memory from its start to its end", value: (row) => row.begin_s, show: sparkline },
-    { title: "Why", level: 2, help: "What most of its sampled copies were for", value: (row) => row.why ? row.why.pattern : null,
-      show: (row) => row.why ? element("span", {}, marked(row.why.pattern), element("span", { class: "pid" }, ` ${percentText(row.why.share, 0)}`)) : UNKNOWN },
+    { title: "Why", level: 2, help: "What most of Copied was for", value: (row) => row.why ? row.why.name : null,
+      show: (row) => row.why ? element("span", {}, marked(row.why.name), element("span", { class: "pid" }, ` ${percentText(row.why.of_all, 0)}`)) : UNKNOWN },
     { title: "Its tree", level: 3, number: true, help: "Copied by it and all its descendants", value: (row) => row.tree_copied_pages, show: (row) => pagesText(row.tree_copied_pages) },
     { title: "End", level: 3, value: endingText, show: (row) => marked(endingText(row)) },
   ];
@@ -77,7 +77,7 @@ function processDetail(process, { figures, counts }) {
   const named = (title, rows) => {
     if (rows.length > 0) detail.append(element("h3", {}, title), element("div", { class: "facts" }, ...rows.map((text) => element("span", {}, text))));
   };
-  named("Why", (process.patterns || []).map((each) => `${each.pattern} ${percentText(each.share, 0)}`));
+  named("Why", process.causes.map((each) => `${each.name} ${percentText(each.of_all, 0)}`));
   named("Mappings (estimated)", (process.mappings || []).slice(0, 8).map((each) => `${each.name} ${pagesText(each.estimated_copies)}`));
   named("Arenas", process.arenas.map((each) => `${each.name} ${pagesText(each.copied_pages)} of ${bytesText(each.bytes)}`));
   named("Objects", (process.objects || []).slice(0, 8).map((each) => `${objectText(each)} ${pagesText(each.copied_pages)}`));
