@@ -449,9 +449,16 @@ TEST_F(LiveScreen, ShowsAllAboutAProcess) {
   expect_screen(drawn(state_, {20, 60}), "details_scrolled");
 }
 
+TEST_F(LiveScreen, ShowsTheReportSoFar) {
+  press(state_, "w");
+  expect_screen(drawn(state_, {30, 80}), "report");
+  press(state_, "w");
+  EXPECT_THAT(drawn(state_, {12, 80}), HasSubstr("├─ worker-3"));
+}
+
 TEST_F(LiveScreen, ShowsHelp) {
   press(state_, "h");
-  expect_screen(drawn(state_, {19, 100}), "help");
+  expect_screen(drawn(state_, {20, 100}), "help");
   drawn(state_, {12, 80});
   press(state_, "_{}}}}}}");
   EXPECT_THAT(drawn(state_, {12, 80}), HasSubstr("not known to the backend"));

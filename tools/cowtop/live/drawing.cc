@@ -115,7 +115,7 @@ class Screen {
       text += is_own ? (unicode ? (more ? "├─ " : "└─ ") : (more ? "|- " : "`- "))
                      : (more ? (unicode ? "│  " : "|  ") : "   ");
     }
-    text += printable(process.comm) + and_more(process);
+    text += printable(process.name()) + and_more(process);
     if (row.folded > 0) text += fmt::format(" [+{}]", row.folded);
     if (!process.alive) text += " (" + ending(process) + ")";
     return text;
@@ -137,7 +137,7 @@ class Screen {
 
   void draw_status() {
     constexpr std::string_view kKeys =
-        "h help  q quit  Enter details  t tree  <> sort  / search  f filter";
+        "h help  q quit  w report  Enter details  t tree  <> sort  / search  f filter";
     const std::string pause = state_.is_paused() ? "PAUSED  " : "";
     const std::string& message = state_.source().message;
     if (const auto prompt = state_.prompt())

@@ -80,7 +80,7 @@ int LiveView::fd() const { return terminal_ ? terminal_->fd() : -1; }
 
 const cow::CodeOf& LiveView::code_to_show() {
   const cow::ProcessCopies* process = state_.selected_process();
-  if (state_.is_paused()) shown_code_ = cow::CodeOf::all();
+  if (state_.is_paused() || state_.pane() == Pane::report) shown_code_ = cow::CodeOf::all();
   else if (state_.pane() == Pane::details && process != nullptr)
     shown_code_ = cow::CodeOf::process(process->id());
   else shown_code_ = cow::CodeOf::none();
@@ -90,7 +90,7 @@ const cow::CodeOf& LiveView::code_to_show() {
 bool LiveView::lacks_code() const {
   if (!state_.model().measurement.sampling || shown_code_.is_all()) return false;
   const cow::ProcessCopies* process = state_.selected_process();
-  return state_.is_paused() ||
+  return state_.is_paused() || state_.pane() == Pane::report ||
          (state_.pane() == Pane::details && process != nullptr && !shown_code_.includes(*process));
 }
 

@@ -4,6 +4,7 @@
 
 #include <cowshed/tools/cowtop/live/panes.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
+#include <cowshed/tools/cowtop/report/text_report.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
@@ -30,17 +31,18 @@ std::vector<std::string> wrapped(const std::vector<std::string>& lines, int colu
 }
 
 std::string summary(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
-  std::string text = fmt::format("{} MiB copied", mebibytes(copies.copied_bytes()));
+  std::string text = mib(copies.copied_bytes()) + " copied";
   if (copies.shared_bytes) {
-    text += fmt::format(" of {} MiB shared at its fork ({})", mebibytes(copies.shared_bytes),
+    text += fmt::format(" of {} shared at its fork ({})", mib(copies.shared_bytes),
                         percent(copies.copied_ratio()));
   }
-  return text + fmt::format(
-                    "; all copied pages: {} anonymous, {} of files; not copied: {} reused, {} over "
-                    "zero, {} first touched",
-                    count(process.copied_anon_pages), count(process.copied_file_pages),
-                    count(process.reused_pages), count(process.zero_page_writes),
-                    count(process.zero_filled_pages));
+  return breakable(text) +
+         fmt::format(
+             "; all copied pages: {} anonymous, {} of files; not copied: {} reused, {} over "
+             "zero, {} first touched",
+             count(process.copied_anon_pages), count(process.copied_file_pages),
+             count(process.reused_pages), count(process.zero_page_writes),
+             count(process.zero_filled_pages));
 }
 
 std::vector<std::string> detail_lines(const State& state, int columns) {
@@ -70,6 +72,7 @@ std::vector<std::string> help_lines(int columns) {
       "Space p     pause: the screen stays, the measurement goes on",
       "Left Right  collapse, expand the selected process",
       "l           what the command has written",
+      "w           the report so far: what was copied, why, and what to TRY",
       "Up Down j k PgUp PgDn g G, the mouse    select a process",
       "Enter       all about the selected process; PgUp PgDn scroll there",
       "t           tree, or all processes in one order",
@@ -109,11 +112,12 @@ std::string pane_title(const State& state) {
     case Pane::details: {
       const cow::ProcessCopies* process = state.selected_process();
       if (!process) return "details";
-      return fmt::format("PID {} {}{}, {}, child of {}", process->pid, printable(process->comm),
+      return fmt::format("PID {} {}{}, {}, child of {}", process->pid, printable(process->name()),
                          and_more(*process), ending(*process), process->ppid);
     }
     case Pane::columns: return "columns: Space shows or hides";
     case Pane::output: return "what the command has written";
+    case Pane::report: return "the report so far";
     case Pane::help: return "help";
     case Pane::none: break;
   }
@@ -125,6 +129,7 @@ std::vector<std::string> pane_lines(const State& state, int columns) {
     case Pane::details: return detail_lines(state, columns);
     case Pane::columns: return column_lines(state);
     case Pane::output: return output_lines(state, columns);
+    case Pane::report: return wrapped(lines_of(text_report(state.model().measurement)), columns);
     case Pane::help: return help_lines(columns);
     case Pane::none: break;
   }

@@ -33,23 +33,26 @@ std::string processes_text(const cow::Measurement& measurement) {
 std::string copied_text(const cow::Measurement& measurement) {
   const Summary summary = summarize(measurement);
   if (!summary.is_all_known && summary.copied_bytes == 0) return kUnknown;
-  std::string text = mebibytes(summary.copied_bytes) + " MiB";
+  const std::string copied = mib(summary.copied_bytes);
+  std::string text = breakable(copied);
   if (summary.exit_bytes >= kLeastBytes)
-    text += fmt::format(" ({} more at exits)", mebibytes(summary.exit_bytes));
+    text += fmt::format(" ({} more at exits)",
+                        breakable(without_unit_of(copied, mib(summary.exit_bytes))));
   return text + (summary.is_all_known ? "" : ", and what is not known (-)");
 }
 
 std::string loss_text(const cow::Measurement& measurement) {
   std::string text;
-  if (measurement.lost_events) text = fmt::format("{} events lost", *measurement.lost_events);
+  if (measurement.lost_events) text = plural(*measurement.lost_events, "event") + " lost";
   if (measurement.sampling) {
     text += fmt::format("{}{} of {} samples lost", text.empty() ? "" : ", ",
                         measurement.sampling->lost, measurement.sampling->emitted);
   }
   if (measurement.not_seen && measurement.not_seen->at_most.value_or(1) > 0) {
-    text += fmt::format("{}{}{} processes not seen", text.empty() ? "" : ", ",
-                        measurement.not_seen->at_most ? "" : "at least ",
-                        measurement.not_seen->at_most.value_or(measurement.not_seen->at_least));
+    const cow::ProcessesNotSeen& not_seen = *measurement.not_seen;
+    text += fmt::format("{}{}{} not seen", text.empty() ? "" : ", ",
+                        not_seen.at_most ? "" : "at least ",
+                        plural(not_seen.at_most.value_or(not_seen.at_least), "process"));
   }
   return text;
 }
@@ -76,6 +79,8 @@ void State::update(cow::Measurement measurement) {
 }
 
 void State::use_code(cow::Measurement measurement) {
+  model_.measurement.sampled = std::move(measurement.sampled);
+  model_.measurement.new_memory = std::move(measurement.new_memory);
   std::map<ProcessId, cow::ProcessCopies*> newer;
   for (cow::ProcessCopies& process : measurement.processes)
     if (process.sampled) newer[process.id()] = &process;
@@ -103,9 +108,10 @@ std::optional<std::string> State::prompt() const {
 }
 
 Layout State::layout() const {
-  const PaneSize pane = pane_ == Pane::none   ? PaneSize::none
-                        : pane_ == Pane::help ? PaneSize::all
-                                              : PaneSize::half;
+  const bool is_large = pane_ == Pane::help || pane_ == Pane::report;
+  const PaneSize pane = pane_ == Pane::none ? PaneSize::none
+                        : is_large          ? PaneSize::all
+                                            : PaneSize::half;
   const auto header = header_lines(header_parts(), size_.columns);
   return layout_of(size_, static_cast<int>(header.size()), pane, view_);
 }
@@ -214,6 +220,7 @@ State::Request State::press_character(char32_t character) {
     case 'N': search(false, false); break;
     case 'o': toggle(Pane::columns); break;
     case 'l': toggle(Pane::output); break;
+    case 'w': toggle(Pane::report); break;
     case 'h':
     case '?': toggle(Pane::help); break;
     default: break;
@@ -223,7 +230,7 @@ State::Request State::press_character(char32_t character) {
 
 void State::press_special(const Key& key) {
   const auto step = [this](int by) {
-    if (pane_ == Pane::help || pane_ == Pane::output) scroll_pane(by);
+    if (pane_ == Pane::help || pane_ == Pane::output || pane_ == Pane::report) scroll_pane(by);
     else move(by);
   };
   const auto turn = [this](int pages) {

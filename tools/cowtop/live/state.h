@@ -11,7 +11,7 @@
 namespace cowshed::cowtop::live {
 
 // The pane below the table, or in its place.
-enum class Pane : std::uint8_t { none, details, columns, output, help };
+enum class Pane : std::uint8_t { none, details, columns, output, report, help };
 
 // What the view shows of cowtop itself and of the command.
 struct Source {
@@ -30,7 +30,7 @@ class State {
 
   void resize(Size size);
   void update(cow::Measurement measurement);
-  // Takes the sampled code of those processes that have it in `measurement`.
+  // Takes the sampled code of all together, and of those processes that have it in `measurement`.
   void use_code(cow::Measurement measurement);
   void use_memory(std::map<ProcessId, MemoryUse> memory);
 
