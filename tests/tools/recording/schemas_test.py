@@ -27,6 +27,7 @@ IS_ROOT = os.geteuid() == 0
 # So many that most are summed.
 FORKS = ["sh", "-c", "i=0; while [ $i -lt 10000 ]; do (:); i=$((i+1)); done"]
 COPIES = [str(SUBJECTS / "copy_subject"), "3000", "2", "2000", "600"]
+TITLED = ["bash", "-c", "exec -a 'copier: worker' " + " ".join(COPIES)]
 OBJECTS = [str(SUBJECTS / "share_subject"), "objects", "600"]
 DIES = ["/usr/bin/python3", "-c", "import ctypes, os\nif os.fork() == 0: ctypes.string_at(0)\nos.wait()"]
 HANDLES = [DIES[0], "-X", "faulthandler", *DIES[1:]]
@@ -107,7 +108,7 @@ class SchemasTest(unittest.TestCase):
         self.assertEqual(described - self.seen, set(but), "described, and in no output")
 
     def test_run(self):
-        runs = [["--", *COPIES], ["--backend", "pagemap", "--", *COPIES],
+        runs = [["--", *TITLED], ["--backend", "pagemap", "--", *COPIES],
                 ["--", *TRANSFERS], ["--backend", "pagemap", "--", *OBJECTS]]
         many_copies = [*SITES[:2], "30000"]  # the period grows
         exact = [["-c", "5", "--", *SITES], ["--", *many_copies], ["--", *DIES], ["--", *HANDLES], ["-c", "5", "--", *PYTHON], ["--", *COLLECTS],
