@@ -452,8 +452,6 @@ TEST_F(LiveScreen, ShowsAllAboutAProcess) {
 TEST_F(LiveScreen, ShowsTheReportSoFar) {
   press(state_, "w");
   expect_screen(drawn(state_, {30, 80}), "report");
-  press(state_, "w");
-  EXPECT_THAT(drawn(state_, {12, 80}), HasSubstr("├─ worker-3"));
 }
 
 TEST_F(LiveScreen, ShowsHelp) {
