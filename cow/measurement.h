@@ -42,6 +42,11 @@ struct ArenaCopies {
   std::string name;
   std::optional<std::uint64_t> bytes;  // size of the mappings
   std::uint64_t copied_pages = 0;      // by this process; part of copied_file_pages
+  // Only of `files`.  The part of `bytes` that was written to before: by an ancestor, so that the
+  // fork shared it, or before the measurement.
+  std::uint64_t written_bytes = 0;
+  // The part that was mapped and not written to at the last scan; nullopt: there was none.
+  std::optional<std::uint64_t> held_bytes = std::nullopt;
   bool operator==(const ArenaCopies&) const = default;
 };
 
@@ -134,8 +139,8 @@ struct ProcessId {
 // collapsed_pages were shared before; a few were private already, and they are in no other count.
 // write_notify_faults follow a read; without one they are other_faults, as are a page in the page
 // cache, a swap-in, userfaultfd, and all faults of hugetlbfs, where copied pages are part of
-// copied_anon_pages.  The sampled backend knows copied_pages_before_exec of those execs that it
-// saw.
+// copied_anon_pages or, if they were a file's, of copied_file_pages.  The sampled backend knows
+// copied_pages_before_exec of those execs that it saw.
 struct ProcessCopies : Counts {
   // More than 1: the sum of ended processes of the same parent and name
   // (backends/process_rollup.h). Then the counts are sums, other fields are those of the first
@@ -190,9 +195,9 @@ struct ProcessCopies : Counts {
   // child.  Exact; nullopt for the sampled backend, and for a sum of several processes.
   std::optional<std::uint64_t> parent_copied_pages;
   std::vector<ArenaCopies> arenas;
-  // The same of files that are no arena, of which the process wrote to private mappings of 1 MiB or
-  // more.  Programs and libraries are not among them: they are relocated.  By name, the first 63
-  // bytes.  The sampled backend does not know them.
+  // The same of files of 1 MiB or more that are no arena, of which the process wrote to private
+  // mappings since its last exec.  Programs and libraries (ELF) are not among them: they are
+  // relocated.  By name, the first 63 bytes.  The sampled backend does not know them.
   std::vector<ArenaCopies> files;
   // Every object of the arenas with copied pages, as of the last sample of the living process.
   // nullopt if there are copied pages but no sample.

@@ -11,17 +11,21 @@
 // are CLOCK_MONOTONIC nanoseconds.
 namespace cowshed {
 
-// Copies by one process in one frozen arena, the memfd "memfd:cowshed:NAME"; or in a private
-// mapping of 1 MiB or more of a file that is neither a program nor a library: it may be an arena's
-// image.
+// Copies by one process in one frozen arena, the memfd "memfd:cowshed:NAME"; or in private mappings
+// of a file of 1 MiB or more that is neither a program nor a library: it may be an arena's image.
 struct ArenaCount {
-  std::string name;           // the arena's or the file's: at most 63 bytes, \012 for a newline
-  std::uint64_t inode = 0;    // of the memfd: distinguishes arenas of the same name
-  std::uint64_t address = 0;  // of the mapping, if it is no memfd
+  std::string name;         // the arena's or the file's: at most 63 bytes, \012 for a newline
+  std::uint64_t inode = 0;  // distinguishes arenas and files of the same name
   std::uint64_t copied_pages = 0;
-  std::uint64_t bytes = 0;  // of the mapping
-  std::uint64_t file = 0;   // the inode of its file, if it is no memfd
+  std::uint64_t memory = 0;  // the number of the address space
+  // Of a file's data: where the file would begin, the mapped range, and the file's size.
+  std::uint64_t origin = 0;  // 0: an arena's memfd
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
   std::uint64_t file_bytes = 0;
+  // The pages that were anonymous when the process was first seen to write: by an ancestor, or
+  // before the measurement.
+  std::uint64_t written_pages = 0;
   bool operator==(const ArenaCount&) const = default;
 };
 
@@ -78,8 +82,9 @@ struct ProcessCounts : Counts {
   // Faults in progress, without a class: at most one per live thread.
   std::uint64_t pending_faults = 0;
   std::uint64_t zero_filled_faults = 0;  // those of zero_filled_pages
-  // In pages of 4 KiB, by faults that are in other_faults.
+  // In pages of 4 KiB, by faults that are in other_faults; and the part that was a file's.
   std::uint64_t copied_hugetlb_pages = 0;
+  std::uint64_t copied_hugetlb_file_pages = 0;
   // Pages that were copied in the memory that it was forked from, from the fork (or when it was
   // first tracked) until its own exec or end.  nullopt: unknown.
   std::optional<std::uint64_t> parent_copied_pages;

@@ -8,8 +8,7 @@
 namespace cowshed::cow {
 namespace {
 
-// Images are mapped in whole ranges of 2 MiB; few other files are.  (probes/bpf/vma_lookup.bpf.h
-// applies the same rule.)
+// Images are mapped in whole ranges of 2 MiB; few other files are.
 bool may_be_image(const Mapping& mapping) {
   return mapping.has_file() && mapping.begin % arch::kHugePage == 0 &&
          mapping.end % arch::kHugePage == 0;

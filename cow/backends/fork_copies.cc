@@ -23,6 +23,22 @@ std::uint64_t file_pages(const ProcessCopies& process) {
   return pages;
 }
 
+// What the process and the file shared: a fork shared what was written before.
+std::uint64_t shared_bytes(const ArenaCopies& file) {
+  return file.bytes.value_or(0) - std::min(file.bytes.value_or(0), file.written_bytes);
+}
+
+// The part of it that was still the file's at the last scan; without one, that was not copied.
+std::uint64_t held_file_bytes(const ProcessCopies& process) {
+  std::uint64_t bytes = 0;
+  for (const ArenaCopies& file : process.files) {
+    const std::uint64_t shared = shared_bytes(file);
+    const std::uint64_t copied = file.copied_pages * kPageSize;
+    bytes += std::min(shared, file.held_bytes.value_or(shared - std::min(shared, copied)));
+  }
+  return bytes;
+}
+
 // Copies of pages that some fork or a file shared, before an exec or after.
 std::optional<std::uint64_t> shared_pages(const ProcessCopies& process) {
   const auto all = process.all_copied_pages();
@@ -106,9 +122,8 @@ std::uint64_t still_held(const ProcessCopies& process, std::uint64_t copied) {
   const std::uint64_t alone = process.memory->private_bytes;
   const std::uint64_t own = copied + process.zero_filled_pages.value_or(0) * kPageSize;
   // Pages that it was the last to share are its alone.
-  const std::uint64_t of_files =
-      file_bytes(process) - std::min(file_bytes(process), file_pages(process) * kPageSize);
-  return of_files + std::max(shared, shared + alone - std::min(shared + alone, own));
+  return held_file_bytes(process) +
+         std::max(shared, shared + alone - std::min(shared + alone, own));
 }
 
 // `parent_shared`: what its parent shares with a parent in turn.
@@ -191,7 +206,7 @@ std::optional<std::uint64_t> new_bytes(const ProcessCopies& process) {
 
 std::uint64_t file_bytes(const ProcessCopies& process) {
   std::uint64_t bytes = 0;
-  for (const ArenaCopies& file : process.files) bytes += file.bytes.value_or(0);
+  for (const ArenaCopies& file : process.files) bytes += shared_bytes(file);
   return bytes;
 }
 

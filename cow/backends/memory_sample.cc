@@ -30,7 +30,8 @@ std::optional<MemorySample> MemorySampler::finish() const {
 }
 
 std::optional<MemorySample> sample_memory(const ProcFiles& proc, pid_t pid,
-                                          const std::vector<Mapping>& mappings) {
+                                          const std::vector<Mapping>& mappings,
+                                          FilePages& file_pages) {
   auto pages = ProcessPages::open(proc, pid);
   if (!pages) return std::nullopt;
   MemorySampler sampler(proc, pid, mappings);
@@ -39,6 +40,8 @@ std::optional<MemorySample> sample_memory(const ProcFiles& proc, pid_t pid,
     const auto here = pages->anonymous_pages_by_owner(mapping);
     if (!here || pages->is_gone()) return std::nullopt;
     sampler.add(mapping, *here);
+    if (mapping.has_file())
+      file_pages[mapping.begin] = mapping.bytes() - here->own.bytes() - here->shared.bytes();
   }
   return sampler.finish();
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <sys/types.h>
 #include <vector>
@@ -12,10 +13,14 @@
 
 namespace cowshed::cow {
 
-// Samples the memory of a process with these `mappings`; nullopt if it cannot be read or has ended.
-// base/pagemap.h states the cost.
+// The bytes of private mappings that are still their file's, by the mappings' addresses.
+using FilePages = std::map<std::uint64_t, std::uint64_t>;
+
+// Samples the memory of a process with these `mappings`, and fills `file_pages`; nullopt if it
+// cannot be read or has ended.  base/pagemap.h states the cost.
 std::optional<MemorySample> sample_memory(const ProcFiles& proc, pid_t pid,
-                                          const std::vector<Mapping>& mappings);
+                                          const std::vector<Mapping>& mappings,
+                                          FilePages& file_pages);
 
 // Samples the memory of a process whose mappings, which must outlive it, the caller walks through.
 class MemorySampler {

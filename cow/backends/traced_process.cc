@@ -6,7 +6,6 @@
 
 #include <cowshed/cow/arenas/frozen_arenas.h>
 #include <cowshed/cow/arenas/object_copies.h>
-#include <cowshed/cow/backends/memory_sample.h>
 #include <cowshed/cow/backends/traced_process.h>
 #include <cowshed/cow/fork_copies.h>
 
@@ -33,7 +32,8 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.most_risen_bytes = counts.most_risen_bytes;
   copies.most_resident_bytes = counts.most_resident_bytes;
   static_cast<Counts&>(copies) = counts;
-  *copies.copied_anon_pages += counts.copied_hugetlb_pages;
+  *copies.copied_anon_pages += counts.copied_hugetlb_pages - counts.copied_hugetlb_file_pages;
+  *copies.copied_file_pages += counts.copied_hugetlb_file_pages;
   if (copies.role == Role::child && !counts.shares_memory)
     copies.parent_copied_pages = counts.parent_copied_pages;
 }
@@ -75,41 +75,69 @@ std::optional<std::uint64_t> read_arenas(TracedProcess& process, const ProcFiles
   return sum;
 }
 
-void count_arenas(TracedProcess& process, const ProcFiles& proc) {
-  const std::vector<ArenaCount>& arenas = process.live->counts.arenas;
+// The first value of an address from `begin` to `end`.
+template <class Value>
+typename std::map<std::uint64_t, Value>::iterator first_in(std::map<std::uint64_t, Value>& values,
+                                                           const ArenaCount& range) {
+  const auto found = values.lower_bound(range.begin);
+  return found == values.end() || found->first >= range.end ? values.end() : found;
+}
+
+// The names of its arenas' images, by address.
+std::map<std::uint64_t, std::string>& names_of_images(TracedProcess& process,
+                                                      const ProcFiles& proc) {
   auto& names = process.live->arena_names;
+  const std::vector<ArenaCount>& arenas = process.live->counts.arenas;
   const auto is_new = [&](const ArenaCount& counted) {
-    return counted.address != 0 && !names.contains(counted.address);
+    return counted.origin != 0 && first_in(names, counted) == names.end();
   };
-  if (process.copies.alive && std::ranges::any_of(arenas, is_new)) {
-    read_arenas(process, proc);
-    // A mapping without a name is one of another file, for as long as it exists.
-    for (const ArenaCount& counted : arenas)
-      if (counted.address != 0) names.try_emplace(counted.address);
-  }
+  if (process.copies.alive && std::ranges::any_of(arenas, is_new)) read_arenas(process, proc);
+  // A mapping without a name is one of another file, for as long as it exists.
+  for (const ArenaCount& counted : arenas)
+    if (is_new(counted)) names.try_emplace(counted.begin);
+  return names;
+}
+
+// The part of the range that was the file's at the last scan.
+std::optional<std::uint64_t> held_bytes(TracedProcess& process, const ArenaCount& range) {
+  auto& pages = process.live->file_pages;
+  if (!pages) return std::nullopt;
+  std::uint64_t sum = 0;
+  for (auto each = first_in(*pages, range); each != pages->end() && each->first < range.end; ++each)
+    sum += each->second;
+  return sum;
+}
+
+void add(ArenaCopies& to, const ArenaCopies& part) {
+  to.bytes = to.bytes.value_or(0) + part.bytes.value_or(0);
+  to.copied_pages += part.copied_pages;
+  to.written_bytes += part.written_bytes;
+  if (part.held_bytes) to.held_bytes = to.held_bytes.value_or(0) + *part.held_bytes;
+}
+
+void count_arenas(TracedProcess& process, const ProcFiles& proc) {
+  auto& names = names_of_images(process, proc);
   std::map<std::string, std::uint64_t> pages;  // of all of an arena's generations
-  struct File {
-    std::string name;
-    std::uint64_t bytes = 0;
-    std::uint64_t mapped = 0;
-    std::uint64_t copied_pages = 0;
-  };
-  std::map<std::uint64_t, File> files;  // by inode
-  for (const ArenaCount& counted : arenas) {
-    const std::string& name = counted.address == 0 ? counted.name : names[counted.address];
+  std::map<std::uint64_t, ArenaCopies> files;  // by inode
+  std::map<std::uint64_t, std::uint64_t> sizes;
+  for (const ArenaCount& counted : process.live->counts.arenas) {
+    const auto image = first_in(names, counted);
+    const std::string& name = image == names.end() ? counted.name : image->second;
     if (!name.empty()) {
       pages[name] += counted.copied_pages;
       continue;
     }
-    File& file = files[counted.file];
-    file = {counted.name, std::max(file.bytes, counted.file_bytes), file.mapped + counted.bytes,
-            file.copied_pages + counted.copied_pages};
+    ArenaCopies& file =
+        files.try_emplace(counted.inode, ArenaCopies{counted.name, 0}).first->second;
+    add(file, {"", counted.end - counted.begin, counted.copied_pages,
+               counted.written_pages * kPageSize, held_bytes(process, counted)});
+    sizes[counted.inode] = std::max(sizes[counted.inode], counted.file_bytes);
   }
   process.copies.files.clear();
-  for (const auto& [inode, file] : files) {
-    ArenaCopies& row = arena_named(process.copies.files, file.name);
-    row.bytes = row.bytes.value_or(0) + std::min(file.mapped, file.bytes);
-    row.copied_pages += file.copied_pages;
+  for (auto& [inode, file] : files) {
+    file.bytes = std::min(*file.bytes, sizes[inode]);
+    file.written_bytes = std::min(file.written_bytes, *file.bytes);
+    add(arena_named(process.copies.files, file.name), file);
   }
   for (const auto& [name, count] : pages)
     arena_named(process.copies.arenas, name).copied_pages = count;
@@ -185,7 +213,10 @@ void TracedProcess::update(const ProcessCounts& counts, TracedProcess* parent,
   const bool is_another = is_new || copies.execs != counts.execs;
   if (is_another) read_cgroup(copies, counts, parent, proc);
   if (is_new) live = std::make_unique<Live>();
-  else if (is_another) live->arena_names.clear();
+  if (is_another) {
+    live->arena_names.clear();
+    live->file_pages.reset();
+  }
   copy_counts(counts, copies);
   live->counts = counts;
   live->has_changed = true;
@@ -231,7 +262,9 @@ void TracedProcess::note_scan(std::uint64_t end_ns, std::uint64_t took_ns) {
 
 void TracedProcess::scan(const ProcFiles& proc) {
   const auto mappings = proc.maps(copies.pid);
-  const auto memory = mappings ? sample_memory(proc, copies.pid, *mappings) : std::nullopt;
+  FilePages file_pages;
+  const auto memory =
+      mappings ? sample_memory(proc, copies.pid, *mappings, file_pages) : std::nullopt;
   if (!memory) {
     // With CAP_PERFMON some kernels permit the mappings but not the page map.
     const auto pages = ProcessPages::open(proc, copies.pid);
@@ -240,6 +273,8 @@ void TracedProcess::scan(const ProcFiles& proc) {
   if (!mappings) return;
   if (auto sent = read_sent_objects(proc, copies.pid, *mappings)) set_sent(copies, *sent);
   if (!memory) return;
+  live->file_pages = std::move(file_pages);
+  count_arenas(*this, proc);
   copies.memory = memory;
   copies.memory->touched_pages = copies.touched_pages();
   if (is_older(copies) && !copies.resident_before_bytes) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include <cowshed/base/rate_limit.h>
+#include <cowshed/cow/backends/memory_sample.h>
 #include <cowshed/cow/measurement.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc/proc_files.h>
@@ -33,6 +34,7 @@ struct TracedProcess {
     std::uint64_t object_pages = 0;       // copied pages of arenas when `objects` was read
     // The names of arenas by the addresses of their mappings; empty for a file that is no arena.
     std::map<std::uint64_t, std::string> arena_names;
+    std::optional<FilePages> file_pages;  // at the last scan
   };
   ProcessCopies copies;
   std::unique_ptr<Live> live;  // null: nothing more of it is to come

@@ -146,7 +146,7 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   sample->is_handled = thread->is_handled;
   sample->user_mode = fault->mode == PENDING_USER;
   sample->arena[0] = 0;
-  if (fault->traits & MAPPING_ARENA && !(thread->arena.inode & COWSHED_BY_ADDRESS))
+  if (fault->traits & MAPPING_ARENA && !thread->arena.origin)
     __builtin_memcpy(sample->arena, thread->arena.name, sizeof sample->arena);
   bpf_probe_read_kernel(sample->registers, sizeof sample->registers, entry);
   sample->file_mode = sample->user_mode ? 0 : mode_of_file(task, registers->di);

@@ -168,14 +168,17 @@ static __always_inline int is_refused(struct task_struct* task, unsigned long er
  * (hugetlb_no_page, mm/hugetlb.c): it counts as copied if the file has any page. */
 static __noinline int count_hugetlb(struct thread_state* thread, __u64 address, __u32 mode) {
   struct pending_fault* fault = &thread->pending;
-  struct inode* inode =
-      (struct inode*)(thread->file.size_at - bpf_core_field_offset(struct inode, i_size));
   if ((fault->traits & (MAPPING_WRITABLE | MAPPING_SHARED)) != MAPPING_WRITABLE) return 0;
-  if (fault->protection ? !is_copied_page(address) : !BPF_CORE_READ(inode, i_mapping, nrpages))
-    return 0;
-  __u32 bits = BPF_CORE_READ(inode, i_blkbits);
+  __u32 fate = cached_pages(thread) ? PAGE_OF_FILE_COPIED : PAGE_REUSED;
+  if (fault->protection) fate = fate_of_page(address);
+  if (fate == PAGE_REUSED) return 0;
+  __u32 bits = BPF_CORE_READ(inode_of(thread), i_blkbits);
   __u32 pages = bits > PAGE_SHIFT ? 1U << ((bits - PAGE_SHIFT) & 31) : PAGES_OF_HUGE;
   thread->counts.copied_hugetlb_pages += pages;
+  if (fate == PAGE_OF_FILE_COPIED) {
+    thread->counts.copied_hugetlb_file += pages;
+    if (fault->traits & MAPPING_ARENA) count_arena(thread, pages);
+  }
   note_copies(thread, pages);
   thread->address = address;
   fault->mode = mode;

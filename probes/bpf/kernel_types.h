@@ -30,7 +30,6 @@
 #define MM_ANONPAGES 1         /* include/linux/mm_types_task.h */
 #define S_IFMT 0170000         /* include/uapi/linux/stat.h */
 #define S_IFREG 0100000
-#define S_IXUGO 0111
 #define SIGNAL_GROUP_EXIT 0x4 /* include/linux/sched/signal.h */
 #define PF_MEMALLOC 0x800     /* include/linux/sched.h: in reclaim */
 #define SIGBUS 7
@@ -46,7 +45,16 @@ struct super_block {
   unsigned long s_magic;
 };
 
+struct xa_node {
+  void* slots[1];
+};
+
+struct xarray {
+  void* xa_head;
+};
+
 struct address_space {
+  struct xarray i_pages;
   unsigned long nrpages;
 };
 
@@ -155,6 +163,7 @@ struct vm_area_struct {
   struct mm_struct* vm_mm;
   unsigned long vm_flags;
   const void* vm_ops;
+  void* anon_vma; /* not 0: one of its pages is or was anonymous */
   unsigned long vm_pgoff;
   struct file* vm_file;
 };

@@ -20,6 +20,7 @@
 #define MAPPING_MAY_BE_HUGE 512u /* contains a whole aligned 2 MiB */
 #define MAPPING_UFFD_MISSING 1024u
 #define MAPPING_SETTLED 2048u /* of a memfd of settle() */
+#define MAPPING_WRITTEN 4096u /* may have anonymous pages */
 
 /* The mapping of the thread's last fault. */
 struct mapping {
@@ -33,14 +34,15 @@ struct mapping {
 
 /* The mapping's file, if it has the trait MAPPING_ARENA. */
 struct mapped_arena {
-  __u64 inode; /* or the address and COWSHED_BY_ADDRESS */
-  __u64 file;  /* its inode then */
+  __u64 inode;
+  __u64 origin; /* as in cowshed_arena_key */
   char name[COWSHED_ARENA_NAME_BYTES];
 };
 
 /* The mapping's file, if it has the trait MAPPING_FILE. */
 struct mapped_file {
   __u64 size_at; /* address of its size; 0: has no end, as a device */
+  __u64 bytes;   /* its size when it was looked up */
   __u64 begin;   /* address of its first byte, mapped or not */
 };
 

@@ -27,8 +27,7 @@ static __always_inline int is_active(__u32 cpu) {
 }
 
 static __always_inline __u64 cached_pages(struct thread_state* thread) {
-  __u64 inode = thread->file.size_at - bpf_core_field_offset(struct inode, i_size);
-  return BPF_CORE_READ((struct inode*)inode, i_mapping, nrpages);
+  return BPF_CORE_READ(inode_of(thread), i_mapping, nrpages);
 }
 
 /* When the fault enters. */
@@ -142,22 +141,63 @@ static __always_inline void count_page(struct thread_state* thread, __u32 fault_
     counts->huge_splits++;
 }
 
-static __noinline int count_arena(struct thread_state* thread) {
-  struct cowshed_arena_key key = {.process = thread->key, .inode = thread->arena.inode};
+struct pieces {
+  struct thread_state* thread;
+  __u64 begin;
+  __u64 end;
+};
+
+/* Whether the mapping at `address` is a private one of thread->file with the same origin. */
+static __always_inline struct vm_area_struct* piece_at(struct thread_state* thread, __u64 address) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct vm_area_struct* vma = mapping_at(thread, task->mm, address);
+  __u64 origin = BPF_CORE_READ(vma, vm_start) - (BPF_CORE_READ(vma, vm_pgoff) << PAGE_SHIFT);
+  int is_piece = vma && BPF_CORE_READ(vma, vm_file, f_inode) == inode_of(thread) &&
+                 origin == thread->file.begin && !(BPF_CORE_READ(vma, vm_flags) & VM_SHARED);
+  return is_piece ? vma : 0;
+}
+
+static long add_pieces(__u32 index, struct pieces* pieces) {
+  struct vm_area_struct* next = piece_at(pieces->thread, pieces->end);
+  if (next) pieces->end = BPF_CORE_READ(next, vm_end);
+  struct vm_area_struct* last = piece_at(pieces->thread, pieces->begin - 1);
+  if (last) pieces->begin = BPF_CORE_READ(last, vm_start);
+  return !next && !last;
+}
+
+#define MOST_PIECES 64 /* on each side, as mprotect() leaves them */
+
+static __always_inline void describe_data(struct thread_state* thread, struct cowshed_arena* data) {
+  struct pieces pieces = {thread, thread->mapping.start, thread->mapping.end};
+  bpf_loop(MOST_PIECES, add_pieces, &pieces, 0);
+  data->begin = pieces.begin;
+  data->end = pieces.end;
+  data->file_bytes = thread->file.bytes;
+  if (thread->mapping.traits & MAPPING_WRITTEN)
+    data->written_pages = written_pages(thread, data->begin, data->end);
+}
+
+static __noinline int count_arena(struct thread_state* thread, __u32 pages) {
+  struct cowshed_arena_key key = {.process = thread->key,
+                                  .memory = thread->memory,
+                                  .inode = thread->arena.inode,
+                                  .origin = thread->arena.origin};
   struct cowshed_arena* arena = bpf_map_lookup_elem(&arenas, &key);
   if (!arena) {
     struct cowshed_arena fresh = {};
     __builtin_memcpy(fresh.name, thread->arena.name, sizeof fresh.name);
-    fresh.bytes = thread->mapping.end - thread->mapping.start;
-    fresh.inode = thread->arena.file;
-    if (thread->file.size_at)
-      bpf_probe_read_kernel(&fresh.file_bytes, sizeof(__u64), (void*)thread->file.size_at);
+    if (key.origin) describe_data(thread, &fresh);
     bpf_map_update_elem(&arenas, &key, &fresh, BPF_NOEXIST);
     __sync_fetch_and_add(&arenas_added, 1);
     arena = bpf_map_lookup_elem(&arenas, &key);
   }
-  if (arena) __sync_fetch_and_add(&arena->copied_pages, 1);
-  else __sync_fetch_and_add(&losses.arenas, 1);
+  if (!arena) {
+    __sync_fetch_and_add(&losses.arenas, 1);
+    return 0;
+  }
+  if (thread->mapping.start < arena->begin) arena->begin = thread->mapping.start;
+  if (thread->mapping.end > arena->end) arena->end = thread->mapping.end;
+  __sync_fetch_and_add(&arena->copied_pages, pages);
   return 0;
 }
 
@@ -165,7 +205,7 @@ static __noinline int count_arena(struct thread_state* thread) {
 static __always_inline void count_file_copy(struct thread_state* thread, int is_shared) {
   struct pending_fault* fault = &thread->pending;
   int is_settled = fault->traits & MAPPING_SETTLED && 1;
-  if (fault->traits & MAPPING_ARENA) count_arena(thread);
+  if (fault->traits & MAPPING_ARENA) count_arena(thread, 1);
   if (is_settled && !is_shared) note_settled_copy(thread);
   if (is_settled || (is_shared && !(fault->traits & MAPPING_ARENA)))
     thread->counts.copied_shared_file++;

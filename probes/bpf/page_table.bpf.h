@@ -13,8 +13,9 @@
 #define PTE_LARGE 0x80ULL
 #define PTE_PROT_NONE 0x100ULL /* where PTE_PRESENT is not set */
 #define PTE_UFFD_WP 0x400ULL
-#define PTE_TYPE_SHIFT 59 /* of a swap entry */
-#define PTE_MARKER 31     /* the last type: no page, only a mark */
+#define PTE_DIRTY 0x0400000000000040ULL /* with the bit of a write-protected page since 6.6 */
+#define PTE_TYPE_SHIFT 59               /* of a swap entry */
+#define PTE_MARKER 31                   /* the last type: no page, only a mark */
 /* Without the encryption bit, 47 or 51.  Linux maps at most 64 TiB with four levels, and no machine
  * has the memory to need bit 51 with five. */
 #define FRAME_OF_4_LEVELS 0x00003ffffffff000ULL
@@ -30,6 +31,7 @@ struct table_walk {
   __u64 direct_map;
   __u64 table; /* the kernel's address of the top level */
   __u64 entry; /* the last one: of a page, or without a next table */
+  __u64 at;    /* the kernel's address of it */
   __u32 shift; /* its level's */
 };
 
@@ -42,8 +44,8 @@ static __always_inline long walk_tables(struct table_walk* walk, __u64 address) 
   __u64 table = walk->table;
   __u32 shift = table < LEAST_WITH_4_LEVELS ? 48 : 39;
   for (int level = 0; level < 5; level++) {
-    __u64 at = table + ((address >> shift & 511) << 3);
-    long failed = bpf_probe_read_kernel(&walk->entry, sizeof walk->entry, (void*)at);
+    walk->at = table + ((address >> shift & 511) << 3);
+    long failed = bpf_probe_read_kernel(&walk->entry, sizeof walk->entry, (void*)walk->at);
     if (failed) return failed;
     if (shift <= PAGE_SHIFT || !(walk->entry & PTE_PRESENT) || walk->entry & PTE_LARGE) break;
     table = walk->direct_map + frame_of(walk, walk->entry);
@@ -101,19 +103,88 @@ __noinline __u32 was_written(__u64 address) {
   return folio && is_anonymous(folio);
 }
 
-/* Returns whether a write to a write-protected huge page of hugetlbfs at `address` copies it.  The
- * kernel reuses a page that is anonymous and that no other process maps (hugetlb_wp, mm/hugetlb.c).
- * If that is unknown, the page counts as copied.  Not static, as walk_node(). */
-__noinline __u32 is_copied_page(__u64 address) {
+enum { PAGE_REUSED, PAGE_COPIED, PAGE_OF_FILE_COPIED };
+
+/* Returns what a write to a write-protected huge page of hugetlbfs at `address` does.  The kernel
+ * reuses a page that is anonymous and that no other process maps (hugetlb_wp, mm/hugetlb.c).  If
+ * that is unknown, the page counts as copied.  Not static, as walk_node(). */
+__noinline __u32 fate_of_page(__u64 address) {
   __u64 entry = 0;
   struct folio* folio = mapped_folio(address, &entry);
-  if (!folio) return 1;
-  if (entry & PTE_UFFD_WP) return 0; /* the fault only informs userfaultfd */
-  if (!is_anonymous(folio)) return 1;
+  if (!folio) return PAGE_COPIED;
+  if (entry & PTE_UFFD_WP) return PAGE_REUSED; /* the fault only informs userfaultfd */
+  if (!is_anonymous(folio)) return PAGE_OF_FILE_COPIED;
   int others = bpf_core_field_exists(folio->_entire_mapcount)
                    ? BPF_CORE_READ(folio, _entire_mapcount.counter)
                    : BPF_CORE_READ((struct folio___v6_1*)folio, _total_mapcount.counter);
-  return others > 0;
+  return others > 0 ? PAGE_COPIED : PAGE_REUSED;
+}
+
+#define XARRAY_LEVELS 11 /* of 64 slots */
+#define ELF_MAGIC 0x464c457fU
+
+/* Whether a file begins as a program or a library does.  The page cache has the first page of one
+ * that runs.  Not static, as walk_node(). */
+__noinline __u32 is_program(__u64 inode) {
+  __u64 entry = (__u64)BPF_CORE_READ((struct inode*)inode, i_mapping, i_pages.xa_head);
+  __u32 magic = 0;
+  if (!direct_map || !page_structs) return 1;
+  for (int level = 0; level < XARRAY_LEVELS && (entry & 3) == 2; level++) {
+    struct xa_node* node = (struct xa_node*)(entry & ~3ULL);
+    if (bpf_probe_read_kernel(&entry, sizeof entry, &node->slots[0])) return 0;
+  }
+  if (!entry || entry & 3) return 0; /* not cached */
+  __u64 frame = (entry - page_structs) / bpf_core_type_size(struct page);
+  bpf_probe_read_kernel(&magic, sizeof magic, (void*)(direct_map + (frame << PAGE_SHIFT)));
+  return magic == ELF_MAGIC;
+}
+
+struct written_search {
+  struct thread_state* thread;
+  __u64 table;
+  __u64 next;
+  __u64 end;
+  __u64 pages;
+};
+
+static __always_inline int is_written(__u64 entry) {
+  return entry & (PTE_PRESENT | PTE_PROT_NONE) && entry & PTE_DIRTY;
+}
+
+/* One entry of a higher level, or so many entries of pages as thread->node has room for. */
+static long add_written(__u32 index, struct written_search* search) {
+  struct table_walk walk = {.direct_map = direct_map, .table = search->table};
+  __u64* entries = search->thread->node;
+  __u64 first = search->next;
+  if (first >= search->end || walk_tables(&walk, first)) return 1;
+  __u64 bytes =
+      walk.shift > PAGE_SHIFT ? 1ULL << (walk.shift & 63) : MAPLE_NODE_WORDS << PAGE_SHIFT;
+  __u64 begin = first & ~(bytes - 1);
+  search->next = begin + bytes;
+  if (walk.shift > PAGE_SHIFT) {
+    if (is_written(walk.entry)) search->pages += bytes >> PAGE_SHIFT;
+    return 0;
+  }
+  __u64 at = walk.at & ~(MAPLE_NODE_WORDS * sizeof(__u64) - 1);
+  if (bpf_probe_read_kernel(entries, sizeof search->thread->node, (void*)at)) return 1;
+  for (__u32 i = 0; i < MAPLE_NODE_WORDS; i++) {
+    __u64 address = begin + ((__u64)i << PAGE_SHIFT);
+    if (address >= first && address < search->end && is_written(entries[i])) search->pages++;
+  }
+  return 0;
+}
+
+#define MOST_WRITTEN_STEPS 32768 /* 4 GiB of small pages */
+
+/* The resident pages from `begin` to `end`, of private mappings of a file, that are not the file's.
+ * A page that was written is dirty, and a file's page here never is. */
+static __always_inline __u64 written_pages(struct thread_state* thread, __u64 begin, __u64 end) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct written_search search = {.thread = thread, .next = begin, .end = end};
+  if (!task->mm || !direct_map) return 0;
+  search.table = (__u64)BPF_CORE_READ(task, mm, pgd);
+  bpf_loop(MOST_WRITTEN_STEPS, add_written, &search, 0);
+  return search.pages;
 }
 
 /* The kernel's address of the byte at `address` in the running task; 0: unknown, or no page is

@@ -37,6 +37,7 @@ struct cowshed_counts {
   __u64 zero_filled_pages;    /* of 4 KiB: a huge page is one fault and 512 pages */
   __u64 shared_memory_pages;  /* part of them, in shared mappings */
   __u64 copied_hugetlb_pages; /* of 4 KiB, by faults of class COWSHED_OTHER */
+  __u64 copied_hugetlb_file;  /* the part that was a file's */
   __u64 copied_shared_file;   /* part of COWSHED_COPIED_FILE: of settle(), or of no arena and no
                                * file's data, and written before */
   __u64 huge_splits;
@@ -117,22 +118,25 @@ struct cowshed_thread_record {
   char comm[COWSHED_COMM_BYTES];
 };
 
-/* A private mapping of so many bytes of a file that is no program and no library: the file's data,
+/* Private mappings of a file of so many bytes that is no program and no library: the file's data,
  * which its users share until they write to it.  It may be an arena's image, which only the
- * process's published layout can tell.  Its key is its address, and `name` its file's. */
-#define COWSHED_BY_ADDRESS (1ULL << 63)
+ * process's published layout can tell. */
 #define COWSHED_DATA_BYTES (1ULL << 20)
 
 struct cowshed_arena_key {
   struct cowshed_key process;
-  __u64 inode; /* of the memfd; or the address and COWSHED_BY_ADDRESS */
+  __u64 memory; /* the number of the address space */
+  __u64 inode;  /* of the file */
+  __u64 origin; /* of data: the address of the file's first byte, mapped or not; 0: a memfd */
 };
 
 struct cowshed_arena {
   __u64 copied_pages;
-  __u64 bytes; /* of the mapping, when it was first written to */
-  __u64 inode; /* of its file */
+  /* Of data: */
+  __u64 begin; /* of its mapping, and of those beside it with the same origin */
+  __u64 end;
   __u64 file_bytes;
+  __u64 written_pages; /* anonymous before the process was first seen to write */
   char name[COWSHED_ARENA_NAME_BYTES];
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
 
-#include "maps.bpf.h"
+#include "page_table.bpf.h"
 
 /* The mapping of an address, looked up when the fault enters, because the program may unmap or
  * close it later.  A fault enters with interrupts off, where bpf_find_vma can drop its lock only by
@@ -114,15 +114,17 @@ static __always_inline int is_regular(struct thread_state* thread, struct inode*
 /* Fills thread->arena and thread->file.size_at from the file of a mapping; returns its traits. */
 static __always_inline __u32 describe_file(struct thread_state* thread, struct file* file) {
   __u32 traits = MAPPING_FILE;
-  thread->file.size_at = 0;
+  thread->file.size_at = thread->file.bytes = 0;
   if (READ_OBJECT(thread, file)) return traits;
   struct inode* inode = (struct inode*)WORD_OF(thread, file, f_inode);
   struct dentry* dentry = (struct dentry*)WORD_OF(thread, file, f_path.dentry);
   if (READ_OBJECT(thread, inode)) return traits;
   struct super_block* super = (struct super_block*)WORD_OF(thread, inode, i_sb);
   __u64 inode_number = WORD_OF(thread, inode, i_ino);
-  if (is_regular(thread, inode))
+  if (is_regular(thread, inode)) {
     thread->file.size_at = (__u64)inode + bpf_core_field_offset(struct inode, i_size);
+    thread->file.bytes = WORD_OF(thread, inode, i_size);
+  }
   if (BPF_CORE_READ(super, s_magic) != TMPFS_MAGIC) return traits;
   traits |= MAPPING_SHMEM;
   char* name = (char*)thread->node;
@@ -132,25 +134,27 @@ static __always_inline __u32 describe_file(struct thread_state* thread, struct f
   if (begins_with(name, SETTLED_PREFIX, sizeof SETTLED_PREFIX - 1)) return traits | MAPPING_SETTLED;
   if (!begins_with(name, ARENA_PREFIX, ARENA_PREFIX_BYTES)) return traits;
   thread->arena.inode = inode_number;
+  thread->arena.origin = 0;
   __builtin_memcpy(thread->arena.name, name + ARENA_PREFIX_BYTES, COWSHED_ARENA_NAME_BYTES);
   return traits | MAPPING_ARENA;
 }
 
-/* Whether the file is no program and no library, whose first writes relocate it.  All memfds may be
- * executed.  Fills thread->arena.name. */
-static __noinline int is_data(struct thread_state* thread, struct mm_struct* mm,
-                              struct file* file) {
-  if (!thread) return 0;
-  struct inode* inode = BPF_CORE_READ(file, f_inode);
-  __u32 mode = BPF_CORE_READ(inode, i_mode);
-  if ((mode & S_IFMT) != S_IFREG || BPF_CORE_READ(mm, exe_file, f_inode) == inode) return 0;
-  thread->arena.file = BPF_CORE_READ(inode, i_ino);
-  char* name = thread->arena.name;
-  const void* source = BPF_CORE_READ(file, f_path.dentry, d_name.name);
-  if (bpf_probe_read_kernel_str(name, COWSHED_ARENA_NAME_BYTES, source) <= 0) return 0;
-  if (mode & S_IXUGO && !begins_with(name, "memfd:", sizeof "memfd:" - 1)) return 0;
-  for (__u32 i = 0; i + 2 < COWSHED_ARENA_NAME_BYTES && name[i]; i++)
-    if (name[i] == '.' && name[i + 1] == 's' && name[i + 2] == 'o') return 0;
+static __always_inline struct inode* inode_of(struct thread_state* thread) {
+  return (struct inode*)(thread->file.size_at - bpf_core_field_offset(struct inode, i_size));
+}
+
+/* Whether the file, or its mapping of so many bytes, is large, and no program and no library, whose
+ * first writes relocate it.  Fills thread->arena. */
+static __noinline int is_data(struct thread_state* thread, struct file* file, __u64 bytes) {
+  if (!thread || !thread->file.begin || !thread->file.size_at) return 0;
+  if (thread->file.bytes < COWSHED_DATA_BYTES && bytes < COWSHED_DATA_BYTES) return 0;
+  struct inode* inode = inode_of(thread);
+  const void* name = BPF_CORE_READ(file, f_path.dentry, d_name.name);
+  if (is_program((__u64)inode) ||
+      bpf_probe_read_kernel_str(thread->arena.name, COWSHED_ARENA_NAME_BYTES, name) <= 0)
+    return 0;
+  thread->arena.inode = BPF_CORE_READ(inode, i_ino);
+  thread->arena.origin = thread->file.begin;
   return 1;
 }
 
@@ -167,6 +171,7 @@ static __always_inline int describe(struct thread_state* thread, struct mm_struc
   if (flags & VM_HUGETLB) traits |= MAPPING_HUGETLB;
   if (flags & VM_UFFD_WP) traits |= MAPPING_UFFD_WP;
   if (flags & VM_UFFD_MISSING) traits |= MAPPING_UFFD_MISSING;
+  if (WORD_OF(thread, vma, anon_vma)) traits |= MAPPING_WRITTEN;
   __u64 first_huge = (start + COWSHED_HUGE_BYTES - 1) & HUGE_MASK;
   if (first_huge + COWSHED_HUGE_BYTES <= end) traits |= MAPPING_MAY_BE_HUGE;
   struct file* file = (struct file*)WORD_OF(thread, vma, vm_file);
@@ -175,9 +180,8 @@ static __always_inline int describe(struct thread_state* thread, struct mm_struc
   if (file && WORD_OF(thread, vma, vm_ops)) traits |= describe_file(thread, file);
   if ((traits & (MAPPING_FILE | MAPPING_WRITABLE | MAPPING_SHARED | MAPPING_ARENA |
                  MAPPING_SETTLED)) == (MAPPING_FILE | MAPPING_WRITABLE) &&
-      end - start >= COWSHED_DATA_BYTES && is_data(thread, mm, file)) {
+      is_data(thread, file, end - start)) {
     traits |= MAPPING_ARENA;
-    thread->arena.inode = start | COWSHED_BY_ADDRESS;
   }
   struct mapping* mapping = &thread->mapping;
   mapping->small_block = 0;

@@ -28,8 +28,19 @@ std::string text(const char (&field)[N]) {
 }
 
 cowshed_arena_key key_of(const cowshed_key& process, const ArenaCount& arena) {
-  return {.process = process,
-          .inode = arena.address == 0 ? arena.inode : arena.address | COWSHED_BY_ADDRESS};
+  return {process, arena.memory, arena.inode, arena.origin};
+}
+
+ArenaCount count_of(const cowshed_arena_key& key, const cowshed_arena& arena) {
+  return {.name = arena_name(arena.name),
+          .inode = key.inode,
+          .copied_pages = arena.copied_pages,
+          .memory = key.memory,
+          .origin = key.origin,
+          .begin = arena.begin,
+          .end = arena.end,
+          .file_bytes = arena.file_bytes,
+          .written_pages = arena.written_pages};
 }
 
 }  // namespace
@@ -74,11 +85,7 @@ Expected<ByProcess<std::vector<ArenaCount>>> read_arenas(const Programs& program
   TRY_VOID(for_each_entry<cowshed_arena_key, cowshed_arena>(
       programs.arenas_map(), "arenas",
       [&](const cowshed_arena_key& key, const cowshed_arena& arena) {
-        const bool named = (key.inode & COWSHED_BY_ADDRESS) == 0;
-        arenas[key.process].push_back({arena_name(arena.name), named ? key.inode : 0,
-                                       named ? 0 : key.inode & ~COWSHED_BY_ADDRESS,
-                                       arena.copied_pages, arena.bytes, arena.inode,
-                                       arena.file_bytes});
+        arenas[key.process].push_back(count_of(key, arena));
       }));
   return arenas;
 }
@@ -98,13 +105,11 @@ ByProcess<std::vector<ArenaCount>> look_up(const Programs& programs,
                                            const ByProcess<std::vector<ArenaCount>>& known) {
   ByProcess<std::vector<ArenaCount>> found;
   for (const auto& [process, arenas] : known) {
-    for (ArenaCount arena : arenas) {
+    for (const ArenaCount& arena : arenas) {
       const cowshed_arena_key key = key_of(process, arena);
       cowshed_arena now = {};
-      if (bpf_map_lookup_elem(programs.arenas_map(), &key, &now) == 0) {
-        arena.copied_pages = now.copied_pages;
-        found[process].push_back(std::move(arena));
-      }
+      if (bpf_map_lookup_elem(programs.arenas_map(), &key, &now) == 0)
+        found[process].push_back(count_of(key, now));
     }
   }
   return found;

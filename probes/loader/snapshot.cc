@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
@@ -33,6 +34,7 @@ void set_counts(ProcessCounts& to, const cowshed_process& from, const Programs& 
   if (!programs.counts_collapses()) to.collapsed_pages.reset();
   to.zero_filled_faults = from.counts.faults[COWSHED_ZERO_FILLED];
   to.copied_hugetlb_pages = from.counts.copied_hugetlb_pages;
+  to.copied_hugetlb_file_pages = from.counts.copied_hugetlb_file;
   to.write_faults = from.counts.write_faults;
 }
 
@@ -62,6 +64,11 @@ std::optional<std::uint64_t> copied_by_parent(const cowshed_process& process,
   }
   if (copied < process.parents_copied_at_fork) return std::nullopt;
   return copied - process.parents_copied_at_fork;
+}
+
+// A child's copies before its last exec are in copied_before_exec already.
+bool is_current(const cowshed_process& process, const ArenaCount& arena) {
+  return (process.flags & COWSHED_ROOT) != 0 || arena.memory == process.memory;
 }
 
 ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
@@ -207,13 +214,16 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
     add_totals(snapshot, sum.counts, ended);
     counts.pending_faults = view.live.pending;
     if (!view.live.comm.empty()) counts.comm = view.live.comm;
-    if (const auto found = arenas_.find(key); found != arenas_.end()) counts.arenas = found->second;
+    const auto found = arenas_.find(key);
+    if (found != arenas_.end())
+      std::ranges::copy_if(found->second, std::back_inserter(counts.arenas),
+                           [&](const ArenaCount& arena) { return is_current(view.record, arena); });
     snapshot.processes.push_back(std::move(counts));
     if (!ended) {
       ++entry;
       continue;
     }
-    forget_arenas(*programs_, key, snapshot.processes.back().arenas);
+    if (found != arenas_.end()) forget_arenas(*programs_, key, found->second);
     records_.erase(key);
     entry = views.erase(entry);
   }

@@ -189,6 +189,8 @@ class GroundTruth : public WithProbe {
     expect_class("huge_splits", splits, unit.huge_splits);
     expect_class("collapsed_pages", collapsed, unit.collapsed_pages);
     expect_class("copied_hugetlb_pages", &Of::copied_hugetlb_pages, unit.copied_hugetlb);
+    expect_class("copied_hugetlb_file_pages", &Of::copied_hugetlb_file_pages,
+                 std::min(unit.copied_hugetlb, unit.arena_pages.value_or(0)));
     if (unit.arena_pages) {
       expect_class("arenas", arena_pages, *unit.arena_pages);
     } else {

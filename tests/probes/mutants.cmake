@@ -119,12 +119,12 @@ mutant(stack_never_grows fault_class.bpf.h "if (!traits || traits & MAPPING_ABSE
        "if (!traits) return 0" */stack_grows_1000)
 mutant(hugetlb_may_allocate fault_class.bpf.h "if (traits & MAPPING_HUGETLB) return 1" ""
        */reserved_shared_1000)
-mutant(hugetlb_is_never_shared page_table.bpf.h "return others > 0" "return others > 999" */reserved_shared_1000)
-mutant(hugetlb_is_always_shared page_table.bpf.h "return others > 0" "return others > -9"
+mutant(hugetlb_is_never_shared page_table.bpf.h "return others > 0 ?" "return others > 999 ?" */reserved_shared_1000)
+mutant(hugetlb_is_always_shared page_table.bpf.h "return others > 0 ?" "return others > -9 ?"
        */reserved_last_sharer_1000)
-mutant(hugetlb_file_is_reused page_table.bpf.h "!is_anonymous(folio)) return 1"
-       "!is_anonymous(folio)) return 0" */reserved_file_read_1000)
-mutant(hugetlb_file_is_empty cow.bpf.c "!BPF_CORE_READ(inode, i_mapping, nrpages)" "1"
+mutant(hugetlb_file_is_anonymous page_table.bpf.h "!is_anonymous(folio)) return PAGE_OF_FILE_COPIED"
+       "!is_anonymous(folio)) return PAGE_COPIED" */reserved_file_read_1000)
+mutant(hugetlb_file_is_empty cow.bpf.c "cached_pages(thread) ? PAGE_OF_FILE_COPIED : PAGE_REUSED" "PAGE_REUSED"
        */reserved_file_never_read_1000)
 mutant(missing_may_allocate fault_class.bpf.h
        "if (!protection && traits & MAPPING_UFFD_MISSING) return !(traits & MAPPING_FILE)" ""

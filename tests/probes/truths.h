@@ -27,7 +27,8 @@ struct PerUnit {
 
   std::uint64_t not_wp = 0;    // of these, decided elsewhere than in do_wp_page: large pages
   std::uint64_t extra_wp = 0;  // entries of do_wp_page that decide nothing: userfaultfd
-  // Of copied_file, kept by arena or file.  nullopt: all of mappings of 1 MiB or more.
+  // Of copied_file and copied_hugetlb, kept by arena or file.  nullopt: all of files of 1 MiB or
+  // more.
   std::optional<std::uint64_t> arena_pages = 0;
 
   // How often the kernel should come through do_wp_page: whatever the outcome.
@@ -144,8 +145,10 @@ inline const std::vector<Truth>& truths() {
             Needs::reserved_pages),
       {"reserved_last_sharer", 20, {.other = 1, .wpcopy = 1, .not_wp = 1}, Needs::reserved_pages},
       Truth("reserved_file_never_read", 20,
-            {.other = 1, .copied_hugetlb = 512, .wpcopy = 1, .not_wp = 1}, Needs::reserved_pages),
-      Truth("reserved_file_read", 20, {.other = 1, .copied_hugetlb = 512, .wpcopy = 1, .not_wp = 1},
+            {.other = 1, .copied_hugetlb = 512, .wpcopy = 1, .not_wp = 1, .arena_pages = 512},
+            Needs::reserved_pages),
+      Truth("reserved_file_read", 20,
+            {.other = 1, .copied_hugetlb = 512, .wpcopy = 1, .not_wp = 1, .arena_pages = 512},
             Needs::reserved_pages),
       Truth("merged", 1'000,
             {.copied_anon = 1, .zero_filled = 2, .zero_filled_pages = 2, .wpcopy = 1},

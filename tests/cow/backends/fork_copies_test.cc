@@ -100,7 +100,14 @@ TEST(ForkCopies, AFileOfDataIsSharedByWhoeverMapsIt) {
   EXPECT_EQ(copies.copied_pages, 30U);
   EXPECT_EQ(copies.shared_bytes, 500 * kPageSize);
   EXPECT_EQ(copies.still_shared_bytes, 460 * kPageSize) << "it gave 10 pages back";
+  child.files[0].held_bytes = 60 * kPageSize;
+  EXPECT_EQ(copies_of({process(10, 1, 0, 0), child})[1].still_shared_bytes, 140 * kPageSize)
+      << "it unmapped the rest";
+  child.files[0].written_bytes = 50 * kPageSize;
+  EXPECT_EQ(copies_of({process(10, 1, 0, 0), child})[1].shared_bytes, 450 * kPageSize)
+      << "the fork shared them";
   child.execs = 1;
+  child.files[0].written_bytes = 0;
   child.copied_pages_before_exec = 5;
   copies = copies_of({process(10, 1, 0, 0), child})[1];
   EXPECT_EQ(copies.copied_pages, 25U);

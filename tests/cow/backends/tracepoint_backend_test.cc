@@ -1,4 +1,8 @@
+#include <fcntl.h>
+#include <sys/mman.h>
+
 #include <cowshed/cow/open_backend.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/memory_map.h>
 #include <cowshed/tests/support/subprocess.h>
@@ -37,6 +41,29 @@ TEST(TracepointBackend, AParentIsLookedAtOnceForAllItsNewChildren) {
   ASSERT_TRUE(backend.sample());
   EXPECT_LT(reads_so_far() - before, kChildren);
   EXPECT_EQ(backend.measurement().processes.size(), kChildren + 1);
+}
+
+TEST(TracepointBackend, WhatIsStillMappedOfAFileIsKnownAfterALook) {
+  auto opened = open_backend(BackendChoice::tracepoint);
+  if (!opened) GTEST_SKIP() << "no tracepoints here: " << opened.error().message;
+  constexpr std::size_t kBytes = std::size_t{8} << 20;
+  const cowshed::test::Folder folder;
+  std::ofstream(folder / "data") << std::string(kBytes, 'd');
+  const test::PausedChild child([&] {
+    const int fd = ::open((folder / "data").c_str(), O_RDONLY);
+    void* at = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    std::memset(at, 1, kBytes / 4);
+    ::munmap(at, kBytes / 2);
+  });
+  Backend& backend = *opened->backend;
+  ASSERT_TRUE(backend.attach({child.pid()}));
+  child.work();
+  const auto held = [&]() -> std::optional<std::uint64_t> {
+    EXPECT_TRUE(backend.sample());
+    const auto files = backend.measurement().processes.at(0).files;
+    return files.empty() ? std::nullopt : files[0].held_bytes;
+  };
+  while (held() != kBytes / 2) std::this_thread::sleep_for(std::chrono::milliseconds(10));
 }
 
 }  // namespace

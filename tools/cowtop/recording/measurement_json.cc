@@ -60,7 +60,12 @@ static void field_if_set(auto& io, const char* name, M Struct::* member) {
   io.field_if(is_set, name, member);
 }
 
-COWSHED_JSON_STRUCT(ArenaCopies, name, bytes, copied_pages)
+static void describe(auto& io, Type<ArenaCopies> /*type*/) {
+  using Struct = ArenaCopies;
+  COWSHED_JSON_FIELDS(name, bytes, copied_pages)
+  field_if_set(io, "written_bytes", &Struct::written_bytes);
+  field_if_set(io, "held_bytes", &Struct::held_bytes);
+}
 COWSHED_JSON_STRUCT(ObjectCopies, name, type, arena, copied_pages)
 COWSHED_JSON_STRUCT(SentObjects, origin, name, type, kind, messages, objects, bytes)
 static void describe(auto& io, Type<Frame> /*type*/) {
