@@ -18,10 +18,10 @@ inline constexpr std::string_view kNoWriteFault = "no write fault (mlock, MAP_PO
 // Of one process, or of a sum of several.
 struct ForkCopies {
   // COPIED: copies of pages that a fork shared, with the process's parent or with its children.
-  // Excluded: first writes to private pages of files, exit_pages, and copies after an exec of
-  // pages that no fork of the new program shared.  Before an exec, first writes to files are
-  // included, because the counts do not tell them apart.  They hide as many copies after it.
-  // nullopt: not known.
+  // Excluded: first writes to private pages of files, exit_pages, copies of pages that KSM had
+  // merged, and copies after an exec of pages that no fork of the new program shared.  Before an
+  // exec, first writes to files are included, because the counts do not tell them apart.  They hide
+  // as many copies after it. nullopt: not known.
   std::optional<std::uint64_t> copied_pages;
   // Copies while the program ended, as far as samples tell.  They cost time, but hardly memory.
   std::uint64_t exit_pages = 0;

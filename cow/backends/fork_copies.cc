@@ -9,6 +9,8 @@ namespace {
 
 constexpr std::uint64_t kLittle = 1 << 20;
 
+std::uint64_t less(std::uint64_t all, std::uint64_t part) { return all - std::min(all, part); }
+
 // The part of its sampled copies that a process made while its program ended, 0 to 1.
 double part_at_exit(const ProcessCopies& process) {
   if (!process.patterns) return 0;
@@ -25,7 +27,7 @@ std::uint64_t file_pages(const ProcessCopies& process) {
 
 // What the process and the file shared: a fork shared what was written before.
 std::uint64_t shared_bytes(const ArenaCopies& file) {
-  return file.bytes.value_or(0) - std::min(file.bytes.value_or(0), file.written_bytes);
+  return less(file.bytes.value_or(0), file.written_bytes);
 }
 
 // The part of it that was still the file's at the last scan; without one, that was not copied.
@@ -33,8 +35,8 @@ std::uint64_t held_file_bytes(const ProcessCopies& process) {
   std::uint64_t bytes = 0;
   for (const ArenaCopies& file : process.files) {
     const std::uint64_t shared = shared_bytes(file);
-    const std::uint64_t copied = file.copied_pages * kPageSize;
-    bytes += std::min(shared, file.held_bytes.value_or(shared - std::min(shared, copied)));
+    const std::uint64_t not_copied = less(shared, file.copied_pages * kPageSize);
+    bytes += std::min(shared, file.held_bytes.value_or(not_copied));
   }
   return bytes;
 }
@@ -46,7 +48,7 @@ std::optional<std::uint64_t> shared_pages(const ProcessCopies& process) {
   std::uint64_t pages = *process.copied_anon_pages + process.copied_shared_file_pages.value_or(0) +
                         file_pages(process);
   for (const ArenaCopies& arena : process.arenas) pages += arena.copied_pages;
-  return std::min(pages, *all);
+  return less(std::min(pages, *all), process.copied_merged_pages.value_or(0));
 }
 
 bool has_executed(const ProcessCopies& process) {
@@ -144,8 +146,6 @@ std::optional<std::uint64_t> still_shared(const ProcessCopies& process, const Fo
   if (unsure > std::max(kLittle, shared / kPart)) return std::nullopt;
   return std::min(not_copied, still_held(process, copied));
 }
-
-std::uint64_t less(std::uint64_t all, std::uint64_t part) { return all - std::min(all, part); }
 
 // First writes to private pages of files, which make anonymous memory, too.
 std::uint64_t first_write_bytes(const ProcessCopies& process) {

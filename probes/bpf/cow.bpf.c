@@ -237,7 +237,9 @@ int on_kernel_fault(__u64* context) {
 
 static __always_inline void count_copy(struct thread_state* thread) {
   struct pending_fault* fault = &thread->pending;
-  note_copies(thread, 1);
+  if (fault->traits & MAPPING_MERGEABLE && was_merged(thread->address))
+    thread->counts.copied_merged++;
+  else note_copies(thread, 1);
   if (was_split(thread)) thread->counts.huge_splits++;
   if (fault->fault_class == COWSHED_COPIED_FILE)
     count_file_copy(thread, fault->protection && was_written(thread->address));

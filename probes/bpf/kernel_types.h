@@ -25,6 +25,7 @@
 #define VM_UFFD_WP 0x1000
 #define VM_DONTCOPY 0x20000 /* MADV_DONTFORK */
 #define VM_HUGETLB 0x400000
+#define VM_MERGEABLE 0x80000000
 
 #define TMPFS_MAGIC 0x01021994 /* include/uapi/linux/magic.h: tmpfs, memfd, shared anonymous */
 #define MM_ANONPAGES 1         /* include/linux/mm_types_task.h */
@@ -123,6 +124,7 @@ struct mm_struct {
   struct percpu_counter rss_stat[4];
   kernel_atomic_long hugetlb_usage; /* with CONFIG_HUGETLB_PAGE */
   kernel_atomic_long pgtables_bytes;
+  unsigned long ksm_merging_pages; /* with CONFIG_KSM */
 };
 
 /* Before 6.2 (f1a7941243c1 "mm: convert mm's rss stats into percpu_counter"). */

@@ -21,6 +21,7 @@
 #define MAPPING_UFFD_MISSING 1024u
 #define MAPPING_SETTLED 2048u /* of a memfd of settle() */
 #define MAPPING_WRITTEN 4096u /* may have anonymous pages */
+#define MAPPING_MERGEABLE 8192u
 
 /* The mapping of the thread's last fault. */
 struct mapping {
@@ -76,6 +77,7 @@ struct page_view {
   __u8 is_huge;
   __u8 is_zeros;     /* the zero page, or the huge one */
   __u8 is_anonymous; /* only where `is_zeros` or a private copy of a file's page is in question */
+  __u8 is_merged;    /* by KSM; only in a mapping where it merges */
   __u8 sharers;      /* enum page_sharers; only when the fault entered */
 };
 

@@ -39,8 +39,7 @@ static __always_inline void remember_page(struct thread_state* thread) {
   details->cpu = bpf_get_smp_processor_id();
   details->switches = task->nvcsw + task->nivcsw;
   details->misses_known = read_misses(details->cpu, &details->misses);
-  view_page(&details->before, number(&details->stack, task->mm->pgd), thread->address,
-            traits & MAPPING_FILE);
+  view_page(&details->before, number(&details->stack, task->mm->pgd), thread->address, traits);
   if (traits & MAPPING_SHARED) details->cached = cached_pages(thread);
   else if (thread->pending.protection && !details->before.is_huge && is_active(details->cpu))
     details->before.sharers = sharers_of(details->before.page);
@@ -139,6 +138,8 @@ static __always_inline void count_page(struct thread_state* thread, __u32 fault_
   }
   if (fault_class <= COWSHED_COPIED_FILE && thread->details.before.is_huge && !now->is_huge)
     counts->huge_splits++;
+  if (fault_class <= COWSHED_COPIED_FILE && thread->details.before.is_merged)
+    counts->copied_merged++;
 }
 
 struct pieces {
@@ -228,7 +229,7 @@ static __noinline int settle_missed_page(struct thread_state* thread) {
   count_page(thread, fault_class, &now, &thread->counts);
   fault->fault_class = fault_class;
   if (fault_class > COWSHED_COPIED_FILE) return 0;
-  note_copies(thread, 1);
+  if (!thread->details.before.is_merged) note_copies(thread, 1);
   lose_sample(thread);
   if (fault_class == COWSHED_COPIED_FILE)
     count_file_copy(thread, fault->protection && thread->details.before.is_anonymous);

@@ -78,6 +78,7 @@ static __always_inline struct folio* folio_at(__u64 physical) {
 }
 
 #define PAGE_MAPPING_ANON 1 /* in page.mapping, include/linux/page-flags.h */
+#define PAGE_MAPPING_KSM 3
 
 /* The folio of the page that `entry` maps at `address` for the running task; 0: unknown. */
 static __always_inline struct folio* mapped_folio(__u64 address, __u64* entry) {
@@ -101,6 +102,20 @@ __noinline __u32 was_written(__u64 address) {
   __u64 entry = 0;
   struct folio* folio = mapped_folio(address, &entry);
   return folio && is_anonymous(folio);
+}
+
+/* Whether KSM has merged the folio, since the running process was forked. */
+static __always_inline int is_merged(struct folio* folio) {
+  struct mm_struct* mm = ((struct task_struct*)bpf_get_current_task_btf())->mm;
+  if (((__u64)BPF_CORE_READ(folio, mapping) & 3) != PAGE_MAPPING_KSM) return 0;
+  return mm && bpf_core_field_exists(mm->ksm_merging_pages) && mm->ksm_merging_pages;
+}
+
+/* The same of the page at `address`.  Not static, as walk_node(). */
+__noinline __u32 was_merged(__u64 address) {
+  __u64 entry = 0;
+  struct folio* folio = mapped_folio(address, &entry);
+  return folio && is_merged(folio);
 }
 
 enum { PAGE_REUSED, PAGE_COPIED, PAGE_OF_FILE_COPIED };
@@ -215,8 +230,10 @@ __noinline __u32 page_entry(__u64 address) {
   return kind_of_entry(walk.entry);
 }
 
-/* Fills `view` by the page table `table`.  Not static, as walk_node(). */
-__noinline int view_page(struct page_view* view, __u64 table, __u64 address, __u32 is_file) {
+/* Fills `view` by the page table `table`, of a mapping with these traits.  Not static, as
+ * walk_node(). */
+__noinline int view_page(struct page_view* view, __u64 table, __u64 address, __u32 traits) {
+  __u32 is_file = traits & MAPPING_FILE;
   if (!view) return 0;
   __builtin_memset(view, 0, sizeof *view); /* ENTRY_UNKNOWN */
   if (!table || !direct_map) return 0;
@@ -233,6 +250,7 @@ __noinline int view_page(struct page_view* view, __u64 table, __u64 address, __u
   view->is_anonymous = 1;
   if (page_structs && (is_file || view->is_huge))
     view->is_anonymous = is_anonymous(folio_at(first));
+  if (page_structs && traits & MAPPING_MERGEABLE) view->is_merged = is_merged(folio_at(first));
   if (view->is_huge && !is_file && !view->is_anonymous) view->is_zeros = 1;
   return 0;
 }

@@ -40,6 +40,7 @@ struct cowshed_counts {
   __u64 copied_hugetlb_file;  /* the part that was a file's */
   __u64 copied_shared_file;   /* part of COWSHED_COPIED_FILE: of settle(), or of no arena and no
                                * file's data, and written before */
+  __u64 copied_merged;        /* part of both: of pages that KSM had merged in the process itself */
   __u64 huge_splits;
   __u64 vma_misses; /* faults whose mapping was not found */
 };

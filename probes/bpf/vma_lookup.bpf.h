@@ -172,6 +172,7 @@ static __always_inline int describe(struct thread_state* thread, struct mm_struc
   if (flags & VM_UFFD_WP) traits |= MAPPING_UFFD_WP;
   if (flags & VM_UFFD_MISSING) traits |= MAPPING_UFFD_MISSING;
   if (WORD_OF(thread, vma, anon_vma)) traits |= MAPPING_WRITTEN;
+  if (flags & VM_MERGEABLE) traits |= MAPPING_MERGEABLE;
   __u64 first_huge = (start + COWSHED_HUGE_BYTES - 1) & HUGE_MASK;
   if (first_huge + COWSHED_HUGE_BYTES <= end) traits |= MAPPING_MAY_BE_HUGE;
   struct file* file = (struct file*)WORD_OF(thread, vma, vm_file);

@@ -177,6 +177,7 @@ class GroundTruth : public WithProbe {
       return of.copied_anon_pages.value() + of.reused_pages.value();
     };
     const auto splits = [](const Of& of) { return of.huge_splits.value(); };
+    const auto merged = [](const Of& of) { return of.copied_merged_pages.value(); };
     const auto collapsed = [](const Of& of) { return of.collapsed_pages.value(); };
     expect_class("copied_anon + reused", broken, unit.copied_anon + unit.reused);
     expect_class("copied_file", &Of::copied_file_pages, unit.copied_file);
@@ -187,6 +188,7 @@ class GroundTruth : public WithProbe {
     expect_class("failed", &Of::failed_faults, unit.failed);
     expect_class("other", &Of::other_faults, unit.other);
     expect_class("huge_splits", splits, unit.huge_splits);
+    expect_class("copied_merged_pages", merged, unit.copied_merged);
     expect_class("collapsed_pages", collapsed, unit.collapsed_pages);
     expect_class("copied_hugetlb_pages", &Of::copied_hugetlb_pages, unit.copied_hugetlb);
     expect_class("copied_hugetlb_file_pages", &Of::copied_hugetlb_file_pages,

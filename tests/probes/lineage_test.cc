@@ -240,13 +240,13 @@ TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {
 }
 
 TEST_F(Lineage, CopiesOfAFileThatAForkSharedAreKeptApart) {
-  const ProcessCounts once = run("file_read_then_write", 300).measured;
-  const ProcessCounts again = run("file_copied_again", 300).measured;
-  EXPECT_GE(once.copied_file_pages, 300U);
+  const ProcessCounts once = run("file_read_then_write", 200).measured;
+  const ProcessCounts again = run("file_copied_again", 200).measured;
+  EXPECT_GE(once.copied_file_pages, 200U);
   EXPECT_LT(once.copied_shared_file_pages, 100U) << "those of libraries";
   EXPECT_NEAR(static_cast<double>(*again.copied_shared_file_pages -
                                   *run("file_copied_again", 0).measured.copied_shared_file_pages),
-              300, 2);
+              200, 2);
 }
 
 TEST_F(Lineage, APageOfAHugeFolioOfAFileIsNotOneThatWasWritten) {

@@ -12,6 +12,7 @@ namespace cowshed::test {
 struct PerUnit {
   std::uint64_t copied_anon = 0;
   std::uint64_t copied_file = 0;
+  std::uint64_t copied_merged = 0;  // part of both
   std::uint64_t reused = 0;
   std::uint64_t zero_page_writes = 0;
   std::uint64_t zero_filled = 0;
@@ -151,7 +152,11 @@ inline const std::vector<Truth>& truths() {
             {.other = 1, .copied_hugetlb = 512, .wpcopy = 1, .not_wp = 1, .arena_pages = 512},
             Needs::reserved_pages),
       Truth("merged", 1'000,
-            {.copied_anon = 1, .zero_filled = 2, .zero_filled_pages = 2, .wpcopy = 1},
+            {.copied_anon = 1,
+             .copied_merged = 1,
+             .zero_filled = 2,
+             .zero_filled_pages = 2,
+             .wpcopy = 1},
             Needs::merging),
       {"swapped_out", 1'000, {.zero_filled = 1, .zero_filled_pages = 1, .other = 1}, Needs::swap},
       {"swapped_out_and_shared", 1'000, {.copied_anon = 1, .wpcopy = 1}, Needs::swap},

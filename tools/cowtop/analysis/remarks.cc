@@ -29,6 +29,15 @@ Said file_writes(const cow::Measurement& /*measurement*/, const Summary& summary
                       mib(summary.file_bytes))};
 }
 
+Said merged_copies(const cow::Measurement& measurement, const Summary& /*summary*/) {
+  std::uint64_t bytes = 0;
+  for (const cow::ProcessCopies& process : measurement.processes)
+    bytes += process.copied_merged_pages.value_or(0) * cow::kPageSize;
+  if (bytes < kLeastBytes) return {};
+  return {bytes, 0,
+          fmt::format("Not counted here: {} of writes to pages that KSM had merged.", mib(bytes))};
+}
+
 Said before_exec(const cow::Measurement& /*measurement*/, const Summary& summary) {
   if (!summary.copy_before_exec()) return {};
   return {
@@ -119,6 +128,7 @@ struct Kind {
 
 constexpr std::array kKinds = {Kind{"exit_copies", 5, exit_copies},
                                Kind{"file_writes", 4, file_writes},
+                               Kind{"merged_copies", 4, merged_copies},
                                Kind{"before_exec", 5, before_exec},
                                Kind{"own_memory", 9, own_memory},
                                Kind{"frozen", 4, frozen},

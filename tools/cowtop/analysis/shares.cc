@@ -83,9 +83,13 @@ std::vector<Share> mappings_of(const cow::Measurement& measurement,
       share.bytes += file.copied_pages * cow::kPageSize;
       share.remark = breakable(mib(file.bytes)) + ", mapped privately";
     }
+  const auto is_of_file = [&](std::string_view name) {
+    const std::string_view base = cow::base_name(name);
+    return files.contains(base.substr(0, base.find(" (deleted)")));  // a memfd's
+  };
   for (const auto& [samples, part] : explaining) {
     for (const cow::MappingCopies& mapping : samples->mappings)
-      if (!mapping.name.starts_with(cow::kArena) && !files.contains(cow::base_name(mapping.name)))
+      if (!mapping.name.starts_with(cow::kArena) && !is_of_file(mapping.name))
         shares[mapping.name].bytes += static_cast<std::uint64_t>(
             part * static_cast<double>(mapping.estimated_copies * cow::kPageSize));
   }
@@ -230,8 +234,8 @@ bool explains_copies(const cow::ProcessCopies& process, const cow::ForkCopies& c
 std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,
                                     const cow::ForkCopies& copies) {
   const std::uint64_t all = process.all_copied_pages().value_or(0);
-  return (all - std::min(all, copies.copied_pages.value_or(all) + copies.exit_pages)) *
-         cow::kPageSize;
+  const std::uint64_t others = copies.exit_pages + process.copied_merged_pages.value_or(0);
+  return (all - std::min(all, copies.copied_pages.value_or(all) + others)) * cow::kPageSize;
 }
 
 Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies,
