@@ -173,8 +173,8 @@ struct ProcessCopies : Counts {
   // As of the last scan; larger processes are scanned less often.  nullopt without a scan, and
   // while it shares_memory.
   std::optional<MemorySample> memory;
-  // The most that its resident anonymous memory rose above an earlier value since the fork, at
-  // samples of its new memory.  nullopt: there are none, or nobody saw the fork.
+  // The most that its resident anonymous memory rose above an earlier value since the fork, or
+  // since the measurement began, at samples of its new memory.  nullopt: there are none.
   std::optional<std::uint64_t> most_risen_bytes;
   // The most memory of any kind that it held at one time, once it has ended, as getrusage(2) has
   // it; not in JSON and recordings.
@@ -182,6 +182,8 @@ struct ProcessCopies : Counts {
   // The resident anonymous memory of a child that is older than the measurement, when that began.
   // nullopt: it is not older, or its memory was never read.
   std::optional<std::uint64_t> resident_before_bytes;
+  // The part of it that was shared; also what the process copied of it until the first scan.
+  std::optional<std::uint64_t> shared_before_bytes;
   // nullopt if its PSS was never read.  Of several processes: the largest.
   std::optional<MemoryPeak> peak;
   std::optional<PssSample> pss;  // nullopt if it was never read; not in JSON and recordings

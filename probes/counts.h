@@ -71,7 +71,7 @@ struct ProcessCounts : Counts {
   std::optional<std::uint64_t> shared_at_fork_arena_bytes;
 
   // The most that its resident anonymous and hugetlbfs memory rose above an earlier value, at
-  // samples of its new memory; nullopt: there are none, or the fork was not seen.
+  // samples of its new memory; nullopt: there are none.
   std::optional<std::uint64_t> most_risen_bytes;
 
   // The most memory of any kind that it held at one time, once it has ended.

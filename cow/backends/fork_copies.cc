@@ -89,6 +89,7 @@ std::optional<std::uint64_t> shared_by_fork(const ProcessCopies& process,
                                             const ForkCopies& copies) {
   if (!goes_on(process) || process.shared_at_fork_bytes)
     return process.execs == 0 ? process.shared_at_fork_bytes : std::nullopt;
+  if (process.shared_before_bytes) return process.shared_before_bytes;
   const auto copied = copies.copied_bytes();
   if (!process.memory || !copied) return std::nullopt;
   return process.memory->shared_bytes + *copied - file_pages(process) * kPageSize;
@@ -168,7 +169,11 @@ std::optional<std::uint64_t> new_since_begin(const ProcessCopies& process) {
   const std::uint64_t grown = less(memory.private_bytes + memory.shared_bytes,
                                    *process.resident_before_bytes + first_write_bytes(process));
   const std::uint64_t touched = process.touched_pages() * kPageSize;
-  return std::min(touched, grown + less(touched, memory.touched_pages * kPageSize));
+  const std::uint64_t since = less(touched, memory.touched_pages * kPageSize);
+  // It may have given older memory back meanwhile.
+  const std::uint64_t risen =
+      std::min(most_new_bytes(process).value_or(0), memory.private_bytes + since);
+  return std::min(touched, std::max(grown + since, risen));
 }
 
 // What the process has beside all that it touched.

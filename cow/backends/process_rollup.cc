@@ -169,6 +169,7 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
   add(sum.shared_at_fork_bytes, more.shared_at_fork_bytes);
   add(sum.most_risen_bytes, more.most_risen_bytes);
   sum.resident_before_bytes.reset();
+  sum.shared_before_bytes.reset();
   for (const CountInfo& each : kCounts) add(sum.*each.count, more.*each.count);
 }
 

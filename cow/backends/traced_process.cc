@@ -280,6 +280,9 @@ void TracedProcess::scan(const ProcFiles& proc) {
   if (is_older(copies) && !copies.resident_before_bytes) {
     const std::uint64_t now = memory->shared_bytes + memory->private_bytes;
     copies.resident_before_bytes = now - std::min(now, copies.touched_pages() * kPageSize);
+    const std::uint64_t copied =
+        *copies.copied_anon_pages + copies.copied_shared_file_pages.value_or(0);
+    copies.shared_before_bytes = memory->shared_bytes + copied * kPageSize;
   }
   copies.unreadable = false;
 }

@@ -159,9 +159,10 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   int is_inherited = parent && flags & (COWSHED_SHARES_MEMORY | COWSHED_FORK_SEEN);
   process->image = is_inherited ? parent->image : process->memory;
   if (parent && !(flags & COWSHED_SHARES_MEMORY)) begin_sharing(process, parent->memory);
+  if (flags & COWSHED_FORKED)
+    process->least_anonymous_bytes = anonymous_bytes(task); /* without what was kept from it */
   if (flags & COWSHED_FORK_SEEN) {
-    process->shared_at_fork_bytes = anonymous_bytes(task); /* without what was kept from it */
-    process->least_anonymous_bytes = process->shared_at_fork_bytes;
+    process->shared_at_fork_bytes = process->least_anonymous_bytes;
     process->page_tables_at_fork = BPF_CORE_READ(task, mm, pgtables_bytes.counter);
     __u64 written = memory_of(process->memory)->settled_pages * COWSHED_PAGE_BYTES;
     process->shared_arena_bytes = published_bytes(forking, task->mm, written);

@@ -86,9 +86,9 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
   counts.threads_total = process.threads_total;
   counts.execs = process.execs;
   counts.image = process.image;
+  if (process.most_risen_bytes != 0) counts.most_risen_bytes = process.most_risen_bytes;
   if ((process.flags & COWSHED_FORK_SEEN) != 0) {
     counts.shared_at_fork_anon_bytes = process.shared_at_fork_bytes;
-    if (process.most_risen_bytes != 0) counts.most_risen_bytes = process.most_risen_bytes;
     if (process.shared_arena_bytes != COWSHED_UNKNOWN)
       counts.shared_at_fork_arena_bytes = process.shared_arena_bytes;
   }

@@ -33,6 +33,7 @@ cow::Measurement full_measurement() {
   process.other_faults = 7;
   process.memory = {1 << 29, 1 << 20, 2'000'000'000, 7};
   process.resident_before_bytes = 5 << 20;
+  process.shared_before_bytes = 4 << 20;
   process.most_risen_bytes = 8192;
   process.peak = {1 << 28, 1'750'000'000};
   process.unreadable = true;

@@ -142,6 +142,8 @@ TEST(ForkCopies, OfAnOlderChildAreOfWhatItSharedWhenTheMeasurementBegan) {
   EXPECT_EQ(copies_of({older})[0].copied_ratio(), std::nullopt);
   older.memory = {70 * kPageSize, 0, 0};
   EXPECT_EQ(copies_of({older})[0].copied_ratio(), 0.3);
+  older.shared_before_bytes = 60 * kPageSize;
+  EXPECT_EQ(copies_of({older})[0].copied_ratio(), 0.5) << "a child of its own shares the rest";
 }
 
 TEST(ForkCopies, NewInAnOlderChildIsByWhatItGrewSinceTheBegin) {
@@ -152,6 +154,9 @@ TEST(ForkCopies, NewInAnOlderChildIsByWhatItGrewSinceTheBegin) {
   older.memory = {70 * kPageSize, 130 * kPageSize, 1, 900};
   older.resident_before_bytes = 80 * kPageSize;
   EXPECT_EQ(copies_of({older})[0].new_bytes, 220 * kPageSize) << "100 since the last look";
+  older.most_risen_bytes = 225 * kPageSize;
+  EXPECT_EQ(copies_of({older})[0].new_bytes, 225 * kPageSize) << "it gave older memory back";
+  older.most_risen_bytes.reset();
   older.zero_filled_pages = 90;
   older.memory->touched_pages = 90;
   EXPECT_EQ(copies_of({older})[0].new_bytes, 90 * kPageSize) << "the rest was no write";

@@ -147,6 +147,7 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   field_if_set(io, "files", &Struct::files);
   field_if_set(io, "most_risen_bytes", &Struct::most_risen_bytes);
   field_if_set(io, "resident_before_bytes", &Struct::resident_before_bytes);
+  field_if_set(io, "shared_before_bytes", &Struct::shared_before_bytes);
   field_if_set(io, "peak", &Struct::peak);
   field_if_set(io, "parent_copied_pages", &Struct::parent_copied_pages);
   field_if_set(io, "objects", &Struct::objects);
