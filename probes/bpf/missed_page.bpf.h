@@ -168,14 +168,15 @@ static long add_pieces(__u32 index, struct pieces* pieces) {
 
 #define MOST_PIECES 64 /* on each side, as mprotect() leaves them */
 
-static __always_inline void describe_data(struct thread_state* thread, struct cowshed_arena* data) {
+static __noinline int describe_data(struct thread_state* thread, struct cowshed_arena* data) {
   struct pieces pieces = {thread, thread->mapping.start, thread->mapping.end};
   bpf_loop(MOST_PIECES, add_pieces, &pieces, 0);
   data->begin = pieces.begin;
   data->end = pieces.end;
   data->file_bytes = thread->file.bytes;
   if (thread->mapping.traits & MAPPING_WRITTEN)
-    data->written_pages = written_pages(thread, data->begin, data->end);
+    data->written_pages = written_pages(thread, pieces.begin, pieces.end);
+  return 0;
 }
 
 static __noinline int count_arena(struct thread_state* thread, __u32 pages) {
@@ -185,12 +186,14 @@ static __noinline int count_arena(struct thread_state* thread, __u32 pages) {
                                   .origin = thread->arena.origin};
   struct cowshed_arena* arena = bpf_map_lookup_elem(&arenas, &key);
   if (!arena) {
-    struct cowshed_arena fresh = {};
-    __builtin_memcpy(fresh.name, thread->arena.name, sizeof fresh.name);
-    if (key.origin) describe_data(thread, &fresh);
-    bpf_map_update_elem(&arenas, &key, &fresh, BPF_NOEXIST);
-    __sync_fetch_and_add(&arenas_added, 1);
+    struct cowshed_arena* fresh = (void*)thread->node; /* the stack has no room */
+    _Static_assert(sizeof *fresh <= sizeof thread->node, "no room");
+    __builtin_memset(fresh, 0, sizeof *fresh);
+    __builtin_memcpy(fresh->name, thread->arena.name, sizeof fresh->name);
+    bpf_map_update_elem(&arenas, &key, fresh, BPF_NOEXIST);
     arena = bpf_map_lookup_elem(&arenas, &key);
+    if (arena && key.origin && !arena->end) describe_data(thread, arena);
+    __sync_fetch_and_add(&arenas_added, 1);
   }
   if (!arena) {
     __sync_fetch_and_add(&losses.arenas, 1);

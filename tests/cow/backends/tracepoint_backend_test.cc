@@ -49,7 +49,7 @@ TEST(TracepointBackend, WhatIsStillMappedOfAFileIsKnownAfterALook) {
   constexpr std::size_t kBytes = std::size_t{8} << 20;
   const cowshed::test::Folder folder;
   std::ofstream(folder / "data") << std::string(kBytes, 'd');
-  const test::PausedChild child([&] {
+  test::PausedChild child([&] {
     const int fd = ::open((folder / "data").c_str(), O_RDONLY);
     void* at = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
     std::memset(at, 1, kBytes / 4);
