@@ -80,7 +80,7 @@ struct Subtree {
 // Returns the subtree of each process.
 std::vector<Subtree> subtrees(const Measurement& measurement);
 
-// What its private mappings of files of data share with whoever else maps them, and at first all.
+// What its private mappings of files of data shared with the files, but not what a fork shared.
 std::uint64_t file_bytes(const ProcessCopies& process);
 
 // ForkCopies::new_bytes.

@@ -33,7 +33,7 @@
     "The part of FILE, without arenas and data, that a fork shared: written before by it or an " \
     "ancestor, or settled.")                                                                     \
   X(copied_merged_pages, counts.copied_merged, "", "",                                           \
-    "The part of ANON and FILE that KSM had merged: written to again, or new.  Not in COPIED.")  \
+    "Writes to pages that KSM had merged: part of ANON and FILE, but not of COPIED.")            \
   X(page_tables_at_fork_bytes, page_tables_at_fork, "", "",                                      \
     "Page tables that its fork made for it; some 5 ms for each MiB of them.")                    \
   X(copied_pages_before_exec, copied_before_exec, "", "",                                        \

@@ -168,7 +168,7 @@ static long add_pieces(__u32 index, struct pieces* pieces) {
 
 #define MOST_PIECES 64 /* on each side, as mprotect() leaves them */
 
-static __noinline int describe_data(struct thread_state* thread, struct cowshed_arena* data) {
+static __always_inline void describe_data(struct thread_state* thread, struct cowshed_arena* data) {
   struct pieces pieces = {thread, thread->mapping.start, thread->mapping.end};
   bpf_loop(MOST_PIECES, add_pieces, &pieces, 0);
   data->begin = pieces.begin;
@@ -176,28 +176,34 @@ static __noinline int describe_data(struct thread_state* thread, struct cowshed_
   data->file_bytes = thread->file.bytes;
   if (thread->mapping.traits & MAPPING_WRITTEN)
     data->written_pages = written_pages(thread, pieces.begin, pieces.end);
-  return 0;
 }
 
-static __noinline int count_arena(struct thread_state* thread, __u32 pages) {
+const struct cowshed_arena new_arena = {};
+
+/* A call, as written_pages(), because the stack has no room. */
+static __noinline struct cowshed_arena* arena_of(struct thread_state* thread) {
   struct cowshed_arena_key key = {.process = thread->key,
                                   .memory = thread->memory,
                                   .inode = thread->arena.inode,
                                   .origin = thread->arena.origin};
   struct cowshed_arena* arena = bpf_map_lookup_elem(&arenas, &key);
-  if (!arena) {
-    struct cowshed_arena* fresh = (void*)thread->node; /* the stack has no room */
-    _Static_assert(sizeof *fresh <= sizeof thread->node, "no room");
-    __builtin_memset(fresh, 0, sizeof *fresh);
-    __builtin_memcpy(fresh->name, thread->arena.name, sizeof fresh->name);
-    bpf_map_update_elem(&arenas, &key, fresh, BPF_NOEXIST);
-    arena = bpf_map_lookup_elem(&arenas, &key);
-    if (arena && key.origin && !arena->end) describe_data(thread, arena);
-    __sync_fetch_and_add(&arenas_added, 1);
-  }
+  if (arena) return arena;
+  bpf_map_update_elem(&arenas, &key, &new_arena, BPF_NOEXIST);
+  __sync_fetch_and_add(&arenas_added, 1);
+  return bpf_map_lookup_elem(&arenas, &key);
+}
+
+/* Not static, as walk_node(). */
+__noinline int count_arena(struct thread_state* thread, __u32 pages) {
+  if (!thread) return 0;
+  struct cowshed_arena* arena = arena_of(thread);
   if (!arena) {
     __sync_fetch_and_add(&losses.arenas, 1);
     return 0;
+  }
+  if (!arena->name[0]) {
+    __builtin_memcpy(arena->name, thread->arena.name, sizeof arena->name);
+    if (thread->arena.origin) describe_data(thread, arena);
   }
   if (thread->mapping.start < arena->begin) arena->begin = thread->mapping.start;
   if (thread->mapping.end > arena->end) arena->end = thread->mapping.end;

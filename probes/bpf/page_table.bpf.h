@@ -193,7 +193,7 @@ static long add_written(__u32 index, struct written_search* search) {
 
 /* The resident pages from `begin` to `end`, of private mappings of a file, that are not the file's.
  * A page that was written is dirty, and a file's page here never is. */
-static __always_inline __u64 written_pages(struct thread_state* thread, __u64 begin, __u64 end) {
+static __noinline __u64 written_pages(struct thread_state* thread, __u64 begin, __u64 end) {
   struct task_struct* task = bpf_get_current_task_btf();
   struct written_search search = {.thread = thread, .next = begin, .end = end};
   if (!task->mm || !direct_map) return 0;
