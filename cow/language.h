@@ -30,7 +30,9 @@ bool is_c_library(std::string_view path);
 bool is_dynamic_linker(std::string_view path);
 
 // Returns the language of each process.  The first of these that names an interpreter decides: its
-// sampled copies, by their number; its name; the process that forked it; the samples of all.
+// sampled copies, by their number; its name; the process that forked it; the samples of all.  In a
+// program of another name, functions tell the interpreter, and paths of the standard library
+// Python's version.  If none does, that counts as an old one, whose remedies also help a new one.
 std::vector<Language> languages_of(const Measurement& measurement);
 
 }  // namespace cowshed::cow

@@ -33,9 +33,10 @@ bool ends_a_name(std::string_view rest) {
          (version > 0 && version + 1 == rest.size());  // "d", "m", "t"
 }
 
-// "python3.11", or "libpython3.13.so.1.0".
+constexpr std::string_view kThree = "python3.";
+
+// "python3.11", "libpython3.13.so.1.0", or "/usr/lib/python3.11/queue.py".
 Language version_of_python(std::string_view name) {
-  constexpr std::string_view kThree = "python3.";
   constexpr int kFirstWithImmortals = 12;
   const auto at = name.find(kThree);
   int minor = kFirstWithImmortals;
@@ -44,11 +45,27 @@ Language version_of_python(std::string_view name) {
   return minor < kFirstWithImmortals ? Language::old_python : Language::python;
 }
 
+// An interpreter may have another name, or be part of a program.
+Language language_of_function(const Frame& frame) {
+  struct Prefix {
+    std::string_view text;
+    Language language;
+  };
+  static constexpr std::array kPrefixes = {
+      Prefix{"caml_", Language::ocaml}, Prefix{"Perl_", Language::perl},
+      Prefix{"ruby_", Language::ruby}, Prefix{"zend_", Language::php},
+      Prefix{"Rf_eval", Language::r}};
+  if (frame.is_python)
+    return frame.file.find(kThree) == frame.file.npos ? Language::old_python
+                                                      : version_of_python(frame.file);
+  const auto found = std::ranges::find_if(
+      kPrefixes, [&](const Prefix& prefix) { return frame.function.starts_with(prefix.text); });
+  return found == kPrefixes.end() ? Language::native : found->language;
+}
+
 Language language_of_frame(const Frame& frame) {
   const Language language = language_of_file(frame.module);
-  if (language == Language::native && frame.function.starts_with("caml_")) return Language::ocaml;
-  // The module of a process that has executed a program since is not known.
-  return language == Language::native && frame.is_python ? Language::python : language;
+  return language == Language::native ? language_of_function(frame) : language;
 }
 
 // Returns the language with most of the copies; `native`: no frame is of an interpreter.

@@ -33,6 +33,7 @@ Language writer_of(const CodeStack& code) {
     const bool is_first = &address == code.addresses.data();
     if (is_first && (is_c_library(path) || is_dynamic_linker(path))) return Language::native;
     if (const Language found = language_of_file(path); found != Language::native) return found;
+    if (address.binary->python) return Language::python;  // by another name
   }
   return Language::native;
 }

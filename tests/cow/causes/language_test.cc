@@ -52,5 +52,32 @@ TEST(Language, OfAProcessIsThatOfItsSamplesOrItsNameOrItsParent) {
                           Language::ocaml, Language::native));
 }
 
+// The one of an interpreter's process whose code is of these functions.
+Language of_functions(const std::vector<Frame>& stack) {
+  CodeSite code = site(1, "", "");
+  code.stack = stack;
+  Measurement measurement;
+  measurement.processes = {process_of(1, 0, "server", {code})};
+  return languages_of(measurement).front();
+}
+
+TEST(Language, OfARenamedInterpreterIsToldByItsFunctions) {
+  EXPECT_EQ(of_functions({{"Perl_pp_iter", "", 0, "/srv/gateway"}}), Language::perl);
+  EXPECT_EQ(of_functions({{"rb_vm_exec", "", 0, "/srv/web"}, {"ruby_run_node", "", 0, "/srv/web"}}),
+            Language::ruby);
+  EXPECT_EQ(of_functions({{"zend_hash_find", "", 0, "/srv/web"}}), Language::php);
+  EXPECT_EQ(of_functions({{"Rf_eval", "", 0, "/srv/web"}}), Language::r);
+  EXPECT_EQ(of_functions({{"rb_insert", "", 0, "/srv/tree"}}), Language::native);
+}
+
+TEST(Language, OfARenamedPythonIsOldUnlessItsLibraryHasANewVersion) {
+  const auto of_file = [](const char* file) {
+    return of_functions({{"run", file, 1, "/srv/app", 0, false, true}});
+  };
+  EXPECT_EQ(of_file("/usr/lib/python3.13/threading.py"), Language::python);
+  EXPECT_EQ(of_file("/usr/lib/python3.11/threading.py"), Language::old_python);
+  EXPECT_EQ(of_file("/srv/app/run.py"), Language::old_python);
+}
+
 }  // namespace
 }  // namespace cowshed::cow
