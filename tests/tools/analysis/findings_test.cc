@@ -44,6 +44,16 @@ TEST(Findings, SayWhyAndWhatToDoAndWhatItMaySave) {
   EXPECT_EQ(cost["remedies"][0]["rank"], 2);
 }
 
+TEST(Findings, WhereTheSharingHoldsTheShellThatStartedItIsNotTheSubject) {
+  cow::Measurement measurement = python_server();
+  for (cow::ProcessCopies& each : measurement.processes) each.copied_anon_pages = 5;
+  cow::ProcessCopies shell = copier(9, "sh", 100, 1);
+  shell.shared_at_fork_bytes = 300 << 10;
+  measurement.processes.push_back(shell);
+  EXPECT_EQ(findings_json(measurement)[0]["kind"], "little");
+  EXPECT_EQ(findings_json(measurement)[0]["subject"], "worker");
+}
+
 TEST(Findings, OfNothingAreOneVerdict) {
   EXPECT_EQ(findings_json({}),
             Json::parse(R"([{"kind": "not_known", "bytes": 0, "estimated": true}])"));
