@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
-#include <fcntl.h>
+#include <malloc.h>
 #include <memory>
 #include <pthread.h>
 #include <spawn.h>
@@ -20,12 +20,14 @@
 
 namespace {
 
-constexpr std::array kCauses = {
-    "a parent's writes", "allocator free list", "bulk copy",  "bulk fill",
-    "garbage collector", "lock or flag word",   "own writes", "programs",
-    "program exit",      "reference count",     "relocation", "stack",
-    "system call"};
+constexpr std::array kCauses = {"a parent's writes", "allocator free list",
+                                "garbage collector", "lock or flag word",
+                                "own writes",        "programs",
+                                "program exit",      "reference count",
+                                "relocation",        "stack",
+                                "malloc_trim(0)"};
 constexpr int kBlocks = 40000;
+constexpr int kBlockSize = 500;
 constexpr int kSize = 32 << 20;
 constexpr int kPage = 4096;
 
@@ -49,10 +51,14 @@ std::vector<Head> heads;  // apart from the records
 std::vector<std::shared_ptr<Record>> counted;
 std::vector<cowshed::ImmortalPtr<Record>> immortal;
 
+void allocate_blocks() {
+  for (void*& each : blocks) std::memset(each = std::malloc(kBlockSize), 1, kBlockSize);
+}
+
 void load() {
   memory = static_cast<char*>(std::aligned_alloc(kPage, kSize));
   std::memset(memory, 1, kSize);
-  for (void*& each : blocks) std::memset(each = std::malloc(500), 1, 500);
+  allocate_blocks();
   records.resize(kBlocks);
   heads.resize(kBlocks);
   if (!is("reference count")) return;
@@ -95,10 +101,11 @@ void read_all(const auto& pointers) {
 }
 
 void work() {
-  char* own = follows ? static_cast<char*>(std::malloc(kSize)) : memory;
   if (is("allocator free list") && !follows) free_blocks();
-  if (is("bulk copy")) std::memcpy(own, memory + kSize / 2, kSize / 2);
-  if (is("bulk fill")) std::memset(own, 2, kSize);
+  if (is("malloc_trim(0)")) {
+    allocate_blocks();
+    usleep(1'000'000);  // with all the others
+  }
   if (is("garbage collector")) mark_and_sweep();
   if (is("own writes"))
     for (int i = 0; i < kBlocks; ++i) count(i);
@@ -113,9 +120,6 @@ void work() {
     deep(20);
     usleep(1'000'000);  // with all the others
   }
-  const int zeros = open("/dev/zero", O_RDONLY);
-  for (int at = 0; is("system call") && at < kSize; at += 1 << 20)
-    if (read(zeros, own + at, 1 << 20) != 1 << 20) std::abort();
   _exit(0);
 }
 
@@ -158,6 +162,10 @@ int main(int argc, char** argv) {
   if (is("program exit")) std::atexit(free_blocks);  // as static objects are destroyed
   if (is("garbage collector") && follows) mark_and_sweep();
   if (is("relocation") && follows) open_library();
+  if (is("malloc_trim(0)")) {
+    for (int i = 0; i + 1 < kBlocks; ++i) std::free(blocks[i]);  // the last keeps malloc's heap
+    if (follows) malloc_trim(0);
+  }
   deep(24);
   if (is("programs")) run_programs();
   else if (is("a parent's writes")) save();

@@ -1,6 +1,7 @@
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/tests/support/test.h>
 #include <cowshed/tests/tools/recordings.h>
+#include <cowshed/tools/cowtop/analysis/remedies.h>
 #include <cowshed/tools/cowtop/report/text_report.h>
 #include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
@@ -46,6 +47,9 @@ TEST(TextReport, EachCauseHasARemedy) {
   for (const Cause& cause : causes()) {
     // One is not among the causes of the report's figures; the other's remedy needs nameless code.
     if (cause.name == cow::kProgramExit || cause.name == cow::kUnknown) continue;
+    // Only Python has it, and what saves no memory is no remedy.
+    if (cause.name == cow::kCachedHash || remedy_lines(cause.name).front().starts_with("nothing"))
+      continue;
     // A line of WHY has room for so much.
     EXPECT_LE(cause.name.size() + 2 + cause.in_words.size(), 52U) << cause.name;
     EXPECT_THAT(text_report(pool(4, {{std::string(cause.name), 1, 99, ""}})),

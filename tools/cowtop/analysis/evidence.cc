@@ -24,6 +24,87 @@ bool have_copied(const Summary& summary) {
   return !summary.is_little && (summary.sharers > 0 || summary.ran == 0);
 }
 
+std::uint64_t bytes_of(std::string_view cause, const Evidence& evidence) {
+  const Share* share = share_of(cause, evidence);
+  return share == nullptr ? 0 : share->bytes;
+}
+
+// The most of all copies that as many as `bytes` of the samples stand for, but once in 20 times.
+std::uint64_t at_most(std::uint64_t bytes, std::uint64_t all,
+                      const std::optional<cow::SampledCopies>& sampled) {
+  constexpr double kErrors = 2;
+  if (!sampled || sampled->samples == 0 || bytes >= all) return bytes;
+  const double part = static_cast<double>(bytes) / static_cast<double>(all);
+  const double error =
+      kErrors * std::sqrt(part * (1 - part) / static_cast<double>(sampled->samples));
+  return static_cast<std::uint64_t>(std::min(part + error, 1.0) * static_cast<double>(all));
+}
+
+// If they are much of all.
+Offers of_copies(std::uint64_t bytes, const Evidence& evidence) {
+  const bool is_worth = have_copied(*evidence.summary) && is_much(bytes, all_of(*evidence.summary));
+  if (!is_worth) return {};
+  return {{at_most(bytes, evidence.summary->copied_bytes, evidence.measurement->sampled)}};
+}
+
+// Whether a function of malloc hands out a block: by the innermost name that tells.
+bool hands_out(const cow::FoldedStack& stack) {
+  constexpr std::size_t kInnermost = 3;
+  std::string_view rest = stack.folded;
+  for (std::size_t i = 0; i < kInnermost && !rest.empty(); ++i) {
+    const std::string_view name = rest.substr(rest.rfind(';') + 1);
+    rest.remove_suffix(std::min(rest.size(), name.size() + 1));
+    if (name.find("free") != name.npos || name.find("delete") != name.npos) return false;
+    for (const char* word : {"malloc", "calloc", "realloc", "memalign", "operator new"})
+      if (name.find(word) != name.npos && name != "malloc_consolidate") return true;
+  }
+  return false;
+}
+
+// Copies because malloc handed out a block that was free.
+struct ReusedBlocks {
+  std::uint64_t all = 0;
+  std::uint64_t most = 0;  // of one process, at most
+};
+ReusedBlocks reused_blocks(const Evidence& evidence) {
+  ReusedBlocks reused;
+  for (const cow::ProcessCopies& process : evidence.measurement->processes) {
+    if (!process.sampled) continue;
+    std::uint64_t bytes = 0;
+    for (const cow::FoldedStack& each : process.sampled->stacks)
+      if (each.cause == cow::kFreeList && hands_out(each))
+        bytes += each.estimated_copies * cow::kPageSize;
+    reused.all += bytes;
+    const std::uint64_t all = process.all_copied_pages().value_or(0) * cow::kPageSize;
+    reused.most = std::max(reused.most, at_most(bytes, all, process.sampled) / process.processes);
+  }
+  return reused;
+}
+
+// Python's collections were the first to write to these pages, but counts are written to others of
+// the same type: without the collections, counts would have copied them.
+std::uint64_t collected_and_counted(const cow::Measurement& measurement) {
+  std::uint64_t pages = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.sampled) continue;
+    struct Writers {
+      std::uint64_t collections = 0;
+      std::uint64_t counts = 0;
+    };
+    std::map<std::string_view, Writers> types;
+    for (const cow::FoldedStack& each : process.sampled->stacks) {
+      if (each.object.empty()) continue;
+      if (each.cause == cow::kGarbageCollector)
+        types[each.object].collections += each.estimated_copies;
+      if (each.cause == cow::kReferenceCount) types[each.object].counts += each.estimated_copies;
+    }
+    for (const auto& [type, writers] : types)
+      if (is_part(writers.counts, writers.counts + writers.collections, kMuchOfAll))
+        pages += writers.collections;
+  }
+  return pages * cow::kPageSize;
+}
+
 // What a parent copies while its children live, if that is most; for one child, which gives it back
 // at its end.
 std::uint64_t copied_by_a_parent(const Summary& summary) {
@@ -32,6 +113,17 @@ std::uint64_t copied_by_a_parent(const Summary& summary) {
   if (!top.is_parent || top.forks == 0 || top.most_copied < kLeastBytes) return 0;
   const auto most = std::ranges::find(summary.parents, top.pid, &ParentCopies::parent);
   return most == summary.parents.end() ? top.copied_bytes.value_or(0) : most->copied_bytes;
+}
+
+// Of which the parent with most copies made the most while it was the only one; null: of none.
+const cow::ProcessCopies* only_child(const Evidence& evidence) {
+  const auto& parents = evidence.summary->parents;
+  const auto most =
+      std::ranges::find(parents, evidence.summary->groups.front().pid, &ParentCopies::parent);
+  if (most == parents.end()) return nullptr;
+  const auto& processes = evidence.measurement->processes;
+  const auto child = std::ranges::find(processes, most->child, &cow::ProcessCopies::pid);
+  return child == processes.end() ? nullptr : &*child;
 }
 
 // Of multiprocessing's pickling, in a call of put() or in the thread that a Queue sends by.
@@ -172,6 +264,36 @@ const Share* much_new(std::string_view cause, const Summary& summary) {
   return is_found && is_much(found->bytes, summary.new_bytes) ? &*found : nullptr;
 }
 
+// Children that build the same touch as many pages.  Those that answer requests take memory and
+// give it back, each at its own pace.
+bool build_alike(const Evidence& evidence) {
+  const auto& processes = evidence.measurement->processes;
+  const std::vector<cow::ForkCopies> copies = cow::fork_copies(*evidence.measurement);
+  Sizes touched;
+  for (std::size_t i = 0; i < processes.size(); ++i)
+    if (copies[i].new_bytes.value_or(0) / processes[i].processes >= kLeastBytes)
+      touched.add(processes[i].touched_pages() * cow::kPageSize, processes[i].processes);
+  const std::uint64_t apart = touched.most - touched.least;
+  return apart <= kLeastBytes || !is_part(apart, touched.most, kRestOfAll);
+}
+
+// Whether most that was received is read from programs that were started: those share no memory.
+bool is_of_programs(const Evidence& evidence) {
+  const bool have_run = evidence.summary->ran > 0;
+  std::uint64_t all = 0;
+  std::uint64_t of_programs = 0;
+  for (const cow::FoldedStack& each : evidence.measurement->new_memory->stacks) {
+    if (each.cause != cow::kReceived) continue;
+    const std::string_view text = each.folded;
+    const bool is_python = text.find(".py:") != text.npos;
+    const bool is_of_program =
+        is_python ? text.find("(subprocess.py:") != text.npos : have_run && text.ends_with("(2)]");
+    all += each.estimated_copies;
+    if (is_of_program) of_programs += each.estimated_copies;
+  }
+  return of_programs > 0 && is_part(of_programs, all, kHalfOfAll);
+}
+
 }  // namespace
 
 const Share* share_of(std::string_view cause, const Evidence& evidence) {
@@ -179,11 +301,16 @@ const Share* share_of(std::string_view cause, const Evidence& evidence) {
   return found == evidence.summary->causes.end() ? nullptr : &*found;
 }
 
+std::uint64_t bytes_against(const Remedy& remedy, const Evidence& evidence) {
+  const std::uint64_t bytes = bytes_of(remedy.cause, evidence);
+  if (remedy.when != &of_python_cause || remedy.cause == cow::kCachedHash) return bytes;
+  const std::uint64_t by_both = std::min(bytes_of(cow::kGarbageCollector, evidence),
+                                         collected_and_counted(*evidence.measurement));
+  return remedy.cause == cow::kReferenceCount ? bytes + by_both : bytes - by_both;
+}
+
 Offers of_cause(const Remedy& remedy, const Evidence& evidence) {
-  const Share* share = share_of(remedy.cause, evidence);
-  const bool is_worth = share != nullptr && have_copied(*evidence.summary) &&
-                        is_much(share->bytes, all_of(*evidence.summary));
-  return is_worth ? Offers{{share->bytes}} : Offers();
+  return of_copies(bytes_of(remedy.cause, evidence), evidence);
 }
 
 Offers of_own_cause(const Remedy& remedy, const Evidence& evidence) {
@@ -194,7 +321,7 @@ Offers of_own_cause(const Remedy& remedy, const Evidence& evidence) {
 }
 
 Offers of_python_cause(const Remedy& remedy, const Evidence& evidence) {
-  Offers offers = of_cause(remedy, evidence);
+  Offers offers = of_copies(bytes_against(remedy, evidence), evidence);
   if (!offers.empty() && evidence.summary->is_frozen_before_forks)
     offers.front().text =
         evidence.summary->is_frozen_in_part
@@ -202,6 +329,26 @@ Offers of_python_cause(const Remedy& remedy, const Evidence& evidence) {
               "left"
             : "call cowshed.freeze() once more, after the last data is loaded";
   return offers;
+}
+
+Offers of_forks(const Remedy& remedy, const Evidence& evidence) {
+  const bool is_worth = !of_cause(remedy, evidence).empty();
+  return is_worth ? Offers{{evidence.summary->copied_bytes}} : Offers();
+}
+
+Offers of_none(const Remedy& /*remedy*/, const Evidence& /*evidence*/) { return {}; }
+
+Offers of_freed_blocks(const Remedy& remedy, const Evidence& evidence) {
+  if (of_own_cause(remedy, evidence).empty()) return {};
+  const std::uint64_t bytes = bytes_of(remedy.cause, evidence);
+  return of_copies(bytes - std::min(bytes, reused_blocks(evidence).all), evidence);
+}
+
+// The blocks are then new memory: only the parent has less.
+Offers of_reused_blocks(const Remedy& remedy, const Evidence& evidence) {
+  const ReusedBlocks reused = reused_blocks(evidence);
+  if (of_own_cause(remedy, evidence).empty() || of_copies(reused.all, evidence).empty()) return {};
+  return worth_a_word({reused.most});
 }
 
 Offers of_exits(const Remedy& /*remedy*/, const Evidence& evidence) {
@@ -213,7 +360,11 @@ Offers of_exits(const Remedy& /*remedy*/, const Evidence& evidence) {
 
 // COPIED has only few of these: most are first writes to files.
 Offers of_dlopen(const Remedy& /*remedy*/, const Evidence& evidence) {
-  return relocates_for_dlopen(*evidence.measurement) ? of_relocations(*evidence.summary) : Offers();
+  if (!relocates_for_dlopen(*evidence.measurement)) return {};
+  Offers offers = of_relocations(*evidence.summary);
+  for (Offer& each : offers)  // the parent then has what a child had
+    each.saves_bytes -= each.saves_bytes / std::max<std::uint64_t>(evidence.summary->sharers, 1);
+  return offers;
 }
 
 Offers of_binding(const Remedy& /*remedy*/, const Evidence& evidence) {
@@ -238,16 +389,17 @@ Offers of_missing_names(const Remedy& /*remedy*/, const Evidence& evidence) {
 }
 
 Offers of_pickling(const Remedy& /*remedy*/, const Evidence& evidence) {
-  const Summary& summary = *evidence.summary;
-  const std::uint64_t bytes = pickling_bytes(*evidence.measurement);
-  return have_copied(summary) && is_much(bytes, all_of(summary)) ? Offers{{bytes}} : Offers();
+  return of_copies(pickling_bytes(*evidence.measurement), evidence);
 }
 
 Offers of_parent(const Remedy& /*remedy*/, const Evidence& evidence) {
   const Summary& summary = *evidence.summary;
-  const std::uint64_t bytes =
-      summary.language == cow::Language::native ? copied_by_a_parent(summary) : 0;
-  return have_copied(summary) && bytes > 0 ? Offers{{bytes}} : Offers();
+  std::uint64_t bytes = summary.language == cow::Language::native ? copied_by_a_parent(summary) : 0;
+  if (!have_copied(summary) || bytes == 0) return {};
+  // Its child wrote to these pages after it, and would have copied them instead.
+  if (const cow::ProcessCopies* child = only_child(evidence))
+    bytes -= std::min(bytes, child->reused_pages.value_or(0) * cow::kPageSize);
+  return bytes < kLeastBytes ? Offers() : Offers{{bytes}};
 }
 
 Offers of_programs(const Remedy& /*remedy*/, const Evidence& evidence) {
@@ -282,14 +434,14 @@ Offers of_imports(const Remedy& /*remedy*/, const Evidence& evidence) {
 Offers of_own_data(const Remedy& remedy, const Evidence& evidence) {
   const Summary& summary = *evidence.summary;
   const Share* cause = much_new(remedy.cause, summary);
-  if (cause == nullptr || is_php_fpm(summary)) return {};
+  if (cause == nullptr || is_php_fpm(summary) || !build_alike(evidence)) return {};
   return worth_a_word(
       {saved_by_sharing(*cause, summary), std::string(remedy.text) + preloading(summary)});
 }
 
 Offers of_received(const Remedy& remedy, const Evidence& evidence) {
   const Share* cause = much_new(remedy.cause, *evidence.summary);
-  if (cause == nullptr) return {};
+  if (cause == nullptr || is_of_programs(evidence)) return {};
   const std::uint64_t most = most_of_one(*cause, *evidence.summary);
   const double receivers =
       std::round(static_cast<double>(cause->bytes) / static_cast<double>(most));
@@ -318,6 +470,8 @@ Offers of_page_tables(const Remedy& remedy, const Evidence& evidence) {
   const bool is_large =
       saved >= kLeastTables && is_part(saved, summary.most_peak_bytes, kLittleOfAll);
   if (fork_ms < kLongForkMs && !is_large) return {};
+  // Settled pages that are written to have page tables again.
+  if (is_part(copied_by_a_parent(summary), summary.shared_bytes, kHalfOfAll)) return {};
   return {{saved, fmt::format("{}: each fork copies {} MiB of page tables, in some {:.0f} ms",
                               remedy.text, mebibytes(most), fork_ms)}};
 }

@@ -11,11 +11,22 @@ namespace cowshed::cowtop {
 // The share of a cause of copies; null: it has none.
 const Share* share_of(std::string_view cause, const Evidence& evidence);
 
+// The copies for the remedy's cause that it stops.  gc.freeze() stops none that counts would make.
+std::uint64_t bytes_against(const Remedy& remedy, const Evidence& evidence);
+
 // Copies for the cause are much of all.  of_own_cause: also nobody asks who runs a database to
 // change the database's code.  of_python_cause: with what is left to do after a freeze().
 Offers of_cause(const Remedy& remedy, const Evidence& evidence);
 Offers of_own_cause(const Remedy& remedy, const Evidence& evidence);
 Offers of_python_cause(const Remedy& remedy, const Evidence& evidence);
+// Much for the cause, and then each process copies for others, too.
+Offers of_forks(const Remedy& remedy, const Evidence& evidence);
+// No measurement supports it.
+Offers of_none(const Remedy& remedy, const Evidence& evidence);
+// Copies by the allocator: most by a call that frees a block, or by one that hands out a block that
+// was free at the fork.
+Offers of_freed_blocks(const Remedy& remedy, const Evidence& evidence);
+Offers of_reused_blocks(const Remedy& remedy, const Evidence& evidence);
 
 Offers of_exits(const Remedy& remedy, const Evidence& evidence);
 // Relocations: most for libraries that children load, or else.

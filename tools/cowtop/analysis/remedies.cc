@@ -76,7 +76,12 @@ constexpr std::string_view kCompact =
     "call Process.warmup (since Ruby 3.3), or GC.compact, before the fork";
 constexpr std::string_view kCollectInR =  // an object is old after two
     "call gc() twice before the fork, and not in children";
-constexpr std::string_view kAllocateInChild = "allocate in the child what it overwrites";
+constexpr std::string_view kHoldApart =
+    "hold the data in an array, mmap or arrow table, or call cowshed.freeze() in Python 3.12 "
+    "or newer: gc.freeze() does not stop counts";
+constexpr std::string_view kSavesNothing = "it saves nothing by itself";
+constexpr std::string_view kNothing =
+    "nothing: a buffer of the child's own takes as much memory as the copy";
 
 const std::vector<Remedy> kRemedies = {
     {cow::kReferenceCount,
@@ -84,11 +89,7 @@ const std::vector<Remedy> kRemedies = {
      "call cowshed.freeze() before the fork: then reads write no counts",
      &of_python_cause,
      &kCowshedRun},
-    {cow::kReferenceCount,
-     {old_python},
-     "hold the data in an array, mmap or arrow table, or call cowshed.freeze() in Python 3.12 "
-     "or newer: gc.freeze() does not stop counts",
-     &of_python_cause},
+    {cow::kReferenceCount, {old_python}, kHoldApart, &of_python_cause},
     {cow::kReferenceCount,
      {native},
      "hold read-only data in a frozen arena, by ImmortalPtr instead of shared_ptr, and move "
@@ -124,13 +125,19 @@ const std::vector<Remedy> kRemedies = {
     {cow::kFreeList,
      {},
      "free nothing in the child that was allocated before the fork",
-     &of_own_cause},
+     &of_freed_blocks},
+    {cow::kFreeList,
+     {},
+     "call malloc_trim(0) of the C library before the fork: children then get no blocks that their "
+     "parent has freed",
+     &of_reused_blocks},
     {cow::kCachedHash,
      {python},
      "call cowshed.freeze() before the fork: it stores the hashes",
      &of_python_cause,
      &kCowshedRun},
-    {cow::kCachedHash, {}, "look each key up once before the fork", &of_cause},
+    // What hashes a key also counts it, on the same page.
+    {cow::kCachedHash, {old_python}, kHoldApart, &of_python_cause},
     {cow::kAdaptiveInterpreter,
      {},
      kRunFirst,
@@ -149,7 +156,7 @@ const std::vector<Remedy> kRemedies = {
      "install debug symbols, to learn why",
      &of_missing_names,
      nullptr,
-     "it saves nothing by itself"},
+     kSavesNothing},
     {cow::kProgramExit,
      {python, old_python},
      "end children by os._exit(), once their files are closed",
@@ -160,12 +167,12 @@ const std::vector<Remedy> kRemedies = {
      {},
      "keep locks and flags on pages of their own, away from shared data",
      &of_own_cause},
-    {cow::kBulkCopy, {}, kAllocateInChild, &of_own_cause},
-    {cow::kBulkFill, {}, kAllocateInChild, &of_own_cause},
+    {cow::kBulkCopy, {}, kNothing, &of_none, nullptr, kSavesNothing},
+    {cow::kBulkFill, {}, kNothing, &of_none, nullptr, kSavesNothing},
     {cow::kStack,
      {},
      "fork fewer processes, or keep them: each copies a few pages of its stack",
-     &of_cause},
+     &of_forks},
     {cow::kRelocation,
      {},
      "load the libraries before the fork that children load by dlopen()",
@@ -175,7 +182,7 @@ const std::vector<Remedy> kRemedies = {
      "set LD_BIND_NOW=1: symbols are bound before the fork",
      &of_binding,
      &kBindNow},
-    {cow::kSystemCall, {}, "allocate in the child the buffers that it reads into", &of_cause},
+    {cow::kSystemCall, {}, kNothing, &of_none, nullptr, kSavesNothing},
     {kPickling,
      {},
      "send less through queues, pools and pipes: pickling reads each object (tools/pickled "
@@ -193,9 +200,10 @@ const std::vector<Remedy> kRemedies = {
      "application in the parent, fill its caches",
      &of_own_data},
     {cow::kReceived,
-     {},
+     {python, old_python, native},
      "send references: load what is sent before the fork, or publish() it",
      &of_received},
+    {cow::kReceived, {}, "load before the fork what is sent to each process", &of_received},
     {cow::kLoaded, {}, "read before the fork, or map, what CODE's lines read", &of_loaded},
     {kPageTablesOfForks,
      {python, old_python},
@@ -250,7 +258,7 @@ bool fits(const Cure& cure, const Evidence& evidence, cow::Language language) {
     if (evidence.summary == nullptr) return true;
     if (is_of_copies(each)) {
       is_of_any_copies = true;
-      if (const Share* share = share_of(each.cause, evidence)) bytes += share->bytes;
+      bytes += bytes_against(each, evidence);
     } else if (!each.when(each, evidence).empty()) {
       return true;
     }
@@ -298,7 +306,9 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
     for (Offer& offer : remedy.when(remedy, evidence)) {
       std::string text = offer.text.empty() ? std::string(remedy.text) : std::move(offer.text);
       const auto same = std::ranges::find(result, text, &Advice::text);
-      if (same != result.end()) same->saves_bytes += offer.saves_bytes;
+      if (same != result.end())
+        same->saves_bytes = std::min(same->saves_bytes + offer.saves_bytes,
+                                     summary.copied_bytes + summary.new_bytes);
       else result.push_back({&remedy, std::move(text), offer.saves_bytes});
     }
   }
@@ -308,7 +318,11 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
                                            [](const Advice& each) { return each.remedy->cause; });
   if (for_names != result.end() && for_names - result.begin() > 1)
     std::rotate(result.begin() + 1, for_names, for_names + 1);
-  for (std::size_t i = 0; i < result.size(); ++i) result[i].rank = i;
+  for (std::size_t i = 0; i < result.size(); ++i) {
+    result[i].rank = i;
+    constexpr std::uint64_t kMiBytes = 1 << 20;  // "at most": the report rounds to these
+    result[i].saves_bytes = (result[i].saves_bytes + kMiBytes - 1) / kMiBytes * kMiBytes;
+  }
   return result;
 }
 
