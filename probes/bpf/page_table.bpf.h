@@ -13,9 +13,8 @@
 #define PTE_LARGE 0x80ULL
 #define PTE_PROT_NONE 0x100ULL /* where PTE_PRESENT is not set */
 #define PTE_UFFD_WP 0x400ULL
-#define PTE_DIRTY 0x0400000000000040ULL /* with the bit of a write-protected page since 6.6 */
-#define PTE_TYPE_SHIFT 59               /* of a swap entry */
-#define PTE_MARKER 31                   /* the last type: no page, only a mark */
+#define PTE_TYPE_SHIFT 59 /* of a swap entry */
+#define PTE_MARKER 31     /* the last type: no page, only a mark */
 /* Without the encryption bit, 47 or 51.  Linux maps at most 64 TiB with four levels, and no machine
  * has the memory to need bit 51 with five. */
 #define FRAME_OF_4_LEVELS 0x00003ffffffff000ULL
@@ -162,8 +161,11 @@ struct written_search {
   __u64 pages;
 };
 
-static __always_inline int is_written(__u64 entry) {
-  return entry & (PTE_PRESENT | PTE_PROT_NONE) && entry & PTE_DIRTY;
+/* 0 or 1, without a branch: of each the verifier would follow both ways, for all entries. */
+static __always_inline __u64 is_written(__u64 entry) {
+  __u64 mapped = entry | entry >> 8;      /* PTE_PRESENT, PTE_PROT_NONE */
+  __u64 dirty = entry >> 6 | entry >> 58; /* of a write-protected page since 6.6 */
+  return mapped & dirty & 1;
 }
 
 /* One entry of a higher level, or so many entries of pages as thread->node has room for. */
@@ -177,15 +179,16 @@ static long add_written(__u32 index, struct written_search* search) {
   __u64 begin = first & ~(bytes - 1);
   search->next = begin + bytes;
   if (walk.shift > PAGE_SHIFT) {
-    if (is_written(walk.entry)) search->pages += bytes >> PAGE_SHIFT;
+    search->pages += is_written(walk.entry) * (bytes >> PAGE_SHIFT);
     return 0;
   }
   __u64 at = walk.at & ~(MAPLE_NODE_WORDS * sizeof(__u64) - 1);
   if (bpf_probe_read_kernel(entries, sizeof search->thread->node, (void*)at)) return 1;
-  for (__u32 i = 0; i < MAPLE_NODE_WORDS; i++) {
-    __u64 address = begin + ((__u64)i << PAGE_SHIFT);
-    if (address >= first && address < search->end && is_written(entries[i])) search->pages++;
-  }
+  __u64 wanted = ~0ULL << ((first - begin) >> PAGE_SHIFT & 63); /* a bit for each entry */
+  if (search->end < search->next) wanted &= ~(~0ULL << ((search->end - begin) >> PAGE_SHIFT & 63));
+  __u64 pages = 0;
+  for (__u32 i = 0; i < MAPLE_NODE_WORDS; i++) pages += is_written(entries[i]) & wanted >> i;
+  search->pages += pages;
   return 0;
 }
 
