@@ -10,21 +10,12 @@
 namespace cowshed::cowtop {
 namespace {
 
-// Those that copied the most; where the sharing holds, those that share the most: no shell that
-// started them.
-std::string subject_of(const Summary& summary) {
-  const auto shared = [](const ProcessGroup& group) {
-    return group.role == cow::Role::root || group.has_executed ? 0 : group.shared_bytes.value_or(0);
-  };
-  const auto most = std::ranges::max_element(summary.groups, {}, shared);
-  const bool is_shared = summary.is_little && most != summary.groups.end() && shared(*most) > 0;
-  return is_shared ? most->comm : summary.groups.empty() ? "" : summary.groups.front().comm;
-}
-
 Finding verdict(const cow::Measurement& measurement, const Summary& summary) {
   Finding finding = {
       .kind = FindingKind::copied, .bytes = summary.copied_bytes, .of_bytes = summary.shared_bytes};
-  finding.subject = subject_of(summary);
+  const ProcessGroup* const sharers = summary.is_little ? summary.most_shared() : nullptr;
+  if (!summary.groups.empty())
+    finding.subject = (sharers != nullptr ? *sharers : summary.groups.front()).comm;
   if (summary.groups.empty() || (!summary.is_all_known && summary.copied_bytes == 0))
     finding.kind = FindingKind::not_known;
   else if (summary.is_little)

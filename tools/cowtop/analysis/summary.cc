@@ -388,6 +388,14 @@ bool only_ran(const cow::ProcessCopies& process, const cow::ForkCopies& copies) 
          copies.copied_bytes().value_or(0) < kLeastBytes * process.processes;
 }
 
+const ProcessGroup* Summary::most_shared() const {
+  const auto shared = [](const ProcessGroup& group) {
+    return group.role == cow::Role::root || group.has_executed ? 0 : group.shared_bytes.value_or(0);
+  };
+  const auto most = std::ranges::max_element(groups, {}, shared);
+  return most != groups.end() && shared(*most) > 0 ? &*most : nullptr;
+}
+
 bool ProcessGroup::only_ran() const {
   return has_executed &&
          copied_bytes.value_or(0) / std::max<std::uint64_t>(processes, 1) < kLeastBytes;

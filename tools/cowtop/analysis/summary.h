@@ -131,6 +131,8 @@ struct Summary : Shares {
 
   // Whether what children allocated is worth a word, and whether it is more than they copied.
   bool has_new_memory() const;
+  // The children that share the most: no shell that started them.  Null: none share anything.
+  const ProcessGroup* most_shared() const;
   bool is_mostly_new() const { return has_new_memory() && new_bytes > copied_bytes; }
   // Whether the children that ran programs copied more than the few pages that any does before.
   bool copy_before_exec() const;

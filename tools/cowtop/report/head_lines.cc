@@ -46,12 +46,10 @@ std::string of_children(const ProcessGroup& group, const Summary& summary) {
 }
 
 std::string of_little(const Summary& summary) {
-  std::uint64_t shared = 0;
-  for (const ProcessGroup& group : summary.groups)
-    if (!group.has_executed) shared = std::max(shared, group.shared_bytes.value_or(0));
-  const std::string who =
-      summary.sharers == 1 ? "a child" : fmt::format("{} children", summary.sharers);
-  if (shared == 0) {
+  const ProcessGroup* const most = summary.most_shared();
+  if (most == nullptr) {
+    const std::string who =
+        summary.sharers == 1 ? "a child" : fmt::format("{} children", summary.sharers);
     const bool is_known = std::ranges::all_of(summary.groups, [](const ProcessGroup& group) {
       return group.role == cow::Role::root || group.has_executed || group.shared_bytes;
     });
@@ -61,10 +59,8 @@ std::string of_little(const Summary& summary) {
   const char* holds = summary.older > 0         ? "Since cowtop came, the sharing holds"
                       : summary.left_behind > 0 ? "So far, the sharing holds"
                                                 : "The sharing holds";
-  return fmt::format("{}: {} share{} up to {}{}, of which {} were copied{}.", holds, who,
-                     summary.sharers == 1 ? "s" : "", mib(shared),
-                     summary.sharers == 1 ? "" : " each", mib(summary.copied_bytes),
-                     summary.sharers == 1 ? "" : " in all");
+  if (most->copied_bytes) return fmt::format("{}: {}.", holds, of_children(*most, summary));
+  return fmt::format("{}: {} share up to {} each.", holds, name_of(*most), mib(most->shared_bytes));
 }
 
 std::string of_no_sharer(const cow::Measurement& measurement, const Summary& summary) {
