@@ -313,8 +313,11 @@ Offers of_cause(const Remedy& remedy, const Evidence& evidence) {
   return of_copies(bytes_of(remedy.cause, evidence), evidence);
 }
 
+// Not of a library that writes to its own objects when the program's lines only read them.
 Offers of_own_cause(const Remedy& remedy, const Evidence& evidence) {
   const Summary& summary = *evidence.summary;
+  const auto cause = std::ranges::find(summary.causes, remedy.cause, &Share::name);
+  if (cause != summary.causes.end() && !cause->remark.empty()) return {};
   const bool is_databases =
       summary.language == cow::Language::native && copied_by_a_parent(summary) > 0;
   return is_databases ? Offers() : of_cause(remedy, evidence);

@@ -57,7 +57,7 @@ void add_shares(FindingKind kind, const std::vector<Share>& shares, std::uint64_
                                         ? static_cast<std::uint64_t>(
                                               static_cast<double>(share.bytes) / share.of_all)
                                         : all,
-                        .is_estimate = share.remark.empty(),
+                        .is_estimate = kind != FindingKind::mapping || share.remark.empty(),
                         .remark = share.remark,
                         .file = share.file,
                         .line = share.line,

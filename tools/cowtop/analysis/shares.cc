@@ -135,7 +135,11 @@ std::vector<Share> causes_of(const cow::Measurement& measurement,
       Share& share = shares[name];
       const auto bytes = static_cast<std::uint64_t>(estimate);
       share.bytes += bytes;
-      if (bytes >= share.most_bytes) share.language = languages[i];
+      if (bytes >= share.most_bytes) {
+        share.language = languages[i];
+        const auto pattern = std::ranges::find(*process.patterns, name, &cow::CopyPattern::pattern);
+        share.remark = pattern->library;
+      }
       share.most_bytes = std::max(share.most_bytes, bytes);
     }
   }

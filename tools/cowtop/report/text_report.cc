@@ -197,7 +197,8 @@ std::string name_of(const Finding& finding) {
     return live::columns_of(name) > kNameWidth ? without_arguments(name) : name;
   const Cause* cause = finding.kind == FindingKind::cause ? find_cause(finding.subject) : nullptr;
   if (cause != nullptr && !cause->in_words.empty())
-    return name + ": " + std::string(cause->in_words);
+    return name + ": " +
+           (finding.remark.empty() ? std::string(cause->in_words) : printable(finding.remark));
   return name + (finding.remark.empty() ? "" : " (" + finding.remark + ")");
 }
 
