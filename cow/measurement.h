@@ -176,9 +176,12 @@ struct ProcessCopies : Counts {
   // The most that its resident anonymous memory rose above an earlier value since the fork, or
   // since the measurement began, at samples of its new memory.  nullopt: there are none.
   std::optional<std::uint64_t> most_risen_bytes;
-  // The most memory of any kind that it held at one time, once it has ended, as getrusage(2) has
-  // it; not in JSON and recordings.
+  // Once it has ended, the most memory of any kind that it held at one time, as getrusage(2) has
+  // it.
   std::optional<std::uint64_t> most_resident_bytes;
+  // Of a child at its end: its resident anonymous memory, with the arenas and the settled memory
+  // that it got.  nullopt: it runs, nobody saw the fork, or Linux is older than 6.16.
+  std::optional<std::uint64_t> held_at_end_bytes;
   // The resident anonymous memory of a child that is older than the measurement, when that began.
   // nullopt: it is not older, or its memory was never read.
   std::optional<std::uint64_t> resident_before_bytes;

@@ -76,6 +76,8 @@ struct ProcessCounts : Counts {
 
   // The most memory of any kind that it held at one time, once it has ended.
   std::optional<std::uint64_t> most_resident_bytes;
+  // The resident anonymous and hugetlbfs memory that it had at its end.  nullopt before Linux 6.16.
+  std::optional<std::uint64_t> anonymous_at_end_bytes;
 
   // All exceptions: the sum of the classes, zero_filled_faults and pending_faults.
   std::uint64_t write_faults = 0;

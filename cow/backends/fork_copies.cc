@@ -8,6 +8,7 @@ namespace cowshed::cow {
 namespace {
 
 constexpr std::uint64_t kLittle = 1 << 20;
+constexpr std::uint64_t kMuch = 16 << 20;  // more than a small process maps of files
 
 std::uint64_t less(std::uint64_t all, std::uint64_t part) { return all - std::min(all, part); }
 
@@ -118,15 +119,22 @@ struct Family {
 };
 
 // The pages of `process` that it got at its fork, did not copy, and had not given back when its
-// memory was last read: at most, if it has copied or allocated since.
+// memory was last read, or at its end: at most, if it has copied or allocated since.
 std::uint64_t still_held(const ProcessCopies& process, std::uint64_t copied) {
-  if (!process.memory || process.processes > 1) return UINT64_MAX;
-  const std::uint64_t shared = process.memory->shared_bytes;
-  const std::uint64_t alone = process.memory->private_bytes;
-  const std::uint64_t own = copied + process.zero_filled_pages.value_or(0) * kPageSize;
-  // Pages that it was the last to share are its alone.
-  return held_file_bytes(process) +
-         std::max(shared, shared + alone - std::min(shared + alone, own));
+  if (process.processes > 1) return UINT64_MAX;
+  const std::uint64_t at_end =
+      process.held_at_end_bytes ? less(*process.held_at_end_bytes, copied) : UINT64_MAX / 2;
+  std::uint64_t at_look = UINT64_MAX / 2;
+  if (process.memory) {
+    const std::uint64_t shared = process.memory->shared_bytes;
+    const std::uint64_t all = shared + process.memory->private_bytes;
+    const std::uint64_t own = copied + less(process.zero_filled_pages.value_or(0),
+                                            process.shared_memory_pages.value_or(0)) *
+                                           kPageSize;
+    // Pages that it was the last to share are its alone.
+    at_look = std::max(shared, less(all, own));
+  }
+  return held_file_bytes(process) + std::min(at_look, at_end);
 }
 
 // `parent_shared`: what its parent shares with a parent in turn.
@@ -194,8 +202,9 @@ std::optional<std::uint64_t> new_bytes(const ProcessCopies& process) {
   const MemorySample memory = process.memory.value_or(MemorySample());
   // Also what no write fault made, as MAP_POPULATE does.
   const std::uint64_t got = process.shared_at_fork_bytes.value_or(UINT64_MAX / 2);
-  const std::uint64_t grown =
-      less(memory.private_bytes + memory.shared_bytes, got + first_write_bytes(process));
+  const std::uint64_t held =
+      std::max(memory.private_bytes + memory.shared_bytes, process.held_at_end_bytes.value_or(0));
+  const std::uint64_t grown = less(held, got + first_write_bytes(process));
   if (!process.zero_filled_pages || !process.all_copied_pages())
     return process.memory && process.shared_at_fork_bytes ? std::optional(grown) : std::nullopt;
   const std::uint64_t copied = *process.all_copied_pages() * kPageSize;
@@ -205,8 +214,11 @@ std::optional<std::uint64_t> new_bytes(const ProcessCopies& process) {
   // At its end it may have given all of it back.
   if (const auto most = most_new_bytes(process))
     return process.alive ? std::min(then + since, std::max(then, *most)) : std::max(then, *most);
-  return process.memory || process.alive || since < kLittle ? std::optional(then + since)
-                                                            : std::nullopt;
+  const bool is_known = process.memory || process.alive || since < kLittle;
+  // It had more than it touched: of mlock(2), say.
+  const bool has_more = !process.memory && !process.held_at_end_bytes &&
+                        process.most_resident_bytes.value_or(0) > got + since + kMuch;
+  return is_known && !has_more ? std::optional(then + since) : std::nullopt;
 }
 
 std::uint64_t file_bytes(const ProcessCopies& process) {

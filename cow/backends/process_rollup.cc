@@ -168,6 +168,8 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
   if (sum.transfers) keep_most_sent(*sum.transfers);
   add(sum.shared_at_fork_bytes, more.shared_at_fork_bytes);
   add(sum.most_risen_bytes, more.most_risen_bytes);
+  add(sum.most_resident_bytes, more.most_resident_bytes);
+  add(sum.held_at_end_bytes, more.held_at_end_bytes);
   sum.resident_before_bytes.reset();
   sum.shared_before_bytes.reset();
   for (const CountInfo& each : kCounts) add(sum.*each.count, more.*each.count);

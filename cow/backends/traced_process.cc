@@ -223,6 +223,9 @@ void TracedProcess::update(const ProcessCounts& counts, TracedProcess* parent,
   if (is_new) inherit(*this, parent, proc, sample);
   count_arenas(*this, proc);
   if (live->sends) read_sent(*this, proc);
+  if (counts.anonymous_at_end_bytes && copies.shared_at_fork_bytes)
+    copies.held_at_end_bytes = *counts.anonymous_at_end_bytes + *copies.shared_at_fork_bytes -
+                               *counts.shared_at_fork_anon_bytes;
 }
 
 void TracedProcess::read_objects(const TracedProcess* parent, const ProcFiles& proc) {

@@ -240,6 +240,7 @@ static __always_inline void flush_counts(struct thread_state* thread, struct tas
           group ? BPF_CORE_READ(signal, group_exit_code) : BPF_CORE_READ(leader, exit_code);
       bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
       process->most_resident_pages = BPF_CORE_READ(signal, maxrss);
+      process->anonymous_at_end = task->mm ? anonymous_bytes(task) : COWSHED_UNKNOWN;
       process->end_ns = bpf_ktime_get_ns();
       end_sharing(process);
       __sync_fetch_and_or(&process->flags, COWSHED_ENDED);

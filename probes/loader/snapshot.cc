@@ -47,6 +47,7 @@ void set_end(ProcessCounts& to, const cowshed_process& from, std::int64_t offset
   to.alive = false;
   to.end_ns = moved(from.end_ns, offset_ns);
   to.threads = 0;
+  if (from.anonymous_at_end != COWSHED_UNKNOWN) to.anonymous_at_end_bytes = from.anonymous_at_end;
   if (from.most_resident_pages != 0)
     to.most_resident_bytes = from.most_resident_pages * COWSHED_PAGE_BYTES;
   if (WIFEXITED(status)) to.exit_status = WEXITSTATUS(status);

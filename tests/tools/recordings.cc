@@ -35,6 +35,8 @@ cow::Measurement full_measurement() {
   process.resident_before_bytes = 5 << 20;
   process.shared_before_bytes = 4 << 20;
   process.most_risen_bytes = 8192;
+  process.most_resident_bytes = 16384;
+  process.held_at_end_bytes = 12288;
   process.peak = {1 << 28, 1'750'000'000};
   process.unreadable = true;
   process.execs = 2;

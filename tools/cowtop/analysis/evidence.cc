@@ -313,14 +313,18 @@ Offers of_cause(const Remedy& remedy, const Evidence& evidence) {
   return of_copies(bytes_of(remedy.cause, evidence), evidence);
 }
 
-// Not of a library that writes to its own objects when the program's lines only read them.
 Offers of_own_cause(const Remedy& remedy, const Evidence& evidence) {
   const Summary& summary = *evidence.summary;
-  const auto cause = std::ranges::find(summary.causes, remedy.cause, &Share::name);
-  if (cause != summary.causes.end() && !cause->remark.empty()) return {};
   const bool is_databases =
       summary.language == cow::Language::native && copied_by_a_parent(summary) > 0;
-  return is_databases ? Offers() : of_cause(remedy, evidence);
+  if (is_databases) return {};
+  Offers offers = of_cause(remedy, evidence);
+  const auto cause = std::ranges::find(summary.causes, remedy.cause, &Share::name);
+  if (offers.empty() || cause == summary.causes.end() || cause->remark.empty()) return offers;
+  // A library may write to its own objects where the program only reads.
+  return {{0, fmt::format("see whether CODE's lines ask {} to write, or only to read: what is "
+                          "written belongs out of the data that is shared",
+                          cause->remark)}};
 }
 
 Offers of_python_cause(const Remedy& remedy, const Evidence& evidence) {

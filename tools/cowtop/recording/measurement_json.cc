@@ -146,6 +146,8 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   COWSHED_JSON_FIELDS(memory, unreadable, execs, arenas, patterns)
   field_if_set(io, "files", &Struct::files);
   field_if_set(io, "most_risen_bytes", &Struct::most_risen_bytes);
+  field_if_set(io, "most_resident_bytes", &Struct::most_resident_bytes);
+  field_if_set(io, "held_at_end_bytes", &Struct::held_at_end_bytes);
   field_if_set(io, "resident_before_bytes", &Struct::resident_before_bytes);
   field_if_set(io, "shared_before_bytes", &Struct::shared_before_bytes);
   field_if_set(io, "peak", &Struct::peak);
