@@ -59,6 +59,24 @@ TEST(ForkCopies, NewIsWhatAChildTouchedFirstAndKept) {
       << "though its child shares it";
 }
 
+TEST(ForkCopies, WhatItHeldAtItsEndTellsWhatItGaveBackAndWhatNoWriteFaultMade) {
+  ProcessCopies child = process(11, 10, 10, 0);
+  child.memory = {100 * kPageSize, 0, 1, 0};
+  child.zero_filled_pages = 0;
+  const auto copies = [&] { return copies_of({process(10, 1, 0, 0), child})[1]; };
+  EXPECT_EQ(copies().still_shared_bytes, 90 * kPageSize);
+  child.held_at_end_bytes = 40 * kPageSize;
+  EXPECT_EQ(copies().still_shared_bytes, 30 * kPageSize);
+  child.memory.reset();
+  child.held_at_end_bytes = 1100 * kPageSize;
+  EXPECT_EQ(copies().new_bytes, 1000 * kPageSize);
+  EXPECT_EQ(copies().unfaulted_bytes, 1000 * kPageSize);
+  child.held_at_end_bytes.reset();
+  EXPECT_EQ(copies().new_bytes, 0U);
+  child.most_resident_bytes = 9000 * kPageSize;
+  EXPECT_EQ(copies().new_bytes, std::nullopt) << "nobody looked at what no write fault made";
+}
+
 TEST(ForkCopies, TheRatioIsTheQuotientOfItsAmounts) {
   const auto copies =
       copies_of({process(10, 1, 0, 0), process(11, 10, 25, 7), process(12, 10, 150, 0)});
