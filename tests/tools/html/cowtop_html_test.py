@@ -262,6 +262,9 @@ class ReportTest(HtmlTest):
                 value /= 1024
             return f"{value:.1f} GiB"
 
+        def mebibytes(value):
+            return f"{value / 2**20:.1f}" if value < 10_000 << 20 else f"{value / 2**20:,.0f}"
+
         screens = run(HTML_RECORDINGS).stdout.split()
         self.assertGreater(len(screens), 70)
         for kind in (*self.KINDS, *screens):
@@ -273,7 +276,7 @@ class ReportTest(HtmlTest):
                 heading = next(line for line in table if line.startswith("PID "))
                 for process in self.json_report(kind)["processes"]:
                     more = process.get("processes", 1) - 1
-                    name = f"{process['comm']} {process['pid']}" + (f" and {more:,} more" if more else "")
+                    name = f"{process.get('title', process['comm'])} {process['pid']}" + (f" and {more:,} more" if more else "")
                     if name not in rows:
                         self.assertGreater(len(rows), 20)  # the page shows the first
                         continue
@@ -287,7 +290,7 @@ class ReportTest(HtmlTest):
                         end = heading.index("  ", heading.index(f"  {figure['title']}") + 2)
                         wide = line[:end].split()[-1]
                         self.assertEqual(wide, "-" if value is None else f"{value * 100:.1f}%" if figure["unit"] == "ratio"
-                                         else f"{value / 2**20:.1f}" if figure["unit"] == "bytes" else f"{value:.1f}")
+                                         else mebibytes(value) if figure["unit"] == "bytes" else f"{value:.1f}")
 
     def test_a_site_has_the_name_and_the_copies_that_the_text_gives_it(self):
         self.open_report("shell")
