@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/published_layout.h>
 #include <cowshed/cow/arenas/frozen_arenas.h>
 #include <cowshed/cow/arenas/object_copies.h>
 #include <cowshed/cow/backends/traced_process.h>
@@ -121,8 +122,9 @@ void count_arenas(TracedProcess& process, const ProcFiles& proc) {
   std::map<std::uint64_t, ArenaCopies> files;  // by inode
   std::map<std::uint64_t, std::uint64_t> sizes;
   for (const ArenaCount& counted : process.live->counts.arenas) {
-    const auto image = first_in(names, counted);
+    const auto image = counted.origin == 0 ? names.end() : first_in(names, counted);
     const std::string& name = image == names.end() ? counted.name : image->second;
+    if (name.empty() && counted.name == "memfd:" COWSHED_LAYOUT_MEMFD) continue;
     if (!name.empty()) {
       pages[name] += counted.copied_pages;
       continue;
