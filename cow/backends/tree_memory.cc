@@ -69,31 +69,33 @@ void TreeMemoryMeter::look_at(const ProcFiles& proc, const TreeProcess& process,
   looks_.spend(now, thread_cpu_ns() - begin);
 }
 
-// The memory that a process got itself since the last sum, at most at one time.  Shared memory is
-// of the process that touched it first.
-std::uint64_t TreeMemoryMeter::added_by(const TreeProcess& process, const Known& known) {
+// The memory that a process got itself since the last sum.  Shared memory is of the process that
+// touched it first.
+TreeMemoryMeter::Growth TreeMemoryMeter::added_by(const TreeProcess& process, const Known& known) {
   const State& now = known.now;
   const State& then = known.then;
+  const std::uint64_t filled = less(now.zero_filled_bytes, then.zero_filled_bytes);
   const std::uint64_t shared = less(now.shared_bytes, then.shared_bytes);
-  const std::uint64_t own_shared =
-      std::min(shared, less(now.zero_filled_bytes, then.zero_filled_bytes));
-  std::uint64_t added = less(now.anonymous_bytes, then.anonymous_bytes) + own_shared;
-  if (now.most_resident_bytes > then.most_resident_bytes) {  // also what it gave back again
-    const std::uint64_t of_others = less(now.file_bytes(), then.file_bytes()) + shared - own_shared;
-    added = std::max(added, less(now.most_resident_bytes, then.resident_bytes + of_others));
-  }
-  if (process.alive && known.is_read) return added;
-  const std::uint64_t filled = less(process.zero_filled_bytes, now.zero_filled_bytes);
-  const std::uint64_t most = process.most_resident_bytes;
-  if (most == 0 || !known.is_read) return added + filled;
-  const std::uint64_t risen = less(most, now.resident_bytes);
-  return added + (most > now.most_resident_bytes ? risen : std::min(filled, risen));
+  const std::uint64_t own_shared = std::min(shared, filled);
+  const std::uint64_t added = less(now.anonymous_bytes, then.anonymous_bytes) + own_shared;
+  // What it gave back again, it may have had at any time.
+  const std::uint64_t of_others = less(now.file_bytes(), then.file_bytes()) + shared - own_shared;
+  const std::uint64_t room = less(now.most_resident_bytes, then.resident_bytes + of_others);
+  const bool has_risen = now.most_resident_bytes > then.most_resident_bytes;
+  const std::uint64_t most = std::max(added, has_risen ? room : std::min(room, filled));
+  const std::uint64_t since = less(process.zero_filled_bytes, now.zero_filled_bytes);
+  if (process.alive && known.is_read) return {added, most + since};
+  const std::uint64_t at_end = process.most_resident_bytes;
+  if (at_end == 0 || !known.is_read) return {added + since, most + since};
+  const std::uint64_t left = less(at_end, now.resident_bytes);
+  const std::uint64_t risen = at_end > now.most_resident_bytes ? left : std::min(since, left);
+  return {added + risen, std::max(most, added + risen)};
 }
 
 // How much more the tree holds by what a process did since the last sum; nullopt: nothing is known
 // of it.  A copy leaves the resident memory of its process as it was, and takes a page more of all.
-std::optional<std::uint64_t> TreeMemoryMeter::growth_of(const ProcFiles& proc,
-                                                        const TreeProcess& process) {
+std::optional<TreeMemoryMeter::Growth> TreeMemoryMeter::growth_of(const ProcFiles& proc,
+                                                                  const TreeProcess& process) {
   auto found = known_.find(process.id);
   if (!process.copied_bytes) return std::nullopt;
   if (found == known_.end()) {
@@ -104,30 +106,35 @@ std::optional<std::uint64_t> TreeMemoryMeter::growth_of(const ProcFiles& proc,
   if (std::exchange(known.was_alive, process.alive) != process.alive) is_another_tree_ = true;
   if (process.alive) look_at(proc, process, known);
   const std::uint64_t copied = less(*process.copied_bytes, known.then.copied_bytes);
-  const std::uint64_t added = added_by(process, known);
-  const std::uint64_t grown = process.are_all_faults ? std::max(copied, added) : copied + added;
-  const std::uint64_t most =
-      process.alive ? known.now.most_resident_bytes : process.most_resident_bytes;
+  const auto grown_by = [&](std::uint64_t added) {
+    const std::uint64_t grown = process.are_all_faults ? std::max(copied, added) : copied + added;
+    const std::uint64_t at_end = process.most_resident_bytes;
+    if (process.alive ? !known.is_read : at_end == 0) return grown;
+    return std::min(grown, process.alive ? known.now.most_resident_bytes + added : at_end);
+  };
+  const Growth added = added_by(process, known);
   if (!process.alive) known_.erase(found);
-  return most > 0 ? std::min(grown, most) : grown;
+  return Growth{grown_by(added.now), grown_by(added.most)};
 }
 
 void TreeMemoryMeter::note_growth(const ProcFiles& proc, const std::vector<TreeProcess>& tree) {
   std::vector<Lifetime> ended;
   std::uint64_t least_peak = 0;
+  std::uint64_t most = 0;
   grown_.reset();
   for (const TreeProcess& process : tree) {
     least_peak = std::max(least_peak, process.least_peak_bytes);
     const auto grown = growth_of(proc, process);
     if (!grown) continue;
-    grown_ = grown_.value_or(0) + (process.alive ? *grown : 0);
-    if (!process.alive) ended.push_back({process.start_ns, process.end_ns, *grown});
+    grown_ = grown_.value_or(0) + (process.alive ? grown->now : 0);
+    if (process.alive) most += grown->most;
+    else ended.push_back({process.start_ns, process.end_ns, grown->most});
   }
   for (const TreeProcess& process : tree) newest_ = std::max(newest_, process.id);
   if (!memory_ || !grown_) return;
   memory_->peak_pss_bytes = std::max(memory_->peak_pss_bytes, least_peak);
   memory_->most_peak_bytes =
-      std::max(memory_->most_peak_bytes, memory_->pss_bytes + *grown_ + most_at_once(ended));
+      std::max(memory_->most_peak_bytes, memory_->pss_bytes + most + most_at_once(ended));
 }
 
 bool TreeMemoryMeter::is_due() {

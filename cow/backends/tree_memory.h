@@ -74,8 +74,12 @@ class TreeMemoryMeter {
 
   static void note(const TreeProcess& process, const std::vector<std::uint64_t>& kib, Known& known);
   void look_at(const ProcFiles& proc, const TreeProcess& process, Known& known);
-  static std::uint64_t added_by(const TreeProcess& process, const Known& known);
-  std::optional<std::uint64_t> growth_of(const ProcFiles& proc, const TreeProcess& process);
+  struct Growth {
+    std::uint64_t now = 0;
+    std::uint64_t most = 0;  // in between
+  };
+  static Growth added_by(const TreeProcess& process, const Known& known);
+  std::optional<Growth> growth_of(const ProcFiles& proc, const TreeProcess& process);
   void note_growth(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
   bool is_due();
   void begin(const std::vector<TreeProcess>& tree);
