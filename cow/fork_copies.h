@@ -83,8 +83,9 @@ std::vector<Subtree> subtrees(const Measurement& measurement);
 // What its private mappings of files of data shared with the files, but not what a fork shared.
 std::uint64_t file_bytes(const ProcessCopies& process);
 
-// ForkCopies::new_bytes.
+// ForkCopies::new_bytes, and the part of it that a child still had at its end, if that is known.
 std::optional<std::uint64_t> new_bytes(const ProcessCopies& process);
+std::optional<std::uint64_t> new_bytes_at_end(const ProcessCopies& process);
 
 // Whether a child goes on with its parent's memory.
 bool goes_on(const ProcessCopies& process);

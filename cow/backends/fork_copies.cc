@@ -221,6 +221,13 @@ std::optional<std::uint64_t> new_bytes(const ProcessCopies& process) {
   return is_known && !has_more ? std::optional(then + since) : std::nullopt;
 }
 
+std::optional<std::uint64_t> new_bytes_at_end(const ProcessCopies& process) {
+  if (!process.held_at_end_bytes || !process.shared_at_fork_bytes || !goes_on(process))
+    return std::nullopt;
+  return less(*process.held_at_end_bytes,
+              *process.shared_at_fork_bytes + first_write_bytes(process));
+}
+
 std::uint64_t file_bytes(const ProcessCopies& process) {
   std::uint64_t bytes = 0;
   for (const ArenaCopies& file : process.files) bytes += shared_bytes(file);

@@ -271,9 +271,13 @@ void TracepointBackend::look_at_new_pages(const TracedProcess& process) {
 // A child that is first seen now may inherit from a parent that has ended.  So an ended process is
 // kept for one more sample().
 void TracepointBackend::forget_the_ended() {
-  for (auto& [id, process] : processes_)
-    if (process.live && !process.copies.alive && std::exchange(process.live->had_ended, true))
-      process.live.reset();
+  for (auto& [id, process] : processes_) {
+    if (!process.live || process.copies.alive || !std::exchange(process.live->had_ended, true))
+      continue;
+    const auto held = new_bytes_at_end(process.copies);
+    if (profiler_ && held) profiler_->end(id, *held / kPageSize);
+    process.live.reset();
+  }
 }
 
 NewMemory TracepointBackend::new_memory(const Measurement& result) const {

@@ -59,11 +59,12 @@ class CopyProfiler {
   NewMemory new_memory(const CopiedPages& pages, const CopiedPages& most) {
     return new_memory_of(fresh_, pages, most, symbols_);
   }
-  // As Tallies::look().
+  // As of Tallies, of new memory.
   void look(std::uint64_t process_id, const std::function<bool(std::uint64_t)>& is_there,
             std::uint64_t held) {
     fresh_.look(process_id, is_there, held);
   }
+  void end(std::uint64_t process_id, std::uint64_t held) { fresh_.end(process_id, held); }
   // As BinaryCache::unread().
   std::vector<std::string> unread() const { return binaries_.unread(); }
 

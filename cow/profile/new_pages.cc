@@ -58,9 +58,9 @@ void NewPages::count_held() {
 
 void NewPages::give_back(std::uint64_t pages) {
   for (Piece& piece : pieces_ | std::views::reverse) {
-    if (piece.came == came_ || !is_held(piece)) continue;  // the newest was touched just now
+    if (!is_held(piece)) continue;
     if (pages < piece.pages / 2) break;
-    piece.gone = came_ - 1;
+    piece.gone = came_;
     held_ -= piece.pages;
     pages -= std::min(pages, piece.pages);
   }
@@ -68,18 +68,17 @@ void NewPages::give_back(std::uint64_t pages) {
 
 void NewPages::add(const SampledStack* stack, std::uint64_t address, std::uint64_t pages,
                    std::uint64_t held) {
-  pieces_.push_back({stack, address, pages, ++came_});
   most_pages_ = std::max(most_pages_, pages);
-  held_ += pages;
-  if (held_ + others_ > held + slack()) {
-    give_back(held_ + others_ - held);
-    others_ = std::min(others_, held - std::min(held, held_));
+  if (held_ + pages + others_ > held + slack()) {
+    give_back(held_ + pages + others_ - held);
+    others_ = std::min(others_, held - std::min(held, held_ + pages));
   }
+  pieces_.push_back({stack, address, pages, ++came_});
+  held_ += pages;
   if (held > held_ + others_ + slack()) others_ = held - held_;
   // Of times when it held as much, the last.
-  constexpr std::uint64_t kAsMuch = 32;
   held_at_most_ = std::max(held_at_most_, held);
-  if (held >= held_at_most_ - held_at_most_ / kAsMuch) most_at_ = came_;
+  if (held + slack() >= held_at_most_) most_at_ = came_;
   constexpr std::size_t kMany = 4096;
   if (pieces_.size() > kMany + 2 * forgotten_at_) forget_the_gone();
 }
@@ -115,6 +114,10 @@ void NewPages::look(const std::function<bool(std::uint64_t)>& is_there, std::uin
   restore(crowded, missing);
   count_held();
   looked_at_ = came_;
+}
+
+void NewPages::end(std::uint64_t held) {
+  if (held_ > held + slack()) give_back(held_ - held);
 }
 
 void NewPages::visit(bool at_most, const std::function<void(const Piece&)>& visit) const {

@@ -32,7 +32,10 @@ class NewPages {
   // What the process has beyond what is there, mremap(2) has moved.
   void look(const std::function<bool(std::uint64_t)>& is_there, std::uint64_t held);
 
-  // The same without a look, by what the samples tell of each other.
+  // Takes the pages of new memory that the process had at its end.
+  void end(std::uint64_t held);
+
+  // Corrects what it holds without a look, by what the samples tell of each other.
   void settle() {
     look([](std::uint64_t) { return true; }, held_ + others_);
   }

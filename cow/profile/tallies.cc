@@ -222,6 +222,11 @@ void Tallies::look(std::uint64_t process_id, const std::function<bool(std::uint6
     found->second.pages.look(is_there, held);
 }
 
+void Tallies::end(std::uint64_t process_id, std::uint64_t held) {
+  if (const auto found = tallies_.find(process_id); found != tallies_.end())
+    found->second.pages.end(held);
+}
+
 void Tallies::merge(std::uint64_t process_id, std::uint64_t into) {
   const auto from = tallies_.extract(process_id);
   if (from.empty()) return;

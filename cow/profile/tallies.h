@@ -85,9 +85,10 @@ class Tallies {
   // As CopyProfiler::merge().
   void merge(std::uint64_t process_id, std::uint64_t into);
 
-  // As NewPages::look().
+  // As of NewPages.
   void look(std::uint64_t process_id, const std::function<bool(std::uint64_t)>& is_there,
             std::uint64_t held);
+  void end(std::uint64_t process_id, std::uint64_t held);
 
   // By the probe's ID of the process.
   const std::map<std::uint64_t, Tally>& all() const { return tallies_; }

@@ -87,6 +87,15 @@ TEST_F(NewPagesTest, PagesThatMoveAreHeld) {
   EXPECT_EQ(of(cache_, false), 16'384U);
 }
 
+TEST_F(NewPagesTest, WhatItNoLongerHadAtItsEndWasGivenBack) {
+  touch(cache_, kCacheAt, 16'384);
+  touch(request_, kBufferAt, 8192);
+  pages_.end(16'384);
+  EXPECT_EQ(of(request_, true), 8192U);
+  EXPECT_EQ(of(request_, false), 0U);
+  EXPECT_EQ(of(cache_, false), 16'384U);
+}
+
 // As mlock(2) makes.
 TEST_F(NewPagesTest, PagesWithoutASampleExplainNone) {
   touch(cache_, kCacheAt, 4096);
