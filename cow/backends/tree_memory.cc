@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 
 #include <cowshed/base/clock.h>
 #include <cowshed/cow/backends/tree_memory.h>
@@ -8,8 +9,8 @@ namespace {
 
 constexpr std::uint64_t kKiB = 1024;
 // Of /proc/PID/status.
-constexpr std::initializer_list<std::string_view> kResident = {"RssAnon", "RssShmem", "VmRSS",
-                                                               "VmHWM", "VmPTE"};
+constexpr std::array<std::string_view, 5> kResident = {"RssAnon", "RssShmem", "VmRSS", "VmHWM",
+                                                       "VmPTE"};
 
 std::uint64_t less(std::uint64_t from, std::uint64_t what) { return from - std::min(from, what); }
 

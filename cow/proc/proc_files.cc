@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <linux/kcmp.h>
 #include <memory>
+#include <optional>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -220,7 +221,7 @@ bool ProcFiles::is_ours(pid_t pid) const {
 }
 
 std::vector<std::uint64_t> ProcFiles::status_numbers(
-    pid_t pid, std::initializer_list<std::string_view> fields) const {
+    pid_t pid, std::span<const std::string_view> fields) const {
   const std::string text = read_file_of(pid, memory_path(pid, "status")).value_or("");
   std::vector<std::uint64_t> numbers;
   for (const std::string_view field : fields) {

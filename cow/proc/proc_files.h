@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 #include <sys/types.h>
@@ -79,9 +79,9 @@ class ProcFiles {
   Expected<FileDescriptor> open(pid_t pid, std::string_view file) const;
   // Returns the numbers in lines of /proc/PID/status, read at once; 0: none.
   std::vector<std::uint64_t> status_numbers(pid_t pid,
-                                            std::initializer_list<std::string_view> fields) const;
+                                            std::span<const std::string_view> fields) const;
   std::uint64_t status_number(pid_t pid, std::string_view name) const {
-    return status_numbers(pid, {name}).front();
+    return status_numbers(pid, {&name, 1}).front();
   }
   // Whether the process belongs to our user.
   bool is_ours(pid_t pid) const;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <fmt/format.h>
 #include <map>
 #include <set>
 #include <utility>
