@@ -220,13 +220,14 @@ struct NewCause {
   NewMemoryCause cause;
   std::uint64_t samples = 0;
   std::uint64_t estimated_copies = 0;
-  std::uint64_t most_copies = 0;  // of one process, estimated; 0: not known
+  std::uint64_t unforked_copies = 0;  // of processes that run a program that they executed
+  std::uint64_t most_copies = 0;      // of one other process; 0: not known
   bool operator==(const NewCause&) const = default;
 };
 
-// The sampled pages of new anonymous memory of forked processes that have executed nothing since.
-// Here an estimated copy is a page that the process holds or, if it has ended, that it held when it
-// held most: they add up to ForkCopies::new_bytes.  Each list has the most pages first.
+// The sampled pages of new anonymous memory of processes, since their fork or last exec.  Here an
+// estimated copy is a page that the process holds or, if it has ended, that it held when it held
+// most: they add up to ForkCopies::new_bytes.  Each list has the most pages first.
 struct NewMemory {
   std::uint64_t samples = 0;
   std::vector<CodeSite> sites;

@@ -63,9 +63,14 @@ inline constexpr std::array kFigures = {
            "COPIED as a share of SHARED.  Above 1 if further forks shared pages again.",
            COWSHED_FIGURE(copies.copied_ratio())},
     Figure{"new_bytes", "NEW", Unit::bytes, true, "cowshed_new_bytes",
-           "Memory that it touched first: neither copied, nor got at its fork.  Of a forked "
-           "process that has executed no program; if it ran before cowtop came, since then.",
+           "Memory that it touched first: neither copied, nor got at its fork.  Since its last "
+           "exec; if it ran before cowtop came, since then.  Of a program, what children of its "
+           "own got is not new.",
            COWSHED_FIGURE(internal::number(copies.new_bytes))},
+    Figure{"own_bytes", "OWN", Unit::bytes, true, "cowshed_private_bytes",
+           "Anonymous memory that no other process maps.  While the process runs, as last looked "
+           "at; after its end, what it copied and what was new in it.",
+           COWSHED_FIGURE(internal::number(copies.own_bytes))},
     Figure{"still_shared_bytes", "", Unit::bytes, false, "cowshed_still_shared_bytes",
            "The part of SHARED that it has neither copied nor given back.",
            COWSHED_FIGURE(internal::number(copies.still_shared_bytes))},
@@ -90,10 +95,6 @@ inline constexpr std::array kFigures = {
            "Resident memory that other processes map, too, as last looked at.  What two processes "
            "share counts twice.",
            COWSHED_FIGURE(process.memory ? internal::number(process.memory->shared_bytes)
-                                         : std::nullopt)},
-    Figure{"", "", Unit::bytes, false, "cowshed_private_bytes",
-           "Resident anonymous memory that no other process maps, as last looked at.",
-           COWSHED_FIGURE(process.memory ? internal::number(process.memory->private_bytes)
                                          : std::nullopt)},
     Figure{"", "", Unit::bytes, false, "cowshed_pss_bytes",
            "Memory (PSS), as last read: a page that n processes map counts as 1/n in each.",

@@ -33,18 +33,24 @@ struct ForkCopies {
   // may be of memory that it shares with its own children, or its parent with others.
   std::optional<std::uint64_t> still_shared_bytes;
 
-  // NEW: what a child that goes on has beside its copies and what it got at its fork; after its
-  // end, the most that it had, as far as samples tell.  It may be the last to share what it got,
-  // but only what it touched first is new.  nullopt: not known, and for any other process.
+  // NEW: what a process has beside its copies and what it got at its fork, since its last exec, or
+  // since the measurement began; after its end, the most that it had, as far as samples tell.  Not
+  // what a child of its own got, but for a child that goes on.  It may be the last to share what it
+  // got, but only what it touched first is new.  nullopt: not known.
   std::optional<std::uint64_t> new_bytes;
   // The part of it that no write fault made, as mlock(2) does, so that no sample explains it.  0
   // also if the counts may be off by it: below 1 MiB or a tenth, or if events were lost.
   std::uint64_t unfaulted_bytes = 0;
 
+  // OWN: anonymous memory that no other process maps.  While the process runs, as last looked at;
+  // else what it copied and what is new.  nullopt: not known.
+  std::optional<std::uint64_t> own_bytes;
+
   // Children that go on with the process's memory, without an exec.
   std::uint64_t forks = 0;
-  // The most that one of them shared at its fork.
+  // The most that one of them shared at its fork, and the anonymous part of that.
   std::optional<std::uint64_t> most_shared_with_child;
+  std::uint64_t most_given_bytes = 0;
   // What the process copied while they lived: at most, if several lived at the same time.
   std::uint64_t copied_for_children_bytes = 0;
   // Whether no child of its parent lived at the same time as another.
@@ -83,7 +89,8 @@ std::vector<Subtree> subtrees(const Measurement& measurement);
 // What its private mappings of files of data shared with the files, but not what a fork shared.
 std::uint64_t file_bytes(const ProcessCopies& process);
 
-// ForkCopies::new_bytes, and the part of it that a child still had at its end, if that is known.
+// What a process has beside its copies and what it got, also if a child shares it, and the part of
+// that that it still had at its end, if that is known.
 std::optional<std::uint64_t> new_bytes(const ProcessCopies& process);
 std::optional<std::uint64_t> new_bytes_at_end(const ProcessCopies& process);
 
@@ -97,5 +104,8 @@ bool is_memory_stale(const ProcessCopies& process);
 // Whether a child was forked before the measurement began, so that nobody knows what it, or its
 // parent for it, copied until then.
 bool is_older(const ProcessCopies& process);
+
+// Whether the process, or the program that it runs, began before the measurement.
+bool ran_before(const ProcessCopies& process);
 
 }  // namespace cowshed::cow

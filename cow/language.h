@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -24,6 +25,15 @@ inline bool is_python(Language language) {
 // Returns the language by the name of an interpreter's executable or library; `native` for other
 // binaries.  A Python of unknown version counts as a new one.
 Language language_of_file(std::string_view path);
+
+// Returns what an interpreter or a shell runs, by the command line, whose words end with NUL:
+// "python3 app.py", "python3 -m http.server", "python3 -c json" for code that imports that, and
+// "uvicorn shop:app" for a script that the process is named after.  Without options, and of one
+// word, as further words may be secrets.  Empty: it is no interpreter, or the word is not known.
+std::string script_of(std::string_view cmdline, std::string_view comm);
+
+// By the name of its file.
+bool is_shell(std::string_view name);
 
 // Whether the binary is the C library or the dynamic linker.
 bool is_c_library(std::string_view path);

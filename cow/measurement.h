@@ -150,6 +150,7 @@ struct ProcessCopies : Counts {
   pid_t ppid = 0;  // the process that forked it
   std::string comm;
   std::string title;   // "postgres: checkpointer", if the program gives its role; else empty
+  std::string script;  // "python3 app.py": what an interpreter runs; else empty
   std::string cgroup;  // v2, as of its begin or last exec; empty: unknown
   Role role = Role::child;
   bool alive = false;          // still running at the last sample
@@ -173,17 +174,17 @@ struct ProcessCopies : Counts {
   // As of the last scan; larger processes are scanned less often.  nullopt without a scan, and
   // while it shares_memory.
   std::optional<MemorySample> memory;
-  // The most that its resident anonymous memory rose above an earlier value since the fork, or
-  // since the measurement began, at samples of its new memory.  nullopt: there are none.
+  // The most that its resident anonymous memory rose above an earlier value since its fork or last
+  // exec, or since the measurement began, at samples of its new memory.  nullopt: there are none.
   std::optional<std::uint64_t> most_risen_bytes;
   // Once it has ended, the most memory of any kind that it held at one time, as getrusage(2) has
   // it.
   std::optional<std::uint64_t> most_resident_bytes;
-  // Of a child at its end: its resident anonymous memory, with the arenas and the settled memory
-  // that it got.  nullopt: it runs, nobody saw the fork, or Linux is older than 6.16.
+  // At its end: its resident anonymous memory, with the arenas and the settled memory that it got at
+  // its fork.  nullopt: it runs, or Linux is older than 6.16.
   std::optional<std::uint64_t> held_at_end_bytes;
-  // The resident anonymous memory of a child that is older than the measurement, when that began.
-  // nullopt: it is not older, or its memory was never read.
+  // The resident anonymous memory of a process that ran before the measurement, when that began.
+  // nullopt: it did not, or its memory was never read.
   std::optional<std::uint64_t> resident_before_bytes;
   // The part of it that was shared; also what the process copied of it until the first scan.
   std::optional<std::uint64_t> shared_before_bytes;

@@ -28,7 +28,7 @@ using arch::Register;
 
 // failed: no copy, but an access that the kernel answered with SIGSEGV or SIGBUS.  Sampled are the
 // first two of each thread, and the one that ends the process.  fresh: no copy, but a page of new
-// anonymous memory, of a process that was forked and has executed nothing since.
+// anonymous memory.
 enum class CopyClass : std::uint8_t { anonymous, file, failed, fresh };
 
 enum class AccessFailure : std::uint8_t {

@@ -169,7 +169,7 @@ std::optional<std::uint64_t> most_new_bytes(const ProcessCopies& process) {
                   process.touched_pages() * kPageSize);
 }
 
-// Of one that is older than the measurement.
+// Of one that ran before the measurement.
 std::optional<std::uint64_t> new_since_begin(const ProcessCopies& process) {
   if (!process.resident_before_bytes || !process.memory || !process.zero_filled_pages)
     return std::nullopt;
@@ -182,6 +182,29 @@ std::optional<std::uint64_t> new_since_begin(const ProcessCopies& process) {
   const std::uint64_t risen =
       std::min(most_new_bytes(process).value_or(0), memory.private_bytes + since);
   return std::min(touched, std::max(grown + since, risen));
+}
+
+// What it got at its fork; nothing by an exec.  nullopt: not known.
+std::optional<std::uint64_t> got_bytes(const ProcessCopies& process) {
+  if (process.execs > 0) return 0;
+  return process.shared_at_fork_bytes;
+}
+
+// Without what a child got: all was there at its fork, or before the measurement.
+void set_own(ForkCopies& copies, const ProcessCopies& process) {
+  copies.new_bytes = new_bytes(process);
+  if (copies.new_bytes && !goes_on(process)) {
+    const std::uint64_t before = process.resident_before_bytes.value_or(0);
+    copies.new_bytes = less(*copies.new_bytes, less(copies.most_given_bytes, before));
+  }
+  if (process.alive && process.memory) {
+    copies.own_bytes = process.memory->private_bytes;
+  } else if (copies.new_bytes && copies.copied_pages) {
+    const std::uint64_t copied = *copies.copied_bytes();
+    const std::uint64_t most =
+        goes_on(process) ? copied : std::min(copied, copies.most_given_bytes);
+    copies.own_bytes = *copies.new_bytes + most + first_write_bytes(process);
+  }
 }
 
 // What the process has beside all that it touched.
@@ -197,16 +220,16 @@ std::uint64_t unfaulted_bytes(const ProcessCopies& process, const ForkCopies& co
 
 // What it had when it was last looked at, and what it touched since.
 std::optional<std::uint64_t> new_bytes(const ProcessCopies& process) {
-  if (!goes_on(process)) return std::nullopt;
-  if (is_older(process)) return new_since_begin(process);
+  if (process.shares_memory) return std::nullopt;
+  if (ran_before(process)) return new_since_begin(process);
   const MemorySample memory = process.memory.value_or(MemorySample());
   // Also what no write fault made, as MAP_POPULATE does.
-  const std::uint64_t got = process.shared_at_fork_bytes.value_or(UINT64_MAX / 2);
+  const std::uint64_t got = got_bytes(process).value_or(UINT64_MAX / 2);
   const std::uint64_t held =
       std::max(memory.private_bytes + memory.shared_bytes, process.held_at_end_bytes.value_or(0));
   const std::uint64_t grown = less(held, got + first_write_bytes(process));
   if (!process.zero_filled_pages || !process.all_copied_pages())
-    return process.memory && process.shared_at_fork_bytes ? std::optional(grown) : std::nullopt;
+    return process.memory && got_bytes(process) ? std::optional(grown) : std::nullopt;
   const std::uint64_t copied = *process.all_copied_pages() * kPageSize;
   const std::uint64_t then = std::max(
       grown, std::min(less(memory.private_bytes, copied), memory.touched_pages * kPageSize));
@@ -216,16 +239,15 @@ std::optional<std::uint64_t> new_bytes(const ProcessCopies& process) {
     return process.alive ? std::min(then + since, std::max(then, *most)) : std::max(then, *most);
   const bool is_known = process.memory || process.alive || since < kLittle;
   // It had more than it touched: of mlock(2), say.
-  const bool has_more = !process.memory && !process.held_at_end_bytes &&
+  const bool has_more = goes_on(process) && !process.memory && !process.held_at_end_bytes &&
                         process.most_resident_bytes.value_or(0) > got + since + kMuch;
   return is_known && !has_more ? std::optional(then + since) : std::nullopt;
 }
 
 std::optional<std::uint64_t> new_bytes_at_end(const ProcessCopies& process) {
-  if (!process.held_at_end_bytes || !process.shared_at_fork_bytes || !goes_on(process))
-    return std::nullopt;
-  return less(*process.held_at_end_bytes,
-              *process.shared_at_fork_bytes + first_write_bytes(process));
+  const auto got = got_bytes(process);
+  if (!process.held_at_end_bytes || !got || process.shares_memory) return std::nullopt;
+  return less(*process.held_at_end_bytes, *got + first_write_bytes(process));
 }
 
 std::uint64_t file_bytes(const ProcessCopies& process) {
@@ -240,6 +262,10 @@ bool goes_on(const ProcessCopies& process) {
 
 bool is_older(const ProcessCopies& process) {
   return goes_on(process) && !process.shared_at_fork_bytes && !process.not_measured;
+}
+
+bool ran_before(const ProcessCopies& process) {
+  return is_older(process) || (process.role == Role::root && process.execs == 0);
 }
 
 bool is_memory_stale(const ProcessCopies& process) {
@@ -275,6 +301,9 @@ std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
       parent.most_shared_with_child =
           std::max(parent.most_shared_with_child.value_or(0),
                    (*result[i].shared_bytes - file_bytes(child)) / child.processes);
+    std::uint64_t given = parent.most_shared_with_child.value_or(0);
+    for (const ArenaCopies& arena : child.arenas) given = less(given, arena.bytes.value_or(0));
+    parent.most_given_bytes = std::max(parent.most_given_bytes, given);
     const auto all = pages_with_exit(processes[above[i]], true);
     const std::uint64_t most = all.value_or(0) - (all ? pages_before_exec(processes[above[i]]) : 0);
     if (measurement.exact)
@@ -289,7 +318,7 @@ std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
       add_copied(result[i], processes[i]);
       result[i].shared_bytes = shared_bytes(processes[i], result[i]);
     }
-    result[i].new_bytes = new_bytes(processes[i]);
+    set_own(result[i], processes[i]);
     if (measurement.lost_events.value_or(0) == 0)
       result[i].unfaulted_bytes = unfaulted_bytes(processes[i], result[i]);
     if (above[i] != i) result[i].is_only_child = families[above[i]].one_by_one;

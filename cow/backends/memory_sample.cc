@@ -3,8 +3,16 @@
 #include <cowshed/base/clock.h>
 #include <cowshed/cow/arenas/published_layout.h>
 #include <cowshed/cow/backends/memory_sample.h>
+#include <cowshed/cow/language.h>
 
 namespace cowshed::cow {
+
+void read_names(const ProcFiles& proc, ProcessCopies& process) {
+  const std::string cmdline = proc.cmdline(process.pid);
+  if (std::string title = title_of(cmdline); !title.empty()) process.title = std::move(title);
+  if (std::string script = script_of(cmdline, process.comm); !script.empty())
+    process.script = std::move(script);
+}
 
 MemorySampler::MemorySampler(const ProcFiles& proc, pid_t pid, const std::vector<Mapping>& mappings)
     : frozen_(frozen_arenas(proc, pid, mappings)),

@@ -22,6 +22,9 @@ std::optional<MemorySample> sample_memory(const ProcFiles& proc, pid_t pid,
                                           const std::vector<Mapping>& mappings,
                                           FilePages& file_pages);
 
+// Sets its title and its script, if it runs and has them.
+void read_names(const ProcFiles& proc, ProcessCopies& process);
+
 // Samples the memory of a process whose mappings, which must outlive it, the caller walks through.
 class MemorySampler {
  public:

@@ -184,7 +184,8 @@ void PagemapBackend::update(Process& process) {
   process.is_stack_hidden = stat->start_stack == 0;
   if (process.is_stack_hidden || stat->start_stack == process.start_stack) return;
   process.start_stack = stat->start_stack;
-  if (!std::exchange(process.awaits_exec, false)) process.start_new_image();
+  if (std::exchange(process.awaits_exec, false)) process.copies.execs = 1;
+  else process.start_new_image();
 }
 
 void PagemapBackend::end(Process& process, bool is_zombie) {
@@ -383,7 +384,7 @@ void PagemapBackend::scan(Process& process) {
     copies.copied_anon_pages = process.earlier_anon + process.most_anon;
   copies.copied_file_pages = process.earlier_file + process.most_file;
   copies.arenas = std::move(scan.arenas);
-  proc_.read_title(copies.pid, copies.title);
+  read_names(proc_, copies);
   auto objects = copies_by_object(proc_, copies.pid, *mappings, scan.copied_arenas);
   const bool knows_some = copies.objects && !copies.objects->empty();
   if (objects || !knows_some) copies.objects = std::move(objects);

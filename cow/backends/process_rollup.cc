@@ -129,6 +129,7 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
   sum.processes += more.processes;
   if (sum.comm != more.comm) sum.comm = kSeveralNames;
   if (sum.title != more.title) sum.title.clear();
+  if (sum.script != more.script) sum.script.clear();
   if (sum.cgroup != more.cgroup) sum.cgroup.clear();
   sum.start_ns = std::min(sum.start_ns, more.start_ns);
   sum.end_ns = std::max(sum.end_ns, more.end_ns);

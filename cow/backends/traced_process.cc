@@ -21,7 +21,10 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.pid = counts.pid;
   copies.ppid = counts.ppid;
   copies.comm = counts.comm;
-  if (copies.execs != counts.execs) copies.title.clear();
+  if (copies.execs != counts.execs) {
+    copies.title.clear();
+    copies.script.clear();
+  }
   copies.role = counts.role;
   copies.alive = counts.alive;
   copies.start_ns = counts.start_ns;
@@ -209,8 +212,7 @@ void TracedProcess::update(const ProcessCounts& counts, TracedProcess* parent,
                            const ProcFiles& proc, std::uint64_t sample) {
   const bool is_new = live == nullptr;
   // At fewer and fewer of them: a program sets its title at its begin.
-  if (!is_new && counts.alive && std::has_single_bit(++live->updates))
-    proc.read_title(counts.pid, copies.title);
+  if (!is_new && counts.alive && std::has_single_bit(++live->updates)) read_names(proc, copies);
   if (!is_new && live->counts == counts) return;
   const bool is_another = is_new || copies.execs != counts.execs;
   if (is_another) read_cgroup(copies, counts, parent, proc);
@@ -218,16 +220,20 @@ void TracedProcess::update(const ProcessCounts& counts, TracedProcess* parent,
   if (is_another) {
     live->arena_names.clear();
     live->file_pages.reset();
+    copies.memory.reset();
+    copies.resident_before_bytes.reset();
   }
   copy_counts(counts, copies);
+  if (is_new && parent != nullptr && counts.execs == 0) copies.script = parent->copies.script;
+  if (is_another && counts.alive) read_names(proc, copies);
   live->counts = counts;
   live->has_changed = true;
   if (is_new) inherit(*this, parent, proc, sample);
   count_arenas(*this, proc);
   if (live->sends) read_sent(*this, proc);
-  if (counts.anonymous_at_end_bytes && copies.shared_at_fork_bytes)
-    copies.held_at_end_bytes = *counts.anonymous_at_end_bytes + *copies.shared_at_fork_bytes -
-                               *counts.shared_at_fork_anon_bytes;
+  copies.held_at_end_bytes = counts.anonymous_at_end_bytes;
+  if (copies.held_at_end_bytes && copies.shared_at_fork_bytes && copies.execs == 0)
+    *copies.held_at_end_bytes += *copies.shared_at_fork_bytes - *counts.shared_at_fork_anon_bytes;
 }
 
 void TracedProcess::read_objects(const TracedProcess* parent, const ProcFiles& proc) {
@@ -282,12 +288,12 @@ void TracedProcess::scan(const ProcFiles& proc) {
   count_arenas(*this, proc);
   copies.memory = memory;
   copies.memory->touched_pages = copies.touched_pages();
-  if (is_older(copies) && !copies.resident_before_bytes) {
+  if (ran_before(copies) && !copies.resident_before_bytes) {
     const std::uint64_t now = memory->shared_bytes + memory->private_bytes;
     copies.resident_before_bytes = now - std::min(now, copies.touched_pages() * kPageSize);
     const std::uint64_t copied =
         *copies.copied_anon_pages + copies.copied_shared_file_pages.value_or(0);
-    copies.shared_before_bytes = memory->shared_bytes + copied * kPageSize;
+    if (is_older(copies)) copies.shared_before_bytes = memory->shared_bytes + copied * kPageSize;
   }
   copies.unreadable = false;
 }

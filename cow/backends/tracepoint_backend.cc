@@ -282,15 +282,15 @@ void TracepointBackend::forget_the_ended() {
 
 NewMemory TracepointBackend::new_memory(const Measurement& result) const {
   const std::vector<ForkCopies> copies = fork_copies(result);
-  CopiedPages now;
-  CopiedPages most;
+  std::map<std::uint64_t, HeldPages> held;
   std::size_t i = 0;
   for (const auto& [id, process] : processes_) {
-    const std::uint64_t bytes = copies[i].new_bytes.value_or(0) - copies[i].unfaulted_bytes;
-    (process.copies.alive ? now : most)[id] = bytes / kPageSize;
-    ++i;
+    const ForkCopies& its = copies[i++];
+    const bool is_forked = goes_on(process.copies);
+    held[id] = {(its.new_bytes.value_or(0) - its.unfaulted_bytes) / kPageSize,
+                !process.copies.alive, is_forked ? 0 : its.most_given_bytes / kPageSize, is_forked};
   }
-  return profiler_->new_memory(now, most);
+  return profiler_->new_memory(held);
 }
 
 Measurement TracepointBackend::measurement(const CodeOf& code) const {

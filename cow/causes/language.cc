@@ -112,6 +112,40 @@ Language language_of_file(std::string_view path) {
   return Language::native;
 }
 
+std::string script_of(std::string_view cmdline, std::string_view comm) {
+  constexpr std::size_t kLongest = 40;
+  const auto next = [&] {
+    const std::string_view word = cmdline.substr(0, cmdline.find('\0'));
+    cmdline.remove_prefix(std::min(cmdline.size(), word.size() + 1));
+    return word;
+  };
+  std::string_view program = base_name(next());
+  if (language_of_file(program) == Language::native && !is_shell(program)) return {};
+  std::string text;
+  for (std::string_view word = next(); !word.empty(); word = next()) {
+    if (base_name(word) == comm && text.empty()) {
+      program = comm;
+    } else if (word == "-c" || word == "-m") {
+      text = " " + std::string(word);
+    } else if (text.empty() && word.starts_with('-')) {
+      continue;
+    } else {
+      if (text == " -c")
+        for (std::string_view verb : {"from ", "import "})
+          if (word.starts_with(verb)) word.remove_prefix(verb.size());
+      if (text.empty()) word = base_name(word);
+      text += " " + std::string(word.substr(0, word.find_first_of(" ;,\n")));
+      break;
+    }
+  }
+  return text.empty() || text.size() <= 3 ? "" : std::string(program) + text.substr(0, kLongest);
+}
+
+bool is_shell(std::string_view name) {
+  constexpr std::array<std::string_view, 5> kShells = {"sh", "bash", "dash", "zsh", "ksh"};
+  return std::ranges::find(kShells, name) != kShells.end();
+}
+
 bool is_c_library(std::string_view path) {
   return has_name(path, {"libc.so", "libc-2", "ld-musl"});
 }

@@ -250,13 +250,11 @@ std::string ProcFiles::cgroup(pid_t pid) const {
   return {};
 }
 
-void ProcFiles::read_title(pid_t pid, std::string& title) const {
+std::string ProcFiles::cmdline(pid_t pid) const {
   std::array<char, 1024> begin{};
   const auto file = open(pid, "cmdline");
   const ssize_t bytes = file ? ::read(file->get(), begin.data(), begin.size()) : 0;
-  if (bytes <= 0) return;
-  std::string found = title_of({begin.data(), static_cast<std::size_t>(bytes)});
-  if (!found.empty()) title = std::move(found);
+  return {begin.data(), static_cast<std::size_t>(std::max<ssize_t>(bytes, 0))};
 }
 
 std::string title_of(std::string_view cmdline) {

@@ -89,8 +89,8 @@ class ProcFiles {
   pid_t own_pid(pid_t pid) const;
   // Returns its cgroup (v2), at most 4 KiB of it; empty: unknown.
   std::string cgroup(pid_t pid) const;
-  // Sets `title` to title_of() its command line, if that has one.
-  void read_title(pid_t pid, std::string& title) const;
+  // Returns the first 1024 bytes of its command line; empty: unknown.
+  std::string cmdline(pid_t pid) const;
   // Returns the direct children of all its threads, unordered.
   Expected<std::vector<pid_t>> children(pid_t pid) const;
   // Returns all processes by PID, with kernel threads and zombies.

@@ -56,8 +56,8 @@ class CopyProfiler {
   OfProcess of(std::uint64_t process_id, const CopiedPages& copies);
   SampledCopies of_all(const CopiedPages& all) { return profile_of_all(sites_, all, symbols_); }
   // The same of new memory, as new_memory_of().
-  NewMemory new_memory(const CopiedPages& pages, const CopiedPages& most) {
-    return new_memory_of(fresh_, pages, most, symbols_);
+  NewMemory new_memory(const std::map<std::uint64_t, HeldPages>& pages) {
+    return new_memory_of(fresh_, pages, symbols_);
   }
   // As of Tallies, of new memory.
   void look(std::uint64_t process_id, const std::function<bool(std::uint64_t)>& is_there,

@@ -246,7 +246,8 @@ std::vector<FailedAccess> failures(const Tally& tally, Symbolizer& symbols) {
 
 // Samples of one cause of new memory.
 struct CauseSum : EstimatedSum {
-  double most = 0;              // copies of one process
+  double unforked = 0;          // copies of processes that run a program that they executed
+  double most = 0;              // of one other process
   std::uint64_t processes = 0;  // of those that were merged
 };
 using StackAndCause = std::pair<std::string, std::string>;
@@ -302,14 +303,15 @@ SampledCopies profile_of_all(const Tallies& tallies, const CopiedPages& copies,
   return added_up(weighted_all(tallies.all(), copies), symbols);
 }
 
-NewMemory new_memory_of(const Tallies& tallies, const CopiedPages& pages, const CopiedPages& most,
+NewMemory new_memory_of(const Tallies& tallies, const std::map<std::uint64_t, HeldPages>& pages,
                         Symbolizer& symbols) {
   constexpr std::size_t kMostStacks = 1000;
   std::map<std::uint64_t, Tally> held;
-  for (const auto& [id, tally] : tallies.all()) held[id] = tally.held(most.contains(id));
-  CopiedPages both = pages;
-  both.insert(most.begin(), most.end());
-  const std::vector<Weighted> all = weighted_all(held, both);
+  CopiedPages copies;
+  for (const auto& [id, its] : pages) copies[id] = its.pages;
+  for (const auto& [id, tally] : tallies.all())
+    if (const auto its = pages.find(id); its != pages.end()) held[id] = tally.held(its->second);
+  const std::vector<Weighted> all = weighted_all(held, copies);
   SampledCopies sums = added_up(all, symbols);
   std::map<NewMemoryCause, CauseSum> causes;
   std::map<StackAndCause, EstimatedSum> found;
@@ -318,13 +320,16 @@ NewMemory new_memory_of(const Tallies& tallies, const CopiedPages& pages, const 
       CauseSum& sum = causes[cause];
       sum.samples += part.samples;
       sum.copies += part.copies;
-      sum.most = std::max(sum.most, part.copies / static_cast<double>(part.processes));
+      if (each.tally->is_forked)
+        sum.most = std::max(sum.most, part.copies / static_cast<double>(part.processes));
+      else sum.unforked += part.copies;
     }
   }
   NewMemory result{sums.samples, std::move(sums.sites), std::move(sums.mappings), {},
                    {},           sums.python_unread};
   result.causes = most_of(causes, [](const NewMemoryCause& cause, const CauseSum& sum) {
-    return NewCause{cause, sum.samples, rounded(sum.copies), rounded(sum.most)};
+    return NewCause{cause, sum.samples, rounded(sum.copies), rounded(sum.unforked),
+                    rounded(sum.most)};
   });
   const auto stack_of = [](const StackAndCause& key, const EstimatedSum& sum) {
     return FoldedStack{key.first, sum.samples, rounded(sum.copies), key.second};

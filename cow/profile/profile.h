@@ -22,9 +22,8 @@ SampledCopies profile_of(std::uint64_t process_id, const Tallies& tallies,
                          const StoreSites::Causes& causes = {});
 SampledCopies profile_of_all(const Tallies& tallies, const CopiedPages& copies,
                              Symbolizer& symbols);
-// Of samples of new memory.  `pages` is what processes hold now, and `most` what others held at
-// most.
-NewMemory new_memory_of(const Tallies& tallies, const CopiedPages& pages, const CopiedPages& most,
+// Of samples of new memory, by what each process holds.
+NewMemory new_memory_of(const Tallies& tallies, const std::map<std::uint64_t, HeldPages>& pages,
                         Symbolizer& symbols);
 
 // Returns the samples of one process below functions that end the program, if they are not those

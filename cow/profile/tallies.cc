@@ -104,14 +104,21 @@ void add_to(Tally& sum, const Tally& more) {
 
 }  // namespace
 
-Tally Tally::held(bool at_most) const {
-  if (pages.empty()) return *this;
+Tally Tally::held(const HeldPages& its) const {
   Tally result;
+  if (pages.empty()) result = *this;
+  result.is_forked = its.is_forked;
+  if (pages.empty()) return result;
   result.python_unread = python_unread;
   result.fork = fork;
-  NewPages its = pages;
-  its.settle();
-  its.visit(at_most, [&](const NewPages::Piece& piece) {
+  NewPages held = pages;
+  held.settle();
+  std::uint64_t given = 0;
+  held.visit(its.at_most, [&](const NewPages::Piece& piece) {
+    if (given + piece.pages <= its.given) {
+      given += piece.pages;
+      return;
+    }
     const SampleSum one{1, piece.pages};
     Stack stack = *piece.stack;
     if (piece.gone != NewPages::kNever && stack.page == NewPage::held)
@@ -175,8 +182,21 @@ void Tallies::add_fork(const CopySample& fork) {
     tallies_[fork.process_id].fork = stack_of(fork, space);
 }
 
-void Tallies::add(const CopySample& sample, StoreSites* stores) {
+// What the process had before its exec is gone.
+Tally& Tallies::tally_of_program(const CopySample& sample) {
   Tally& tally = tallies_[sample.process_id];
+  if (std::exchange(tally.execs, sample.execs) == sample.execs) return tally;
+  for (const auto& [stack, sum] : tally.stacks)
+    addresses_ -= stack.code.addresses.size() + stack.python.size();
+  blocks_ -= tally.blocks.size();
+  tally = Tally();
+  tally.execs = sample.execs;
+  return tally;
+}
+
+void Tallies::add(const CopySample& sample, StoreSites* stores) {
+  const bool is_fresh = sample.copy_class == CopyClass::fresh;
+  Tally& tally = is_fresh ? tally_of_program(sample) : tallies_[sample.process_id];
   const SampleSum one{1, sample.copies};
   tally.all += one;
   const AddressSpace* space = spaces_->at(sample);
@@ -184,7 +204,6 @@ void Tallies::add(const CopySample& sample, StoreSites* stores) {
   Tally::Block block;
   if (space != nullptr)
     block = {sample.address / Tally::Block::kBytes, mapping_name(*space, sample, *binaries_)};
-  const bool is_fresh = sample.copy_class == CopyClass::fresh;
   if (is_fresh) {
     stack.page = sample.is_of_stack ? NewPage::of_stack : NewPage::held;
     stack.descriptor = sample.descriptor;
@@ -233,8 +252,8 @@ void Tallies::merge(std::uint64_t process_id, std::uint64_t into) {
   Tally& sum = tallies_[into];
   const Tally before = std::exchange(sum, {});
   types_ -= before.types.size() + from.mapped().types.size();
-  add_to(sum, before.held(true));
-  add_to(sum, from.mapped().held(true));
+  add_to(sum, before.held({.at_most = true}));
+  add_to(sum, from.mapped().held({.at_most = true}));
   types_ += sum.types.size();
 }
 

@@ -28,6 +28,14 @@ struct SampledStack {
   auto operator<=>(const SampledStack&) const = default;
 };
 
+// New memory that a process holds.
+struct HeldPages {
+  std::uint64_t pages = 0;
+  bool at_most = false;     // when it held most: it has ended
+  std::uint64_t given = 0;  // pages that are not new, but the first to come: its children got them
+  bool is_forked = true;    // and has executed nothing
+};
+
 // The samples of one process, added up.
 struct Tally {
   using Stack = SampledStack;
@@ -62,10 +70,11 @@ struct Tally {
   std::vector<Failure> failures;
   std::optional<Stack> fork;
   NewPages pages;  // of new memory; the sums have all that it ever had
+  std::uint64_t execs = 0;
+  bool is_forked = true;
 
-  // Returns the sums of new memory that the process holds or, `at_most`, that it held when it held
-  // most.  Of a sum of processes: itself.
-  Tally held(bool at_most) const;
+  // Returns the sums of new memory that the process holds.  Of a sum of processes: itself.
+  Tally held(const HeldPages& its) const;
 };
 
 // Adds up the samples of each process by stack, by mapping and by address.  Its memory is bounded:
@@ -94,6 +103,7 @@ class Tallies {
   const std::map<std::uint64_t, Tally>& all() const { return tallies_; }
 
  private:
+  Tally& tally_of_program(const CopySample& sample);
   Tally::Stack stack_of(const CopySample& sample, const AddressSpace* space);
   const Tally::Stack& count_stack(Tally::Stack stack, const CopySample& sample, StoreSites* stores,
                                   Tally& tally);

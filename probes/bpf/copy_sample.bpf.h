@@ -248,7 +248,7 @@ static __always_inline int has_room_for_fresh(void) {
          bpf_ringbuf_query(&samples, BPF_RB_RING_SIZE);
 }
 
-/* Runs for each fault of a forked process that gets new memory of its own, while it is pending. */
+/* Runs for each fault that gets new memory of its own, while it is pending. */
 static __always_inline void sample_fresh(struct thread_state* thread, __u32 fault_class,
                                          __u32 pages) {
   if (!sample_period || !thread->samples_fresh || thread->pending.traits & MAPPING_SHARED) return;

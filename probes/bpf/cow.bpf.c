@@ -58,9 +58,10 @@ static __noinline int begin_program(struct thread_state* thread, __u64 memory, c
   thread->program = memory;
   thread->mapping.mm = 0; /* the next address space may lie where an older one lay */
   if (thread->has_fork) drop_fork(thread);
-  thread->samples_fresh = 0;
+  begin_fresh_samples(thread, PROGRAM_DOUBLINGS);
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
   if (process) {
+    process->least_anonymous_bytes = process->most_risen_bytes = 0;
     struct cowshed_counts* counts = &thread->counts;
     if (thread->await_exec) {
       thread->await_exec = 0;

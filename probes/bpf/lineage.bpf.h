@@ -159,8 +159,7 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   int is_inherited = parent && flags & (COWSHED_SHARES_MEMORY | COWSHED_FORK_SEEN);
   process->image = is_inherited ? parent->image : process->memory;
   if (parent && !(flags & COWSHED_SHARES_MEMORY)) begin_sharing(process, parent->memory);
-  if (flags & COWSHED_FORKED)
-    process->least_anonymous_bytes = anonymous_bytes(task); /* without what was kept from it */
+  process->least_anonymous_bytes = anonymous_bytes(task); /* without what was kept from it */
   if (flags & COWSHED_FORK_SEEN) {
     process->shared_at_fork_bytes = process->least_anonymous_bytes;
     process->page_tables_at_fork = BPF_CORE_READ(task, mm, pgtables_bytes.counter);
@@ -181,6 +180,15 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   }
   __sync_fetch_and_add(&processes_added, 1);
   return 1;
+}
+
+/* Programs that are started may be many and small: their first samples stand for 1 MiB. */
+#define PROGRAM_DOUBLINGS 2
+
+static __always_inline void begin_fresh_samples(struct thread_state* thread, __u32 doublings) {
+  thread->samples_fresh = 1;
+  thread->fresh_waiting = 0;
+  thread->fresh_turn = (struct sample_turn){.doublings = doublings};
 }
 
 /* Tracks one thread of a process that has a record.  1: tracked, 0: it was already, as another CPU
@@ -210,7 +218,9 @@ static __always_inline int add_thread(struct task_struct* task, struct cowshed_k
   thread->key = *key;
   thread->program = (__u64)BPF_CORE_READ(task, mm);
   thread->memory = process->memory;
-  thread->samples_fresh = process->flags & COWSHED_FORKED && !process->execs;
+  int is_fork = process->flags & COWSHED_FORKED && !process->execs;
+  if (!await_exec && (process->execs || !(process->flags & COWSHED_SHARES_MEMORY)))
+    begin_fresh_samples(thread, is_fork ? 0 : PROGRAM_DOUBLINGS);
   return 1;
 }
 

@@ -94,7 +94,7 @@ struct cowshed_process {
   __u64 page_tables_at_fork; /* bytes */
   __u64 most_resident_pages; /* of its life, at its end; 0: not known */
   __u64 anonymous_at_end;    /* bytes; before Linux 6.16 COWSHED_UNKNOWN */
-  /* Of a forked process, at samples of its new memory.  Resident anonymous memory: */
+  /* At samples of its new memory.  Resident anonymous memory: */
   __u64 least_anonymous_bytes;
   __u64 most_risen_bytes; /* above the least until then; 0: there are none */
   __u32 pid;              /* in the loader's PID namespace, 0 where it has none there */

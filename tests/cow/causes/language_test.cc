@@ -19,6 +19,29 @@ TEST(Language, IsTheNameOfAnInterpreterAndAVersion) {
   }
 }
 
+TEST(Language, AScriptIsWhatAnInterpreterRuns) {
+  using namespace std::string_view_literals;
+  struct Given {
+    std::string_view cmdline;
+    std::string_view comm;
+    std::string_view script;
+  };
+  for (const auto& [cmdline, comm, script] : {
+           Given{"/usr/bin/python3\0-u\0/srv/app.py\0--token\0X"sv, "python3", "python3 app.py"},
+           Given{"python3\0-m\0uvicorn\0shop:app"sv, "python3", "python3 -m uvicorn"},
+           Given{"python3\0/usr/bin/uvicorn\0shop:app"sv, "uvicorn", "uvicorn shop:app"},
+           Given{"python3\0/usr/bin/uvicorn\0--reload"sv, "uvicorn", ""},
+           Given{"python3\0-c\0from multiprocessing.spawn import spawn_main; spawn_main(5)"sv,
+                 "python3", "python3 -c multiprocessing.spawn"},
+           Given{"node\0/opt/server.js"sv, "node", "node server.js"},
+           Given{"/bin/sh\0run.sh"sv, "sh", "sh run.sh"},
+           Given{"gcc\0-c\0a.c"sv, "gcc", ""},
+           Given{"python3"sv, "python3", ""},
+           Given{""sv, "x", ""},
+       })
+    EXPECT_EQ(script_of(cmdline, comm), script) << comm;
+}
+
 ProcessCopies process_of(pid_t pid, pid_t parent, const char* comm, std::vector<CodeSite> sites) {
   ProcessCopies process;
   process.pid = pid;

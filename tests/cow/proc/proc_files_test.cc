@@ -172,10 +172,6 @@ TEST_F(FakeProc, ATitleIsTheRoleThatAProgramGivesItself) {
       {"a: 1", ""},
       {"", ""}};
   for (const auto& [cmdline, title] : titles) EXPECT_EQ(title_of(cmdline), title) << cmdline;
-  write("7/cmdline", "postgres: walwriter");
-  std::string title;
-  for (const pid_t pid : {7, 8}) proc().read_title(pid, title);
-  EXPECT_EQ(title, "postgres: walwriter") << "which the second does not clear";
 }
 
 }  // namespace

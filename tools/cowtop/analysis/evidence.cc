@@ -166,15 +166,12 @@ Offers of_relocations(const Summary& summary) {
   return is_worth ? Offers{{bytes}} : Offers();
 }
 
-bool is_shell(std::string_view name) {
-  constexpr std::array<std::string_view, 6> kShells = {"sh", "bash", "dash", "zsh", "ksh", "make"};
-  return std::ranges::find(kShells, name) != kShells.end();
-}
-
 // By children before they executed programs, and, if there are no others, by their parent.
 std::uint64_t copied_for_programs(const Summary& summary) {
   const auto root = std::ranges::find(summary.groups, cow::Role::root, &ProcessGroup::role);
-  if (root == summary.groups.end() || is_shell(root->comm) || summary.ran == 0) return 0;
+  if (root == summary.groups.end() || cow::is_shell(root->comm) || root->comm == "make" ||
+      summary.ran == 0)
+    return 0;
   const std::uint64_t by_root = summary.sharers == 0 ? root->copied_bytes.value_or(0) : 0;
   return (summary.copy_before_exec() ? summary.before_exec_bytes : 0) + by_root;
 }
@@ -191,7 +188,7 @@ std::string preloading(const Summary& summary) {
       Server{"unicorn", "Unicorn: preload_app"}, Server{"uwsgi", "uWSGI: without lazy-apps"}};
   for (const ProcessGroup& group : summary.groups)
     for (const Server& server : kServers)
-      if (group.most_new >= kLeastBytes && group.comm.starts_with(server.comm))
+      if (group.own.most >= kLeastBytes && group.comm.starts_with(server.comm))
         return fmt::format(" ({})", server.option);
   return "";
 }
@@ -199,7 +196,7 @@ std::string preloading(const Summary& summary) {
 // Its master runs no script, so that it cannot build anything for its workers.
 bool is_php_fpm(const Summary& summary) {
   return std::ranges::any_of(summary.groups, [](const ProcessGroup& group) {
-    return group.most_new >= kLeastBytes && group.comm.starts_with("php-fpm");
+    return group.own.most >= kLeastBytes && group.comm.starts_with("php-fpm");
   });
 }
 
@@ -211,14 +208,14 @@ std::uint64_t at_once(const Summary& summary) {
 
 // What the child with the most of a cause's new memory has of it.
 std::uint64_t most_of_one(const Share& cause, const Summary& summary) {
-  return cause.most_bytes > 0 ? cause.most_bytes : cause.bytes / summary.holders;
+  return cause.most_bytes > 0 ? cause.most_bytes : cause.forked_bytes / summary.holders;
 }
 
 // What the children that have a cause's memory save if they share it: one has it still.
 std::uint64_t saved_by_sharing(const Share& cause, const Summary& summary) {
   const std::uint64_t most = most_of_one(cause, summary);
   const std::uint64_t children = std::min(at_once(summary), summary.processes);
-  return std::min(cause.bytes - most, most * (children - 1));
+  return std::min(cause.forked_bytes - most, most * (children - 1));
 }
 
 // As many names as a line of the report has room for, the first in any case.
@@ -240,10 +237,10 @@ Offer against_imports(std::span<const Share* const> imports, const Summary& summ
   std::uint64_t named = 0;
   for (const Share* each : imports) {
     offer.saves_bytes += saved_by_sharing(*each, summary);
-    bytes += each->bytes;
+    bytes += each->forked_bytes;
     if (each->new_cause.module.empty()) continue;
     modules.push_back(each->new_cause.module);
-    named += each->bytes;
+    named += each->forked_bytes;
   }
   if (is_part(named, bytes, kHalfOfAll))
     offer.text =
@@ -261,7 +258,7 @@ const Share* much_new(std::string_view cause, const Summary& summary) {
   if (!summary.has_new_memory() || summary.holders == 0) return nullptr;
   const auto found = std::ranges::find(summary.new_causes, cause, &Share::name);
   const bool is_found = found != summary.new_causes.end();
-  return is_found && is_much(found->bytes, summary.new_bytes) ? &*found : nullptr;
+  return is_found && is_much(found->forked_bytes, summary.new_bytes) ? &*found : nullptr;
 }
 
 // Children that build the same touch as many pages.  Those that answer requests take memory and
@@ -271,7 +268,8 @@ bool build_alike(const Evidence& evidence) {
   const std::vector<cow::ForkCopies> copies = cow::fork_copies(*evidence.measurement);
   Sizes touched;
   for (std::size_t i = 0; i < processes.size(); ++i)
-    if (copies[i].new_bytes.value_or(0) / processes[i].processes >= kLeastBytes)
+    if (cow::goes_on(processes[i]) &&
+        copies[i].new_bytes.value_or(0) / processes[i].processes >= kLeastBytes)
       touched.add(processes[i].touched_pages() * cow::kPageSize, processes[i].processes);
   const std::uint64_t apart = touched.most - touched.least;
   return apart <= kLeastBytes || !is_part(apart, touched.most, kRestOfAll);
@@ -427,8 +425,8 @@ Offers of_imports(const Remedy& /*remedy*/, const Evidence& evidence) {
   for (const Share& cause : summary.new_causes) {
     if (cause.new_cause.kind != cow::kImport) continue;
     imports.push_back(&cause);
-    if (alone < kMostLines && is_much(cause.bytes, summary.new_bytes)) ++alone;
-    else others += cause.bytes;
+    if (alone < kMostLines && is_much(cause.forked_bytes, summary.new_bytes)) ++alone;
+    else others += cause.forked_bytes;
   }
   if (is_much(others, summary.new_bytes)) return worth_a_word(against_imports(imports, summary));
   Offers result;
@@ -451,11 +449,11 @@ Offers of_received(const Remedy& remedy, const Evidence& evidence) {
   if (cause == nullptr || is_of_programs(evidence)) return {};
   const std::uint64_t most = most_of_one(*cause, *evidence.summary);
   const double receivers =
-      std::round(static_cast<double>(cause->bytes) / static_cast<double>(most));
+      std::round(static_cast<double>(cause->forked_bytes) / static_cast<double>(most));
   return worth_a_word(
       {saved_by_sharing(*cause, *evidence.summary) + most,
        fmt::format("{} ({:.0f} MiB to each of {:.0f})", remedy.text,
-                   static_cast<double>(cause->bytes) / receivers / kMiB, receivers)});
+                   static_cast<double>(cause->forked_bytes) / receivers / kMiB, receivers)});
 }
 
 Offers of_loaded(const Remedy& remedy, const Evidence& evidence) {

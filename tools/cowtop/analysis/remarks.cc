@@ -47,31 +47,44 @@ Said before_exec(const cow::Measurement& /*measurement*/, const Summary& summary
                   summary.ran == 1 ? "it" : "they", summary.ran == 1 ? "a program" : "programs")};
 }
 
-// What children hold beside what they still share: copies and new memory.
+// The code that made most of what the processes hold.
+std::string by_whom(const ProcessGroup& group, const Summary& summary) {
+  if (summary.new_sites.empty() || !is_part(group.held_new.sum, summary.new_bytes, kHalfOfAll))
+    return "";
+  const Share& site = summary.new_sites.front();
+  return site.file.empty() || site.of_all < kHalfOfAll ? "" : ", by " + site.name;
+}
+
+// What processes hold beside what they still share: copies and new memory.
 Said own_memory(const cow::Measurement& /*measurement*/, const Summary& summary) {
   if (!summary.has_new_memory()) return {};
-  const Sizes& copies = summary.held_copies;
-  const Sizes& fresh = summary.held_new;
-  const Sizes& given_back = summary.given_back;
+  const ProcessGroup& group = *summary.largest_holders();
+  const Sizes& copies = group.held_copies;
+  const Sizes& all = group.held_own;
+  const Sizes& given_back = group.given_back;
   // It hides growth from whoever only looks at the process's size.
-  const bool gave_back = is_part(given_back.sum, fresh.sum, kMuchOfAll);
-  const bool is_one = summary.holders == 1;
+  const bool gave_back = is_part(given_back.sum, group.held.sum, kMuchOfAll);
+  const bool is_one = group.holders == 1;
   const bool is_each =
-      !is_one && copies.are_alike() && fresh.are_alike() && (!gave_back || given_back.are_alike());
-  const std::uint64_t parts = is_each ? summary.holders : 1;
-  const char* hold = !summary.are_holders_alive ? "held up to" : is_one ? "holds" : "hold";
-  const std::string own = mib((copies.sum + fresh.sum) / parts);
-  std::string text = fmt::format(
-      "{}{} {} {} of {} own: {} copied, {} new", plural(summary.holders, "forked process"),
-      is_each ? " each" : "", hold, own, is_one ? "its" : "their",
-      without_unit_of(own, mib(copies.sum / parts)), without_unit_of(own, mib(fresh.sum / parts)));
+      !is_one && copies.are_alike() && all.are_alike() && (!gave_back || given_back.are_alike());
+  const std::uint64_t parts = is_each ? group.holders : 1;
+  const char* hold = !group.are_holders_alive ? "held up to" : is_one ? "holds" : "hold";
+  const std::string own = mib(all.sum / parts);
+  std::string text =
+      fmt::format("{}{} {} {} of {} own: {} copied, {} new",
+                  is_one ? printable(group.comm)
+                         : fmt::format("{} {} processes", group.holders, printable(group.comm)),
+                  is_each ? " each" : "", hold, own, is_one ? "its" : "their",
+                  without_unit_of(own, mib(copies.sum / parts)),
+                  without_unit_of(own, mib(group.held_new.sum / parts)));
+  text += by_whom(group, summary);
   if (gave_back)
     text += fmt::format("; {} gave back {} of what {} got", is_one ? "it" : "they",
                         mib(given_back.sum / parts), is_one ? "it" : "they");
   text += ".";
   if (summary.new_unknown > 0)
     text += fmt::format(" What is new in {} is not known.", plural(summary.new_unknown, "other"));
-  return {copies.sum + fresh.sum, summary.most_peak_bytes, std::move(text)};
+  return {all.sum, summary.most_peak_bytes, std::move(text)};
 }
 
 Said frozen(const cow::Measurement& /*measurement*/, const Summary& summary) {
@@ -130,7 +143,7 @@ constexpr std::array kKinds = {Kind{"exit_copies", 5, exit_copies},
                                Kind{"file_writes", 4, file_writes},
                                Kind{"merged_copies", 4, merged_copies},
                                Kind{"before_exec", 5, before_exec},
-                               Kind{"own_memory", 9, own_memory},
+                               Kind{kOwnMemory, 9, own_memory},
                                Kind{"frozen", 4, frozen},
                                Kind{"older", 8, older},
                                Kind{"left_behind", 8, left_behind},

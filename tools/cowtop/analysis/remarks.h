@@ -10,10 +10,13 @@
 
 namespace cowshed::cowtop {
 
+// The kind of what the largest processes hold by themselves.
+inline constexpr std::string_view kOwnMemory = "own_memory";
+
 // A sentence of the report's head, and a finding of its own kind.
 struct Remark {
-  std::string_view kind = {};  // "own_memory"
-  int weight = 0;              // as those of a Finding
+  std::string_view kind = {};
+  int weight = 0;  // as those of a Finding
   std::uint64_t bytes = 0;
   std::uint64_t of_bytes = 0;
   std::string text = {};

@@ -199,9 +199,13 @@ void add_new_memory(const cow::NewMemory& memory, std::uint64_t bytes, std::uint
     Share& share = sums[name(each)];
     share.new_cause = each.cause;
     const auto all = static_cast<double>(std::max(each.estimated_copies, each.most_copies));
-    if (all > 0)
-      share.most_bytes = static_cast<std::uint64_t>(static_cast<double>(each.most_copies) / all *
-                                                    static_cast<double>(share.bytes));
+    const auto part = [&](std::uint64_t copies) {
+      return static_cast<std::uint64_t>(static_cast<double>(copies) / all *
+                                        static_cast<double>(share.bytes));
+    };
+    if (all == 0) continue;
+    share.most_bytes = part(each.most_copies);
+    share.forked_bytes = share.bytes - part(each.unforked_copies);
   }
   if (unfaulted > 0) sums[std::string(cow::kNoWriteFault)].bytes = unfaulted;
   shares.new_causes = std::move(sums).of(bytes);

@@ -18,7 +18,9 @@ struct Share {
   std::string remark;
   std::string file;  // of a site, if known
   int line = 0;
-  std::uint64_t most_bytes = 0;  // of a cause, in one process; 0: not known
+  // Of a cause in one process, of new memory one that was forked; 0: not known.
+  std::uint64_t most_bytes = 0;
+  std::uint64_t forked_bytes = 0;  // of new memory: of all such processes
   // Of a cause: of the process that has most of it.
   cow::Language language = cow::Language::native;
   cow::NewMemoryCause new_cause = {};  // of new memory

@@ -119,11 +119,24 @@ bool is_manager(const cow::ProcessCopies& process) {
          });
 }
 
+// The scripts of each name, where interpreters of one name run several.
+using Scripts = std::map<std::string, std::set<std::string>>;
+
+std::string name_in(const Scripts& scripts, const cow::ProcessCopies& process) {
+  const auto its = scripts.find(process.comm);
+  const bool are_several = its != scripts.end() && its->second.size() > 1;
+  const std::string& name = are_several && process.title.empty() && !process.script.empty()
+                                ? process.script
+                                : process.name();
+  return name + (is_manager(process) ? ": Manager" : "");
+}
+
 GroupKey key_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies, bool is_parent,
-                const MostShared& most_shared, bool by_container, std::size_t index) {
+                const MostShared& most_shared, const Scripts& scripts, bool by_container,
+                std::size_t index) {
   const FailurePlace place = has_crashed(process) ? place_of_failure(process) : FailurePlace();
   return {process.role,
-          process.name() + (is_manager(process) ? ": Manager" : ""),
+          name_in(scripts, process),
           has_executed(process, copies),
           cow::is_older(process),
           is_parent,
@@ -180,15 +193,12 @@ class GroupBuilder {
       group_.most_part = std::max(group_.most_part, *part);
       has_part_ = true;
     }
-    if (copies.new_bytes) {
-      const std::uint64_t bytes = *copies.new_bytes / process.processes;
-      group_.least_new = group_.new_bytes ? std::min(group_.least_new, bytes) : bytes;
-      group_.most_new = std::max(group_.most_new, bytes);
-      group_.new_bytes = group_.new_bytes.value_or(0) + *copies.new_bytes;
-      group_.new_known += process.processes;
-    } else if (cow::goes_on(process)) {
-      group_.is_new_known = false;
+    if (copies.own_bytes) {
+      group_.own.add(*copies.own_bytes, process.processes);
+      group_.own_bytes = group_.own.sum;
+      group_.own_known += process.processes;
     }
+    add_holder(process, copies);
     if (copies.still_shared_bytes) {
       still_shared_ += *copies.still_shared_bytes;
       shared_ += *copies.shared_bytes;
@@ -202,6 +212,23 @@ class GroupBuilder {
   }
 
  private:
+  void add_holder(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
+    const std::uint64_t copied = copies.copied_bytes().value_or(0);
+    const std::uint64_t fresh = copies.new_bytes.value_or(0);
+    const std::uint64_t own = copies.own_bytes.value_or(copied + fresh);
+    const std::uint64_t held = cow::ran_before(process) ? own - std::min(own, copied) : fresh;
+    if (held / process.processes < kLeastHeld) return;
+    // Without it, as if all were kept.
+    const std::uint64_t shared = copies.still_shared_bytes ? *copies.shared_bytes : 0;
+    const std::uint64_t kept = copied + copies.still_shared_bytes.value_or(0);
+    group_.holders += process.processes;
+    group_.are_holders_alive = group_.are_holders_alive && process.alive;
+    group_.held.add(held, process.processes);
+    group_.held_own.add(own, process.processes);
+    group_.held_new.add(fresh, process.processes);
+    group_.held_copies.add(copied, process.processes);
+    group_.given_back.add(shared - std::min(shared, kept), process.processes);
+  }
   void add_shared(std::uint64_t bytes) {
     group_.least_shared = group_.shared_bytes ? std::min(group_.least_shared, bytes) : bytes;
     group_.shared_bytes = std::max(group_.shared_bytes.value_or(0), bytes);
@@ -220,6 +247,9 @@ std::vector<ProcessGroup> groups_of(const cow::Measurement& measurement,
   for (const cow::ProcessCopies& each : processes) containers.insert(container_name(each.cgroup));
   const bool by_container = each_process || containers.size() > 1;
   MostShared most_shared;
+  Scripts scripts;
+  for (const cow::ProcessCopies& each : processes)
+    if (!each.script.empty()) scripts[each.comm].insert(each.script);
   for (std::size_t i = 0; i < processes.size(); ++i) {
     std::uint64_t& most = most_shared[processes[i].comm];
     if (cow::goes_on(processes[i]))
@@ -228,14 +258,16 @@ std::vector<ProcessGroup> groups_of(const cow::Measurement& measurement,
   std::map<GroupKey, GroupBuilder> builders;
   for (std::size_t i = 0; i < processes.size(); ++i) {
     const bool is_parent = acts_as_parent(processes[i], copies[i]);
-    const GroupKey key =
-        key_of(processes[i], copies[i], is_parent, most_shared, by_container, each_process ? i : 0);
+    const GroupKey key = key_of(processes[i], copies[i], is_parent, most_shared, scripts,
+                                by_container, each_process ? i : 0);
     builders.try_emplace(key, key, processes[i].pid).first->second.add(processes[i], copies[i]);
   }
   std::vector<ProcessGroup> groups;
   for (auto& [key, builder] : builders) groups.push_back(std::move(builder).group());
   std::ranges::stable_sort(groups, std::greater<>(), [](const ProcessGroup& group) {
-    return std::pair(!group.only_ran(), group.copied_bytes.value_or(0));
+    const std::uint64_t copied = group.copied_bytes.value_or(0);
+    return std::tuple(!group.only_ran(), copied < kLeastBytes ? 0 : copied,
+                      group.own_bytes.value_or(0));
   });
   return groups;
 }
@@ -298,21 +330,6 @@ void add_frozen(const cow::ProcessCopies& process, bool has_forked, Summary& sum
 // Whether its memory was in a sum of all.
 bool was_read(const cow::ProcessCopies& process) {
   return process.peak || process.shares_memory || process.not_measured;
-}
-
-void add_holder(const cow::ProcessCopies& process, const cow::ForkCopies& copies,
-                Summary& summary) {
-  const std::uint64_t fresh = copies.new_bytes.value_or(0);
-  if (fresh / process.processes < kLeastHeld) return;
-  const std::uint64_t copied = copies.copied_bytes().value_or(0);
-  // Without it, as if all were kept.
-  const std::uint64_t shared = copies.still_shared_bytes ? *copies.shared_bytes : 0;
-  const std::uint64_t kept = copied + copies.still_shared_bytes.value_or(0);
-  summary.holders += process.processes;
-  summary.are_holders_alive = summary.are_holders_alive && process.alive;
-  summary.held_new.add(fresh, process.processes);
-  summary.held_copies.add(copied, process.processes);
-  summary.given_back.add(shared - std::min(shared, kept), process.processes);
 }
 
 bool is_little(const Summary& summary) {
@@ -380,7 +397,7 @@ cow::Language heaviest(const std::vector<cow::Language>& languages,
 bool Summary::has_new_memory() const {
   // The memory is that of those that lived at the same time.
   const std::uint64_t at_once =
-      held_new.sum / std::max<std::uint64_t>(holders, 1) * std::min(holders, most_at_once);
+      held.sum / std::max<std::uint64_t>(holders, 1) * std::min(holders, most_at_once);
   return at_once >= kLeastNew && is_part(at_once, most_peak_bytes, kMuchOfAll);
 }
 
@@ -402,11 +419,25 @@ bool ProcessGroup::only_ran() const {
          copied_bytes.value_or(0) / std::max<std::uint64_t>(processes, 1) < kLeastBytes;
 }
 
+bool ProcessGroup::is_small() const { return only_ran() && own.most < kLeastNew; }
+
+const ProcessGroup* Summary::largest_holders() const {
+  const auto sum = [](const ProcessGroup& group) { return group.held.sum; };
+  const auto most = std::ranges::max_element(groups, {}, sum);
+  return most == groups.end() || most->holders == 0 ? nullptr : &*most;
+}
+
 void Sizes::add(std::uint64_t bytes, std::uint64_t processes) {
   const std::uint64_t each = bytes / processes;
   sum += bytes;
   least = std::min(least, each);
   most = std::max(most, each);
+}
+
+void Sizes::add(const Sizes& more) {
+  sum += more.sum;
+  least = std::min(least, more.least);
+  most = std::max(most, more.most);
 }
 
 bool Sizes::are_alike() const { return cowtop::are_alike(least, most); }
@@ -434,7 +465,6 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     if (process.alive) summary.alive += process.processes;
     summary.exit_bytes += copies[i].exit_bytes();
     summary.new_bytes += copies[i].new_bytes.value_or(0);
-    add_holder(process, copies[i], summary);
     add_frozen(process, has_forked, summary);
     if (cow::goes_on(process) || maps_data(process)) {
       if (process.role == cow::Role::child) summary.sharers += process.processes;
@@ -452,6 +482,8 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     summary.is_all_known = summary.is_all_known && copies[i].copied_pages;
   }
   for (const ProcessGroup& group : summary.groups) {
+    summary.holders += group.holders;
+    summary.held.add(group.held);
     // A build's thousand compilers each copy a few pages before they execute.
     (group.only_ran() ? summary.before_exec_bytes : summary.copied_bytes) +=
         group.copied_bytes.value_or(0);

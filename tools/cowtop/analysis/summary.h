@@ -20,6 +20,7 @@ struct Sizes {
 
   // `bytes`: of so many together.
   void add(std::uint64_t bytes, std::uint64_t processes);
+  void add(const Sizes& more);
   bool are_alike() const;
 };
 
@@ -48,12 +49,19 @@ struct ProcessGroup {
   std::optional<std::uint64_t> copied_bytes;
   std::uint64_t least_copied = 0;  // by one of them
   std::uint64_t most_copied = 0;
-  // NEW, as cow::ForkCopies defines it.  nullopt: not known of any.
-  std::optional<std::uint64_t> new_bytes;
-  std::uint64_t new_known = 0;  // the processes of which it is known
-  bool is_new_known = true;     // of all that have any: of those that go on
-  std::uint64_t least_new = 0;  // by one of them
-  std::uint64_t most_new = 0;
+  // OWN, as cow::ForkCopies defines it.  nullopt: not known of any.
+  std::optional<std::uint64_t> own_bytes;
+  std::uint64_t own_known = 0;  // the processes of which it is known
+  Sizes own;
+  // The processes that hold memory beside copies: NEW, or what they had before the measurement.
+  std::uint64_t holders = 0;
+  bool are_holders_alive = true;  // all of them
+  Sizes held;                     // of that memory
+  Sizes held_own;                 // what they hold in all, and its parts
+  Sizes held_new;
+  Sizes held_copies;
+  // Of what they got at their forks, neither copied nor still there, as far as it is known.
+  Sizes given_back;
   // At the fork, or when the measurement began if that was later, the most that one of them shared;
   // of a parent, that it shared with a child.
   std::optional<std::uint64_t> shared_bytes;
@@ -66,6 +74,8 @@ struct ProcessGroup {
 
   // Executed a program, and copied hardly anything before.
   bool only_ran() const;
+  // And holds little.
+  bool is_small() const;
   bool is_alike() const;
   bool shares_alike() const;
 };
@@ -109,12 +119,8 @@ struct Summary : Shares {
   std::uint64_t shared_bytes = 0;  // sum over the sharers, at their forks
   std::uint64_t new_bytes = 0;     // of all groups, as far as it is known
   std::uint64_t new_unknown = 0;   // children whose new memory is not; without the older ones
-  std::uint64_t holders = 0;       // the children that have 1 MiB or more of it
-  bool are_holders_alive = true;   // all of them
-  Sizes held_new;                  // by the holders
-  Sizes held_copies;
-  // Of what the holders got at their forks, neither copied nor still there, as far as it is known.
-  Sizes given_back;
+  std::uint64_t holders = 0;       // of all groups
+  Sizes held;
   // Of Python, made immortal by cowshed.freeze().
   std::uint64_t frozen_objects = 0;
   std::uint64_t frozen_bytes = 0;
@@ -129,11 +135,13 @@ struct Summary : Shares {
   // and for each fork, and by those that lived at once less than a fifth of what all held.
   bool is_little = true;
 
-  // Whether what children allocated is worth a word, and whether it is more than they copied.
+  // Whether what processes hold beside copies is worth a word, and whether it is more.
   bool has_new_memory() const;
+  // Those that hold most of it; null: none holds any.
+  const ProcessGroup* largest_holders() const;
   // The children that share the most: no shell that started them.  Null: none share anything.
   const ProcessGroup* most_shared() const;
-  bool is_mostly_new() const { return has_new_memory() && new_bytes > copied_bytes; }
+  bool is_mostly_new() const { return has_new_memory() && held.sum > copied_bytes; }
   // Whether the children that ran programs copied more than the few pages that any does before.
   bool copy_before_exec() const;
 };

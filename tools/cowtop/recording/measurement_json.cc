@@ -140,6 +140,7 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   COWSHED_JSON_FIELDS(pid, ppid, comm, role, alive, start_ns, end_ns, exit_status, signal,
                       shares_memory, not_measured, shared_at_fork_bytes)
   field_if_set(io, "title", &Struct::title);
+  field_if_set(io, "script", &Struct::script);
   field_if_set(io, "cgroup", &Struct::cgroup);
   io.derived("all_copied_pages", &Struct::all_copied_pages);
   for (const CountInfo& each : kCounts) io.field(each.name, each.count);
@@ -164,6 +165,7 @@ static void describe(auto& io, Type<NewCause> /*type*/) {
   using Struct = NewCause;
   io.field("name", &Struct::cause);
   COWSHED_JSON_FIELDS(samples, estimated_copies)
+  field_if_set(io, "unforked_copies", &Struct::unforked_copies);
   field_if_set(io, "most_copies", &Struct::most_copies);
 }
 static void describe(auto& io, Type<NewMemory> /*type*/) {

@@ -4,6 +4,7 @@
 
 #include <cowshed/tools/cowtop/analysis/findings.h>
 #include <cowshed/tools/cowtop/analysis/judgement.h>
+#include <cowshed/tools/cowtop/analysis/remarks.h>
 #include <cowshed/tools/cowtop/report/head_lines.h>
 #include <cowshed/tools/cowtop/report/screen_lines.h>
 #include <cowshed/tools/cowtop/text/figures.h>
@@ -239,7 +240,11 @@ std::string head_lines(const cow::Measurement& measurement, const Summary& summa
   std::string text =
       (kind == FindingKind::copied ? answer + crashes : crashes + answer) +
       (is_one_line ? memory + "  " + accuracy + "\n" : lines_of(memory) + lines_of(accuracy));
-  for (const Finding& each : of_kind(findings, FindingKind::remark)) text += lines_of(each.remark);
+  for (const Finding& each : of_kind(findings, FindingKind::remark)) {
+    // Nothing is more than what most processes hold by themselves.
+    const bool is_answer = each.name == kOwnMemory && summary.is_mostly_new();
+    text = is_answer ? lines_of(each.remark) + text : text + lines_of(each.remark);
+  }
   return text;
 }
 

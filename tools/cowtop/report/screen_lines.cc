@@ -31,9 +31,9 @@ std::string copied_each(const ProcessGroup& group) {
   return mib_range(group.least_copied, group.most_copied);
 }
 
-std::string new_each(const ProcessGroup& group) {
-  if (are_alike(group.least_new, group.most_new)) return mib(group.most_new);
-  return mib_range(group.least_new, group.most_new, 0);
+std::string own_each(const ProcessGroup& group) {
+  if (group.own.are_alike()) return mib(group.own.most);
+  return mib_range(group.own.least, group.own.most, 0);
 }
 
 std::string shared_each(const ProcessGroup& group) {

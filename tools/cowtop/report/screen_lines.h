@@ -26,8 +26,8 @@ std::string name_of(const ProcessGroup& group);
 std::uint64_t mean_copied(const ProcessGroup& group);
 // "76.1 MiB", or "3.0 to 76.1 MiB" of a group whose processes differ.
 std::string copied_each(const ProcessGroup& group);
-// "42.2 MiB", or "3 to 42 MiB", of what is new.
-std::string new_each(const ProcessGroup& group);
+// "42.2 MiB", or "3 to 42 MiB", of what is their own.
+std::string own_each(const ProcessGroup& group);
 // "89.0 MiB", or "25 to 100 MiB" of a group whose processes differ.
 std::string shared_each(const ProcessGroup& group);
 

@@ -43,7 +43,7 @@ struct WhoRow {
   std::string who;
   std::string shared;
   std::string copied;
-  std::string new_memory;
+  std::string own;
   std::string still;
   std::optional<double> bar;
 };
@@ -53,11 +53,11 @@ WhoRow who_row(const ProcessGroup& group, bool each_process) {
   const std::string each = group.processes > 1 ? " each" : "";
   if (group.copied_bytes)
     row.copied = breakable(copied_each(group)) + (group.is_alike() ? each : "");
-  if (group.new_bytes) row.new_memory = breakable(new_each(group));
-  if (group.new_bytes && group.new_known < group.processes)
-    row.new_memory = fmt::format("{} x {}", group.new_known, row.new_memory);
+  if (group.own_bytes) row.own = breakable(own_each(group));
+  if (group.own_bytes && group.own_known < group.processes)
+    row.own = fmt::format("{} x {}", group.own_known, row.own);
   if (group.has_executed) {
-    row.still = "then ran it";
+    row.still = group.only_ran() ? "ran it" : "then ran it";
     return row;
   }
   if (group.shared_bytes) row.shared = breakable(shared_each(group));
@@ -70,7 +70,7 @@ std::vector<WhoRow> executed_who(const Summary& summary) {
   std::uint64_t processes = 0;
   std::string names;
   for (const ProcessGroup& group : summary.groups) {
-    if (!group.only_ran()) continue;
+    if (!group.is_small()) continue;
     processes += group.processes;
     const std::string name = name_of(group);
     if (names.find(name) == std::string::npos) names += (names.empty() ? "" : ", ") + name;
@@ -101,8 +101,8 @@ std::string table_of(const std::vector<WhoRow>& rows) {
   };
   const int shared = width_of(&WhoRow::shared);
   const int copied = width_of(&WhoRow::copied);
-  const int fresh = width_of(&WhoRow::new_memory);
-  const int rest = kColumns - kSpaces - shared - copied - fresh;
+  const int own = width_of(&WhoRow::own);
+  const int rest = kColumns - kSpaces - shared - copied - own;
   std::size_t names = 0;
   for (const WhoRow& row : rows)
     if (row.bar) names = std::max(names, std::min(row.who.size(), kLongName));
@@ -113,7 +113,7 @@ std::string table_of(const std::vector<WhoRow>& rows) {
   for (const WhoRow& row : rows) {
     std::string line =
         fmt::format("  {}  {:>{}}  {:>{}}  {:>{}}  {}", live::fit(row.who, name, true), row.shared,
-                    shared, row.copied, copied, row.new_memory, fresh, row.still);
+                    shared, row.copied, copied, row.own, own, row.still);
     if (row.bar && cells > 0) line += bar(*row.bar, cells);
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
@@ -122,13 +122,13 @@ std::string table_of(const std::vector<WhoRow>& rows) {
 }
 
 std::string who_lines(const Summary& summary, bool each_process) {
-  std::vector<WhoRow> rows = {{"WHO", "SHARED", "COPIED", "NEW", "STILL SHARED", std::nullopt}};
+  std::vector<WhoRow> rows = {{"WHO", "SHARED", "COPIED", "OWN", "STILL SHARED", std::nullopt}};
   std::size_t shown = 0;
   std::uint64_t left_processes = 0;
   std::optional<std::uint64_t> left_copied = 0;
-  std::optional<std::uint64_t> left_new = 0;
+  std::optional<std::uint64_t> left_own = 0;
   for (const ProcessGroup& group : summary.groups) {
-    if (group.only_ran() && !each_process) continue;
+    if (group.is_small() && !each_process) continue;
     if (each_process || shown < kMostGroups) {
       rows.push_back(who_row(group, each_process));
       ++shown;
@@ -136,14 +136,14 @@ std::string who_lines(const Summary& summary, bool each_process) {
     }
     left_processes += group.processes;
     if (left_copied) *left_copied += group.copied_bytes.value_or(0);
-    if (left_new) *left_new += group.new_bytes.value_or(0);
+    if (left_own) *left_own += group.own_bytes.value_or(0);
     if (group.role == cow::Role::child && !group.copied_bytes) left_copied.reset();
-    if (!group.is_new_known) left_new.reset();
+    if (group.own_known < group.processes) left_own.reset();
   }
   if (left_processes > 0)
     rows.push_back({fmt::format("  and {} more", left_processes), "",
                     left_copied ? breakable(mib(left_copied)) : "-",
-                    left_new ? breakable(mib(left_new)) : "-", "", std::nullopt});
+                    left_own ? breakable(mib(left_own)) : "-", "", std::nullopt});
   if (summary.shared_memory_bytes > 0)
     rows.push_back({"shared memory", breakable(mib(summary.shared_memory_bytes)), "-", "-",
                     summary.shared_memory_by.empty() ? "-" : "of " + summary.shared_memory_by,
