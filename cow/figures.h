@@ -62,7 +62,7 @@ inline constexpr std::array kFigures = {
     Figure{"copied_ratio", "COPIED %", Unit::ratio, false, "",
            "COPIED as a share of SHARED.  Above 1 if further forks shared pages again.",
            COWSHED_FIGURE(copies.copied_ratio())},
-    Figure{"new_bytes", "NEW", Unit::bytes, true, "cowshed_new_bytes",
+    Figure{"new_bytes", "NEW", Unit::bytes, false, "cowshed_new_bytes",
            "Memory that it touched first: neither copied, nor got at its fork.  Since its last "
            "exec; if it ran before cowtop came, since then.  Of a program, what children of its "
            "own got is not new.",

@@ -167,6 +167,13 @@ def fill():
         answer(number)
 if follows: fill()""", "fill()\ntime.sleep(1)"),
 }
+STARTED_ALIKE = """
+import multiprocessing, sys, time
+data = [bytes(4000) for number in range(8000)]
+if __name__ == '__main__':
+    with multiprocessing.get_context('fork' if len(sys.argv) > 1 else 'spawn').Pool(4) as pool:
+        pool.map(time.sleep, [1] * 4, 1)
+"""
 RECEIVED_IN_PERL = """
 my $data = 'x' x 30_000_000;
 for (1..3) {
@@ -205,7 +212,7 @@ def measure(command, **environment):
 
 
 class NewMemory(unittest.TestCase):
-    def follow(self, cause, program, command=(PYTHON, "-B"), language=NEW_PYTHON):
+    def follow(self, cause, program, command=(PYTHON, "-B"), language=NEW_PYTHON, row=None):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "program.py")
             with open(path, "w") as file:
@@ -216,7 +223,7 @@ class NewMemory(unittest.TestCase):
                 with open(os.path.join(folder, module + ".py"), "w") as file:
                     file.write("table = {i: ['item %d' % i] for i in range(200_000)}\n")
             plain, followed = (record([*command, path, *words]) for words in ([], ["follow"]))
-        self.assertRegex(plain[0], rf"(?m)^  NEW +[\d.]+ MiB +\d+%  {cause}$")
+        self.assertRegex(plain[0], rf"(?m)^  NEW +[\d.]+ MiB +\d+%  {row or cause}$")
         module = cause.removeprefix("import of ")
         of_language = TEXTS.get(f"{language} {cause}") or TEXTS.get(cause)
         remedy = of_language if module == cause else f"import {module} before the fork"
@@ -228,6 +235,9 @@ class NewMemory(unittest.TestCase):
         # "received": the parent no longer makes the pickles.
         if cause != "received" and "is not known" not in plain[0]:
             self.assertLessEqual(saved, 1.05 * said + 1, plain[0])  # the copies that an import makes end, too
+
+    def test_started_alike(self):
+        self.follow("processes started alike", STARTED_ALIKE, row="own data")
 
     def test_received_in_perl(self):
         self.follow("received", RECEIVED_IN_PERL, ["perl"], "")
@@ -268,7 +278,7 @@ MAY_SAVE_LESS = {"PHP garbage collector", "R garbage collector"}
 
 class Remedies(unittest.TestCase):
     def test_each_remedy_is_followed(self):
-        followed = {*C, "C and C++ reference count", *(name for name, *_ in SCRIPTS), *(name.split(" of ")[0] for name in NEW),
+        followed = {*C, "C and C++ reference count", "processes started alike", *(name for name, *_ in SCRIPTS), *(name.split(" of ")[0] for name in NEW),
                     f"{NEW_PYTHON} page tables", "C and C++ page tables", "LD_BIND_NOW=1", f"{NEW_PYTHON} received",
                     "R allocator free list",  # the same as of its collector
                     f"{NEW_PYTHON} reference count", f"{NEW_PYTHON} cached hash"}  # tests/share/python/readings_test.py

@@ -467,12 +467,12 @@ TEST_F(LiveScreen, ShowsHelp) {
 TEST_F(LiveScreen, ShowsTheColumnsThatAreChosen) {
   State state = server_state(2);
   drawn(state, {24, 80});
-  press(state, "tro_ ___jjk ");
+  press(state, "tro_ ___jjjk ");
   EXPECT_THAT(drawn(state, {24, 80}), AllOf(HasSubstr("\n  [ ] SHARED       Memory that"),
                                             HasSubstr("\n> [ ] STILL SHARED The part")));
-  press(state, "kk \x1b");
+  press(state, "kkk \x1b");
   EXPECT_THAT(drawn(state, {24, 80}),
-              HasSubstr("PID  ▲COPIED COPIED %      NEW   MiB/s CURVE      COMMAND\n"));
+              HasSubstr("PID  ▲COPIED COPIED %      OWN   MiB/s CURVE      COMMAND\n"));
 }
 
 TEST_F(LiveScreen, ShowsWhatIsTyped) {

@@ -414,6 +414,22 @@ Offers of_programs(const Remedy& /*remedy*/, const Evidence& evidence) {
                                                                           : Offers();
 }
 
+Offers of_started_alike(const Remedy& /*remedy*/, const Evidence& evidence) {
+  const Summary& summary = *evidence.summary;
+  const ProcessGroup* group = summary.has_new_memory() ? summary.largest_holders() : nullptr;
+  const bool are_started = group != nullptr && (group->has_executed || group->is_older ||
+                                                group->role == cow::Role::root);
+  if (!are_started || group->holders < 2 || !group->held_new.are_alike()) return {};
+  if (summary.line_of(*group) == nullptr) return {};
+  const std::uint64_t each = group->held_own.sum / group->holders;
+  // One keeps it, unless that is another process: the one that started them, say.
+  const bool has_another = std::ranges::any_of(summary.groups, [&](const ProcessGroup& other) {
+    return &other != group && other.holders > 0 && are_alike(std::min(each, other.own.most), each);
+  });
+  const std::uint64_t all = std::min(group->holders, summary.most_at_once);
+  return worth_a_word({each * (has_another ? all : all - 1)});
+}
+
 // A line for each of two, or one for all where the others are much, too.
 Offers of_imports(const Remedy& /*remedy*/, const Evidence& evidence) {
   constexpr std::size_t kMostLines = 2;

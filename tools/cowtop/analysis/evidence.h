@@ -40,6 +40,8 @@ Offers of_parent(const Remedy& remedy, const Evidence& evidence);
 // Children copied before they executed programs.
 Offers of_programs(const Remedy& remedy, const Evidence& evidence);
 
+// Several processes of one program that no fork connects hold as much, made at the same line.
+Offers of_started_alike(const Remedy& remedy, const Evidence& evidence);
 // New memory that several children have alike.
 Offers of_imports(const Remedy& remedy, const Evidence& evidence);
 Offers of_own_data(const Remedy& remedy, const Evidence& evidence);

@@ -47,14 +47,6 @@ Said before_exec(const cow::Measurement& /*measurement*/, const Summary& summary
                   summary.ran == 1 ? "it" : "they", summary.ran == 1 ? "a program" : "programs")};
 }
 
-// The code that made most of what the processes hold.
-std::string by_whom(const ProcessGroup& group, const Summary& summary) {
-  if (summary.new_sites.empty() || !is_part(group.held_new.sum, summary.new_bytes, kHalfOfAll))
-    return "";
-  const Share& site = summary.new_sites.front();
-  return site.file.empty() || site.of_all < kHalfOfAll ? "" : ", by " + site.name;
-}
-
 // What processes hold beside what they still share: copies and new memory.
 Said own_memory(const cow::Measurement& /*measurement*/, const Summary& summary) {
   if (!summary.has_new_memory()) return {};
@@ -77,7 +69,7 @@ Said own_memory(const cow::Measurement& /*measurement*/, const Summary& summary)
                   is_each ? " each" : "", hold, own, is_one ? "its" : "their",
                   without_unit_of(own, mib(copies.sum / parts)),
                   without_unit_of(own, mib(group.held_new.sum / parts)));
-  text += by_whom(group, summary);
+  if (const Share* line = summary.line_of(group)) text += ", by " + line->name;
   if (gave_back)
     text += fmt::format("; {} gave back {} of what {} got", is_one ? "it" : "they",
                         mib(given_back.sum / parts), is_one ? "it" : "they");

@@ -67,7 +67,7 @@ const Cure kTwoArenas =
 const Cure kTrim = variable("GLIBC_TUNABLES",
                             "glibc.malloc.mmap_threshold=131072:"
                             "glibc.malloc.trim_threshold=131072",
-                            "memory that children allocate is a fifth of all");
+                            "memory that processes allocate is a fifth of all");
 const Cure kOnlyMalloc = variable("PYTHONMALLOC", "malloc", "the same, of Python");
 
 // Of several causes: the report adds up what they save.
@@ -193,6 +193,11 @@ const std::vector<Remedy> kRemedies = {
      "write less while a child lives: fork when few writes come (a database: on a replica)",
      &of_parent},
     {kPrograms, {}, "start programs by posix_spawn() or vfork(), which copy nothing", &of_programs},
+    {kStartedAlike,
+     {},
+     "load it once, in a process that forks the others (in Python: multiprocessing's fork, "
+     "cowshed.get_context(), gunicorn --preload)",
+     &of_started_alike},
     {cow::kImport, {}, "import before the fork what is imported now at CODE's lines", &of_imports},
     {cow::kOwnData,
      {},

@@ -15,6 +15,7 @@ namespace cowshed::cowtop {
 inline constexpr std::string_view kPickling = "pickling";
 inline constexpr std::string_view kParentWrites = "a parent's writes";
 inline constexpr std::string_view kPrograms = "programs";
+inline constexpr std::string_view kStartedAlike = "processes started alike";
 inline constexpr std::string_view kPageTablesOfForks = "page tables";
 inline constexpr std::string_view kMallocArenas = "arenas of malloc";
 inline constexpr std::string_view kFreeInMalloc = "free memory in malloc";

@@ -427,6 +427,12 @@ const ProcessGroup* Summary::largest_holders() const {
   return most == groups.end() || most->holders == 0 ? nullptr : &*most;
 }
 
+const Share* Summary::line_of(const ProcessGroup& group) const {
+  if (new_sites.empty() || !is_part(group.held_new.sum, new_bytes, kHalfOfAll)) return nullptr;
+  const Share& site = new_sites.front();
+  return site.file.empty() || site.of_all < kHalfOfAll ? nullptr : &site;
+}
+
 void Sizes::add(std::uint64_t bytes, std::uint64_t processes) {
   const std::uint64_t each = bytes / processes;
   sum += bytes;

@@ -139,6 +139,8 @@ struct Summary : Shares {
   bool has_new_memory() const;
   // Those that hold most of it; null: none holds any.
   const ProcessGroup* largest_holders() const;
+  // The line of code that made most of the new memory, if the group has most of that; or null.
+  const Share* line_of(const ProcessGroup& group) const;
   // The children that share the most: no shell that started them.  Null: none share anything.
   const ProcessGroup* most_shared() const;
   bool is_mostly_new() const { return has_new_memory() && held.sum > copied_bytes; }
