@@ -126,7 +126,13 @@ inline bool ends_program(std::string_view function) {
   return std::ranges::find(kNames, function) != kNames.end();
 }
 
-// How many such functions are in a stack.  What Py_RunMain() calls at the end has no name in a
+// Whether Python imports a module there.
+inline bool is_import(const Frame& frame) {
+  return frame.is_python && frame.function == "_find_and_load" &&
+         frame.file == "<frozen importlib._bootstrap>";
+}
+
+// How many ends of programs are in a stack.  What Py_RunMain() calls at the end has no name in a
 // stripped Python 3.13: it is one if no code of Python runs.
 inline std::size_t ends_of_program(const std::vector<Frame>& stack) {
   std::size_t ends = 0;

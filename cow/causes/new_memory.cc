@@ -10,11 +10,6 @@
 namespace cowshed::cow {
 namespace {
 
-bool is_import(const Frame& frame) {
-  return frame.is_python && frame.function == "_find_and_load" &&
-         frame.file == "<frozen importlib._bootstrap>";
-}
-
 bool is_of_importlib(const Frame& frame) {
   return frame.file.starts_with("<frozen importlib") ||
          frame.file.ends_with("/importlib/__init__.py");  // import_module()

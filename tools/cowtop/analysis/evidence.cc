@@ -29,22 +29,51 @@ std::uint64_t bytes_of(std::string_view cause, const Evidence& evidence) {
   return share == nullptr ? 0 : share->bytes;
 }
 
-// The most of all copies that as many as `bytes` of the samples stand for, but once in 20 times.
-std::uint64_t at_most(std::uint64_t bytes, std::uint64_t all,
-                      const std::optional<cow::SampledCopies>& sampled) {
-  constexpr double kErrors = 2;
-  if (!sampled || sampled->samples == 0 || bytes >= all) return bytes;
-  const double part = static_cast<double>(bytes) / static_cast<double>(all);
-  const double error =
-      kErrors * std::sqrt(part * (1 - part) / static_cast<double>(sampled->samples));
-  return static_cast<std::uint64_t>(std::min(part + error, 1.0) * static_cast<double>(all));
+// If they are much of all.  `further`: more that the remedy may save; `doubtful`: less.
+Offers of_copies(std::uint64_t bytes, const Evidence& evidence, std::uint64_t further = 0,
+                 std::uint64_t doubtful = 0) {
+  const Summary& summary = *evidence.summary;
+  if (!have_copied(summary) || !is_much(bytes, all_of(summary))) return {};
+  const std::uint64_t all = summary.copied_bytes;
+  const std::uint64_t most =
+      at_most(std::min(bytes + further, all), all, evidence.measurement->sampled);
+  return {{most, "", is_part(bytes - doubtful, most, kSureOfMost)}};
 }
 
-// If they are much of all.
-Offers of_copies(std::uint64_t bytes, const Evidence& evidence) {
-  const bool is_worth = have_copied(*evidence.summary) && is_much(bytes, all_of(*evidence.summary));
-  if (!is_worth) return {};
-  return {{at_most(bytes, evidence.summary->copied_bytes, evidence.measurement->sampled)}};
+// Reads that count write to the objects that a collector marks: most then have a count instead.
+// Of Python, the types tell which.
+std::uint64_t counted_instead(const Remedy& remedy, const Evidence& evidence) {
+  if (remedy.cause != cow::kGarbageCollector) return 0;
+  const std::uint64_t collected = bytes_of(cow::kGarbageCollector, evidence);
+  const std::uint64_t counted = bytes_of(cow::kReferenceCount, evidence);
+  return is_part(counted, counted + collected, kShownOfAll) ? collected : 0;
+}
+
+// What is not counted is not collected.
+std::uint64_t collected_too(const Remedy& remedy, const Evidence& evidence) {
+  return remedy.cause == cow::kReferenceCount ? bytes_of(cow::kGarbageCollector, evidence) : 0;
+}
+
+// By the functions that copy for the cause, for others.
+std::uint64_t by_the_same_functions(std::string_view cause, const Evidence& evidence) {
+  struct Copies {
+    std::uint64_t all = 0;
+    std::uint64_t of_cause = 0;
+  };
+  std::uint64_t pages = 0;
+  for (const cow::ProcessCopies& process : evidence.measurement->processes) {
+    if (!process.sampled) continue;
+    std::map<std::string_view, Copies> functions;
+    for (const cow::FoldedStack& each : process.sampled->stacks) {
+      const std::string_view stack = each.folded;
+      Copies& copies = functions[stack.substr(stack.rfind(';') + 1)];
+      copies.all += each.estimated_copies;
+      if (each.cause == cause) copies.of_cause += each.estimated_copies;
+    }
+    for (const auto& [function, copies] : functions)
+      if (is_part(copies.of_cause, copies.all, kMuchOfAll)) pages += copies.all - copies.of_cause;
+  }
+  return pages * cow::kPageSize;
 }
 
 // Whether a function of malloc hands out a block: by the innermost name that tells.
@@ -126,18 +155,6 @@ const cow::ProcessCopies* only_child(const Evidence& evidence) {
   return child == processes.end() ? nullptr : &*child;
 }
 
-// Of multiprocessing's pickling, in a call of put() or in the thread that a Queue sends by.
-std::uint64_t pickling_bytes(const cow::Measurement& measurement) {
-  std::uint64_t bytes = 0;
-  if (!measurement.sampled) return bytes;
-  for (const cow::CodeSite& site : measurement.sampled->sites)
-    if (std::ranges::any_of(site.stack, [](const cow::Frame& frame) {
-          return frame.is_python && frame.function.ends_with("ForkingPickler.dumps");
-        }))
-      bytes += site.estimated_copies * cow::kPageSize;
-  return bytes;
-}
-
 bool is_of_dlopen(const cow::CodeSite& site) {
   return std::ranges::any_of(site.stack, [](const cow::Frame& frame) {
     return frame.function == "_dl_open" || frame.function == "dl_open_worker";
@@ -176,123 +193,37 @@ std::uint64_t copied_for_programs(const Summary& summary) {
   return (summary.copy_before_exec() ? summary.before_exec_bytes : 0) + by_root;
 }
 
-// How a server loads the application before it forks.
-std::string preloading(const Summary& summary) {
-  struct Server {
-    std::string_view comm;
-    std::string_view option;
-  };
-  constexpr std::array kServers = {
-      Server{"gunicorn", "gunicorn: --preload"}, Server{"starman", "Starman: --preload-app"},
-      Server{"puma", "Puma: preload_app!, or fork_worker for what requests fill"},
-      Server{"unicorn", "Unicorn: preload_app"}, Server{"uwsgi", "uWSGI: without lazy-apps"}};
-  for (const ProcessGroup& group : summary.groups)
-    for (const Server& server : kServers)
-      if (group.own.most >= kLeastBytes && group.comm.starts_with(server.comm))
-        return fmt::format(" ({})", server.option);
-  return "";
+}  // namespace
+
+std::uint64_t at_most(std::uint64_t bytes, std::uint64_t all,
+                      const std::optional<cow::SampledCopies>& sampled) {
+  constexpr double kErrors = 2;
+  if (!sampled || sampled->samples == 0 || bytes >= all) return bytes;
+  const double part = static_cast<double>(bytes) / static_cast<double>(all);
+  const double error =
+      kErrors * std::sqrt(part * (1 - part) / static_cast<double>(sampled->samples));
+  return static_cast<std::uint64_t>(std::min(part + error, 1.0) * static_cast<double>(all));
 }
 
-// Its master runs no script, so that it cannot build anything for its workers.
-bool is_php_fpm(const Summary& summary) {
-  return std::ranges::any_of(summary.groups, [](const ProcessGroup& group) {
-    return group.own.most >= kLeastBytes && group.comm.starts_with("php-fpm");
-  });
+std::uint64_t pickling_bytes(const cow::Measurement& measurement) {
+  std::uint64_t bytes = 0;
+  if (!measurement.sampled) return bytes;
+  for (const cow::CodeSite& site : measurement.sampled->sites)
+    if (std::ranges::any_of(site.stack, [](const cow::Frame& frame) {
+          return frame.is_python && frame.function.ends_with("ForkingPickler.dumps");
+        }))
+      bytes += site.estimated_copies * cow::kPageSize;
+  return bytes;
 }
 
-// The children that lived at the same time.
 std::uint64_t at_once(const Summary& summary) {
   const std::uint64_t all = std::min(summary.most_at_once, summary.processes);
   return std::max<std::uint64_t>(all, 2) - 1;  // without the parent
 }
 
-// What the child with the most of a cause's new memory has of it.
-std::uint64_t most_of_one(const Share& cause, const Summary& summary) {
-  return cause.most_bytes > 0 ? cause.most_bytes : cause.forked_bytes / summary.holders;
-}
-
-// What the children that have a cause's memory save if they share it: one has it still.
-std::uint64_t saved_by_sharing(const Share& cause, const Summary& summary) {
-  const std::uint64_t most = most_of_one(cause, summary);
-  const std::uint64_t children = std::min(at_once(summary), summary.processes);
-  return std::min(cause.forked_bytes - most, most * (children - 1));
-}
-
-// As many names as a line of the report has room for, the first in any case.
-std::string module_names(const std::vector<std::string>& names) {
-  constexpr std::size_t kColumns = 12;
-  std::string text = names.front();
-  std::size_t shown = 1;
-  for (; shown < names.size() && text.size() + 2 + names[shown].size() <= kColumns; ++shown)
-    text += ", " + names[shown];
-  const std::size_t left = names.size() - shown;
-  return left == 0 ? text : fmt::format("{} and {} more", text, left);
-}
-
-// The modules have names once their code runs.
-Offer against_imports(std::span<const Share* const> imports, const Summary& summary) {
-  Offer offer;
-  std::vector<std::string> modules;
-  std::uint64_t bytes = 0;
-  std::uint64_t named = 0;
-  for (const Share* each : imports) {
-    offer.saves_bytes += saved_by_sharing(*each, summary);
-    bytes += each->forked_bytes;
-    if (each->new_cause.module.empty()) continue;
-    modules.push_back(each->new_cause.module);
-    named += each->forked_bytes;
-  }
-  if (is_part(named, bytes, kHalfOfAll))
-    offer.text =
-        fmt::format("import {} before the fork{}", module_names(modules), preloading(summary));
-  return offer;
-}
-
-// As `offer`, if it saves enough.
 Offers worth_a_word(Offer offer) {
   return offer.saves_bytes < kLeastBytes ? Offers() : Offers{std::move(offer)};
 }
-
-// Much of the new memory that children hold has this cause; null: it has not.
-const Share* much_new(std::string_view cause, const Summary& summary) {
-  if (!summary.has_new_memory() || summary.holders == 0) return nullptr;
-  const auto found = std::ranges::find(summary.new_causes, cause, &Share::name);
-  const bool is_found = found != summary.new_causes.end();
-  return is_found && is_much(found->forked_bytes, summary.new_bytes) ? &*found : nullptr;
-}
-
-// Children that build the same touch as many pages.  Those that answer requests take memory and
-// give it back, each at its own pace.
-bool build_alike(const Evidence& evidence) {
-  const auto& processes = evidence.measurement->processes;
-  const std::vector<cow::ForkCopies> copies = cow::fork_copies(*evidence.measurement);
-  Sizes touched;
-  for (std::size_t i = 0; i < processes.size(); ++i)
-    if (cow::goes_on(processes[i]) &&
-        copies[i].new_bytes.value_or(0) / processes[i].processes >= kLeastBytes)
-      touched.add(processes[i].touched_pages() * cow::kPageSize, processes[i].processes);
-  const std::uint64_t apart = touched.most - touched.least;
-  return apart <= kLeastBytes || !is_part(apart, touched.most, kRestOfAll);
-}
-
-// Whether most that was received is read from programs that were started: those share no memory.
-bool is_of_programs(const Evidence& evidence) {
-  const bool have_run = evidence.summary->ran > 0;
-  std::uint64_t all = 0;
-  std::uint64_t of_programs = 0;
-  for (const cow::FoldedStack& each : evidence.measurement->new_memory->stacks) {
-    if (each.cause != cow::kReceived) continue;
-    const std::string_view text = each.folded;
-    const bool is_python = text.find(".py:") != text.npos;
-    const bool is_of_program =
-        is_python ? text.find("(subprocess.py:") != text.npos : have_run && text.ends_with("(2)]");
-    all += each.estimated_copies;
-    if (is_of_program) of_programs += each.estimated_copies;
-  }
-  return of_programs > 0 && is_part(of_programs, all, kHalfOfAll);
-}
-
-}  // namespace
 
 const Share* share_of(std::string_view cause, const Evidence& evidence) {
   const auto found = std::ranges::find(evidence.summary->causes, cause, &Share::name);
@@ -308,7 +239,13 @@ std::uint64_t bytes_against(const Remedy& remedy, const Evidence& evidence) {
 }
 
 Offers of_cause(const Remedy& remedy, const Evidence& evidence) {
-  return of_copies(bytes_of(remedy.cause, evidence), evidence);
+  return of_copies(bytes_of(remedy.cause, evidence), evidence, collected_too(remedy, evidence),
+                   counted_instead(remedy, evidence));
+}
+
+Offers of_first_run(const Remedy& remedy, const Evidence& evidence) {
+  return of_copies(bytes_of(remedy.cause, evidence), evidence,
+                   by_the_same_functions(remedy.cause, evidence));
 }
 
 Offers of_own_cause(const Remedy& remedy, const Evidence& evidence) {
@@ -326,7 +263,9 @@ Offers of_own_cause(const Remedy& remedy, const Evidence& evidence) {
 }
 
 Offers of_python_cause(const Remedy& remedy, const Evidence& evidence) {
-  Offers offers = of_copies(bytes_against(remedy, evidence), evidence);
+  const std::uint64_t bytes = bytes_against(remedy, evidence);
+  const std::uint64_t stopped = bytes_of(remedy.cause, evidence) + collected_too(remedy, evidence);
+  Offers offers = of_copies(bytes, evidence, stopped - std::min(bytes, stopped));
   if (!offers.empty() && evidence.summary->is_frozen_before_forks)
     offers.front().text =
         evidence.summary->is_frozen_in_part
@@ -394,7 +333,9 @@ Offers of_missing_names(const Remedy& /*remedy*/, const Evidence& evidence) {
 }
 
 Offers of_pickling(const Remedy& /*remedy*/, const Evidence& evidence) {
-  return of_copies(pickling_bytes(*evidence.measurement), evidence);
+  // Receivers make objects, for which Python collects.
+  return of_copies(pickling_bytes(*evidence.measurement), evidence,
+                   bytes_of(cow::kGarbageCollector, evidence));
 }
 
 Offers of_parent(const Remedy& /*remedy*/, const Evidence& evidence) {
@@ -412,70 +353,6 @@ Offers of_programs(const Remedy& /*remedy*/, const Evidence& evidence) {
   const std::uint64_t bytes = copied_for_programs(summary);
   return is_much(bytes, summary.copied_bytes + summary.before_exec_bytes) ? Offers{{bytes}}
                                                                           : Offers();
-}
-
-Offers of_started_alike(const Remedy& /*remedy*/, const Evidence& evidence) {
-  const Summary& summary = *evidence.summary;
-  const ProcessGroup* group = summary.has_new_memory() ? summary.largest_holders() : nullptr;
-  const bool are_started = group != nullptr && (group->has_executed || group->is_older ||
-                                                group->role == cow::Role::root);
-  if (!are_started || group->holders < 2 || !group->held_new.are_alike()) return {};
-  if (summary.line_of(*group) == nullptr) return {};
-  const std::uint64_t each = group->held_own.sum / group->holders;
-  // One keeps it, unless that is another process: the one that started them, say.
-  const bool has_another = std::ranges::any_of(summary.groups, [&](const ProcessGroup& other) {
-    return &other != group && other.holders > 0 && are_alike(std::min(each, other.own.most), each);
-  });
-  const std::uint64_t all = std::min(group->holders, summary.most_at_once);
-  return worth_a_word({each * (has_another ? all : all - 1)});
-}
-
-// A line for each of two, or one for all where the others are much, too.
-Offers of_imports(const Remedy& /*remedy*/, const Evidence& evidence) {
-  constexpr std::size_t kMostLines = 2;
-  const Summary& summary = *evidence.summary;
-  if (!summary.has_new_memory() || summary.holders == 0) return {};
-  std::vector<const Share*> imports;
-  std::uint64_t others = 0;
-  std::size_t alone = 0;
-  for (const Share& cause : summary.new_causes) {
-    if (cause.new_cause.kind != cow::kImport) continue;
-    imports.push_back(&cause);
-    if (alone < kMostLines && is_much(cause.forked_bytes, summary.new_bytes)) ++alone;
-    else others += cause.forked_bytes;
-  }
-  if (is_much(others, summary.new_bytes)) return worth_a_word(against_imports(imports, summary));
-  Offers result;
-  for (std::size_t i = 0; i < alone; ++i)
-    for (Offer& each : worth_a_word(against_imports(std::span(imports).subspan(i, 1), summary)))
-      result.push_back(std::move(each));
-  return result;
-}
-
-Offers of_own_data(const Remedy& remedy, const Evidence& evidence) {
-  const Summary& summary = *evidence.summary;
-  const Share* cause = much_new(remedy.cause, summary);
-  if (cause == nullptr || is_php_fpm(summary) || !build_alike(evidence)) return {};
-  return worth_a_word(
-      {saved_by_sharing(*cause, summary), std::string(remedy.text) + preloading(summary)});
-}
-
-Offers of_received(const Remedy& remedy, const Evidence& evidence) {
-  const Share* cause = much_new(remedy.cause, *evidence.summary);
-  if (cause == nullptr || is_of_programs(evidence)) return {};
-  const std::uint64_t most = most_of_one(*cause, *evidence.summary);
-  const double receivers =
-      std::round(static_cast<double>(cause->forked_bytes) / static_cast<double>(most));
-  return worth_a_word(
-      {saved_by_sharing(*cause, *evidence.summary) + most,
-       fmt::format("{} ({:.0f} MiB to each of {:.0f})", remedy.text,
-                   static_cast<double>(cause->forked_bytes) / receivers / kMiB, receivers)});
-}
-
-Offers of_loaded(const Remedy& remedy, const Evidence& evidence) {
-  const Share* cause = much_new(remedy.cause, *evidence.summary);
-  if (cause == nullptr) return {};
-  return worth_a_word({saved_by_sharing(*cause, *evidence.summary)});
 }
 
 Offers of_page_tables(const Remedy& remedy, const Evidence& evidence) {

@@ -14,9 +14,21 @@ const Share* share_of(std::string_view cause, const Evidence& evidence);
 // The copies for the remedy's cause that it stops.  gc.freeze() stops none that counts would make.
 std::uint64_t bytes_against(const Remedy& remedy, const Evidence& evidence);
 
-// Copies for the cause are much of all.  of_own_cause: also nobody asks who runs a database to
+// The most of all copies that as many as `bytes` of the samples stand for, but once in 20 times.
+std::uint64_t at_most(std::uint64_t bytes, std::uint64_t all,
+                      const std::optional<cow::SampledCopies>& sampled);
+// Copies by multiprocessing's pickling, in a call of put() or in the thread that a Queue sends by.
+std::uint64_t pickling_bytes(const cow::Measurement& measurement);
+// The children that lived at the same time.
+std::uint64_t at_once(const Summary& summary);
+// As `offer`, if it saves enough.
+Offers worth_a_word(Offer offer);
+
+// Copies for the cause are much of all.  of_first_run: what else its functions write, they may
+// write once, too.  of_own_cause: also nobody asks who runs a database to
 // change the database's code.  of_python_cause: with what is left to do after a freeze().
 Offers of_cause(const Remedy& remedy, const Evidence& evidence);
+Offers of_first_run(const Remedy& remedy, const Evidence& evidence);
 Offers of_own_cause(const Remedy& remedy, const Evidence& evidence);
 Offers of_python_cause(const Remedy& remedy, const Evidence& evidence);
 // Much for the cause, and then each process copies for others, too.
@@ -39,14 +51,6 @@ Offers of_pickling(const Remedy& remedy, const Evidence& evidence);
 Offers of_parent(const Remedy& remedy, const Evidence& evidence);
 // Children copied before they executed programs.
 Offers of_programs(const Remedy& remedy, const Evidence& evidence);
-
-// Several processes of one program that no fork connects hold as much, made at the same line.
-Offers of_started_alike(const Remedy& remedy, const Evidence& evidence);
-// New memory that several children have alike.
-Offers of_imports(const Remedy& remedy, const Evidence& evidence);
-Offers of_own_data(const Remedy& remedy, const Evidence& evidence);
-Offers of_received(const Remedy& remedy, const Evidence& evidence);
-Offers of_loaded(const Remedy& remedy, const Evidence& evidence);
 
 // A fork copies the page tables of ordinary memory.  Those of a settled heap it does not.
 Offers of_page_tables(const Remedy& remedy, const Evidence& evidence);

@@ -7,6 +7,7 @@
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/tools/cowtop/analysis/evidence.h>
 #include <cowshed/tools/cowtop/analysis/judgement.h>
+#include <cowshed/tools/cowtop/analysis/new_evidence.h>
 #include <cowshed/tools/cowtop/analysis/remedies.h>
 
 namespace cowshed::cowtop {
@@ -141,10 +142,10 @@ const std::vector<Remedy> kRemedies = {
     {cow::kAdaptiveInterpreter,
      {},
      kRunFirst,
-     &of_cause,
+     &of_first_run,
      nullptr,
      "stores to long functions are taken for own writes"},
-    {cow::kObjectFlags, {}, kRunFirst, &of_cause},
+    {cow::kObjectFlags, {}, kRunFirst, &of_first_run},
     {cow::kObjectFlags, {ruby}, "", &of_cause, &kWarmUp},
     {cow::kOwnWrites,
      {},
@@ -311,10 +312,13 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
     for (Offer& offer : remedy.when(remedy, evidence)) {
       std::string text = offer.text.empty() ? std::string(remedy.text) : std::move(offer.text);
       const auto same = std::ranges::find(result, text, &Advice::text);
-      if (same != result.end())
+      if (same != result.end()) {
         same->saves_bytes = std::min(same->saves_bytes + offer.saves_bytes,
                                      summary.copied_bytes + summary.new_bytes);
-      else result.push_back({&remedy, std::move(text), offer.saves_bytes});
+        same->is_known = same->is_known && offer.is_known;
+      } else {
+        result.push_back({&remedy, std::move(text), offer.saves_bytes, offer.is_known});
+      }
     }
   }
   // The report has two: the one for the names that CODE lacks is the second, whatever it saves.

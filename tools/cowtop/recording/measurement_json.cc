@@ -360,8 +360,9 @@ Json findings_json(const cow::Measurement& measurement) {
     if (each.is_estimate) finding["estimated"] = true;
     if (!each.file.empty()) finding.update({{"file", each.file}, {"line", each.line}});
     for (const Advice& advice : each.remedies) {
-      Json& remedy = finding["remedies"].emplace_back(Json{
-          {"rank", advice.rank + 1}, {"text", advice.text}, {"saves_bytes", advice.saves_bytes}});
+      Json& remedy = finding["remedies"].emplace_back(
+          Json{{"rank", advice.rank + 1}, {"text", advice.text}, {"saves_bytes", nullptr}});
+      if (advice.is_known) remedy["saves_bytes"] = advice.saves_bytes;
       if (advice.remedy->cure != nullptr) remedy["cure"] = advice.remedy->cure->name;
     }
   }

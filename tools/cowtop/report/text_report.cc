@@ -219,8 +219,9 @@ std::string rows_of(std::string_view title, const std::vector<Finding>& findings
   return text;
 }
 
-std::string saving(std::uint64_t bytes) {
-  if (bytes == 0) return "";
+std::string saving(const Advice& advice) {
+  const std::uint64_t bytes = advice.saves_bytes;
+  if (bytes == 0 || !advice.is_known) return "";
   const std::string whole = fmt::format("{:.0f}{}MiB", static_cast<double>(bytes) / kMiB, kNoBreak);
   return fmt::format(" (saves at most {})", mib(bytes).ends_with("GiB") ? mib(bytes) : whole);
 }
@@ -228,7 +229,7 @@ std::string saving(std::uint64_t bytes) {
 std::string advice_lines(const std::vector<Advice>& advice) {
   std::string text;
   for (std::size_t i = 0; i < std::min(advice.size(), kMostAdvice); ++i)
-    text += titled(i == 0 ? "TRY" : "", advice[i].text + saving(advice[i].saves_bytes));
+    text += titled(i == 0 ? "TRY" : "", advice[i].text + saving(advice[i]));
   return text;
 }
 

@@ -1,0 +1,208 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <fmt/format.h>
+#include <span>
+
+#include <cowshed/cow/cause_names.h>
+#include <cowshed/tools/cowtop/analysis/evidence.h>
+#include <cowshed/tools/cowtop/analysis/judgement.h>
+#include <cowshed/tools/cowtop/analysis/new_evidence.h>
+#include <cowshed/tools/cowtop/text/figures.h>
+
+namespace cowshed::cowtop {
+namespace {
+
+// How a server loads the application before it forks.
+std::string preloading(const Summary& summary) {
+  struct Server {
+    std::string_view comm;
+    std::string_view option;
+  };
+  constexpr std::array kServers = {
+      Server{"gunicorn", "gunicorn: --preload"}, Server{"starman", "Starman: --preload-app"},
+      Server{"puma", "Puma: preload_app!, or fork_worker for what requests fill"},
+      Server{"unicorn", "Unicorn: preload_app"}, Server{"uwsgi", "uWSGI: without lazy-apps"}};
+  for (const ProcessGroup& group : summary.groups)
+    for (const Server& server : kServers)
+      if (group.own.most >= kLeastBytes && group.comm.starts_with(server.comm))
+        return fmt::format(" ({})", server.option);
+  return "";
+}
+
+// Its master runs no script, so that it cannot build anything for its workers.
+bool is_php_fpm(const Summary& summary) {
+  return std::ranges::any_of(summary.groups, [](const ProcessGroup& group) {
+    return group.own.most >= kLeastBytes && group.comm.starts_with("php-fpm");
+  });
+}
+
+// What the child with the most of a cause's new memory has of it.
+std::uint64_t most_of_one(const Share& cause, const Summary& summary) {
+  return cause.most_bytes > 0 ? cause.most_bytes : cause.forked_bytes / summary.holders;
+}
+
+// What the children that have a cause's memory save if they share it: one has it still.
+std::uint64_t saved_by_sharing(const Share& cause, const Summary& summary) {
+  const std::uint64_t most = most_of_one(cause, summary);
+  const std::uint64_t children = std::min(at_once(summary), summary.processes);
+  return std::min(cause.forked_bytes - most, most * (children - 1));
+}
+
+// As many names as a line of the report has room for, the first in any case.
+std::string module_names(const std::vector<std::string>& names) {
+  constexpr std::size_t kColumns = 12;
+  std::string text = names.front();
+  std::size_t shown = 1;
+  for (; shown < names.size() && text.size() + 2 + names[shown].size() <= kColumns; ++shown)
+    text += ", " + names[shown];
+  const std::size_t left = names.size() - shown;
+  return left == 0 ? text : fmt::format("{} and {} more", text, left);
+}
+
+// The copies that children make while they import.
+std::uint64_t copied_by_imports(const Evidence& evidence) {
+  std::uint64_t pages = 0;
+  for (const cow::ProcessCopies& process : evidence.measurement->processes) {
+    if (!process.sampled || process.role != cow::Role::child) continue;
+    for (const cow::CodeSite& site : process.sampled->sites)
+      if (std::ranges::any_of(site.stack, cow::is_import)) pages += site.estimated_copies;
+  }
+  const std::uint64_t all = evidence.summary->copied_bytes;
+  return at_most(std::min(pages * cow::kPageSize, all), all, evidence.measurement->sampled);
+}
+
+// The modules have names once their code runs.
+Offer against_imports(std::span<const Share* const> imports, const Evidence& evidence) {
+  const Summary& summary = *evidence.summary;
+  Offer offer;
+  std::vector<std::string> modules;
+  std::uint64_t bytes = 0;
+  std::uint64_t named = 0;
+  for (const Share* each : imports) {
+    offer.saves_bytes += saved_by_sharing(*each, summary);
+    bytes += each->forked_bytes;
+    if (each->new_cause.module.empty()) continue;
+    modules.push_back(each->new_cause.module);
+    named += each->forked_bytes;
+  }
+  if (offer.saves_bytes >= kLeastBytes) {
+    const std::uint64_t least = offer.saves_bytes;
+    offer.saves_bytes += copied_by_imports(evidence);
+    offer.is_known = is_part(least, offer.saves_bytes, kSureOfMost);
+  }
+  if (is_part(named, bytes, kHalfOfAll))
+    offer.text =
+        fmt::format("import {} before the fork{}", module_names(modules), preloading(summary));
+  return offer;
+}
+
+// Much of the new memory that children hold has this cause; null: it has not.
+const Share* much_new(std::string_view cause, const Summary& summary) {
+  if (!summary.has_new_memory() || summary.holders == 0) return nullptr;
+  const auto found = std::ranges::find(summary.new_causes, cause, &Share::name);
+  const bool is_found = found != summary.new_causes.end();
+  return is_found && is_much(found->forked_bytes, summary.new_bytes) ? &*found : nullptr;
+}
+
+// Children that build the same touch as many pages.  Those that answer requests take memory and
+// give it back, each at its own pace.
+bool build_alike(const Evidence& evidence) {
+  const auto& processes = evidence.measurement->processes;
+  const std::vector<cow::ForkCopies> copies = cow::fork_copies(*evidence.measurement);
+  Sizes touched;
+  for (std::size_t i = 0; i < processes.size(); ++i)
+    if (cow::goes_on(processes[i]) &&
+        copies[i].new_bytes.value_or(0) / processes[i].processes >= kLeastBytes)
+      touched.add(processes[i].touched_pages() * cow::kPageSize, processes[i].processes);
+  const std::uint64_t apart = touched.most - touched.least;
+  return apart <= kLeastBytes || !is_part(apart, touched.most, kRestOfAll);
+}
+
+// Whether most that was received is read from programs that were started: those share no memory.
+bool is_of_programs(const Evidence& evidence) {
+  const bool have_run = evidence.summary->ran > 0;
+  std::uint64_t all = 0;
+  std::uint64_t of_programs = 0;
+  for (const cow::FoldedStack& each : evidence.measurement->new_memory->stacks) {
+    if (each.cause != cow::kReceived) continue;
+    const std::string_view text = each.folded;
+    const bool is_python = text.find(".py:") != text.npos;
+    const bool is_of_program =
+        is_python ? text.find("(subprocess.py:") != text.npos : have_run && text.ends_with("(2)]");
+    all += each.estimated_copies;
+    if (is_of_program) of_programs += each.estimated_copies;
+  }
+  return of_programs > 0 && is_part(of_programs, all, kHalfOfAll);
+}
+
+}  // namespace
+
+Offers of_started_alike(const Remedy& /*remedy*/, const Evidence& evidence) {
+  const Summary& summary = *evidence.summary;
+  const ProcessGroup* group = summary.has_new_memory() ? summary.largest_holders() : nullptr;
+  const bool are_started = group != nullptr && (group->has_executed || group->is_older ||
+                                                group->role == cow::Role::root);
+  if (!are_started || group->holders < 2 || !group->held_new.are_alike()) return {};
+  if (summary.line_of(*group) == nullptr) return {};
+  const std::uint64_t each = group->held_own.sum / group->holders;
+  // One keeps it, unless that is another process: the one that started them, say.
+  const bool has_another = std::ranges::any_of(summary.groups, [&](const ProcessGroup& other) {
+    return &other != group && other.holders > 0 && are_alike(std::min(each, other.own.most), each);
+  });
+  const std::uint64_t all = std::min(group->holders, summary.most_at_once);
+  return worth_a_word({each * (has_another ? all : all - 1)});
+}
+
+// A line for each of two, or one for all where the others are much, too.
+Offers of_imports(const Remedy& /*remedy*/, const Evidence& evidence) {
+  constexpr std::size_t kMostLines = 2;
+  const Summary& summary = *evidence.summary;
+  if (!summary.has_new_memory() || summary.holders == 0) return {};
+  std::vector<const Share*> imports;
+  std::uint64_t others = 0;
+  std::size_t alone = 0;
+  for (const Share& cause : summary.new_causes) {
+    if (cause.new_cause.kind != cow::kImport) continue;
+    imports.push_back(&cause);
+    if (alone < kMostLines && is_much(cause.forked_bytes, summary.new_bytes)) ++alone;
+    else others += cause.forked_bytes;
+  }
+  if (is_much(others, summary.new_bytes)) return worth_a_word(against_imports(imports, evidence));
+  Offers result;
+  for (std::size_t i = 0; i < alone; ++i)
+    for (Offer& each : worth_a_word(against_imports(std::span(imports).subspan(i, 1), evidence)))
+      result.push_back(std::move(each));
+  return result;
+}
+
+Offers of_own_data(const Remedy& remedy, const Evidence& evidence) {
+  const Summary& summary = *evidence.summary;
+  const Share* cause = much_new(remedy.cause, summary);
+  if (cause == nullptr || is_php_fpm(summary) || !build_alike(evidence)) return {};
+  return worth_a_word(
+      {saved_by_sharing(*cause, summary), std::string(remedy.text) + preloading(summary)});
+}
+
+Offers of_received(const Remedy& remedy, const Evidence& evidence) {
+  const Share* cause = much_new(remedy.cause, *evidence.summary);
+  if (cause == nullptr || is_of_programs(evidence)) return {};
+  const std::uint64_t most = most_of_one(*cause, *evidence.summary);
+  const double receivers =
+      std::round(static_cast<double>(cause->forked_bytes) / static_cast<double>(most));
+  const std::uint64_t saved = saved_by_sharing(*cause, *evidence.summary) + most;
+  const std::uint64_t with_copies = saved + pickling_bytes(*evidence.measurement);
+  return worth_a_word(
+      {with_copies,
+       fmt::format("{} ({:.0f} MiB to each of {:.0f})", remedy.text,
+                   static_cast<double>(cause->forked_bytes) / receivers / kMiB, receivers),
+       is_part(saved, with_copies, kSureOfMost)});
+}
+
+Offers of_loaded(const Remedy& remedy, const Evidence& evidence) {
+  const Share* cause = much_new(remedy.cause, *evidence.summary);
+  if (cause == nullptr) return {};
+  return worth_a_word({saved_by_sharing(*cause, *evidence.summary)});
+}
+
+}  // namespace cowshed::cowtop
