@@ -31,8 +31,14 @@ std::string mapping_name(const AddressSpace& space, const CopySample& sample,
   if (mapping == nullptr) return "unknown";
   if (mapping->is_settled()) return "heap, settled";
   if (!mapping->path.empty()) return std::string(mapping->file_path());
-  const std::uint64_t stack = sample[Register::stack_pointer];
-  if (stack >= mapping->begin && stack < mapping->end) return "thread stack";
+  const auto has = [&](std::uint64_t address) {
+    return address >= mapping->begin && address < mapping->end;
+  };
+  // An access beyond a stack fails beside the stack pointer.
+  const bool is_of_stack = sample.failure == AccessFailure::none
+                               ? sample.is_of_stack
+                               : has(sample[Register::stack_pointer]);
+  if (is_of_stack) return "thread stack";
   if (mapping != space.mappings.data()) {
     const Mapping* before = mapping - 1;
     if (before->end == mapping->begin && before->has_file() && before->is_private &&

@@ -181,12 +181,12 @@ void at_exit(std::size_t pages) {
   });
 }
 
-// The child's thread writes them beside its stack, in the same mapping.
+// The child's thread writes them beside its stack, in the same mapping, and so does its own child.
 void beside_stack(std::size_t pages) {
   in_child([=] {
     constexpr std::size_t kStackPages = 256;
     static Page memory = nullptr;
-    static std::size_t left = pages;
+    static std::size_t all = pages;
     void* mapped = mmap(nullptr, (kStackPages + pages) * kPage, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED) std::abort();
@@ -198,7 +198,11 @@ void beside_stack(std::size_t pages) {
     const auto write = [](void*) -> void* {
       volatile char frame[kStackPages / 2 * kPage];
       for (std::size_t i = 0; i < sizeof frame; i += kPage) frame[i] = 1;
-      while (left > 0) copy_often(memory + --left * kPage);
+      for (std::size_t i = 0; i < all; ++i) copy_often(memory + i * kPage);
+      in_child([] {
+        usleep(200'000);  // until its mappings are read
+        for (std::size_t i = 0; i < all; ++i) copy_often(memory + i * kPage);
+      });
       return nullptr;
     };
     if (pthread_create(&thread, &attributes, write, nullptr) != 0) std::abort();
