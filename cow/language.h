@@ -35,6 +35,9 @@ std::string script_of(std::string_view cmdline, std::string_view comm);
 // By the name of its file.
 bool is_shell(std::string_view name);
 
+// Returns the interpreter whose binary exports a symbol; `native`: none has to.
+Language language_of_export(std::string_view symbol);
+
 // Whether the binary is the C library or the dynamic linker.
 bool is_c_library(std::string_view path);
 bool is_dynamic_linker(std::string_view path);

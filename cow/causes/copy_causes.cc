@@ -164,7 +164,7 @@ bool is_bulk(const StoreSite& site, StoreKind kind, bool (*is_named)(std::string
 bool is_named_collector(const StoreSite& site) {
   if (any_inner(site, is_collector, kInnermost)) return true;
   if (any_inner(site, is_collection, kInCollection)) return true;
-  return language_of_file(site.module) != Language::native && any_inner(site, has_gc, kInnermost);
+  return site.interpreter != Language::native && any_inner(site, has_gc, kInnermost);
 }
 
 // Perl has no collector, Python's is told by the objects, and R's by its names.
@@ -174,8 +174,8 @@ bool marks_lists(Language interpreter) {
 }
 
 bool is_garbage_collector(const StoreSite& site) {
-  return is_named_collector(site) || (marks_lists(language_of_file(site.module)) &&
-                                      site.store.walks_list && site.store.width == 8);
+  return is_named_collector(site) ||
+         (marks_lists(site.interpreter) && site.store.walks_list && site.store.width == 8);
 }
 
 bool is_free_list(const StoreSite& site) {
@@ -286,11 +286,11 @@ std::string_view rest_of(const StoreSite& site) {
     return kUnknown;
   }
   // Without a name, code of Ruby may be the collector's or the allocator's, which it never exports.
-  const Language interpreter = language_of_file(site.module);
-  if (interpreter == Language::ruby && (site.functions.empty() || site.functions.front().empty()))
+  if (site.interpreter == Language::ruby &&
+      (site.functions.empty() || site.functions.front().empty()))
     return kUnknown;
   const bool is_own =
-      is_c_library(site.module) ? copies_or_fills(site) : interpreter == Language::native;
+      is_c_library(site.module) ? copies_or_fills(site) : site.interpreter == Language::native;
   return is_own || most(site.programs_data, site.samples) ? kOwnWrites : kUnknown;
 }
 

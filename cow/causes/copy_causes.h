@@ -10,6 +10,7 @@
 
 #include <cowshed/cow/causes/store_decoder.h>
 #include <cowshed/cow/code_reader/refcount_scan.h>
+#include <cowshed/cow/language.h>
 #include <cowshed/cow/measurement.h>
 #include <cowshed/probes/samples.h>
 
@@ -88,6 +89,7 @@ struct StoreCounts {
 struct StoreSite : StoreCounts {
   StoreInstruction store;
   std::string module;                        // path of the binary; empty: unknown
+  Language interpreter = Language::native;   // that the binary is
   std::uint64_t address = 0;                 // of the instruction in the binary
   std::vector<std::string> functions;        // innermost first, without unknown ones
   bool is_generated = false;                 // or unknown code, of no binary

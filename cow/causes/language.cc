@@ -146,6 +146,13 @@ bool is_shell(std::string_view name) {
   return std::ranges::find(kShells, name) != kShells.end();
 }
 
+Language language_of_export(std::string_view symbol) {
+  if (symbol == "Perl_runops_standard") return Language::perl;
+  if (symbol == "zend_execute_scripts") return Language::php;
+  if (symbol == "ruby_run_node") return Language::ruby;
+  return symbol == "Rf_eval" ? Language::r : Language::native;
+}
+
 bool is_c_library(std::string_view path) {
   return has_name(path, {"libc.so", "libc-2", "ld-musl"});
 }

@@ -32,8 +32,7 @@ Language writer_of(const CodeStack& code) {
     const std::string& path = address.binary->path;
     const bool is_first = &address == code.addresses.data();
     if (is_first && (is_c_library(path) || is_dynamic_linker(path))) return Language::native;
-    if (const Language found = language_of_file(path); found != Language::native) return found;
-    if (address.binary->python) return Language::python;  // by another name
+    if (address.binary->interpreter != Language::native) return address.binary->interpreter;
   }
   return Language::native;
 }
@@ -166,6 +165,7 @@ StoreSites::Causes StoreSites::causes(std::uint64_t process_id, const std::vecto
       for (const Frame& frame : symbols.frames(address)) {
         if (site.functions.empty()) {
           site.module = frame.module;
+          if (address.binary != nullptr) site.interpreter = address.binary->interpreter;
           site.address = frame.address;
           site.is_generated = address.binary == nullptr || address.binary->is_generated;
           binaries[site.module] = address.binary;

@@ -11,6 +11,7 @@
 #include <cowshed/cow/code_reader/python_lines.h>
 #include <cowshed/cow/code_reader/refcount_scan.h>
 #include <cowshed/cow/copy_profile.h>
+#include <cowshed/cow/language.h>
 #include <cowshed/cow/sandbox/file_opener.h>
 #include <cowshed/probes/python_layout.h>
 #include <cowshed/probes/samples.h>
@@ -32,10 +33,11 @@ class CodeReader {
   using FileOf =
       std::function<FileDescriptor(BinaryId binary, FileKind kind, const std::string& name)>;
 
-  // The link-time addresses that a binary's program headers load.
+  // The link-time addresses that a binary's program headers load, and whose symbols it exports.
   struct Extent {
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
+    Language interpreter = Language::native;
   };
   struct Module {
     BinaryId binary = 0;

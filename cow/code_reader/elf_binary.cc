@@ -28,12 +28,31 @@ bool ElfBinary::read_extent() {
   return extent_.begin < extent_.end;
 }
 
+Language ElfBinary::exported_interpreter() const {
+  for (Elf_Scn* each = ::elf_nextscn(elf_.get(), nullptr); each != nullptr;
+       each = ::elf_nextscn(elf_.get(), each)) {
+    GElf_Shdr header;
+    if (::gelf_getshdr(each, &header) == nullptr || header.sh_type != SHT_DYNSYM) continue;
+    Elf_Data* data = ::elf_getdata(each, nullptr);
+    GElf_Sym symbol;
+    for (int i = 0; data != nullptr && ::gelf_getsym(data, i, &symbol) != nullptr; ++i) {
+      const char* name = symbol.st_shndx == SHN_UNDEF
+                             ? nullptr
+                             : ::elf_strptr(elf_.get(), header.sh_link, symbol.st_name);
+      const Language found = name == nullptr ? Language::native : language_of_export(name);
+      if (found != Language::native) return found;
+    }
+  }
+  return Language::native;
+}
+
 std::optional<ElfBinary> ElfBinary::open(const std::string& path, int fd) {
   ::elf_version(EV_CURRENT);
   Elf* elf = ::elf_begin(fd, ELF_C_READ_MMAP, nullptr);
   if (elf != nullptr) ::elf_cntl(elf, ELF_C_FDREAD);
   ElfBinary binary(path, elf);
   if (!binary.read_extent()) return std::nullopt;
+  binary.extent_.interpreter = binary.exported_interpreter();
   return binary;
 }
 

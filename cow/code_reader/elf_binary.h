@@ -31,6 +31,7 @@ class ElfBinary {
  private:
   ElfBinary(std::string path, Elf* elf);
   bool read_extent();
+  Language exported_interpreter() const;
 
   std::string path_;
   std::unique_ptr<Elf, int (*)(Elf*)> elf_;

@@ -47,6 +47,7 @@ const Binary* BinaryCache::open(const Mapping& mapping, pid_t pid) {
   Binary& binary = add();
   entry->second = &binary;
   binary.path = path;
+  binary.interpreter = language_of_file(path);
   binary.file.pid = pid;
   binary.file.mapping = mapping;
   if (const auto extent = reader_.add_binary(binary.id, path)) {
@@ -54,6 +55,8 @@ const Binary* BinaryCache::open(const Mapping& mapping, pid_t pid) {
     binary.begin = extent->begin;
     binary.end = extent->end;
     binary.python = reader_.python_layout(binary.id);
+    if (binary.interpreter == Language::native)
+      binary.interpreter = binary.python ? Language::python : extent->interpreter;
   }
   return &binary;
 }

@@ -27,7 +27,8 @@ struct Binary {
   // The link-time addresses that its program headers load.
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
-  std::optional<PythonLayout> python;  // of its interpreter, with an address as linked
+  Language interpreter = Language::native;  // that it is, by its name or by what it exports
+  std::optional<PythonLayout> python;       // of its interpreter, with an address as linked
 };
 
 // Opens each binary once for all processes, and reads it in child processes, because the measured

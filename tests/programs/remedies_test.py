@@ -308,6 +308,13 @@ class Remedies(unittest.TestCase):
             file.flush()
             self.follow(name, [program, file.name])
 
+    @unittest.skipUnless(shutil.which("perl"), "no perl")
+    def test_perl_of_another_name(self):
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(shutil.which("perl"), f"{folder}/worker")
+            self.follow_script("reference count", f"{folder}/worker",
+                               *(text for name, program, text in SCRIPTS if (name, program) == ("reference count", "perl")))
+
     def test_LD_BIND_NOW(self):
         functions = [f"f{i}" for i in range(200_000)]
         with tempfile.TemporaryDirectory() as folder:

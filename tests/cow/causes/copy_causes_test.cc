@@ -223,9 +223,9 @@ TEST(Pattern, ACollectorIsToldByNameOrByTheWalkOfAnInterpretersList) {
   StoreSite walk = plain_site();
   walk.store.walks_list = true;
   EXPECT_EQ(name_of(walk), "own writes") << "any program has lists";
-  walk.module = "/usr/bin/python3.11";
+  walk.interpreter = Language::python;
   EXPECT_EQ(name_of(walk), "unknown") << "a list's item is released so";
-  walk.module = "/usr/bin/ruby3.1";
+  walk.interpreter = Language::ruby;
   EXPECT_EQ(name_of(walk), "garbage collector");
   walk.store.walks_list = false;
   EXPECT_EQ(name_of(walk), "unknown");
