@@ -116,6 +116,7 @@ struct CopySample {
   // Of a thread of CPython, innermost first.  Empty: it is none, or its interpreter is not known.
   std::vector<PythonFrame> python;
   bool is_python_cut = false;  // `python` lacks callers, which could not be read
+  bool is_in_code = false;     // of Python that runs: the interpreter rewrites it
   // The type of the Python object to which the address belongs, as far as its header says it, and
   // the distance of the address from it: -16 for the collector's links.  Empty: none.
   std::string object_type;

@@ -93,6 +93,7 @@ std::string_view python_cause(const ObservedStore& observed) {
   constexpr std::uint64_t kObjectAlignment = 16;
   constexpr std::uint64_t kNoHash = ~std::uint64_t{0};
   constexpr std::array<std::int64_t, 4> kHashes = {16, 24, 32, 48};  // in an object
+  if (observed.sample.is_in_code) return kAdaptiveInterpreter;
   if (links_python_block(observed)) return kFreeList;
   if (!observed.sample.object_type.empty()) {
     if (const auto cause = cause_in_python_object(observed); !cause.empty()) return cause;

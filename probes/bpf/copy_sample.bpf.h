@@ -155,7 +155,8 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   if (sample->user_mode) read_instruction(sample, registers->ip);
   __u64 page = fault->protection ? kernel_address(thread->address & PAGE_MASK) : 0;
   read_around(sample, page);
-  sample->object_type = sample->python_frames = sample->is_python_cut = 0;
+  sample->object_type = sample->python_frames = 0;
+  sample->is_python_cut = sample->is_in_code = 0;
   if (process && with_python) read_python(thread, process->image, page);
   read_stack(sample, registers->sp, page);
 }

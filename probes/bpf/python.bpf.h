@@ -205,10 +205,12 @@ static __always_inline void read_code(struct python_walk* walk, struct cowshed_p
   struct cowshed_python_layout* layout = walk->layout;
   __u32 bytes = layout->code;
   if (read_words(walk->sample->address, walk->scratch->copied, address, bytes)) return;
+  __u64 size = word_in(scratch, OBJECT_SIZE); /* in units of 2 bytes */
+  if (walk->sample->address - address - bytes < size * 2) walk->sample->is_in_code = 1;
   __s64 offset = instruction - address - bytes;
   if (offset < 0) offset = 0; /* the first instruction has not run yet */
   __u64 units = (__u64)offset / 2;
-  if (units >= word_in(scratch, OBJECT_SIZE)) return;
+  if (units >= size) return;
   to->instruction = units & ~COWSHED_PYTHON_ENTRY;
   scratch->key.address = address;
   scratch->key.words[0] = word_in(scratch, layout->function);

@@ -263,7 +263,8 @@ struct cowshed_sample {
   __u32 object_type; /* the number in its record; 0: none */
   __s32 object_offset;
   __u32 python_frames;
-  __u32 is_python_cut;
+  __u16 is_python_cut;
+  __u16 is_in_code; /* of Python that runs: the interpreter rewrites it */
   struct cowshed_python_frame python[COWSHED_PYTHON_FRAMES];
   __u8 stack[COWSHED_STACK_BYTES + COWSHED_PAGE_BYTES]; /* room to read page by page */
 };

@@ -61,6 +61,7 @@ void PythonRecords::describe(const cowshed_sample& from, CopySample& sample) {
                              (frame.instruction & COWSHED_PYTHON_ENTRY) != 0});
   }
   sample.is_python_cut = from.is_python_cut != 0;
+  sample.is_in_code = from.is_in_code != 0;
   if (from.object_type == 0) return;
   const auto type = types_.find(from.object_type);
   if (type == nullptr) return;

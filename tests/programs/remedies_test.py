@@ -55,6 +55,13 @@ SCRIPTS = [
         "data = array.array('d', range(400_000)) if follows else tuple(str(i) for i in range(400_000))",
         "sum(data) if follows else hash(data)")),
     (f"{NEW_PYTHON} program exit", PYTHON, pool("data = [[i] for i in range(400_000)]", "if not follows: sys.exit()")),
+    ("adaptive interpreter", PYTHON, pool("""
+exec("def long(x):\\n" + " x = x + 1\\n" * 4000)
+functions = [type(long)(long.__code__.replace(co_firstlineno=i), {}) for i in range(200)]
+def run():
+    for each in functions:
+        for _ in range(20): each(1)
+if follows: run()""", "run()")),
     ("pickling", PYTHON, """
 import multiprocessing, sys
 data = [[{'id': i, 'name': str(i)} for i in range(1000)] for part in range(200)]

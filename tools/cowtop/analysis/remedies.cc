@@ -139,12 +139,7 @@ const std::vector<Remedy> kRemedies = {
      &kCowshedRun},
     // What hashes a key also counts it, on the same page.
     {cow::kCachedHash, {old_python}, kHoldApart, &of_python_cause},
-    {cow::kAdaptiveInterpreter,
-     {},
-     kRunFirst,
-     &of_first_run,
-     nullptr,
-     "stores to long functions are taken for own writes"},
+    {cow::kAdaptiveInterpreter, {}, kRunFirst, &of_first_run},
     {cow::kObjectFlags, {}, kRunFirst, &of_first_run},
     {cow::kObjectFlags, {ruby}, "", &of_cause, &kWarmUp},
     {cow::kOwnWrites,
