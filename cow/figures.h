@@ -46,7 +46,8 @@ inline constexpr std::array kFigures = {
     Figure{"shared_bytes", "SHARED", Unit::bytes, true, "",
            "Memory that it shared with its parent when it was forked.  The parent's resident "
            "anonymous memory and its frozen arenas.  And files of data of 1 MiB or more, no "
-           "programs and no libraries, of which it wrote to private mappings.  For a process that "
+           "programs and no libraries, of which it wrote to private mappings: as far as it mapped "
+           "them then.  For a process that "
            "ran before cowtop came: the memory that it shared then.  After an exec, which ends the "
            "sharing, only files.",
            COWSHED_FIGURE(internal::number(copies.shared_bytes))},

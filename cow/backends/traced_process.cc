@@ -102,10 +102,10 @@ std::map<std::uint64_t, std::string>& names_of_images(TracedProcess& process,
   return names;
 }
 
-// The part of the range that was the file's at the last scan.
+// The part of the range that was the file's at the last scan; nullopt: mremap(2) made it since.
 std::optional<std::uint64_t> held_bytes(TracedProcess& process, const ArenaCount& range) {
   auto& pages = process.live->file_pages;
-  if (!pages) return std::nullopt;
+  if (!pages || first_in(*pages, range) == pages->end()) return std::nullopt;
   std::uint64_t sum = 0;
   for (auto each = first_in(*pages, range); each != pages->end() && each->first < range.end; ++each)
     sum += each->second;
@@ -284,6 +284,8 @@ void TracedProcess::scan(const ProcFiles& proc) {
   if (!mappings) return;
   if (auto sent = read_sent_objects(proc, copies.pid, *mappings)) set_sent(copies, *sent);
   if (!memory) return;
+  for (const ArenaCount& each : live->counts.arenas)  // that are no longer mapped
+    file_pages.try_emplace(each.begin);
   live->file_pages = std::move(file_pages);
   count_arenas(*this, proc);
   copies.memory = memory;

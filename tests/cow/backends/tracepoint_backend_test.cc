@@ -66,5 +66,30 @@ TEST(TracepointBackend, WhatIsStillMappedOfAFileIsKnownAfterALook) {
   while (held() != kBytes / 2) std::this_thread::sleep_for(std::chrono::milliseconds(10));
 }
 
+TEST(TracepointBackend, WhatMovedSinceTheLookIsNotTakenForGivenBack) {
+  auto opened = open_backend(BackendChoice::tracepoint);
+  if (!opened) GTEST_SKIP() << "no tracepoints here: " << opened.error().message;
+  constexpr std::size_t kBytes = std::size_t{8} << 20;
+  const cowshed::test::Folder folder;
+  std::ofstream(folder / "data") << std::string(kBytes, 'd');
+  const int fd = ::open((folder / "data").c_str(), O_RDONLY);
+  void* at = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+  void* to = ::mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  test::PausedChild child([&] {
+    ::mremap(at, kBytes, kBytes, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+    std::memset(to, 1, kBytes / 4);
+  });
+  Backend& backend = *opened->backend;
+  ASSERT_TRUE(backend.attach({child.pid()}));
+  ASSERT_TRUE(backend.sample());
+  child.work();
+  do ASSERT_TRUE(backend.sample());
+  while (backend.measurement().processes.at(0).files.empty());
+  EXPECT_NE(backend.measurement().processes[0].files[0].held_bytes, 0);
+  ::munmap(at, kBytes);
+  ::munmap(to, kBytes);
+  ::close(fd);
+}
+
 }  // namespace
 }  // namespace cowshed::cow
