@@ -92,6 +92,7 @@ struct CopySample {
   int pid = 0;                    // as ProcessCounts::pid
   std::uint64_t execs = 0;        // of the process before the copy: tells its programs apart
   std::uint64_t copies = 1;       // or fresh pages, that this sample stands for
+  std::uint64_t missed = 0;       // fresh pages before, for whose samples there was no room
   std::uint64_t address = 0;      // that was written, or not accessible
   std::uint64_t risen_bytes = 0;  // of new memory, as ProcessCounts::most_risen_bytes: until then
   CopyClass copy_class = CopyClass::anonymous;

@@ -165,6 +165,7 @@ std::size_t imports_in(const std::vector<Frame>& stack) {
 
 NewMemoryCause cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports,
                                    NewPage page, Descriptor descriptor) {
+  if (page == NewPage::missed) return {std::string(kUnknown)};
   if (page == NewPage::of_stack) return {std::string(kThreadStack)};
   // The stack begins with the innermost frame: the imports of the fork come last.
   for (std::size_t i = stack.size(); i-- > 0;) {

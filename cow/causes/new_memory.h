@@ -11,6 +11,7 @@
 // Names why a forked process got a page of new memory, from the stack that first wrote to it.  The
 // first rule that holds decides:
 //
+// "unknown"           There was no room for the page's sample.
 // "thread stack"      The page is of the stack that the thread runs on.
 // "import of NAME"    Python imports a module, by an import that began after the fork.  NAME is the
 //                     outermost such module whose code runs, by its file: "pkg.mod" below
@@ -30,7 +31,7 @@
 namespace cowshed::cow {
 
 // What is known of a new page beside the stack.
-enum class NewPage : std::uint8_t { held, given_back, of_stack };
+enum class NewPage : std::uint8_t { held, given_back, of_stack, missed };
 
 // `imports`: imports_in() of the stack of the fork, which the child has below all of its own.
 // `descriptor`: of the system call in which the kernel wrote.

@@ -105,6 +105,7 @@ class Tallies {
  private:
   Tally& tally_of_program(const CopySample& sample);
   Tally::Stack stack_of(const CopySample& sample, const AddressSpace* space);
+  void add_missed(const CopySample& sample, Tally& tally);
   const Tally::Stack& count_stack(Tally::Stack stack, const CopySample& sample, StoreSites* stores,
                                   Tally& tally);
 

@@ -218,18 +218,23 @@ __noinline int take_sample(struct thread_state* thread, __u32 copies) {
   __sync_fetch_and_add(&counts->emitted, counted);
   if (counts->is_busy) {
     __sync_fetch_and_add(&counts->lost, counted);
+    if (!counted) thread->fresh_missed += copies;
     return 0;
   }
   counts->is_busy = 1;
   compiler_barrier();
   sample->kind = COWSHED_COPY_RECORD;
   sample->copies = copies;
+  sample->missed = counted ? 0 : thread->fresh_missed;
   describe_sample(sample, thread, 1);
   __u32 stack_bytes = sample->stack_bytes;
   if (stack_bytes > COWSHED_STACK_BYTES) stack_bytes = COWSHED_STACK_BYTES;
   if (bpf_ringbuf_output(&samples, sample,
                          __builtin_offsetof(struct cowshed_sample, stack) + stack_bytes, 0)) {
     __sync_fetch_and_add(&counts->lost, counted);
+    if (!counted) thread->fresh_missed += copies;
+  } else if (!counted) {
+    thread->fresh_missed = 0;
   }
   compiler_barrier();
   counts->is_busy = 0;
@@ -264,15 +269,14 @@ static __always_inline void sample_fresh(struct thread_state* thread, __u32 faul
     }
     stands_for = draw_turn(turn);
   }
-  thread->fresh_waiting += stands_for; /* with those for which there was no room before */
   if (!has_room_for_fresh()) {
+    thread->fresh_missed += stands_for;
     struct cowshed_key key = thread->key;
     struct cowshed_process* process = bpf_map_lookup_elem(&processes, &key);
     if (process) note_rise(process, stands_for);
     return;
   }
-  take_sample(thread, thread->fresh_waiting);
-  thread->fresh_waiting = 0;
+  take_sample(thread, stands_for);
 }
 
 /* The same, for a copy of which nothing is known any more. */

@@ -187,7 +187,7 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
 
 static __always_inline void begin_fresh_samples(struct thread_state* thread, __u32 doublings) {
   thread->samples_fresh = 1;
-  thread->fresh_waiting = 0;
+  thread->fresh_missed = 0;
   thread->fresh_turn = (struct sample_turn){.doublings = doublings};
 }
 

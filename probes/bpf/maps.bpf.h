@@ -128,7 +128,7 @@ struct thread_state {
   __u32 has_fork;      /* in `forks` */
   __u32 tracked;       /* attempts to track it: the first does */
   __u32 samples_fresh; /* new memory */
-  __u32 fresh_waiting; /* pages that the next sample stands for as well */
+  __u32 fresh_missed;  /* pages without a sample since the last one */
   __u32 exits;         /* programs that noticed its end: the first counts it */
   __u64 python_thread; /* where its PyThreadState was last found */
   struct fault_details details;

@@ -246,14 +246,15 @@ struct cowshed_sample {
   __u32 pid;   /* in the loader's PID namespace */
   __u32 execs; /* of the process before the copy */
   __u32 fault_class;
-  __u32 user_mode;
+  __u16 user_mode;
+  __u16 is_handled; /* the program has a handler for the signal */
   __u32 instruction_bytes;
   __u32 stack_bytes;
   __u32 failure;     /* enum cowshed_failure */
-  __u32 is_handled;  /* the program has a handler for the signal */
   __u16 is_of_stack; /* between the stack pointer and the end of the stack */
   __u16 file_mode;   /* i_mode of the descriptor in a system call's first argument; 0: none */
   __u32 copies;      /* or new pages, that it stands for */
+  __u32 missed;      /* new pages before, for whose samples there was no room */
   /* The lines before, at and after the address, as far as they are in its page.  Bit i: line i was
    * read. */
   __u64 around[COWSHED_LINES_AROUND * COWSHED_LINE_WORDS];

@@ -42,6 +42,7 @@ CopySample described(const cowshed_sample& from) {
   sample.pid = static_cast<int>(from.pid);
   sample.execs = from.execs;
   sample.copies = from.copies;
+  sample.missed = from.missed;
   sample.address = from.address;
   sample.risen_bytes = from.risen_bytes;
   sample.copy_class = class_of(from.fault_class);

@@ -87,6 +87,19 @@ TEST_F(CopyProfilerTest, WhatWaitsIsBoundedInBytes) {
   EXPECT_EQ(profiler_.dropped(), dropped) << "there is room again";
 }
 
+TEST_F(CopyProfilerTest, NewMemoryThatTheKernelHadNoRoomToSampleIsOfNoLine) {
+  std::vector<CopySample> fresh = samples_of(7, 1);
+  fresh[0].copy_class = CopyClass::fresh;
+  fresh[0].missed = 3;
+  fresh[0].risen_bytes = 4 * kPageSize;
+  profiler_.add(std::move(fresh));
+  profiler_.attribute({process_of(7)}, [] {});
+  std::map<std::string, std::uint64_t> pages;
+  for (const NewCause& each : profiler_.new_memory({{7, 4}}, {{7, 4}}).causes)
+    pages[name_of(each.cause)] = each.estimated_copies;
+  EXPECT_EQ(pages, (std::map<std::string, std::uint64_t>{{"own data", 1}, {"unknown", 3}}));
+}
+
 // Each is sampled once in many, and some never.
 TEST_F(CopyProfilerTest, CopiesOfManyProcessesWithFewSamplesAreEstimatedTogether) {
   CopiedPages copies;
