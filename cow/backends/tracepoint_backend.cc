@@ -272,11 +272,10 @@ void TracepointBackend::look_at_new_pages(const TracedProcess& process) {
 // kept for one more sample().
 void TracepointBackend::forget_the_ended() {
   for (auto& [id, process] : processes_) {
-    if (!process.live || process.copies.alive || !std::exchange(process.live->had_ended, true))
-      continue;
+    if (!process.live || process.copies.alive) continue;
     const auto held = new_bytes_at_end(process.copies);
     if (profiler_ && held) profiler_->end(id, *held / kPageSize);
-    process.live.reset();
+    if (std::exchange(process.live->had_ended, true)) process.live.reset();
   }
 }
 

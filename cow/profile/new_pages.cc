@@ -67,8 +67,8 @@ void NewPages::give_back(std::uint64_t pages) {
 }
 
 void NewPages::add(const SampledStack* stack, std::uint64_t address, std::uint64_t pages,
-                   std::uint64_t held) {
-  most_pages_ = std::max(most_pages_, pages);
+                   std::uint64_t held, bool is_of_many) {
+  if (!is_of_many) most_pages_ = std::max(most_pages_, pages);
   if (held_ + pages + others_ > held + slack()) {
     give_back(held_ + pages + others_ - held);
     others_ = std::min(others_, held - std::min(held, held_ + pages));

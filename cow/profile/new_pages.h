@@ -24,9 +24,10 @@ class NewPages {
     std::uint64_t gone = kNever;
   };
 
-  // Adds a sample.  `held`: the pages of new memory that the process had then.
+  // Adds a sample.  `held`: the pages of new memory that the process had then.  `is_of_many`: it
+  // stands for several that were missed.
   void add(const SampledStack* stack, std::uint64_t address, std::uint64_t pages,
-           std::uint64_t held);
+           std::uint64_t held, bool is_of_many = false);
 
   // Corrects what it holds by a look at its addresses, of which some may have new pages by now.
   // What the process has beyond what is there, mremap(2) has moved.
@@ -54,7 +55,7 @@ class NewPages {
   std::vector<Piece> pieces_;  // in order of time
   std::uint64_t came_ = 0;
   std::uint64_t looked_at_ = 0;   // came_ at the last look
-  std::uint64_t most_pages_ = 0;  // of one piece
+  std::uint64_t most_pages_ = 0;  // of one sample
   std::uint64_t held_ = 0;        // pages of the pieces that it holds
   std::uint64_t others_ = 0;      // pages of no sample, as of mlock(2)
   std::uint64_t held_at_most_ = 0;

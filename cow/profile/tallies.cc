@@ -234,7 +234,7 @@ void Tallies::add_missed(const CopySample& sample, Tally& tally) {
   stack.page = NewPage::missed;
   tally.all += {1, missed.copies};
   tally.pages.add(&count_stack(std::move(stack), missed, nullptr, tally), sample.address,
-                  missed.copies, held - std::min(held, sample.copies));
+                  missed.copies, held - std::min(held, sample.copies), true);
 }
 
 const Tally::Stack& Tallies::count_stack(Tally::Stack stack, const CopySample& sample,

@@ -148,6 +148,22 @@ class NewMemory(unittest.TestCase):
         children = rng.randint(1, 3)
         self.expect([os.environ["SUBJECT"], str(children), *words], causes, places, children)
 
+    @unittest.skipIf(tuple(map(int, os.uname().release.split(".")[:2])) < (6, 16), "the kernel counts no memory at the end")
+    def test_given_back_just_before_the_end(self):
+        done = subprocess.run([COWTOP, "--backend", "tracepoint", "--", PYTHONS[0], "-c", """
+import mmap, os
+if os.fork():
+    os.wait()
+    os._exit(0)
+memory = mmap.mmap(-1, 8000 << 12, mmap.MAP_PRIVATE)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for at in range(0, 8000 << 12, 4096):
+    memory[at] = 1
+memory.close()
+os._exit(0)
+"""], capture_output=True, text=True, check=True)
+        self.assertRegex(done.stdout + done.stderr, r"(?m)^  NEW +[\d.]+ MiB +100%  given back since$")
+
     def test_all(self):
         rng = random.Random(SEED)
         for program in range(24):
