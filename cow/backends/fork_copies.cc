@@ -118,23 +118,26 @@ struct Family {
   std::uint64_t last_end = 0;
 };
 
+// The part of what it got at its fork, without its copies, that it had when its memory was last
+// read: at most.
+std::uint64_t held_at_look(const ProcessCopies& process, std::uint64_t copied) {
+  if (!process.memory) return UINT64_MAX / 2;
+  const std::uint64_t shared = process.memory->shared_bytes;
+  const std::uint64_t all = shared + process.memory->private_bytes;
+  const std::uint64_t own = copied + less(process.zero_filled_pages.value_or(0),
+                                          process.shared_memory_pages.value_or(0)) *
+                                         kPageSize;
+  // Pages that it was the last to share are its alone.
+  return std::max(shared, less(all, own));
+}
+
 // The pages of `process` that it got at its fork, did not copy, and had not given back when its
 // memory was last read, or at its end: at most, if it has copied or allocated since.
 std::uint64_t still_held(const ProcessCopies& process, std::uint64_t copied) {
   if (process.processes > 1) return UINT64_MAX;
   const std::uint64_t at_end =
       process.held_at_end_bytes ? less(*process.held_at_end_bytes, copied) : UINT64_MAX / 2;
-  std::uint64_t at_look = UINT64_MAX / 2;
-  if (process.memory) {
-    const std::uint64_t shared = process.memory->shared_bytes;
-    const std::uint64_t all = shared + process.memory->private_bytes;
-    const std::uint64_t own = copied + less(process.zero_filled_pages.value_or(0),
-                                            process.shared_memory_pages.value_or(0)) *
-                                           kPageSize;
-    // Pages that it was the last to share are its alone.
-    at_look = std::max(shared, less(all, own));
-  }
-  return held_file_bytes(process) + std::min(at_look, at_end);
+  return held_file_bytes(process) + std::min(held_at_look(process, copied), at_end);
 }
 
 // `parent_shared`: what its parent shares with a parent in turn.
@@ -247,7 +250,9 @@ std::optional<std::uint64_t> new_bytes(const ProcessCopies& process) {
 std::optional<std::uint64_t> new_bytes_at_end(const ProcessCopies& process) {
   const auto got = got_bytes(process);
   if (!process.held_at_end_bytes || !got || process.shares_memory) return std::nullopt;
-  return less(*process.held_at_end_bytes, *got + first_write_bytes(process));
+  const std::uint64_t copied = process.all_copied_pages().value_or(0) * kPageSize;
+  const std::uint64_t kept = std::min(*got, copied + held_at_look(process, copied));
+  return less(*process.held_at_end_bytes, kept + first_write_bytes(process));
 }
 
 std::uint64_t file_bytes(const ProcessCopies& process) {

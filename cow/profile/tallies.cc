@@ -210,28 +210,30 @@ void Tallies::add(const CopySample& sample, StoreSites* stores) {
   Tally::Block block;
   if (space != nullptr)
     block = {sample.address / Tally::Block::kBytes, mapping_name(*space, sample, *binaries_)};
-  if (sample.missed > 0) add_missed(sample, tally);
   if (is_fresh) {
     stack.page = sample.is_of_stack ? NewPage::of_stack : NewPage::held;
     stack.descriptor = sample.descriptor;
   }
   const Tally::Stack& counted = count_stack(std::move(stack), sample, stores, tally);
   bounded(tally.blocks, std::move(block), {}, blocks_, kMostBlocks) += one;
-  if (is_fresh)
+  if (is_fresh) {
+    if (sample.missed > 0) add_missed(sample, counted, tally);
     tally.pages.add(&counted, sample.address, sample.copies, sample.risen_bytes / kPageSize);
+    tally.last_new = &counted;
+  }
   if (lacks_python(sample)) ++tally.python_unread;
   if (std::string type = written_type(sample); !type.empty())
     bounded(tally.types, std::move(type), std::string(kFurtherTypes), types_, kMostTypes) += one;
 }
 
-// New memory that no line is known to have made.
-void Tallies::add_missed(const CopySample& sample, Tally& tally) {
+// New memory before a sample: of its line if that also made the last one, else of no line.
+void Tallies::add_missed(const CopySample& sample, const Tally::Stack& counted, Tally& tally) {
   const std::uint64_t held = sample.risen_bytes / kPageSize;
   CopySample missed;
   missed.copy_class = CopyClass::fresh;
   missed.copies = sample.missed;
-  Tally::Stack stack = stack_of(missed, nullptr);
-  stack.page = NewPage::missed;
+  Tally::Stack stack = tally.last_new == &counted ? counted : stack_of(missed, nullptr);
+  if (tally.last_new != &counted) stack.page = NewPage::missed;
   tally.all += {1, missed.copies};
   tally.pages.add(&count_stack(std::move(stack), missed, nullptr, tally), sample.address,
                   missed.copies, held - std::min(held, sample.copies), true);

@@ -69,7 +69,8 @@ struct Tally {
   std::uint64_t python_unread = 0;
   std::vector<Failure> failures;
   std::optional<Stack> fork;
-  NewPages pages;  // of new memory; the sums have all that it ever had
+  NewPages pages;                   // of new memory; the sums have all that it ever had
+  const Stack* last_new = nullptr;  // of the last sample of new memory
   std::uint64_t execs = 0;
   bool is_forked = true;
 
@@ -105,7 +106,7 @@ class Tallies {
  private:
   Tally& tally_of_program(const CopySample& sample);
   Tally::Stack stack_of(const CopySample& sample, const AddressSpace* space);
-  void add_missed(const CopySample& sample, Tally& tally);
+  void add_missed(const CopySample& sample, const Tally::Stack& counted, Tally& tally);
   const Tally::Stack& count_stack(Tally::Stack stack, const CopySample& sample, StoreSites* stores,
                                   Tally& tally);
 

@@ -218,7 +218,6 @@ __noinline int take_sample(struct thread_state* thread, __u32 copies) {
   __sync_fetch_and_add(&counts->emitted, counted);
   if (counts->is_busy) {
     __sync_fetch_and_add(&counts->lost, counted);
-    if (!counted) thread->fresh_missed += copies;
     return 0;
   }
   counts->is_busy = 1;

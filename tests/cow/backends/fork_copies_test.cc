@@ -77,6 +77,15 @@ TEST(ForkCopies, WhatItHeldAtItsEndTellsWhatItGaveBackAndWhatNoWriteFaultMade) {
   EXPECT_EQ(copies().new_bytes, std::nullopt) << "nobody looked at what no write fault made";
 }
 
+TEST(ForkCopies, WhatItGaveBackOfItsForkIsNotTakenForNewMemoryThatIsGone) {
+  ProcessCopies child = process(11, 10, 0, 0);
+  child.zero_filled_pages = 60;
+  child.held_at_end_bytes = 60 * kPageSize;
+  EXPECT_EQ(new_bytes_at_end(child), 0U) << "as far as is known";
+  child.memory = {0, 60 * kPageSize, 1, 60};
+  EXPECT_EQ(new_bytes_at_end(child), 60 * kPageSize);
+}
+
 TEST(ForkCopies, TheRatioIsTheQuotientOfItsAmounts) {
   const auto copies =
       copies_of({process(10, 1, 0, 0), process(11, 10, 25, 7), process(12, 10, 150, 0)});

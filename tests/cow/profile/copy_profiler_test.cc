@@ -87,17 +87,20 @@ TEST_F(CopyProfilerTest, WhatWaitsIsBoundedInBytes) {
   EXPECT_EQ(profiler_.dropped(), dropped) << "there is room again";
 }
 
-TEST_F(CopyProfilerTest, NewMemoryThatTheKernelHadNoRoomToSampleIsOfNoLine) {
-  std::vector<CopySample> fresh = samples_of(7, 1);
-  fresh[0].copy_class = CopyClass::fresh;
-  fresh[0].missed = 3;
-  fresh[0].risen_bytes = 4 * kPageSize;
+TEST_F(CopyProfilerTest, NewMemoryThatFoundNoRoomIsOfALineBothBeforeAndAfterOrOfNone) {
+  std::vector<CopySample> fresh = samples_of(7, 2);
+  std::uint64_t bytes = 0;
+  for (CopySample& each : fresh) {
+    each.copy_class = CopyClass::fresh;
+    each.missed = 3;
+    each.risen_bytes = bytes += 4 * kPageSize;
+  }
   profiler_.add(std::move(fresh));
   profiler_.attribute({process_of(7)}, [] {});
   std::map<std::string, std::uint64_t> pages;
-  for (const NewCause& each : profiler_.new_memory({{7, 4}}, {{7, 4}}).causes)
+  for (const NewCause& each : profiler_.new_memory({{7, 8}}, {{7, 8}}).causes)
     pages[name_of(each.cause)] = each.estimated_copies;
-  EXPECT_EQ(pages, (std::map<std::string, std::uint64_t>{{"own data", 1}, {"unknown", 3}}));
+  EXPECT_EQ(pages, (std::map<std::string, std::uint64_t>{{"own data", 5}, {"unknown", 3}}));
 }
 
 // Each is sampled once in many, and some never.
