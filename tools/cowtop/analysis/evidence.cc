@@ -37,7 +37,7 @@ Offers of_copies(std::uint64_t bytes, const Evidence& evidence, std::uint64_t fu
   const std::uint64_t all = summary.copied_bytes;
   const std::uint64_t most =
       at_most(std::min(bytes + further, all), all, evidence.measurement->sampled);
-  return {{most, "", is_part(bytes - doubtful, most, kSureOfMost)}};
+  return {{most, "", is_sure(bytes - doubtful, most)}};
 }
 
 // Reads that count write to the objects that a collector marks: most then have a count instead.

@@ -26,7 +26,6 @@
   X(kManyThreads, 3, "Arenas of malloc may hold much from 3 threads on.")                        \
   X(kLeastHeap, std::uint64_t{16} << 20U, "Arenas of malloc may hold much from 16 MiB on.")      \
   X(kFrozenFrom, std::uint64_t{64} << 20U, "cowshed run freezes processes of 64 MiB or more.")   \
-  X(kSureOfMost, 0.8, "What a remedy saves at most is said if it saves four fifths of that.")    \
   X(kHelpsFrom, 0.05, "A remedy of cure helps from a 20th of the peak on.")                      \
   X(kPeriodsUnseen, std::uint64_t{3},                                                            \
     "Copies of three sampling periods are without a sample "                                     \
@@ -44,6 +43,10 @@ constexpr bool is_part(std::uint64_t bytes, std::uint64_t all, double part) {
 }
 constexpr bool is_much(std::uint64_t bytes, std::uint64_t all) {
   return bytes >= kLeastBytes && is_part(bytes, all, kMuchOfAll);
+}
+// Whether much of the most is in doubt.
+constexpr bool is_sure(std::uint64_t least, std::uint64_t most) {
+  return !is_part(most - std::min(least, most), most, kMuchOfAll);
 }
 // Whether a reader would call figures of the two sizes the same.
 constexpr bool are_alike(std::uint64_t least, std::uint64_t most) {

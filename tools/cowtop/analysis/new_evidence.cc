@@ -89,7 +89,7 @@ Offer against_imports(std::span<const Share* const> imports, const Evidence& evi
   if (offer.saves_bytes >= kLeastBytes) {
     const std::uint64_t least = offer.saves_bytes;
     offer.saves_bytes += copied_by_imports(evidence);
-    offer.is_known = is_part(least, offer.saves_bytes, kSureOfMost);
+    offer.is_known = is_sure(least, offer.saves_bytes);
   }
   if (is_part(named, bytes, kHalfOfAll))
     offer.text =
@@ -196,7 +196,7 @@ Offers of_received(const Remedy& remedy, const Evidence& evidence) {
       {with_copies,
        fmt::format("{} ({:.0f} MiB to each of {:.0f})", remedy.text,
                    static_cast<double>(cause->forked_bytes) / receivers / kMiB, receivers),
-       is_part(saved, with_copies, kSureOfMost)});
+       is_sure(saved, with_copies)});
 }
 
 Offers of_loaded(const Remedy& remedy, const Evidence& evidence) {

@@ -41,7 +41,7 @@ struct Evidence {
 struct Offer {
   std::uint64_t saves_bytes = 0;  // at most; 0: nothing by itself
   std::string text = {};          // with the figures of the measurement; else Remedy::text
-  bool is_known = true;           // that it saves kSureOfMost of `saves_bytes`
+  bool is_known = true;           // as is_sure()
 };
 using Offers = std::vector<Offer>;
 
