@@ -126,6 +126,15 @@ static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
   return pages > 0 ? (__u64)pages * COWSHED_PAGE_BYTES : 0;
 }
 
+/* Of the task at its end.  Of huge pages, nobody counts which are a file's. */
+static __always_inline __u64 anonymous_at_end(struct task_struct* task) {
+  struct mm_struct* mm = task->mm;
+  if (!mm) return COWSHED_UNKNOWN;
+  if (bpf_core_field_exists(mm->hugetlb_usage) && BPF_CORE_READ(mm, hugetlb_usage.counter))
+    return COWSHED_UNKNOWN;
+  return anonymous_bytes(task);
+}
+
 /* A parent's copies count for a child from its fork on. */
 static __always_inline void begin_sharing(struct cowshed_process* process, __u64 parents_memory) {
   claim_memory(parents_memory);
@@ -250,7 +259,7 @@ static __always_inline void flush_counts(struct thread_state* thread, struct tas
           group ? BPF_CORE_READ(signal, group_exit_code) : BPF_CORE_READ(leader, exit_code);
       bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
       process->most_resident_pages = BPF_CORE_READ(signal, maxrss);
-      process->anonymous_at_end = task->mm ? anonymous_bytes(task) : COWSHED_UNKNOWN;
+      process->anonymous_at_end = anonymous_at_end(task);
       process->end_ns = bpf_ktime_get_ns();
       end_sharing(process);
       __sync_fetch_and_or(&process->flags, COWSHED_ENDED);

@@ -4,6 +4,7 @@ within 3 points.  COWTOP=.../cowtop SUBJECT=.../new_memory PYTHONS=PATH:PATH pyt
 
 import json
 import os
+import pathlib
 import random
 import re
 import subprocess
@@ -163,6 +164,29 @@ memory.close()
 os._exit(0)
 """], capture_output=True, text=True, check=True)
         self.assertRegex(done.stdout + done.stderr, r"(?m)^  NEW +[\d.]+ MiB +100%  given back since$")
+
+    def test_huge_pages_of_a_file_are_not_its_own(self):
+        huge_pages = pathlib.Path("/proc/sys/vm/nr_hugepages")
+        before = huge_pages.read_text()
+        huge_pages.write_text(str(int(before) + 40))
+        try:
+            done = subprocess.run([COWTOP, "--backend", "tracepoint", "--", PYTHONS[0], "-c", """
+import mmap, os, time
+file = os.memfd_create("baseline", os.MFD_HUGETLB)
+os.ftruncate(file, 32 << 20)
+mmap.mmap(file, 32 << 20)[::1 << 21] = bytes(16)
+if os.fork():
+    os._exit(os.wait()[1] and 9)
+own = mmap.mmap(file, 32 << 20, mmap.MAP_PRIVATE)
+sum(own[::1 << 21])
+time.sleep(0.5)
+os._exit(0)
+"""], capture_output=True, text=True)
+        finally:
+            huge_pages.write_text(before)
+        if done.returncode:
+            self.skipTest("no huge pages: " + done.stderr)
+        self.assertNotIn(" of its own", done.stdout + done.stderr)
 
     def test_all(self):
         rng = random.Random(SEED)
