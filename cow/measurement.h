@@ -264,6 +264,15 @@ struct TreeMemory {
   bool operator==(const TreeMemory&) const = default;
 };
 
+// The memory cgroup (v2) of a command, which had it alone with its descendants.
+struct MemoryCgroup {
+  std::uint64_t peak_bytes = 0;  // memory.peak: with page cache and kernel memory
+  std::uint64_t oom_kills = 0;   // processes that the kernel killed for want of memory
+  // The path of the cgroup, it or one above it, whose memory.max is the least; empty: none has one.
+  std::string limit = {};
+  bool operator==(const MemoryCgroup&) const = default;
+};
+
 // The result of one run of a backend, over one or more process trees.
 struct Measurement {
   std::string backend;  // "tracepoint" or "pagemap"
@@ -276,7 +285,9 @@ struct Measurement {
   std::optional<std::uint64_t> unsure_faults;
   std::optional<ProcessesNotSeen> not_seen;  // nullopt: the kernel reports each process
   Overhead overhead;
-  std::optional<TreeMemory> memory;         // nullopt: none could be read
+  std::optional<TreeMemory> memory;  // nullopt: none could be read
+  // Of a command, at its end; nullopt: it had no cgroup of its own.  No backend sets it.
+  std::optional<MemoryCgroup> memory_cgroup;
   std::optional<SamplingSummary> sampling;  // nullopt: copies were not sampled
   std::optional<SampledCopies> sampled;     // all processes together
   std::optional<NewMemory> new_memory;      // the same; nullopt: not sampled

@@ -56,6 +56,7 @@ cow::Measurement full_measurement() {
   measurement.not_seen = {1, 2};
   measurement.overhead = {1234, 56.5};
   measurement.memory = {1 << 28, 1 << 29, 1 << 20, 2, 1};
+  measurement.memory_cgroup = {1 << 30, 1, "/job"};
   measurement.sampling = {64, 12, 10, 2};
   measurement.sampled = sampled;
   measurement.new_memory = {9,

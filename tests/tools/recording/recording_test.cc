@@ -67,6 +67,7 @@ TEST_F(RecordingTest, KeepsEveryField) {
   const auto kept = last(recording);
   ASSERT_TRUE(kept);
   EXPECT_EQ(json_report(*kept), json_report(full_measurement()));
+  EXPECT_TRUE(kept->memory_cgroup == full_measurement().memory_cgroup);
   EXPECT_TRUE(kept->processes == full_measurement().processes);
   EXPECT_TRUE(recording.ended());
   EXPECT_EQ(recording.exit_status(), 3);

@@ -119,6 +119,7 @@ class SchemasTest(unittest.TestCase):
         if IS_ROOT:
             self.test_run_of_what_is_attached_to()
             self.seen.update(["container", "pod"])  # of processes in a container
+            self.seen.update(["memory_cgroup", "peak_bytes", "oom_kills", "limit"])  # cgroup v2
             self.check_all_was_seen("cowshed.run-2")
 
     @unittest.skipUnless(IS_ROOT, "takes the exact backend, which sees all of them")

@@ -7,6 +7,8 @@
 namespace cowshed::cowtop {
 namespace {
 
+using ::testing::ContainsRegex;
+
 std::size_t figure_of_metric(std::string_view metric) {
   const auto found = std::ranges::find(cow::kFigures, metric, &cow::Figure::metric);
   return static_cast<std::size_t>(found - cow::kFigures.begin());

@@ -17,6 +17,7 @@
 
 #include <cowshed/cow/command.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
+#include <cowshed/tools/cowtop/measure/command_cgroup.h>
 #include <cowshed/tools/cowtop/measure/measure.h>
 #include <cowshed/tools/cowtop/measure/signals.h>
 
@@ -48,6 +49,7 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   auto signals = EndSignals::open();
   if (!signals) return failed(signals.error());
   const pid_t pid = command->pid();
+  std::optional<CommandCgroup> cgroup = CommandCgroup::make(pid);
   if (const auto tracked = backend.track_command(pid); !tracked) return failed(tracked.error());
   if (const auto released = command->release(); !released) {
     if (released.error().code == ErrorCode::permission_denied) return failed(released.error());
@@ -84,6 +86,7 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   if (!status) return failed(status.error());
 
   cow::Measurement measurement = backend.measurement();
+  if (cgroup) measurement.memory_cgroup = cgroup->memory();
   for (cow::ProcessCopies& process : measurement.processes) {
     if (process.pid != pid || process.role != cow::Role::root) continue;
     process.alive = false;

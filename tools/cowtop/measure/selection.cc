@@ -43,15 +43,6 @@ bool is_too_large(std::string_view expression) {
 
 constexpr const char* kUsualCgroups = "/sys/fs/cgroup";
 
-// Where cgroup v2 is mounted.
-std::string cgroup_mount() {
-  const std::unique_ptr<FILE, int (*)(FILE*)> mounts(::setmntent("/proc/self/mounts", "re"),
-                                                     ::endmntent);
-  while (const mntent* mount = mounts ? ::getmntent(mounts.get()) : nullptr)
-    if (std::string_view(mount->mnt_type) == "cgroup2") return mount->mnt_dir;
-  return kUsualCgroups;
-}
-
 std::string cgroup_folder(const std::string& path) {
   const std::string usual = std::string(kUsualCgroups) + "/";
   if (path.starts_with(usual)) return path;
@@ -81,6 +72,14 @@ std::vector<pid_t> processes_of_cgroup(const std::string& folder) {
 }
 
 }  // namespace
+
+std::string cgroup_mount() {
+  const std::unique_ptr<FILE, int (*)(FILE*)> mounts(::setmntent("/proc/self/mounts", "re"),
+                                                     ::endmntent);
+  while (const mntent* mount = mounts ? ::getmntent(mounts.get()) : nullptr)
+    if (std::string_view(mount->mnt_type) == "cgroup2") return mount->mnt_dir;
+  return kUsualCgroups;
+}
 
 std::string Selection::text() const {
   switch (by) {

@@ -112,6 +112,12 @@ static void describe(auto& io, Type<TreeMemory> /*type*/) {
               "most_peak_bytes", &Struct::most_peak_bytes);
 }
 
+static void describe(auto& io, Type<MemoryCgroup> /*type*/) {
+  using Struct = MemoryCgroup;
+  COWSHED_JSON_FIELDS(peak_bytes, oom_kills)
+  field_if_set(io, "limit", &Struct::limit);
+}
+
 // The members of an optional `sampled` are fields of the struct itself.  Without samples a process
 // has them as null; a measurement lacks them.
 template <class Struct>
@@ -180,6 +186,7 @@ static void describe(auto& io, Type<Measurement> /*type*/) {
   COWSHED_JSON_FIELDS(backend, exact, duration_s, taken_ns, lost_events, unsure_faults, not_seen,
                       overhead, sampling)
   field_if_set(io, "memory", &Struct::memory);
+  field_if_set(io, "memory_cgroup", &Struct::memory_cgroup);
   describe_sampled<Struct>(
       io, [](const Struct& measurement) { return measurement.sampled.has_value(); });
   field_if_set(io, "new_memory", &Struct::new_memory);

@@ -171,11 +171,11 @@ std::string crash_lines(const Summary& summary, const std::vector<Finding>& find
   return text;
 }
 
-// "The processes held up to 402.1 MiB at once (PSS)."
-std::string memory_text(const cow::Measurement& measurement, const Summary& summary) {
+// "The processes held up to 402.1 MiB at once (PSS)", without the full stop.
+std::string pss_text(const cow::Measurement& measurement, const Summary& summary) {
   const bool is_one = summary.processes == 1;
   const std::string who = is_one ? "The process" : "The processes";
-  if (!measurement.memory) return who + " ended before the memory was read (PSS -).";
+  if (!measurement.memory) return who + " ended before the memory was read (PSS -)";
   const cow::TreeMemory& memory = *measurement.memory;
   // What a command leaves behind, a forkserver say, does not hold all of it.
   const bool is_alive = summary.alive > summary.left_behind;
@@ -206,7 +206,15 @@ std::string memory_text(const cow::Measurement& measurement, const Summary& summ
     text += ", page tables " + without_unit_of(peak, mib(memory.page_table_bytes));
   if (memory.unread_processes > 0)
     text += fmt::format(", without {} that may not be read", memory.unread_processes);
-  return text + ".";
+  return text;
+}
+
+std::string memory_text(const cow::Measurement& measurement, const Summary& summary) {
+  const std::string text = pss_text(measurement, summary);
+  if (!measurement.memory_cgroup) return text + ".";
+  return fmt::format("{}; {} cgroup held up to {}, with page cache and kernel memory.", text,
+                     summary.processes == 1 ? "its" : "their",
+                     mib(measurement.memory_cgroup->peak_bytes));
 }
 
 std::string accuracy_text(const cow::Measurement& measurement, const Summary& summary) {

@@ -37,6 +37,10 @@ std::vector<Term> all_terms() {
        "Proportional set size: a page that n processes map counts as 1/n in each.  The sum over "
        "processes is what they take together, but for hugetlbfs.  Read from /proc/PID/smaps_rollup "
        "while they run."},
+      {"cgroup",
+       "The memory cgroup (v2) that the command has to itself.  Its peak (memory.peak) has page "
+       "cache and kernel memory, as limits count them.  The kernel drops page cache before it "
+       "kills."},
       {"PAGE TABLES",
        "Memory of the kernel that maps the processes' memory.  Each process has its own."},
       {"EXACT", "Every write fault was counted by eBPF in the kernel; 0 events lost."},
