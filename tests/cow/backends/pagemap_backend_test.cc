@@ -2,6 +2,7 @@
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/tests/cow/backends/measure_command.h>
 #include <cowshed/tests/cow/children.h>
+#include <cowshed/tests/cow/proc/fake_proc.h>
 
 namespace cowshed::cow {
 namespace {
@@ -26,6 +27,21 @@ TEST(ProcessesNotSeen, AreKnownWithinBounds) {
   EXPECT_EQ(measured.processes.size(), 1U);
   EXPECT_EQ(measured.not_seen->at_least, 1U);
   EXPECT_GE(measured.not_seen->at_most.value_or(0), kBrief);
+}
+
+class ProcessesNotSeenOf : public FakeProc {};
+
+TEST_F(ProcessesNotSeenOf, ACommandAreNoneThatWereForkedBeforeIt) {
+  write("stat", "cpu 1 2\nprocesses 100\n");
+  std::string fields = "7 (cat) S";
+  for (int i = 0; i < 49; ++i) fields += " 1";
+  write("7/stat", fields + "\n");
+  PagemapBackend backend(proc());
+  write("stat", "cpu 1 2\nprocesses 103\n");
+  ASSERT_TRUE(backend.track_command(7));
+  EXPECT_EQ(backend.measurement().not_seen->at_most, 0U);
+  write("stat", "cpu 1 2\nprocesses 105\n");
+  EXPECT_EQ(backend.measurement().not_seen->at_most, 2U);
 }
 
 // Also with few descriptors.
