@@ -11,6 +11,7 @@
 #include <cowshed/cow/figures.h>
 #include <cowshed/tools/cowtop/report/screen_lines.h>
 #include <cowshed/tools/cowtop/report/table_report.h>
+#include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/container.h>
 #include <cowshed/tools/cowtop/text/display_width.h>
 #include <cowshed/tools/cowtop/text/figures.h>
@@ -341,8 +342,8 @@ std::uint64_t pattern_samples(const cow::ProcessCopies& process) {
   return samples;
 }
 
-// "why: PID 7 (python3): 95% reference count (the evidence), 3% garbage collector, 2% unknown", of
-// those processes that were sampled most.
+// "why: PID 7 (python3): 95% own writes: the program changes its data (the evidence), 5% unknown",
+// of those processes that were sampled most.
 std::string pattern_lines(const cow::Measurement& measurement) {
   constexpr double kWhole = 100;
   constexpr double kLeastShown = 0.005;
@@ -366,7 +367,8 @@ std::string pattern_lines(const cow::Measurement& measurement) {
     const char* separator = " ";
     for (const cow::CopyPattern& each : *process.patterns) {
       if (each.share < kLeastShown) continue;
-      text += fmt::format("{}{:.0f}% {}", separator, each.share * kWhole, printable(each.pattern));
+      text += fmt::format("{}{:.0f}% {}", separator, each.share * kWhole,
+                          cause_in_words(each.pattern, each.library));
       if (*separator == ' ') text += fmt::format(" ({})", printable(each.evidence));
       separator = ", ";
     }

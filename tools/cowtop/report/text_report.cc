@@ -195,10 +195,7 @@ std::string name_of(const Finding& finding) {
   const std::string name = printable(finding.subject);
   if (finding.kind == FindingKind::site || finding.kind == FindingKind::new_site)
     return live::columns_of(name) > kNameWidth ? without_arguments(name) : name;
-  const Cause* cause = finding.kind == FindingKind::cause ? find_cause(finding.subject) : nullptr;
-  if (cause != nullptr && !cause->in_words.empty())
-    return name + ": " +
-           (finding.remark.empty() ? std::string(cause->in_words) : printable(finding.remark));
+  if (finding.kind == FindingKind::cause) return cause_in_words(finding.subject, finding.remark);
   return name + (finding.remark.empty() ? "" : " (" + finding.remark + ")");
 }
 

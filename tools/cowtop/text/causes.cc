@@ -2,6 +2,7 @@
 
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/tools/cowtop/text/causes.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
 
@@ -51,9 +52,11 @@ const std::vector<Cause>& causes() {
   return all;
 }
 
-const Cause* find_cause(std::string_view name) {
+std::string cause_in_words(std::string_view name, std::string_view library) {
   const auto found = std::ranges::find(causes(), name, &Cause::name);
-  return found == causes().end() ? nullptr : &*found;
+  std::string text = printable(name);
+  if (found == causes().end() || found->in_words.empty()) return text;
+  return text + ": " + (library.empty() ? std::string(found->in_words) : printable(library));
 }
 
 }  // namespace cowshed::cowtop

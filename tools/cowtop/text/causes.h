@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -16,7 +17,8 @@ struct Cause {
 // In the order of `cowtop help`.
 const std::vector<Cause>& causes();
 
-// Null: no cause has this name.
-const Cause* find_cause(std::string_view name);
+// "reference count: reads write to the object's header".  `library`: it wrote, if that is known.  A
+// recording may have other names.
+std::string cause_in_words(std::string_view name, std::string_view library);
 
 }  // namespace cowshed::cowtop
