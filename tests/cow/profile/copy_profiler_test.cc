@@ -98,7 +98,7 @@ TEST_F(CopyProfilerTest, NewMemoryThatFoundNoRoomIsOfALineBothBeforeAndAfterOrOf
   profiler_.add(std::move(fresh));
   profiler_.attribute({process_of(7)}, [] {});
   std::map<std::string, std::uint64_t> pages;
-  for (const NewCause& each : profiler_.new_memory({{7, 8}}, {{7, 8}}).causes)
+  for (const NewCause& each : profiler_.new_memory({{7, {8, true}}}).causes)
     pages[name_of(each.cause)] = each.estimated_copies;
   EXPECT_EQ(pages, (std::map<std::string, std::uint64_t>{{"own data", 5}, {"unknown", 3}}));
 }
