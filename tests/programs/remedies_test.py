@@ -236,14 +236,14 @@ class NewMemory(unittest.TestCase):
         remedy = of_language if module == cause else f"import {module} before the fork"
         text = " ".join(plain[0].split())
         self.assertIn(remedy, text)
-        said = re.search(re.escape(remedy) + r".*?saves at most (\d+)", text)
+        said = re.search(re.escape(remedy) + r"(?: \([^()]*\))? \(saves at most (\d+)", text)
         if not said:  # beside what one receives, another copies to send it
             self.assertEqual(cause, "received", plain[0])
             return
         saved = (plain[1]["memory"]["peak_pss_bytes"] - followed[1]["memory"]["peak_pss_bytes"]) / 2**20
         self.assertGreaterEqual(saved, 0.8 * int(said[1]) - 1, plain[0])
         if "is not known" not in plain[0]:
-            self.assertLessEqual(saved, int(said[1]), plain[0])
+            self.assertLessEqual(saved, int(said[1]) + 0.5, plain[0])  # PSS of all else varies
 
     def test_started_alike(self):
         self.follow("processes started alike", STARTED_ALIKE, row="own data")

@@ -191,12 +191,14 @@ Offers of_received(const Remedy& remedy, const Evidence& evidence) {
   const double receivers =
       std::round(static_cast<double>(cause->forked_bytes) / static_cast<double>(most));
   const std::uint64_t saved = saved_by_sharing(*cause, *evidence.summary) + most;
-  const std::uint64_t with_copies = saved + pickling_bytes(*evidence.measurement);
+  // A sender that pickles also copies, and what it sends is given back when that is unpickled.
+  const std::uint64_t pickled = pickling_bytes(*evidence.measurement);
+  const std::uint64_t with_copies = saved + pickled;
   return worth_a_word(
       {with_copies,
        fmt::format("{} ({:.0f} MiB to each of {:.0f})", remedy.text,
                    static_cast<double>(cause->forked_bytes) / receivers / kMiB, receivers),
-       is_sure(saved, with_copies)});
+       is_sure(saved - std::min(saved, pickled), with_copies)});
 }
 
 Offers of_loaded(const Remedy& remedy, const Evidence& evidence) {
