@@ -86,6 +86,9 @@ struct Subtree {
 // Returns the subtree of each process.
 std::vector<Subtree> subtrees(const Measurement& measurement);
 
+// What it wrote first to private pages of files, which makes anonymous memory.
+std::uint64_t first_write_bytes(const ProcessCopies& process);
+
 // What its private mappings of files of data shared with the files, but not what a fork shared.
 std::uint64_t file_bytes(const ProcessCopies& process);
 

@@ -42,6 +42,8 @@ struct ArenaCopies {
   std::string name;
   std::optional<std::uint64_t> bytes;  // size of the mappings
   std::uint64_t copied_pages = 0;      // by this process; part of copied_file_pages
+  // Only of `files`.  The part of copied_pages that a fork shared, or that was written before.
+  std::uint64_t copied_again_pages = 0;
   // Only of `files`.  The part of `bytes` that was written to before: by an ancestor, so that the
   // fork shared it, or before the measurement.
   std::uint64_t written_bytes = 0;
@@ -177,11 +179,11 @@ struct ProcessCopies : Counts {
   // The most that its resident anonymous memory rose above an earlier value since its fork or last
   // exec, or since the measurement began, at samples of its new memory.  nullopt: there are none.
   std::optional<std::uint64_t> most_risen_bytes;
-  // Once it has ended, the most memory of any kind that it held at one time, as getrusage(2) has
-  // it.
+  // Once it has ended, the most memory of any kind that it held at one time since its last exec.
+  // nullopt also if it held more before.
   std::optional<std::uint64_t> most_resident_bytes;
-  // At its end: its resident anonymous memory, with the arenas and the settled memory that it got at
-  // its fork.  nullopt: it runs, or Linux is older than 6.16.
+  // At its end: its resident anonymous memory, with the arenas and the settled memory that it got
+  // at its fork.  nullopt: it runs, or Linux is older than 6.16.
   std::optional<std::uint64_t> held_at_end_bytes;
   // The resident anonymous memory of a process that ran before the measurement, when that began.
   // nullopt: it did not, or its memory was never read.

@@ -18,7 +18,9 @@ struct ArenaCount {
   std::uint64_t inode = 0;  // distinguishes arenas and files of the same name
   std::uint64_t copied_pages = 0;
   std::uint64_t memory = 0;  // the number of the address space
-  // Of a file's data: where the file would begin, the mapped range, and the file's size.
+  // Of a file's data: the part of copied_pages that was anonymous before; where the file would
+  // begin, the mapped range, and the file's size.
+  std::uint64_t copied_again = 0;
   std::uint64_t origin = 0;  // 0: an arena's memfd
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
@@ -54,9 +56,10 @@ struct ProcessCounts : Counts {
   bool shares_memory = false;  // started in its parent's address space (vfork, posix_spawn)
   std::uint64_t start_ns = 0;
   std::optional<std::uint64_t> end_ns;
-  std::optional<int> exit_status;  // if it exited
-  std::optional<int> signal;       // if a signal ended it
-  std::uint32_t threads = 0;       // live now
+  std::optional<std::uint64_t> first_copy_ns;  // nullopt also if copies are not sampled
+  std::optional<int> exit_status;              // if it exited
+  std::optional<int> signal;                   // if a signal ended it
+  std::uint32_t threads = 0;                   // live now
   std::uint32_t threads_total = 0;
   std::uint32_t execs = 0;
   // The program that it runs, unique in this Probe: a fork runs its parent's.
@@ -74,7 +77,8 @@ struct ProcessCounts : Counts {
   // samples of its new memory; nullopt: there are none.
   std::optional<std::uint64_t> most_risen_bytes;
 
-  // The most memory of any kind that it held at one time, once it has ended.
+  // The most memory of any kind that it held at one time since its last exec, once it has ended.
+  // nullopt also if it held more before.
   std::optional<std::uint64_t> most_resident_bytes;
   // The resident anonymous and hugetlbfs memory that it had at its end.  nullopt before Linux 6.16.
   std::optional<std::uint64_t> anonymous_at_end_bytes;

@@ -36,7 +36,8 @@ std::uint64_t held_file_bytes(const ProcessCopies& process) {
   std::uint64_t bytes = 0;
   for (const ArenaCopies& file : process.files) {
     const std::uint64_t shared = shared_bytes(file);
-    const std::uint64_t not_copied = less(shared, file.copied_pages * kPageSize);
+    const std::uint64_t copied = less(file.copied_pages, file.copied_again_pages);
+    const std::uint64_t not_copied = less(shared, copied * kPageSize);
     bytes += std::min(shared, file.held_bytes.value_or(not_copied));
   }
   return bytes;
@@ -159,12 +160,6 @@ std::optional<std::uint64_t> still_shared(const ProcessCopies& process, const Fo
   return std::min(not_copied, still_held(process, copied));
 }
 
-// First writes to private pages of files, which make anonymous memory, too.
-std::uint64_t first_write_bytes(const ProcessCopies& process) {
-  return less(process.copied_file_pages.value_or(0), process.copied_shared_file_pages.value_or(0)) *
-         kPageSize;
-}
-
 // The most new memory that it had at samples of it.
 std::optional<std::uint64_t> most_new_bytes(const ProcessCopies& process) {
   if (!process.most_risen_bytes) return std::nullopt;
@@ -253,6 +248,12 @@ std::optional<std::uint64_t> new_bytes_at_end(const ProcessCopies& process) {
   const std::uint64_t copied = process.all_copied_pages().value_or(0) * kPageSize;
   const std::uint64_t kept = std::min(*got, copied + held_at_look(process, copied));
   return less(*process.held_at_end_bytes, kept + first_write_bytes(process));
+}
+
+std::uint64_t first_write_bytes(const ProcessCopies& process) {
+  std::uint64_t again = process.copied_shared_file_pages.value_or(0);
+  for (const ArenaCopies& file : process.files) again += file.copied_again_pages;
+  return less(process.copied_file_pages.value_or(0), again) * kPageSize;
 }
 
 std::uint64_t file_bytes(const ProcessCopies& process) {

@@ -109,7 +109,7 @@ Expected<void> PagemapBackend::track_command(pid_t child) {
   TRY(const auto stat, proc_.stat(child));
   add(child, stat, nullptr).awaits_exec = true;
   if (const auto forks_before = proc_.forks()) forks_before_ = *forks_before;
-  memory_.expect_command();
+  memory_.begin();
   return {};
 }
 

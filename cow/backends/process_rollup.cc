@@ -152,6 +152,7 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
       [](ArenaCopies& to, const ArenaCopies& each) {
         to.bytes = to.bytes.value_or(0) + each.bytes.value_or(0);
         to.copied_pages += each.copied_pages;
+        to.copied_again_pages += each.copied_again_pages;
         to.written_bytes += each.written_bytes;
         to.held_bytes.reset();
       });

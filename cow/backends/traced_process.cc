@@ -115,6 +115,7 @@ std::optional<std::uint64_t> held_bytes(TracedProcess& process, const ArenaCount
 void add(ArenaCopies& to, const ArenaCopies& part) {
   to.bytes = to.bytes.value_or(0) + part.bytes.value_or(0);
   to.copied_pages += part.copied_pages;
+  to.copied_again_pages += part.copied_again_pages;
   to.written_bytes += part.written_bytes;
   if (part.held_bytes) to.held_bytes = to.held_bytes.value_or(0) + *part.held_bytes;
 }
@@ -134,7 +135,7 @@ void count_arenas(TracedProcess& process, const ProcFiles& proc) {
     }
     ArenaCopies& file =
         files.try_emplace(counted.inode, ArenaCopies{counted.name, 0}).first->second;
-    add(file, {"", counted.end - counted.begin, counted.copied_pages,
+    add(file, {"", counted.end - counted.begin, counted.copied_pages, counted.copied_again,
                counted.written_pages * kPageSize, held_bytes(process, counted)});
     sizes[counted.inode] = std::max(sizes[counted.inode], counted.file_bytes);
   }

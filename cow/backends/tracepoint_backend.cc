@@ -42,12 +42,6 @@ bool is_gone(const ProcessCopies& process) {
   return process.pid != 0 && ::kill(process.pid, 0) != 0 && errno == ESRCH;
 }
 
-// Without first writes to files, which the kernel counts as anonymous memory that is new.
-std::uint64_t copied_anonymous_bytes(const ProcessCopies& process) {
-  return (process.copied_anon_pages.value_or(0) + process.copied_shared_file_pages.value_or(0)) *
-         kPageSize;
-}
-
 }  // namespace
 
 TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& sampling, ProcFiles proc)
@@ -74,12 +68,13 @@ Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions
 Expected<void> TracepointBackend::track_command(pid_t child) {
   scan_budget_ = snapshot_budget_ =
       internal::TokenBucket(kLongRunShare, kMostSavedNs, kFirstOfCommandNs);
-  memory_.expect_command();
+  memory_.begin();
   is_command_ = true;
   return probe_.track_command(child);
 }
 
 Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
+  if (processes_.empty()) memory_.begin();
   is_command_ = false;
   Attached result;
   const auto attach = [&](const Roots& found) -> Expected<Refused> {
@@ -106,9 +101,33 @@ Expected<Attached> TracepointBackend::attach(const std::vector<pid_t>& roots) {
   return result;
 }
 
-// What its parent held when it forked, which is all of the tree if we started that.
-std::uint64_t TracepointBackend::least_peak_bytes(const ProcessCopies& process) const {
-  return is_command_ && process.processes == 1 ? process.shared_at_fork_bytes.value_or(0) : 0;
+TreeProcess TracepointBackend::in_tree(std::uint64_t id, TracedProcess& process) const {
+  ProcessCopies& copies = process.copies;
+  const std::uint64_t first_writes = first_write_bytes(copies);
+  TreeProcess result{.id = id,
+                     .pid = copies.pid,
+                     .alive = copies.alive,
+                     .filled_bytes = copies.touched_pages() * kPageSize + first_writes +
+                                     copies.shared_memory_pages.value_or(0) * kPageSize,
+                     .peak = &copies.peak,
+                     .pss = &copies.pss,
+                     .start_ns = copies.start_ns,
+                     .end_ns = copies.end_ns.value_or(0),
+                     .most_resident_bytes = copies.most_resident_bytes.value_or(0),
+                     .risen_bytes = copies.most_risen_bytes.value_or(0),
+                     .execs = copies.execs};
+  const std::uint64_t copied = copies.all_copied_pages().value_or(0) * kPageSize;
+  result.copied_bytes = copied - std::min(copied, first_writes);
+  // What its parent held when it forked, which is all of the tree if we started that.
+  if (is_command_ && copies.processes == 1)
+    result.least_peak_bytes = copies.shared_at_fork_bytes.value_or(0);
+  if (process.live) {
+    const ProcessCounts& counts = process.live->counts;
+    result.start_ns = counts.first_copy_ns.value_or(copies.start_ns);
+    result.got_bytes = counts.shared_at_fork_anon_bytes;
+  }
+  if (copies.execs > 0) result.got_bytes = 0;
+  return result;
 }
 
 // If the kernel had no memory to track a thread, and that thread ends last, no event ends the
@@ -193,21 +212,8 @@ Expected<void> TracepointBackend::sample() {
   usual_snapshot_cost_ns_ = std::min(cost, std::exchange(last_snapshot_cost_ns_, cost));
   scan_memory();
   std::vector<TreeProcess> tree;
-  for (auto& [id, process] : processes_) {
-    ProcessCopies& copies = process.copies;
-    if (copies.shares_memory) continue;
-    tree.push_back({.id = id,
-                    .pid = copies.pid,
-                    .alive = copies.alive,
-                    .copied_bytes = copied_anonymous_bytes(copies),
-                    .zero_filled_bytes = copies.zero_filled_pages.value_or(0) * kPageSize,
-                    .peak = &copies.peak,
-                    .pss = &copies.pss,
-                    .start_ns = copies.start_ns,
-                    .end_ns = copies.end_ns.value_or(0),
-                    .most_resident_bytes = copies.most_resident_bytes.value_or(0),
-                    .least_peak_bytes = least_peak_bytes(copies)});
-  }
+  for (auto& [id, process] : processes_)
+    if (!process.copies.shares_memory) tree.push_back(in_tree(id, process));
   memory_.sample(proc_, tree);
   forget_the_ended();
   return {};

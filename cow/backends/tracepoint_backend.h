@@ -58,7 +58,7 @@ class TracepointBackend : public Backend {
   void look_at_new_pages(const TracedProcess& process);
   NewMemory new_memory(const Measurement& result) const;
   void forget_the_ended();
-  std::uint64_t least_peak_bytes(const ProcessCopies& process) const;
+  TreeProcess in_tree(std::uint64_t id, TracedProcess& process) const;
 
   Probe probe_;
   ProcFiles proc_;

@@ -38,7 +38,7 @@ std::uint64_t most_at_once(const std::vector<Lifetime>& processes) {
 
 }  // namespace
 
-void TreeMemoryMeter::expect_command() {
+void TreeMemoryMeter::begin() {
   constexpr std::uint64_t kFirstReadsNs = 100'000'000;
   constexpr std::uint64_t kFirstLooksNs = 20'000'000;
   reads_ = internal::TokenBucket(kReadsShare, kMostSavedNs, kFirstReadsNs);
@@ -47,24 +47,36 @@ void TreeMemoryMeter::expect_command() {
 
 void TreeMemoryMeter::note(const TreeProcess& process, const std::vector<std::uint64_t>& kib,
                            Known& known) {
-  if (kib[2] == 0) return;  // it has ended
-  known.now = {kib[0] * kKiB, kib[1] * kKiB,         kib[2] * kKiB,
-               kib[3] * kKiB, *process.copied_bytes, process.zero_filled_bytes};
-  // What it did not allocate itself is not new, but its parent's.
+  const std::uint64_t resident = kib[2] * kKiB;
+  if (resident == 0) return;  // it has ended
+  State& now = known.now;
+  now.anonymous_bytes = kib[0] * kKiB;
+  now.shared_bytes = kib[1] * kKiB;
+  now.file_bytes = less(resident, now.anonymous_bytes + now.shared_bytes);
+  now.most_resident_bytes = kib[3] * kKiB;
+  now.set_counts(process);
+  known.read_ns = monotonic_ns();
   if (!std::exchange(known.is_read, true)) {
-    const std::uint64_t own = less(process.zero_filled_bytes, known.then.zero_filled_bytes);
-    known.then.anonymous_bytes = less(known.now.anonymous_bytes, own);
-    known.then.shared_bytes = less(known.now.shared_bytes, own);
-    known.then.resident_bytes = less(known.now.resident_bytes, own);
-    known.next = known.then;
+    State& then = known.then;
+    const std::uint64_t own = less(process.filled_bytes, then.filled_bytes);
+    const bool is_new = process.got_bytes.has_value();
+    then.anonymous_bytes =
+        std::min(process.got_bytes.value_or(less(now.anonymous_bytes, own)), now.anonymous_bytes);
+    then.shared_bytes = less(now.shared_bytes, own);
+    then.file_bytes = std::min(now.file_bytes, is_new ? most_mapped_ : now.file_bytes);
+    known.next = then;
   }
+  most_mapped_ = std::max(most_mapped_, now.file_bytes + now.shared_bytes);
 }
 
+// Not each write fault shows in the counts: mlock(2) and MAP_POPULATE raise none.
 void TreeMemoryMeter::look_at(const ProcFiles& proc, const TreeProcess& process, Known& known) {
+  constexpr std::uint64_t kUnchangedForNs = 20'000'000;  // for each process
   const bool has_changed = known.now.copied_bytes != *process.copied_bytes ||
-                           known.now.zero_filled_bytes != process.zero_filled_bytes;
+                           known.now.filled_bytes != process.filled_bytes;
   const std::uint64_t now = monotonic_ns();
-  if ((!has_changed && known.is_read) || !looks_.is_left(now)) return;
+  const bool is_old = now - known.read_ns > kUnchangedForNs * (known_.size() + 1);
+  if ((!has_changed && !is_old) || !looks_.is_left(now)) return;
   const std::uint64_t begin = thread_cpu_ns();
   note(process, proc.status_numbers(process.pid, kResident), known);
   looks_.spend(now, thread_cpu_ns() - begin);
@@ -72,23 +84,34 @@ void TreeMemoryMeter::look_at(const ProcFiles& proc, const TreeProcess& process,
 
 // The memory that a process got itself since the last sum.  Shared memory is of the process that
 // touched it first.
-TreeMemoryMeter::Growth TreeMemoryMeter::added_by(const TreeProcess& process, const Known& known) {
+TreeMemoryMeter::Growth TreeMemoryMeter::added_by(const TreeProcess& process,
+                                                  const Known& known) const {
   const State& now = known.now;
   const State& then = known.then;
-  const std::uint64_t filled = less(now.zero_filled_bytes, then.zero_filled_bytes);
+  const std::uint64_t at_end = process.most_resident_bytes;
+  if (!known.is_read) {
+    const std::uint64_t filled = less(process.filled_bytes, then.filled_bytes);
+    // Of one that ran before, all may be unread.
+    const std::uint64_t known_bytes = process.got_bytes ? *process.got_bytes + most_mapped_ : 0;
+    return {filled, std::max(filled, less(at_end, known_bytes))};
+  }
+  const std::uint64_t filled = less(now.filled_bytes, then.filled_bytes);
   const std::uint64_t shared = less(now.shared_bytes, then.shared_bytes);
   const std::uint64_t own_shared = std::min(shared, filled);
-  const std::uint64_t added = less(now.anonymous_bytes, then.anonymous_bytes) + own_shared;
+  // It may have filled what it gave back of memory that others still share.
+  const std::uint64_t refilled =
+      std::min(filled - own_shared, less(now.risen_bytes, then.risen_bytes));
+  const std::uint64_t added = std::max(less(now.anonymous_bytes, then.anonymous_bytes), refilled) +
+                              less(now.file_bytes, then.file_bytes) + own_shared;
   // What it gave back again, it may have had at any time.
-  const std::uint64_t of_others = less(now.file_bytes(), then.file_bytes()) + shared - own_shared;
-  const std::uint64_t room = less(now.most_resident_bytes, then.resident_bytes + of_others);
+  const std::uint64_t of_others = shared - own_shared;
+  const std::uint64_t room = less(now.most_resident_bytes, then.resident_bytes() + of_others);
   const bool has_risen = now.most_resident_bytes > then.most_resident_bytes;
   const std::uint64_t most = std::max(added, has_risen ? room : std::min(room, filled));
-  const std::uint64_t since = less(process.zero_filled_bytes, now.zero_filled_bytes);
-  if (process.alive && known.is_read) return {added, most + since};
-  const std::uint64_t at_end = process.most_resident_bytes;
-  if (at_end == 0 || !known.is_read) return {added + since, most + since};
-  const std::uint64_t left = less(at_end, now.resident_bytes);
+  const std::uint64_t since = less(process.filled_bytes, now.filled_bytes);
+  if (process.alive) return {added, most + since};
+  if (at_end == 0) return {added + since, most + since};
+  const std::uint64_t left = less(at_end, now.resident_bytes());
   const std::uint64_t risen = at_end > now.most_resident_bytes ? left : std::min(since, left);
   return {added + risen, std::max(most, added + risen)};
 }
@@ -104,6 +127,14 @@ std::optional<TreeMemoryMeter::Growth> TreeMemoryMeter::growth_of(const ProcFile
     found = known_.try_emplace(process.id).first;
   }
   Known& known = found->second;
+  if (std::exchange(known.execs, process.execs) != process.execs) {
+    Known next;
+    next.execs = process.execs;
+    next.was_alive = known.was_alive;
+    next.then.copied_bytes = std::min(known.now.copied_bytes, *process.copied_bytes);
+    next.then.filled_bytes = std::min(known.now.filled_bytes, process.filled_bytes);
+    known = next;
+  }
   if (std::exchange(known.was_alive, process.alive) != process.alive) is_another_tree_ = true;
   if (process.alive) look_at(proc, process, known);
   const std::uint64_t copied = less(*process.copied_bytes, known.then.copied_bytes);
@@ -129,13 +160,14 @@ void TreeMemoryMeter::note_growth(const ProcFiles& proc, const std::vector<TreeP
     if (!grown) continue;
     grown_ = grown_.value_or(0) + (process.alive ? grown->now : 0);
     if (process.alive) most += grown->most;
-    else ended.push_back({process.start_ns, process.end_ns, grown->most});
+    else if (unread_.erase(process.id) > 0) ended_unread_bytes_ += grown->most;
+    if (!process.alive) ended.push_back({process.start_ns, process.end_ns, grown->most});
   }
   for (const TreeProcess& process : tree) newest_ = std::max(newest_, process.id);
   if (!memory_ || !grown_) return;
   memory_->peak_pss_bytes = std::max(memory_->peak_pss_bytes, least_peak);
-  memory_->most_peak_bytes =
-      std::max(memory_->most_peak_bytes, memory_->pss_bytes + most + most_at_once(ended));
+  memory_->most_peak_bytes = std::max(
+      memory_->most_peak_bytes, memory_->pss_bytes + unsure_bytes_ + most + most_at_once(ended));
 }
 
 bool TreeMemoryMeter::is_due() {
@@ -160,14 +192,15 @@ bool TreeMemoryMeter::is_due() {
 void TreeMemoryMeter::sample(const ProcFiles& proc, const std::vector<TreeProcess>& tree) {
   note_growth(proc, tree);
   const bool is_any_alive = std::ranges::any_of(tree, &TreeProcess::alive);
-  if (is_wanted_ || (unread_.empty() && is_any_alive && is_due())) begin(tree);
+  if (is_wanted_ || (unread_.empty() && is_any_alive && is_due())) begin_sum(tree);
   if (!unread_.empty()) read(proc, tree);
 }
 
-void TreeMemoryMeter::begin(const std::vector<TreeProcess>& tree) {
+void TreeMemoryMeter::begin_sum(const std::vector<TreeProcess>& tree) {
   is_another_tree_ = false;
   grown_then_ = 0;
   took_ns_ = 0;
+  ended_unread_bytes_ = 0;
   sum_ = {};
   unread_.clear();
   for (const TreeProcess& process : tree)
@@ -201,8 +234,7 @@ void TreeMemoryMeter::read(const ProcFiles& proc, const TreeProcess& process) {
   if (const auto known = known_.find(process.id); known != known_.end()) {
     note(process, kib, known->second);
     known->second.next = known->second.now;
-    known->second.next.copied_bytes = *process.copied_bytes;
-    known->second.next.zero_filled_bytes = process.zero_filled_bytes;
+    known->second.next.set_counts(process);
   }
   const std::uint64_t page_tables = kib.back() * kKiB;
   const std::uint64_t now = monotonic_ns();
@@ -219,6 +251,7 @@ void TreeMemoryMeter::finish() {
   last_ns_ = monotonic_ns();
   pace_.ran(last_ns_, took_ns_);
   if (sum_.processes == 0) return;
+  unsure_bytes_ = std::exchange(ended_unread_bytes_, 0);
   for (auto& [id, known] : known_) known.then = known.next;
   if (memory_ && memory_->peak_pss_bytes >= sum_.pss_bytes) {
     memory_->pss_bytes = sum_.pss_bytes;

@@ -20,18 +20,24 @@ struct TreeProcess {
   std::uint64_t id = 0;  // of no other process
   pid_t pid = 0;
   bool alive = true;
-  // So far; nullopt: not counted.
+  // So far: of pages that a fork shared.  nullopt: not counted.
   std::optional<std::uint64_t> copied_bytes = std::nullopt;
-  std::uint64_t zero_filled_bytes = 0;
+  // New memory of its own by write faults, shared memory and first writes to files included.
+  std::uint64_t filled_bytes = 0;
   bool are_all_faults = false;  // `copied_bytes` has a page for each fault, also of new memory
   std::optional<MemoryPeak>* peak = nullptr;  // raised to its PSS where that is read
   std::optional<PssSample>* pss = nullptr;    // set there
-  std::uint64_t start_ns = 0;
+  std::uint64_t start_ns = 0;                 // no growth before
   std::uint64_t end_ns = 0;
   // The most that it held at one time, as the kernel says at its end; 0: not known.
   std::uint64_t most_resident_bytes = 0;
   // What the tree held at some time at least.
   std::uint64_t least_peak_bytes = 0;
+  // The most that its anonymous memory rose above an earlier value.
+  std::uint64_t risen_bytes = 0;
+  // The anonymous memory that it got at its fork, or 0 by its last exec; nullopt: not known.
+  std::optional<std::uint64_t> got_bytes = std::nullopt;
+  std::uint64_t execs = 0;
 };
 
 // Sums the memory of a process tree (PSS), for at most a 500th of one CPU's time: every 100 ms
@@ -40,10 +46,13 @@ struct TreeProcess {
 // from each process's resident memory, which is cheap to read: for a 1,000th of the time.  Growth
 // that was never read makes the peak a range.  The sum of a tree that costs more than is left is
 // taken over several samples.
+//
+// A process's pages of files, and its shared memory, are no growth as far as they are no more than
+// another process had: both probably map the same.
 class TreeMemoryMeter {
  public:
-  // Allows 100 ms, and 20 ms for resident memory, at first: a command may be short.
-  void expect_command();
+  // Allows 100 ms, and 20 ms for resident memory, at first: a measurement may be short.
+  void begin();
   // Reads the memory of the tree if it is time to.
   void sample(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
   // The next sample() reads it.
@@ -53,36 +62,42 @@ class TreeMemoryMeter {
 
  private:
   struct State {
-    std::uint64_t anonymous_bytes = 0;  // resident, as the next
+    std::uint64_t anonymous_bytes = 0;  // resident, as the next two
     std::uint64_t shared_bytes = 0;     // of memfds, MAP_SHARED and the like
-    std::uint64_t resident_bytes = 0;   // all
+    std::uint64_t file_bytes = 0;
     std::uint64_t most_resident_bytes = 0;
     std::uint64_t copied_bytes = 0;
-    std::uint64_t zero_filled_bytes = 0;
+    std::uint64_t filled_bytes = 0;
+    std::uint64_t risen_bytes = 0;
 
-    std::uint64_t file_bytes() const {
-      return resident_bytes - std::min(resident_bytes, anonymous_bytes + shared_bytes);
+    std::uint64_t resident_bytes() const { return anonymous_bytes + shared_bytes + file_bytes; }
+    void set_counts(const TreeProcess& process) {
+      copied_bytes = *process.copied_bytes;
+      filled_bytes = process.filled_bytes;
+      risen_bytes = process.risen_bytes;
     }
   };
   struct Known {
     State now;   // its counts when its resident memory was read
     State then;  // when the last sum of the tree was taken
     State next;  // for the next sum
+    std::uint64_t execs = 0;
+    std::uint64_t read_ns = 0;
     bool was_alive = false;
     bool is_read = false;  // its resident memory
   };
 
-  static void note(const TreeProcess& process, const std::vector<std::uint64_t>& kib, Known& known);
+  void note(const TreeProcess& process, const std::vector<std::uint64_t>& kib, Known& known);
   void look_at(const ProcFiles& proc, const TreeProcess& process, Known& known);
   struct Growth {
     std::uint64_t now = 0;
     std::uint64_t most = 0;  // in between
   };
-  static Growth added_by(const TreeProcess& process, const Known& known);
+  Growth added_by(const TreeProcess& process, const Known& known) const;
   std::optional<Growth> growth_of(const ProcFiles& proc, const TreeProcess& process);
   void note_growth(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
   bool is_due();
-  void begin(const std::vector<TreeProcess>& tree);
+  void begin_sum(const std::vector<TreeProcess>& tree);
   void read(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
   void read(const ProcFiles& proc, const TreeProcess& process);
   void finish();
@@ -102,6 +117,7 @@ class TreeMemoryMeter {
   TreeMemory sum_;
   std::uint64_t took_ns_ = 0;
   std::set<std::uint64_t> unread_;
+  std::uint64_t ended_unread_bytes_ = 0;  // the most that it lacks of those
   bool is_wanted_ = false;
   bool is_another_tree_ = true;  // than at the last read
   std::uint64_t last_ns_ = 0;
@@ -109,7 +125,9 @@ class TreeMemoryMeter {
   std::optional<std::uint64_t> grown_;
   std::uint64_t rests_since_ns_ = 0;
   std::uint64_t grown_then_ = 0;
-  std::uint64_t newest_ = 0;  // the greatest ID so far
+  std::uint64_t newest_ = 0;        // the greatest ID so far
+  std::uint64_t unsure_bytes_ = 0;  // the most by which the last sum is too low
+  std::uint64_t most_mapped_ = 0;   // of files and shared memory, by one process
   std::map<std::uint64_t, Known> known_;
   std::optional<TreeMemory> memory_;
 };

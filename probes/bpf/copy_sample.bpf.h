@@ -240,9 +240,17 @@ __noinline int take_sample(struct thread_state* thread, __u32 copies) {
   return 0;
 }
 
+static __noinline int note_first_copy(struct thread_state* thread) {
+  struct cowshed_key key = thread->key;
+  struct cowshed_process* process = bpf_map_lookup_elem(&processes, &key);
+  if (process && !process->first_copy_ns) process->first_copy_ns = bpf_ktime_get_ns();
+  return 0;
+}
+
 /* Runs for each copy while its fault is pending. */
 static __always_inline void sample_copy(struct thread_state* thread) {
   if (!sample_period || thread->await_exec) return;
+  if (!thread->turn.until) note_first_copy(thread);
   __u32 copies = copies_of_turn(&thread->turn);
   if (copies) take_sample(thread, copies);
 }

@@ -76,6 +76,8 @@ static __noinline int begin_program(struct thread_state* thread, __u64 memory, c
           process->counts.copied_hugetlb_pages;
     }
     end_sharing(process);
+    struct task_struct* task = bpf_get_current_task_btf();
+    process->resident_before_exec = BPF_CORE_READ(task, signal, maxrss);
     process->memory = thread->memory = process->image = new_memory();
     thread->python_thread = 0;
     bpf_probe_read_kernel_str(process->comm, sizeof process->comm, comm);
@@ -178,7 +180,7 @@ static __noinline int count_hugetlb(struct thread_state* thread, __u64 address, 
   thread->counts.copied_hugetlb_pages += pages;
   if (fate == PAGE_OF_FILE_COPIED) {
     thread->counts.copied_hugetlb_file += pages;
-    if (fault->traits & MAPPING_ARENA) count_arena(thread, pages);
+    if (fault->traits & MAPPING_ARENA) count_arena(thread, pages, 0);
   }
   note_copies(thread, pages);
   thread->address = address;

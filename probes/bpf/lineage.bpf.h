@@ -258,7 +258,8 @@ static __always_inline void flush_counts(struct thread_state* thread, struct tas
       process->exit_code =
           group ? BPF_CORE_READ(signal, group_exit_code) : BPF_CORE_READ(leader, exit_code);
       bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
-      process->most_resident_pages = BPF_CORE_READ(signal, maxrss);
+      __u64 most = BPF_CORE_READ(signal, maxrss); /* an exec keeps it */
+      process->most_resident_pages = most > process->resident_before_exec ? most : 0;
       process->anonymous_at_end = anonymous_at_end(task);
       process->end_ns = bpf_ktime_get_ns();
       end_sharing(process);

@@ -194,7 +194,7 @@ static __noinline struct cowshed_arena* arena_of(struct thread_state* thread) {
 }
 
 /* Not static, as walk_node(). */
-__noinline int count_arena(struct thread_state* thread, __u32 pages) {
+__noinline int count_arena(struct thread_state* thread, __u32 pages, __u32 again) {
   if (!thread) return 0;
   struct cowshed_arena* arena = arena_of(thread);
   if (!arena) {
@@ -208,6 +208,7 @@ __noinline int count_arena(struct thread_state* thread, __u32 pages) {
   if (thread->mapping.start < arena->begin) arena->begin = thread->mapping.start;
   if (thread->mapping.end > arena->end) arena->end = thread->mapping.end;
   __sync_fetch_and_add(&arena->copied_pages, pages);
+  if (again) __sync_fetch_and_add(&arena->copied_again, pages);
   return 0;
 }
 
@@ -215,7 +216,7 @@ __noinline int count_arena(struct thread_state* thread, __u32 pages) {
 static __always_inline void count_file_copy(struct thread_state* thread, int is_shared) {
   struct pending_fault* fault = &thread->pending;
   int is_settled = fault->traits & MAPPING_SETTLED && 1;
-  if (fault->traits & MAPPING_ARENA) count_arena(thread, 1);
+  if (fault->traits & MAPPING_ARENA) count_arena(thread, 1, is_shared);
   if (is_settled && !is_shared) note_settled_copy(thread);
   if (is_settled || (is_shared && !(fault->traits & MAPPING_ARENA)))
     thread->counts.copied_shared_file++;

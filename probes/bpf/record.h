@@ -91,9 +91,11 @@ struct cowshed_process {
   __u64 parents_copied_at_fork;
   __u64 parents_copied_at_parting;
   __u64 collapsed_pages;
-  __u64 page_tables_at_fork; /* bytes */
-  __u64 most_resident_pages; /* of its life, at its end; 0: not known */
-  __u64 anonymous_at_end;    /* bytes; before Linux 6.16 COWSHED_UNKNOWN */
+  __u64 page_tables_at_fork;  /* bytes */
+  __u64 first_copy_ns;        /* CLOCK_MONOTONIC; of sampled threads */
+  __u64 resident_before_exec; /* the most, in pages */
+  __u64 most_resident_pages;  /* since its last exec, at its end; 0: not known */
+  __u64 anonymous_at_end;     /* bytes; before Linux 6.16 COWSHED_UNKNOWN */
   /* At samples of its new memory.  Resident anonymous memory: */
   __u64 least_anonymous_bytes;
   __u64 most_risen_bytes; /* above the least until then; 0: there are none */
@@ -135,7 +137,8 @@ struct cowshed_arena_key {
 struct cowshed_arena {
   __u64 copied_pages;
   /* Of data: */
-  __u64 begin; /* of its mapping, and of those beside it with the same origin */
+  __u64 copied_again; /* part of copied_pages: of pages that were anonymous */
+  __u64 begin;        /* of its mapping, and of those beside it with the same origin */
   __u64 end;
   __u64 file_bytes;
   __u64 written_pages; /* anonymous before the process was first seen to write */

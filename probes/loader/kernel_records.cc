@@ -36,6 +36,7 @@ ArenaCount count_of(const cowshed_arena_key& key, const cowshed_arena& arena) {
           .inode = key.inode,
           .copied_pages = arena.copied_pages,
           .memory = key.memory,
+          .copied_again = arena.copied_again,
           .origin = key.origin,
           .begin = arena.begin,
           .end = arena.end,

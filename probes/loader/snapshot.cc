@@ -87,6 +87,7 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
   counts.threads_total = process.threads_total;
   counts.execs = process.execs;
   counts.image = process.image;
+  if (process.first_copy_ns != 0) counts.first_copy_ns = moved(process.first_copy_ns, offset_ns);
   if (process.most_risen_bytes != 0) counts.most_risen_bytes = process.most_risen_bytes;
   if ((process.flags & COWSHED_FORK_SEEN) != 0) {
     counts.shared_at_fork_anon_bytes = process.shared_at_fork_bytes;

@@ -51,7 +51,10 @@ TEST_F(Samples, WithPeriod1EveryCopyIsASample) {
   const SampledRun all = run({.period = 1}, "anon_copied", 1000);
   EXPECT_EQ(all.counts.emitted, copies(all));
   EXPECT_EQ(all.counts.lost, 0U);
-  ASSERT_THAT(all.samples, SizeIs(all.subject.measured.copied_pages()));
+  const ProcessCounts& measured = all.subject.measured;
+  ASSERT_THAT(all.samples, SizeIs(measured.copied_pages()));
+  EXPECT_GT(measured.first_copy_ns, measured.start_ns);
+  EXPECT_LT(measured.first_copy_ns, measured.end_ns);
   // The subject writes to its pages in order, in one loop.
   const auto at = std::ranges::find_if(all.samples, [&](const CopySample& s) {
     return std::ranges::count_if(all.samples, [&](const CopySample& other) {

@@ -133,8 +133,11 @@ TEST(ForkCopies, AFileOfDataIsSharedByWhoeverMapsIt) {
   child.files[0].written_bytes = 50 * kPageSize;
   EXPECT_EQ(copies_of({process(10, 1, 0, 0), child})[1].shared_bytes, 450 * kPageSize)
       << "the fork shared them";
+  child.copied_file_pages = 20;
+  child.files[0].copied_again_pages = 15;
+  EXPECT_EQ(first_write_bytes(child), 5 * kPageSize) << "the others were anonymous before";
   child.execs = 1;
-  child.files[0].written_bytes = 0;
+  child.files[0] = {"model", 400 * kPageSize, 20};
   child.copied_pages_before_exec = 5;
   copies = copies_of({process(10, 1, 0, 0), child})[1];
   EXPECT_EQ(copies.copied_pages, 25U);

@@ -23,9 +23,9 @@ class TreeMemoryTest : public FakeProc {
                       std::max(most_kib, resident_kib), resident_kib, anonymous_kib, shared_kib,
                       page_table_kib));
   }
-  static TreeProcess counted(pid_t pid, std::uint64_t copied_kib, std::uint64_t zero_filled_kib = 0,
+  static TreeProcess counted(pid_t pid, std::uint64_t copied_kib, std::uint64_t filled_kib = 0,
                              bool alive = true) {
-    return {static_cast<std::uint64_t>(pid), pid, alive, copied_kib * kKiB, zero_filled_kib * kKiB};
+    return {static_cast<std::uint64_t>(pid), pid, alive, copied_kib * kKiB, filled_kib * kKiB};
   }
   static TreeProcess not_counted(pid_t pid) {
     return {.id = static_cast<std::uint64_t>(pid), .pid = pid};
@@ -44,7 +44,7 @@ class TreeMemoryTest : public FakeProc {
 
   TreeMemoryMeter meter = [] {
     TreeMemoryMeter with_time;
-    with_time.expect_command();
+    with_time.begin();
     return with_time;
   }();
 };
@@ -198,6 +198,37 @@ TEST_F(TreeMemoryTest, NoneHeldMoreThanTheKernelSaysAtItsEnd) {
   process.most_resident_bytes = 130 * kKiB;
   meter.sample(proc(), {process});
   EXPECT_EQ(meter.memory()->most_peak_bytes, 135 * kKiB);
+}
+
+TEST_F(TreeMemoryTest, WhatNoFaultMadeIsGrowth) {
+  write_process(7, 100, 8, 100);
+  meter.sample(proc(), {counted(7, 0)});
+  TreeProcess child = counted(8, 0, 1, false);
+  child.got_bytes = 90 * kKiB;
+  child.most_resident_bytes = 250 * kKiB;
+  meter.sample(proc(), {counted(7, 0), child});
+  EXPECT_EQ(meter.memory()->most_peak_bytes, (100 + 250 - 90) * kKiB);
+}
+
+TEST_F(TreeMemoryTest, SharedMemoryThatIsReplacedIsGrowth) {
+  write_process(7, 100, 8, 100);
+  meter.sample(proc(), {counted(7, 0)});
+  TreeProcess process = counted(7, 0, 90);
+  process.risen_bytes = 20 * kKiB;
+  write_process(7, 120, 8, 70);
+  meter.sample(proc(), {process});
+  EXPECT_EQ(meter.memory()->pss_bytes, 120 * kKiB) << "so it was due";
+}
+
+TEST_F(TreeMemoryTest, AnExecBeginsAnew) {
+  write_process(7, 100, 8, 100, 0, 500);
+  meter.sample(proc(), {counted(7, 0, 100)});
+  TreeProcess process = counted(7, 0, 120);
+  process.execs = 1;
+  process.got_bytes = 0;
+  write_process(7, 20, 8, 20, 0, 30);
+  meter.sample(proc(), {process});
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 130 * kKiB);
 }
 
 TEST_F(TreeMemoryTest, HeldWhatAChildGotAtItsFork) {

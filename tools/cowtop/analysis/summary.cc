@@ -512,8 +512,7 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     summary.most_peak_bytes =
         std::max(memory.peak_pss_bytes, most - std::min(most, summary.exit_bytes));
     summary.is_peak_known =
-        !is_part(summary.most_peak_bytes - memory.peak_pss_bytes, memory.peak_pss_bytes,
-                 kAlikeWithin) &&
+        are_alike(memory.peak_pss_bytes, summary.most_peak_bytes) &&
         (measurement.exact || std::ranges::all_of(measurement.processes, &was_read));
     summary.is_peak_bounded = measurement.exact || summary.is_peak_known;
   }

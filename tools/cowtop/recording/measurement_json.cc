@@ -63,6 +63,7 @@ static void field_if_set(auto& io, const char* name, M Struct::* member) {
 static void describe(auto& io, Type<ArenaCopies> /*type*/) {
   using Struct = ArenaCopies;
   COWSHED_JSON_FIELDS(name, bytes, copied_pages)
+  field_if_set(io, "copied_again_pages", &Struct::copied_again_pages);
   field_if_set(io, "written_bytes", &Struct::written_bytes);
   field_if_set(io, "held_bytes", &Struct::held_bytes);
 }

@@ -179,7 +179,8 @@ std::string pss_text(const cow::Measurement& measurement, const Summary& summary
   const cow::TreeMemory& memory = *measurement.memory;
   // What a command leaves behind, a forkserver say, does not hold all of it.
   const bool is_alive = summary.alive > summary.left_behind;
-  const std::string peak = mib(memory.peak_pss_bytes);
+  const std::string peak =
+      mib(summary.is_peak_known ? summary.most_peak_bytes : memory.peak_pss_bytes);
   const std::string range = mib_range(memory.peak_pss_bytes, summary.most_peak_bytes);
   std::string text;
   if (is_alive) {
