@@ -80,8 +80,10 @@ struct ProcessCounts : Counts {
   // The most memory of any kind that it held at one time since its last exec, once it has ended.
   // nullopt also if it held more before.
   std::optional<std::uint64_t> most_resident_bytes;
-  // The resident anonymous and hugetlbfs memory that it had at its end.  nullopt before Linux 6.16.
+  // The resident anonymous memory and private hugetlbfs memory that it had at its end, and how far
+  // that is above the least at samples of its new memory.  nullopt before Linux 6.16.
   std::optional<std::uint64_t> anonymous_at_end_bytes;
+  std::optional<std::uint64_t> risen_at_end_bytes;
 
   // All exceptions: the sum of the classes, zero_filled_faults and pending_faults.
   std::uint64_t write_faults = 0;
@@ -91,6 +93,7 @@ struct ProcessCounts : Counts {
   // In pages of 4 KiB, by faults that are in other_faults; and the part that was a file's.
   std::uint64_t copied_hugetlb_pages = 0;
   std::uint64_t copied_hugetlb_file_pages = 0;
+  std::uint64_t filled_hugetlb_pages = 0;  // part of zero_filled_pages
   // Pages that were copied in the memory that it was forked from, from the fork (or when it was
   // first tracked) until its own exec or end.  nullopt: unknown.
   std::optional<std::uint64_t> parent_copied_pages;

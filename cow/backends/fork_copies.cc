@@ -132,13 +132,29 @@ std::uint64_t held_at_look(const ProcessCopies& process, std::uint64_t copied) {
   return std::max(shared, less(all, own));
 }
 
-// The pages of `process` that it got at its fork, did not copy, and had not given back when its
-// memory was last read, or at its end: at most, if it has copied or allocated since.
-std::uint64_t still_held(const ProcessCopies& process, std::uint64_t copied) {
-  if (process.processes > 1) return UINT64_MAX;
-  const std::uint64_t at_end =
-      process.held_at_end_bytes ? less(*process.held_at_end_bytes, copied) : UINT64_MAX / 2;
-  return held_file_bytes(process) + std::min(held_at_look(process, copied), at_end);
+struct Kept {
+  std::uint64_t least;
+  std::uint64_t most;
+};
+
+// What `process` got at its fork, did not copy, and had not given back when its memory was last
+// read, or at its end.  The look is too high if it has copied or allocated since.
+Kept still_held(const ProcessCopies& process, std::uint64_t copied, std::uint64_t not_copied) {
+  if (process.processes > 1) return {not_copied, not_copied};
+  const std::uint64_t at_end = process.held_at_end_bytes.value_or(UINT64_MAX / 2);
+  const std::uint64_t files = held_file_bytes(process);
+  const std::uint64_t at_look = held_at_look(process, copied);
+  const std::uint64_t fresh = std::min(process.touched_pages() * kPageSize,
+                                       process.most_risen_bytes.value_or(UINT64_MAX));
+  // It may have given copies and new memory back, too.
+  std::uint64_t least = less(at_end, copied + fresh);
+  if (process.memory) {
+    const std::uint64_t all = process.memory->shared_bytes + process.memory->private_bytes;
+    const std::uint64_t copied_since = less(files + at_look, not_copied);
+    least = std::max(least, less(at_look, less(all, at_end) + copied_since));
+  }
+  const std::uint64_t most = std::min({files + at_look, files + at_end, not_copied});
+  return {std::min(files + least, most), most};
 }
 
 // `parent_shared`: what its parent shares with a parent in turn.
@@ -156,8 +172,10 @@ std::optional<std::uint64_t> still_shared(const ProcessCopies& process, const Fo
     unsure += std::min(by_parent, parent_shared);
     not_copied -= by_parent;
   }
+  const Kept kept = still_held(process, copied, not_copied);
+  unsure += kept.most - kept.least;
   if (unsure > std::max(kLittle, shared / kPart)) return std::nullopt;
-  return std::min(not_copied, still_held(process, copied));
+  return kept.least;
 }
 
 // The most new memory that it had at samples of it.
@@ -172,14 +190,19 @@ std::optional<std::uint64_t> new_since_begin(const ProcessCopies& process) {
   if (!process.resident_before_bytes || !process.memory || !process.zero_filled_pages)
     return std::nullopt;
   const MemorySample& memory = *process.memory;
-  const std::uint64_t grown = less(memory.private_bytes + memory.shared_bytes,
+  const std::uint64_t now = memory.private_bytes + memory.shared_bytes;
+  const std::uint64_t at_end =
+      process.arenas.empty() ? process.held_at_end_bytes.value_or(0) : 0;  // it lacks arenas
+  const std::uint64_t grown = less(std::max(now, at_end),
                                    *process.resident_before_bytes + first_write_bytes(process));
   const std::uint64_t touched = process.touched_pages() * kPageSize;
   const std::uint64_t since = less(touched, memory.touched_pages * kPageSize);
   // It may have given older memory back meanwhile.
   const std::uint64_t risen =
       std::min(most_new_bytes(process).value_or(0), memory.private_bytes + since);
-  return std::min(touched, std::max(grown + since, risen));
+  const std::uint64_t held = std::max(grown + since, risen);
+  // No write fault made the rest.  But an arena may be mapped anew.
+  return grown >= touched + kLittle && process.arenas.empty() ? held : std::min(touched, held);
 }
 
 // What it got at its fork; nothing by an exec.  nullopt: not known.

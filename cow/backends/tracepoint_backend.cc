@@ -20,6 +20,7 @@ namespace {
 
 // Scans of one sample() together.  The process that has waited longest is first the next time.
 constexpr std::uint64_t kScansAtOnceNs = 2'500'000;
+constexpr std::uint64_t kFirstScansAtOnceNs = 50'000'000;
 
 constexpr std::chrono::milliseconds kShortestInterval{10};
 constexpr std::chrono::milliseconds kLongestPending{40};
@@ -125,6 +126,7 @@ TreeProcess TracepointBackend::in_tree(std::uint64_t id, TracedProcess& process)
     const ProcessCounts& counts = process.live->counts;
     result.start_ns = counts.first_copy_ns.value_or(copies.start_ns);
     result.got_bytes = counts.shared_at_fork_anon_bytes;
+    result.filled_bytes -= counts.filled_hugetlb_pages * kPageSize;  // no part of PSS
   }
   if (copies.execs > 0) result.got_bytes = 0;
   return result;
@@ -240,27 +242,36 @@ void TracepointBackend::add_snapshot(const Snapshot& snapshot) {
   }
 }
 
+// Each process that ran before is scanned once beyond the budget: all its figures need that.
 void TracepointBackend::scan_memory() {
   const std::uint64_t now = monotonic_ns();
-  if (!scans_.is_due(now) || !scan_budget_.is_left(now)) return;
+  const bool may_spend = scans_.is_due(now) && scan_budget_.is_left(now);
+  const auto is_first = [](const TracedProcess& process) {
+    return process.live->last_scan_ns == 0 && ran_before(process.copies);
+  };
   std::vector<TracedProcess*> due;
   for (auto& [id, process] : processes_)
-    if (process.copies.alive && process.is_due_for_scan(now)) due.push_back(&process);
+    if (process.copies.alive && process.is_due_for_scan(now) && (may_spend || is_first(process)))
+      due.push_back(&process);
   std::ranges::stable_sort(due, {}, [](const auto* each) { return each->live->last_scan_ns; });
   const std::uint64_t begin = thread_cpu_ns();
   std::uint64_t took = 0;
-  for (auto next = due.begin(); next != due.end() && took < kScansAtOnceNs; ++next) {
-    TracedProcess& process = **next;
+  std::uint64_t spent = 0;
+  for (TracedProcess* each : due) {
+    TracedProcess& process = *each;
+    const bool is_free = is_first(process);
+    if (took >= (is_free ? kFirstScansAtOnceNs : kScansAtOnceNs)) break;
     process.scan(proc_);
     look_at_new_pages(process);
     take_samples_meanwhile();
     const std::uint64_t before = std::exchange(took, thread_cpu_ns() - begin);
     process.note_scan(monotonic_ns(), took - before);
+    if (!is_free) spent += took - before;
   }
-  if (took == 0) return;
+  if (spent == 0) return;
   const std::uint64_t end = monotonic_ns();
-  scans_.ran(end, took);
-  scan_budget_.spend(end, took);
+  scans_.ran(end, spent);
+  scan_budget_.spend(end, spent);
 }
 
 void TracepointBackend::look_at_new_pages(const TracedProcess& process) {
@@ -279,8 +290,10 @@ void TracepointBackend::look_at_new_pages(const TracedProcess& process) {
 void TracepointBackend::forget_the_ended() {
   for (auto& [id, process] : processes_) {
     if (!process.live || process.copies.alive) continue;
-    const auto held = new_bytes_at_end(process.copies);
-    if (profiler_ && held) profiler_->end(id, *held / kPageSize);
+    // It may have given back what it got, but not what is new.
+    if (const auto held = new_bytes_at_end(process.copies); profiler_ && held)
+      profiler_->end(
+          id, std::max(*held, process.live->counts.risen_at_end_bytes.value_or(0)) / kPageSize);
     if (std::exchange(process.live->had_ended, true)) process.live.reset();
   }
 }

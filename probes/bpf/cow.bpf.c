@@ -61,7 +61,7 @@ static __noinline int begin_program(struct thread_state* thread, __u64 memory, c
   begin_fresh_samples(thread, PROGRAM_DOUBLINGS);
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
   if (process) {
-    process->least_anonymous_bytes = process->most_risen_bytes = 0;
+    process->least_anonymous_bytes = process->most_risen_bytes = process->hugetlb_at_start = 0;
     struct cowshed_counts* counts = &thread->counts;
     if (thread->await_exec) {
       thread->await_exec = 0;
@@ -174,17 +174,25 @@ static __noinline int count_hugetlb(struct thread_state* thread, __u64 address, 
   if ((fault->traits & (MAPPING_WRITABLE | MAPPING_SHARED)) != MAPPING_WRITABLE) return 0;
   __u32 fate = cached_pages(thread) ? PAGE_OF_FILE_COPIED : PAGE_REUSED;
   if (fault->protection) fate = fate_of_page(address);
-  if (fate == PAGE_REUSED) return 0;
+  if (fate == PAGE_REUSED && fault->protection) return 0;
   __u32 bits = BPF_CORE_READ(inode_of(thread), i_blkbits);
   __u32 pages = bits > PAGE_SHIFT ? 1U << ((bits - PAGE_SHIFT) & 31) : PAGES_OF_HUGE;
+  thread->address = address;
+  fault->mode = mode;
+  if (fate == PAGE_REUSED) {
+    thread->counts.zero_filled_pages += pages;
+    thread->counts.filled_hugetlb += pages;
+    fault->fault_class = COWSHED_ZERO_FILLED;
+    sample_fresh(thread, COWSHED_ZERO_FILLED, pages);
+    fault->mode = PENDING_NONE;
+    return 0;
+  }
   thread->counts.copied_hugetlb_pages += pages;
   if (fate == PAGE_OF_FILE_COPIED) {
     thread->counts.copied_hugetlb_file += pages;
     if (fault->traits & MAPPING_ARENA) count_arena(thread, pages, 0);
   }
   note_copies(thread, pages);
-  thread->address = address;
-  fault->mode = mode;
   sample_copies(thread, pages);
   fault->mode = PENDING_NONE;
   return 0;

@@ -104,6 +104,11 @@ static long add_part(__u32 part, struct percpu_sum* sum) {
   return 0;
 }
 
+static __always_inline __u64 hugetlb_bytes(struct mm_struct* mm) {
+  if (!bpf_core_field_exists(mm->hugetlb_usage)) return 0;
+  return BPF_CORE_READ(mm, hugetlb_usage.counter) * COWSHED_PAGE_BYTES;
+}
+
 /* Resident anonymous and hugetlbfs memory of `task`.  A percpu_counter alone is wrong by up to 32
  * pages a CPU, the size of a small program, so its parts are added.  Before 6.2 each thread keeps
  * up to 64 pages to itself, and only those of this thread are added. */
@@ -122,17 +127,16 @@ static __always_inline __u64 anonymous_bytes(struct task_struct* task) {
     bpf_loop(percpu_parts, add_part, &parts, 0);
     pages = BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].count) + parts.sum;
   }
-  if (bpf_core_field_exists(mm->hugetlb_usage)) pages += BPF_CORE_READ(mm, hugetlb_usage.counter);
-  return pages > 0 ? (__u64)pages * COWSHED_PAGE_BYTES : 0;
+  return (pages > 0 ? (__u64)pages * COWSHED_PAGE_BYTES : 0) + hugetlb_bytes(mm);
 }
 
-/* Of the task at its end.  Of huge pages, nobody counts which are a file's. */
-static __always_inline __u64 anonymous_at_end(struct task_struct* task) {
-  struct mm_struct* mm = task->mm;
-  if (!mm) return COWSHED_UNKNOWN;
-  if (bpf_core_field_exists(mm->hugetlb_usage) && BPF_CORE_READ(mm, hugetlb_usage.counter))
-    return COWSHED_UNKNOWN;
-  return anonymous_bytes(task);
+/* The part of it that is shared by a mapping, not by a fork: more than is the process's own. */
+static __always_inline __u64 shared_hugetlb_bytes(struct mm_struct* mm,
+                                                  struct cowshed_process* process) {
+  __u64 pages = process->counts.filled_hugetlb + process->counts.copied_hugetlb_file;
+  __u64 own = process->hugetlb_at_start + pages * COWSHED_PAGE_BYTES;
+  __u64 all = hugetlb_bytes(mm);
+  return all > own ? all - own : 0;
 }
 
 /* A parent's copies count for a child from its fork on. */
@@ -169,6 +173,7 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   process->image = is_inherited ? parent->image : process->memory;
   if (parent && !(flags & COWSHED_SHARES_MEMORY)) begin_sharing(process, parent->memory);
   process->least_anonymous_bytes = anonymous_bytes(task); /* without what was kept from it */
+  process->hugetlb_at_start = hugetlb_bytes(BPF_CORE_READ(task, mm));
   if (flags & COWSHED_FORK_SEEN) {
     process->shared_at_fork_bytes = process->least_anonymous_bytes;
     process->page_tables_at_fork = BPF_CORE_READ(task, mm, pgtables_bytes.counter);
@@ -260,7 +265,9 @@ static __always_inline void flush_counts(struct thread_state* thread, struct tas
       bpf_probe_read_kernel(process->comm, sizeof process->comm, &leader->comm);
       __u64 most = BPF_CORE_READ(signal, maxrss); /* an exec keeps it */
       process->most_resident_pages = most > process->resident_before_exec ? most : 0;
-      process->anonymous_at_end = anonymous_at_end(task);
+      process->anonymous_at_end =
+          task->mm ? anonymous_bytes(task) - shared_hugetlb_bytes(task->mm, process)
+                   : COWSHED_UNKNOWN;
       process->end_ns = bpf_ktime_get_ns();
       end_sharing(process);
       __sync_fetch_and_or(&process->flags, COWSHED_ENDED);

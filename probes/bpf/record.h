@@ -38,6 +38,7 @@ struct cowshed_counts {
   __u64 shared_memory_pages;  /* part of them, in shared mappings */
   __u64 copied_hugetlb_pages; /* of 4 KiB, by faults of class COWSHED_OTHER */
   __u64 copied_hugetlb_file;  /* the part that was a file's */
+  __u64 filled_hugetlb;       /* part of zero_filled_pages, by such faults */
   __u64 copied_shared_file;   /* part of COWSHED_COPIED_FILE: of settle(), or of no arena and no
                                * file's data, and written before */
   __u64 copied_merged;        /* part of both: of pages that KSM had merged in the process itself */
@@ -92,10 +93,12 @@ struct cowshed_process {
   __u64 parents_copied_at_parting;
   __u64 collapsed_pages;
   __u64 page_tables_at_fork;  /* bytes */
+  __u64 hugetlb_at_start;     /* bytes */
   __u64 first_copy_ns;        /* CLOCK_MONOTONIC; of sampled threads */
   __u64 resident_before_exec; /* the most, in pages */
   __u64 most_resident_pages;  /* since its last exec, at its end; 0: not known */
-  __u64 anonymous_at_end;     /* bytes; before Linux 6.16 COWSHED_UNKNOWN */
+  /* Bytes, without shared hugetlb pages; before Linux 6.16 COWSHED_UNKNOWN. */
+  __u64 anonymous_at_end;
   /* At samples of its new memory.  Resident anonymous memory: */
   __u64 least_anonymous_bytes;
   __u64 most_risen_bytes; /* above the least until then; 0: there are none */

@@ -35,6 +35,7 @@ void set_counts(ProcessCounts& to, const cowshed_process& from, const Programs& 
   to.zero_filled_faults = from.counts.faults[COWSHED_ZERO_FILLED];
   to.copied_hugetlb_pages = from.counts.copied_hugetlb_pages;
   to.copied_hugetlb_file_pages = from.counts.copied_hugetlb_file;
+  to.filled_hugetlb_pages = from.counts.filled_hugetlb;
   to.write_faults = from.counts.write_faults;
 }
 
@@ -47,7 +48,11 @@ void set_end(ProcessCounts& to, const cowshed_process& from, std::int64_t offset
   to.alive = false;
   to.end_ns = moved(from.end_ns, offset_ns);
   to.threads = 0;
-  if (from.anonymous_at_end != COWSHED_UNKNOWN) to.anonymous_at_end_bytes = from.anonymous_at_end;
+  if (from.anonymous_at_end != COWSHED_UNKNOWN) {
+    to.anonymous_at_end_bytes = from.anonymous_at_end;
+    to.risen_at_end_bytes =
+        from.anonymous_at_end - std::min(from.anonymous_at_end, from.least_anonymous_bytes);
+  }
   if (from.most_resident_pages != 0)
     to.most_resident_bytes = from.most_resident_pages * COWSHED_PAGE_BYTES;
   if (WIFEXITED(status)) to.exit_status = WEXITSTATUS(status);

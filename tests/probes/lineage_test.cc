@@ -188,6 +188,16 @@ TEST_F(Lineage, CopiesOfTheDataOfALargeFileAreNamed) {
   EXPECT_THAT(run("file_read_then_write", 254).measured.arenas, SizeIs(0));
 }
 
+TEST_F(Lineage, AtItsEndAProcessHasItsPrivateHugePagesAlone) {
+  const Conditions pages(Needs::reserved_pages, 10);
+  if (!pages.missing().empty()) GTEST_SKIP() << pages.missing();
+  const SubjectRun run = this->run("reserved_file_never_read", 10);
+  const auto at_end = run.processes[0].anonymous_at_end_bytes;
+  if (!at_end) GTEST_SKIP() << "this kernel frees the memory first";
+  EXPECT_LT(*at_end, 10U << 20U) << "the file's pages are shared";
+  EXPECT_GE(run.measured.anonymous_at_end_bytes, 20U << 20U) << "it copied them";
+}
+
 TEST_F(Lineage, EndsAreReportedAsWaitReportsThem) {
   PausedChild exits([] { _exit(7); });
   PausedChild is_killed([] { raise(SIGKILL); });

@@ -137,7 +137,9 @@ inline const std::vector<Truth>& truths() {
       {"folio_shared", 1'000, {.copied_anon = 16, .wpcopy = 16}, Needs::folios},
       {"folio_last_sharer", 1'000, {.reused = 16}, Needs::folios, true},
       // taskstats counts the first touch and the reuse, too (hugetlb_wp, mm/hugetlb.c).
-      {"reserved_first_touch", 20, {.other = 1, .wpcopy = 1, .not_wp = 1}, Needs::reserved_pages},
+      Truth("reserved_first_touch", 20,
+            {.zero_filled_pages = 512, .other = 1, .wpcopy = 1, .not_wp = 1},
+            Needs::reserved_pages),
       Truth("reserved_shared", 20,
             {.other = 1, .copied_hugetlb = 512, .at_fork = 512, .wpcopy = 1, .not_wp = 1},
             Needs::reserved_pages),

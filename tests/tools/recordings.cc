@@ -42,7 +42,7 @@ cow::Measurement full_measurement() {
   process.execs = 2;
   process.copied_pages_before_exec = 9;
   process.arenas = {{"index", 1 << 20, 40}, {"gone", std::nullopt, 1}};
-  process.files = {{"model.bin", 8 << 20, 3, 1 << 20, 2 << 20}};
+  process.files = {{"model.bin", 8 << 20, 3, 2, 1 << 20, 2 << 20}};
   process.objects = {{"table", "Table", "index", 30}};
   process.transfers = {{"channel", "jobs", "Job", "reference", 5, 6, 7}};
   process.sampled = sampled;

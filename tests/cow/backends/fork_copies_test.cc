@@ -190,6 +190,23 @@ TEST(ForkCopies, NewInAnOlderChildIsByWhatItGrewSinceTheBegin) {
   older.zero_filled_pages = 90;
   older.memory->touched_pages = 90;
   EXPECT_EQ(copies_of({older})[0].new_bytes, 90 * kPageSize) << "the rest was no write";
+  older.memory->private_bytes = 1130 * kPageSize;
+  EXPECT_EQ(copies_of({older})[0].new_bytes, 1120 * kPageSize) << "but much was populated";
+  older.memory->private_bytes = 130 * kPageSize;
+  older.held_at_end_bytes = 1200 * kPageSize;
+  EXPECT_EQ(copies_of({older})[0].new_bytes, 1120 * kPageSize) << "after the look";
+}
+
+TEST(ForkCopies, OfCopiesThatWereGivenBackOnlyALookTells) {
+  ProcessCopies child = process(11, 10, 2000, 0);
+  child.shared_at_fork_bytes = 4000 * kPageSize;
+  child.held_at_end_bytes = 2000 * kPageSize;
+  const auto still_shared = [&] { return copies_of({child})[0].still_shared_bytes; };
+  EXPECT_EQ(still_shared(), std::nullopt) << "the copies, or what it never wrote to";
+  child.memory = {2000 * kPageSize, 0, 1};
+  EXPECT_EQ(still_shared(), 2000 * kPageSize) << "the copies";
+  child.memory = {0, 2000 * kPageSize, 1};
+  EXPECT_EQ(still_shared(), 0);
 }
 
 TEST(ForkCopies, UnknownCountsAreNotZero) {

@@ -75,31 +75,44 @@ std::vector<Share> mappings_of(const cow::Measurement& measurement,
                                const std::vector<ExplainingSamples>& explaining,
                                std::uint64_t all) {
   ShareSums shares;
+  std::uint64_t rest = all;
+  const auto count = [&](Share& share, std::uint64_t pages) {
+    share.bytes += pages * cow::kPageSize;
+    rest -= std::min(rest, pages * cow::kPageSize);
+  };
   std::set<std::string_view> files;
   for (const cow::ProcessCopies& process : measurement.processes)
     for (const cow::ArenaCopies& file : process.files) {
       files.insert(file.name);
       Share& share = shares[file.name];
-      share.bytes += file.copied_pages * cow::kPageSize;
+      count(share, file.copied_pages);
       share.remark = breakable(mib(file.bytes)) + ", mapped privately";
     }
   const auto is_of_file = [&](std::string_view name) {
     const std::string_view base = cow::base_name(name);
     return files.contains(base.substr(0, base.find(" (deleted)")));  // a memfd's
   };
-  for (const auto& [samples, part] : explaining) {
-    for (const cow::MappingCopies& mapping : samples->mappings)
-      if (!mapping.name.starts_with(cow::kArena) && !is_of_file(mapping.name))
-        shares[mapping.name].bytes += static_cast<std::uint64_t>(
-            part * static_cast<double>(mapping.estimated_copies * cow::kPageSize));
-  }
   for (const cow::ProcessCopies& process : measurement.processes) {
     for (const cow::ArenaCopies& arena : process.arenas) {
       Share& share = shares[std::string(cow::kArena) + arena.name];
-      share.bytes += arena.copied_pages * cow::kPageSize;
+      count(share, arena.copied_pages);
       if (arena.bytes) share.remark = breakable(mib(arena.bytes)) + ", frozen";
     }
   }
+  std::map<std::string, double> estimates;
+  double estimated = 1;
+  for (const auto& [samples, part] : explaining) {
+    for (const cow::MappingCopies& mapping : samples->mappings) {
+      if (mapping.name.starts_with(cow::kArena) || is_of_file(mapping.name)) continue;
+      const double bytes = part * static_cast<double>(mapping.estimated_copies * cow::kPageSize);
+      estimates[mapping.name] += bytes;
+      estimated += bytes;
+    }
+  }
+  // Samples whose mapping is unknown may be of those that are counted.
+  const double scale = std::min(1.0, static_cast<double>(rest) / estimated);
+  for (const auto& [name, bytes] : estimates)
+    shares[name].bytes += static_cast<std::uint64_t>(bytes * scale);
   return std::move(shares).of(all);
 }
 
