@@ -144,8 +144,8 @@ Kept still_held(const ProcessCopies& process, std::uint64_t copied, std::uint64_
   const std::uint64_t at_end = process.held_at_end_bytes.value_or(UINT64_MAX / 2);
   const std::uint64_t files = held_file_bytes(process);
   const std::uint64_t at_look = held_at_look(process, copied);
-  const std::uint64_t fresh = std::min(process.touched_pages() * kPageSize,
-                                       process.most_risen_bytes.value_or(UINT64_MAX));
+  const std::uint64_t fresh =
+      std::min(process.touched_pages() * kPageSize, process.most_risen_bytes.value_or(UINT64_MAX));
   // It may have given copies and new memory back, too.
   std::uint64_t least = less(at_end, copied + fresh);
   if (process.memory) {
@@ -193,8 +193,8 @@ std::optional<std::uint64_t> new_since_begin(const ProcessCopies& process) {
   const std::uint64_t now = memory.private_bytes + memory.shared_bytes;
   const std::uint64_t at_end =
       process.arenas.empty() ? process.held_at_end_bytes.value_or(0) : 0;  // it lacks arenas
-  const std::uint64_t grown = less(std::max(now, at_end),
-                                   *process.resident_before_bytes + first_write_bytes(process));
+  const std::uint64_t grown =
+      less(std::max(now, at_end), *process.resident_before_bytes + first_write_bytes(process));
   const std::uint64_t touched = process.touched_pages() * kPageSize;
   const std::uint64_t since = less(touched, memory.touched_pages * kPageSize);
   // It may have given older memory back meanwhile.
@@ -221,10 +221,16 @@ void set_own(ForkCopies& copies, const ProcessCopies& process) {
   if (process.alive && process.memory) {
     copies.own_bytes = process.memory->private_bytes;
   } else if (copies.new_bytes && copies.copied_pages) {
-    const std::uint64_t copied = *copies.copied_bytes();
+    // First writes to arenas and data are copies, too.
+    const std::uint64_t first_writes = first_write_bytes(process);
+    std::uint64_t both = 0;
+    for (const auto* list : {&process.arenas, &process.files})
+      for (const ArenaCopies& each : *list)
+        both += less(each.copied_pages, each.copied_again_pages) * kPageSize;
+    const std::uint64_t copied = less(*copies.copied_bytes(), std::min(both, first_writes));
     const std::uint64_t most =
         goes_on(process) ? copied : std::min(copied, copies.most_given_bytes);
-    copies.own_bytes = *copies.new_bytes + most + first_write_bytes(process);
+    copies.own_bytes = *copies.new_bytes + most + first_writes;
   }
 }
 

@@ -71,6 +71,7 @@ struct PagemapBackend::Process : std::enable_shared_from_this<PagemapBackend::Pr
   std::uint64_t changes = 0;           // of its activity
   std::uint64_t children_changes = 0;  // of its children's activity, their starts and ends
   std::uint64_t scanned_changes = 0;
+  std::uint64_t scanned_own_changes = 0;
   std::uint64_t scanned_ns = 0;  // 0: never
 
   // Changes of all processes that may share its pages.
@@ -192,6 +193,8 @@ void PagemapBackend::update(Process& process) {
 void PagemapBackend::end(Process& process, bool is_zombie) {
   process.copies.alive = false;
   process.copies.end_ns = monotonic_ns();
+  if (process.copies.memory && process.scanned_own_changes == process.changes)
+    process.copies.memory->sampled_ns = *process.copies.end_ns;  // as it was then
   process.inherited = nullptr;
   process.change();
   alive_.erase(process.copies.pid);
@@ -307,6 +310,7 @@ void PagemapBackend::scan_memory() {
   for (Process* process : due) {
     if (cost >= most) break;
     process->scanned_changes = process->all_changes();
+    process->scanned_own_changes = process->changes;
     scan(*process);
     process->scanned_ns = monotonic_ns();
     cost = thread_cpu_ns() - begin;

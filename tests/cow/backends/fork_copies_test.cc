@@ -136,6 +136,9 @@ TEST(ForkCopies, AFileOfDataIsSharedByWhoeverMapsIt) {
   child.copied_file_pages = 20;
   child.files[0].copied_again_pages = 15;
   EXPECT_EQ(first_write_bytes(child), 5 * kPageSize) << "the others were anonymous before";
+  child.zero_filled_pages = 0;
+  child.memory.reset();
+  EXPECT_EQ(copies_of({process(10, 1, 0, 0), child})[1].own_bytes, 30 * kPageSize);
   child.execs = 1;
   child.files[0] = {"model", 400 * kPageSize, 20};
   child.copied_pages_before_exec = 5;

@@ -277,6 +277,21 @@ TEST(VerdictTest, WhatACommandLeavesBehindIsNotWithin) {
   expect(verdict(server, copied(6)), {});
 }
 
+TEST(VerdictTest, OfWhatEndedUnreadByTheSampledBackendNothingIsWithin) {
+  auto sampled = measured();
+  sampled.exact = false;
+  sampled.taken_ns = 3'000'000'000;
+  sampled.duration_s = 3;
+  for (cow::ProcessCopies& each : sampled.processes) {
+    each.memory = {1000 * kPage, 0, 1'950'000'000};
+    each.start_ns = 1'000'000'000;
+    each.end_ns = 2'000'000'000;
+  }
+  expect(verdict(sampled, copied(6)), {});
+  sampled.processes[1].memory->sampled_ns = 1'500'000'000;
+  expect(verdict(sampled, copied(6)), {}, {}, {"some processes or copies were missed"});
+}
+
 TEST(VerdictTest, NothingToHold) {
   auto root = root_alone();
   const auto not_measured = [&](const Budget& budget) {

@@ -24,11 +24,6 @@ void add(PagesByName& pages, const std::string& name, Pages more) {
   sum = sum && more ? Pages(*sum + *more) : std::nullopt;
 }
 
-void raise(PagesByName& peaks, const std::string& name, Pages peak) {
-  Pages& most = peaks[name];
-  if (peak) most = std::max(most.value_or(0), *peak);
-}
-
 struct Place {
   std::string name;  // "server/worker[2]"
   std::string kind;  // "server/worker"
@@ -76,7 +71,6 @@ void add_summed_kinds(Kinds& kinds, const cow::Measurement& measurement,
 // what they started is where it is when they are not listed: below what started them.
 struct Processes {
   PagesByName copied;
-  PagesByName peaks;  // bytes
   PagesByName new_bytes;
 };
 Processes processes_of(const cow::Measurement& measurement, const Kinds& summed,
@@ -88,7 +82,6 @@ Processes processes_of(const cow::Measurement& measurement, const Kinds& summed,
   const auto add_process = [&](const std::string& name, std::size_t i) {
     add(result.copied, name, copies[i].copied_pages);
     if (cow::goes_on(processes[i])) add(result.new_bytes, name, copies[i].new_bytes);
-    raise(result.peaks, name, processes[i].peak ? Pages(processes[i].peak->pss_bytes) : Pages());
   };
   std::vector<Place> places(processes.size());  // below which the children of each are
   std::map<std::string, std::uint64_t> number;  // of siblings of one name
@@ -303,17 +296,15 @@ Comparison compare(const cow::Measurement& before, const cow::Measurement& after
     return changes(processes_before.*list, Absent::was_not_there, processes_after.*list,
                    Absent::was_not_there);
   };
-  const auto if_known = [](std::vector<Change> all) {
-    const auto is_unknown = [](const Change& each) { return !each.before && !each.after; };
-    return std::ranges::all_of(all, is_unknown) ? std::vector<Change>() : all;
-  };
   const auto of_all = [&](Pages Copies::* figure, PagesByName Processes::* list) {
     return Change{"", total_of(copies_before, figure), total_of(copies_after, figure),
                   are_comparable(processes_before.*list, processes_after.*list)};
   };
   comparison.processes = of_each(&Processes::copied);
-  comparison.process_peaks = if_known(of_each(&Processes::peaks));
-  comparison.process_new_bytes = if_known(of_each(&Processes::new_bytes));
+  comparison.process_new_bytes = of_each(&Processes::new_bytes);
+  const auto is_unknown = [](const Change& each) { return !each.before && !each.after; };
+  if (std::ranges::all_of(comparison.process_new_bytes, is_unknown))
+    comparison.process_new_bytes.clear();
   comparison.total = of_all(&Copies::copied_pages, &Processes::copied);
   comparison.total.is_known &= comparison.total.before && comparison.total.after;
   comparison.new_bytes = of_all(&Copies::new_bytes, &Processes::new_bytes);

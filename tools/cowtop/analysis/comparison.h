@@ -35,8 +35,6 @@ struct Comparison {
   using Range = std::optional<std::pair<std::uint64_t, std::uint64_t>>;
   Range peak_range_before;
   Range peak_range_after;
-  // The peak of each process (PSS), in bytes; of several, the largest.  Empty if none was read.
-  std::vector<Change> process_peaks;
   // NEW of all processes of which it is known, and of each that a fork made, in bytes.  The list is
   // empty if it is known of none.
   Change new_bytes;

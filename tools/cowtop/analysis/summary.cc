@@ -369,11 +369,13 @@ std::uint64_t lived_at_once(const cow::Measurement& measurement) {
 }
 
 // "3 x worker, server": who touched shared memory first.
-std::string makers_of_shared_memory(const cow::Measurement& measurement) {
+std::string makers_of_shared_memory(const cow::Measurement& measurement, std::uint64_t& made) {
   std::map<std::string, std::uint64_t> makers;
-  for (const cow::ProcessCopies& process : measurement.processes)
-    if (process.shared_memory_pages.value_or(0) * cow::kPageSize / process.processes >= kLeastBytes)
-      makers[process.comm] += process.processes;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    const std::uint64_t bytes = process.shared_memory_pages.value_or(0) * cow::kPageSize;
+    made += bytes;
+    if (bytes / process.processes >= kLeastBytes) makers[process.comm] += process.processes;
+  }
   std::string text;
   for (const auto& [comm, processes] : makers) {
     if (!text.empty()) text += ", ";
@@ -505,7 +507,10 @@ Summary summarize(const cow::Measurement& measurement, bool each_process) {
     if (memory.shared_memory_bytes >= kLeastBytes &&
         is_part(memory.shared_memory_bytes, memory.peak_pss_bytes, kLittleOfAll)) {
       summary.shared_memory_bytes = memory.shared_memory_bytes;
-      summary.shared_memory_by = makers_of_shared_memory(measurement);
+      std::uint64_t made = 0;
+      summary.shared_memory_by = makers_of_shared_memory(measurement, made);
+      summary.is_shared_memory_least =
+          made > memory.shared_memory_bytes && !are_alike(memory.shared_memory_bytes, made);
     }
     const std::uint64_t most = memory.most_peak_bytes;
     summary.most_at_once = std::max(memory.processes, lived_at_once(measurement));

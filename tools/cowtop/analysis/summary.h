@@ -111,6 +111,7 @@ struct Summary : Shares {
   // The highest that PSS may have been before programs ended; 0: PSS is not known.
   std::uint64_t shared_memory_bytes = 0;  // at the peak, each page once; little is 0
   std::string shared_memory_by;           // "3 x worker"; empty: not known
+  bool is_shared_memory_least = false;    // more was made than that
   std::uint64_t most_peak_bytes = 0;
   // The processes that lived at the same time; as many as there are, if it is not known.
   std::uint64_t most_at_once = UINT64_MAX;

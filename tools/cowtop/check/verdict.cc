@@ -294,7 +294,7 @@ class Judge {
       }
       if (!of_it.why_not_known.empty())
         not_known_of[of_it.why_not_known].push_back(name_of_process(process));
-      any_missed_ = any_missed_ || of_it.is_missed;
+      any_missed_ = any_missed_ || of_it.is_missed || ended_unread(process);
       if (rule.together) continue;
       Held held = held_to(rule, of_it, limit_of(of_it.of_bytes));
       held.pid = process.pid;
@@ -346,6 +346,15 @@ class Judge {
     held.of_bytes = used.of_bytes;
     held.why_not_known = used.why_not_known;
     return held;
+  }
+
+  // Sampled, and not looked at in the last tenth of its life.
+  bool ended_unread(const ProcessCopies& process) const {
+    constexpr double kPart = 10;
+    const double life_s = measurement_.since_begin_s(process.end_ns.value_or(0)) -
+                          measurement_.since_begin_s(process.start_ns);
+    return !measurement_.exact && is_child(process) && !process.alive &&
+           measurement_.memory_age_s(process) > life_s / kPart;
   }
 
   using NamesByReason = std::map<std::string, std::vector<std::string>>;

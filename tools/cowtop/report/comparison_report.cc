@@ -151,9 +151,6 @@ std::string comparison_table(const Comparison& comparison, const ComparedNames& 
     return fmt::format("{}, MiB\n{:>12} {:>12} {:>12}\n", what, "BEFORE", "AFTER", "CHANGE");
   };
   constexpr std::size_t kMostProcesses = 10;
-  if (!comparison.process_peaks.empty())
-    text += heading("memory (PSS)") +
-            section(comparison.process_peaks, "processes, each at its peak", kByte, kMostProcesses);
   if (!comparison.process_new_bytes.empty())
     text += heading("new memory") +
             section(comparison.process_new_bytes, "forked processes", kByte, kMostProcesses) +
@@ -186,7 +183,6 @@ std::string comparison_json(const Comparison& comparison, const ComparedNames& n
                        {"unit", "pages"},
                        {"total", std::move(total)},
                        {"peak_pss_bytes", change_object(comparison.peak_pss_bytes)},
-                       {"process_peaks", list(comparison.process_peaks)},
                        {"new_bytes", change_object(comparison.new_bytes)},
                        {"process_new_bytes", list(comparison.process_new_bytes)},
                        {"processes", list(comparison.processes)},

@@ -145,7 +145,8 @@ std::string who_lines(const Summary& summary, bool each_process) {
                     left_copied ? breakable(mib(left_copied)) : "-",
                     left_own ? breakable(mib(left_own)) : "-", "", std::nullopt});
   if (summary.shared_memory_bytes > 0)
-    rows.push_back({"shared memory", breakable(mib(summary.shared_memory_bytes)), "-", "-",
+    rows.push_back({summary.is_shared_memory_least ? "shared memory, at least" : "shared memory",
+                    breakable(mib(summary.shared_memory_bytes)), "-", "-",
                     summary.shared_memory_by.empty() ? "-" : "of " + summary.shared_memory_by,
                     std::nullopt});
   if (!each_process) {
