@@ -186,7 +186,8 @@ class GroupBuilder {
       group_.is_between = group_.is_between || is_between;
     }
     const bool is_of_children = group_.is_parent && copies.most_shared_with_child;
-    if (is_of_children) add_shared(*copies.most_shared_with_child);
+    group_.maps_data = group_.maps_data || maps_data(process);
+    if (is_of_children) add_shared(*copies.most_shared_with_child + cow::file_bytes(process));
     else if (copies.shared_bytes) add_shared(*copies.shared_bytes / process.processes);
     if (const auto part = copies.copied_ratio(); part && !is_of_children) {
       group_.least_part = has_part_ ? std::min(group_.least_part, *part) : *part;

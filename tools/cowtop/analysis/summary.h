@@ -32,6 +32,7 @@ struct ProcessGroup {
   cow::Role role = cow::Role::child;
   bool has_executed = false;  // another program than the one that its parent forked
   bool is_older = false;      // forked before the measurement began
+  bool maps_data = false;     // shares memory with files, too
   bool is_parent = false;     // copied for children that share its memory, or has no parent here
   // Copied, too, what it shares with its own parent: whose sharing each page ended is not known.
   bool is_between = false;

@@ -20,8 +20,9 @@ std::string of_parent(const ProcessGroup& group) {
   text += " copied " + copied_each(group);
   if (group.is_between) return text + ", shared with its parent or with children";
   if (mean_copied(group) <= group.shared_bytes.value_or(0)) {
-    return text + fmt::format(" of the {} shared with {}", shared_each(group),
-                              group.forks == 1 ? "its child" : "children");
+    return text + fmt::format(" of the {} shared with {}{}", shared_each(group),
+                              group.forks == 1 ? "its child" : "children",
+                              group.maps_data ? " and with files" : "");
   }
   return text + fmt::format(": some pages again after each of {}", plural(group.forks, "fork"));
 }
