@@ -29,7 +29,8 @@ BLOCKS = (  # each of a page, known by its first two lines
     ("docs/how-to/memory-grows-after-fork.md",
      table(("WHY", "TRY"), ((each["cause"], code("; ".join(each["try"]))) for each in HELP["causes"]))),
     ("docs/reference/cowtop.md", table(("remedy", "tried where"), CURES.items())),
-    ("docs/reference/cowtop.md", ["cowtop judges by these limits:", "", *(f"* {each}" for each in HELP["judgements"])]),
+    ("docs/reference/cowtop.md", ["cowtop judges by these limits:", "",
+                                  *("* " + " ".join(HELP["judgements"][i:i + 2]) for i in range(0, len(HELP["judgements"]), 2))]),
 )
 
 

@@ -350,11 +350,10 @@ class Judge {
 
   // Sampled, and not looked at in the last tenth of its life.
   bool ended_unread(const ProcessCopies& process) const {
-    constexpr double kPart = 10;
     const double life_s = measurement_.since_begin_s(process.end_ns.value_or(0)) -
                           measurement_.since_begin_s(process.start_ns);
     return !measurement_.exact && is_child(process) && !process.alive &&
-           measurement_.memory_age_s(process) > life_s / kPart;
+           measurement_.memory_age_s(process) > kAlikeWithin * life_s;
   }
 
   using NamesByReason = std::map<std::string, std::vector<std::string>>;
