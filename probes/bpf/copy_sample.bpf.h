@@ -286,6 +286,13 @@ static __always_inline void sample_fresh(struct thread_state* thread, __u32 faul
   take_sample(thread, stands_for);
 }
 
+/* The same, for a page that is larger than a block.  The stack has no room for more. */
+static __always_inline void sample_large(struct thread_state* thread, __u32 pages) {
+  if (!sample_period || !thread->samples_fresh) return;
+  if (has_room_for_fresh()) take_sample(thread, pages);
+  else thread->fresh_missed += pages;
+}
+
 /* The same, for a copy of which nothing is known any more. */
 static __always_inline void lose_sample(struct thread_state* thread) {
   __u32 slot = 0;

@@ -183,7 +183,7 @@ static __noinline int count_hugetlb(struct thread_state* thread, __u64 address, 
     thread->counts.zero_filled_pages += pages;
     thread->counts.filled_hugetlb += pages;
     fault->fault_class = COWSHED_ZERO_FILLED;
-    sample_fresh(thread, COWSHED_ZERO_FILLED, pages);
+    sample_large(thread, pages);
     fault->mode = PENDING_NONE;
     return 0;
   }

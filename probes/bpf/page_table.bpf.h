@@ -136,19 +136,14 @@ __noinline __u32 fate_of_page(__u64 address) {
 
 #define XARRAY_LEVELS 11 /* of 64 slots */
 #define ELF_MAGIC 0x464c457fU
+#define ELF_TYPE_AT 16
 #define ELF_CORE 4
-
-struct elf_begin {
-  __u32 magic;
-  __u32 unused[3];
-  __u16 type;
-};
 
 /* Whether a file begins as a program or a library does.  The page cache has the first page of one
  * that runs.  Not static, as walk_node(). */
 __noinline __u32 is_program(__u64 inode) {
   __u64 entry = (__u64)BPF_CORE_READ((struct inode*)inode, i_mapping, i_pages.xa_head);
-  struct elf_begin file = {};
+  __u32 word = 0;
   if (!direct_map || !page_structs) return 1;
   for (int level = 0; level < XARRAY_LEVELS && (entry & 3) == 2; level++) {
     struct xa_node* node = (struct xa_node*)(entry & ~3ULL);
@@ -156,8 +151,10 @@ __noinline __u32 is_program(__u64 inode) {
   }
   if (!entry || entry & 3) return 0; /* not cached */
   __u64 frame = (entry - page_structs) / bpf_core_type_size(struct page);
-  bpf_probe_read_kernel(&file, sizeof file, (void*)(direct_map + (frame << PAGE_SHIFT)));
-  return file.magic == ELF_MAGIC && file.type != ELF_CORE;
+  void* file = (void*)(direct_map + (frame << PAGE_SHIFT));
+  if (bpf_probe_read_kernel(&word, sizeof word, file) || word != ELF_MAGIC) return 0;
+  bpf_probe_read_kernel(&word, sizeof word, file + ELF_TYPE_AT);
+  return (__u16)word != ELF_CORE;
 }
 
 struct written_search {
