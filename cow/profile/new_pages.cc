@@ -121,8 +121,19 @@ void NewPages::end(std::uint64_t held) {
 }
 
 void NewPages::visit(bool at_most, const std::function<void(const Piece&)>& visit) const {
+  std::map<std::uint64_t, std::uint64_t> again;  // that came in their places, by block
   for (const Piece& piece : pieces_)
-    if (at_most ? piece.came <= most_at_ && piece.gone >= most_at_ : is_held(piece)) visit(piece);
+    if (is_held(piece) && piece.came > most_at_)
+      again[piece.address / Neighbours::kBytes] += piece.pages;
+  for (Piece piece : pieces_) {
+    if (at_most ? piece.came > most_at_ || piece.gone < most_at_ : !is_held(piece)) continue;
+    std::uint64_t& pages = again[piece.address / Neighbours::kBytes];
+    if (!is_held(piece) && piece.pages <= pages) {
+      pages -= piece.pages;
+      piece.gone = kNever;
+    }
+    visit(piece);
+  }
 }
 
 }  // namespace cowshed::cow

@@ -80,6 +80,19 @@ TEST_F(NewPagesTest, ABufferThatIsTouchedAgainIsTheSameBuffer) {
   EXPECT_NEAR(static_cast<double>(of(cache_, false)), 16'384, 8192 * 0.1);
 }
 
+TEST_F(NewPagesTest, WhatCameAgainInPlaceOfWhatWasGivenBackIsHeld) {
+  touch(request_, kBufferAt, 8192);
+  give_back(kBufferAt, 8192);
+  touch(request_, kBufferAt, 2048);
+  look();
+  std::uint64_t held = 0;
+  pages_.visit(true, [&](const NewPages::Piece& piece) {
+    held += piece.gone == NewPages::kNever ? piece.pages : 0;
+  });
+  EXPECT_EQ(of(request_, true), 8192U);
+  EXPECT_EQ(held, 2048U);
+}
+
 TEST_F(NewPagesTest, PagesThatMoveAreHeld) {
   touch(cache_, kCacheAt, 16'384);
   there_.clear();
