@@ -92,6 +92,10 @@ inline constexpr std::array kFigures = {
            COWSHED_FIGURE(process.peak
                               ? std::optional(measurement.since_begin_s(process.peak->sampled_ns))
                               : std::nullopt)},
+    Figure{"memory.free_bytes", "FREE", Unit::bytes, false, "cowshed_free_bytes",
+           "The part of OWN that the program has freed and malloc() of glibc keeps.  In whole "
+           "pages, as last looked at.",
+           COWSHED_FIGURE(internal::number(process.memory.value_or(MemorySample()).free_bytes))},
     Figure{"", "", Unit::bytes, false, "cowshed_shared_bytes",
            "Resident memory that other processes map, too, as last looked at.  What two processes "
            "share counts twice.",

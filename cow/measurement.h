@@ -106,6 +106,10 @@ struct MemorySample {
   std::uint64_t private_bytes = 0;  // other resident anonymous memory
   std::uint64_t sampled_ns = 0;     // CLOCK_MONOTONIC
   std::uint64_t touched_pages = 0;  // ProcessCopies::touched_pages() then
+  // The part of private_bytes in whole pages that malloc() of glibc holds free, and the part of
+  // that which malloc_trim(3) can give back.  nullopt: not looked for, as in small processes.
+  std::optional<std::uint64_t> free_bytes = std::nullopt;
+  std::optional<std::uint64_t> trimmable_bytes = std::nullopt;
   bool operator==(const MemorySample&) const = default;
 };
 

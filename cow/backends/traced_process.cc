@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/base/published_layout.h>
 #include <cowshed/cow/arenas/frozen_arenas.h>
 #include <cowshed/cow/arenas/object_copies.h>
@@ -229,6 +230,7 @@ void TracedProcess::update(const ProcessCounts& counts, TracedProcess* parent,
   if (is_another && counts.alive) read_names(proc, copies);
   live->counts = counts;
   live->has_changed = true;
+  live->changed_ns = monotonic_ns();
   if (is_new) inherit(*this, parent, proc, sample);
   count_arenas(*this, proc);
   if (live->sends) read_sent(*this, proc);
@@ -272,8 +274,8 @@ void TracedProcess::note_scan(std::uint64_t end_ns, std::uint64_t took_ns) {
   live->has_changed = false;
 }
 
-void TracedProcess::scan(const ProcFiles& proc) {
-  const auto mappings = proc.maps(copies.pid);
+std::vector<Mapping> TracedProcess::scan(const ProcFiles& proc) {
+  auto mappings = proc.maps(copies.pid);
   FilePages file_pages;
   const auto memory =
       mappings ? sample_memory(proc, copies.pid, *mappings, file_pages) : std::nullopt;
@@ -282,14 +284,17 @@ void TracedProcess::scan(const ProcFiles& proc) {
     const auto pages = ProcessPages::open(proc, copies.pid);
     if (!pages && pages.error().code == ErrorCode::permission_denied) copies.unreadable = true;
   }
-  if (!mappings) return;
+  if (!mappings) return {};
   if (auto sent = read_sent_objects(proc, copies.pid, *mappings)) set_sent(copies, *sent);
-  if (!memory) return;
+  if (!memory) return {};
   for (const ArenaCount& each : live->counts.arenas)  // that are no longer mapped
     file_pages.try_emplace(each.begin);
   live->file_pages = std::move(file_pages);
   count_arenas(*this, proc);
+  const MemorySample before = copies.memory.value_or(MemorySample());
   copies.memory = memory;
+  copies.memory->free_bytes = before.free_bytes;
+  copies.memory->trimmable_bytes = before.trimmable_bytes;
   copies.memory->touched_pages = copies.touched_pages();
   if (ran_before(copies) && !copies.resident_before_bytes) {
     const std::uint64_t now = memory->shared_bytes + memory->private_bytes;
@@ -299,6 +304,7 @@ void TracedProcess::scan(const ProcFiles& proc) {
     if (is_older(copies)) copies.shared_before_bytes = memory->shared_bytes + copied * kPageSize;
   }
   copies.unreadable = false;
+  return std::move(*mappings);
 }
 
 }  // namespace cowshed::cow

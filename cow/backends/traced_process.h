@@ -25,6 +25,7 @@ struct TracedProcess {
     std::uint64_t last_scan_ns = 0;
     std::uint64_t updates = 0;
     bool has_changed = true;  // has counted something since the last scan
+    std::uint64_t changed_ns = 0;
     bool sends = false;       // it, or a parent that forked it, has counted what it sent
     bool had_ended = false;   // at the sample() before
     bool was_gone = false;    // before the last snapshot, as all were
@@ -47,8 +48,9 @@ struct TracedProcess {
   void read_objects(const TracedProcess* parent, const ProcFiles& proc);
   // Whether its memory may be scanned now.
   bool is_due_for_scan(std::uint64_t now_ns) const;
-  // Reads its memory, by a walk through its maps and pagemap, and the objects that it sent.
-  void scan(const ProcFiles& proc);
+  // Reads its memory, by a walk through its maps and pagemap, and the objects that it sent. Returns
+  // the maps; empty: it could not.
+  std::vector<Mapping> scan(const ProcFiles& proc);
   void note_scan(std::uint64_t end_ns, std::uint64_t took_ns);
 };
 

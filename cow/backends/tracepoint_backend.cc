@@ -21,12 +21,13 @@ namespace {
 // Scans of one sample() together.  The process that has waited longest is first the next time.
 constexpr std::uint64_t kScansAtOnceNs = 2'500'000;
 constexpr std::uint64_t kFirstScansAtOnceNs = 50'000'000;
+constexpr std::uint64_t kRestNs = 300'000'000;  // a process that changes counts in each snapshot
 
 constexpr std::chrono::milliseconds kShortestInterval{10};
 constexpr std::chrono::milliseconds kLongestPending{40};
 constexpr std::size_t kFewSamples = 32;  // the kernel's buffer has room for hundreds
 constexpr std::chrono::milliseconds kLongestInterval{1000};
-// Snapshots take at most a twentieth of the time, and scans a 200th.
+// Snapshots take at most a twentieth of the time, and scans a 200th, of a new command a twentieth.
 constexpr std::uint64_t kCostShare = 20;
 constexpr std::uint64_t kScansShare = 200;
 // In the long run each takes a 500th of a CPU.  With TreeMemoryMeter's shares this is 0.8 %; the
@@ -34,10 +35,13 @@ constexpr std::uint64_t kScansShare = 200;
 constexpr std::uint64_t kLongRunShare = 500;
 constexpr std::uint64_t kMostSavedNs = 5'000'000;
 // A command may be short, so its first seconds may take more.
-constexpr std::uint64_t kFirstOfCommandNs = 30'000'000;
+constexpr std::uint64_t kFirstOfCommandNs = 100'000'000;
 
 // Some 140 MB, if copies are sampled faster than they are attributed.
 constexpr std::size_t kMostTakenMeanwhile = 16'384;
+
+// Of a process in which free memory is looked for.
+constexpr std::uint64_t kLeastHeap = 8 << 20;
 
 bool is_gone(const ProcessCopies& process) {
   return process.pid != 0 && ::kill(process.pid, 0) != 0 && errno == ESRCH;
@@ -68,7 +72,9 @@ Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions
 
 Expected<void> TracepointBackend::track_command(pid_t child) {
   scan_budget_ = snapshot_budget_ =
-      internal::TokenBucket(kLongRunShare, kMostSavedNs, kFirstOfCommandNs);
+      internal::TokenBucket(kLongRunShare, kMostSavedNs, kFirstOfCommandNs / 2);
+  scans_ = internal::DutyCycle(kCostShare);
+  rest_credit_ns_ = kFirstOfCommandNs / 2;
   memory_.begin();
   is_command_ = true;
   return probe_.track_command(child);
@@ -246,26 +252,37 @@ void TracepointBackend::add_snapshot(const Snapshot& snapshot) {
 void TracepointBackend::scan_memory() {
   const std::uint64_t now = monotonic_ns();
   const bool may_spend = scans_.is_due(now) && scan_budget_.is_left(now);
+  // What has changed and is at rest now may stay as it is.
+  const auto is_at_rest = [now](const TracedProcess& process) {
+    return process.live->has_changed && process.live->changed_ns + kRestNs <= now;
+  };
   const auto is_first = [](const TracedProcess& process) {
     return process.live->last_scan_ns == 0 && ran_before(process.copies);
   };
+  const auto has_credit = [&](const TracedProcess& process) {
+    return !may_spend && scans_.is_due(now) && rest_credit_ns_ > 0 && is_at_rest(process);
+  };
   std::vector<TracedProcess*> due;
   for (auto& [id, process] : processes_)
-    if (process.copies.alive && process.is_due_for_scan(now) && (may_spend || is_first(process)))
+    if (process.copies.alive && process.is_due_for_scan(now) &&
+        (may_spend || is_first(process) || has_credit(process)))
       due.push_back(&process);
-  std::ranges::stable_sort(due, {}, [](const auto* each) { return each->live->last_scan_ns; });
+  std::ranges::stable_sort(due, {}, [&](const auto* each) {
+    return std::pair(!is_at_rest(*each), each->live->last_scan_ns);
+  });
   const std::uint64_t begin = thread_cpu_ns();
   std::uint64_t took = 0;
   std::uint64_t spent = 0;
   for (TracedProcess* each : due) {
     TracedProcess& process = *each;
     const bool is_free = is_first(process);
+    const bool is_on_credit = has_credit(process);
     if (took >= (is_free ? kFirstScansAtOnceNs : kScansAtOnceNs)) break;
-    process.scan(proc_);
-    look_at_new_pages(process);
+    look_at_new_pages(process, process.scan(proc_));
     take_samples_meanwhile();
     const std::uint64_t before = std::exchange(took, thread_cpu_ns() - begin);
     process.note_scan(monotonic_ns(), took - before);
+    if (is_on_credit) rest_credit_ns_ -= std::min(rest_credit_ns_, took - before);
     if (!is_free) spent += took - before;
   }
   if (spent == 0) return;
@@ -274,15 +291,36 @@ void TracepointBackend::scan_memory() {
   scan_budget_.spend(end, spent);
 }
 
-void TracepointBackend::look_at_new_pages(const TracedProcess& process) {
+void TracepointBackend::look_at_new_pages(TracedProcess& process,
+                                          const std::vector<Mapping>& mappings) {
   const auto held = new_bytes(process.copies);
-  if (!profiler_ || !held) return;
+  if (!profiler_ || mappings.empty()) return;
   const auto pagemap = proc_.open(process.copies.pid, "pagemap");
   if (!pagemap) return;
-  profiler_->look(
-      process.live->counts.id,
+  MemorySample& memory = *process.copies.memory;
+  std::optional<std::vector<FreePages>> free;
+  if (memory.private_bytes >= kLeastHeap)
+    free = profiler_->free_pages(process.copies.pid, mappings);
+  if (free) memory.free_bytes = memory.trimmable_bytes = 0;
+  for (const FreePages& each : free.value_or(std::vector<FreePages>()))
+    (void)internal::visit_anonymous_pages(
+        pagemap->get(), each.begin, each.end,
+        [&](std::uint64_t begin, std::uint64_t end, internal::AnonymousPage page) {
+          if (page != internal::AnonymousPage::own) return;
+          *memory.free_bytes += end - begin;
+          if (each.can_trim) *memory.trimmable_bytes += end - begin;
+        });
+  if (!held) return;
+  NewPages::Look look = {
       [&](std::uint64_t address) { return internal::has_page(pagemap->get(), address); },
-      *held / kPageSize);
+      {},
+      *held / kPageSize};
+  if (free)
+    look.is_free = [&](std::uint64_t address) {
+      const auto next = std::ranges::upper_bound(*free, address, {}, &FreePages::end);
+      return next != free->end() && next->begin <= address;
+    };
+  profiler_->look(process.live->counts.id, look);
 }
 
 // A child that is first seen now may inherit from a parent that has ended.  So an ended process is

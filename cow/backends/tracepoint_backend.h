@@ -55,7 +55,7 @@ class TracepointBackend : public Backend {
   void note_who_is_gone();
   void add_snapshot(const Snapshot& snapshot);
   void scan_memory();
-  void look_at_new_pages(const TracedProcess& process);
+  void look_at_new_pages(TracedProcess& process, const std::vector<Mapping>& mappings);
   NewMemory new_memory(const Measurement& result) const;
   void forget_the_ended();
   TreeProcess in_tree(std::uint64_t id, TracedProcess& process) const;
@@ -67,6 +67,7 @@ class TracepointBackend : public Backend {
   std::uint64_t samples_ = 0;
   internal::DutyCycle scans_;
   internal::TokenBucket scan_budget_;
+  std::uint64_t rest_credit_ns_ = 0;  // for scans of processes at rest, once
   internal::TokenBucket snapshot_budget_;
   std::uint64_t last_snapshot_cost_ns_ = 0;
   std::uint64_t usual_snapshot_cost_ns_ = 0;

@@ -167,6 +167,7 @@ NewMemoryCause cause_of_new_memory(const std::vector<Frame>& stack, std::size_t 
                                    NewPage page, Descriptor descriptor) {
   if (page == NewPage::missed) return {std::string(kUnknown)};
   if (page == NewPage::of_stack) return {std::string(kThreadStack)};
+  if (page == NewPage::free) return {std::string(kFreeInMalloc)};
   // The stack begins with the innermost frame: the imports of the fork come last.
   for (std::size_t i = stack.size(); i-- > 0;) {
     if (!is_import(stack[i])) continue;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include <cowshed/cow/code_reader/glibc_heap.h>
 #include <cowshed/cow/code_reader/python_lines.h>
 #include <cowshed/cow/code_reader/refcount_scan.h>
 #include <cowshed/cow/copy_profile.h>
@@ -18,8 +19,8 @@
 
 namespace cowshed::cow {
 
-// Reads data of measured programs: ELF and DWARF, stacks, perf maps, machine code.  The caller
-// numbers binaries and layouts, and opens the files.  One thread at a time.
+// Reads data of measured programs: ELF and DWARF, stacks, perf maps, machine code, heaps.  The
+// caller numbers binaries and layouts, and opens the files.  One thread at a time.
 class CodeReader {
  public:
   using BinaryId = std::uint32_t;  // not 0
@@ -89,6 +90,12 @@ class CodeReader {
   // kLongestName bytes; empty: none.
   virtual std::string name_at(BinaryId binary, std::uint64_t address) = 0;
   static constexpr std::size_t kLongestName = 63;
+
+  // As free_pages_of_glibc(), by a process's open /proc/PID/mem: the largest ranges, in order.
+  virtual std::optional<std::vector<FreePages>> free_pages(const FileDescriptor& memory,
+                                                           const std::vector<HeapPart>& parts) = 0;
+  static constexpr std::size_t kMostParts = 1500;
+  static constexpr std::size_t kMostFreeRanges = 3000;
 };
 
 }  // namespace cowshed::cow

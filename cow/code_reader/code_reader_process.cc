@@ -38,6 +38,7 @@ enum class Question : std::uint8_t {
   release_sites,
   python_layout,
   name_at,
+  free_pages,
 };
 
 enum class Reply : std::uint8_t { answer, wants_file };
@@ -110,7 +111,21 @@ std::vector<CodeReader::Module> read_modules(WireReader& from) {
   return modules;
 }
 
-void answer(CodeReader& reader, WireReader from, WireWriter& to) {
+void write_pages(WireWriter& to, const std::optional<std::vector<FreePages>>& pages) {
+  to.number(std::uint8_t{pages.has_value()});
+  if (!pages) return;
+  to.number(static_cast<std::uint32_t>(pages->size()));
+  for (const FreePages& each : *pages) to.number(each);
+}
+
+std::vector<HeapPart> read_parts(WireReader& from) {
+  std::vector<HeapPart> parts(
+      std::min<std::size_t>(from.number<std::uint32_t>(), CodeReader::kMostParts));
+  for (HeapPart& part : parts) part = from.number<HeapPart>();
+  return parts;
+}
+
+void answer(CodeReader& reader, WireReader from, const FileDescriptor& file, WireWriter& to) {
   const auto question = from.number<Question>();
   const auto id = from.number<std::uint32_t>();
   switch (question) {
@@ -136,6 +151,7 @@ void answer(CodeReader& reader, WireReader from, WireWriter& to) {
     case Question::name_at:
       to.text(shortened(reader.name_at(id, from.number<std::uint64_t>())));
       return;
+    case Question::free_pages: return write_pages(to, reader.free_pages(file, read_parts(from)));
   }
 }
 
@@ -157,7 +173,7 @@ void serve(const HelperSocket& socket, std::atomic<CodeReader::BinaryId>& at_wor
     end_after(kMostCpuTime, 2 * kMostTime);
     WireWriter reply;
     reply.number(Reply::answer);
-    answer(reader, WireReader(message->bytes), reply);
+    answer(reader, WireReader(message->bytes), message->file, reply);
     end_after(milliseconds(0), milliseconds(0));
     if (!socket.send(reply.bytes())) return;
   }
@@ -206,9 +222,10 @@ void CodeReaderProcess::end(BinaryId at_work_on) {
   if (binaries_.contains(at_work_on)) set_aside_.insert(at_work_on);
 }
 
-std::optional<std::string> CodeReaderProcess::reply_to(const WireWriter& request, BinaryId asked) {
+std::optional<std::string> CodeReaderProcess::reply_to(const WireWriter& request, BinaryId asked,
+                                                       int file) {
   const auto end = Clock::now() + kMostTime;
-  if (!process_->socket().send(request.bytes())) return std::nullopt;
+  if (!process_->socket().send(request.bytes(), file)) return std::nullopt;
   for (;;) {
     const auto left = std::chrono::duration_cast<milliseconds>(end - Clock::now());
     if (left <= milliseconds(0)) return std::nullopt;
@@ -220,16 +237,17 @@ std::optional<std::string> CodeReaderProcess::reply_to(const WireWriter& request
     const auto kind = wire.number<FileKind>();
     const std::string name = wire.text();
     const bool is_asked = wire.is_good() && binary == asked && !set_aside_.contains(binary);
-    const FileDescriptor file = is_asked ? file_of_(binary, kind, name) : FileDescriptor();
-    if (!process_->socket().send("!", file.get())) return std::nullopt;
+    const FileDescriptor wanted = is_asked ? file_of_(binary, kind, name) : FileDescriptor();
+    if (!process_->socket().send("!", wanted.get())) return std::nullopt;
   }
 }
 
-std::optional<std::string> CodeReaderProcess::ask(const WireWriter& request, BinaryId binary) {
+std::optional<std::string> CodeReaderProcess::ask(const WireWriter& request, BinaryId binary,
+                                                  int file) {
   if (!start()) return std::nullopt;
   *at_work_on_ = binary;
   const auto begin = Clock::now();
-  auto reply = reply_to(request, binary);
+  auto reply = reply_to(request, binary, file);
   const BinaryId worked_on = binary != 0 ? binary : at_work_on_->load();
   if (!reply) end(worked_on);
   const auto took = std::chrono::duration_cast<milliseconds>(Clock::now() - begin);
@@ -399,6 +417,27 @@ std::string CodeReaderProcess::name_at(BinaryId binary, std::uint64_t address) {
   request.number(address);
   const auto reply = ask(request, binary);
   return reply ? without_controls(WireReader(*reply).text()) : std::string();
+}
+
+std::optional<std::vector<FreePages>> CodeReaderProcess::free_pages(
+    const FileDescriptor& memory, const std::vector<HeapPart>& parts) {
+  WireWriter request = question(Question::free_pages, 0);
+  const std::size_t number = std::min(parts.size(), kMostParts);
+  request.number(static_cast<std::uint32_t>(number));
+  for (std::size_t i = 0; i < number; ++i) request.number(parts[i]);
+  const auto reply = ask(request, 0, memory.get());
+  if (!reply) return std::nullopt;
+  WireReader wire(*reply);
+  if (wire.number<std::uint8_t>() == 0) return std::nullopt;
+  std::vector<FreePages> pages;
+  const auto found = std::min<std::size_t>(wire.number<std::uint32_t>(), kMostFreeRanges);
+  for (std::size_t i = 0; i < found; ++i) {
+    const auto each = wire.number<FreePages>();
+    const std::uint64_t last = pages.empty() ? 0 : pages.back().end;
+    if (!wire.is_good() || each.begin < last || each.begin >= each.end) break;
+    pages.push_back(each);
+  }
+  return pages;
 }
 
 }  // namespace cowshed::cow

@@ -36,6 +36,8 @@ class CodeReaderProcess : public CodeReader {
   std::map<CounterField, std::size_t> release_sites(BinaryId binary) override;
   std::optional<PythonLayout> python_layout(BinaryId binary) override;
   std::string name_at(BinaryId binary, std::uint64_t address) override;
+  std::optional<std::vector<FreePages>> free_pages(const FileDescriptor& memory,
+                                                   const std::vector<HeapPart>& parts) override;
 
   // The binaries that were set aside.
   const std::set<BinaryId>& set_aside() const { return set_aside_; }
@@ -50,8 +52,8 @@ class CodeReaderProcess : public CodeReader {
   };
 
   // Returns the reply; nullopt: none.
-  std::optional<std::string> ask(const WireWriter& request, BinaryId binary);
-  std::optional<std::string> reply_to(const WireWriter& request, BinaryId binary);
+  std::optional<std::string> ask(const WireWriter& request, BinaryId binary, int file = -1);
+  std::optional<std::string> reply_to(const WireWriter& request, BinaryId binary, int file);
   std::optional<Extent> tell_binary(BinaryId binary);
   // Whether the process can be asked about the binary, after it was told of it.
   bool is_told(BinaryId binary);

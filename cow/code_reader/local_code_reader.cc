@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <functional>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/cow/code_reader/local_code_reader.h>
@@ -81,6 +84,21 @@ std::optional<PythonLayout> LocalCodeReader::python_layout(BinaryId binary) {
 std::string LocalCodeReader::name_at(BinaryId binary, std::uint64_t address) {
   const ElfBinary* open = open_binary(binary);
   return open == nullptr ? std::string() : open->text_at(address, kLongestName);
+}
+
+std::optional<std::vector<FreePages>> LocalCodeReader::free_pages(
+    const FileDescriptor& memory, const std::vector<HeapPart>& parts) {
+  const auto read = [&](std::uint64_t address, std::span<std::byte> to) {
+    const ssize_t got = ::pread(memory.get(), to.data(), to.size(), static_cast<off_t>(address));
+    return got == static_cast<ssize_t>(to.size());
+  };
+  auto pages = free_pages_of_glibc(parts, read);
+  if (!pages || pages->size() <= kMostFreeRanges) return pages;
+  const auto bytes = [](const FreePages& each) { return each.end - each.begin; };
+  std::ranges::nth_element(*pages, pages->begin() + kMostFreeRanges, std::greater<>(), bytes);
+  pages->resize(kMostFreeRanges);
+  std::ranges::sort(*pages, {}, &FreePages::begin);
+  return pages;
 }
 
 }  // namespace cowshed::cow

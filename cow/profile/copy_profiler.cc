@@ -1,7 +1,10 @@
+#include <algorithm>
+#include <functional>
 #include <iterator>
 #include <utility>
 
 #include <cowshed/base/clock.h>
+#include <cowshed/cow/language.h>
 #include <cowshed/cow/profile/copy_profiler.h>
 
 namespace cowshed::cow {
@@ -18,7 +21,7 @@ std::size_t bytes_of(const CopySample& sample) {
 }  // namespace
 
 CopyProfiler::CopyProfiler(const ProcFiles& proc, AddressSpaces::OnInterpreter on_interpreter)
-    : binaries_(proc), spaces_(proc, binaries_, std::move(on_interpreter)) {
+    : proc_(proc), binaries_(proc), spaces_(proc, binaries_, std::move(on_interpreter)) {
   if (auto decoder = StoreDecoder::open()) stores_.emplace(std::move(*decoder));
 }
 
@@ -97,6 +100,24 @@ void CopyProfiler::merge(std::uint64_t process_id, std::uint64_t into) {
   sites_.merge(process_id, into);
   fresh_.merge(process_id, into);
   if (stores_) stores_->merge(process_id, into);
+}
+
+std::optional<std::vector<FreePages>> CopyProfiler::free_pages(
+    pid_t pid, const std::vector<Mapping>& mappings) {
+  const auto memory = proc_.open(pid, "mem");
+  if (!memory) return std::nullopt;
+  std::vector<HeapPart> parts;
+  for (const Mapping& each : mappings) {
+    if (!each.writable || !each.is_private || each.path == "[stack]") continue;
+    const bool is_data =
+        each.has_file() && (is_c_library(each.file_path()) || each.path == mappings.front().path);
+    if (is_data || !each.has_file()) parts.push_back({each.begin, each.end, is_data});
+  }
+  if (parts.size() > CodeReader::kMostParts)
+    std::ranges::stable_sort(parts, std::greater<>(), [](const HeapPart& each) {
+      return std::pair(each.is_data, each.end - each.begin);
+    });
+  return binaries_.reader().free_pages(*memory, parts);
 }
 
 CopyProfiler::OfProcess CopyProfiler::of(std::uint64_t process_id, const CopiedPages& copies) {

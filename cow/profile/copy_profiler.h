@@ -60,10 +60,9 @@ class CopyProfiler {
     return new_memory_of(fresh_, pages, symbols_);
   }
   // As of Tallies, of new memory.
-  void look(std::uint64_t process_id, const std::function<bool(std::uint64_t)>& is_there,
-            std::uint64_t held) {
-    fresh_.look(process_id, is_there, held);
-  }
+  void look(std::uint64_t process_id, const NewPages::Look& look) { fresh_.look(process_id, look); }
+  // The pages that the process's C library holds free, in order; nullopt: not known.
+  std::optional<std::vector<FreePages>> free_pages(pid_t pid, const std::vector<Mapping>& mappings);
   void end(std::uint64_t process_id, std::uint64_t held) { fresh_.end(process_id, held); }
   // As BinaryCache::unread().
   std::vector<std::string> unread() const { return binaries_.unread(); }
@@ -77,6 +76,7 @@ class CopyProfiler {
   std::vector<CopySample> waiting_;
   std::size_t waiting_bytes_ = 0;  // includes samples that are being attributed
   std::uint64_t dropped_ = 0;
+  ProcFiles proc_;
   BinaryCache binaries_;  // outlives the next five
   AddressSpaces spaces_;
   Tallies sites_{spaces_, binaries_};

@@ -89,7 +89,13 @@ void NewPages::forget_the_gone() {
   forgotten_at_ = pieces_.size();
 }
 
-void NewPages::look(const std::function<bool(std::uint64_t)>& is_there, std::uint64_t held) {
+void NewPages::look(const Look& look) {
+  if (look.is_free)
+    for (Piece& piece : pieces_) piece.is_free = look.is_free(piece.address);
+  count(look.is_there, look.held);
+}
+
+void NewPages::count(const std::function<bool(std::uint64_t)>& is_there, std::uint64_t held) {
   std::map<std::uint64_t, Neighbours> blocks;
   std::vector<Piece*> guesses;
   std::vector<Piece*> absent;

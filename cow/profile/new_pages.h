@@ -22,6 +22,13 @@ class NewPages {
     std::uint64_t pages = 0;  // for which it stands
     std::uint64_t came = 0;   // as the next, counts the pieces
     std::uint64_t gone = kNever;
+    bool is_free = false;  // malloc holds it free, as of the last look
+  };
+  // A look at the process's pages.
+  struct Look {
+    std::function<bool(std::uint64_t)> is_there;  // a page at an address
+    std::function<bool(std::uint64_t)> is_free;   // malloc holds it free; empty: as before
+    std::uint64_t held = 0;                       // pages of new memory
   };
 
   // Adds a sample.  `held`: the pages of new memory that the process had then.  `is_of_many`: it
@@ -31,14 +38,14 @@ class NewPages {
 
   // Corrects what it holds by a look at its addresses, of which some may have new pages by now.
   // What the process has beyond what is there, mremap(2) has moved.
-  void look(const std::function<bool(std::uint64_t)>& is_there, std::uint64_t held);
+  void look(const Look& look);
 
   // Takes the pages of new memory that the process had at its end.
   void end(std::uint64_t held);
 
   // Corrects what it holds without a look, by what the samples tell of each other.
   void settle() {
-    look([](std::uint64_t) { return true; }, held_ + others_);
+    count([](std::uint64_t) { return true; }, held_ + others_);
   }
 
   // Calls `visit` with each piece that it holds or, `at_most`, that it held when it held most.
@@ -47,6 +54,7 @@ class NewPages {
   bool empty() const { return pieces_.empty(); }
 
  private:
+  void count(const std::function<bool(std::uint64_t)>& is_there, std::uint64_t held);
   std::uint64_t slack() const;
   void count_held();
   void give_back(std::uint64_t pages);

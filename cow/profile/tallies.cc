@@ -127,8 +127,9 @@ Tally Tally::held(const HeldPages& its) const {
     }
     const SampleSum one{1, piece.pages};
     Stack stack = *piece.stack;
-    if (piece.gone != NewPages::kNever && stack.page == NewPage::held)
+    if (stack.page == NewPage::held && piece.gone != NewPages::kNever)
       stack.page = NewPage::given_back;
+    else if (stack.page == NewPage::held && piece.is_free) stack.page = NewPage::free;
     StackSum& sum = result.stacks[std::move(stack)];
     sum.all += one;
     sum.processes = 1;
@@ -257,10 +258,9 @@ const Tally::Stack& Tallies::count_stack(Tally::Stack stack, const CopySample& s
   return key;
 }
 
-void Tallies::look(std::uint64_t process_id, const std::function<bool(std::uint64_t)>& is_there,
-                   std::uint64_t held) {
+void Tallies::look(std::uint64_t process_id, const NewPages::Look& look) {
   if (const auto found = tallies_.find(process_id); found != tallies_.end())
-    found->second.pages.look(is_there, held);
+    found->second.pages.look(look);
 }
 
 void Tallies::end(std::uint64_t process_id, std::uint64_t held) {

@@ -96,8 +96,7 @@ class Tallies {
   void merge(std::uint64_t process_id, std::uint64_t into);
 
   // As of NewPages.
-  void look(std::uint64_t process_id, const std::function<bool(std::uint64_t)>& is_there,
-            std::uint64_t held);
+  void look(std::uint64_t process_id, const NewPages::Look& look);
   void end(std::uint64_t process_id, std::uint64_t held);
 
   // By the probe's ID of the process.

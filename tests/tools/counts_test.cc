@@ -67,7 +67,8 @@ cow::Measurement run_with_all_figures() {
   worker.ppid = 10;
   worker.shared_at_fork_bytes = 27'367 * cow::kPageSize;
   worker.zero_filled_pages = 1024;
-  worker.memory = {9303 * cow::kPageSize, (2713 + 1024) * cow::kPageSize, 1, 1024};
+  worker.memory = {9303 * cow::kPageSize, (2713 + 1024) * cow::kPageSize, 1, 1024,
+                   411 * cow::kPageSize};
   worker.peak = {40'000 * cow::kPageSize, 2'000'000'000};
   worker.pss = {31'000 * cow::kPageSize, 77 * cow::kPageSize, 1};
   worker.alive = true;

@@ -25,7 +25,8 @@ class NewPagesTest : public testing::Test {
     there_.erase(there_.lower_bound(address), there_.lower_bound(address + count * kPageSize));
   }
   void look() {
-    pages_.look([this](std::uint64_t address) { return there_.contains(address); }, held_);
+    pages_.look({[this](std::uint64_t address) { return there_.contains(address); },
+                 [this](std::uint64_t address) { return address < free_before_; }, held_});
   }
   std::uint64_t of(const SampledStack& stack, bool at_most) {
     std::uint64_t sum = 0;
@@ -40,6 +41,7 @@ class NewPagesTest : public testing::Test {
   SampledStack cache_, request_;
   NewPages pages_;
   std::uint64_t held_ = 0;
+  std::uint64_t free_before_ = 0;  // an address
   std::set<std::uint64_t> there_;
 };
 
@@ -91,6 +93,16 @@ TEST_F(NewPagesTest, WhatCameAgainInPlaceOfWhatWasGivenBackIsHeld) {
   });
   EXPECT_EQ(of(request_, true), 8192U);
   EXPECT_EQ(held, 2048U);
+}
+
+TEST_F(NewPagesTest, ALookTellsWhatMallocHoldsFree) {
+  touch(cache_, kCacheAt, 1024);
+  touch(request_, kBufferAt, 1024);
+  free_before_ = kBufferAt;
+  look();
+  pages_.visit(false, [](const NewPages::Piece& piece) {
+    EXPECT_EQ(piece.is_free, piece.address < kBufferAt);
+  });
 }
 
 TEST_F(NewPagesTest, PagesThatMoveAreHeld) {

@@ -138,6 +138,31 @@ bool is_of_programs(const Evidence& evidence) {
 
 }  // namespace
 
+// malloc_trim() leaves what is at the tops of the arenas of threads.
+Offers of_free_blocks(const Remedy& remedy, const Evidence& evidence) {
+  const Summary& summary = *evidence.summary;
+  const auto found = std::ranges::find(summary.new_causes, cow::kFreeInMalloc, &Share::name);
+  if (!summary.has_new_memory() || found == summary.new_causes.end()) return {};
+  if (!is_much(found->bytes, summary.new_bytes)) return {};
+  std::uint64_t free = 0;
+  std::uint64_t trimmable = 0;
+  std::uint64_t unread = 0;  // what processes got since a look
+  for (const cow::ProcessCopies& process : evidence.measurement->processes) {
+    const cow::MemorySample memory = process.memory.value_or(cow::MemorySample());
+    free += memory.free_bytes.value_or(0);
+    trimmable += memory.trimmable_bytes.value_or(0);
+    unread += process.touched_pages() * cow::kPageSize -
+              std::min(process.touched_pages(), memory.touched_pages) * cow::kPageSize;
+  }
+  const char* arenas = is_part(free - trimmable, free, kMuchOfAll)
+                           ? ", and start with MALLOC_ARENA_MAX=1 for the rest"
+                           : "";
+  const bool is_known = is_sure(trimmable - std::min(trimmable, unread), trimmable);
+  const std::uint64_t holders = std::min(summary.holders, summary.most_at_once);
+  return worth_a_word(
+      {trimmable / summary.holders * holders, std::string(remedy.text) + arenas, is_known});
+}
+
 Offers of_started_alike(const Remedy& /*remedy*/, const Evidence& evidence) {
   const Summary& summary = *evidence.summary;
   const ProcessGroup* group = summary.has_new_memory() ? summary.largest_holders() : nullptr;

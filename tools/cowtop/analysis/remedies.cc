@@ -66,7 +66,7 @@ const Cure kTwoArenas =
     variable("MALLOC_ARENA_MAX", "2", "a process has three threads or more, and all need 16 MiB");
 // Both grow by themselves, up to 32 and 64 MiB, so that memory that is free stays.
 const Cure kTrim = variable("GLIBC_TUNABLES",
-                            "glibc.malloc.mmap_threshold=131072:"
+                            "glibc.malloc.mmap_threshold=65536:"
                             "glibc.malloc.trim_threshold=131072",
                             "memory that processes allocate is a fifth of all");
 const Cure kOnlyMalloc = variable("PYTHONMALLOC", "malloc", "the same, of Python");
@@ -215,8 +215,12 @@ const std::vector<Remedy> kRemedies = {
      "settle the heap before the fork (cowshed::settle())",
      &of_page_tables},
     {kMallocArenas, {}, "", &of_many_arenas, &kTwoArenas},
-    {kFreeInMalloc, {}, "", &of_own_memory, &kTrim},
-    {kFreeInMalloc, {python, old_python}, "", &of_own_memory, &kOnlyMalloc},
+    {cow::kFreeInMalloc,
+     {},
+     "call malloc_trim(0) of the C library when a burst is over",
+     &of_free_blocks},
+    {cow::kFreeInMalloc, {}, "", &of_own_memory, &kTrim},
+    {cow::kFreeInMalloc, {python, old_python}, "", &of_own_memory, &kOnlyMalloc},
 };
 
 std::string names_of(const std::vector<cow::Language>& languages) {

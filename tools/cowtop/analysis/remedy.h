@@ -18,7 +18,6 @@ inline constexpr std::string_view kPrograms = "programs";
 inline constexpr std::string_view kStartedAlike = "processes started alike";
 inline constexpr std::string_view kPageTablesOfForks = "page tables";
 inline constexpr std::string_view kMallocArenas = "arenas of malloc";
-inline constexpr std::string_view kFreeInMalloc = "free memory in malloc";
 
 // What `cowtop cure` runs: a remedy that needs no edit of the program.
 struct Cure {

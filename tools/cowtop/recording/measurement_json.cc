@@ -100,7 +100,12 @@ static void describe(auto& io, Type<CopyPattern> /*type*/) {
   COWSHED_JSON_FIELDS(pattern, share, samples, evidence)
   field_if_set(io, "library", &Struct::library);
 }
-COWSHED_JSON_STRUCT(MemorySample, shared_bytes, private_bytes, sampled_ns, touched_pages)
+static void describe(auto& io, Type<MemorySample> /*type*/) {
+  using Struct = MemorySample;
+  COWSHED_JSON_FIELDS(shared_bytes, private_bytes, sampled_ns, touched_pages)
+  field_if_set(io, "free_bytes", &Struct::free_bytes);
+  field_if_set(io, "trimmable_bytes", &Struct::trimmable_bytes);
+}
 COWSHED_JSON_STRUCT(MemoryPeak, pss_bytes, sampled_ns)
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)
 COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)

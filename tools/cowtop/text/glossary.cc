@@ -62,7 +62,8 @@ std::vector<Term> all_terms() {
       {"new memory",
        "What no fork shared, so that no remedy against copies helps.  Its causes are in the block "
        "NEW, estimated from samples: import, received, loaded, compiled code, thread stack, given "
-       "back before, own data.  The block stands in place of WHAT and WHY where more is new than "
+       "back since, free in malloc, own data.  The block stands in place of WHAT and WHY where "
+       "more is new than "
        "copied."},
       {cow::kImport,
        "Of new memory: Python imports a module after the fork.  \"import of NAME\" is the "
@@ -77,6 +78,9 @@ std::vector<Term> all_terms() {
        "and "
        "V8."},
       {cow::kThreadStack, "The stack that a thread runs on."},
+      {cow::kFreeInMalloc,
+       "Of new memory: the program has freed it, and malloc() of the C library keeps the pages.  "
+       "malloc_trim(3) gives them back."},
       {cow::kGivenBackSince,
        "Of new memory: the process had it when it held most, and gave it back: a request's buffer, "
        "say.  At rest it takes nothing."},

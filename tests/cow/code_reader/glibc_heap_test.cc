@@ -1,0 +1,179 @@
+#include <sys/wait.h>
+#include <thread>
+
+#include <cowshed/cow/code_reader/code_reader_process.h>
+#include <cowshed/cow/language.h>
+#include <cowshed/cow/proc/proc_files.h>
+#include <cowshed/tests/support/scale.h>
+#include <cowshed/tests/support/test.h>
+
+namespace cowshed::cow {
+namespace {
+
+constexpr std::size_t kBlocks = 401;  // the last is kept: none is freed at the top
+constexpr std::size_t kBytes = 40'000;
+constexpr std::size_t kKept = 8;  // one in so many
+
+using Blocks = std::vector<char*>;
+
+Blocks allocate() {
+  Blocks blocks;
+  for (std::size_t i = 0; i < kBlocks; ++i) {
+    blocks.push_back(static_cast<char*>(std::malloc(kBytes)));
+    std::memset(blocks.back(), 1, kBytes);
+  }
+  return blocks;
+}
+
+void free_most(const Blocks& blocks) {
+  for (std::size_t i = 0; i < blocks.size(); ++i)
+    if (i % kKept != 0) std::free(blocks[i]);
+}
+
+// The memory of a copy of this process, which stands still.
+class Copied {
+ public:
+  Copied() : pid_(::fork()) {
+    if (pid_ == 0)
+      for (;;) ::pause();
+    const ProcFiles proc;
+    memory_ = proc.open(pid_, "mem").value();
+    for (const Mapping& each : proc.maps(pid_).value()) {
+      if (!each.writable || !each.is_private || each.path == "[stack]") continue;
+      const bool is_data = each.has_file() && is_c_library(each.file_path());
+      if (each.has_file() && !is_data) continue;
+      std::vector<std::byte> bytes(each.bytes());
+      if (::pread(memory_.get(), bytes.data(), bytes.size(), static_cast<off_t>(each.begin)) !=
+          static_cast<ssize_t>(bytes.size()))
+        continue;
+      parts_.push_back({each.begin, each.end, is_data});
+      bytes_.push_back(std::move(bytes));
+    }
+  }
+  ~Copied() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  Copied(const Copied&) = delete;
+  Copied& operator=(const Copied&) = delete;
+
+  std::optional<std::vector<FreePages>> free_pages() const {
+    return free_pages_of_glibc(parts_, [this](std::uint64_t address, std::span<std::byte> to) {
+      for (std::size_t i = 0; i < parts_.size(); ++i) {
+        if (address < parts_[i].begin || address >= parts_[i].end ||
+            parts_[i].end - address < to.size())
+          continue;
+        std::memcpy(to.data(), bytes_[i].data() + (address - parts_[i].begin), to.size());
+        return true;
+      }
+      return false;
+    });
+  }
+  // Of the block's whole pages, those that are free; all can be trimmed.
+  static std::size_t free_part(const char* block, const std::vector<FreePages>& free) {
+    const auto begin = (std::bit_cast<std::uint64_t>(block) + 64 + kPageSize - 1) / kPageSize;
+    const auto end = (std::bit_cast<std::uint64_t>(block) + kBytes - 64) / kPageSize;
+    std::size_t pages = 0;
+    for (std::uint64_t page = begin; page < end; ++page)
+      pages += std::ranges::any_of(free, [&](const FreePages& each) {
+        return each.begin <= page * kPageSize && page * kPageSize < each.end;
+      });
+    return pages;
+  }
+  const FileDescriptor& memory() const { return memory_; }
+  std::vector<std::vector<std::byte>>& bytes() { return bytes_; }
+  const std::vector<HeapPart>& parts() const { return parts_; }
+
+ private:
+  pid_t pid_;
+  FileDescriptor memory_;
+  std::vector<HeapPart> parts_;
+  std::vector<std::vector<std::byte>> bytes_;
+};
+
+class GlibcHeap : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (cowshed::test::kSanitized) GTEST_SKIP() << "a sanitizer has a malloc of its own";
+  }
+};
+
+void expect_what_was_freed(const Blocks& blocks) {
+  const std::vector<FreePages> free = Copied().free_pages().value();
+  for (std::size_t i = 0; i < blocks.size(); ++i)
+    if (i % kKept == 0) EXPECT_EQ(Copied::free_part(blocks[i], free), 0U) << i;
+    else EXPECT_GE(Copied::free_part(blocks[i], free), kBytes / kPageSize - 2) << i;
+  EXPECT_TRUE(std::ranges::any_of(free, &FreePages::can_trim));
+}
+
+TEST_F(GlibcHeap, BlocksThatWereFreedAreFreeAndNoOthers) {
+  const Blocks blocks = allocate();
+  EXPECT_EQ(Copied::free_part(blocks[1], Copied().free_pages().value()), 0U);
+  free_most(blocks);
+  expect_what_was_freed(blocks);
+}
+
+TEST_F(GlibcHeap, AMappingMayEndInABlock) {
+  const Blocks blocks = allocate();
+  free_most(blocks);
+  const auto page = std::bit_cast<std::uint64_t>(blocks[kBlocks / 2]) / kPageSize * kPageSize;
+  ASSERT_EQ(::madvise(std::bit_cast<void*>(page), kBytes * kBlocks / 4, MADV_DONTDUMP), 0);
+  expect_what_was_freed(blocks);
+  for (std::size_t i = 0; i < blocks.size(); i += kKept) std::free(blocks[i]);
+}
+
+TEST_F(GlibcHeap, OfAThreadsArenaTheTopCannotBeTrimmed) {
+  std::thread([] {
+    const Blocks blocks = allocate();
+    free_most(blocks);
+    expect_what_was_freed(blocks);
+    for (std::size_t i = 0; i < blocks.size(); i += kKept) std::free(blocks[i]);
+    const std::vector<FreePages> free = Copied().free_pages().value();
+    EXPECT_FALSE(std::ranges::all_of(free, &FreePages::can_trim));
+  }).join();
+}
+
+TEST_F(GlibcHeap, IsReadInAProcessOfItsOwn) {
+  const Blocks blocks = allocate();
+  free_most(blocks);
+  const Copied copied;
+  CodeReaderProcess reader(
+      [](CodeReader::BinaryId, FileKind, const std::string&) { return FileDescriptor(); });
+  const auto free = reader.free_pages(copied.memory(), copied.parts()).value();
+  EXPECT_GE(Copied::free_part(blocks[1], free), kBytes / kPageSize - 2);
+  EXPECT_EQ(free.size(), copied.free_pages()->size());
+  EXPECT_FALSE(reader.free_pages(FileDescriptor(), copied.parts()));
+}
+
+TEST_F(GlibcHeap, OfAHostileHeapNoMoreIsFreeThanThereIs) {
+  const Blocks blocks = allocate();
+  free_most(blocks);
+  Copied copied;
+  std::mt19937_64 random(1);
+  std::uint64_t all = 0;
+  for (const HeapPart& part : copied.parts()) all += part.end - part.begin;
+  for (int round = 0; round < 300; ++round) {
+    for (int change = 0; change < 20; ++change) {
+      // Where the heads and the blocks are, and values that lead there.
+      const std::size_t which = random() % copied.parts().size();
+      std::vector<std::byte>& bytes = copied.bytes()[which];
+      const HeapPart& target = copied.parts()[random() % copied.parts().size()];
+      const std::uint64_t value =
+          random() % 4 == 0 ? std::uint64_t{1} << random() % 64
+                            : target.begin + random() % (target.end - target.begin) / 16 * 16;
+      std::memcpy(bytes.data() + random() % (bytes.size() / 8) * 8, &value, sizeof value);
+    }
+    std::uint64_t sum = 0;
+    std::uint64_t last = 0;
+    for (const FreePages& each : copied.free_pages().value_or(std::vector<FreePages>())) {
+      EXPECT_GE(each.begin, last);
+      sum += each.end - each.begin;
+      last = each.end;
+    }
+    EXPECT_LE(sum, all);
+  }
+  for (std::size_t i = 0; i < blocks.size(); i += kKept) std::free(blocks[i]);
+}
+
+}  // namespace
+}  // namespace cowshed::cow
