@@ -48,8 +48,8 @@ struct TracedProcess {
   void read_objects(const TracedProcess* parent, const ProcFiles& proc);
   // Whether its memory may be scanned now.
   bool is_due_for_scan(std::uint64_t now_ns) const;
-  // Reads its memory, by a walk through its maps and pagemap, and the objects that it sent. Returns
-  // the maps; empty: it could not.
+  // Reads its memory, by a walk through its maps and pagemap, and the objects that it sent.
+  // Returns the maps; empty: its memory could not be read.
   std::vector<Mapping> scan(const ProcFiles& proc);
   void note_scan(std::uint64_t end_ns, std::uint64_t took_ns);
 };

@@ -35,7 +35,7 @@ constexpr std::uint64_t kScansShare = 200;
 constexpr std::uint64_t kLongRunShare = 500;
 constexpr std::uint64_t kMostSavedNs = 5'000'000;
 // A command may be short, so its first seconds may take more.
-constexpr std::uint64_t kFirstOfCommandNs = 100'000'000;
+constexpr std::uint64_t kFirstOfCommandNs = 50'000'000;
 
 // Some 140 MB, if copies are sampled faster than they are attributed.
 constexpr std::size_t kMostTakenMeanwhile = 16'384;
@@ -72,9 +72,9 @@ Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions
 
 Expected<void> TracepointBackend::track_command(pid_t child) {
   scan_budget_ = snapshot_budget_ =
-      internal::TokenBucket(kLongRunShare, kMostSavedNs, kFirstOfCommandNs / 2);
+      internal::TokenBucket(kLongRunShare, kMostSavedNs, kFirstOfCommandNs);
   scans_ = internal::DutyCycle(kCostShare);
-  rest_credit_ns_ = kFirstOfCommandNs / 2;
+  rest_credit_ns_ = kFirstOfCommandNs;
   memory_.begin();
   is_command_ = true;
   return probe_.track_command(child);
@@ -301,15 +301,17 @@ void TracepointBackend::look_at_new_pages(TracedProcess& process,
   std::optional<std::vector<FreePages>> free;
   if (memory.private_bytes >= kLeastHeap)
     free = profiler_->free_pages(process.copies.pid, mappings);
-  if (free) memory.free_bytes = memory.trimmable_bytes = 0;
-  for (const FreePages& each : free.value_or(std::vector<FreePages>()))
-    (void)internal::visit_anonymous_pages(
-        pagemap->get(), each.begin, each.end,
-        [&](std::uint64_t begin, std::uint64_t end, internal::AnonymousPage page) {
-          if (page != internal::AnonymousPage::own) return;
-          *memory.free_bytes += end - begin;
-          if (each.can_trim) *memory.trimmable_bytes += end - begin;
-        });
+  if (free) {
+    memory.free_bytes = memory.trimmable_bytes = 0;
+    for (const FreePages& each : *free)
+      (void)internal::visit_anonymous_pages(
+          pagemap->get(), each.begin, each.end,
+          [&](std::uint64_t begin, std::uint64_t end, internal::AnonymousPage page) {
+            if (page != internal::AnonymousPage::own) return;
+            *memory.free_bytes += end - begin;
+            if (each.can_trim) *memory.trimmable_bytes += end - begin;
+          });
+  }
   if (!held) return;
   NewPages::Look look = {
       [&](std::uint64_t address) { return internal::has_page(pagemap->get(), address); },

@@ -121,24 +121,23 @@ std::string script_of(std::string_view cmdline, std::string_view comm) {
   };
   std::string_view program = base_name(next());
   if (language_of_file(program) == Language::native && !is_shell(program)) return {};
-  std::string text;
+  std::string_view option;
   for (std::string_view word = next(); !word.empty(); word = next()) {
-    if (base_name(word) == comm && text.empty()) {
+    if (option.empty() && base_name(word) == comm) {
       program = comm;
-    } else if (word == "-c" || word == "-m") {
-      text = " " + std::string(word);
-    } else if (text.empty() && word.starts_with('-')) {
-      continue;
-    } else {
-      if (text == " -c")
-        for (std::string_view verb : {"from ", "import "})
-          if (word.starts_with(verb)) word.remove_prefix(verb.size());
-      if (text.empty()) word = base_name(word);
-      text += " " + std::string(word.substr(0, word.find_first_of(" ;,\n")));
-      break;
+    } else if (option.empty() && (word == "-c" || word == "-m")) {
+      option = word;
+    } else if (!option.empty() || !word.starts_with('-')) {
+      if (option.empty()) word = base_name(word);
+      for (const std::string_view verb : {"from ", "import "})
+        if (option == "-c" && word.starts_with(verb)) word.remove_prefix(verb.size());
+      word = word.substr(0, std::min(word.find_first_of(" ;,\n"), kLongest));
+      if (word.find_first_of("=\"'") != word.npos) return {};  // of code: it may be a secret
+      return std::string(program).append(option.empty() ? "" : " ").append(option) + " " +
+             std::string(word);
     }
   }
-  return text.empty() || text.size() <= 3 ? "" : std::string(program) + text.substr(0, kLongest);
+  return {};
 }
 
 bool is_shell(std::string_view name) {
