@@ -65,7 +65,8 @@ class Backend {
   // Collects counts.  Call it every interval(), and once more before measurement().
   virtual Expected<void> sample() = 0;
   virtual std::chrono::milliseconds interval() const = 0;
-  // The next sample() sums the tree's memory, whatever that costs.
+  // The next sample() sums the tree's memory and compares its pages (alike_meter.h), whatever that
+  // costs.
   virtual void want_memory() {}
 
   // Between samples, call take_pending() when pending_fd() is readable, and from then on this often

@@ -96,6 +96,18 @@ inline constexpr std::array kFigures = {
            "The part of OWN that the program has freed and malloc() of glibc keeps.  In whole "
            "pages, as last looked at.",
            COWSHED_FIGURE(internal::number(process.memory.value_or(MemorySample()).free_bytes))},
+    Figure{"alike.same_address_bytes", "ALIKE", Unit::bytes, false, "cowshed_alike_bytes",
+           "The part of OWN that other measured processes hold byte for byte at the same address.  "
+           "A page that n processes hold counts as (n-1)/n in each: the sum is what one copy for "
+           "all would save.  As last compared.",
+           COWSHED_FIGURE(
+               process.alike ? std::optional(static_cast<double>(process.alike->same_address_bytes))
+                             : std::nullopt)},
+    Figure{"alike.unchanged_bytes", "UNCHANGED", Unit::bytes, false, "cowshed_unchanged_bytes",
+           "The part of OWN that holds what its parent holds at the same address: copies that "
+           "changed nothing.  As last compared.",
+           COWSHED_FIGURE(process.alike ? internal::number(process.alike->unchanged_bytes)
+                                        : std::nullopt)},
     Figure{"", "", Unit::bytes, false, "cowshed_shared_bytes",
            "Resident memory that other processes map, too, as last looked at.  What two processes "
            "share counts twice.",

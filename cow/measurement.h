@@ -113,6 +113,23 @@ struct MemorySample {
   bool operator==(const MemorySample&) const = default;
 };
 
+// The private memory of a process (MemorySample::private_bytes) that other measured processes hold
+// byte for byte, too, when pages were last compared (backends/alike_meter.h).  A page that n
+// processes hold counts as (n-1)/n in each, so that the sum over processes is what one copy for all
+// would save.  Every backend samples it.
+struct AlikeMemory {
+  std::uint64_t private_bytes = 0;  // then
+  std::uint64_t zero_bytes = 0;     // pages of zeros, which are not in the next two
+  std::uint64_t same_address_bytes = 0;
+  std::optional<std::uint64_t> any_address_bytes = std::nullopt;  // nullopt: a sample was compared
+  // Pages that hold what the process's parent holds at the same address: of copies, those that
+  // changed nothing.  nullopt: its parent is not measured, or it has executed another program.
+  std::optional<std::uint64_t> unchanged_bytes = std::nullopt;
+  double sampled_part = 1;       // of the private pages
+  std::uint64_t sampled_ns = 0;  // CLOCK_MONOTONIC
+  bool operator==(const AlikeMemory&) const = default;
+};
+
 // The most memory (PSS) that was read of a process.  Every backend samples it.
 struct MemoryPeak {
   std::uint64_t pss_bytes = 0;
@@ -180,6 +197,7 @@ struct ProcessCopies : Counts {
   // As of the last scan; larger processes are scanned less often.  nullopt without a scan, and
   // while it shares_memory.
   std::optional<MemorySample> memory;
+  std::optional<AlikeMemory> alike;  // nullopt: there was none to compare it with
   // The most that its resident anonymous memory rose above an earlier value since its fork or last
   // exec, or since the measurement began, at samples of its new memory.  nullopt: there are none.
   std::optional<std::uint64_t> most_risen_bytes;

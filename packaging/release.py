@@ -32,6 +32,7 @@ LICENCES = {
     "protozero": ("BSD-2-Clause and Apache-2.0", "BSD-2-Clause AND Apache-2.0"),
     "pugixml": ("Expat", "MIT"),
     "tl-expected": ("CC0-1.0", "CC0-1.0"),
+    "xxhash": ("BSD-2-clause", "BSD-2-Clause"),
     "xz-utils": ("liblzma is in the public domain", "LicenseRef-public-domain"),
     "zlib": ("Zlib", "Zlib"),
 }

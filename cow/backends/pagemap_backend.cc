@@ -95,12 +95,14 @@ struct PagemapBackend::Process : std::enable_shared_from_this<PagemapBackend::Pr
     earlier_anon += std::exchange(most_anon, 0);
     earlier_file += std::exchange(most_file, 0);
     inherited = nullptr;
+    copies.alike.reset();
     if (copies.execs++ == 0) copies.copied_pages_before_exec = copies.all_copied_pages();
     copies.shares_memory = false;
   }
 };
 
-PagemapBackend::PagemapBackend(ProcFiles proc) : proc_(std::move(proc)), scans_(kSearchesShare) {
+PagemapBackend::PagemapBackend(ProcFiles proc)
+    : proc_(std::move(proc)), scans_(kSearchesShare), alike_(proc_) {
   if (const auto forks_before = proc_.forks()) forks_before_ = *forks_before;
 }
 
@@ -144,11 +146,21 @@ Expected<void> PagemapBackend::sample() {
   find_processes();
   finding_ns_ = thread_cpu_ns() - begin;
   scan_memory();
+  const auto id_of = [](const Process* process) {
+    return reinterpret_cast<std::uintptr_t>(process);
+  };
   std::vector<TreeProcess> tree;
+  std::vector<AlikeProcess> running;
   for (const auto& process : processes_)
     if (!process->copies.shares_memory) {
       ProcessCopies& copies = process->copies;
-      tree.push_back({.id = reinterpret_cast<std::uintptr_t>(process.get()),
+      if (copies.alive && !process->awaits_exec)
+        running.push_back({.id = id_of(process.get()),
+                           .parent_id = goes_on(copies) ? id_of(process->parent.get()) : 0,
+                           .pid = copies.pid,
+                           .changes = process->all_changes() + copies.execs,
+                           .alike = &copies.alike});
+      tree.push_back({.id = id_of(process.get()),
                       .pid = copies.pid,
                       .alive = copies.alive,
                       .copied_bytes = process->activity[0] * kPageSize,
@@ -157,6 +169,7 @@ Expected<void> PagemapBackend::sample() {
                       .pss = &copies.pss});
     }
   memory_.sample(proc_, tree);
+  alike_.sample(running);
   sampling_ns_ += thread_cpu_ns() - begin;
   ++samples_;
   return {};

@@ -8,6 +8,7 @@
 
 #include <cowshed/base/rate_limit.h>
 #include <cowshed/cow/backend.h>
+#include <cowshed/cow/backends/alike_meter.h>
 #include <cowshed/cow/backends/tree_memory.h>
 #include <cowshed/cow/page_ranges.h>
 #include <cowshed/cow/proc/proc_files.h>
@@ -39,7 +40,10 @@ class PagemapBackend : public Backend {
   bool measures(pid_t pid) const override { return alive_.contains(pid); }
   Expected<void> sample() override;
   std::chrono::milliseconds interval() const override;
-  void want_memory() override { memory_.make_due(); }
+  void want_memory() override {
+    memory_.make_due();
+    alike_.make_due();
+  }
   bool any_alive() const override { return !alive_.empty(); }
   using Backend::measurement;
   Measurement measurement(const CodeOf& code) const override;
@@ -93,6 +97,7 @@ class PagemapBackend : public Backend {
   std::uint64_t finding_ns_ = 0;  // the cost of the last search for processes
   internal::DutyCycle scans_;
   TreeMemoryMeter memory_;
+  AlikeMeter alike_;
 
   // Processes not seen.
   std::uint64_t missed_ = 0;

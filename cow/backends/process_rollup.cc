@@ -137,6 +137,7 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
   if (sum.signal != more.signal) sum.signal.reset();
   if (!sum.not_measured) sum.not_measured = more.not_measured;
   sum.memory.reset();
+  sum.alike.reset();
   if (more.peak && (!sum.peak || sum.peak->pss_bytes < more.peak->pss_bytes)) sum.peak = more.peak;
   sum.parent_copied_pages.reset();
   sum.unreadable = sum.unreadable || more.unreadable;

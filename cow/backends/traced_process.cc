@@ -223,6 +223,7 @@ void TracedProcess::update(const ProcessCounts& counts, TracedProcess* parent,
     live->arena_names.clear();
     live->file_pages.reset();
     copies.memory.reset();
+    copies.alike.reset();
     copies.resident_before_bytes.reset();
   }
   copy_counts(counts, copies);

@@ -54,7 +54,8 @@ TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& samplin
       proc_(std::move(proc)),
       scans_(kScansShare),
       scan_budget_(kLongRunShare, kMostSavedNs, 1),
-      snapshot_budget_(kLongRunShare, kMostSavedNs, 1) {
+      snapshot_budget_(kLongRunShare, kMostSavedNs, 1),
+      alike_(proc_) {
   if (sampling.period == 0) return;
   sampling_.emplace().period = sampling.period;
   profiler_ = std::make_unique<CopyProfiler>(
@@ -135,6 +136,20 @@ TreeProcess TracepointBackend::in_tree(std::uint64_t id, TracedProcess& process)
     result.filled_bytes -= counts.filled_hugetlb_pages * kPageSize;  // no part of PSS
   }
   if (copies.execs > 0) result.got_bytes = 0;
+  return result;
+}
+
+std::vector<AlikeProcess> TracepointBackend::running() {
+  std::vector<AlikeProcess> result;
+  for (auto& [id, process] : processes_) {
+    ProcessCopies& copies = process.copies;
+    if (!copies.alive || copies.shares_memory) continue;
+    result.push_back({.id = id,
+                      .parent_id = goes_on(copies) ? process.live->counts.parent_id : 0,
+                      .pid = copies.pid,
+                      .changes = copies.touched_pages() + copies.execs,
+                      .alike = &copies.alike});
+  }
   return result;
 }
 
@@ -223,6 +238,7 @@ Expected<void> TracepointBackend::sample() {
   for (auto& [id, process] : processes_)
     if (!process.copies.shares_memory) tree.push_back(in_tree(id, process));
   memory_.sample(proc_, tree);
+  alike_.sample(running(), [this] { take_samples_meanwhile(); });
   forget_the_ended();
   return {};
 }

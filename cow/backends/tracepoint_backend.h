@@ -10,6 +10,7 @@
 
 #include <cowshed/base/rate_limit.h>
 #include <cowshed/cow/backend.h>
+#include <cowshed/cow/backends/alike_meter.h>
 #include <cowshed/cow/backends/traced_process.h>
 #include <cowshed/cow/backends/tree_memory.h>
 #include <cowshed/cow/proc/proc_files.h>
@@ -35,7 +36,10 @@ class TracepointBackend : public Backend {
   bool measures(pid_t pid) const override { return alive_.contains(pid); }
   Expected<void> sample() override;
   std::chrono::milliseconds interval() const override;
-  void want_memory() override { memory_.make_due(); }
+  void want_memory() override {
+    memory_.make_due();
+    alike_.make_due();
+  }
   int pending_fd() const override { return profiler_ ? probe_.samples_fd() : -1; }
   std::optional<std::chrono::milliseconds> pending_interval() const override {
     return is_pending_ ? std::optional(pending_wait_) : std::nullopt;
@@ -58,6 +62,7 @@ class TracepointBackend : public Backend {
   void look_at_new_pages(TracedProcess& process, const std::vector<Mapping>& mappings);
   NewMemory new_memory(const Measurement& result) const;
   void forget_the_ended();
+  std::vector<AlikeProcess> running();
   TreeProcess in_tree(std::uint64_t id, TracedProcess& process) const;
 
   Probe probe_;
@@ -75,6 +80,7 @@ class TracepointBackend : public Backend {
   std::uint64_t unsure_faults_ = 0;
   Overhead overhead_;
   TreeMemoryMeter memory_;
+  AlikeMeter alike_;
   bool is_command_ = false;  // nothing was attached
   std::optional<SamplingSummary> sampling_;
   std::unique_ptr<CopyProfiler> profiler_;  // null: copies are not sampled

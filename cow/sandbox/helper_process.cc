@@ -21,6 +21,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include <cowshed/base/clock.h>
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/cow/sandbox/helper_process.h>
 
@@ -255,6 +256,11 @@ HelperProcess::~HelperProcess() {
   ::kill(pid_, SIGKILL);
   for (int attempt = 0; attempt < kAttempts && ::waitpid(pid_, nullptr, WNOHANG) == 0; ++attempt)
     ::usleep(kBetweenLooksUs);
+}
+
+std::uint64_t HelperProcess::cpu_ns() const {
+  clockid_t clock{};
+  return ::clock_getcpuclockid(pid_, &clock) == 0 ? clock_ns(clock) : 0;
 }
 
 // Not running: it waits, is stopped, or has ended.

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -53,6 +54,8 @@ class HelperProcess {
   ~HelperProcess();
 
   const HelperSocket& socket() const { return socket_; }
+  // The CPU time that it has used; 0: not known.
+  std::uint64_t cpu_ns() const;
   // Returns the next message; nullopt if the process has ended, slept for `most_asleep`, or sent
   // none in `most`.  (On a busy machine it may be slow without hanging.)  While an end signal of
   // this program is pending, all messages together have half a second.

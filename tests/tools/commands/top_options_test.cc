@@ -50,6 +50,11 @@ TEST(CowtopOptions, CodeIsSampledWhereTheBackendCan) {
   EXPECT_EQ(period({"--backend", "pagemap", "--", "true"}), 0U);
 }
 
+TEST(CowtopOptions, AllPagesAreComparedWhereThatIsAskedFor) {
+  EXPECT_FALSE(parse({"--", "true"}).options.measure.compares_all);
+  EXPECT_TRUE(parse({"--alike", "--", "true"}).options.measure.compares_all);
+}
+
 TEST(CowtopOptions, OfACommandTheViewIsLiveWhenAskedFor) {
   EXPECT_FALSE(parse({"--", "true"}).options.live);
   EXPECT_TRUE(parse({"--live", "--", "true"}).options.live);

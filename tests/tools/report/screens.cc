@@ -44,7 +44,8 @@ void set_fields(Json& object, const std::string& fields) {
       {"shared", {"shared_at_fork_bytes"}},
       {"before_exec", {"copied_pages_before_exec"}},
       {"parent_copied", {"parent_copied_pages"}},
-      {"memory", {"memory.shared_bytes", "memory.private_bytes"}},  // memory=1M+2M
+      {"alike", {"alike.private_bytes", "alike.same_address_bytes"}},  // alike=20M+10M
+      {"memory", {"memory.shared_bytes", "memory.private_bytes"}},     // memory=1M+2M
       {"new", {"zero_filled_pages", "most_risen_bytes"}}};
   for (std::sregex_iterator each(fields.begin(), fields.end(), field), end; each != end; ++each) {
     const std::string key = each->str(1);

@@ -79,6 +79,34 @@ Said own_memory(const cow::Measurement& /*measurement*/, const Summary& summary)
   return {all.sum, summary.most_peak_bytes, std::move(text)};
 }
 
+// Private memory that several processes hold byte for byte, as one copy for all could hold it.
+Said alike(const cow::Measurement& measurement, const Summary& /*summary*/) {
+  std::uint64_t processes = 0;
+  std::uint64_t all = 0;
+  std::uint64_t same = 0;
+  std::uint64_t any = 0;
+  std::uint64_t of_children = 0;
+  std::uint64_t unchanged = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.alike) continue;
+    const cow::AlikeMemory& its = *process.alike;
+    ++processes;
+    all += its.private_bytes;
+    same += its.same_address_bytes;
+    any += its.any_address_bytes.value_or(its.same_address_bytes);
+    if (its.unchanged_bytes) of_children += its.private_bytes;
+    unchanged += its.unchanged_bytes.value_or(0);
+  }
+  if (!is_much(any, all) && !is_much(unchanged, of_children)) return {};
+  std::string text =
+      fmt::format("{} of {} that {} hold alone are alike, byte for byte",
+                  without_unit_of(mib(all), mib(same)), mib(all), plural(processes, "process"));
+  if (!are_alike(same, any)) text += fmt::format(", {} at any address", mib(any));
+  if (is_much(unchanged, of_children))
+    text += fmt::format("; {} were copied for nothing: they are as in the parent", mib(unchanged));
+  return {any, all, text + "."};
+}
+
 Said frozen(const cow::Measurement& /*measurement*/, const Summary& summary) {
   if (summary.frozen_objects == 0) return {};
   return {summary.frozen_bytes, 0,
@@ -136,6 +164,7 @@ constexpr std::array kKinds = {Kind{"exit_copies", 5, exit_copies},
                                Kind{"merged_copies", 4, merged_copies},
                                Kind{"before_exec", 5, before_exec},
                                Kind{kOwnMemory, 9, own_memory},
+                               Kind{"alike", 8, alike},
                                Kind{"frozen", 4, frozen},
                                Kind{"older", 8, older},
                                Kind{"left_behind", 8, left_behind},

@@ -20,6 +20,7 @@
 #include <cowshed/tools/cowtop/measure/command_cgroup.h>
 #include <cowshed/tools/cowtop/measure/measure.h>
 #include <cowshed/tools/cowtop/measure/signals.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -35,6 +36,22 @@ bool has_ended(pid_t pid) {
   return ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
          info.si_pid == pid;
 }
+
+// When all pages are to be compared.
+class Comparisons {
+ public:
+  explicit Comparisons(bool are_wanted) : are_wanted_(are_wanted) {}
+  bool are_due() {
+    if (!are_wanted_ || std::chrono::steady_clock::now() < begin_ + next_) return false;
+    next_ *= 2;
+    return true;
+  }
+
+ private:
+  bool are_wanted_;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+  std::chrono::seconds next_{1};
+};
 
 int exec_failure(const std::string& command, int error) {
   complain(fmt::format("{}: cannot be run: {}", command, std::generic_category().message(error)));
@@ -58,7 +75,9 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   if (!opened.notice.empty()) complain(opened.notice);
 
   std::string sampling_error;
+  Comparisons comparisons(options.compares_all);
   const auto sample = [&] {
+    if (comparisons.are_due()) backend.want_memory();
     if (const auto sampled = backend.sample(); !sampled) sampling_error = sampled.error().message;
     bound_ended(options, backend);
     if (observer != nullptr) observer->sampled(backend);
@@ -100,6 +119,16 @@ Measured measure_command(const MeasureOptions& options, cow::OpenedBackend& open
   return {std::move(measurement), exit_status != 0 ? exit_status : own_status};
 }
 
+// At the end all pages are compared, for a second or more of 3 GiB.
+void announce_comparison(const cow::Backend& backend) {
+  constexpr std::uint64_t kMuch = std::uint64_t{3} << 30U;
+  std::uint64_t bytes = 0;
+  for (const cow::ProcessCopies& each : backend.measurement(cow::CodeOf::none()).processes)
+    if (each.alive) bytes += each.memory.value_or(cow::MemorySample()).private_bytes;
+  if (bytes >= kMuch)
+    complain(fmt::format("comparing the pages of {}; Ctrl-C again ends that", mib(bytes)));
+}
+
 // A descriptor that is readable after the time; none without one.
 Expected<FileDescriptor> start_timer(std::optional<std::chrono::seconds> duration) {
   if (!duration) return FileDescriptor();
@@ -134,7 +163,9 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
                        options.duration ? fmt::format(", at most {} s", options.duration->count())
                                         : "; for a minute: --duration 60"));
   std::string failure;
+  Comparisons comparisons(options.compares_all);
   for (;;) {
+    if (comparisons.are_due()) backend.want_memory();
     if (const auto sampled = backend.sample(); !sampled) {
       failure = sampled.error().message;
       break;
@@ -150,7 +181,9 @@ Measured measure_attached(const MeasureOptions& options, cow::OpenedBackend& ope
     const bool is_asked = signals->next().has_value();
     if (is_asked && observer != nullptr) observer->asked_to_end();
     ended = ended || is_asked || has_expired(*timer);
-    if (ended) backend.want_memory();
+    if (!ended) continue;
+    backend.want_memory();
+    announce_comparison(backend);
   }
   cow::Measurement measurement = backend.measurement();
   if (!failure.empty()) complain("incomplete: " + failure);

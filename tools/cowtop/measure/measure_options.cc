@@ -35,12 +35,17 @@ MeasureArguments::MeasureArguments(CLI::App& app, Otherwise otherwise)
       app.add_option("--duration", seconds_, "Measure what runs already for so long, and report")
           ->type_name("SECONDS")
           ->check(CLI::Range(1U, kMostSeconds).description(""));
+  app.add_flag("--alike", alike_,
+               "Compare all private pages of all processes after 1, 2, 4 ... seconds, for 0.25 s of"
+               " CPU time per GiB.  Without it cowtop compares a sample, and at the end of what it"
+               " is attached to all");
   app.add_flag("--no-sites", no_sites_, "Count pages alone, without samples")->excludes(count_);
 }
 
 Expected<MeasureOptions> MeasureArguments::options(std::vector<std::string> command) const {
   MeasureOptions options;
   options.command = std::move(command);
+  options.compares_all = alike_;
   TRY(options.backend, selected_.backend());
   const bool can_sample = options.backend != cow::BackendChoice::pagemap;
   if (count_->count() > 0 && !can_sample)

@@ -29,6 +29,8 @@ struct MeasureOptions {
   SamplingOptions sampling;  // period 0: counts alone
   // Of what is attached to; nullopt: until it ends or Ctrl-C.
   std::optional<std::chrono::seconds> duration;
+  // Compares all pages of all processes at doubling times, whatever that costs.
+  bool compares_all = false;
   // Keeps every ended process, so memory grows without limit.
   bool keeps_each_process = false;
 };
@@ -54,6 +56,7 @@ class MeasureArguments {
   SelectionArguments selected_;
   std::string user_;
   bool no_sites_ = false;
+  bool alike_ = false;
   std::uint32_t period_ = 0;
   std::uint32_t seconds_ = 0;
   CLI::Option* run_as_;

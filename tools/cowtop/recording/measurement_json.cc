@@ -106,6 +106,12 @@ static void describe(auto& io, Type<MemorySample> /*type*/) {
   field_if_set(io, "free_bytes", &Struct::free_bytes);
   field_if_set(io, "trimmable_bytes", &Struct::trimmable_bytes);
 }
+static void describe(auto& io, Type<AlikeMemory> /*type*/) {
+  using Struct = AlikeMemory;
+  COWSHED_JSON_FIELDS(private_bytes, zero_bytes, same_address_bytes, sampled_part, sampled_ns)
+  field_if_set(io, "any_address_bytes", &Struct::any_address_bytes);
+  field_if_set(io, "unchanged_bytes", &Struct::unchanged_bytes);
+}
 COWSHED_JSON_STRUCT(MemoryPeak, pss_bytes, sampled_ns)
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)
 COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)
@@ -157,6 +163,7 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.derived("all_copied_pages", &Struct::all_copied_pages);
   for (const CountInfo& each : kCounts) io.field(each.name, each.count);
   COWSHED_JSON_FIELDS(memory, unreadable, execs, arenas, patterns)
+  field_if_set(io, "alike", &Struct::alike);
   field_if_set(io, "files", &Struct::files);
   field_if_set(io, "most_risen_bytes", &Struct::most_risen_bytes);
   field_if_set(io, "most_resident_bytes", &Struct::most_resident_bytes);
