@@ -310,29 +310,6 @@ TEST(Arena, ThreadsMoveOnWhileAnArenaIsDestroyed) {
   }
 }
 
-// A fork at any moment of other threads' allocations leaves the child no lock taken.
-TEST(Arena, ForkWhileThreadsAllocate) {
-  if (test::kThreadSanitizer)
-    GTEST_SKIP() << "ThreadSanitizer does not support a fork while threads run";
-  if (test::kAddressSanitizer)
-    GTEST_SKIP() << "AddressSanitizer's malloc may be left locked by a fork while threads run";
-  Arena busy = make_arena(512_MiB);
-  test::fork_while(
-      100,
-      [&](int) {  // short-lived ones too, whose caches come and go
-        std::jthread([&] {
-          for (std::size_t size = 8; size < 100000; size += size / 2)
-            busy.resource()->deallocate(busy.resource()->allocate(size), size);
-        });
-      },
-      [] {
-        Arena own = make_arena();
-        for (std::size_t size = 8; size < 100000; size += size / 2)
-          (void)own.resource()->allocate(size);
-        return own.freeze() ? "fine" : "failed";
-      });
-}
-
 // ---- Handles, and pointers, that have outlived their arena.
 
 template <class Allocate>

@@ -174,14 +174,6 @@ TEST_F(SealTest, WaitsLongerThanTheKernel) {
   EXPECT_TRUE(has_seals(file_.get(), kSealed));
 }
 
-TEST_F(SealTest, SaysThatItIsBusy) {
-  EXPECT_FALSE(seal(file_.get()));
-  EXPECT_EQ(errno, EBUSY);
-  EXPECT_FALSE(has_seals(file_.get(), F_SEAL_WRITE));
-  let_go();
-  EXPECT_TRUE(seal(file_.get()));
-}
-
 struct Value {
   int value = 1;
 };

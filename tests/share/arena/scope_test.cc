@@ -381,30 +381,6 @@ TEST(ArenaScope, MakeKeepsItsResultInTheArena) {
 class ArenaScopeInMode : public testing::TestWithParam<FreezeMode> {};
 COWSHED_EVERY_MODE(ArenaScopeInMode);
 
-TEST_P(ArenaScopeInMode, OfAThawedArenaFillsItsOpenPart) {
-  Arena arena = make_arena();
-  const auto old = in_scope(arena, [] { return take(100, 48); });
-  ASSERT_TRUE(arena.freeze(GetParam()));
-  ASSERT_TRUE(arena.thaw());
-  const auto fresh = in_scope(arena, [&] {
-    give(old);
-    return take(300, 48);
-  });
-  EXPECT_EQ(arena.stats().dropped_frees, 100U);
-  EXPECT_EQ(count_inside(arena, fresh), 300U);
-  for (const char* block : fresh) EXPECT_EQ(std::count(old.begin(), old.end(), block), 0);
-  ASSERT_TRUE(arena.refreeze());
-  give(fresh);
-  EXPECT_EQ(arena.stats().dropped_frees, 400U);
-  EXPECT_EQ(malloc_hits(arena), 0U);
-  const auto child = run_in_child([&] {
-    give(fresh);
-    auto own = arena.private_bytes();
-    return std::to_string(malloc_hits(arena)) + " " + std::to_string(own.value());
-  });
-  EXPECT_EQ(child.said, "0 0");
-}
-
 // What is loaded by code that knows nothing of arenas.
 TEST_P(ArenaScopeInMode, AChildMayUseWhatWasLoadedAndDestroyIt) {
   using Table = std::map<int, std::vector<std::string>>;

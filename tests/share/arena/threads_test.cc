@@ -88,21 +88,6 @@ TEST(ArenaThreads, TakeMemorySideBySideInScopes) {
                       [](const Arena&) { return std::malloc(kBlock); });
 }
 
-TEST(ArenaThreads, UseInAScopeWhatOthersFreed) {
-  const Arena arena = make_arena(64_MiB);
-  const auto fill = [] {
-    Blocks blocks;
-    while (auto* block = static_cast<char*>(std::malloc(kBlock))) blocks.push_back(block);
-    give(blocks);
-    return blocks.size();
-  };
-  in_scope(arena, [&] {
-    std::size_t others = 0;
-    std::thread([&] { others = in_scope(arena, fill); }).join();
-    EXPECT_GT(others, 900U);
-    EXPECT_GE(fill(), others);
-  });
-}
 #endif
 
 // A mix of sizes from 16 bytes to 8 KiB, the same for any number of threads.

@@ -14,6 +14,7 @@ import time
 import unittest
 
 import cowshed
+from children import in_child
 
 METHODS = ("fork", "spawn", "forkserver")
 
@@ -134,6 +135,26 @@ class QueueTest(unittest.TestCase):
         views[2][:3] = b"abc"
         del got
         self.assertEqual(bytes(views[2][:4]), b"abc3")  # they keep the message's memory
+
+    def test_a_large_message_is_read_where_it_is(self):
+        """More than 2 GiB if COWSHED_FULL is set: multiprocessing cannot send that."""
+        size = 2 ** 31 + 1 if os.environ.get("COWSHED_FULL") else 1 << 27
+        jobs = cowshed.Queue(memory=3 << 30)
+        data = bytearray(size)
+        data[0], data[-1] = 1, 2
+        jobs.put(Blob(data))
+        del data
+
+        def own_kib():
+            with open("/proc/self/status") as file:
+                return int(file.read().split("RssAnon:")[1].split()[0])
+
+        def receive():
+            before = own_kib()
+            data = jobs.get().data
+            return len(data), data[0], data[-1], own_kib() - before < 64 << 10
+
+        self.assertEqual(in_child(receive), (size, 1, 2, True))
 
     def test_what_cannot_be_pickled_leaves_the_queue_as_it_was(self):
         jobs = cowshed.Queue()

@@ -1,7 +1,9 @@
 """Tests references to published objects, meters, and counts of transfers."""
 
+import gc
 import multiprocessing
 import pickle
+import sys
 import unittest
 import warnings
 
@@ -67,6 +69,15 @@ class ReferenceTest(unittest.TestCase):
             self.assertEqual(results.get(timeout=60), "WrongProcessTree")
             worker.join()
 
+    def test_published_after_the_fork(self):
+        results, references = cowshed.Queue(), cowshed.Queue()
+        context = multiprocessing.get_context("fork")
+        worker = context.Process(target=lambda: put_use(results, references.get()))
+        worker.start()
+        references.put(self.publish([1]))
+        self.assertEqual(results.get(timeout=60), "PublishedTooLate")
+        worker.join()
+
     def test_keeps_the_object_alive(self):
         class Thing:
             ended = []
@@ -127,6 +138,28 @@ class MeterTest(unittest.TestCase):
             return in_child(write)
 
         self.assertTrue(4 << 20 <= in_child(freeze_and_fork) <= 5 << 20)
+
+    def test_reading_what_is_frozen_copies_nothing(self):
+        def read(freeze):
+            data = [{"id": i, "name": f"name {i}"} for i in range(100_000)]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                frozen = freeze()
+
+            def read():
+                with cowshed.Meter() as meter:
+                    sum(len(each["name"]) for each in data)
+                return meter.bytes
+
+            return in_child(read), str(frozen)
+
+        before, _ = in_child(lambda: read(gc.freeze))
+        after, frozen = in_child(lambda: read(cowshed.freeze))
+        self.assertGreater(before, 10 << 20)
+        if sys.version_info >= (3, 12):
+            self.assertLess(after, before / 20)
+        else:
+            self.assertIn("no immortal objects", frozen)
 
 
 class TransferTest(unittest.TestCase):
