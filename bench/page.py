@@ -366,16 +366,12 @@ def charts(page):
         return {page.sized(name): {key: page.get(row_of(row, key)) for key in keys} for name, row in names.items()}
 
     return {
-        "fork.svg": chart("Time of fork(), by the memory of the data", MEMORIES,
-                          series({"SMALL": "fork/{}/SMALL", "LARGE": "fork/{}/LARGE"}, MEMORIES)),
         "start.svg": chart("A worker's start, answer and end, by what its parent holds", METHODS,
                            series({HOLDINGS[holding]: holding for holding in ("none", "mapped/LARGE", "heap/SMALL", "heap/LARGE")},
                                   METHODS, lambda holding, method: start_row(page, method, holding))),
         "channel.svg": chart("Time of a message", WAYS, series(
             {"64 B, rate": "channel/rate_64B_blocks/{}", "64 B, there and back": "channel/trip_64B_spins/{}",
              "64 B, to a sleeper": "channel/wake_64B/{}", "1 MiB, rate": "channel/rate_1MiB_blocks/{}"}, WAYS)),
-        "measuring.svg": chart("Time of a page, by who watches", OBSERVERS, series(
-            {"copied by the watched process": "measuring/copy/{}", "touched by a process beside it": "measuring/touch/{}"}, OBSERVERS)),
     }
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Runs the benchmarks of a build folder in turns, and writes OUT/results.csv, OUT/performance.md, its
-figures.json and four plots.  ./tools/bench calls it."""
+figures.json and two plots.  ./tools/bench calls it."""
 import argparse
 import collections
 import json
