@@ -3,7 +3,6 @@
 #include <cstring>
 #include <deque>
 #include <fmt/format.h>
-#include <new>
 #include <sys/resource.h>
 #include <thread>
 #include <unistd.h>

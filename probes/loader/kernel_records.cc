@@ -1,7 +1,6 @@
 #include <bpf/bpf.h>
 #include <cerrno>
 #include <cstring>
-#include <utility>
 
 #include <cowshed/base/try.h>
 #include <cowshed/probes/loader/kernel_records.h>

@@ -5,7 +5,6 @@
 #include <linux/bpf.h>
 #include <sstream>
 #include <string>
-#include <string_view>
 #include <sys/syscall.h>
 #include <unistd.h>
 
