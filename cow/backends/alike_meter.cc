@@ -57,16 +57,16 @@ struct Page {
   std::uint32_t member;
   bool is_shared;  // of a parent, to compare its children's with
 
-  auto place() const { return std::tuple(number, hash, member); }
+  auto order() const { return std::tuple(hash, number, member); }
 };
 using Pages = std::vector<Page>;
 using PagesAt = std::span<const Page>;
 
-// Visits the pages in groups that are `equal`.
-void for_groups(const Pages& pages, auto equal, auto visit) {
+// Visits the pages in groups of the same `key`, by which they are sorted.
+void for_groups(PagesAt pages, std::uint64_t Page::* key, auto visit) {
   for (auto begin = pages.begin(); begin != pages.end();) {
-    const auto end =
-        std::find_if_not(begin, pages.end(), [&](const Page& each) { return equal(each, *begin); });
+    const auto end = std::find_if_not(begin, pages.end(),
+                                      [&](const Page& each) { return each.*key == (*begin).*key; });
     visit(PagesAt(begin, end));
     begin = end;
   }
@@ -88,10 +88,13 @@ void add_same_address(PagesAt pages, std::vector<Member>& members) {
 
 // Of pages that are alike at any address.
 void add_any_address(PagesAt pages, std::vector<Member>& members) {
-  const auto is_other = [&](const Page& page) { return page.member != pages.front().member; };
+  const auto own = static_cast<double>(std::ranges::count(pages, false, &Page::is_shared));
+  const auto is_other = [&](const Page& page) {
+    return !page.is_shared && page.member != pages.front().member;
+  };
   if (pages.front().hash == PageHasher::kZeros || std::ranges::none_of(pages, is_other)) return;
-  const auto all = static_cast<double>(pages.size());
-  for (const Page& page : pages) members[page.member].any_address += (all - 1) / all;
+  for (const Page& page : pages)
+    if (!page.is_shared) members[page.member].any_address += (own - 1) / own;
 }
 
 std::uint64_t bytes_of(double pages) {
@@ -203,17 +206,11 @@ struct AlikeMeter::Round {
   }
 
   void compare() {
-    std::ranges::sort(pages, {}, &Page::place);
-    for_groups(
-        pages,
-        [](const Page& a, const Page& b) { return a.number == b.number && a.hash == b.hash; },
-        [&](PagesAt alike) { add_same_address(alike, members); });
-    if (part < 1) return;
-    std::erase_if(pages, [](const Page& each) { return each.is_shared; });
-    std::ranges::sort(pages, {}, &Page::hash);
-    for_groups(
-        pages, [](const Page& a, const Page& b) { return a.hash == b.hash; },
-        [&](PagesAt alike) { add_any_address(alike, members); });
+    std::ranges::sort(pages, {}, &Page::order);
+    for_groups(pages, &Page::hash, [&](PagesAt alike) {
+      if (part >= 1) add_any_address(alike, members);
+      for_groups(alike, &Page::number, [&](PagesAt at) { add_same_address(at, members); });
+    });
   }
 };
 
