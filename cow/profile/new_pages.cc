@@ -56,10 +56,10 @@ void NewPages::count_held() {
   for (const Piece& piece : pieces_) held_ += is_held(piece) ? piece.pages : 0;
 }
 
-void NewPages::give_back(std::uint64_t pages) {
+void NewPages::give_back(std::uint64_t pages, std::uint64_t since) {
   for (Piece& piece : pieces_ | std::views::reverse) {
     if (!is_held(piece)) continue;
-    if (pages < piece.pages / 2) break;
+    if (pages < piece.pages / 2 || piece.came <= since) break;
     piece.gone = came_;
     held_ -= piece.pages;
     pages -= std::min(pages, piece.pages);
@@ -123,7 +123,7 @@ void NewPages::count(const std::function<bool(std::uint64_t)>& is_there, std::ui
 }
 
 void NewPages::end(std::uint64_t held) {
-  if (held_ > held + slack()) give_back(held_ - held);
+  if (held_ > held + slack()) give_back(held_ - held, looked_at_);
 }
 
 void NewPages::visit(bool at_most, const std::function<void(const Piece&)>& visit) const {

@@ -40,7 +40,8 @@ class NewPages {
   // What the process has beyond what is there, mremap(2) has moved.
   void look(const Look& look);
 
-  // Takes the pages of new memory that the process had at its end.
+  // Takes the pages of new memory that the process had at its end.  What the last look saw it held
+  // until it ended: an interpreter then frees all that it has.
   void end(std::uint64_t held);
 
   // Corrects what it holds without a look, by what the samples tell of each other.
@@ -57,7 +58,7 @@ class NewPages {
   void count(const std::function<bool(std::uint64_t)>& is_there, std::uint64_t held);
   std::uint64_t slack() const;
   void count_held();
-  void give_back(std::uint64_t pages);
+  void give_back(std::uint64_t pages, std::uint64_t since = 0);  // only of what came since then
   void forget_the_gone();
 
   std::vector<Piece> pieces_;  // in order of time

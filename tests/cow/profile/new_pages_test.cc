@@ -121,6 +121,15 @@ TEST_F(NewPagesTest, WhatItNoLongerHadAtItsEndWasGivenBack) {
   EXPECT_EQ(of(cache_, false), 16'384U);
 }
 
+TEST_F(NewPagesTest, WhatALookSawWasHeldUntilTheEnd) {
+  touch(cache_, kCacheAt, 16'384);
+  look();
+  touch(request_, kBufferAt, 8192);
+  pages_.end(0);
+  EXPECT_EQ(of(cache_, false), 16'384U);
+  EXPECT_EQ(of(request_, false), 0U);
+}
+
 // As mlock(2) makes.
 TEST_F(NewPagesTest, PagesWithoutASampleExplainNone) {
   touch(cache_, kCacheAt, 4096);
