@@ -45,6 +45,8 @@ struct ForkCopies {
   // OWN: anonymous memory that no other process maps.  While the process runs, as last looked at;
   // else what it copied and what is new.  nullopt: not known.
   std::optional<std::uint64_t> own_bytes;
+  // The most of it that was seen.
+  std::optional<std::uint64_t> most_own_bytes;
 
   // Children that go on with the process's memory, without an exec.
   std::uint64_t forks = 0;

@@ -232,6 +232,11 @@ void set_own(ForkCopies& copies, const ProcessCopies& process) {
         goes_on(process) ? copied : std::min(copied, copies.most_given_bytes);
     copies.own_bytes = *copies.new_bytes + most + first_writes;
   }
+  if (!copies.own_bytes) return;
+  const std::uint64_t before =
+      less(process.resident_before_bytes.value_or(0), process.shared_before_bytes.value_or(0));
+  copies.most_own_bytes =
+      std::max({*copies.own_bytes, before, most_new_bytes(process).value_or(0)});
 }
 
 // What the process has beside all that it touched.

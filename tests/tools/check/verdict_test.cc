@@ -111,6 +111,40 @@ TEST(VerdictTest, NewMemoryOfEachChildAndOfAllChildren) {
   expect(verdict(merged, tree(budget)), {"tree: limited to 8.0 KiB of new memory, used 40.0 KiB"});
 }
 
+TEST(VerdictTest, OwnMemoryOfEachProcessAlsoOfTheRootAndOfPrograms) {
+  const auto measurement = with(measured(), [](auto& processes) {
+    processes[0].alive = true;
+    processes[0].memory = {.private_bytes = 8 * kPage};
+    processes[1].zero_filled_pages = processes[1].memory.emplace().private_bytes = 0;
+    processes[2].execs = 1;
+    processes[2].copied_pages_before_exec = 6;
+    processes[2].memory = {.private_bytes = 90 * kPage};
+    processes[2].alive = true;
+  });
+  Budget budget;
+  budget.max_own_bytes = 90 * kPage;
+  expect(verdict(measurement, budget), {});
+  expect(verdict(measurement, tree(budget)),
+         {"tree: limited to 360.0 KiB of its own, used 408.0 KiB"});
+  budget.max_own_bytes = 7 * kPage;
+  expect(verdict(measurement, budget),
+         {"child 12 (worker): limited to 28.0 KiB of its own, used 360.0 KiB",
+          "root 10 (server): limited to 28.0 KiB of its own, used 32.0 KiB"});
+  const auto shrunk = with(measurement, [](auto& processes) {
+    processes[0].resident_before_bytes = 200 * kPage;
+    processes[0].shared_before_bytes = 50 * kPage;
+  });
+  expect(verdict(shrunk, budget),
+         {"root 10 (server): limited to 28.0 KiB of its own, used 600.0 KiB", "child 12 (worker)"});
+}
+
+TEST(VerdictTest, OwnMemoryThatIsNotKnownIsNotWithinALimit) {
+  Budget budget;
+  budget.max_own_bytes = 1 << 30;
+  expect(verdict(root_alone(), budget), {}, {"not held to max_own: root 10 (server)"},
+         {"max_own: "});
+}
+
 TEST(VerdictTest, NewMemoryThatIsNotKnownIsNotWithinALimit) {
   const auto measurement = with(measured(), [](auto& processes) {
     processes[1].zero_filled_pages = 0;

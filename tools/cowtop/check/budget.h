@@ -27,6 +27,8 @@ struct Budget {
   std::optional<double> max_ratio;
   // What a process below the root may have of its own that is new (ForkCopies::new_bytes).
   std::optional<std::uint64_t> max_new_bytes;
+  // What any process may have of its own, the root among them (ForkCopies::most_own_bytes).
+  std::optional<std::uint64_t> max_own_bytes;
   // Copied bytes of published objects, for each process with the root, or for all together.
   std::vector<Object> objects;
   // The growth of the sum since an earlier measurement: a recording or a JSON report.

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <fmt/format.h>
 #include <functional>
@@ -33,10 +32,11 @@ std::uint64_t part_of(double ratio, std::uint64_t bytes) {
 
 // How much of a limit a process has used, or why that is unknown.
 struct Used {
-  std::optional<std::uint64_t> bytes;
+  std::optional<std::uint64_t> bytes = std::nullopt;
   std::uint64_t of_bytes = 0;
-  std::string why_not_known;
+  std::string why_not_known = {};
   bool is_missed = false;             // it may be over the limit, and nobody has looked
+  std::uint64_t new_bytes = 0;        // the part that is new memory, whose culprits are those
   std::uint64_t unfaulted_bytes = 0;  // of new memory
   bool shares = true;                 // else it cannot use more than the little before an exec
 };
@@ -79,17 +79,30 @@ Used copied_of_shared(const ProcessCopies& process, const ForkCopies& copies) {
   return used(*copies.copied_bytes(), *copies.shared_bytes);
 }
 
-// Of a row that is the sum of several processes, what all of them have together, or one of them.
-Used new_memory(const ProcessCopies& process, const ForkCopies& copies, bool together) {
+Used new_memory(const ProcessCopies& process, const ForkCopies& copies) {
   if (!cow::goes_on(process)) return not_known(kOnlyRan);
-  if (copies.new_bytes) {
-    const std::uint64_t parts = together ? 1 : process.processes;
-    Used result = used(*copies.new_bytes / parts);
-    result.unfaulted_bytes = copies.unfaulted_bytes / parts;
-    return result;
-  }
+  if (copies.new_bytes)
+    return {.bytes = copies.new_bytes,
+            .new_bytes = *copies.new_bytes,
+            .unfaulted_bytes = copies.unfaulted_bytes};
   if (process.not_measured) return not_known(printable(*process.not_measured));
   return no_copies(process);
+}
+
+// Also of a child that runs a program.  One in its parent's memory has none.
+Used own_memory(const ProcessCopies& process, const ForkCopies& copies) {
+  if (process.shares_memory) return used(0);
+  if (!copies.most_own_bytes) return {std::nullopt, 0, "nobody saw what it held", true};
+  return {.bytes = copies.most_own_bytes,
+          .new_bytes = std::min(copies.new_bytes.value_or(0), *copies.most_own_bytes)};
+}
+
+// Of a row that is the sum of several processes, one of them.
+Used one_of(Used all, std::uint64_t processes) {
+  if (all.bytes) *all.bytes /= processes;
+  all.new_bytes /= processes;
+  all.unfaulted_bytes /= processes;
+  return all;
 }
 
 Used copied_of_object(const ProcessCopies& process, const std::string& name) {
@@ -200,14 +213,14 @@ std::vector<Finding> culprits_of_all(const cow::Measurement& measurement, std::v
 std::vector<Finding> culprits_of_new(const cow::Measurement& measurement, const Used& held) {
   ForkCopies copies;
   copies.unfaulted_bytes = held.unfaulted_bytes;
-  const Shares shares = shares_of_process(measurement, {}, copies, *held.bytes);
+  const Shares shares = shares_of_process(measurement, {}, copies, held.new_bytes);
   std::vector<Finding> list;
   add_shares(list, FindingKind::site, shares.new_sites);
   list.push_back({.kind = FindingKind::site,
                   .subject = std::string(cow::kNoWriteFault),
                   .bytes = held.unfaulted_bytes,
                   .is_estimate = true});
-  return largest(std::move(list), *held.bytes);
+  return largest(std::move(list), held.new_bytes);
 }
 
 class Judge {
@@ -232,12 +245,10 @@ class Judge {
       const auto limit = [&](std::uint64_t shared) { return part_of(*budget.max_ratio, shared); };
       hold({Limit::ratio, "", true, is_tree_}, limit, copied_of_shared);
     }
-    if (budget.max_new_bytes) {
-      hold({Limit::fresh, "", true, is_tree_}, fixed(*budget.max_new_bytes),
-           [&](const ProcessCopies& process, const ForkCopies& copies) {
-             return new_memory(process, copies, is_tree_);
-           });
-    }
+    if (budget.max_new_bytes)
+      hold({Limit::fresh, "", true, is_tree_}, fixed(*budget.max_new_bytes), new_memory);
+    if (budget.max_own_bytes)
+      hold({Limit::own, "", false, is_tree_}, fixed(*budget.max_own_bytes), own_memory);
     for (const Budget::Object& object : budget.objects) {
       if (!published_.contains(object.name)) {
         verdict_.not_measured.push_back(why_no_object(object.name));
@@ -276,17 +287,20 @@ class Judge {
     std::map<std::pair<std::string, bool>, std::size_t> children;  // of each name
     std::vector<Finding> parts;
     bool is_nobody_held = true;
+    const bool is_new = rule.limit == Limit::fresh || rule.limit == Limit::own;
     for (std::size_t i = 0; i < copies_.size(); ++i) {
       const ProcessCopies& process = measurement_.processes[i];
       const bool ran = only_ran(process, copies_[i]);
       const std::size_t number = is_child(process) ? ++children[{process.comm, ran}] : 0;
       if (rule.children_alone && !is_child(process)) continue;
-      const Used of_it = used_by(process, copies_[i]);
+      Used of_it = used_by(process, copies_[i]);
+      if (is_new && !rule.together) of_it = one_of(std::move(of_it), process.processes);
       if (of_it.bytes) {
         is_nobody_held = is_nobody_held && !of_it.shares;
         if (!sum) sum = used(0);
         *sum->bytes += *of_it.bytes;
         sum->of_bytes += of_it.of_bytes;
+        sum->new_bytes += of_it.new_bytes;
         sum->unfaulted_bytes += of_it.unfaulted_bytes;
         parts.push_back({.kind = FindingKind::process,
                          .subject = name_of_process(process),
@@ -303,9 +317,9 @@ class Judge {
       held.only_ran = ran;
       if (held.is_over()) {
         is_nobody_held = false;
-        held.culprits = rule.limit == Limit::fresh ? culprits_of_new(measurement_, of_it)
-                                                   : culprits_of(measurement_, process, copies_[i],
-                                                                 *of_it.bytes, rule.object);
+        held.culprits =
+            is_new ? culprits_of_new(measurement_, of_it)
+                   : culprits_of(measurement_, process, copies_[i], *of_it.bytes, rule.object);
       }
       verdict_.held.push_back(std::move(held));
     }
@@ -315,9 +329,9 @@ class Judge {
       Held held = held_to(rule, all, limit_of(all.of_bytes));
       if (held.is_over()) {
         is_nobody_held = false;
-        held.culprits = rule.limit == Limit::fresh ? culprits_of_new(measurement_, all)
-                                                   : culprits_of_all(measurement_, std::move(parts),
-                                                                     *all.bytes, rule.object);
+        held.culprits =
+            is_new ? culprits_of_new(measurement_, all)
+                   : culprits_of_all(measurement_, std::move(parts), *all.bytes, rule.object);
       }
       verdict_.held.push_back(std::move(held));
     }
@@ -472,11 +486,6 @@ class Judge {
 };
 
 }  // namespace
-
-std::string_view name_of(Limit limit) {
-  constexpr std::array kNames = {"max_copied", "max_ratio", "max_new", "object", "max_growth"};
-  return kNames.at(static_cast<std::size_t>(limit));
-}
 
 bool Verdict::is_over() const { return std::ranges::any_of(held, &Held::is_over); }
 

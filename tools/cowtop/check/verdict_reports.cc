@@ -190,6 +190,12 @@ class Suite {
 
 }  // namespace
 
+std::string_view name_of(Limit limit) {
+  constexpr std::array kNames = {"max_copied", "max_ratio", "max_new",
+                                 "max_own",    "object",    "max_growth"};
+  return kNames.at(static_cast<std::size_t>(limit));
+}
+
 std::string subject_text(const Held& held) {
   const std::string who = !held.pid ? "tree"
                                     : fmt::format("{} {} ({})", held.number == 0 ? "root" : "child",
@@ -209,6 +215,8 @@ std::string used_text(const Held& held) {
                        percent_text(*held.used_bytes, held.of_bytes), used);
   } else if (held.limit == Limit::fresh) {
     text = fmt::format("limited to {} of new memory, used {}", limit, used);
+  } else if (held.limit == Limit::own) {
+    text = fmt::format("limited to {} of its own, used {}", limit, used);
   } else if (held.limit == Limit::growth) {
     text = fmt::format("limited to {}, {} in the baseline, used {}", limit,
                        size_text(held.of_bytes), used);

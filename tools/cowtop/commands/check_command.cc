@@ -59,6 +59,8 @@ command without their dashes, one a line; an option on the command line counts i
   max-growth = 10%
 
 New memory (--max-new) is what a process has beside its copies and what it got at its fork.
+Own memory (--max-own) is what no other process maps: of the root, too, and of each program that a
+child runs.
 The ratio (--max-ratio) is copied memory to memory shared at the fork.  Copies after an exec do not
 count.  A process that shared less than 1 MiB has no ratio.
 A limit that no process could exceed is not within budget: if all children only ran programs, no
@@ -111,6 +113,8 @@ class BudgetArguments {
         ->type_name("PERCENT");
     app.add_option("--max-new", new_, "What each below the root may have that is new")
         ->type_name("SIZE");
+    app.add_option("--max-own", own_, "What each, the root among them, may have of its own")
+        ->type_name("SIZE");
     app.add_option("--object", objects_,
                    "What each process, the root among them, may copy of a published object; may be"
                    " given again")
@@ -143,6 +147,7 @@ class BudgetArguments {
     take(copied_, "--max-copied", parse_size, given.max_copied_bytes, error);
     take(ratio_, "--max-ratio", parse_percentage, given.max_ratio, error);
     take(new_, "--max-new", parse_size, given.max_new_bytes, error);
+    take(own_, "--max-own", parse_size, given.max_own_bytes, error);
     take(growth_, "--max-growth", parse_percentage, given.max_growth, error);
     for (const std::string& text : objects_) {
       std::optional<Budget::Object> object;
@@ -172,6 +177,7 @@ class BudgetArguments {
   std::optional<std::string> copied_;
   std::optional<std::string> ratio_;
   std::optional<std::string> new_;
+  std::optional<std::string> own_;
   std::optional<std::string> growth_;
   std::vector<std::string> objects_;
   std::string baseline_;
