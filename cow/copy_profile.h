@@ -228,6 +228,9 @@ struct NewCause {
   std::uint64_t estimated_copies = 0;
   std::uint64_t unforked_copies = 0;  // of processes that run a program that they executed
   std::uint64_t most_copies = 0;      // of one other process; 0: not known
+  // Of own data, also if it was given back since: whose code touched most of it first, as
+  // maker_of() returns it.  Empty: the program's own lines, or several libraries.
+  std::string library = {};
   bool operator==(const NewCause&) const = default;
 };
 

@@ -41,6 +41,12 @@ Language language_of_export(std::string_view symbol);
 // Whether the binary is the C library or the dynamic linker.
 bool is_c_library(std::string_view path);
 bool is_dynamic_linker(std::string_view path);
+// Also the C++ library, and what a compiler adds to each program.
+bool is_runtime_library(std::string_view path);
+
+// Whether the binary is a library that does work of its own: not of the runtime, no allocator, no
+// interpreter, and no module of Python's own library, which does what the program says.
+bool is_working_library(std::string_view path);
 
 // Returns the language of each process.  The first of these that names an interpreter decides: its
 // sampled copies, by their number; its name; the process that forked it; the samples of all.  In a

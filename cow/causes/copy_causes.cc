@@ -389,18 +389,14 @@ std::string evidence(std::string_view name, Group& group, std::uint64_t all,
   return text;
 }
 
-// The library that makes most of a process's own writes.  Python's own modules write what the
-// program says.
+// The library that makes most of a process's own writes.
 std::string library_of(const Group& group) {
   std::map<std::string_view, std::uint64_t> copies;
   for (const StoreSite* site : group.sites)
     copies[site->module] += samples_of(*site, kOwnWrites).copies;
-  for (const auto& [module, part] : copies) {
-    const bool is_library = base_name(module).find(".so") != std::string_view::npos &&
-                            module.find("/lib-dynload/") == std::string_view::npos &&
-                            !is_c_library(module) && language_of_file(module) == Language::native;
-    if (is_library && most(part, group.sum.copies)) return std::string(base_name(module));
-  }
+  for (const auto& [module, part] : copies)
+    if (is_working_library(module) && most(part, group.sum.copies))
+      return std::string(base_name(module));
   return {};
 }
 

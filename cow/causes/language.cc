@@ -160,6 +160,17 @@ bool is_dynamic_linker(std::string_view path) {
   return has_name(path, {"ld-linux", "ld.so", "ld-musl", "ld-2"});
 }
 
+bool is_runtime_library(std::string_view path) {
+  return is_c_library(path) || is_dynamic_linker(path) ||
+         has_name(path, {"libstdc++.so", "libgcc_s.so", "libpthread", "libm.so", "[vdso]"});
+}
+
+bool is_working_library(std::string_view path) {
+  return base_name(path).find(".so") != path.npos && path.find("/lib-dynload/") == path.npos &&
+         !is_runtime_library(path) && language_of_file(path) == Language::native &&
+         !has_name(path, {"libjemalloc", "libtcmalloc", "libmimalloc"});
+}
+
 std::vector<Language> languages_of(const Measurement& measurement) {
   const std::vector<ProcessCopies>& processes = measurement.processes;
   const std::vector<std::size_t> above = parents(processes);

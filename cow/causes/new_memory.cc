@@ -159,6 +159,20 @@ bool is_compiler(const Frame& frame) {
                                 "rb_parser_", "rb_ruby_parser_", "iseq_compile", "ibf_load_"});
 }
 
+std::string maker_of(const std::vector<Frame>& site) {
+  const bool has_line = site.empty() || site.back().is_python || !site.back().file.empty();
+  const auto works = [&](const Frame& frame) {
+    return is_working_library(frame.module) && !(has_line && &frame == &site.back());
+  };
+  if (const auto found = std::ranges::find_if(site, works); found != site.end()) {
+    const std::string module = installed_module(found->module);
+    return module.empty() || base_name(found->module).starts_with("lib")
+               ? std::string(base_name(found->module))
+               : module;
+  }
+  return has_line ? "" : std::string(base_name(site.back().module));
+}
+
 std::size_t imports_in(const std::vector<Frame>& stack) {
   return static_cast<std::size_t>(std::ranges::count_if(stack, is_import));
 }

@@ -39,6 +39,12 @@ enum class NewPage : std::uint8_t { held, free, given_back, of_stack, missed };
 NewMemoryCause cause_of_new_memory(const std::vector<Frame>& stack, std::size_t imports,
                                    NewPage page, Descriptor descriptor = Descriptor::none);
 
+// Returns whose code touched memory first, by site_frames() of its stack: the library of the
+// innermost frame that is in one that works for itself (is_working_library()), as its file or, of a
+// module of Python, "lxml.etree".  Else, where the line has no source, the file that it is in: a
+// server's or an interpreter's.
+std::string maker_of(const std::vector<Frame>& site);
+
 // Whether the function is of a compiler.  Those of CPython are also named in stripped builds, which
 // export them.
 bool is_compiler(const Frame& frame);

@@ -249,7 +249,13 @@ struct CauseSum : EstimatedSum {
   double unforked = 0;          // copies of processes that run a program that they executed
   double most = 0;              // of one other process
   std::uint64_t processes = 0;  // of those that were merged
+  std::map<std::string, double> makers;  // copies by maker_of()
 };
+std::string main_maker(const CauseSum& sum) {
+  for (const auto& [maker, copies] : sum.makers)
+    if (copies > sum.copies / 2) return maker;
+  return {};
+}
 using StackAndCause = std::pair<std::string, std::string>;
 
 // The causes of one process.  Adds its stacks to `found`.
@@ -264,6 +270,9 @@ std::map<NewMemoryCause, CauseSum> new_causes(const Weighted& weighted, Symboliz
     CauseSum& part = causes[cause];
     part.add(sum.all, weighted.scale);
     part.processes = std::max(part.processes, sum.processes);
+    if (cause.kind == kOwnData || cause.kind == kGivenBackSince)
+      part.makers[maker_of(site_frames(all))] +=
+          weighted.scale * static_cast<double>(sum.all.copies);
     found[{fold(all, stack.code.truncated), name_of(cause)}].add(sum.all, weighted.scale);
   }
   return causes;
@@ -323,13 +332,15 @@ NewMemory new_memory_of(const Tallies& tallies, const std::map<std::uint64_t, He
       if (each.tally->is_forked)
         sum.most = std::max(sum.most, part.copies / static_cast<double>(part.processes));
       else sum.unforked += part.copies;
+      for (const auto& [maker, its] : part.makers) sum.makers[maker] += its;
     }
   }
   NewMemory result{sums.samples, std::move(sums.sites), std::move(sums.mappings), {},
                    {},           sums.python_unread};
   result.causes = most_of(causes, [](const NewMemoryCause& cause, const CauseSum& sum) {
-    return NewCause{cause, sum.samples, rounded(sum.copies), rounded(sum.unforked),
-                    rounded(sum.most)};
+    return NewCause{
+        cause,          sum.samples, rounded(sum.copies), rounded(sum.unforked), rounded(sum.most),
+        main_maker(sum)};
   });
   const auto stack_of = [](const StackAndCause& key, const EstimatedSum& sum) {
     return FoldedStack{key.first, sum.samples, rounded(sum.copies), key.second};

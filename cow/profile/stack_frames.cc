@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <fmt/format.h>
 #include <iterator>
 #include <string_view>
@@ -12,18 +11,9 @@
 namespace cowshed::cow {
 namespace {
 
-// Libraries in which no site lies: the site is the line that called them.
-bool is_runtime_library(std::string_view path) {
-  const std::string_view file = base_name(path);
-  constexpr std::array<std::string_view, 8> kPrefixes = {"libc.so",     "libc-2",   "libstdc++.so",
-                                                         "libgcc_s.so", "ld-linux", "libpthread",
-                                                         "libm.so",     "[vdso]"};
-  return std::ranges::any_of(kPrefixes,
-                             [&](std::string_view prefix) { return file.starts_with(prefix); });
-}
-
 bool is_nameless(const Frame& frame) { return frame.function.empty(); }
 
+// Elsewhere lies no site: the site is the line that called it.
 bool is_of_program(const Frame& frame) {
   const bool is_kernel = frame.module.empty() && frame.function.starts_with('[');
   return !is_kernel && !is_runtime_library(frame.module);
@@ -120,7 +110,10 @@ Position interpreter_in(const std::vector<Frame>& native) {
     return runs_python(frame) || (is_nameless(frame) && is_of_interpreter(frame));
   });
   // An interpreter that is linked into a program.
-  if (found == native.end()) found = std::ranges::find_if(native, is_nameless);
+  if (found == native.end())
+    found = std::ranges::find_if(native, [](const Frame& frame) {
+      return is_nameless(frame) && !is_working_library(frame.module);
+    });
   while (found != native.end() && found != native.begin() && std::prev(found)->inlined) --found;
   return found;
 }

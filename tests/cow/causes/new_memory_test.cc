@@ -129,6 +129,24 @@ TEST(NewMemory, IsCompiledCodeBelowACompilerButNotBelowTheCodeThatItRuns) {
   EXPECT_EQ(cause({python("parse", "/app/ast.py"), task}), "own data");
 }
 
+TEST(NewMemory, ItsMakerIsTheInnermostLibraryThatWorks) {
+  const Frame malloc = native("malloc", "/lib/libc.so.6");
+  const Frame arena = native("arena_new", "/usr/lib/libjemalloc.so.2");
+  const Frame page = native("", "/usr/lib/libsqlite3.so.0.8.6");
+  const Frame module = native("", "/usr/lib/python3.11/lib-dynload/_sqlite3.cpython-311.so");
+  const Frame lxml = native("", "/x/site-packages/lxml/etree.cpython-311-x86_64-linux-gnu.so");
+  const Frame blas = native("", "/x/site-packages/numpy.libs/libopenblas64_p-r0-2.3.23.so");
+  const Frame eval = native("_PyEval_EvalFrame", "/usr/bin/python3.11");
+  EXPECT_EQ(maker_of({malloc, arena, page, module, task}), "libsqlite3.so.0.8.6");
+  EXPECT_EQ(maker_of({malloc, lxml, task}), "lxml.etree");
+  EXPECT_EQ(maker_of({blas, task}), "libopenblas64_p-r0-2.3.23.so");
+  EXPECT_EQ(maker_of({malloc, module, eval, task}), "") << "Python does what the line says";
+  EXPECT_EQ(maker_of({malloc, native("zend_new", "/usr/sbin/php-fpm8.2")}), "php-fpm8.2");
+  EXPECT_EQ(maker_of({malloc, {"load", "load.cc", 3, "/opt/libshop.so", 0, false}}), "")
+      << "a line of a library of the program's own";
+  EXPECT_EQ(maker_of({}), "");
+}
+
 TEST(NewMemory, ADescriptorTellsWhatIsReceivedFromWhatIsLoaded) {
   for (const char* call :
        {"[read(2)]", "[readv(2)]", "[pread64(2)]", "[preadv(2)]", "[preadv2(2)]"}) {

@@ -45,6 +45,8 @@ TEST(StackFrames, AnInterpreterWithoutSymbolsIsKnownByItsFile) {
               ElementsAre("memcpy", "add", "total", "<module>"));
   EXPECT_THAT(folded_into({native("add", "/app/_core.so"), native("", "/app/embeds_python")}),
               ElementsAre("add", "total", "<module>"));
+  EXPECT_THAT(folded_into({native("", "/app/_core.so")}), ElementsAre("", "total", "<module>"))
+      << "a library whose callers were not found is no interpreter";
 }
 
 TEST(StackFrames, AnExportedCompilerOfPythonStays) {

@@ -136,8 +136,11 @@ class WrittenMeasurement {
       owner["failures"].push_back(failed);
     } else if (kind == "new") {
       const std::uint64_t most = parts[4].length() > 0 ? pages_of(parts[4]) : 0;
-      all_["new_memory"]["causes"].push_back(
-          {{"name", name}, {"estimated_copies", pages_of(size)}, {"most_copies", most}});
+      const auto by = name.find(" by ");
+      all_["new_memory"]["causes"].push_back({{"name", name.substr(0, by)},
+                                              {"estimated_copies", pages_of(size)},
+                                              {"most_copies", most}});
+      if (by != name.npos) all_["new_memory"]["causes"].back()["library"] = name.substr(by + 4);
     } else if (kind == "new-code") {
       all_["new_memory"]["sites"].push_back(site_of(size, name));
     } else {

@@ -21,7 +21,7 @@
 //   code SIZE FRAMES, mapping SIZE NAME, type SIZE NAME, failed ADDRESS REASON: FRAMES
 //                           adds a sample; on an indented line, to the process above.  `handled`
 //                           is a failed access that the program handled
-//   new SIZE[/MOST] CAUSE, new-code SIZE FRAMES   adds a sample of new memory
+//   new SIZE[/MOST] CAUSE[ by LIBRARY], new-code SIZE FRAMES   adds a sample of new memory
 //   N x LINE                repeats such a line, with 0, 1, ... for {}
 //   | TEXT                  is a line of the report
 //   =N TEXT, +N TEXT, -N    stand in place of the report if they are fewer lines.  Line N of

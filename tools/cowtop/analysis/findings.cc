@@ -49,7 +49,8 @@ void add_shares(FindingKind kind, const std::vector<Share>& shares, std::uint64_
                 const std::array<int, 3>& weights, std::vector<Finding>& findings) {
   std::size_t rank = 0;
   for (const Share& share : shares) {
-    if (share.of_all < kShownOfAll && share.remark.empty()) continue;
+    const bool is_exact = kind == FindingKind::mapping && !share.remark.empty();
+    if (share.of_all < kShownOfAll && !is_exact) continue;
     findings.push_back({.kind = kind,
                         .subject = share.name,
                         .bytes = share.bytes,
@@ -57,7 +58,7 @@ void add_shares(FindingKind kind, const std::vector<Share>& shares, std::uint64_
                                         ? static_cast<std::uint64_t>(
                                               static_cast<double>(share.bytes) / share.of_all)
                                         : all,
-                        .is_estimate = kind != FindingKind::mapping || share.remark.empty(),
+                        .is_estimate = !is_exact,
                         .remark = share.remark,
                         .file = share.file,
                         .line = share.line,

@@ -1,5 +1,6 @@
 #include <array>
 #include <fmt/format.h>
+#include <map>
 
 #include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/analysis/remarks.h>
@@ -47,6 +48,20 @@ Said before_exec(const cow::Measurement& /*measurement*/, const Summary& summary
                   summary.ran == 1 ? "it" : "they", summary.ran == 1 ? "a program" : "programs")};
 }
 
+// "load (app.py:3), in libsqlite3 (page cache)": the line that made most of what a group holds, and
+// the library that touched most of it first, as far as they are known.
+std::string maker_of(const ProcessGroup& group, const Summary& summary) {
+  const Share* line = summary.line_of(group);
+  std::string text = line == nullptr ? "" : line->name;
+  if (!is_part(group.held_new.sum, summary.new_bytes, kHalfOfAll)) return text;
+  std::map<std::string_view, double> libraries;
+  for (const Share& each : summary.new_causes) libraries[each.remark] += each.of_all;
+  for (const auto& [library, part] : libraries)
+    if (!library.empty() && part >= kHalfOfAll)
+      text += fmt::format("{}{}", text.empty() ? "" : ", in ", library);
+  return text;
+}
+
 // What processes hold beside what they still share: copies and new memory.
 Said own_memory(const cow::Measurement& /*measurement*/, const Summary& summary) {
   if (!summary.has_new_memory()) return {};
@@ -69,7 +84,10 @@ Said own_memory(const cow::Measurement& /*measurement*/, const Summary& summary)
                   is_each ? " each" : "", hold, own, is_one ? "its" : "their",
                   without_unit_of(own, mib(copies.sum / parts)),
                   without_unit_of(own, mib(group.held_new.sum / parts)));
-  if (const Share* line = summary.line_of(group)) text += ", by " + line->name;
+  if (group.held_before.most >= kLeastBytes)
+    text += fmt::format(", {} from before cowtop came",
+                        without_unit_of(own, mib(group.held_before.sum / parts)));
+  if (const std::string maker = maker_of(group, summary); !maker.empty()) text += ", by " + maker;
   if (gave_back)
     text += fmt::format("; {} gave back {} of what {} got", is_one ? "it" : "they",
                         mib(given_back.sum / parts), is_one ? "it" : "they");

@@ -7,6 +7,7 @@
 
 #include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/analysis/shares.h>
+#include <cowshed/tools/cowtop/text/causes.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
@@ -211,6 +212,7 @@ void add_new_memory(const cow::NewMemory& memory, std::uint64_t bytes, std::uint
   for (const cow::NewCause& each : memory.causes) {
     Share& share = sums[name(each)];
     share.new_cause = each.cause;
+    share.remark = library_in_words(each.library);
     const auto all = static_cast<double>(std::max(each.estimated_copies, each.most_copies));
     const auto part = [&](std::uint64_t copies) {
       return static_cast<std::uint64_t>(static_cast<double>(copies) / all *

@@ -228,6 +228,8 @@ class GroupBuilder {
     group_.held_own.add(own, process.processes);
     group_.held_new.add(fresh, process.processes);
     group_.held_copies.add(copied, process.processes);
+    group_.held_before.add(cow::ran_before(process) ? held - std::min(held, fresh) : 0,
+                           process.processes);
     group_.given_back.add(shared - std::min(shared, kept), process.processes);
   }
   void add_shared(std::uint64_t bytes) {

@@ -186,6 +186,7 @@ static void describe(auto& io, Type<NewCause> /*type*/) {
   COWSHED_JSON_FIELDS(samples, estimated_copies)
   field_if_set(io, "unforked_copies", &Struct::unforked_copies);
   field_if_set(io, "most_copies", &Struct::most_copies);
+  field_if_set(io, "library", &Struct::library);
 }
 static void describe(auto& io, Type<NewMemory> /*type*/) {
   using Struct = NewMemory;

@@ -197,6 +197,8 @@ std::string name_of(const Finding& finding) {
   if (finding.kind == FindingKind::site || finding.kind == FindingKind::new_site)
     return live::columns_of(name) > kNameWidth ? without_arguments(name) : name;
   if (finding.kind == FindingKind::cause) return cause_in_words(finding.subject, finding.remark);
+  if (finding.kind == FindingKind::new_cause && !finding.remark.empty())
+    return name + ": " + finding.remark;
   return name + (finding.remark.empty() ? "" : " (" + finding.remark + ")");
 }
 

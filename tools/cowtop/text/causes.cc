@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <array>
+#include <fmt/format.h>
 
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/tools/cowtop/text/causes.h>
@@ -52,11 +54,50 @@ const std::vector<Cause>& causes() {
   return all;
 }
 
+std::string library_in_words(std::string_view library) {
+  struct Known {
+    std::string_view name;
+    std::string_view holds;
+  };
+  constexpr std::array kKnown = {Known{"libsqlite3.", "page cache"},
+                                 Known{"lxml.", "parsed trees"},
+                                 Known{"libxml2.", "parsed trees"},
+                                 Known{"libpq.", "results of queries"},
+                                 Known{"psycopg", "results of queries"},
+                                 Known{"numpy.", "arrays"},
+                                 Known{"pandas.", "tables"},
+                                 Known{"pyarrow.", "tables"},
+                                 Known{"libarrow.", "tables"},
+                                 Known{"torch.", "tensors"},
+                                 Known{"libtorch", "tensors"},
+                                 Known{"libc10.", "tensors"},
+                                 Known{"libcrypto.", "keys and TLS"},
+                                 Known{"libssl.", "keys and TLS"},
+                                 Known{"libz.", "buffers"},
+                                 Known{"libzstd.", "buffers"},
+                                 Known{"libopenblas", "buffers"},
+                                 Known{"libLLVM", "a JIT compiler"},
+                                 Known{"opcache.", "compiled scripts"},
+                                 Known{"node", "V8's heap"},
+                                 Known{"libnode", "V8's heap"},
+                                 Known{"php", "Zend's heap"},
+                                 Known{"libruby", "Ruby's heap"},
+                                 Known{"ruby", "Ruby's heap"},
+                                 Known{"libperl", "Perl's heap"},
+                                 Known{"perl", "Perl's heap"},
+                                 Known{"postgres", "catalog caches, plans, work_mem"}};
+  const auto found = std::ranges::find_if(
+      kKnown, [&](const Known& each) { return library.starts_with(each.name); });
+  if (found != kKnown.end())
+    return fmt::format("{} ({})", printable(library.substr(0, library.find('.'))), found->holds);
+  return library.find('.') == library.npos ? "" : printable(library);
+}
+
 std::string cause_in_words(std::string_view name, std::string_view library) {
   const auto found = std::ranges::find(causes(), name, &Cause::name);
   std::string text = printable(name);
   if (found == causes().end() || found->in_words.empty()) return text;
-  return text + ": " + (library.empty() ? std::string(found->in_words) : printable(library));
+  return text + ": " + (library.empty() ? std::string(found->in_words) : library_in_words(library));
 }
 
 }  // namespace cowshed::cowtop

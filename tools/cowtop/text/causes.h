@@ -17,6 +17,9 @@ struct Cause {
 // In the order of `cowtop help`.
 const std::vector<Cause>& causes();
 
+// "libsqlite3 (page cache)", "libfoo.so.1"; of a program, only if it is known what it holds.
+std::string library_in_words(std::string_view library);
+
 // "reference count: reads write to the object's header".  `library`: it wrote, if that is known.  A
 // recording may have other names.
 std::string cause_in_words(std::string_view name, std::string_view library);
