@@ -19,10 +19,11 @@ import tables
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-OF_OTHER_PROGRAMS = {"--benchmark", "--cap-add", "--field-selector", "--image", "--lazy-apps", "--max-requests",
+OF_OTHER_PROGRAMS = {"--benchmark", "--cap-add", "--dist", "--field-selector", "--image", "--lazy-apps", "--max-old-space-size", "--max-requests",
+                     "--max-requests-jitter",
                      "--memory-limit", "--no-install-recommends", "--now", "--overlay-ports", "--preload-app", "--preset",
                      "--profile", "--seccomp-profile-root", "--selftest", "--strip-components",
-                     "--system-site-packages", "--test-dir", "--value"}
+                     "--system-site-packages", "--test-dir", "--value", "--workers"}
 BY_HAND = {"--kernel", "--only", "--repeat"}  # of tools/kernel_vm/run, ./tools/bench and ./tools/check
 
 

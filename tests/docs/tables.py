@@ -28,6 +28,9 @@ CURES = {code(each["cure"]): code(each["tried_where"]) for each in HELP["remedie
 BLOCKS = (  # each of a page, known by its first two lines
     ("docs/how-to/memory-grows-after-fork.md",
      table(("WHY", "TRY"), ((each["cause"], code("; ".join(each["try"]))) for each in HELP["causes"]))),
+    ("docs/how-to/memory-grows.md",
+     table(("server or library", "TRY"), ((each["cause"], code(each["text"]))
+                                          for each in HELP["remedies"] if each["is_of_program"]))),
     ("docs/reference/cowtop.md", table(("remedy", "tried where"), CURES.items())),
     ("docs/reference/cowtop.md", ["cowtop judges by these limits:", "",
                                   *("* " + " ".join(HELP["judgements"][i:i + 2]) for i in range(0, len(HELP["judgements"]), 2))]),

@@ -226,6 +226,52 @@ def measure(command, **environment):
     return report, copied, copied + shared + sum(4096 * process["zero_filled_pages"] for process in children)
 
 
+UVICORN = """
+import glob, os, subprocess, sys, time
+folder = os.path.dirname(os.path.abspath(__file__))
+async def app(scope, receive, send):
+    for _ in range(2):
+        message = await receive()
+        open(f"{folder}/{message['type']}.{os.getpid()}", "w").close()
+        await send({"type": message["type"] + ".complete"})
+if __name__ != "__main__":
+    import provider
+else:
+    words = ["gunicorn", "-k", "uvicorn.workers.UvicornWorker", "--preload", "-w", "3", "-b", "127.0.0.1:0"]
+    words = words if len(sys.argv) > 1 else ["uvicorn", "--workers", "3", "--port", "0"]
+    for old in glob.glob(folder + "/lifespan.*"): os.remove(old)
+    server = subprocess.Popen([sys.executable, "-B", "-m", *words, "program:app"], cwd=folder, start_new_session=True)
+    while len(glob.glob(folder + "/lifespan.startup.*")) < 3: time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(server.pid, 9)  # a worker that ends copies all that it frees
+    server.wait()
+"""
+LOKY = """
+import joblib, sys, time
+def work(number):
+    import provider
+    time.sleep(0.5)
+    return len(provider.table)
+if __name__ == "__main__":
+    import provider
+    joblib.Parallel(3, backend="multiprocessing" if len(sys.argv) > 1 else "loky")(joblib.delayed(work)(i) for i in range(6))
+"""
+SQLITE = """
+import os, sqlite3, sys
+data = sqlite3.connect(sys.argv[0] + ".db")
+data.execute(f"PRAGMA cache_size={-1000 if len(sys.argv) > 1 else -100000}")
+data.execute("CREATE TABLE IF NOT EXISTS t (text)")
+data.executemany("INSERT INTO t VALUES (?)", (("x" * 1000,) for _ in range(60_000)))
+data.commit()
+data.execute("SELECT sum(length(text)) FROM t").fetchall()
+os._exit(0)
+"""
+
+
+def is_installed(*modules):
+    return not subprocess.run([PYTHON, "-c", f"import {', '.join(modules)}"], stderr=subprocess.DEVNULL).returncode
+
+
 class NewMemory(unittest.TestCase):
     def follow(self, cause, program, command=(PYTHON, "-B"), language=NEW_PYTHON, row=None, peak=True):
         with tempfile.TemporaryDirectory() as folder:
@@ -261,6 +307,17 @@ class NewMemory(unittest.TestCase):
 
     def test_free_in_malloc(self):
         self.follow("free in malloc", BURST, peak=False)
+
+    @unittest.skipUnless(is_installed("uvicorn", "gunicorn"), "uvicorn or gunicorn is not installed")
+    def test_uvicorn(self):
+        self.follow("uvicorn", UVICORN, row="import of program")
+
+    @unittest.skipUnless(is_installed("joblib"), "joblib is not installed")
+    def test_loky(self):
+        self.follow("loky", LOKY, row="import of provider")
+
+    def test_sqlite(self):
+        self.follow("libsqlite3", SQLITE, row=r"own data: libsqlite3 \(page cache\)")
 
     def test_received_in_perl(self):
         self.follow("received", RECEIVED_IN_PERL, ["perl"], "")
@@ -299,7 +356,7 @@ NOT_KNOWN = {"pickling", "PHP garbage collector", "object flags"}
 
 class Remedies(unittest.TestCase):
     def test_each_remedy_is_followed(self):
-        followed = {*C, "C and C++ reference count", "processes started alike", "free in malloc", *(name for name, *_ in SCRIPTS), *(name.split(" of ")[0] for name in NEW),
+        followed = {*C, "C and C++ reference count", "processes started alike", "free in malloc", "uvicorn", "loky", "libsqlite3", *(name for name, *_ in SCRIPTS), *(name.split(" of ")[0] for name in NEW),
                     f"{NEW_PYTHON} page tables", "C and C++ page tables", "LD_BIND_NOW=1", f"{NEW_PYTHON} received",
                     "R allocator free list",  # the same as of its collector
                     f"{NEW_PYTHON} reference count", f"{NEW_PYTHON} cached hash"}  # tests/share/python/readings_test.py

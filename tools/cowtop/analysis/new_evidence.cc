@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <fmt/format.h>
 #include <span>
@@ -30,10 +31,34 @@ std::string preloading(const Summary& summary) {
   return "";
 }
 
-// Its master runs no script, so that it cannot build anything for its workers.
-bool is_php_fpm(const Summary& summary) {
+// Whether a name has the word: "python3 -m uvicorn", "php-fpm8.2", but not "node_exporter".
+bool has_word(std::string_view name, std::string_view word) {
+  const auto is_letter = [](char each) {
+    return std::isalpha(static_cast<unsigned char>(each)) != 0 || each == '_';
+  };
+  for (auto at = name.find(word); at != name.npos; at = name.find(word, at + 1)) {
+    const auto end = at + word.size();
+    if ((at == 0 || !is_letter(name[at - 1])) && (end == name.size() || !is_letter(name[end])))
+      return true;
+  }
+  return false;
+}
+
+// The servers whose workers share no memory, by their names or those of whom they start, and those
+// whose name each worker has.
+constexpr std::array<std::string_view, 4> kStarters = {"uvicorn", "loky", "pytest", "supervisord"};
+constexpr std::array<std::string_view, 3> kWorkers = {"node", "postgres", "php-fpm"};
+
+std::string_view server_of(const ProcessGroup& group) {
+  const auto found = std::ranges::find_if(
+      kWorkers, [&](std::string_view each) { return has_word(group.comm, each); });
+  return found == kWorkers.end() ? std::string_view() : *found;
+}
+
+// Their masters run none of the application's code, so that they cannot build anything for workers.
+bool is_of_servers(const Summary& summary) {
   return std::ranges::any_of(summary.groups, [](const ProcessGroup& group) {
-    return group.own.most >= kLeastBytes && group.comm.starts_with("php-fpm");
+    return group.own.most >= kLeastBytes && !server_of(group).empty();
   });
 }
 
@@ -136,6 +161,47 @@ bool is_of_programs(const Evidence& evidence) {
   return of_programs > 0 && is_part(of_programs, all, kHalfOfAll);
 }
 
+bool is_named(std::string_view word, const Evidence& evidence) {
+  return std::ranges::any_of(evidence.measurement->processes, [&](const auto& each) {
+    return has_word(each.name(), word) || has_word(each.script, word);
+  });
+}
+
+bool is_mostly_received(const Summary& summary) {
+  return !summary.new_causes.empty() && summary.new_causes.front().name == cow::kReceived;
+}
+
+// Several processes of one program that no fork connects, and that hold as much.
+struct Started {
+  const ProcessGroup* group = nullptr;
+  std::optional<std::uint64_t> saves_bytes = {};  // nullopt: what they hold was not seen to be made
+};
+Started started_alike(const Evidence& evidence) {
+  const Summary& summary = *evidence.summary;
+  const ProcessGroup* group = summary.has_new_memory() ? summary.largest_holders() : nullptr;
+  if (group == nullptr || group->holders < 2 || !group->held_own.are_alike()) return {};
+  const bool is_older = group->is_older && group->shared_bytes.value_or(0) < kLeastBytes;
+  const bool are_started = group->has_executed || is_older || group->role == cow::Role::root;
+  if (!are_started || is_mostly_received(summary)) return {};
+  const bool is_line = summary.line_of(*group) != nullptr && group->held_new.are_alike();
+  if (!is_line) return {is_older ? group : nullptr};
+  const std::uint64_t each = group->held_own.sum / group->holders;
+  // One keeps it, unless that is another process: the one that started them, say.
+  const bool has_another = std::ranges::any_of(summary.groups, [&](const ProcessGroup& other) {
+    return &other != group && other.holders > 0 && are_alike(std::min(each, other.own.most), each);
+  });
+  const std::uint64_t all = std::min(group->holders, summary.most_at_once);
+  return {group, each * (has_another ? all : all - 1)};
+}
+
+// The server of which the processes are; empty: it is not known.
+std::string_view server_of(const ProcessGroup& group, const Evidence& evidence) {
+  if (const std::string_view its = server_of(group); !its.empty()) return its;
+  const auto found = std::ranges::find_if(
+      kStarters, [&](std::string_view each) { return is_named(each, evidence); });
+  return found == kStarters.end() ? std::string_view() : *found;
+}
+
 }  // namespace
 
 // malloc_trim() leaves what is at the tops of the arenas of threads.
@@ -163,20 +229,50 @@ Offers of_free_blocks(const Remedy& remedy, const Evidence& evidence) {
       {trimmable / summary.holders * holders, std::string(remedy.text) + arenas, is_known});
 }
 
-Offers of_started_alike(const Remedy& /*remedy*/, const Evidence& evidence) {
+Offers of_started_alike(const Remedy& remedy, const Evidence& evidence) {
+  const Started started = started_alike(evidence);
+  if (started.group == nullptr || !server_of(*started.group, evidence).empty()) return {};
+  if (started.saves_bytes) return worth_a_word({*started.saves_bytes});
+  return {
+      {0, fmt::format("see by cowtop -- COMMAND which line loads it. If it is the same in each: {}",
+                      remedy.text)}};
+}
+
+Offers of_server_started(const Remedy& remedy, const Evidence& evidence) {
+  const Started started = started_alike(evidence);
+  if (started.group == nullptr || server_of(*started.group, evidence) != remedy.cause) return {};
+  return {{remedy.no_proof == kSavesNothing ? 0 : started.saves_bytes.value_or(0)}};
+}
+
+Offers of_server_grown(const Remedy& remedy, const Evidence& evidence) {
   const Summary& summary = *evidence.summary;
   const ProcessGroup* group = summary.has_new_memory() ? summary.largest_holders() : nullptr;
-  const bool are_started = group != nullptr && (group->has_executed || group->is_older ||
-                                                group->role == cow::Role::root);
-  if (!are_started || group->holders < 2 || !group->held_new.are_alike()) return {};
-  if (summary.line_of(*group) == nullptr) return {};
-  const std::uint64_t each = group->held_own.sum / group->holders;
-  // One keeps it, unless that is another process: the one that started them, say.
-  const bool has_another = std::ranges::any_of(summary.groups, [&](const ProcessGroup& other) {
-    return &other != group && other.holders > 0 && are_alike(std::min(each, other.own.most), each);
-  });
-  const std::uint64_t all = std::min(group->holders, summary.most_at_once);
-  return worth_a_word({each * (has_another ? all : all - 1)});
+  return group != nullptr && group->holders > 1 && server_of(*group, evidence) == remedy.cause
+             ? Offers(1)
+             : Offers();
+}
+
+Offers of_arrays_sent(const Remedy& remedy, const Evidence& evidence) {
+  const Summary& summary = *evidence.summary;
+  const ProcessGroup* group = summary.has_new_memory() ? summary.largest_holders() : nullptr;
+  return group != nullptr && group->has_executed && is_named(remedy.cause, evidence) &&
+                 is_mostly_received(summary)
+             ? Offers(1)
+             : Offers();
+}
+
+Offers of_library(const Remedy& remedy, const Evidence& evidence) {
+  const Summary& summary = *evidence.summary;
+  std::uint64_t bytes = 0;
+  for (const Share& each : summary.new_causes)
+    if (each.remark.starts_with(remedy.cause)) bytes += each.bytes;
+  if (!summary.has_new_memory() || !is_much(bytes, summary.new_bytes)) return {};
+  return {{bytes / summary.holders * std::min(summary.holders, summary.most_at_once)}};
+}
+
+bool is_of_program(const Remedy& remedy) {
+  constexpr std::array kWhen = {&of_server_started, &of_server_grown, &of_arrays_sent, &of_library};
+  return std::ranges::find(kWhen, remedy.when) != kWhen.end();
 }
 
 // A line for each of two, or one for all where the others are much, too.
@@ -204,7 +300,8 @@ Offers of_imports(const Remedy& /*remedy*/, const Evidence& evidence) {
 Offers of_own_data(const Remedy& remedy, const Evidence& evidence) {
   const Summary& summary = *evidence.summary;
   const Share* cause = much_new(remedy.cause, summary);
-  if (cause == nullptr || is_php_fpm(summary) || !build_alike(evidence)) return {};
+  if (cause == nullptr || is_of_servers(summary) || !build_alike(evidence)) return {};
+  if (cause->remark.starts_with("libsqlite3")) return {};  // no connection may cross a fork
   return worth_a_word(
       {saved_by_sharing(*cause, summary), std::string(remedy.text) + preloading(summary)});
 }

@@ -80,7 +80,6 @@ constexpr std::string_view kCollectInR =  // an object is old after two
 constexpr std::string_view kHoldApart =
     "hold the data in an array, mmap or arrow table, or call cowshed.freeze() in Python 3.12 "
     "or newer: gc.freeze() does not stop counts";
-constexpr std::string_view kSavesNothing = "it saves nothing by itself";
 constexpr std::string_view kNothing =
     "nothing: a buffer of the child's own takes as much memory as the copy";
 
@@ -194,6 +193,61 @@ const std::vector<Remedy> kRemedies = {
      "load it once, in a process that forks the others (in Python: multiprocessing's fork, "
      "cowshed.get_context(), gunicorn --preload)",
      &of_started_alike},
+    {"uvicorn",
+     {},
+     "start it by gunicorn -k uvicorn.workers.UvicornWorker --preload, which loads the application "
+     "once and forks its workers",
+     &of_server_started},
+    {"loky",
+     {},
+     "fork joblib's workers: Parallel(backend='multiprocessing'); loky starts each as a program",
+     &of_server_started},
+    {"supervisord",
+     {},
+     "let supervisor start one program that loads it and forks its workers, in place of several",
+     &of_server_started,
+     nullptr,
+     "the same as of processes started alike"},
+    {"pytest",
+     {},
+     "pytest-xdist starts each worker as a program: run fewer (-n), or map large data from a file",
+     &of_server_started,
+     nullptr,
+     kSavesNothing},
+    {"node",
+     {},
+     "Node's processes share no memory: run fewer, use worker threads with a SharedArrayBuffer, or "
+     "bound each heap by --max-old-space-size",
+     &of_server_grown,
+     nullptr,
+     kSavesNothing},
+    {"joblib",
+     {},
+     "let joblib map large arrays from a file: leave Parallel's max_nbytes at 1M, or joblib.load() "
+     "with mmap_mode",
+     &of_arrays_sent,
+     nullptr,
+     kSavesNothing},
+    {"postgres",
+     {},
+     "hold fewer backends: a pooler such as pgbouncer; in each, a smaller work_mem, and DISCARD "
+     "PLANS",
+     &of_server_grown,
+     nullptr,
+     kSavesNothing},
+    {"php-fpm",
+     {},
+     "bound what workers keep: fewer pm.max_children, and pm.max_requests; what scripts build "
+     "alike "
+     "belongs into constant arrays, which opcache shares",
+     &of_server_grown,
+     nullptr,
+     kSavesNothing},
+    {"libsqlite3",
+     {},
+     "bound SQLite's page cache by PRAGMA cache_size, or share the file's pages by PRAGMA "
+     "mmap_size",
+     &of_library},
     {cow::kImport, {}, "import before the fork what is imported now at CODE's lines", &of_imports},
     {cow::kOwnData,
      {},

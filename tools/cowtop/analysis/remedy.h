@@ -19,6 +19,9 @@ inline constexpr std::string_view kStartedAlike = "processes started alike";
 inline constexpr std::string_view kPageTablesOfForks = "page tables";
 inline constexpr std::string_view kMallocArenas = "arenas of malloc";
 
+// As Remedy::no_proof.
+inline constexpr std::string_view kSavesNothing = "it saves nothing by itself";
+
 // What `cowtop cure` runs: a remedy that needs no edit of the program.
 struct Cure {
   std::string name;              // "MALLOC_ARENA_MAX=2"

@@ -6,6 +6,7 @@
 
 #include <cowshed/base/try.h>
 #include <cowshed/tools/cowtop/analysis/judgement.h>
+#include <cowshed/tools/cowtop/analysis/new_evidence.h>
 #include <cowshed/tools/cowtop/analysis/remedies.h>
 #include <cowshed/tools/cowtop/cli/command_line.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
@@ -66,6 +67,7 @@ std::string everything_json() {
     for (const cow::Language language : each.in) languages.push_back(title_of(language));
     report["remedies"].push_back(
         {{"cause", each.cause},
+         {"is_of_program", is_of_program(each)},
          {"languages", std::move(languages)},
          {"text", or_null(each.text)},
          {"cure", or_null(each.cure == nullptr ? "" : each.cure->name)},
