@@ -34,10 +34,11 @@ inline constexpr std::string_view kCompiledCode = "compiled code";
 inline constexpr std::string_view kThreadStack = "thread stack";
 inline constexpr std::string_view kGivenBackSince = "given back since";
 inline constexpr std::string_view kFreeInMalloc = "free in malloc";
+inline constexpr std::string_view kFreeInPymalloc = "free in pymalloc";
 inline constexpr std::string_view kOwnData = "own data";
-inline constexpr std::array kNewMemoryCauses = {kImport,       kReceived,    kLoaded,
-                                                kCompiledCode, kThreadStack, kGivenBackSince,
-                                                kFreeInMalloc, kOwnData};
+inline constexpr std::array kNewMemoryCauses = {kImport,       kReceived,       kLoaded,
+                                                kCompiledCode, kThreadStack,    kGivenBackSince,
+                                                kFreeInMalloc, kFreeInPymalloc, kOwnData};
 
 // Why memory is new.  An import has its module or, until the module's code runs, the line that
 // imports it.

@@ -93,7 +93,8 @@ inline constexpr std::array kFigures = {
                               ? std::optional(measurement.since_begin_s(process.peak->sampled_ns))
                               : std::nullopt)},
     Figure{"memory.free_bytes", "FREE", Unit::bytes, false, "cowshed_free_bytes",
-           "The part of OWN that the program has freed and malloc() of glibc keeps.  In whole "
+           "The part of OWN that the program has freed and malloc() of glibc or Python keeps.  In "
+           "whole "
            "pages, as last looked at.",
            COWSHED_FIGURE(internal::number(process.memory.value_or(MemorySample()).free_bytes))},
     Figure{"alike.same_address_bytes", "ALIKE", Unit::bytes, false, "cowshed_alike_bytes",

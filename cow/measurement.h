@@ -106,10 +106,15 @@ struct MemorySample {
   std::uint64_t private_bytes = 0;  // other resident anonymous memory
   std::uint64_t sampled_ns = 0;     // CLOCK_MONOTONIC
   std::uint64_t touched_pages = 0;  // ProcessCopies::touched_pages() then
-  // The part of private_bytes in whole pages that malloc() of glibc holds free, and the part of
-  // that which malloc_trim(3) can give back.  nullopt: not looked for, as in small processes.
+  // The part of private_bytes in whole pages that malloc() of glibc and Python's pymalloc hold
+  // free. Of that, what malloc_trim(3) can give back, and what pymalloc holds.  nullopt: not looked
+  // for, as in small processes.
   std::optional<std::uint64_t> free_bytes = std::nullopt;
   std::optional<std::uint64_t> trimmable_bytes = std::nullopt;
+  std::optional<std::uint64_t> free_in_pymalloc_bytes = std::nullopt;
+  // With which malloc() maps most of its free blocks one by one; 0: they are too small, or of
+  // unknown size.
+  std::optional<std::uint64_t> mmap_threshold_bytes = std::nullopt;
   bool operator==(const MemorySample&) const = default;
 };
 

@@ -269,10 +269,10 @@ bool TracedProcess::is_due_for_scan(std::uint64_t now_ns) const {
          (live->has_changed || now_ns - live->last_scan_ns >= unchanged);
 }
 
-void TracedProcess::note_scan(std::uint64_t end_ns, std::uint64_t took_ns) {
+void TracedProcess::note_scan(std::uint64_t end_ns, std::uint64_t took_ns, bool is_settled) {
   live->scans.ran(end_ns, took_ns);
   live->last_scan_ns = end_ns;
-  live->has_changed = false;
+  live->has_changed = !is_settled;
 }
 
 std::vector<Mapping> TracedProcess::scan(const ProcFiles& proc) {
@@ -296,6 +296,8 @@ std::vector<Mapping> TracedProcess::scan(const ProcFiles& proc) {
   copies.memory = memory;
   copies.memory->free_bytes = before.free_bytes;
   copies.memory->trimmable_bytes = before.trimmable_bytes;
+  copies.memory->free_in_pymalloc_bytes = before.free_in_pymalloc_bytes;
+  copies.memory->mmap_threshold_bytes = before.mmap_threshold_bytes;
   copies.memory->touched_pages = copies.touched_pages();
   if (ran_before(copies) && !copies.resident_before_bytes) {
     const std::uint64_t now = memory->shared_bytes + memory->private_bytes;

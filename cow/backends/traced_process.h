@@ -24,7 +24,7 @@ struct TracedProcess {
     internal::DutyCycle scans{50, 50'000'000};  // of its memory
     std::uint64_t last_scan_ns = 0;
     std::uint64_t updates = 0;
-    bool has_changed = true;  // has counted something since the last scan
+    bool has_changed = true;  // has counted something since the last scan, or shortly before
     std::uint64_t changed_ns = 0;
     bool sends = false;       // it, or a parent that forked it, has counted what it sent
     bool had_ended = false;   // at the sample() before
@@ -51,7 +51,9 @@ struct TracedProcess {
   // Reads its memory, by a walk through its maps and pagemap, and the objects that it sent.
   // Returns the maps; empty: its memory could not be read.
   std::vector<Mapping> scan(const ProcFiles& proc);
-  void note_scan(std::uint64_t end_ns, std::uint64_t took_ns);
+  // `is_settled`: it had counted nothing for a while.  Else it is scanned again once it is so: what
+  // it frees meanwhile is not counted.
+  void note_scan(std::uint64_t end_ns, std::uint64_t took_ns, bool is_settled);
 };
 
 }  // namespace cowshed::cow

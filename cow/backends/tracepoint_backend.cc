@@ -269,8 +269,11 @@ void TracepointBackend::scan_memory() {
   const std::uint64_t now = monotonic_ns();
   const bool may_spend = scans_.is_due(now) && scan_budget_.is_left(now);
   // What has changed and is at rest now may stay as it is.
-  const auto is_at_rest = [now](const TracedProcess& process) {
-    return process.live->has_changed && process.live->changed_ns + kRestNs <= now;
+  const auto is_quiet = [now](const TracedProcess& process) {
+    return process.live->changed_ns + kRestNs <= now;
+  };
+  const auto is_at_rest = [&](const TracedProcess& process) {
+    return process.live->has_changed && is_quiet(process);
   };
   const auto is_first = [](const TracedProcess& process) {
     return process.live->last_scan_ns == 0 && ran_before(process.copies);
@@ -293,11 +296,12 @@ void TracepointBackend::scan_memory() {
     TracedProcess& process = *each;
     const bool is_free = is_first(process);
     const bool is_on_credit = has_credit(process);
+    const bool is_settled = is_quiet(process);
     if (took >= (is_free ? kFirstScansAtOnceNs : kScansAtOnceNs)) break;
     look_at_new_pages(process, process.scan(proc_));
     take_samples_meanwhile();
     const std::uint64_t before = std::exchange(took, thread_cpu_ns() - begin);
-    process.note_scan(monotonic_ns(), took - before);
+    process.note_scan(monotonic_ns(), took - before, is_settled);
     if (is_on_credit) rest_credit_ns_ -= std::min(rest_credit_ns_, took - before);
     if (!is_free) spent += took - before;
   }
@@ -314,18 +318,20 @@ void TracepointBackend::look_at_new_pages(TracedProcess& process,
   const auto pagemap = proc_.open(process.copies.pid, "pagemap");
   if (!pagemap) return;
   MemorySample& memory = *process.copies.memory;
-  std::optional<std::vector<FreePages>> free;
+  std::optional<FreeMemory> free;
   if (memory.private_bytes >= kLeastHeap)
     free = profiler_->free_pages(process.copies.pid, mappings);
   if (free) {
-    memory.free_bytes = memory.trimmable_bytes = 0;
-    for (const FreePages& each : *free)
+    memory.mmap_threshold_bytes = free->mmap_threshold;
+    memory.free_bytes = memory.trimmable_bytes = memory.free_in_pymalloc_bytes = 0;
+    for (const FreePages& each : free->pages)
       (void)internal::visit_anonymous_pages(
           pagemap->get(), each.begin, each.end,
           [&](std::uint64_t begin, std::uint64_t end, internal::AnonymousPage page) {
             if (page != internal::AnonymousPage::own) return;
             *memory.free_bytes += end - begin;
-            if (each.can_trim) *memory.trimmable_bytes += end - begin;
+            if (each.in == FreeIn::malloc) *memory.trimmable_bytes += end - begin;
+            if (each.in == FreeIn::pymalloc) *memory.free_in_pymalloc_bytes += end - begin;
           });
   }
   if (!held) return;
@@ -334,9 +340,10 @@ void TracepointBackend::look_at_new_pages(TracedProcess& process,
       {},
       *held / kPageSize};
   if (free)
-    look.is_free = [&](std::uint64_t address) {
-      const auto next = std::ranges::upper_bound(*free, address, {}, &FreePages::end);
-      return next != free->end() && next->begin <= address;
+    look.state = [&](std::uint64_t address) {
+      const auto next = std::ranges::upper_bound(free->pages, address, {}, &FreePages::end);
+      if (next == free->pages.end() || next->begin > address) return NewPage::held;
+      return next->in == FreeIn::pymalloc ? NewPage::free_in_pymalloc : NewPage::free;
     };
   profiler_->look(process.live->counts.id, look);
 }

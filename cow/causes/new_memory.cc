@@ -182,6 +182,7 @@ NewMemoryCause cause_of_new_memory(const std::vector<Frame>& stack, std::size_t 
   if (page == NewPage::missed) return {std::string(kUnknown)};
   if (page == NewPage::of_stack) return {std::string(kThreadStack)};
   if (page == NewPage::free) return {std::string(kFreeInMalloc)};
+  if (page == NewPage::free_in_pymalloc) return {std::string(kFreeInPymalloc)};
   // The stack begins with the innermost frame: the imports of the fork come last.
   for (std::size_t i = stack.size(); i-- > 0;) {
     if (!is_import(stack[i])) continue;

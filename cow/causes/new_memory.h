@@ -14,6 +14,7 @@
 // "unknown"           There was no room for the page's sample.
 // "thread stack"      The page is of the stack that the thread runs on.
 // "free in malloc"    The program has freed it, and malloc() of the C library keeps the page.
+// "free in pymalloc"  The same of Python's allocator of small objects.
 // "import of NAME"    Python imports a module, by an import that began after the fork.  NAME is the
 //                     outermost such module whose code runs, by its file: "pkg.mod" below
 //                     site-packages, dist-packages and Python's own library, else "mod".  Until it
@@ -32,7 +33,7 @@
 namespace cowshed::cow {
 
 // What is known of a new page beside the stack.
-enum class NewPage : std::uint8_t { held, free, given_back, of_stack, missed };
+enum class NewPage : std::uint8_t { held, free, free_in_pymalloc, given_back, of_stack, missed };
 
 // `imports`: imports_in() of the stack of the fork, which the child has below all of its own.
 // `descriptor`: of the system call in which the kernel wrote.

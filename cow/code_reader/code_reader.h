@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include <cowshed/cow/code_reader/glibc_heap.h>
+#include <cowshed/cow/code_reader/heaps.h>
 #include <cowshed/cow/code_reader/python_lines.h>
 #include <cowshed/cow/code_reader/refcount_scan.h>
 #include <cowshed/cow/copy_profile.h>
@@ -91,11 +91,12 @@ class CodeReader {
   virtual std::string name_at(BinaryId binary, std::uint64_t address) = 0;
   static constexpr std::size_t kLongestName = 63;
 
-  // As free_pages_of_glibc(), by a process's open /proc/PID/mem: the largest ranges, in order.
-  virtual std::optional<std::vector<FreePages>> free_pages(const FileDescriptor& memory,
-                                                           const std::vector<HeapPart>& parts) = 0;
+  // As free_pages_of_glibc() and free_pages_of_python(), by a process's open /proc/PID/mem: the
+  // largest ranges, in order.
+  virtual std::optional<FreeMemory> free_pages(const FileDescriptor& memory,
+                                               const std::vector<HeapPart>& parts) = 0;
   static constexpr std::size_t kMostParts = 1500;
-  static constexpr std::size_t kMostFreeRanges = 3000;
+  static constexpr std::size_t kMostFreeRanges = 20'000;
 };
 
 }  // namespace cowshed::cow

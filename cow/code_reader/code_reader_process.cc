@@ -20,7 +20,7 @@ constexpr milliseconds kMostTimeOfAll{60'000};  // of all long questions
 constexpr milliseconds kMostAsleep{5'000};
 constexpr milliseconds kMostCpuTime{5'000};  // of one question
 constexpr milliseconds kLong{50};
-constexpr std::size_t kMostFrameBytes = 48 << 10;
+constexpr std::size_t kMostListBytes = 48 << 10;
 constexpr std::size_t kLongestText = 4096;
 constexpr std::size_t kMostReleaseSites = 1000;
 constexpr std::size_t kMostLineTableBytes = 48 << 10;
@@ -68,7 +68,7 @@ void write_frames(WireWriter& to, const std::vector<Frame>& frames) {
   WireWriter fitting;
   std::uint32_t number = 0;
   for (const Frame& frame : frames) {
-    if (fitting.bytes().size() >= kMostFrameBytes) break;
+    if (fitting.bytes().size() >= kMostListBytes) break;
     fitting.text(shortened(frame.function)).text(shortened(frame.file));
     fitting.number(frame.line).number(std::uint8_t{frame.inlined});
     ++number;
@@ -111,11 +111,38 @@ std::vector<CodeReader::Module> read_modules(WireReader& from) {
   return modules;
 }
 
-void write_pages(WireWriter& to, const std::optional<std::vector<FreePages>>& pages) {
-  to.number(std::uint8_t{pages.has_value()});
-  if (!pages) return;
-  to.number(static_cast<std::uint32_t>(pages->size()));
-  for (const FreePages& each : *pages) to.number(each);
+// Seven bits in a byte, the lowest first.  The eighth says that more follow.
+void write_short(WireWriter& to, std::uint64_t number) {
+  for (; number >= 128; number >>= 7U) to.number(static_cast<std::uint8_t>(number | 128U));
+  to.number(static_cast<std::uint8_t>(number));
+}
+
+std::uint64_t read_short(WireReader& from) {
+  std::uint64_t number = 0;
+  for (unsigned shift = 0; shift < 64; shift += 7) {
+    const auto byte = from.number<std::uint8_t>();
+    number |= std::uint64_t{byte & 127U} << shift;
+    if (byte < 128) break;
+  }
+  return number;
+}
+
+// Of each range the pages since the last one, its pages, and who holds it.  Writes as many as fit.
+void write_free(WireWriter& to, const std::optional<FreeMemory>& free) {
+  to.number(std::uint8_t{free.has_value()});
+  if (!free) return;
+  WireWriter fitting;
+  std::uint32_t number = 0;
+  std::uint64_t last = 0;
+  for (const FreePages& each : free->pages) {
+    if (fitting.bytes().size() >= kMostListBytes) break;
+    write_short(fitting, (each.begin - last) / kPageSize);
+    write_short(fitting, (each.end - each.begin) / kPageSize);
+    fitting.number(each.in);
+    last = each.end;
+    ++number;
+  }
+  to.number(free->mmap_threshold).number(number).text(fitting.bytes());
 }
 
 std::vector<HeapPart> read_parts(WireReader& from) {
@@ -151,7 +178,7 @@ void answer(CodeReader& reader, WireReader from, const FileDescriptor& file, Wir
     case Question::name_at:
       to.text(shortened(reader.name_at(id, from.number<std::uint64_t>())));
       return;
-    case Question::free_pages: return write_pages(to, reader.free_pages(file, read_parts(from)));
+    case Question::free_pages: return write_free(to, reader.free_pages(file, read_parts(from)));
   }
 }
 
@@ -419,8 +446,8 @@ std::string CodeReaderProcess::name_at(BinaryId binary, std::uint64_t address) {
   return reply ? without_controls(WireReader(*reply).text()) : std::string();
 }
 
-std::optional<std::vector<FreePages>> CodeReaderProcess::free_pages(
-    const FileDescriptor& memory, const std::vector<HeapPart>& parts) {
+std::optional<FreeMemory> CodeReaderProcess::free_pages(const FileDescriptor& memory,
+                                                        const std::vector<HeapPart>& parts) {
   WireWriter request = question(Question::free_pages, 0);
   const std::size_t number = std::min(parts.size(), kMostParts);
   request.number(static_cast<std::uint32_t>(number));
@@ -429,15 +456,20 @@ std::optional<std::vector<FreePages>> CodeReaderProcess::free_pages(
   if (!reply) return std::nullopt;
   WireReader wire(*reply);
   if (wire.number<std::uint8_t>() == 0) return std::nullopt;
-  std::vector<FreePages> pages;
+  FreeMemory free{{}, wire.number<std::uint64_t>()};
   const auto found = std::min<std::size_t>(wire.number<std::uint32_t>(), kMostFreeRanges);
+  const std::string bytes = wire.text();
+  WireReader each(bytes);
+  std::uint64_t last = 0;
   for (std::size_t i = 0; i < found; ++i) {
-    const auto each = wire.number<FreePages>();
-    const std::uint64_t last = pages.empty() ? 0 : pages.back().end;
-    if (!wire.is_good() || each.begin < last || each.begin >= each.end) break;
-    pages.push_back(each);
+    const std::uint64_t begin = last + read_short(each) * kPageSize;
+    const std::uint64_t end = begin + read_short(each) * kPageSize;
+    const auto in = each.number<FreeIn>();
+    if (!each.is_good() || begin < last || end <= begin || in > FreeIn::pymalloc) break;
+    free.pages.push_back({begin, end, in});
+    last = end;
   }
-  return pages;
+  return free;
 }
 
 }  // namespace cowshed::cow

@@ -36,8 +36,8 @@ class CodeReaderProcess : public CodeReader {
   std::map<CounterField, std::size_t> release_sites(BinaryId binary) override;
   std::optional<PythonLayout> python_layout(BinaryId binary) override;
   std::string name_at(BinaryId binary, std::uint64_t address) override;
-  std::optional<std::vector<FreePages>> free_pages(const FileDescriptor& memory,
-                                                   const std::vector<HeapPart>& parts) override;
+  std::optional<FreeMemory> free_pages(const FileDescriptor& memory,
+                                       const std::vector<HeapPart>& parts) override;
 
   // The binaries that were set aside.
   const std::set<BinaryId>& set_aside() const { return set_aside_; }

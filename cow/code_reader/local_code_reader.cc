@@ -86,19 +86,25 @@ std::string LocalCodeReader::name_at(BinaryId binary, std::uint64_t address) {
   return open == nullptr ? std::string() : open->text_at(address, kLongestName);
 }
 
-std::optional<std::vector<FreePages>> LocalCodeReader::free_pages(
-    const FileDescriptor& memory, const std::vector<HeapPart>& parts) {
+std::optional<FreeMemory> LocalCodeReader::free_pages(const FileDescriptor& memory,
+                                                      const std::vector<HeapPart>& parts) {
   const auto read = [&](std::uint64_t address, std::span<std::byte> to) {
     const ssize_t got = ::pread(memory.get(), to.data(), to.size(), static_cast<off_t>(address));
     return got == static_cast<ssize_t>(to.size());
   };
-  auto pages = free_pages_of_glibc(parts, read);
-  if (!pages || pages->size() <= kMostFreeRanges) return pages;
+  auto found = free_pages_of_glibc(parts, read);
+  if (const auto of_python = free_pages_of_python(parts, read)) {
+    if (!found) found.emplace();
+    found->pages.insert(found->pages.end(), of_python->begin(), of_python->end());
+    found->pages = in_order(std::move(found->pages));
+  }
+  if (!found || found->pages.size() <= kMostFreeRanges) return found;
+  std::vector<FreePages>& pages = found->pages;
   const auto bytes = [](const FreePages& each) { return each.end - each.begin; };
-  std::ranges::nth_element(*pages, pages->begin() + kMostFreeRanges, std::greater<>(), bytes);
-  pages->resize(kMostFreeRanges);
-  std::ranges::sort(*pages, {}, &FreePages::begin);
-  return pages;
+  std::ranges::nth_element(pages, pages.begin() + kMostFreeRanges, std::greater<>(), bytes);
+  pages.resize(kMostFreeRanges);
+  std::ranges::sort(pages, {}, &FreePages::begin);
+  return found;
 }
 
 }  // namespace cowshed::cow

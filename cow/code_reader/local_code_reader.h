@@ -32,8 +32,8 @@ class LocalCodeReader : public CodeReader {
   std::map<CounterField, std::size_t> release_sites(BinaryId binary) override;
   std::optional<PythonLayout> python_layout(BinaryId binary) override;
   std::string name_at(BinaryId binary, std::uint64_t address) override;
-  std::optional<std::vector<FreePages>> free_pages(const FileDescriptor& memory,
-                                                   const std::vector<HeapPart>& parts) override;
+  std::optional<FreeMemory> free_pages(const FileDescriptor& memory,
+                                       const std::vector<HeapPart>& parts) override;
 
  private:
   const ElfBinary* open_binary(BinaryId binary);

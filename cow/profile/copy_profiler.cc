@@ -102,16 +102,24 @@ void CopyProfiler::merge(std::uint64_t process_id, std::uint64_t into) {
   if (stores_) stores_->merge(process_id, into);
 }
 
-std::optional<std::vector<FreePages>> CopyProfiler::free_pages(
-    pid_t pid, const std::vector<Mapping>& mappings) {
+std::optional<FreeMemory> CopyProfiler::free_pages(pid_t pid,
+                                                   const std::vector<Mapping>& mappings) {
   const auto memory = proc_.open(pid, "mem");
   if (!memory) return std::nullopt;
   std::vector<HeapPart> parts;
+  HeapPart data;  // the last
   for (const Mapping& each : mappings) {
     if (!each.writable || !each.is_private || each.path == "[stack]") continue;
-    const bool is_data =
-        each.has_file() && (is_c_library(each.file_path()) || each.path == mappings.front().path);
-    if (is_data || !each.has_file()) parts.push_back({each.begin, each.end, is_data});
+    const bool is_bss = each.path.empty() && each.begin == data.end;
+    HeapPart part{each.begin, each.end, is_bss, is_bss && data.is_of_python};
+    if (each.has_file()) {
+      part.is_of_python = is_python(language_of_file(each.file_path()));
+      part.is_data =
+          part.is_of_python || is_c_library(each.file_path()) || each.path == mappings.front().path;
+      if (!part.is_data) continue;
+      data = part;
+    }
+    parts.push_back(part);
   }
   if (parts.size() > CodeReader::kMostParts)
     std::ranges::stable_sort(parts, std::greater<>(), [](const HeapPart& each) {

@@ -62,7 +62,7 @@ class CopyProfiler {
   // As of Tallies, of new memory.
   void look(std::uint64_t process_id, const NewPages::Look& look) { fresh_.look(process_id, look); }
   // The pages that the process's C library holds free, in order; nullopt: not known.
-  std::optional<std::vector<FreePages>> free_pages(pid_t pid, const std::vector<Mapping>& mappings);
+  std::optional<FreeMemory> free_pages(pid_t pid, const std::vector<Mapping>& mappings);
   void end(std::uint64_t process_id, std::uint64_t held) { fresh_.end(process_id, held); }
   // As BinaryCache::unread().
   std::vector<std::string> unread() const { return binaries_.unread(); }

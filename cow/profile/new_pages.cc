@@ -90,8 +90,8 @@ void NewPages::forget_the_gone() {
 }
 
 void NewPages::look(const Look& look) {
-  if (look.is_free)
-    for (Piece& piece : pieces_) piece.is_free = look.is_free(piece.address);
+  if (look.state)
+    for (Piece& piece : pieces_) piece.state = look.state(piece.address);
   count(look.is_there, look.held);
 }
 

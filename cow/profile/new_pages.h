@@ -5,6 +5,8 @@
 #include <functional>
 #include <vector>
 
+#include <cowshed/cow/causes/new_memory.h>
+
 namespace cowshed::cow {
 
 struct SampledStack;
@@ -22,12 +24,12 @@ class NewPages {
     std::uint64_t pages = 0;  // for which it stands
     std::uint64_t came = 0;   // as the next, counts the pieces
     std::uint64_t gone = kNever;
-    bool is_free = false;  // malloc holds it free, as of the last look
+    NewPage state = NewPage::held;  // or an allocator holds it free, as of the last look
   };
   // A look at the process's pages.
   struct Look {
     std::function<bool(std::uint64_t)> is_there;  // a page at an address
-    std::function<bool(std::uint64_t)> is_free;   // malloc holds it free; empty: as before
+    std::function<NewPage(std::uint64_t)> state;  // whether it is held free; empty: as before
     std::uint64_t held = 0;                       // pages of new memory
   };
 

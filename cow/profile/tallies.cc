@@ -127,9 +127,8 @@ Tally Tally::held(const HeldPages& its) const {
     }
     const SampleSum one{1, piece.pages};
     Stack stack = *piece.stack;
-    if (stack.page == NewPage::held && piece.gone != NewPages::kNever)
-      stack.page = NewPage::given_back;
-    else if (stack.page == NewPage::held && piece.is_free) stack.page = NewPage::free;
+    if (stack.page == NewPage::held)
+      stack.page = piece.gone != NewPages::kNever ? NewPage::given_back : piece.state;
     StackSum& sum = result.stacks[std::move(stack)];
     sum.all += one;
     sum.processes = 1;

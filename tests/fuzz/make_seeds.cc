@@ -96,7 +96,7 @@ int main(int argc, char** argv) {
     return EXIT_FAILURE;
   }
   const fs::path folder = argv[1];
-  for (const char* kind : {"image", "channel", "recording"}) {
+  for (const char* kind : {"image", "channel", "recording", "heap"}) {
     fs::remove_all(folder / kind);
     fs::create_directories(folder / kind);
   }

@@ -165,6 +165,22 @@ os._exit(0)
 """], capture_output=True, text=True, check=True)
         self.assertRegex(done.stdout + done.stderr, r"(?m)^  NEW +[\d.]+ MiB +100%  given back since$")
 
+    def test_free_in_pymalloc_is_what_python_says(self):
+        for python in PYTHONS:
+            with self.subTest(python), tempfile.TemporaryDirectory() as folder:
+                recording = os.path.join(folder, "run.cow")
+                done = subprocess.run([COWTOP, "record", "--backend", "tracepoint", "-o", recording, "--", python, "-c", """
+import sys, time
+data = [{"number": i} for i in range(150_000)]
+data = data[::3000]
+sys._debugmallocstats()
+time.sleep(1)
+"""], capture_output=True, text=True, check=True)
+                report = subprocess.run([COWTOP, "report", "--json", recording], capture_output=True, check=True).stdout
+                memory = json.loads(report)["processes"][0]["memory"]
+                said = int(re.search(r"(?m)^\d+ unused pools .* ([\d,]+)$", done.stderr)[1].replace(",", ""))
+                self.assertAlmostEqual(memory["free_in_pymalloc_bytes"], said, delta=1 << 20)  # never used pools have no memory
+
     def test_huge_pages_of_a_file_are_not_its_own(self):
         huge_pages = pathlib.Path("/proc/sys/vm/nr_hugepages")
         before = huge_pages.read_text()

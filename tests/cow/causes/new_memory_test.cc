@@ -92,6 +92,7 @@ TEST(NewMemory, OtherCausesNeedTheirFunctions) {
   EXPECT_EQ(cause({}), "own data");
   EXPECT_EQ(cause({import}, 0, NewPage::of_stack), "thread stack");
   EXPECT_EQ(cause({import}, 0, NewPage::free), "free in malloc");
+  EXPECT_EQ(cause({import}, 0, NewPage::free_in_pymalloc), "free in pymalloc");
   EXPECT_EQ(cause({task}, 0, NewPage::given_back), "given back since");
   EXPECT_EQ(cause({native("[read(2)]"), task}, 0, NewPage::given_back), "loaded");
 }

@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <sys/wait.h>
 #include <thread>
 
@@ -30,6 +31,10 @@ void free_most(const Blocks& blocks) {
     if (i % kKept != 0) std::free(blocks[i]);
 }
 
+void free_rest(const Blocks& blocks) {
+  for (std::size_t i = 0; i < blocks.size(); i += kKept) std::free(blocks[i]);
+}
+
 // The memory of a copy of this process, which stands still.
 class Copied {
  public:
@@ -57,7 +62,7 @@ class Copied {
   Copied(const Copied&) = delete;
   Copied& operator=(const Copied&) = delete;
 
-  std::optional<std::vector<FreePages>> free_pages() const {
+  std::optional<FreeMemory> free_pages() const {
     return free_pages_of_glibc(parts_, [this](std::uint64_t address, std::span<std::byte> to) {
       for (std::size_t i = 0; i < parts_.size(); ++i) {
         if (address < parts_[i].begin || address >= parts_[i].end ||
@@ -98,19 +103,22 @@ class GlibcHeap : public ::testing::Test {
   }
 };
 
+bool can_trim(const FreePages& pages) { return pages.in == FreeIn::malloc; }
+
 void expect_what_was_freed(const Blocks& blocks) {
-  const std::vector<FreePages> free = Copied().free_pages().value();
+  const std::vector<FreePages> free = Copied().free_pages().value().pages;
   for (std::size_t i = 0; i < blocks.size(); ++i)
     if (i % kKept == 0) EXPECT_EQ(Copied::free_part(blocks[i], free), 0U) << i;
     else EXPECT_GE(Copied::free_part(blocks[i], free), kBytes / kPageSize - 2) << i;
-  EXPECT_TRUE(std::ranges::any_of(free, &FreePages::can_trim));
+  EXPECT_TRUE(std::ranges::any_of(free, can_trim));
 }
 
 TEST_F(GlibcHeap, BlocksThatWereFreedAreFreeAndNoOthers) {
   const Blocks blocks = allocate();
-  EXPECT_EQ(Copied::free_part(blocks[1], Copied().free_pages().value()), 0U);
+  EXPECT_EQ(Copied::free_part(blocks[1], Copied().free_pages().value().pages), 0U);
   free_most(blocks);
   expect_what_was_freed(blocks);
+  free_rest(blocks);
 }
 
 TEST_F(GlibcHeap, AMappingMayEndInABlock) {
@@ -119,7 +127,30 @@ TEST_F(GlibcHeap, AMappingMayEndInABlock) {
   const auto page = std::bit_cast<std::uint64_t>(blocks[kBlocks / 2]) / kPageSize * kPageSize;
   ASSERT_EQ(::madvise(std::bit_cast<void*>(page), kBytes * kBlocks / 4, MADV_DONTDUMP), 0);
   expect_what_was_freed(blocks);
-  for (std::size_t i = 0; i < blocks.size(); i += kKept) std::free(blocks[i]);
+  free_rest(blocks);
+}
+
+// Of blocks that meet there is one size, that of all together: the used one behind them tells.
+TEST_F(GlibcHeap, BlocksOfKnownSizeHaveAThresholdToMapThem) {
+  constexpr std::size_t kSmall = 3000;
+  constexpr int kLargest = 32 << 20;  // that is permitted
+  const auto threshold_of = [](std::size_t bytes, std::size_t kept, std::size_t kept_bytes) {
+    ::mallopt(M_MMAP_THRESHOLD, kLargest);
+    std::vector<Blocks> all(2);
+    for (std::size_t i = 0; i < 400; ++i)
+      all[static_cast<std::size_t>(i % kept == 0)].push_back(
+          static_cast<char*>(std::malloc(i % kept == 0 ? kept_bytes : bytes)));
+    all[1].push_back(static_cast<char*>(std::malloc(kSmall)));
+    for (char* each : all[0]) std::free(each);
+    const std::uint64_t threshold = Copied().free_pages().value().mmap_threshold;
+    for (char* each : all[1]) std::free(each);
+    ::malloc_trim(0);
+    return threshold;
+  };
+  EXPECT_EQ(threshold_of(70'000, 2, kSmall), 64U << 10);
+  EXPECT_EQ(threshold_of(70'000, 8, 70'000), 64U << 10);
+  EXPECT_EQ(threshold_of(200'000, 8, 200'000), 128U << 10);
+  EXPECT_EQ(threshold_of(9000, 50, 9000), 0U);
 }
 
 TEST_F(GlibcHeap, OfAThreadsArenaTheTopCannotBeTrimmed) {
@@ -127,9 +158,9 @@ TEST_F(GlibcHeap, OfAThreadsArenaTheTopCannotBeTrimmed) {
     const Blocks blocks = allocate();
     free_most(blocks);
     expect_what_was_freed(blocks);
-    for (std::size_t i = 0; i < blocks.size(); i += kKept) std::free(blocks[i]);
-    const std::vector<FreePages> free = Copied().free_pages().value();
-    EXPECT_FALSE(std::ranges::all_of(free, &FreePages::can_trim));
+    free_rest(blocks);
+    const std::vector<FreePages> free = Copied().free_pages().value().pages;
+    EXPECT_FALSE(std::ranges::all_of(free, can_trim));
   }).join();
 }
 
@@ -139,10 +170,11 @@ TEST_F(GlibcHeap, IsReadInAProcessOfItsOwn) {
   const Copied copied;
   CodeReaderProcess reader(
       [](CodeReader::BinaryId, FileKind, const std::string&) { return FileDescriptor(); });
-  const auto free = reader.free_pages(copied.memory(), copied.parts()).value();
+  const auto free = reader.free_pages(copied.memory(), copied.parts()).value().pages;
   EXPECT_GE(Copied::free_part(blocks[1], free), kBytes / kPageSize - 2);
-  EXPECT_EQ(free.size(), copied.free_pages()->size());
+  EXPECT_EQ(free.size(), copied.free_pages()->pages.size());
   EXPECT_FALSE(reader.free_pages(FileDescriptor(), copied.parts()));
+  free_rest(blocks);
 }
 
 TEST_F(GlibcHeap, OfAHostileHeapNoMoreIsFreeThanThereIs) {
@@ -165,14 +197,14 @@ TEST_F(GlibcHeap, OfAHostileHeapNoMoreIsFreeThanThereIs) {
     }
     std::uint64_t sum = 0;
     std::uint64_t last = 0;
-    for (const FreePages& each : copied.free_pages().value_or(std::vector<FreePages>())) {
+    for (const FreePages& each : copied.free_pages().value_or(FreeMemory()).pages) {
       EXPECT_GE(each.begin, last);
       sum += each.end - each.begin;
       last = each.end;
     }
     EXPECT_LE(sum, all);
   }
-  for (std::size_t i = 0; i < blocks.size(); i += kKept) std::free(blocks[i]);
+  free_rest(blocks);
 }
 
 }  // namespace

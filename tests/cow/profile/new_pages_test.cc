@@ -26,7 +26,10 @@ class NewPagesTest : public testing::Test {
   }
   void look() {
     pages_.look({[this](std::uint64_t address) { return there_.contains(address); },
-                 [this](std::uint64_t address) { return address < free_before_; }, held_});
+                 [this](std::uint64_t address) {
+                   return address < free_before_ ? NewPage::free : NewPage::held;
+                 },
+                 held_});
   }
   std::uint64_t of(const SampledStack& stack, bool at_most) {
     std::uint64_t sum = 0;
@@ -101,7 +104,7 @@ TEST_F(NewPagesTest, ALookTellsWhatMallocHoldsFree) {
   free_before_ = kBufferAt;
   look();
   pages_.visit(false, [](const NewPages::Piece& piece) {
-    EXPECT_EQ(piece.is_free, piece.address < kBufferAt);
+    EXPECT_EQ(piece.state == NewPage::free, piece.address < kBufferAt);
   });
 }
 

@@ -202,31 +202,62 @@ std::string_view server_of(const ProcessGroup& group, const Evidence& evidence) 
   return found == kStarters.end() ? std::string_view() : *found;
 }
 
-}  // namespace
-
-// malloc_trim() leaves what is at the tops of the arenas of threads.
-Offers of_free_blocks(const Remedy& remedy, const Evidence& evidence) {
-  const Summary& summary = *evidence.summary;
-  const auto found = std::ranges::find(summary.new_causes, cow::kFreeInMalloc, &Share::name);
-  if (!summary.has_new_memory() || found == summary.new_causes.end()) return {};
-  if (!is_much(found->bytes, summary.new_bytes)) return {};
-  std::uint64_t free = 0;
+// What processes hold free.
+struct FreeMemory {
+  std::uint64_t bytes = 0;
   std::uint64_t trimmable = 0;
-  std::uint64_t unread = 0;  // what processes got since a look
+  std::uint64_t in_pymalloc = 0;
+  std::uint64_t unread = 0;          // what they got since a look
+  std::uint64_t mmap_threshold = 0;  // of the one that holds most
+};
+
+// nullopt: it is not much of the new memory.
+std::optional<FreeMemory> free_memory(std::string_view cause, const Evidence& evidence) {
+  const Summary& summary = *evidence.summary;
+  const auto found = std::ranges::find(summary.new_causes, cause, &Share::name);
+  if (!summary.has_new_memory() || found == summary.new_causes.end()) return std::nullopt;
+  if (!is_much(found->bytes, summary.new_bytes)) return std::nullopt;
+  FreeMemory free;
+  std::uint64_t most = 0;
   for (const cow::ProcessCopies& process : evidence.measurement->processes) {
     const cow::MemorySample memory = process.memory.value_or(cow::MemorySample());
-    free += memory.free_bytes.value_or(0);
-    trimmable += memory.trimmable_bytes.value_or(0);
-    unread += process.touched_pages() * cow::kPageSize -
-              std::min(process.touched_pages(), memory.touched_pages) * cow::kPageSize;
+    const std::uint64_t bytes = memory.free_bytes.value_or(0);
+    if (bytes > most) free.mmap_threshold = memory.mmap_threshold_bytes.value_or(0);
+    most = std::max(most, bytes);
+    free.bytes += bytes;
+    free.trimmable += memory.trimmable_bytes.value_or(0);
+    free.in_pymalloc += memory.free_in_pymalloc_bytes.value_or(0);
+    free.unread += process.touched_pages() * cow::kPageSize -
+                   std::min(process.touched_pages(), memory.touched_pages) * cow::kPageSize;
   }
-  const char* arenas = is_part(free - trimmable, free, kMuchOfAll)
-                           ? ", and start with MALLOC_ARENA_MAX=1 for the rest"
-                           : "";
-  const bool is_known = is_sure(trimmable - std::min(trimmable, unread), trimmable);
+  return free;
+}
+
+}  // namespace
+
+// malloc_trim() leaves what is at the tops of the arenas of threads.  What is mapped one by one is
+// in no arena.
+Offers of_free_blocks(const Remedy& remedy, const Evidence& evidence) {
+  const auto free = free_memory(remedy.cause, evidence);
+  if (!free) return {};
+  const bool is_in_malloc = remedy.cause == cow::kFreeInMalloc;
+  const std::uint64_t of_malloc = free->bytes - free->in_pymalloc;
+  const bool leaves_tops =
+      is_in_malloc && is_part(of_malloc - free->trimmable, of_malloc, kMuchOfAll);
+  const bool can_map = leaves_tops && free->mmap_threshold > 0;
+  const std::uint64_t of_arenas = can_map ? of_malloc : free->trimmable;
+  const std::uint64_t saved = is_in_malloc ? of_arenas : free->in_pymalloc;
+  const Summary& summary = *evidence.summary;
   const std::uint64_t holders = std::min(summary.holders, summary.most_at_once);
-  return worth_a_word(
-      {trimmable / summary.holders * holders, std::string(remedy.text) + arenas, is_known});
+  std::string text(remedy.text);
+  if (can_map)
+    text = fmt::format(
+        "start with GLIBC_TUNABLES=glibc.malloc.mmap_threshold={}: malloc_trim(0) leaves much in "
+        "arenas of threads",
+        free->mmap_threshold);
+  else if (leaves_tops) text += ", and start with MALLOC_ARENA_MAX=1 for the rest";
+  return worth_a_word({saved / summary.holders * holders, text,
+                       is_sure(saved - std::min(saved, free->unread), saved)});
 }
 
 Offers of_started_alike(const Remedy& remedy, const Evidence& evidence) {

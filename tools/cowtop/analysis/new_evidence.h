@@ -5,7 +5,7 @@
 // As evidence.h, of new memory.
 namespace cowshed::cowtop {
 
-// Memory that is free in malloc.
+// Memory that is free in malloc or pymalloc.
 Offers of_free_blocks(const Remedy& remedy, const Evidence& evidence);
 // Several processes of one program that no fork connects hold as much, made at the same line.
 Offers of_started_alike(const Remedy& remedy, const Evidence& evidence);

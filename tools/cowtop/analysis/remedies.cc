@@ -274,7 +274,12 @@ const std::vector<Remedy> kRemedies = {
      "call malloc_trim(0) of the C library when a burst is over",
      &of_free_blocks},
     {cow::kFreeInMalloc, {}, "", &of_own_memory, &kTrim},
-    {cow::kFreeInMalloc, {python, old_python}, "", &of_own_memory, &kOnlyMalloc},
+    {cow::kFreeInPymalloc,
+     {python, old_python},
+     "do bursts in a child that ends (maxtasksperchild=1), or start with PYTHONMALLOC=malloc and "
+     "call malloc_trim(0) after them: pymalloc gives back only whole arenas",
+     &of_free_blocks},
+    {cow::kFreeInPymalloc, {python, old_python}, "", &of_own_memory, &kOnlyMalloc},
 };
 
 std::string names_of(const std::vector<cow::Language>& languages) {

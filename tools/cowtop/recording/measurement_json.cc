@@ -105,6 +105,8 @@ static void describe(auto& io, Type<MemorySample> /*type*/) {
   COWSHED_JSON_FIELDS(shared_bytes, private_bytes, sampled_ns, touched_pages)
   field_if_set(io, "free_bytes", &Struct::free_bytes);
   field_if_set(io, "trimmable_bytes", &Struct::trimmable_bytes);
+  field_if_set(io, "free_in_pymalloc_bytes", &Struct::free_in_pymalloc_bytes);
+  field_if_set(io, "mmap_threshold_bytes", &Struct::mmap_threshold_bytes);
 }
 static void describe(auto& io, Type<AlikeMemory> /*type*/) {
   using Struct = AlikeMemory;

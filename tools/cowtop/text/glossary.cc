@@ -62,9 +62,8 @@ std::vector<Term> all_terms() {
       {"new memory",
        "What no fork shared, so that no remedy against copies helps.  Its causes are in the block "
        "NEW, estimated from samples: import, received, loaded, compiled code, thread stack, given "
-       "back since, free in malloc, own data.  The block stands in place of WHAT and WHY where "
-       "more is new than "
-       "copied."},
+       "back since, free in malloc, free in pymalloc, own data.  The block stands in place of "
+       "WHAT and WHY where more is new than copied."},
       {cow::kImport,
        "Of new memory: Python imports a module after the fork.  \"import of NAME\" is the "
        "outermost module whose code runs.  \"import at FILE:LINE\" is the line that imports, "
@@ -81,6 +80,9 @@ std::vector<Term> all_terms() {
       {cow::kFreeInMalloc,
        "Of new memory: the program has freed it, and malloc() of the C library keeps the pages.  "
        "malloc_trim(3) gives them back."},
+      {cow::kFreeInPymalloc,
+       "Of new memory: the program has freed it, and Python's allocator of objects of up to 512 "
+       "bytes keeps the pages, until an arena of 1 MiB has no object at all."},
       {cow::kGivenBackSince,
        "Of new memory: the process had it when it held most, and gave it back: a request's buffer, "
        "say.  At rest it takes nothing."},
