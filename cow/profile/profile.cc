@@ -132,8 +132,8 @@ std::vector<CodeSite> sites(const std::vector<Weighted>& tallies, Symbolizer& sy
   });
 }
 
-const std::string& name_of(const std::string& type) { return type; }
-const std::string& name_of(const Block& block) { return block.mapping; }
+std::string name_of(const std::string& type) { return type; }
+std::string name_of(const Block& block) { return block.mapping; }
 
 // The most frequent entries of a list with names.
 template <class T, class Key>

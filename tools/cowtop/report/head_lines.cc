@@ -253,7 +253,7 @@ std::string head_lines(const cow::Measurement& measurement, const Summary& summa
   for (const Finding& each : of_kind(findings, FindingKind::remark)) {
     // Nothing is more than what most processes hold by themselves.
     const bool is_answer = each.name == kOwnMemory && summary.is_mostly_new();
-    text = is_answer ? lines_of(each.remark) + text : text + lines_of(each.remark);
+    text.insert(is_answer ? 0 : text.size(), lines_of(each.remark));
   }
   return text;
 }

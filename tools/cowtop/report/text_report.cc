@@ -272,8 +272,8 @@ std::string text_report(const cow::Measurement& measurement, TextForm form) {
   std::string text;
   for (int least = 1; least <= kHeaviest; ++least) {
     std::erase_if(findings, [&](const Finding& each) { return each.weight < least; });
-    text = head_lines(measurement, summary, findings) + table + "\n" +
-           cause_lines(measurement, summary, findings, remedies) + more;
+    text = fmt::format("{}{}\n{}{}", head_lines(measurement, summary, findings), table,
+                       cause_lines(measurement, summary, findings, remedies), more);
     if (std::ranges::count(text, '\n') <= kMostLines) break;
   }
   return printable_lines(text);
