@@ -285,6 +285,12 @@ int visit_anonymous_pages(
   return runs.error;
 }
 
+int visit_huge_ranges(int pagemap, std::uint64_t begin, std::uint64_t end, const Visitor& visit) {
+  const int error = scan<kFewRegions>(pagemap, begin, end, {kNotAnonymous, kScanHuge}, kScanHuge,
+                                      [&](auto from, auto to, auto) { visit(from, to); });
+  return error == ENOTTY ? 0 : error;
+}
+
 bool has_page(int pagemap, std::uint64_t address) {
   std::uint64_t entry = 0;
   const auto at = static_cast<off_t>(address / kPage * sizeof entry);

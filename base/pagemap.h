@@ -39,6 +39,11 @@ int visit_anonymous_pages(
     int pagemap, std::uint64_t begin, std::uint64_t end,
     const std::function<void(std::uint64_t, std::uint64_t, AnonymousPage)>& visit);
 
+// Visits ranges of anonymous memory in 2 MiB pages, in order; none before Linux 6.7.  Returns as
+// above.
+int visit_huge_ranges(int pagemap, std::uint64_t begin, std::uint64_t end,
+                      const std::function<void(std::uint64_t, std::uint64_t)>& visit);
+
 // Whether there is a page at the address, in memory or swapped out; false if that cannot be read.
 bool has_page(int pagemap, std::uint64_t address);
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cowshed/base/collapse.h>
 #include <cowshed/base/error.h>
 #include <cowshed/share/settle/options.h>
 
@@ -52,5 +53,21 @@ Expected<Settled> settle(const SettleOptions& options = {});
 // .leave, .threads, .stop_timeout, .io_is_at_rest and .progress.  Returns and fails as settle()
 // does.
 Expected<Settled> unsettle(const SettleOptions& options = {});
+
+// Puts this process's private memory into 2 MiB pages, where it is dense, whatever malloc it is of.
+// fork() is quick then until somebody writes while a child lives: each such write splits a 2 MiB
+// page.  So call it before each fork.  Returns what it did, and the memory that it left, by reason
+// (base/collapse.h).  Bytes and addresses stay.  Each call may fill holes of up to .most_added.
+//
+// It takes some 2 s of CPU a GiB at first, and stops 32 MiB before a memory limit.  `cowtop
+// collapse` does the same from outside.  Memory that settle() has moved is not private: see
+// SettleOptions::huge_pages.
+//
+// Errors: unsupported (Linux before 6.1; no transparent huge pages, or PR_SET_THP_DISABLE),
+// permission_denied (/proc/self/pagemap cannot be read, as after setuid(2)), system_call.
+//
+// Threads: the others run on.  A page fault or a fork waits for up to some ms.  Fork: a child may
+// call it, but memory that it shares with its parent is left.
+Expected<Collapsed> collapse_heap(const CollapseOptions& options = {});
 
 }  // namespace cowshed

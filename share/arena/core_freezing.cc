@@ -8,12 +8,12 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/memory_limits.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/core.h>
 #include <cowshed/share/arena/generation.h>
 #include <cowshed/share/arena/mapping.h>
 #include <cowshed/share/os/huge_pages.h>
-#include <cowshed/share/os/memory_limits.h>
 
 // Freezing an arena, thawing it, freezing it again, and what can be done with its pages.
 namespace cowshed::internal {

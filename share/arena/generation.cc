@@ -9,12 +9,12 @@
 #include <unistd.h>
 
 #include <cowshed/base/file_descriptor.h>
+#include <cowshed/base/memory_limits.h>
 #include <cowshed/base/pagemap.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/generation.h>
 #include <cowshed/share/os/mapped_memory.h>
 #include <cowshed/share/os/memfd.h>
-#include <cowshed/share/os/memory_limits.h>
 #include <cowshed/share/os/sync.h>
 
 namespace cowshed::internal {

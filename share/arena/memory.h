@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/memory_limits.h>
 #include <cowshed/share/arena/mapping.h>
 #include <cowshed/share/os/mapped_memory.h>
-#include <cowshed/share/os/memory_limits.h>
 #include <cowshed/share/os/runs.h>
 
 namespace cowshed::internal {

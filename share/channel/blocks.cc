@@ -6,11 +6,11 @@
 #include <string>
 #include <sys/mman.h>
 
+#include <cowshed/base/memory_limits.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/channel/segment.h>
 #include <cowshed/share/os/huge_pages.h>
 #include <cowshed/share/os/memfd.h>
-#include <cowshed/share/os/memory_limits.h>
 #include <cowshed/share/os/sync.h>
 
 // Memory for messages: the blocks, for those that do not fit into a slot, and the chunks of the

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/memory_limits.h>
 #include <cowshed/share/os/mapped_memory.h>
-#include <cowshed/share/os/memory_limits.h>
 #include <cowshed/share/settle/heap_layout.h>
 #include <cowshed/share/settle/mappings.h>
 #include <cowshed/share/settle/other_threads.h>

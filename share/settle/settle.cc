@@ -160,4 +160,9 @@ Expected<Settled> unsettle(const SettleOptions& options) {
   return settled;
 }
 
+Expected<Collapsed> collapse_heap(const CollapseOptions& options) {
+  TRY(auto collapser, internal::Collapser::open(0, options));
+  return collapser.collapse();
+}
+
 }  // namespace cowshed

@@ -1,4 +1,4 @@
-#include <cowshed/share/os/memory_limits.h>
+#include <cowshed/base/memory_limits.h>
 #include <cowshed/tests/share/share.h>
 
 // Messages of bytes, by copy and moved.

@@ -96,7 +96,7 @@ struct Plan {
 
  private:
   int decide(const SystemCall& call) {
-    // Asking how much memory there is: memory_limits_test has that.
+    // Asking how much memory there is: memory_test has that.
     if (call.number == SYS_openat &&
         std::strncmp(reinterpret_cast<const char*>(call.arguments[1]), "/sys/", 5) == 0) {
       return 0;

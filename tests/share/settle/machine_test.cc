@@ -3,7 +3,7 @@
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 
-#include <cowshed/share/os/memory_limits.h>
+#include <cowshed/base/memory_limits.h>
 #include <cowshed/tests/share/settle/settling.h>
 #include <cowshed/tests/support/conditions.h>
 #include <cowshed/tests/support/folder.h>

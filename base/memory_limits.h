@@ -5,17 +5,22 @@
 #include <string>
 #include <vector>
 
-// How much memory this process can still get.
+// How much memory a process can still get.
 namespace cowshed::internal {
 
-// The memory cgroups, v1 or v2, that this process is charged to: its own and all above it.
+// The memory cgroups, v1 or v2, that a process is charged to: its own and all above it.
 class MemoryLimits {
  public:
   static constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
 
   // Finds the groups.  Without any that it can read, nothing is limited.  `process` is the folder
   // with the process's `cgroup` and `mountinfo`.
-  static MemoryLimits of_this_process(const std::string& process = "/proc/self");
+  static MemoryLimits of_this_process(const std::string& process = "/proc/self") {
+    return of_process(process, process);
+  }
+  // `mounts` is the folder of the process whose `mountinfo` holds: that of the caller.
+  static MemoryLimits of_process(const std::string& process,
+                                 const std::string& mounts = "/proc/self");
 
   // Returns how many bytes can be charged before a limit is met.  Counts clean page cache as free,
   // and no swap.  Beyond the limit the kernel kills instead of returning ENOMEM.  Allocates

@@ -1,6 +1,6 @@
+#include <cowshed/base/memory_limits.h>
 #include <cowshed/base/size_literals.h>
 #include <cowshed/share/environment.h>
-#include <cowshed/share/os/memory_limits.h>
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/test.h>
@@ -154,6 +154,15 @@ TEST_F(MemoryLimitsTest, TheRootOfANamespace) {
   use_v2("/");
   put_v2("cg", std::to_string(100_MiB), 10_MiB);
   EXPECT_EQ(headroom(), 90_MiB);
+}
+
+// As of a process in a container, whose own mounts show its group elsewhere.
+TEST_F(MemoryLimitsTest, OfAnotherProcessByOurMounts) {
+  use_v2("/a/b");
+  put_v2("cg/a", "1000", 100);
+  put("container/cgroup", "0::/a/b\n");
+  put("container/mountinfo", "31 23 0:28 /a/b /nowhere rw - cgroup2 cgroup2 rw\n");
+  EXPECT_EQ(MemoryLimits::of_process(root_ + "/container", root_ + "/proc").headroom(), 900U);
 }
 
 TEST_F(MemoryLimitsTest, ASpaceInAMountPoint) {

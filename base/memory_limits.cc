@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include <cowshed/base/file_descriptor.h>
-#include <cowshed/share/os/memory_limits.h>
+#include <cowshed/base/memory_limits.h>
 
 namespace cowshed::internal {
 namespace {
@@ -102,11 +102,11 @@ Mount find_mount(const std::string& process, const std::string& group, bool v1) 
 
 }  // namespace
 
-MemoryLimits MemoryLimits::of_this_process(const std::string& process) {
+MemoryLimits MemoryLimits::of_process(const std::string& process, const std::string& mounts) {
   MemoryLimits limits;
   for (const bool v1 : {true, false}) {
     const std::string group = own_group(process, v1);
-    const Mount mount = find_mount(process, group, v1);
+    const Mount mount = find_mount(mounts, group, v1);
     if (group.empty() || mount.point.empty()) continue;
     // In a container the mount may show only a part of the hierarchy.
     std::string path = mount.point;
