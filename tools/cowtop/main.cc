@@ -31,8 +31,9 @@ struct Subcommand {
 constexpr std::array kSubcommands = {
     Subcommand{"record", record_command}, Subcommand{"report", report_command},
     Subcommand{"diff", diff_command},     Subcommand{"check", check_command},
-    Subcommand{"cure", cure_command},     Subcommand{"doctor", doctor_command},
-    Subcommand{"serve", serve_command},   Subcommand{"help", help_command}};
+    Subcommand{"cure", cure_command},     Subcommand{"collapse", collapse_command},
+    Subcommand{"doctor", doctor_command}, Subcommand{"serve", serve_command},
+    Subcommand{"help", help_command}};
 
 cowshed::Error no_such_subcommand(const std::vector<std::string>& words) {
   constexpr std::size_t kTypingErrors = 2;

@@ -189,6 +189,11 @@ class SchemasTest(unittest.TestCase):
         self.check(json.loads(self.cowtop("diff", "--json", *names)), "cowshed.diff-1")
         self.check_all_was_seen("cowshed.diff-1")
 
+    def test_collapse(self):
+        looked = self.cowtop("collapse", "--json", "-p", f"{os.getpid()},{os.getppid()},99999999")
+        self.check(json.loads(looked), "cowshed.collapse-1")
+        self.check_all_was_seen("cowshed.collapse-1")
+
     def test_cure(self):
         thread = [DIES[0], "-c", "import threading, time\ndata = bytearray(30 << 20)\nfor i in range(3): "
                   "threading.Thread(target=time.sleep, args=[1]).start()"]

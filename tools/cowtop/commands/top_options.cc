@@ -24,6 +24,7 @@ constexpr const char* kCowtopUsage =
     "       cowtop cure -- COMMAND [ARGS...]\n"
     "       cowtop check LIMITS [OPTIONS] -- COMMAND [ARGS...]\n"
     "       cowtop serve --listen HOST:PORT\n"
+    "       cowtop collapse -p PID\n"
     "       cowtop doctor\n"
     "       cowtop help WORD";
 

@@ -140,12 +140,10 @@ bool SelectedProcesses::is_selected(pid_t pid, const cow::ProcStat& stat) const 
   return ::geteuid() == 0 || proc_.is_ours(pid);
 }
 
-Expected<cow::Attached> SelectedProcesses::attach_found(cow::Backend& backend) {
+SelectedProcesses::Found SelectedProcesses::find(
+    const std::function<bool(pid_t)>& is_measured) const {
   const bool are_named = selection_.by == Selection::By::pid;
-  cow::Attached result;
-  std::vector<pid_t> wanted;
-  std::map<pid_t, std::uint64_t> passed_over;
-  std::map<pid_t, std::uint64_t> starts;
+  Found result;
   for (const pid_t pid : candidates()) {
     if (pid == ::getpid()) {
       if (are_named) {
@@ -162,19 +160,34 @@ Expected<cow::Attached> SelectedProcesses::attach_found(cow::Backend& backend) {
              fmt::format("PID {}: is a thread of PID {}: name that", pid, process)});
         continue;
       }
-      wanted.push_back(pid);
+      result.wanted.push_back(pid);
       continue;
     }
-    if (backend.measures(pid)) continue;
+    if (is_measured(pid)) continue;
     const auto stat = proc_.stat(pid);
     if (!stat) continue;
-    starts[pid] = stat->start_ticks;
+    result.starts[pid] = stat->start_ticks;
     const auto known = passed_over_.find(pid);
     const bool is_known = known != passed_over_.end() && known->second == stat->start_ticks;
-    if (is_known || !stat->has_memory()) passed_over[pid] = stat->start_ticks;
-    else if (is_selected(pid, *stat)) wanted.push_back(pid);
+    if (is_known || !stat->has_memory()) result.passed_over[pid] = stat->start_ticks;
+    else if (is_selected(pid, *stat)) result.wanted.push_back(pid);
   }
-  passed_over_ = std::move(passed_over);
+  return result;
+}
+
+std::vector<pid_t> SelectedProcesses::processes(std::vector<Error>& refused) const {
+  Found found = find([](pid_t) { return false; });
+  std::ranges::move(found.refused, std::back_inserter(refused));
+  if (found.wanted.empty() && refused.empty()) refused.push_back(no_process());
+  return std::move(found.wanted);
+}
+
+Expected<cow::Attached> SelectedProcesses::attach_found(cow::Backend& backend) {
+  Found found = find([&](pid_t pid) { return backend.measures(pid); });
+  const std::vector<pid_t>& wanted = found.wanted;
+  cow::Attached result;
+  result.refused = std::move(found.refused);
+  passed_over_ = std::move(found.passed_over);
   if (wanted.empty()) return result;
   auto attached = backend.attach(wanted);
   if (!attached && attached.error().code != ErrorCode::permission_denied &&
@@ -188,22 +201,26 @@ Expected<cow::Attached> SelectedProcesses::attach_found(cow::Backend& backend) {
     for (Error& error : attached->refused) result.refused.push_back(std::move(error));
   }
   for (const pid_t pid : wanted)
-    if (!backend.measures(pid)) passed_over_[pid] = starts[pid];
-  if (are_named) return result;
+    if (!backend.measures(pid)) passed_over_[pid] = found.starts[pid];
+  if (!grows()) return result;
   // They have just ended.
   std::erase_if(result.refused,
                 [](const Error& error) { return error.code == ErrorCode::no_such_process; });
   return result;
 }
 
+Error SelectedProcesses::no_process() const {
+  return {
+      ErrorCode::no_such_process, 0,
+      selection_.text() + (selection_.by == Selection::By::cgroup ? ": no process is in it"
+                                                                  : ": there is no such process")};
+}
+
 Expected<cow::Attached> SelectedProcesses::attach(cow::Backend& backend) {
   auto attached = attach_found(backend);
   if (!attached || attached->processes > 0) return attached;
   if (!attached->refused.empty()) return tl::make_unexpected(attached->refused.front());
-  return make_error(
-      ErrorCode::no_such_process,
-      selection_.text() + (selection_.by == Selection::By::cgroup ? ": no process is in it"
-                                                                  : ": there is no such process"));
+  return tl::make_unexpected(no_process());
 }
 
 Expected<cow::Attached> SelectedProcesses::attach_new(cow::Backend& backend) {

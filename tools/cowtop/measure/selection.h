@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <regex>
 #include <string>
@@ -42,6 +43,10 @@ class SelectedProcesses {
   // of the first process if all are refused; system_call.
   Expected<cow::Attached> attach(cow::Backend& backend);
 
+  // Returns the processes that exist now, and attaches to none; adds what is wrong with those that
+  // were named.
+  std::vector<pid_t> processes(std::vector<Error>& refused) const;
+
   // Whether processes that start later may belong to it, beside descendants.
   bool grows() const { return selection_.by != Selection::By::pid; }
   // Attaches to new processes, at most once a second and with at most a 400th of a CPU.  It does
@@ -52,7 +57,16 @@ class SelectedProcesses {
   SelectedProcesses(Selection selection, cow::ProcFiles proc);
   std::vector<pid_t> candidates() const;
   bool is_selected(pid_t pid, const cow::ProcStat& stat) const;
+  struct Found {
+    std::vector<pid_t> wanted;
+    std::vector<Error> refused;
+    std::map<pid_t, std::uint64_t> starts;
+    std::map<pid_t, std::uint64_t> passed_over;
+  };
+  Found find(const std::function<bool(pid_t)>& is_measured) const;
   Expected<cow::Attached> attach_found(cow::Backend& backend);
+  // For none.
+  Error no_process() const;
 
   Selection selection_;
   cow::ProcFiles proc_;
