@@ -131,7 +131,7 @@ Error refusal(pid_t pid, int error) {
                   "it (CAP_SYS_PTRACE)"};
     case ESRCH:
       return {ErrorCode::no_such_process, error,
-              name + ": there is no such process, or it has ended"};
+              name + ": there is no such process, or it has no memory (any more)"};
     case EINVAL:
     case ENOSYS:
       return {ErrorCode::unsupported, error,

@@ -31,7 +31,7 @@ enum class SmallPages : std::uint8_t {
   edge,       // a mapping begins or ends in the range
   swapped,    // a page is swapped out
   locked,     // mlock
-  forbidden,  // MADV_NOHUGEPAGE, userfaultfd, protection keys; MADV_DONTFORK, which no fork copies
+  forbidden,  // MADV_NOHUGEPAGE, MADV_MERGEABLE, userfaultfd; MADV_DONTFORK, which no fork copies
   busy,       // the kernel refused: pages in use by I/O, or changed meanwhile
   no_memory,  // no free 2 MiB page, or a cgroup or the machine has less than 32 MiB left
   stopped,    // the caller ended the collapse

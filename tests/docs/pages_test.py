@@ -19,7 +19,7 @@ import tables
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-OF_OTHER_PROGRAMS = {"--benchmark", "--cap-add", "--dist", "--field-selector", "--image", "--lazy-apps", "--max-old-space-size", "--max-requests",
+OF_OTHER_PROGRAMS = {"--benchmark", "--cap-add", "--csv", "--disable-thp", "--dist", "--field-selector", "--image", "--lazy-apps", "--max-old-space-size", "--max-requests",
                      "--max-requests-jitter",
                      "--memory-limit", "--no-install-recommends", "--now", "--overlay-ports", "--preload-app", "--preset",
                      "--profile", "--seccomp-profile-root", "--selftest", "--strip-components",

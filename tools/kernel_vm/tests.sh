@@ -42,5 +42,6 @@ run tools/cowtop_program_test 'CowtopCgroup.*:CowtopPrivilege.*:CowtopDetach.*-*
 # users on the host.
 run share/hostile_child_test '-*Leniently*/Caller:*NotFrozen/Caller'
 run share/memory_shortage_test
+run base/memory_test
 COWSHED_MAY_LOCK_DOWN=1 run tools/cowtop_program_test 'CowtopLockdown.*' # last: no kernel unlocks
 finish

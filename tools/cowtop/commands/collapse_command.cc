@@ -5,11 +5,13 @@
 #include <map>
 #include <optional>
 #include <poll.h>
+#include <set>
 #include <utility>
 #include <vector>
 
 #include <cowshed/base/collapse.h>
 #include <cowshed/base/try.h>
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/check/budget.h>
 #include <cowshed/tools/cowtop/cli/command_line.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
@@ -43,16 +45,15 @@ fork() copies 512 entries for 2 MiB of small pages, and one for a 2 MiB page.  A
 while a child lives splits the 2 MiB pages that it writes to: --every collapses them again.  While a
 child still shares them, cowtop looks ten times as often.
 
-The holes of a range are filled, first where there are few: --most-added bounds them.  Memory stays
-as it is that is shared with a child, locked, swapped out, watched by userfaultfd, or that the
-process keeps from huge pages or from its children.  cowtop takes half a
-CPU at most: after each 2 MiB it pauses.  It stops 32 MiB before a memory limit of the process's
-cgroup is met.  It is safe to end it at any time.
+The holes of a range are filled, first where there are few: --most-added bounds them.  cowtop leaves
+memory that is shared with a child, locked, swapped out, watched by userfaultfd, or that the process
+keeps from huge pages or from its children.  It takes half a CPU at most: after each 2 MiB it pauses.
+It stops 32 MiB before a memory limit of the process's cgroup is met.  You can end it at any time.
 
 It needs root, or CAP_SYS_NICE and the right to trace the process, and Linux 6.1 or later.
 
-Exit status: 0; also with --every after a signal, or once the processes have ended; 128+N if signal N
-ended it earlier; 125 if no process could be collapsed, another error, or bad usage.)";
+Exit status: 0, with --every after a signal or the end of the processes; without it, 128+N if signal
+N ended it; 125 if no process could be collapsed, another error, or bad usage.)";
 
 constexpr seconds kLongest{1'000'000'000};
 
@@ -111,10 +112,12 @@ class Collapses {
     }
     if (is_first && processes.empty() && !refused.empty() && !(options_.every && selected_.grows()))
       return tl::make_unexpected(refused.front());
-    // A refusal is said once, and also who has ended; by name, that is no news.
-    for (const Error& each : refused)
-      if (is_first || (!selected_.grows() && each.code == ErrorCode::no_such_process))
-        complain("not collapsed: " + each.message);
+    for (const Error& each : refused) {
+      // Of those that are not named, some end at any time.
+      const bool is_news =
+          is_first || !selected_.grows() || each.code != ErrorCode::no_such_process;
+      if (is_news && said_.insert(each.message).second) complain("not collapsed: " + each.message);
+    }
     std::string text = options_.json ? collapse_json(processes, refused) : "";
     for (const CollapsedProcess& each : processes)
       if (!options_.json && (is_first || has_grown(each))) text += collapse_text(each);
@@ -147,13 +150,9 @@ class Collapses {
       collapsers_.erase(known);
       return collapsed;
     }
-    is_shared_ = is_shared_ || is_much(collapsed->left_as(SmallPages::shared), *collapsed);
+    is_shared_ = is_shared_ || is_part(collapsed->left_as(SmallPages::shared),
+                                       collapsed->private_bytes, kLittleOfAll);
     return collapsed;
-  }
-
-  static bool is_much(std::uint64_t bytes, const Collapsed& of) {
-    constexpr std::uint64_t kPart = 100;
-    return bytes * kPart > of.private_bytes;
   }
 
   // Until the next round is due, or a signal arrives, or a process has ended.
@@ -181,6 +180,7 @@ class Collapses {
   OutputFile file_;
   cow::ProcFiles proc_;
   std::map<pid_t, internal::Collapser> collapsers_;
+  std::set<std::string> said_;
   bool is_shared_ = false;
   std::optional<int> signal_;
 };

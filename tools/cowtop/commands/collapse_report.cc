@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
-#include <cowshed/base/size_literals.h>
+#include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/commands/collapse_report.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
@@ -45,10 +45,9 @@ double fork_ms_after(const Collapsed& collapsed) {
 }
 
 std::string left_text(const Collapsed& collapsed) {
-  constexpr std::uint64_t kWorthAWord = 1_MiB;
   std::string text;
   for (std::size_t i = 0; i < kReasons.size(); ++i) {
-    if (collapsed.left[i] < kWorthAWord) continue;
+    if (collapsed.left[i] < kLeastBytes) continue;
     text += fmt::format("{}{} {}", text.empty() ? "" : ", ", mib(collapsed.left[i]),
                         kReasons[i].second);
   }
