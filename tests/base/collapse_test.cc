@@ -28,13 +28,24 @@ std::size_t huge_bytes(const Pages& pages) {
   return test::smaps_kib("AnonHugePages", pages.data(), pages.span().size()) * 1_KiB;
 }
 
+// In small pages, where the kernel always gives huge ones.
+class SmallPagesOf7 : public Pages {
+ public:
+  explicit SmallPagesOf7(std::size_t size) : Pages(size) {
+    madvise(data(), size, MADV_NOHUGEPAGE);
+    madvise(data(), size, MADV_DONTNEED);
+    std::memset(data(), 7, size);
+    madvise(data(), size, MADV_HUGEPAGE);
+  }
+};
+
 void give_back(const Pages& pages, std::size_t page, std::size_t count) {
   madvise(pages.data() + page * kPage, count * kPage, MADV_DONTNEED);
 }
 
 TEST(Collapse, KeepsBytesAndMakesHugePages) {
   if (!can_collapse()) GTEST_SKIP() << "this kernel cannot collapse memory";
-  const Pages pages(kSize);
+  const SmallPagesOf7 pages(kSize);
   const Collapsed collapsed = value_of(collapse_heap());
   EXPECT_TRUE(pages.is_all(7));
   EXPECT_GE(collapsed.private_bytes, kSize);
@@ -47,7 +58,7 @@ TEST(Collapse, KeepsBytesAndMakesHugePages) {
 // The n-th range of 2 MiB lacks 4 n pages.
 TEST(Collapse, FillsTheFewestHolesUpToTheBound) {
   if (!can_collapse()) GTEST_SKIP() << "this kernel cannot collapse memory";
-  const Pages pages(kSize);
+  const SmallPagesOf7 pages(kSize);
   const std::size_t first = 512 - reinterpret_cast<std::uintptr_t>(pages.data()) / kPage % 512;
   for (std::size_t i = 1; i < 7; ++i) give_back(pages, first + i * 512, 4 * i);
   const std::size_t before = test::own_pages(pages.data(), kSize);
@@ -66,7 +77,7 @@ TEST(Collapse, FillsTheFewestHolesUpToTheBound) {
 
 TEST(Collapse, LeavesWhatAChildShares) {
   if (!can_collapse()) GTEST_SKIP() << "this kernel cannot collapse memory";
-  const Pages pages(kSize);
+  const SmallPagesOf7 pages(kSize);
   const test::Child child([] { return pause(); });
   const Collapsed collapsed = value_of(collapse_heap());
   EXPECT_GE(collapsed.left_as(SmallPages::shared), kSize - 4_MiB);
@@ -75,9 +86,10 @@ TEST(Collapse, LeavesWhatAChildShares) {
 
 TEST(Collapse, LeavesWhatTheProcessKeepsFromIt) {
   if (!can_collapse()) GTEST_SKIP() << "this kernel cannot collapse memory";
-  const Pages locked(kSize);
-  const Pages small(kSize);
-  const Pages own(kSize);
+  const SmallPagesOf7 locked(kSize);
+  const SmallPagesOf7 small(kSize);
+  const SmallPagesOf7 own(kSize);
+  madvise(locked.data(), kSize, MADV_NOHUGEPAGE);
   ASSERT_EQ(mlock(locked.data(), 4_MiB), 0) << errno;
   madvise(small.data(), kSize, MADV_NOHUGEPAGE);
   madvise(own.data(), kSize, MADV_DONTFORK);
@@ -89,7 +101,7 @@ TEST(Collapse, LeavesWhatTheProcessKeepsFromIt) {
 
 TEST(Collapse, EndsWhenTheCallerSaysSo) {
   if (!can_collapse()) GTEST_SKIP() << "this kernel cannot collapse memory";
-  const Pages pages(kSize);
+  const SmallPagesOf7 pages(kSize);
   const Collapsed collapsed =
       value_of(value_of(Collapser::open(0, {})).collapse([](auto, auto) { return false; }));
   EXPECT_GE(collapsed.left_as(SmallPages::stopped), kSize - 4_MiB);
@@ -126,10 +138,11 @@ TEST(Collapse, SaysWhyItRefuses) {
 }
 
 // Blocks of malloc come and go, move and are written, in a parent and its children.
-int change_blocks(const std::atomic<bool>& is_over) {
+int change_blocks(const std::atomic<bool>& is_over, const test::Line& parent) {
   test::Blocks blocks;
   std::minstd_rand random(test::seed());
-  for (int i = 0; i < 200; ++i) blocks.add(300'000);
+  for (int i = 0; i < 40; ++i) blocks.add(300'000);
+  parent.say();
   for (int step = 0; !is_over; ++step) {
     const std::size_t which = random() % blocks.count();
     switch (random() % 4) {
@@ -138,8 +151,9 @@ int change_blocks(const std::atomic<bool>& is_over) {
       case 2: blocks.rewrite(which); break;
       default: blocks.remove(which);
     }
-    if (blocks.count() < 150) blocks.add(300'000);
-    if (step % 50 != 0) continue;
+    if (blocks.count() < 30) blocks.add(300'000);
+    if (blocks.count() > 50) blocks.remove(which);
+    if (step % 500 != 0) continue;
     const auto damage = [&] {
       blocks.rewrite(0);
       return std::to_string(blocks.damage());
@@ -154,9 +168,14 @@ TEST(Collapse, KeepsEachByteBesideMallocAndFork) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root";
   auto* const is_over = static_cast<std::atomic<bool>*>(
       mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-  test::Child child([&] { return change_blocks(*is_over); });
+  test::Child child([&](const test::Line& parent) { return change_blocks(*is_over, parent); });
+  child.hear();
   Collapser collapser = value_of(Collapser::open(child.pid(), {.most_added = 1}));
-  for (int round = 0; round < 100; ++round) value_of(collapser.collapse());
+  int moved = 0;
+  for (int round = 0; round < 10'000 && moved < 100; ++round) {
+    const Collapsed collapsed = value_of(collapser.collapse());
+    moved += collapsed.huge_bytes_after > collapsed.huge_bytes_before ? 1 : 0;
+  }
   *is_over = true;
   EXPECT_EQ(child.wait(), 0);
   munmap(is_over, kPage);
