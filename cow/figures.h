@@ -12,7 +12,13 @@
 // probes/count_list.h has the counts.
 namespace cowshed::cow {
 
-enum class Unit : std::uint8_t { bytes, pages, ratio, seconds };
+enum class Unit : std::uint8_t {
+  bytes,
+  count,
+  ratio,
+  seconds,
+  nanoseconds
+};  // the last is shown in ms
 
 struct Figure {
   std::string_view name;   // of the field in JSON, as a path; empty: it has none
@@ -58,7 +64,7 @@ inline constexpr std::array kFigures = {
            "while a program ends (see \"program exit\").  For a parent: what it wrote while a "
            "child shared it.",
            COWSHED_FIGURE(internal::number(copies.copied_bytes()))},
-    Figure{"copied_pages", "", Unit::pages, false, "", "COPIED, in pages.",
+    Figure{"copied_pages", "", Unit::count, false, "", "COPIED, in pages.",
            COWSHED_FIGURE(internal::number(copies.copied_pages))},
     Figure{"copied_ratio", "COPIED %", Unit::ratio, false, "",
            "COPIED as a share of SHARED.  Above 1 if further forks shared pages again.",
@@ -121,6 +127,27 @@ inline constexpr std::array kFigures = {
            "The kernel's page tables, as last read.",
            COWSHED_FIGURE(process.pss ? internal::number(process.pss->page_table_bytes)
                                       : std::nullopt)},
+    Figure{"fork_costs.forks", "FORKED", Unit::count, false, "",
+           "How often it forked: by fork() and clone(), not by vfork() and posix_spawn().",
+           COWSHED_FIGURE(process.fork_costs
+                              ? std::optional(static_cast<double>(process.fork_costs->forks()))
+                              : std::nullopt)},
+    Figure{"fork_costs.median_ns", "FORK ms", Unit::nanoseconds, false, "",
+           "How long a fork took: the median, within 3.2 %.  From the kernel's entry of fork() to "
+           "its return in the parent.",
+           COWSHED_FIGURE(process.fork_costs ? internal::number(process.fork_costs->median_ns())
+                                             : std::nullopt)},
+    Figure{"fork_costs.longest_ns", "LONGEST ms", Unit::nanoseconds, false, "",
+           "How long the longest of its forks took.",
+           COWSHED_FIGURE(process.fork_costs
+                              ? std::optional(static_cast<double>(process.fork_costs->longest_ns))
+                              : std::nullopt)},
+    Figure{"fork_costs.failed", "FORK FAILED", Unit::count, false, "",
+           "Its forks that failed, also by vfork() and posix_spawn().  Not those that a seccomp "
+           "filter forbids.",
+           COWSHED_FIGURE(process.fork_costs
+                              ? std::optional(static_cast<double>(process.fork_costs->failed()))
+                              : std::nullopt)},
 };
 #undef COWSHED_FIGURE
 

@@ -225,6 +225,8 @@ struct ProcessCopies : Counts {
   bool unreadable = false;
 
   std::uint64_t execs = 0;
+  // nullopt: not known, as by the sampled backend.
+  std::optional<ForkCosts> fork_costs;
   // Pages that the parent copied from the fork (or the begin of the measurement) until this process
   // ended or executed a program: those that it would not have copied without it, if it was the only
   // child.  Exact; nullopt for the sampled backend, and for a sum of several processes.

@@ -35,6 +35,6 @@
   X(copied_merged_pages, counts.copied_merged, "", "",                                           \
     "Writes to pages that KSM had merged: part of ANON and FILE, but not of COPIED.")            \
   X(page_tables_at_fork_bytes, page_tables_at_fork, "", "",                                      \
-    "Page tables that its fork made for it; some 5 ms for each MiB of them.")                    \
+    "Page tables that its fork made for it.")                                                    \
   X(copied_pages_before_exec, copied_before_exec, "", "",                                        \
     "The part of ANON and FILE before the first exec.")

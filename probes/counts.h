@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -29,6 +30,81 @@ struct ArenaCount {
   // before the measurement.
   std::uint64_t written_pages = 0;
   bool operator==(const ArenaCount&) const = default;
+};
+
+// The forks of a process, by all of its threads.
+struct ForkCosts {
+  // fork() and clone() that made a process with memory of its own, by how long the call took:
+  // within 3.2 %.  In order of time.
+  struct Duration {
+    std::uint64_t ns = 0;
+    std::uint64_t forks = 0;
+    bool operator==(const Duration&) const = default;
+  };
+  struct Failure {
+    int error = 0;  // errno; 0: not known
+    std::uint64_t forks = 0;
+    bool operator==(const Failure&) const = default;
+  };
+  std::vector<Duration> durations = {};
+  std::uint64_t total_ns = 0;  // of these forks, as the next three
+  std::uint64_t longest_ns = 0;
+  std::uint64_t beside_threads = 0;    // while the process had other threads
+  std::uint64_t most_threads = 0;      // that there were then, at most
+  std::uint64_t spawns = 0;            // vfork() and posix_spawn() that succeeded
+  std::vector<Failure> failures = {};  // of all; not those that a signal interrupted
+
+  std::uint64_t forks() const { return sum_of(durations); }
+  std::uint64_t failed() const { return sum_of(failures); }
+  // nullopt: none succeeded.
+  std::optional<std::uint64_t> median_ns() const {
+    std::uint64_t left = (forks() + 1) / 2;
+    for (const Duration& each : durations) {
+      if (each.forks >= left) return std::min(each.ns, longest_ns);
+      left -= each.forks;
+    }
+    return std::nullopt;
+  }
+  // What an earlier state of it lacks; `most_threads` and `longest_ns` stay.
+  ForkCosts since(const ForkCosts& before) const {
+    ForkCosts more = *this;
+    subtract(more.durations, before.durations, &Duration::ns);
+    subtract(more.failures, before.failures, &Failure::error);
+    more.total_ns -= std::min(total_ns, before.total_ns);
+    return more;
+  }
+  void add(const ForkCosts& more) {
+    add_to(durations, more.durations, &Duration::ns);
+    add_to(failures, more.failures, &Failure::error);
+    total_ns += more.total_ns;
+    longest_ns = std::max(longest_ns, more.longest_ns);
+    beside_threads += more.beside_threads;
+    most_threads = std::max(most_threads, more.most_threads);
+    spawns += more.spawns;
+  }
+  bool operator==(const ForkCosts&) const = default;
+
+ private:
+  static std::uint64_t sum_of(const auto& list) {
+    std::uint64_t sum = 0;
+    for (const auto& each : list) sum += each.forks;
+    return sum;
+  }
+  template <class T, class Key>
+  static void add_to(std::vector<T>& sums, const std::vector<T>& more, Key T::* key) {
+    for (const T& each : more) {
+      const auto at = std::ranges::lower_bound(sums, each.*key, {}, key);
+      if (at != sums.end() && (*at).*key == each.*key) at->forks += each.forks;
+      else sums.insert(at, each);
+    }
+  }
+  template <class T, class Key>
+  static void subtract(std::vector<T>& from, const std::vector<T>& less, Key T::* key) {
+    for (const T& each : less) {
+      const auto at = std::ranges::find(from, each.*key, key);
+      if (at != from.end()) at->forks -= std::min(at->forks, each.forks);
+    }
+  }
 };
 
 enum class Role : std::uint8_t {
@@ -97,7 +173,8 @@ struct ProcessCounts : Counts {
   // Pages that were copied in the memory that it was forked from, from the fork (or when it was
   // first tracked) until its own exec or end.  nullopt: unknown.
   std::optional<std::uint64_t> parent_copied_pages;
-  std::vector<ArenaCount> arenas;  // part of copied_file_pages
+  std::vector<ArenaCount> arenas;       // part of copied_file_pages
+  std::optional<ForkCosts> fork_costs;  // nullopt: this kernel does not let us count forks
 
   std::uint64_t copied_pages() const {
     return copied_anon_pages.value_or(0) + copied_file_pages.value_or(0) + copied_hugetlb_pages;

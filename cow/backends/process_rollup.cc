@@ -169,6 +169,8 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
       },
       add_counts);
   if (sum.transfers) keep_most_sent(*sum.transfers);
+  if (sum.fork_costs && more.fork_costs) sum.fork_costs->add(*more.fork_costs);
+  else sum.fork_costs.reset();
   add(sum.shared_at_fork_bytes, more.shared_at_fork_bytes);
   add(sum.most_risen_bytes, more.most_risen_bytes);
   add(sum.most_resident_bytes, more.most_resident_bytes);

@@ -34,6 +34,7 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.signal = counts.signal;
   copies.shares_memory = counts.shares_memory && counts.execs == 0;
   copies.execs = counts.execs;
+  copies.fork_costs = counts.fork_costs;
   copies.most_risen_bytes = counts.most_risen_bytes;
   copies.most_resident_bytes = counts.most_resident_bytes;
   static_cast<Counts&>(copies) = counts;

@@ -22,6 +22,11 @@
 #define RED_ZONE 128
 #define THREAD_POINTER(task) ((task)->thread.fsbase)
 
+/* Numbers of clone(), fork(), vfork() and clone3(). */
+static __always_inline int is_fork_call(__u64 call) {
+  return (call >= 56 && call <= 58) || call == 435;
+}
+
 /* Bits of a page fault's error code (arch/x86/include/asm/trap_pf.h). */
 #define PF_PROTECTION 0x1
 #define PF_WRITE 0x2

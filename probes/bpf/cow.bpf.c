@@ -14,6 +14,7 @@
 
 #include "adopt.bpf.h"
 #include "copy_sample.bpf.h"
+#include "fork_costs.bpf.h"
 #include "pending_fault.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -51,6 +52,15 @@ int BPF_PROG(on_new_task, struct task_struct* child) { return track_new_task(chi
  * allocated here. */
 SEC("tp_btf/sched_wakeup_new")
 int BPF_PROG(on_wakeup_new, struct task_struct* child) { return track_new_task(child); }
+
+/* After on_new_task: a fork lasts until its child is tracked. */
+SEC("tp_btf/task_newtask")
+int BPF_PROG(on_forked, struct task_struct* child) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct thread_state* thread = state_of(task);
+  if (thread && child->tgid != task->tgid) count_fork(thread, child->mm == task->mm);
+  return 0;
+}
 
 static __noinline int begin_program(struct thread_state* thread, __u64 memory, const void* comm) {
   begin_update(thread);
@@ -168,7 +178,9 @@ static __always_inline int is_refused(struct task_struct* task, unsigned long er
 
 /* Private huge pages of hugetlbfs come from a pool, so no allocation shows a copy.  What the kernel
  * will do is found before it does it.  If no page is mapped, the file's page may be copied
- * (hugetlb_no_page, mm/hugetlb.c): it counts as copied if the file has any page. */
+ * (hugetlb_no_page, mm/hugetlb.c): it counts as copied if the file has any page.  Returns the
+ * number of small pages copied, of which the caller takes samples: here the stack of Linux 6.1 has
+ * no room. */
 static __noinline int count_hugetlb(struct thread_state* thread, __u64 address, __u32 mode) {
   struct pending_fault* fault = &thread->pending;
   if ((fault->traits & (MAPPING_WRITABLE | MAPPING_SHARED)) != MAPPING_WRITABLE) return 0;
@@ -184,7 +196,6 @@ static __noinline int count_hugetlb(struct thread_state* thread, __u64 address, 
     thread->counts.filled_hugetlb += pages;
     fault->fault_class = COWSHED_ZERO_FILLED;
     sample_large(thread, pages);
-    fault->mode = PENDING_NONE;
     return 0;
   }
   thread->counts.copied_hugetlb_pages += pages;
@@ -193,9 +204,7 @@ static __noinline int count_hugetlb(struct thread_state* thread, __u64 address, 
     if (fault->traits & MAPPING_ARENA) count_arena(thread, pages, 0);
   }
   note_copies(thread, pages);
-  sample_copies(thread, pages);
-  fault->mode = PENDING_NONE;
-  return 0;
+  return pages;
 }
 
 static __always_inline int enter_write_fault(struct thread_state* thread, struct task_struct* task,
@@ -212,7 +221,8 @@ static __always_inline int enter_write_fault(struct thread_state* thread, struct
     if (mode == PENDING_USER) thread->pending.ip = regs->ip;
     else save_kernel_fault(thread, task, regs);
   } else if (thread->pending.traits & MAPPING_HUGETLB) {
-    count_hugetlb(thread, address, mode);
+    sample_copies(thread, count_hugetlb(thread, address, mode));
+    thread->pending.mode = PENDING_NONE;
   }
   end_update(thread);
   if (thread->exited) flush_after_exit(thread, task);

@@ -191,7 +191,16 @@ struct sighand_struct {
   struct k_sigaction action[64];
 };
 
+typedef struct {
+  unsigned long sig[1];
+} sigset_t;
+
+struct sigpending {
+  sigset_t signal;
+};
+
 struct signal_struct {
+  struct sigpending shared_pending;
   struct {
     int counter;
   } live;
@@ -263,6 +272,8 @@ struct task_struct {
   char comm[16];
   struct files_struct* files;
   struct signal_struct* signal;
+  struct sigpending pending;
+  sigset_t blocked;
   struct sighand_struct* sighand;
   int pagefault_disabled;
   unsigned in_user_fault : 1;
@@ -275,6 +286,10 @@ struct task_struct {
 /* A per-CPU map keeps one per-CPU pointer an element. */
 struct bpf_array {
   void* pptrs[1];
+};
+
+struct kernel_clone_args {
+  __u64 flags;
 };
 
 struct seq_file;

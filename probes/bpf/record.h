@@ -62,6 +62,7 @@ enum cowshed_process_flags {
   COWSHED_ENDED = 8,
   COWSHED_PARTED = 16, /* has left the memory of its fork, by an exec or its end */
   COWSHED_FORKED = 32, /* runs its parent's program; not a root */
+  COWSHED_FORKS = 64,  /* has an entry in the map `fork_costs` */
 };
 
 /* What was copied in an address space, by its number.  A later one may have the same slot. */
@@ -112,6 +113,23 @@ struct cowshed_process {
   __u32 unused;
   char comm[COWSHED_COMM_BYTES];
   __u64 flush_begin;
+};
+
+/* Durations by their log2, of which each is divided into 16 parts: from 4 us to 5 hours. */
+#define COWSHED_FORK_LEAST_LOG 12
+#define COWSHED_FORK_PARTS_LOG 4
+#define COWSHED_FORK_DURATIONS (32 << COWSHED_FORK_PARTS_LOG)
+#define COWSHED_ERRNOS 64
+
+/* Value of the map `fork_costs`: of all threads of a process since it was first tracked. */
+struct cowshed_fork_costs {
+  __u64 spawns;   /* vfork, posix_spawn: the child shares its memory, or the parent waits for it */
+  __u64 total_ns; /* of all others that succeeded, as the next three fields */
+  __u64 longest_ns;
+  __u64 beside_threads; /* while the process had other threads */
+  __u64 most_threads;   /* that there were beside the one that forked */
+  __u32 durations[COWSHED_FORK_DURATIONS];
+  __u32 failed[COWSHED_ERRNOS]; /* of both kinds, by errno; 0: a greater one */
 };
 
 /* One per live thread, written by the iterator `dump_threads`. */

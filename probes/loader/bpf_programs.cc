@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/try.h>
 #include <cowshed/probes/loader/bpf_programs.h>
 #include <cowshed/probes/loader/btf_constants.h>
@@ -76,6 +77,26 @@ Expected<void> run_iterator(const bpf_link* link, std::vector<char>& output) {
   return {};
 }
 
+// Whether a program may run where the kernel enters the function of that BTF ID, which takes a
+// function tracer, and a machine that permits it.
+bool may_enter(std::uint32_t function) {
+  const std::array<bpf_insn, 2> nothing = {
+      bpf_insn{.code = BPF_ALU64 | BPF_MOV | BPF_K,
+               .dst_reg = BPF_REG_0,
+               .src_reg = 0,
+               .off = 0,
+               .imm = 0},
+      bpf_insn{.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0}};
+  bpf_prog_load_opts options = {};
+  options.sz = sizeof options;
+  options.expected_attach_type = BPF_TRACE_FENTRY;
+  options.attach_btf_id = function;
+  const FileDescriptor program(bpf_prog_load(BPF_PROG_TYPE_TRACING, "cowshed_may", "Dual BSD/GPL",
+                                             nothing.data(), nothing.size(), &options));
+  return function != 0 && program &&
+         FileDescriptor(bpf_raw_tracepoint_open(nullptr, program.get()));
+}
+
 // Runs a program of the type "syscall".  Its result is in the programs' variables.
 void run_once(int program, const void* context, std::size_t size) {
   bpf_test_run_opts options = {};
@@ -123,6 +144,7 @@ void find_page_alloc_stats(cow_bpf& skeleton) {
 struct Programs::State {
   std::unique_ptr<cow_bpf, void (*)(cow_bpf*)> skeleton{cow_bpf__open(), cow_bpf__destroy};
   BtfConstants constants;
+  bool counts_forks = false;
   std::vector<int> descriptors;
   std::vector<int> must_not_miss;
 };
@@ -163,6 +185,11 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
   const auto load_if = [](bool wanted, std::initializer_list<bpf_program*> some) {
     for (bpf_program* program : some) bpf_program__set_autoload(program, wanted);
   };
+  const bool enters = may_enter(constants.kernel_clone);
+  state->counts_forks = enters || constants.has_events_of_memory;
+  load_if(enters, {programs.on_fork, programs.on_fork_end});
+  load_if(!enters && constants.has_events_of_memory,
+          {programs.on_new_memory, programs.on_freed_memory, programs.on_forked});
   load_if(constants.has_collapse_events, {programs.on_isolate, programs.on_collapse});
   load_if(!constants.may_be_preempted, {programs.on_new_task});
   load_if(constants.may_be_preempted,
@@ -183,20 +210,23 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
     for (const bpf_program* program : some)
       if (const int fd = bpf_program__fd(program); fd >= 0) to.push_back(fd);
   };
+  append(state->must_not_miss, {programs.on_fork, programs.on_fork_end, programs.on_forked});
   if (constants.may_be_preempted) {
     append(state->must_not_miss, {programs.on_wakeup_new, programs.on_signal, programs.on_free,
                                   programs.on_isolate, programs.on_collapse});
   }
-  append(state->descriptors,
-         {programs.on_user_fault, programs.on_kernel_fault, programs.on_page_alloc,
-          programs.on_new_task, programs.on_wakeup_new, programs.on_rename,
-          programs.on_prepare_exec, programs.on_prepare_exec_again, programs.on_signal,
-          programs.on_exit, programs.on_exit_again, programs.on_free});
+  append(
+      state->descriptors,
+      {programs.on_user_fault, programs.on_kernel_fault, programs.on_page_alloc,
+       programs.on_new_task, programs.on_wakeup_new, programs.on_rename, programs.on_prepare_exec,
+       programs.on_prepare_exec_again, programs.on_signal, programs.on_exit, programs.on_exit_again,
+       programs.on_free, programs.on_fork, programs.on_fork_end});
   return Programs(std::move(state));
 }
 
 int Programs::processes_map() const { return bpf_map__fd(state_->skeleton->maps.processes); }
 int Programs::arenas_map() const { return bpf_map__fd(state_->skeleton->maps.arenas); }
+int Programs::fork_costs_map() const { return bpf_map__fd(state_->skeleton->maps.fork_costs); }
 int Programs::roots_map() const { return bpf_map__fd(state_->skeleton->maps.roots); }
 int Programs::samples_map() const { return bpf_map__fd(state_->skeleton->maps.samples); }
 int Programs::interpreters_map() const { return bpf_map__fd(state_->skeleton->maps.interpreters); }
@@ -225,6 +255,7 @@ std::optional<std::uint64_t> Programs::record_changes() const {
 }
 bool Programs::counts_splits() const { return state_->constants.counts_splits; }
 bool Programs::counts_collapses() const { return state_->constants.has_collapse_events; }
+bool Programs::counts_forks() const { return state_->counts_forks; }
 bool Programs::may_be_preempted() const { return state_->constants.may_be_preempted; }
 std::span<const int> Programs::descriptors() const { return state_->descriptors; }
 std::span<const int> Programs::must_not_miss() const { return state_->must_not_miss; }

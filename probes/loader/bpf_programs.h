@@ -24,6 +24,7 @@ class Programs {
 
   int processes_map() const;
   int arenas_map() const;
+  int fork_costs_map() const;
   int roots_map() const;
   int samples_map() const;
   int sample_counts_map() const;
@@ -36,8 +37,9 @@ class Programs {
   std::uint64_t arenas_added() const;
   // The number of changes to records in `processes`; nullopt during a change.
   std::optional<std::uint64_t> record_changes() const;
-  bool counts_splits() const;                // of huge pages
-  bool counts_collapses() const;             // into huge pages
+  bool counts_splits() const;     // of huge pages
+  bool counts_collapses() const;  // into huge pages
+  bool counts_forks() const;
   bool may_be_preempted() const;             // on this kernel
   std::span<const int> descriptors() const;  // of the programs that run on events
   // Of those that other tasks may make miss a run which nothing else shows.  An interrupt, or a

@@ -85,6 +85,13 @@ BtfConstants read_btf_constants(const btf& kernel) {
   constants.may_be_preempted =
       btf__find_by_name_kind(&kernel, "class_srcu_fast_notrace_t", BTF_KIND_TYPEDEF) > 0;
   constants.counts_splits = finds_splits(kernel, constants);
+  const auto function = [&](const char* name) {
+    return static_cast<std::uint32_t>(
+        std::max(btf__find_by_name_kind(&kernel, name, BTF_KIND_FUNC), 0));
+  };
+  constants.kernel_clone = function("kernel_clone");
+  constants.has_events_of_memory = function("__percpu_counter_init_many") != 0 &&
+                                   arguments_of_event(kernel, "percpu_alloc_percpu") > 0;
   constexpr int kArgumentsWithOrder = 4;
   const int of_collapse = arguments_of_event(kernel, "mm_collapse_huge_page");
   constants.has_collapse_events = of_collapse > 0;

@@ -18,6 +18,10 @@ struct BtfConstants {
   std::int64_t vm_events_from_runqueue = 0;
   // Whether splits of huge pages can be counted.
   bool counts_splits = false;
+  // The BTF ID of the function of all forks; 0: the kernel has none of that name.
+  std::uint32_t kernel_clone = 0;
+  // Whether events tell of an address space's per-CPU counters (since 6.6).
+  bool has_events_of_memory = false;
   // Whether the kernel has the tracepoints of khugepaged and MADV_COLLAPSE.
   bool has_collapse_events = false;
   // Whether the event of a collapse has its order as an argument (since 7.2).

@@ -115,6 +115,27 @@ ByProcess<std::vector<ArenaCount>> look_up(const Programs& programs,
   return found;
 }
 
+ForkCosts fork_costs_of(const Programs& programs, const cowshed_key& key, bool ended) {
+  ForkCosts costs;
+  cowshed_fork_costs record = {};
+  const auto read = ended ? bpf_map_lookup_and_delete_elem : bpf_map_lookup_elem;
+  if (read(programs.fork_costs_map(), &key, &record) != 0) return costs;
+  costs.total_ns = record.total_ns;
+  costs.longest_ns = record.longest_ns;
+  costs.beside_threads = record.beside_threads;
+  costs.most_threads = record.most_threads;
+  costs.spawns = record.spawns;
+  constexpr std::uint64_t kParts = 1U << COWSHED_FORK_PARTS_LOG;
+  for (std::uint64_t i = 0; i < COWSHED_FORK_DURATIONS; ++i) {
+    const std::uint64_t octave = i / kParts + COWSHED_FORK_LEAST_LOG - COWSHED_FORK_PARTS_LOG;
+    const std::uint64_t middle = ((2 * (kParts + i % kParts) + 1) << octave) / 2;
+    if (record.durations[i] != 0) costs.durations.push_back({middle, record.durations[i]});
+  }
+  for (int error = 0; error < COWSHED_ERRNOS; ++error)
+    if (record.failed[error] != 0) costs.failures.push_back({error, record.failed[error]});
+  return costs;
+}
+
 Expected<void> put_roots(const Programs& programs, std::span<const int> pids) {
   for (const int pid : pids) {
     const auto key = static_cast<__u32>(pid);

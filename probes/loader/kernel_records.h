@@ -47,6 +47,9 @@ ByProcess<cowshed_process> look_up(const Programs& programs,
 ByProcess<std::vector<ArenaCount>> look_up(const Programs& programs,
                                            const ByProcess<std::vector<ArenaCount>>& known);
 
+// Those of a process; `ended`: also removes them.
+ForkCosts fork_costs_of(const Programs& programs, const cowshed_key& key, bool ended);
+
 // Sets the roots for the iterator `adopt`.
 Expected<void> put_roots(const Programs& programs, std::span<const int> pids);
 // Removes them, and returns those that the iterator did not find.

@@ -220,6 +220,10 @@ Expected<void> SnapshotReader::read(Snapshot& snapshot) {
     set_counts(counts, sum, *programs_);
     add_totals(snapshot, sum.counts, ended);
     counts.pending_faults = view.live.pending;
+    if (programs_->counts_forks())
+      counts.fork_costs = (view.record.flags & COWSHED_FORKS) != 0
+                              ? fork_costs_of(*programs_, key, ended)
+                              : ForkCosts();
     if (!view.live.comm.empty()) counts.comm = view.live.comm;
     const auto found = arenas_.find(key);
     if (found != arenas_.end())

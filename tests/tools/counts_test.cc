@@ -73,6 +73,10 @@ cow::Measurement run_with_all_figures() {
                   513 * cow::kPageSize};
   worker.peak = {40'000 * cow::kPageSize, 2'000'000'000};
   worker.pss = {31'000 * cow::kPageSize, 77 * cow::kPageSize, 1};
+  worker.fork_costs = {.durations = {{1'277'952, 2}, {2'162'688, 3}},
+                       .total_ns = 9'000'000,
+                       .longest_ns = 2'171'717,
+                       .failures = {{ENOMEM, 7}}};
   worker.alive = true;
   cow::Measurement measurement = measurement_with({root, worker});
   measurement.taken_ns = 5'000'000'000;

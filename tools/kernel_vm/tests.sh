@@ -29,6 +29,7 @@ case $(uname -r) in
 esac
 export COWSHED_FAULTS=100000 # of the emulated CPUs' million
 run probes/ground_truth_test "*_1000:*/anon_copied_20000:*/kernel_copied_20000:GroundTruth.*:$absent"
+run probes/fork_costs_test
 run probes/lineage_test
 run probes/loader_test
 run probes/samples_test

@@ -139,6 +139,24 @@ TEST_F(MetricsSumsTest, OfMemoryAreOfRunningProcessesOfWhichItIsKnown) {
   EXPECT_EQ(sum.figures.at(figure_of_metric("cowshed_shared_at_fork_bytes")), 100 * cow::kPageSize);
 }
 
+TEST_F(MetricsSumsTest, OfForksAreAHistogram) {
+  cow::ProcessCopies parent = process(1, "x", 10);
+  parent.fork_costs = {.durations = {{60'000, 2}, {2'000'000, 1}}, .total_ns = 2'120'000};
+  add({parent});
+  parent.fork_costs = {
+      .durations = {{60'000, 2}, {2'000'000, 2}}, .total_ns = 4'120'000, .failures = {{ENOMEM, 3}}};
+  add({}, {parent});
+  const std::string text = metrics_text(sums_.metrics(), MetricsFormat::openmetrics);
+  EXPECT_THAT(text, HasSubstr("# TYPE cowshed_fork_seconds histogram\n"));
+  EXPECT_THAT(text, HasSubstr("\ncowshed_fork_seconds_bucket{comm=\"x\",le=\"6.5536e-05\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("\ncowshed_fork_seconds_bucket{comm=\"x\",le=\"0.001048576\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("\ncowshed_fork_seconds_bucket{comm=\"x\",le=\"0.004194304\"} 4\n"));
+  EXPECT_THAT(text, HasSubstr("\ncowshed_fork_seconds_bucket{comm=\"x\",le=\"+Inf\"} 4\n"));
+  EXPECT_THAT(text, HasSubstr("\ncowshed_fork_seconds_count{comm=\"x\"} 4\n"));
+  EXPECT_THAT(text, HasSubstr("\ncowshed_fork_seconds_sum{comm=\"x\"} 0.00412\n"));
+  EXPECT_THAT(text, HasSubstr("\ncowshed_failed_forks_total{comm=\"x\",error=\"ENOMEM\"} 3\n"));
+}
+
 TEST_F(MetricsSumsTest, OfObjects) {
   cow::ProcessCopies reader = process(1, "x", 10);
   reader.objects = {{{"index", "Index", "words", 3}, {"unused", "Index", "words", 0}}};

@@ -183,16 +183,6 @@ Offers of_relocations(const Summary& summary) {
   return is_worth ? Offers{{bytes}} : Offers();
 }
 
-// By children before they executed programs, and, if there are no others, by their parent.
-std::uint64_t copied_for_programs(const Summary& summary) {
-  const auto root = std::ranges::find(summary.groups, cow::Role::root, &ProcessGroup::role);
-  if (root == summary.groups.end() || cow::is_shell(root->comm) || root->comm == "make" ||
-      summary.ran == 0)
-    return 0;
-  const std::uint64_t by_root = summary.sharers == 0 ? root->copied_bytes.value_or(0) : 0;
-  return (summary.copy_before_exec() ? summary.before_exec_bytes : 0) + by_root;
-}
-
 }  // namespace
 
 std::uint64_t at_most(std::uint64_t bytes, std::uint64_t all,
@@ -346,32 +336,6 @@ Offers of_parent(const Remedy& /*remedy*/, const Evidence& evidence) {
   if (const cow::ProcessCopies* child = only_child(evidence))
     bytes -= std::min(bytes, child->reused_pages.value_or(0) * cow::kPageSize);
   return bytes < kLeastBytes ? Offers() : Offers{{bytes}};
-}
-
-Offers of_programs(const Remedy& /*remedy*/, const Evidence& evidence) {
-  const Summary& summary = *evidence.summary;
-  const std::uint64_t bytes = copied_for_programs(summary);
-  return is_much(bytes, summary.copied_bytes + summary.before_exec_bytes) ? Offers{{bytes}}
-                                                                          : Offers();
-}
-
-Offers of_page_tables(const Remedy& remedy, const Evidence& evidence) {
-  const Summary& summary = *evidence.summary;
-  std::uint64_t most = 0;
-  for (const cow::ProcessCopies& process : evidence.measurement->processes) {
-    const std::uint64_t forks = std::max<std::uint64_t>(process.processes, 1);
-    most = std::max(most, process.page_tables_at_fork_bytes.value_or(0) / forks);
-  }
-  if (most <= kPageTables) return {};
-  const std::uint64_t saved = (most - kPageTables) * at_once(summary);
-  const double fork_ms = static_cast<double>(most) / kMiB * kForkMsOfMiB;
-  const bool is_large =
-      saved >= kLeastTables && is_part(saved, summary.most_peak_bytes, kLittleOfAll);
-  if (fork_ms < kLongForkMs && !is_large) return {};
-  // Settled pages that are written to have page tables again.
-  if (is_part(copied_by_a_parent(summary), summary.shared_bytes, kHalfOfAll)) return {};
-  return {{saved, fmt::format("{}: each fork copies {} MiB of page tables, in some {:.0f} ms",
-                              remedy.text, mebibytes(most), fork_ms)}};
 }
 
 Offers of_many_arenas(const Remedy& /*remedy*/, const Evidence& evidence) {

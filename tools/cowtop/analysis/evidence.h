@@ -49,11 +49,6 @@ Offers of_missing_names(const Remedy& remedy, const Evidence& evidence);
 Offers of_pickling(const Remedy& remedy, const Evidence& evidence);
 // A parent copied most, while its children lived.
 Offers of_parent(const Remedy& remedy, const Evidence& evidence);
-// Children copied before they executed programs.
-Offers of_programs(const Remedy& remedy, const Evidence& evidence);
-
-// A fork copies the page tables of ordinary memory.  Those of a settled heap it does not.
-Offers of_page_tables(const Remedy& remedy, const Evidence& evidence);
 
 // Of cure alone: an offer without a saving.
 Offers of_many_arenas(const Remedy& remedy, const Evidence& evidence);

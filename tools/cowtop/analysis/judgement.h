@@ -21,7 +21,6 @@
   X(kBeforeExec, std::uint64_t{128} << 10U, "A child that runs a program copies up to 128 KiB.") \
   X(kPageTables, std::uint64_t{256} << 10U, "A small process has up to 256 KiB of page tables.") \
   X(kLeastTables, std::uint64_t{4} << 20U, "Page tables are worth a word from 4 MiB on.")        \
-  X(kForkMsOfMiB, 5.0, "A fork takes some 5 ms for each MiB of page tables.")                    \
   X(kLongForkMs, 10.0, "A fork of 10 ms is long.")                                               \
   X(kManyThreads, 3, "Arenas of malloc may hold much from 3 threads on.")                        \
   X(kLeastHeap, std::uint64_t{16} << 20U, "Arenas of malloc may hold much from 16 MiB on.")      \

@@ -1,7 +1,9 @@
 #include <array>
+#include <cerrno>
 #include <fmt/format.h>
 #include <map>
 
+#include <cowshed/tools/cowtop/analysis/fork_evidence.h>
 #include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/analysis/remarks.h>
 #include <cowshed/tools/cowtop/text/figures.h>
@@ -171,6 +173,52 @@ Said python_unread(const cow::Measurement& measurement, const Summary& summary) 
                       whole_percent(summary.python_unread))};
 }
 
+std::string error_text(int error) {
+  switch (error) {
+    case 0: return "for want of memory or of processes";
+    case ENOMEM: return "ENOMEM (the kernel overcommits no more memory)";
+    case EAGAIN: return "EAGAIN (a limit of processes)";
+    default: return errno_name(error);
+  }
+}
+
+// "redis-server forked 10 times, 66 ms each (longest 71): 4% of its time."
+Said forks(const cow::Measurement& measurement, const Summary& /*summary*/) {
+  const auto forkers = forkers_of(measurement);
+  if (forkers.empty()) return {};
+  const Forker* forker = &forkers.front();
+  const ForkCosts& costs = forker->costs;
+  if (costs.failed() > 0) {
+    std::string errors;
+    for (const ForkCosts::Failure& each : costs.failures)
+      errors += (errors.empty() ? "" : ", ") + error_text(each.error);
+    return {costs.failed(), costs.failed() + costs.forks(),
+            fmt::format("{} of {} failed: {}.", plural(costs.failed(), "fork"),
+                        printable(forker->comm), errors)};
+  }
+  if (!forker->is_slow()) return {};
+  const std::string longest = milliseconds(static_cast<double>(costs.longest_ns));
+  return {costs.forks(), 0,
+          fmt::format("{} forked {}: {} of its time.", printable(forker->comm),
+                      costs.forks() == 1
+                          ? fmt::format("once, in {}{}ms", longest, kNoBreak)
+                          : fmt::format("{} times, {}{}ms each (longest {})", costs.forks(),
+                                        milliseconds(static_cast<double>(*costs.median_ns())),
+                                        kNoBreak, longest),
+                      whole_percent(forker->part_of_life()))};
+}
+
+// A lock that another thread holds at the fork is never released in the child.
+Said threads(const cow::Measurement& measurement, const Summary& /*summary*/) {
+  const auto forkers = forkers_of(measurement);
+  const Forker* forker = with_threads(forkers);
+  if (forker == nullptr) return {};
+  return {forker->costs.beside_threads, forker->costs.forks(),
+          fmt::format("{} forked {} beside {}: what locks these hold stays locked in the child.",
+                      printable(forker->comm), plural(forker->costs.beside_threads, "time"),
+                      plural(forker->costs.most_threads, "other thread"))};
+}
+
 struct Kind {
   std::string_view name;
   int weight;
@@ -182,6 +230,8 @@ constexpr std::array kKinds = {Kind{"exit_copies", 5, exit_copies},
                                Kind{"merged_copies", 4, merged_copies},
                                Kind{"before_exec", 5, before_exec},
                                Kind{kOwnMemory, 9, own_memory},
+                               Kind{"forks", 8, forks},
+                               Kind{"forks_beside_threads", 3, threads},
                                Kind{"alike", 8, alike},
                                Kind{"frozen", 4, frozen},
                                Kind{"older", 8, older},

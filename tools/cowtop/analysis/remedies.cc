@@ -6,6 +6,7 @@
 
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/tools/cowtop/analysis/evidence.h>
+#include <cowshed/tools/cowtop/analysis/fork_evidence.h>
 #include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/analysis/new_evidence.h>
 #include <cowshed/tools/cowtop/analysis/remedies.h>
@@ -84,6 +85,18 @@ constexpr std::string_view kNothing =
     "nothing: a buffer of the child's own takes as much memory as the copy";
 
 const std::vector<Remedy> kRemedies = {
+    {kFailedForks,
+     {},
+     "let forks reserve memory again: vm.overcommit_memory=1, a swap file, MAP_NORESERVE, or less "
+     "memory that is writable",
+     &of_no_memory},
+    {kFailedForks,
+     {},
+     "allow more processes: pids.max of the cgroup (TasksMax= of systemd), or RLIMIT_NPROC (ulimit "
+     "-u)",
+     &of_no_processes,
+     nullptr,
+     kSavesNothing},
     {cow::kReferenceCount,
      {python},
      "call cowshed.freeze() before the fork: then reads write no counts",
@@ -268,6 +281,17 @@ const std::vector<Remedy> kRemedies = {
      {native},
      "settle the heap before the fork (cowshed::settle())",
      &of_page_tables},
+    {kSmallPages,
+     {native},
+     "hold the heap in huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1, or MADV_HUGEPAGE)",
+     &of_small_pages},
+    {kThreadsAtFork,
+     {python, old_python},
+     "start children by a server without threads: get_context('forkserver') of multiprocessing, or "
+     "fork before threads start",
+     &of_threads,
+     nullptr,
+     kSavesNothing},
     {kMallocArenas, {}, "", &of_many_arenas, &kTwoArenas},
     {cow::kFreeInMalloc,
      {},
@@ -375,12 +399,15 @@ std::vector<Advice> advise(const cow::Measurement& measurement, const Summary& s
                                      summary.copied_bytes + summary.new_bytes);
         same->is_known = same->is_known && offer.is_known;
       } else {
-        result.push_back({&remedy, std::move(text), offer.saves_bytes, offer.is_known});
+        result.push_back(
+            {&remedy, std::move(text), offer.saves_bytes, offer.is_known, offer.is_urgent});
       }
     }
   }
   // The report has two: the one for the names that CODE lacks is the second, whatever it saves.
-  std::ranges::stable_sort(result, std::greater<>(), &Advice::saves_bytes);
+  std::ranges::stable_sort(result, std::greater<>(), [](const Advice& each) {
+    return std::pair(each.is_urgent, each.saves_bytes);
+  });
   const auto for_names = std::ranges::find(result, cow::kUnknown,
                                            [](const Advice& each) { return each.remedy->cause; });
   if (for_names != result.end() && for_names - result.begin() > 1)

@@ -26,6 +26,7 @@ struct Advice {
   std::string text;
   std::uint64_t saves_bytes = 0;  // at most; 0: nothing by itself
   bool is_known = true;           // as Offer::is_known: else no report says how much it saves
+  bool is_urgent = false;         // as Offer::is_urgent: before all others
   std::size_t rank = 0;           // 0: the first of the report's
 };
 

@@ -17,6 +17,9 @@ inline constexpr std::string_view kParentWrites = "a parent's writes";
 inline constexpr std::string_view kPrograms = "programs";
 inline constexpr std::string_view kStartedAlike = "processes started alike";
 inline constexpr std::string_view kPageTablesOfForks = "page tables";
+inline constexpr std::string_view kSmallPages = "small pages";
+inline constexpr std::string_view kFailedForks = "failed forks";
+inline constexpr std::string_view kThreadsAtFork = "threads at a fork";
 inline constexpr std::string_view kMallocArenas = "arenas of malloc";
 
 // As Remedy::no_proof.
@@ -44,6 +47,7 @@ struct Offer {
   std::uint64_t saves_bytes = 0;  // at most; 0: nothing by itself
   std::string text = {};          // with the figures of the measurement; else Remedy::text
   bool is_known = true;           // as is_sure()
+  bool is_urgent = false;         // the program fails without it
 };
 using Offers = std::vector<Offer>;
 

@@ -99,7 +99,7 @@ Json counts() {
 
 // The columns of the page.
 Json figures() {
-  constexpr std::array kUnits = {"bytes", "pages", "ratio", "seconds"};
+  constexpr std::array kUnits = {"bytes", "count", "ratio", "seconds", "nanoseconds"};
   Json all = Json::array();
   for (const cow::Figure& each : cow::kFigures)
     if (!each.title.empty())

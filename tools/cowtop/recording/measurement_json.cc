@@ -43,13 +43,6 @@ static bool from_name(const std::string& name, AccessFailure& failure) {
   return true;
 }
 
-}  // namespace cowshed
-
-namespace cowshed::cow {
-
-using cowtop::PartMember;
-using cowtop::Type;
-
 // The field is absent where it has no value, as empty text, false or 0 have none.
 template <class Struct, class M>
 static void field_if_set(auto& io, const char* name, M Struct::* member) {
@@ -59,6 +52,30 @@ static void field_if_set(auto& io, const char* name, M Struct::* member) {
   };
   io.field_if(is_set, name, member);
 }
+
+using cowtop::Type;
+
+COWSHED_JSON_STRUCT(ForkCosts::Duration, ns, forks)
+static void describe(auto& io, Type<ForkCosts::Failure> /*type*/) {
+  using Struct = ForkCosts::Failure;
+  io.field("errno", &Struct::error);
+  COWSHED_JSON_FIELDS(forks)
+}
+static void describe(auto& io, Type<ForkCosts> /*type*/) {
+  using Struct = ForkCosts;
+  COWSHED_JSON_FIELDS(total_ns, longest_ns)
+  field_if_set(io, "durations", &Struct::durations);
+  field_if_set(io, "beside_threads", &Struct::beside_threads);
+  field_if_set(io, "most_threads", &Struct::most_threads);
+  field_if_set(io, "spawns", &Struct::spawns);
+  field_if_set(io, "failures", &Struct::failures);
+}
+
+}  // namespace cowshed
+
+namespace cowshed::cow {
+
+using cowtop::PartMember;
 
 static void describe(auto& io, Type<ArenaCopies> /*type*/) {
   using Struct = ArenaCopies;
@@ -173,6 +190,7 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   field_if_set(io, "resident_before_bytes", &Struct::resident_before_bytes);
   field_if_set(io, "shared_before_bytes", &Struct::shared_before_bytes);
   field_if_set(io, "peak", &Struct::peak);
+  field_if_set(io, "fork_costs", &Struct::fork_costs);
   field_if_set(io, "parent_copied_pages", &Struct::parent_copied_pages);
   field_if_set(io, "objects", &Struct::objects);
   io.derived_flag_if(has_objects, "objects_sampled");

@@ -33,6 +33,7 @@ struct CommandMetrics {
   Place place;
   std::optional<std::uint64_t> copied_pages;
   std::array<std::optional<std::uint64_t>, cow::kCounts.size()> pages;  // those with a kind
+  std::optional<ForkCosts> fork_costs;
   RunningMetrics running;
 };
 

@@ -125,6 +125,11 @@ void MetricsSums::add(const cow::Measurement& measurement, const cow::ProcessCop
     const std::optional<std::uint64_t>& pages = process.*cow::kCounts.at(i).count;
     if (pages) add_to(sum.pages.at(i), grow(known.pages.at(i), *pages));
   }
+  if (process.fork_costs) {
+    if (!sum.fork_costs) sum.fork_costs.emplace();
+    sum.fork_costs->add(process.fork_costs->since(known.fork_costs));
+    known.fork_costs = *process.fork_costs;
+  }
   if (process.alive) cowtop::add(measurement, process, copies, sum.running);
   if (!process.objects) return;
   // The copied pages by arena and name.  Objects without a name are added up.

@@ -9,6 +9,7 @@
 #include <cowshed/cow/measurement.h>
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/tools/cowtop/serve/metrics_text.h>
+#include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -44,6 +45,11 @@ class Writer {
     begin(std::string(name), "gauge", unit, help);
     sample_ = name;
   }
+  void histogram(const char* name, const char* unit, const char* help) {
+    begin(name, "histogram", unit, help);
+    family_ = name;
+  }
+  void part(const char* name) { sample_ = family_ + name; }  // of a histogram
   void info(const char* name, const char* help) {
     const bool is_open = format_ == MetricsFormat::openmetrics;
     sample_ = name + std::string("_info");
@@ -74,9 +80,47 @@ class Writer {
   }
 
   MetricsFormat format_;
+  std::string family_;
   std::string sample_;
   std::string text_;
 };
+
+void write_forks(Writer& writer, const std::vector<CommandMetrics>& commands) {
+  constexpr double kNsPerSecond = 1e9;
+  constexpr std::uint64_t kFirst = 1U << 16U;  // ns
+  constexpr std::uint64_t kFactor = 4;
+  constexpr std::uint64_t kLast = std::uint64_t{1} << 32U;
+  writer.histogram("cowshed_fork_seconds", "seconds", "How long forks took that succeeded.");
+  for (const CommandMetrics& command : commands) {
+    if (!command.fork_costs) continue;
+    const ForkCosts& costs = *command.fork_costs;
+    const auto bucket = [&](const std::string& bound, std::uint64_t ns) {
+      std::uint64_t forks = 0;
+      for (const ForkCosts::Duration& each : costs.durations)
+        forks += each.ns < ns ? each.forks : 0;
+      Labels labels = labels_of(command.comm, command.place);
+      labels.emplace_back("le", bound);
+      writer.sample(labels, forks);
+    };
+    writer.part("_bucket");
+    for (std::uint64_t ns = kFirst; ns <= kLast; ns *= kFactor)
+      bucket(fmt::format("{}", static_cast<double>(ns) / kNsPerSecond), ns);
+    bucket("+Inf", UINT64_MAX);
+    writer.part("_count");
+    writer.sample(labels_of(command.comm, command.place), costs.forks());
+    writer.part("_sum");
+    writer.sample(labels_of(command.comm, command.place),
+                  static_cast<double>(costs.total_ns) / kNsPerSecond);
+  }
+  writer.counter("cowshed_failed_forks", "forks", "Forks that failed, by their error.");
+  for (const CommandMetrics& command : commands)
+    for (const ForkCosts::Failure& each : command.fork_costs.value_or(ForkCosts()).failures) {
+      const std::string error = errno_name(each.error);
+      Labels labels = labels_of(command.comm, command.place);
+      labels.emplace_back("error", error);
+      writer.sample(labels, each.forks);
+    }
+}
 
 void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands) {
   const auto each = [&](auto value) {
@@ -104,6 +148,7 @@ void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands)
       writer.sample(labels, *command.pages.at(i));
     }
   }
+  write_forks(writer, commands);
   writer.gauge("cowshed_processes", "", "Measured processes that are running.");
   each([](const CommandMetrics& command) { return std::optional(command.running.processes); });
   for (std::size_t i = 0; i < cow::kFigures.size(); ++i) {

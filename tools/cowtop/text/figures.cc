@@ -140,13 +140,26 @@ std::string percent(const std::optional<double>& ratio) {
   return ratio ? fmt::format("{:.1f}%", *ratio * 100) : kUnknown;
 }
 
+std::string milliseconds(double ns) {
+  constexpr double kNsPerMs = 1e6;
+  constexpr double kMany = 10;  // ms
+  const double ms = ns / kNsPerMs;
+  return fmt::format("{:.{}f}", ms, ms < 1 ? 2 : ms < kMany ? 1 : 0);
+}
+
+std::string errno_name(int error) {
+  const char* name = error == 0 ? nullptr : ::strerrorname_np(error);
+  return name ? name : "an error";
+}
+
 std::string figure_text(const cow::Figure& figure, const std::optional<double>& value) {
   if (!value) return kUnknown;
   switch (figure.unit) {
     case cow::Unit::bytes: return mebibytes(static_cast<std::uint64_t>(*value));
     case cow::Unit::ratio: return percent(value);
     case cow::Unit::seconds: return fmt::format("{:.1f}", *value);
-    case cow::Unit::pages: return fmt::format("{:.0f}", *value);
+    case cow::Unit::count: return fmt::format("{:.0f}", *value);
+    case cow::Unit::nanoseconds: return milliseconds(*value);
   }
   return kUnknown;
 }

@@ -52,6 +52,8 @@ std::string count(const std::optional<std::uint64_t>& value);
 std::string mebibytes(const std::optional<std::uint64_t>& bytes);  // "1.5", "12,345"
 std::string percent(const std::optional<double>& ratio);           // "85.3%"
 std::string figure_text(const cow::Figure& figure, const std::optional<double>& value);
+std::string milliseconds(double ns);                    // "0.12", "1.2", "12"
+std::string errno_name(int error);                      // "ENOMEM"
 std::string signal_name(int signal);                    // "SIGSEGV"
 std::string ending(const cow::ProcessCopies& process);  // "exit 0", "SIGTERM", "running"
 

@@ -32,6 +32,12 @@ const percentText = (ratio, digits = 1) =>
   isKnown(ratio) ? `${fixed(ratio * 100, digits)}%` : UNKNOWN;
 const plural = (count, one, many = one + "s") => `${countText(count)} ${count === 1 ? one : many}`;
 
+// Without the unit, which the column's title has.
+function millisecondsText(ns) {
+  if (!isKnown(ns)) return UNKNOWN;
+  return fixed(ns / 1e6, ns < 1e6 ? 2 : ns < 1e7 ? 1 : 0);
+}
+
 function secondsText(seconds) {
   if (!isKnown(seconds)) return UNKNOWN;
   if (seconds < 120) return `${fixed(seconds, seconds < 10 ? 2 : 1)} s`;

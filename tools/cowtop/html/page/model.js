@@ -18,7 +18,7 @@ const objectText = (object) => (object.name ? `${object.name} (${object.type})` 
 
 // A figure of cow/figures.h, by its path.
 const valueOf = (process, figure) => figure.name.split(".").reduce((value, part) => (isKnown(value) ? value[part] : null), process);
-const figureText = (figure, value) => ({ bytes: bytesText, ratio: percentText, seconds: secondsText })[figure.unit](value);
+const figureText = (figure, value) => ({ bytes: bytesText, count: countText, ratio: percentText, seconds: secondsText, nanoseconds: millisecondsText })[figure.unit](value);
 
 function textOf(process) {
   const texts = [nameOf(process), endingText(process), process.role, process.not_measured];
