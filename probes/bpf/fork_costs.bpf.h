@@ -101,12 +101,13 @@ int BPF_PROG(on_fork_end, struct kernel_clone_args* args, int result) {
 /* The next two, and on_forked, where these two may not be attached, since Linux 6.6. */
 
 SEC("tp_btf/percpu_alloc_percpu")
-int BPF_PROG(on_new_memory) {
+int on_new_memory(__u64* context) {
   struct task_struct* task = bpf_get_current_task_btf();
   struct thread_state* thread = state_of(task);
   if (!thread) return 0;
   struct pt_regs* entry = (struct pt_regs*)bpf_task_pt_regs(task);
   thread->fork_begin = is_fork_call(entry->orig_ax) ? bpf_ktime_get_ns() : 0;
+  thread->fork_counters = context[7];
   return 0;
 }
 
@@ -116,12 +117,13 @@ static __always_inline int has_signal(struct task_struct* task) {
   return ((own | shared) & ~BPF_CORE_READ(task, blocked.sig[0])) != 0;
 }
 
-/* Its address space is freed before there is a task: why is not known, but for a signal. */
+/* The child's address space is freed before there is a child: why is not known, but for a signal.
+ * Those of other processes may be freed meanwhile, when the thread gets the CPU again. */
 SEC("tp_btf/percpu_free_percpu")
-int BPF_PROG(on_freed_memory) {
+int on_freed_memory(__u64* context) {
   struct task_struct* task = bpf_get_current_task_btf();
   struct thread_state* thread = state_of(task);
-  if (!thread || !thread->fork_begin) return 0;
+  if (!thread || !thread->fork_begin || context[2] != thread->fork_counters) return 0;
   thread->fork_begin = 0;
   if (!has_signal(task)) count_failed_fork(thread, 0);
   return 0;

@@ -131,6 +131,7 @@ struct thread_state {
   __u32 fresh_missed;  /* pages without a sample since the last one */
   __u32 exits;         /* programs that noticed its end: the first counts it */
   __u64 fork_begin;    /* when it entered kernel_clone(), or 0 */
+  __u64 fork_counters; /* of the child's address space: compared, never dereferenced */
   __u64 python_thread; /* where its PyThreadState was last found */
   struct fault_details details;
   struct mapped_arena arena;

@@ -391,6 +391,62 @@ class Settle(unittest.TestCase):
             self.follow(f"{NEW_PYTHON} page tables", command, [PYTHON, "-m", "cowshed", "run", "--settle", "--", *command])
 
 
+# Two mappings that are one, of more than the kernel lets anybody reserve.
+TOO_LARGE = """
+import mmap, os, sys
+flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (0x4000 if len(sys.argv) > 1 else 0)  # MAP_NORESERVE
+with open("/proc/meminfo") as file:
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in file}
+data = [mmap.mmap(-1, (kib["MemTotal"] + kib["SwapTotal"]) * 600, flags) for _ in range(2)]
+for _ in range(3):
+    try:
+        if os.fork() == 0: os._exit(0)
+        os.wait()
+    except OSError:
+        pass
+"""
+STARTS = """
+import os, sys
+data = [bytes(4000) for i in range(300_000)]
+for _ in range(10):
+    if len(sys.argv) > 1: os.posix_spawn("/bin/true", ["true"], {})
+    elif os.fork() == 0: os.execv("/bin/true", ["true"])
+    os.wait()
+"""
+
+
+class Forks(unittest.TestCase):
+    def follow(self, name, *commands, **environment):
+        """What forks cost before and after."""
+        plain, followed = record(commands[0]), record(commands[1], **environment)
+        self.assertIn(TEXTS[name], " ".join(plain[0].split()))
+        self.assertNotIn(TEXTS[name], " ".join(followed[0].split()))
+        return [numbers["processes"][0]["fork_costs"] for _, numbers in (plain, followed)]
+
+    def follow_script(self, name, text):
+        with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+            file.write(text)
+            file.flush()
+            return self.follow(name, [PYTHON, file.name], [PYTHON, file.name, "follow"])
+
+    def test_failed_forks(self):
+        with open("/proc/sys/vm/overcommit_memory") as file:
+            if file.read() != "0\n":
+                self.skipTest("vm.overcommit_memory is not 0")
+        before, after = self.follow_script("failed forks", TOO_LARGE)
+        self.assertEqual((before["forks"], before["failed"], after["forks"], after["failed"]), (0, 3, 3, 0))
+
+    def test_slow_forks_for_programs(self):
+        before, after = self.follow_script("programs", STARTS)
+        self.assertEqual((before["forks"], after["forks"], after["spawns"]), (10, 0, 10))
+
+    @unittest.skipUnless(os.environ["SHARE_SUBJECT"], "a sanitizer has an allocator of its own")
+    def test_small_pages(self):
+        command = [os.environ["SHARE_SUBJECT"], "heap", "plain", "600000", "0", "3000"]
+        before, after = self.follow("C and C++ small pages", command, command, GLIBC_TUNABLES="glibc.malloc.hugetlb=1")
+        self.assertLess(after["median_ns"], before["median_ns"] / 3)
+
+
 # Receivers collect less; counts are then the first to write to some pages; Perl's own writes to the same objects end.
 NOT_KNOWN = {"pickling", "PHP garbage collector", "object flags"}
 
@@ -398,7 +454,7 @@ NOT_KNOWN = {"pickling", "PHP garbage collector", "object flags"}
 class Remedies(unittest.TestCase):
     def test_each_remedy_is_followed(self):
         followed = {*C, "C and C++ reference count", "processes started alike", "free in malloc", f"{NEW_PYTHON} free in pymalloc", "uvicorn", "loky", "libsqlite3", *(name for name, *_ in SCRIPTS), *(name.split(" of ")[0] for name in NEW),
-                    f"{NEW_PYTHON} page tables", "C and C++ page tables", "LD_BIND_NOW=1", f"{NEW_PYTHON} received",
+                    f"{NEW_PYTHON} page tables", "C and C++ page tables", "C and C++ small pages", "failed forks", "LD_BIND_NOW=1", f"{NEW_PYTHON} received",
                     "R allocator free list",  # the same as of its collector
                     f"{NEW_PYTHON} reference count", f"{NEW_PYTHON} cached hash"}  # tests/share/python/readings_test.py
         self.assertEqual(followed, set(TEXTS))
