@@ -17,6 +17,8 @@
     "First written after a read had mapped the zero page: a new page, no copy.")                 \
   X(zero_filled_pages, counts.zero_filled_pages, "FIRST", "zero_filled",                         \
     "First touched by this process: a new page of zeros.  A huge page counts as 512.")           \
+  X(first_touches, counts.faults[COWSHED_ZERO_FILLED], "", "",                                   \
+    "The faults of FIRST: a huge page is one.")                                                  \
   X(shared_memory_pages, counts.shared_memory_pages, "", "",                                     \
     "The part of FIRST in shared memory, which it made: memfds, MAP_SHARED, /dev/shm.")          \
   X(huge_splits, counts.huge_splits, "SPLIT", "",                                                \

@@ -295,6 +295,13 @@ data.execute("SELECT sum(length(text)) FROM t").fetchall()
 os._exit(0)
 """
 
+# A page in each 2 MiB.
+SPARSE = pool("import mmap", """
+data = mmap.mmap(-1, 66 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+data.madvise(mmap.MADV_NOHUGEPAGE if follows else mmap.MADV_HUGEPAGE)
+for at in range(worker << 12, 64 << 20, 2 << 20): data[at] = 1
+time.sleep(3)""")
+
 
 def is_installed(*modules):
     return not subprocess.run([PYTHON, "-c", f"import {', '.join(modules)}"], stderr=subprocess.DEVNULL).returncode
@@ -334,6 +341,12 @@ class NewMemory(unittest.TestCase):
 
     def test_started_alike(self):
         self.follow("processes started alike", STARTED_ALIKE, row="own data")
+
+    def test_sparse_huge_pages(self):
+        with open("/sys/kernel/mm/transparent_hugepage/enabled") as file:
+            if "[never]" in file.read():
+                self.skipTest("transparent huge pages are off")
+        self.follow("sparse huge pages", SPARSE, row="own data", beside=0.3)
 
     def test_free_in_malloc(self):
         self.follow("free in malloc", BURST, peak=False)
@@ -454,7 +467,7 @@ NOT_KNOWN = {"pickling", "PHP garbage collector", "object flags"}
 class Remedies(unittest.TestCase):
     def test_each_remedy_is_followed(self):
         followed = {*C, "C and C++ reference count", "processes started alike", "free in malloc", f"{NEW_PYTHON} free in pymalloc", "uvicorn", "loky", "libsqlite3", *(name for name, *_ in SCRIPTS), *(name.split(" of ")[0] for name in NEW),
-                    f"{NEW_PYTHON} page tables", "C and C++ page tables", "C and C++ small pages", "failed forks", "LD_BIND_NOW=1", f"{NEW_PYTHON} received",
+                    f"{NEW_PYTHON} page tables", "C and C++ page tables", "C and C++ small pages", "failed forks", "sparse huge pages", "LD_BIND_NOW=1", f"{NEW_PYTHON} received",
                     "R allocator free list",  # the same as of its collector
                     f"{NEW_PYTHON} reference count", f"{NEW_PYTHON} cached hash"}  # tests/share/python/readings_test.py
         self.assertEqual(followed, set(TEXTS))

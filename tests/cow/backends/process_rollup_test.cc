@@ -101,6 +101,21 @@ TEST(EndedProcesses, WhatTheyDifferInIsNotKnown) {
   EXPECT_EQ(sum.comm, "a");
 }
 
+TEST(EndedProcesses, ForksAddUpUnlessThoseOfOneAreNotKnown) {
+  ProcessCopies sum = process(1, 0, "a", 1);
+  ProcessCopies more = process(2, 0, "a", 1);
+  sum.fork_costs = {.durations = {{10, 1}, {40, 1}}, .longest_ns = 41, .failures = {{12, 1}}};
+  more.fork_costs = {.durations = {{5, 1}, {40, 2}}, .longest_ns = 39, .failures = {{11, 2}}};
+  add_to(sum, more);
+  EXPECT_EQ(sum.fork_costs, (ForkCosts{.durations = {{5, 1}, {10, 1}, {40, 3}},
+                                       .longest_ns = 41,
+                                       .failures = {{11, 2}, {12, 1}}}));
+  EXPECT_EQ(sum.fork_costs->median_ns(), 40U);
+  more.fork_costs.reset();
+  add_to(sum, more);
+  EXPECT_EQ(sum.fork_costs, std::nullopt);
+}
+
 std::vector<Subtree> subtrees_of(const std::vector<ProcessCopies>& processes) {
   Measurement measurement;
   measurement.processes = processes;

@@ -458,7 +458,7 @@ TEST_F(LiveScreen, ShowsHelp) {
   press(state_, "h");
   expect_screen(drawn(state_, {20, 100}), "help");
   drawn(state_, {12, 80});
-  press(state_, "_{}}}}}}");
+  press(state_, "_{}}}}}}}");
   EXPECT_THAT(drawn(state_, {12, 80}), HasSubstr("not known to the backend"));
   press(state_, "?");
   EXPECT_THAT(drawn(state_, {12, 80}), HasSubstr("worker-1"));

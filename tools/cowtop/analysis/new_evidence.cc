@@ -328,11 +328,27 @@ Offers of_imports(const Remedy& /*remedy*/, const Evidence& evidence) {
   return result;
 }
 
+Offers of_sparse_pages(const Remedy& /*remedy*/, const Evidence& evidence) {
+  std::uint64_t zeros = 0;
+  for (const cow::ProcessCopies& process : evidence.measurement->processes) {
+    const std::uint64_t pages = process.zero_filled_pages.value_or(0);
+    const bool are_huge =
+        process.first_touches &&
+        is_part(pages - std::min(pages, *process.first_touches), pages, kHalfOfAll);
+    if (process.alike && are_huge) zeros += process.alike->zero_bytes;
+  }
+  const Summary& summary = *evidence.summary;
+  return summary.has_new_memory() && is_much(zeros, summary.new_bytes)
+             ? Offers{{std::min(zeros, summary.new_bytes)}}
+             : Offers();
+}
+
 Offers of_own_data(const Remedy& remedy, const Evidence& evidence) {
   const Summary& summary = *evidence.summary;
   const Share* cause = much_new(remedy.cause, summary);
   if (cause == nullptr || is_of_servers(summary) || !build_alike(evidence)) return {};
-  if (cause->remark.starts_with("libsqlite3")) return {};  // no connection may cross a fork
+  if (!of_sparse_pages(remedy, evidence).empty()) return {};  // alike are the zeros
+  if (cause->remark.starts_with("libsqlite3")) return {};     // no connection may cross a fork
   return worth_a_word(
       {saved_by_sharing(*cause, summary), std::string(remedy.text) + preloading(summary)});
 }

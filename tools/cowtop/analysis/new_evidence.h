@@ -22,6 +22,8 @@ Offers of_library(const Remedy& remedy, const Evidence& evidence);
 bool is_of_program(const Remedy& remedy);
 // New memory that several children have alike.
 Offers of_imports(const Remedy& remedy, const Evidence& evidence);
+// Much of it is pages of zeros in huge pages, which the program did not ask for.
+Offers of_sparse_pages(const Remedy& remedy, const Evidence& evidence);
 Offers of_own_data(const Remedy& remedy, const Evidence& evidence);
 Offers of_received(const Remedy& remedy, const Evidence& evidence);
 Offers of_loaded(const Remedy& remedy, const Evidence& evidence);

@@ -262,6 +262,11 @@ const std::vector<Remedy> kRemedies = {
      "mmap_size",
      &of_library},
     {cow::kImport, {}, "import before the fork what is imported now at CODE's lines", &of_imports},
+    {kSparsePages,
+     {},
+     "keep huge pages from memory that is written here and there (MADV_NOHUGEPAGE, or "
+     "prctl(PR_SET_THP_DISABLE)): most of theirs is zeros",
+     &of_sparse_pages},
     {cow::kOwnData,
      {},
      "build before the fork what each process builds alike at CODE's lines: load the "
