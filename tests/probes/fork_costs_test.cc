@@ -81,9 +81,9 @@ TEST_F(ForkCostsTest, AgreeWithTheProcesssOwnClock) {
   });
   EXPECT_EQ(costs.forks(), static_cast<std::uint64_t>(kForks));
   const double own = std::stod(said_);
-  const bool is_emulated = std::getenv("COWSHED_EXPECT_FENTRY") != nullptr;
-  EXPECT_NEAR(static_cast<double>(costs.median_ns().value()), own,
-              (is_emulated ? 0.1 : 0.05) * own);
+  // An emulated CPU needs as long again after the call, to fill its tables.
+  const double within = std::getenv("COWSHED_EXPECT_FENTRY") != nullptr ? 0.5 : 0.05;
+  EXPECT_NEAR(static_cast<double>(costs.median_ns().value()), own, within * own);
   EXPECT_GE(costs.longest_ns, costs.median_ns());
   EXPECT_GE(costs.total_ns, costs.longest_ns);
   EXPECT_LE(costs.total_ns, kForks * costs.longest_ns);

@@ -39,6 +39,9 @@ LIBRARY = [DIES[0], "-c", "import ctypes, os, random, time, zlib\ntext = random.
            "to = ctypes.create_string_buffer(text)\nlibrary = ctypes.CDLL('libz.so.1')\nif os.fork() == 0:\n"
            "    library.uncompress(to, ctypes.byref(ctypes.c_ulong(4 << 20)), zlib.compress(text), 4 << 20)\n"
            "    time.sleep(0.5)\n    os._exit(0)\nos.wait()"]
+FORKS_BESIDE_A_THREAD = [DIES[0], "-c", "import os, threading\nevent = threading.Event()\n"
+                         "threading.Thread(target=event.wait).start()\nif os.fork() == 0: os._exit(0)\nos.wait()\n"
+                         "os.posix_spawn('/bin/true', ['true'], {})\nos.wait()\nevent.set()"]
 SITES = [str(SUBJECTS / "site_subject"), "shares", "1000"]
 TRANSFERS = [str(SUBJECTS / "share_subject"), "transfers", "600"]
 
@@ -112,13 +115,14 @@ class SchemasTest(unittest.TestCase):
                 ["--", *TRANSFERS], ["--backend", "pagemap", "--", *OBJECTS]]
         many_copies = [*SITES[:2], "30000"]  # the period grows
         exact = [["-c", "5", "--", *SITES], ["--", *many_copies], ["--", *DIES], ["--", *HANDLES], ["-c", "5", "--", *PYTHON], ["--", *COLLECTS],
-                 ["-c", "5", "--", *LIBRARY]]
+                 ["-c", "5", "--", *LIBRARY], ["--", *FORKS_BESIDE_A_THREAD]]
         for words in runs + (exact if IS_ROOT else []):
             with self.subTest(words=words):
                 self.check(self.measured("--json", *words), "cowshed.run-2")
         if IS_ROOT:
             self.test_run_of_what_is_attached_to()
             self.seen.update(["container", "pod"])  # of processes in a container
+            self.seen.add("errno")  # of a fork that failed
             self.seen.update(["memory_cgroup", "peak_bytes", "oom_kills", "limit"])  # cgroup v2
             self.check_all_was_seen("cowshed.run-2")
 
