@@ -26,7 +26,7 @@
 namespace cowshed {
 namespace {
 
-constexpr std::size_t kMostDescriptors = 48;  // of programs, maps and links
+constexpr std::size_t kMostDescriptors = 56;  // of programs, maps and links
 
 std::size_t open_descriptors(std::size_t limit) {
   std::error_code failed;

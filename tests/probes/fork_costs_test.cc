@@ -67,7 +67,7 @@ class ForkCostsTest : public WithProbe {
 };
 
 TEST_F(ForkCostsTest, AgreeWithTheProcesssOwnClock) {
-  constexpr std::size_t kBytes = std::size_t{256} << 20U;
+  constexpr std::size_t kBytes = std::size_t{320} << 20U;
   const ForkCosts costs = of([] {
     const sched_param priority = {.sched_priority = 1};  // nobody runs between its clock and ours
     sched_setscheduler(0, SCHED_FIFO, &priority);
