@@ -160,7 +160,7 @@ Kept still_held(const ProcessCopies& process, std::uint64_t copied, std::uint64_
 // `parent_shared`: what its parent shares with a parent in turn.
 std::optional<std::uint64_t> still_shared(const ProcessCopies& process, const ForkCopies& copies,
                                           std::uint64_t parent_shared) {
-  constexpr std::uint64_t kPart = 100;
+  constexpr std::uint64_t kPart = 40;
   if (!copies.shared_bytes || !copies.copied_pages) return std::nullopt;
   const std::uint64_t shared = *copies.shared_bytes;
   const std::uint64_t copied = *copies.copied_bytes();

@@ -53,12 +53,15 @@ int BPF_PROG(on_new_task, struct task_struct* child) { return track_new_task(chi
 SEC("tp_btf/sched_wakeup_new")
 int BPF_PROG(on_wakeup_new, struct task_struct* child) { return track_new_task(child); }
 
-/* After on_new_task: a fork lasts until its child is tracked. */
+/* After on_new_task: a fork lasts until its child is tracked.  The kernel allocates per-CPU memory
+ * for threads, too (futexes, since 6.16). */
 SEC("tp_btf/task_newtask")
 int BPF_PROG(on_forked, struct task_struct* child) {
   struct task_struct* task = bpf_get_current_task_btf();
   struct thread_state* thread = state_of(task);
-  if (thread && child->tgid != task->tgid) count_fork(thread, child->mm == task->mm);
+  if (!thread) return 0;
+  if (child->tgid == task->tgid) thread->fork_begin = 0;
+  else count_fork(thread, child->mm == task->mm);
   return 0;
 }
 
