@@ -18,7 +18,8 @@ class MemoryLimits {
   static MemoryLimits of_this_process(const std::string& process = "/proc/self") {
     return of_process(process, process);
   }
-  // `mounts` is the folder of the process whose `mountinfo` holds: that of the caller.
+  // The same for another process.  Its groups are looked up by the `mountinfo` in `mounts`, the
+  // caller's, because its own may show them at other places.
   static MemoryLimits of_process(const std::string& process,
                                  const std::string& mounts = "/proc/self");
 

@@ -27,7 +27,7 @@ struct Binary {
   // The link-time addresses that its program headers load.
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
-  Language interpreter = Language::native;  // that it is, by its name or by what it exports
+  Language interpreter = Language::native;  // of which language, by name or exports
   std::optional<PythonLayout> python;       // of its interpreter, with an address as linked
 };
 
