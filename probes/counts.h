@@ -49,8 +49,10 @@ struct ForkCosts {
   std::vector<Duration> durations = {};
   std::uint64_t total_ns = 0;  // of these forks, as the next three
   std::uint64_t longest_ns = 0;
-  std::uint64_t beside_threads = 0;    // while the process had other threads
-  std::uint64_t most_threads = 0;      // that there were then, at most
+  std::uint64_t beside_threads = 0;  // while the process had other threads
+  std::uint64_t most_threads = 0;    // that there were then, at most
+  // Copied or reused by the thread that forked last, until then: what it wrote between its forks.
+  std::uint64_t written_pages = 0;
   std::uint64_t spawns = 0;            // vfork() and posix_spawn() that succeeded
   std::vector<Failure> failures = {};  // of all; not those that a signal interrupted
 
@@ -65,7 +67,7 @@ struct ForkCosts {
     }
     return std::nullopt;
   }
-  // What an earlier state of it lacks; `most_threads` and `longest_ns` stay.
+  // What an earlier state of it lacks; `most_threads`, `longest_ns` and `written_pages` stay.
   ForkCosts since(const ForkCosts& before) const {
     ForkCosts more = *this;
     subtract(more.durations, before.durations, &Duration::ns);
@@ -80,6 +82,7 @@ struct ForkCosts {
     longest_ns = std::max(longest_ns, more.longest_ns);
     beside_threads += more.beside_threads;
     most_threads = std::max(most_threads, more.most_threads);
+    written_pages += more.written_pages;
     spawns += more.spawns;
   }
   bool operator==(const ForkCosts&) const = default;

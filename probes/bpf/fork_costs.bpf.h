@@ -60,6 +60,9 @@ static __always_inline void count_fork(struct thread_state* thread, int shares_m
     __sync_fetch_and_add(element(costs->durations, duration_index(ns), COWSHED_FORK_DURATIONS), 1);
     __sync_fetch_and_add(&costs->total_ns, ns);
     if (ns > costs->longest_ns) costs->longest_ns = ns;
+    const __u64* written = thread->counts.faults;
+    costs->written_pages =
+        written[COWSHED_COPIED_ANON] + written[COWSHED_COPIED_FILE] + written[COWSHED_REUSED];
     struct task_struct* task = bpf_get_current_task_btf();
     __u64 others = BPF_CORE_READ(task, signal, live.counter) - 1;
     add(&costs->beside_threads, others > 0);

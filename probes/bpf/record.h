@@ -128,6 +128,7 @@ struct cowshed_fork_costs {
   __u64 longest_ns;
   __u64 beside_threads; /* while the process had other threads */
   __u64 most_threads;   /* that there were beside the one that forked */
+  __u64 written_pages;  /* copied or reused by the thread that forked last, until then */
   __u32 durations[COWSHED_FORK_DURATIONS];
   __u32 failed[COWSHED_ERRNOS]; /* of both kinds, by errno; 0: a greater one */
 };

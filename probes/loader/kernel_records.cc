@@ -124,6 +124,7 @@ ForkCosts fork_costs_of(const Programs& programs, const cowshed_key& key, bool e
   costs.longest_ns = record.longest_ns;
   costs.beside_threads = record.beside_threads;
   costs.most_threads = record.most_threads;
+  costs.written_pages = record.written_pages;
   costs.spawns = record.spawns;
   constexpr std::uint64_t kParts = 1U << COWSHED_FORK_PARTS_LOG;
   for (std::uint64_t i = 0; i < COWSHED_FORK_DURATIONS; ++i) {

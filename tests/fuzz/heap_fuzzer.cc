@@ -82,9 +82,10 @@ class Heaps {
   static constexpr std::uint64_t kArenasAt = 0x7000'0000;
   static constexpr std::uint64_t kArenas = 4;
   static constexpr std::uint64_t kArenaBytes = 64 * kPage;
+  static constexpr std::uint64_t kArenasEnd = kArenasAt + kArenas * kArenaBytes;
   static constexpr std::array kParts = {cow::HeapPart{kDataAt, kDataAt + kPage, true, true},
                                         cow::HeapPart{kHeapAt, kHeapAt + 16 * kPage},
-                                        cow::HeapPart{kArenasAt, kArenasAt + kArenas* kArenaBytes}};
+                                        cow::HeapPart{kArenasAt, kArenasEnd}};
 
  private:
   static constexpr std::uint64_t kListsAt = kDataAt + 112;

@@ -216,6 +216,19 @@ class RunTest(Runner):
                                      ([sys.executable, "program.py"], {"COWSHED": "off"})):
             self.assertEqual(self.run_it(command, **environment).stdout, plain.stdout)
 
+    def test_huge_pages_for_each_malloc_leave_what_the_caller_sets(self):
+        look = """
+            import ctypes, os
+            print(ctypes.CDLL(None).prctl(42, 0, 0, 0, 0), *(os.environ.get(name) for name in
+                  ("GLIBC_TUNABLES", "MALLOC_CONF", "MIMALLOC_ALLOW_LARGE_OS_PAGES", "PYTHONMALLOC")))
+            """
+        theirs = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0", "MALLOC_CONF": "narenas:2"}
+        for options, off, glibc, jemalloc, others in (
+                (["--no-huge-pages"], 1, "", "", "None None"),
+                (["--huge-pages"], 0, "glibc.malloc.hugetlb=1:glibc.malloc.top_pad=33554432:", "thp:always,", "1 malloc")):
+            self.assertEqual(self.run_program(look, *options, **theirs).stdout.strip(),
+                             f"{off} {glibc}glibc.malloc.hugetlb=0 {jemalloc}narenas:2 {others}")
+
     def test_each_sitecustomize_runs_once_and_in_its_order(self):
         """Also those of tools whose wrappers put a folder first on PYTHONPATH, inside ours and around it."""
         self.write("program.py", """

@@ -92,6 +92,36 @@ int main(void) {
 }
 """
 
+# Forks with 1 GiB of small blocks.
+FORKS = """
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(void) {
+  for (int i = 0; i < 1 << 20; ++i) memset(malloc(1000), 1, 1000);
+  for (int i = 0; i < 10; ++i) {
+    if (fork() == 0) _exit(0);
+    wait(NULL);
+  }
+}
+"""
+
+# Each child writes to one byte of each 2 MiB.
+SPARSE = """
+import mmap, os, time
+for worker in range(4):
+    if os.fork() == 0:
+        data = mmap.mmap(-1, 66 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        data.madvise(mmap.MADV_HUGEPAGE)
+        for at in range(worker << 12, 64 << 20, 2 << 20): data[at] = 1
+        time.sleep(3)
+        os._exit(0)
+while True:
+    try: os.wait()
+    except ChildProcessError: break
+"""
+
 
 def minor_of(python):
     version = subprocess.run([python, "-c", "import sys; print(sys.version_info[1])"], stdout=subprocess.PIPE, text=True)
@@ -169,6 +199,19 @@ class CureTest(unittest.TestCase):
         subprocess.run(["cc", "-O1", "-pthread", "threads.c", "-o", "threads"], cwd=self.folder, check=True)
         best, _, text = self.cure("./threads")
         self.assertEqual(best, "MALLOC_ARENA_MAX=2", text)
+
+    def test_large_heaps_fork_quickly_in_huge_pages(self):
+        (self.folder / "forks.c").write_text(FORKS)
+        subprocess.run(["cc", "-O1", "forks.c", "-o", "forks"], cwd=self.folder, check=True)
+        best, remedies, text = self.cure("./forks")
+        self.assertEqual(best, "huge pages", text)
+        self.assertLess(remedies[best]["longest_fork_ms"]["most"],
+                        json.loads(text)["as_it_is"]["longest_fork_ms"]["least"] / 3, text)
+
+    def test_sparse_memory_needs_no_huge_pages(self):
+        (self.folder / "sparse.py").write_text(SPARSE)
+        best, _, text = self.cure(self.immortal(), "sparse.py")
+        self.assertEqual(best, "no huge pages", text)
 
     def test_own_writes_need_an_edit(self):
         best, remedies, text = self.workers(PYTHONS[max(PYTHONS)], "bytearray(50 << 20)",

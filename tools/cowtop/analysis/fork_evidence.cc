@@ -19,6 +19,18 @@ namespace {
 constexpr double kNsOfSecond = 1e9;
 constexpr double kNsOfMs = 1e6;
 
+// At its end a program writes to all of its memory.  What other threads write between two forks is
+// not told from that.
+std::uint64_t written_for_each_fork(const cow::ProcessCopies& process) {
+  const ForkCosts& costs = *process.fork_costs;
+  const std::uint64_t in_all =
+      process.all_copied_pages().value_or(0) + process.reused_pages.value_or(0);
+  const std::uint64_t forks = costs.forks();
+  if (forks > 1 && costs.beside_threads == 0)
+    return costs.written_pages / (forks - 1) * cow::kPageSize;
+  return in_all / std::max<std::uint64_t>(forks, 1) * cow::kPageSize;
+}
+
 void add_process(const cow::Measurement& measurement, const cow::ProcessCopies& process,
                  const cow::ForkCopies& copies, Forker& forker) {
   forker.comm = process.comm;
@@ -26,10 +38,7 @@ void add_process(const cow::Measurement& measurement, const cow::ProcessCopies& 
   const double end = measurement.since_begin_s(process.end_ns.value_or(measurement.taken_ns));
   forker.lived_s += end - measurement.since_begin_s(process.start_ns);
   forker.went_on += copies.forks;
-  const std::uint64_t written =
-      (process.all_copied_pages().value_or(0) + process.reused_pages.value_or(0)) * cow::kPageSize;
-  forker.written_each = std::max(forker.written_each,
-                                 written / std::max<std::uint64_t>(process.fork_costs->forks(), 1));
+  forker.written_each = std::max(forker.written_each, written_for_each_fork(process));
   forker.shared = std::max(forker.shared, copies.most_shared_with_child.value_or(0));
 }
 

@@ -70,6 +70,26 @@ const Cure kTrim = variable("GLIBC_TUNABLES",
                             "glibc.malloc.mmap_threshold=65536:"
                             "glibc.malloc.trim_threshold=131072",
                             "memory that processes allocate is a fifth of all");
+// Each malloc reads its own.
+const Cure kHugePages = {
+    .name = "huge pages",
+    .tried_where =
+        "forks of 10 ms or more, or that take a 20th of the time. Keep the variable of "
+        "your malloc: glibc, jemalloc, mimalloc",
+    .environment = {{"GLIBC_TUNABLES", "glibc.malloc.hugetlb=1:glibc.malloc.top_pad=33554432"},
+                    {"MALLOC_CONF", "thp:always"},
+                    {"MIMALLOC_ALLOW_LARGE_OS_PAGES", "1"}}};
+const Cure kHugePagesInPython = {
+    .name = "huge pages, Python",
+    .tried_where = "the same, of Python: pymalloc asks for none",
+    .environment = {kHugePages.environment.front(), {"PYTHONMALLOC", "malloc"}}};
+const Cure kNoHugePages = {.name = "no huge pages",
+                           .tried_where = "most of the new memory is zeros in huge pages",
+                           .environment = {{"COWSHED", "off"}},
+                           .prefix = {"cowshed", "run", "--no-huge-pages", "--"}};
+const Cure kSettle = {.name = "cowshed run --settle",
+                      .tried_where = "long forks of Python, whose parent hardly writes",
+                      .prefix = {"cowshed", "run", "--settle", "--"}};
 const Cure kOnlyMalloc = variable("PYTHONMALLOC", "malloc", "the same, of Python");
 
 // Of several causes: the report adds up what they save.
@@ -266,7 +286,8 @@ const std::vector<Remedy> kRemedies = {
      {},
      "keep huge pages from memory that is written here and there (MADV_NOHUGEPAGE, or "
      "prctl(PR_SET_THP_DISABLE)): most of theirs is zeros",
-     &of_sparse_pages},
+     &of_sparse_pages,
+     &kNoHugePages},
     {cow::kOwnData,
      {},
      "build before the fork what each process builds alike at CODE's lines: load the "
@@ -281,7 +302,8 @@ const std::vector<Remedy> kRemedies = {
     {kPageTablesOfForks,
      {python, old_python},
      "settle the heap before the fork (cowshed run --settle)",
-     &of_page_tables},
+     &of_page_tables,
+     &kSettle},
     {kPageTablesOfForks,
      {native},
      "settle the heap before the fork (cowshed::settle())",
@@ -289,7 +311,9 @@ const std::vector<Remedy> kRemedies = {
     {kSmallPages,
      {native},
      "hold the heap in huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1, or MADV_HUGEPAGE)",
-     &of_small_pages},
+     &of_small_pages,
+     &kHugePages},
+    {kSmallPages, {python, old_python}, "", &of_small_pages, &kHugePagesInPython},
     {kThreadsAtFork,
      {python, old_python},
      "start children by a server without threads: get_context('forkserver') of multiprocessing, or "
@@ -320,7 +344,7 @@ std::string names_of(const std::vector<cow::Language>& languages) {
 
 // cowshed run leaves small processes alone. The parent holds a little more or less from run to run.
 Cure sized(Cure cure, const Evidence& evidence) {
-  if (cure.prefix.empty()) return cure;
+  if (cure.prefix.empty() || cure.environment == kNoHugePages.environment) return cure;
   std::uint64_t least = kFrozenFrom * 2;
   if (evidence.summary != nullptr) {
     for (const ProcessGroup& each : evidence.summary->groups)
@@ -329,7 +353,7 @@ Cure sized(Cure cure, const Evidence& evidence) {
   }
   const std::uint64_t above = std::bit_floor(std::max<std::uint64_t>(least >> 20U, 2) * 2 / 3);
   if (above < kFrozenFrom >> 20U)
-    cure.prefix = {"cowshed", "run", "--above", fmt::format("{}MiB", above), "--"};
+    cure.prefix.insert(cure.prefix.begin() + 2, {"--above", fmt::format("{}MiB", above)});
   return cure;
 }
 

@@ -53,10 +53,11 @@ and is left out where you set the same.
 
 Remedies, each where the evidence supports it: cowshed run (Python), gc.freeze() by COWSHED=gc,
 Process.warmup or GC.compact (Ruby), OCAMLRUNPARAM, zend.enable_gc=0 (PHP), LD_BIND_NOW,
-MALLOC_ARENA_MAX, GLIBC_TUNABLES, PYTHONMALLOC.
+MALLOC_ARENA_MAX, GLIBC_TUNABLES, PYTHONMALLOC; huge pages, or none; cowshed run --settle.
 
-One helps if it takes 5 % of all memory at the peak (PSS), or a fifth of the copies, and 1 MiB; with
-the same lines of output, but for numbers, and the same exit status.
+One helps if it takes 5 % of all memory at the peak (PSS), or a fifth of the copies, and 1 MiB; or
+half of the longest fork (FORK), from 10 ms on; with the same lines of output, but for numbers, and
+the same exit status.
 
 Exit status: 0, whatever helps; that of the command if it fails as it is; 125 is cowtop's own error,
 bad usage, or a trial that ended for what the first run left; 126, 127 and 128+N are as cowtop's.)";

@@ -33,6 +33,13 @@ bool is_less(const Interval& one, const Interval& other, double part) {
   return other.least - one.most >= std::max(part * other.least, kLeast);
 }
 
+bool forks_quicker(const Treatment& one, const Treatment& other) {
+  const auto longest = one.longest_fork_ms();
+  const auto before = other.longest_fork_ms();
+  return longest && before && before->least >= kLongForkMs &&
+         longest->most <= kHalfOfAll * before->least;
+}
+
 bool saves(const Treatment& as_it_is, const Treatment& cured) {
   const Interval before = as_it_is.peak_bytes();
   const Interval after = cured.peak_bytes();
@@ -40,8 +47,9 @@ bool saves(const Treatment& as_it_is, const Treatment& cured) {
     return true;
   const auto copied_before = as_it_is.copied_bytes();
   const auto copied_after = cured.copied_bytes();
-  return copied_before && copied_after && after.least <= before.most * (1 + kRestOfAll) &&
-         is_less(*copied_after, *copied_before, kMuchOfAll);
+  return (copied_before && copied_after && after.least <= before.most * (1 + kRestOfAll) &&
+          is_less(*copied_after, *copied_before, kMuchOfAll)) ||
+         (after.least <= before.most * (1 + kHelpsFrom) && forks_quicker(cured, as_it_is));
 }
 
 // Whether the second is to be preferred, although it comes later.
@@ -52,9 +60,10 @@ bool is_better(const Treatment& one, const Treatment& later, double peak) {
   if (std::abs(less) > std::max(kRestOfAll * peak, kLeast)) return less > 0;
   const auto copied = one.copied_bytes();
   const auto copied_later = later.copied_bytes();
-  return copied && copied_later &&
-         copied->middle() - copied_later->middle() >
-             std::max(kAlikeWithin * copied->middle(), kLeast);
+  const double less_copied = copied && copied_later ? copied->middle() - copied_later->middle() : 0;
+  if (copied && std::abs(less_copied) > std::max(kAlikeWithin * copied->middle(), kLeast))
+    return less_copied > 0;
+  return forks_quicker(later, one);
 }
 
 std::string quoted(const std::string& word) {
@@ -96,29 +105,30 @@ std::string likeness_text(const Treatments& all, const Treatment& treatment) {
   const int status = treatment.trials.back().outcome.status;
   if (status != all.as_it_is.trials.front().outcome.status || !treatment.cure)
     return status_text(status);
-  return std::string(word_of(treatment.likeness)) +
-         (treatment.likeness == Likeness::numbers ? " differ" : "");
+  return word_of(treatment.likeness);
 }
 
-constexpr int kNameColumns = 22;
+constexpr int kNameColumns = 20;
 constexpr int kTableColumns = 80;
 
 std::string row(std::string_view name, std::string_view peak, std::string_view copied,
-                std::string_view more, std::string_view time, std::string_view output) {
-  return fmt::format("  {} {:>13} {:>10} {:>9} {:>8}  {}\n", live::fit(name, kNameColumns, true),
-                     peak, copied, more, time, output);
+                std::string_view more, std::string_view fork, std::string_view time,
+                std::string_view output) {
+  return fmt::format("  {} {:>11} {:>9} {:>7} {:>8} {:>7}  {}\n",
+                     live::fit(name, kNameColumns, true), peak, copied, more, fork, time, output);
 }
 
 std::string row(const Treatments& all, const Treatment& treatment) {
   constexpr int kOne = 1;
   const auto copied = treatment.copied_bytes();
+  const auto fork = treatment.longest_fork_ms();
   return row(name_of(treatment),
              treatment.is_peak_bounded()
                  ? figure(treatment.peak_bytes(), kMiB, kOne)
-                 : fmt::format("at least {:.1f}", treatment.peak_bytes().least / kMiB),
+                 : fmt::format("≥ {:.1f}", treatment.peak_bytes().least / kMiB),
              copied ? figure(*copied, kMiB, kOne) : kUnknown,
-             figure(treatment.new_bytes(), kMiB, kOne), figure(treatment.seconds(), 1, kOne),
-             likeness_text(all, treatment));
+             figure(treatment.new_bytes(), kMiB, kOne), fork ? figure(*fork, 1, kOne) : kUnknown,
+             figure(treatment.seconds(), 1, kOne), likeness_text(all, treatment));
 }
 
 std::string wrapped_lines(const std::string& text) {
@@ -141,6 +151,9 @@ std::string less_text(const Treatment& as_it_is, const Treatment& cured) {
       copied_before && copied ? copied_before->middle() - copied->middle() : 0;
   if (less_copied >= kLeast)
     text += fmt::format("{}{:.1f} MiB less copied", text.empty() ? "" : ", ", less_copied / kMiB);
+  if (forks_quicker(cured, as_it_is))
+    text += fmt::format("{}the longest fork takes {:.1f} ms, not {:.1f}", text.empty() ? "" : ", ",
+                        cured.longest_fork_ms()->middle(), as_it_is.longest_fork_ms()->middle());
   return text;
 }
 
@@ -224,6 +237,7 @@ Json json_of(const Treatment& treatment, const std::vector<std::string>& command
   object["in_service_bytes"] = json_of(treatment.in_service_bytes());
   object["copied_bytes"] = json_of(treatment.copied_bytes());
   object["new_bytes"] = json_of(treatment.new_bytes());
+  object["longest_fork_ms"] = json_of(treatment.longest_fork_ms());
   object["seconds"] = json_of(treatment.seconds());
   if (!treatment.remark.empty()) object["remark"] = treatment.remark;
   return object;
@@ -267,6 +281,21 @@ Interval Treatment::new_bytes() const {
   });
 }
 
+std::optional<Interval> Treatment::longest_fork_ms() const {
+  const auto longest_of = [](const Trial& trial) {
+    std::uint64_t longest = 0;
+    for (const cow::ProcessCopies& process : trial.measurement->processes)
+      if (process.fork_costs) longest = std::max(longest, process.fork_costs->longest_ns);
+    return longest;
+  };
+  for (const Trial& each : trials)
+    if (longest_of(each) == 0) return std::nullopt;
+  constexpr double kNsOfMs = 1e6;
+  return interval_of(trials, [&](const Trial& each) {
+    return at(static_cast<double>(longest_of(each)) / kNsOfMs);
+  });
+}
+
 Interval Treatment::seconds() const {
   return interval_of(trials, [](const Trial& each) { return at(each.measurement->duration_s); });
 }
@@ -296,7 +325,7 @@ std::string command_line(const Cure& cure, const std::vector<std::string>& comma
 }
 
 std::string cure_table(const Treatments& treatments) {
-  std::string text = row("REMEDY", "PSS, MiB", "COPIED", "NEW", "TIME, s", "OUTPUT") +
+  std::string text = row("REMEDY", "PSS, MiB", "COPIED", "NEW", "FORK, ms", "TIME, s", "OUTPUT") +
                      row(treatments, treatments.as_it_is);
   for (const Treatment& each : treatments.cured) text += row(treatments, each);
   text += "\n" + in_service_text(treatments.as_it_is);

@@ -31,7 +31,8 @@ struct Treatment {
   std::optional<Interval> in_service_bytes() const;
   bool is_peak_bounded() const;  // else some ended unread: the most is not known
   std::optional<Interval> copied_bytes() const;
-  Interval new_bytes() const;  // that children allocated, at the least
+  Interval new_bytes() const;                       // that children allocated, at the least
+  std::optional<Interval> longest_fork_ms() const;  // nullopt: not known, or no fork
   Interval seconds() const;
 };
 
@@ -51,8 +52,8 @@ struct Treatments {
 
 // That which needs the least memory at the peak, or, if others need as little, copies the least.
 // Null if none helps: 5 % of the peak and 1 MiB, more than the runs differ; or a fifth of the
-// copies and 1 MiB, with no higher peak.  One that writes other lines never helps; other numbers
-// may.
+// copies and 1 MiB, with no higher peak; or half of the longest fork, from 10 ms on, with a peak
+// that is at most 5 % higher.  One that writes other lines never helps; other numbers may.
 const Treatment* best_of(const Treatments& treatments);
 
 // A command with a cure's environment and prefix, quoted for a shell.

@@ -67,6 +67,7 @@ static void describe(auto& io, Type<ForkCosts> /*type*/) {
   field_if_set(io, "durations", &Struct::durations);
   field_if_set(io, "beside_threads", &Struct::beside_threads);
   field_if_set(io, "most_threads", &Struct::most_threads);
+  field_if_set(io, "written_pages", &Struct::written_pages);
   field_if_set(io, "spawns", &Struct::spawns);
   field_if_set(io, "failures", &Struct::failures);
 }

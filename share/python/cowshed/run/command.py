@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import re
 import signal
 import sys
 
 _SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "site")
+_HUGE_PAGES = (("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1:glibc.malloc.top_pad=33554432", ":"),
+               ("MALLOC_CONF", "thp:always", ","), ("MIMALLOC_ALLOW_LARGE_OS_PAGES", "1", ""),
+               ("PYTHONMALLOC", "malloc", ""))
 _MODES = ("in-place", "gc", "off")
 _DESCRIPTION = """\
 Runs COMMAND, and freezes each Python program in it before its first fork, so
@@ -21,7 +25,7 @@ _EPILOG = """\
 environment:
   COWSHED=in-place  The default.
   COWSHED=gc        Only gc.freeze(): the collector leaves the objects alone.
-  COWSHED=off       COMMAND runs as if cowshed were not there.
+  COWSHED=off       Nothing is frozen.
   COWSHED_SETTLE=1  As --settle.
   COWSHED_LOG=FILE  Where the line about each freeze goes, instead of standard
                     error; none: nowhere.
@@ -43,6 +47,17 @@ def _bytes(text: str) -> int:
     return int(float(match[1]) * 1024 ** " KMG".index(match[2] or " "))
 
 
+def _use_huge_pages(wanted: bool) -> None:
+    """Sets what each malloc reads, and what the kernel hands on to programs. What the caller sets comes last, and holds."""
+    prctl_set_thp_disable = 41
+    ctypes.CDLL(None).prctl(prctl_set_thp_disable, int(not wanted), 0, 0, 0)
+    if not wanted:
+        return
+    for name, ours, separator in _HUGE_PAGES:
+        theirs = os.environ.get(name)
+        os.environ[name] = ours if not theirs else ours + separator + theirs if separator else theirs
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="cowshed run", description=_DESCRIPTION, epilog=_EPILOG,
                                      usage="cowshed run [OPTION...] [--] COMMAND [ARGUMENT...]", allow_abbrev=False,
@@ -55,6 +70,9 @@ def main(arguments: list[str]) -> int:
                         help="freeze all that is new before each fork; a parent that replaces its data then grows")
     parser.add_argument("--settle", action="store_true",
                         help="after a freeze, make the forks of a large process quick (cowshed.settle())")
+    parser.add_argument("--huge-pages", action=argparse.BooleanOptionalAction,
+                        help="hold the heaps of glibc, jemalloc, mimalloc and Python in 2 MiB pages, for quick forks; or "
+                             "in none, also where the system gives them to all")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
@@ -63,6 +81,8 @@ def main(arguments: list[str]) -> int:
     mode = os.environ.get("COWSHED", "in-place")
     if mode not in _MODES:
         parser.error(f"COWSHED is {', '.join(_MODES[:-1])} or {_MODES[-1]}, not {mode!r}")
+    if options.huge_pages is not None:
+        _use_huge_pages(options.huge_pages)
     if mode != "off":
         path = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = _SITE + (os.pathsep + path if path else "")
