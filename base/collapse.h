@@ -37,6 +37,8 @@ enum class SmallPages : std::uint8_t {
   stopped,    // the caller ended the collapse
 };
 inline constexpr std::size_t kSmallPagesReasons = 9;
+inline constexpr std::array<const char*, kSmallPagesReasons> kSmallPagesNames = {
+    "sparse", "shared", "edge", "swapped", "locked", "forbidden", "busy", "no_memory", "stopped"};
 
 struct Collapsed {
   std::uint64_t private_bytes = 0;  // resident private anonymous memory, before

@@ -12,7 +12,7 @@ import sys
 ROOT = pathlib.Path(os.environ["ROOT"])
 HELP = json.loads(subprocess.run([os.environ["COWTOP"], "help", "--json"], capture_output=True, check=True).stdout)
 CODE = re.compile(r"\b[A-Z_]+=(?:gc cowshed run|\S*\w)|\b(?:\w+(?:::|\.))*\w+\(0?\)|\b[A-Za-z]\w*\.[A-Za-z]\w*(?:=\d+)?|"
-                  r"\b\w+!|\b\w*[a-z]_\w+|\bcowshed run\b|\b[A-Z][a-z]+[A-Z]\w+")
+                  r"\b\w+!|\b\w*[a-z]_\w+|\bcowshed run\b(?: --\w+)?|\b[A-Z][a-z]+[A-Z]\w+")
 
 
 def table(head, rows):

@@ -29,14 +29,14 @@ from cowshed.freezing import Frozen, end_process, freeze, is_frozen, register_ch
 from cowshed.metering import Meter, Sent, copied, transfers
 from cowshed.queues import Connection, Pipe, Queue, SimpleQueue
 from cowshed.references import Ref, find, publish
-from cowshed.settling import Settled, settle
+from cowshed.settling import Collapsed, Settled, collapse_heap, settle
 
 __version__ = _cowshed.version
 
 __all__ = [
-    "Closed", "Connection", "Context", "Damaged", "Error", "Frozen", "LoadFailed", "Meter", "NotPublished",
-    "OutOfMemory", "PeerStopped", "Pipe", "PublishedTooLate", "Queue", "Ref", "Released", "Sent", "Settled",
-    "SimpleQueue", "ThreadsRunning", "TooLarge", "Unsupported", "WrongProcessTree", "built_for", "copied",
-    "end_process", "find", "freeze", "get_context", "is_frozen", "publish", "register_children", "settle",
-    "transfers",
+    "Closed", "Collapsed", "Connection", "Context", "Damaged", "Error", "Frozen", "LoadFailed", "Meter",
+    "NotPublished", "OutOfMemory", "PeerStopped", "Pipe", "PublishedTooLate", "Queue", "Ref", "Released", "Sent",
+    "Settled", "SimpleQueue", "ThreadsRunning", "TooLarge", "Unsupported", "WrongProcessTree", "built_for",
+    "collapse_heap", "copied", "end_process", "find", "freeze", "get_context", "is_frozen", "publish",
+    "register_children", "settle", "transfers",
 ]

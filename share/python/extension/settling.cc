@@ -168,6 +168,10 @@ std::string in_python(std::string text) {
   return text;
 }
 
+double seconds(std::chrono::nanoseconds time) {
+  return std::chrono::duration<double>(time).count();
+}
+
 // settle(leave, stop, stop_timeout, io_is_at_rest, keep_in_core_dumps, huge_pages, time_fork)
 PyObject* settle_heap(PyObject*, PyObject* arguments) {
   PyObject* leave = nullptr;
@@ -209,9 +213,6 @@ PyObject* settle_heap(PyObject*, PyObject* arguments) {
     for (const LeftMemory& each : settled->left)
       if (!add_bytes(by_reason.get(), in_python(each.reason).c_str(), each.memory.size()))
         return nullptr;
-    const auto seconds = [](std::chrono::nanoseconds time) {
-      return std::chrono::duration<double>(time).count();
-    };
     const auto fork_seconds = [&](const auto& time) {
       return time ? PyFloat_FromDouble(seconds(*time)) : Py_NewRef(Py_None);
     };
@@ -225,9 +226,29 @@ PyObject* settle_heap(PyObject*, PyObject* arguments) {
   }
 }
 
+// collapse_heap(most_added, cpu_share).  Without the GIL: other threads run on.
+PyObject* collapse(PyObject*, PyObject* arguments) {
+  CollapseOptions options;
+  if (!PyArg_ParseTuple(arguments, "dd", &options.most_added, &options.cpu_share)) return nullptr;
+  Expected<Collapsed> collapsed;
+  Py_BEGIN_ALLOW_THREADS collapsed = collapse_heap(options);
+  Py_END_ALLOW_THREADS if (!collapsed) return raise(collapsed.error());
+  const Object by_reason(PyDict_New());
+  if (!by_reason) return nullptr;
+  for (std::size_t i = 0; i < kSmallPagesReasons; ++i)
+    if (collapsed->left[i] != 0 &&
+        !add_bytes(by_reason.get(), kSmallPagesNames[i], collapsed->left[i]))
+      return nullptr;
+  return Py_BuildValue("OKKKKKKd", by_reason.get(), collapsed->private_bytes,
+                       collapsed->huge_bytes_before, collapsed->huge_bytes_after,
+                       collapsed->added_bytes, collapsed->page_tables_before,
+                       collapsed->page_tables_after, seconds(collapsed->time));
+}
+
 }  // namespace
 
 PyMethodDef settling_methods[] = {{"settle", settle_heap, METH_VARARGS, nullptr},
+                                  {"collapse_heap", collapse, METH_VARARGS, nullptr},
                                   {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace cowshed::python

@@ -42,6 +42,21 @@ def is_whole(data):
                for i, (key, value) in enumerate(data))
 
 
+class CollapseTest(unittest.TestCase):
+    def test_the_heap_is_in_huge_pages_with_its_objects(self):
+        data = build(40_000)
+        places = [id(each) for each in data]
+        collapsed = cowshed.collapse_heap(cpu_share=1)
+        self.assertTrue(is_whole(data))
+        self.assertEqual([id(each) for each in data], places)
+        self.assertGreater(collapsed.huge_after, collapsed.huge_before + collapsed.private_bytes // 2)
+        self.assertLessEqual(collapsed.huge_after + sum(collapsed.left.values()),
+                             collapsed.private_bytes + collapsed.added_bytes)
+        self.assertLessEqual(collapsed.added_bytes, collapsed.private_bytes * 0.02)
+        self.assertLess(collapsed.page_tables_after, collapsed.page_tables_before)
+        self.assertRegex(str(collapsed), r"^\d+\.\d of \d+\.\d MiB in 2 MiB pages, ")
+
+
 class SettleTest(unittest.TestCase):
     def test_moves_the_objects_and_changes_none(self):
         data = build(20_000)

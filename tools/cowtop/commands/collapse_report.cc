@@ -15,17 +15,17 @@ using Seconds = std::chrono::duration<double>;
 using Milliseconds = std::chrono::duration<double, std::milli>;
 
 // In the order of SmallPages.
-constexpr std::array<std::pair<const char*, const char*>, kSmallPagesReasons> kReasons = {{
-    {"sparse", "with too many holes"},
-    {"shared", "shared with another process"},
-    {"edge", "at the edges of mappings"},
-    {"swapped", "swapped out"},
-    {"locked", "locked (mlock)"},
-    {"forbidden", "without huge pages or not inherited (madvise)"},
-    {"busy", "in use by the kernel"},
-    {"no_memory", "for want of memory"},
-    {"stopped", "not reached"},
-}};
+constexpr std::array<const char*, kSmallPagesReasons> kReasons = {
+    "with too many holes",
+    "shared with another process",
+    "at the edges of mappings",
+    "swapped out",
+    "locked (mlock)",
+    "without huge pages or not inherited (madvise)",
+    "in use by the kernel",
+    "for want of memory",
+    "not reached",
+};
 
 // fork() copies page tables at 15 to 17 ms of CPU a MiB, and passes over huge pages.
 double fork_ms(std::uint64_t page_tables, std::uint64_t huge_bytes) {
@@ -48,8 +48,7 @@ std::string left_text(const Collapsed& collapsed) {
   std::string text;
   for (std::size_t i = 0; i < kReasons.size(); ++i) {
     if (collapsed.left[i] < kLeastBytes) continue;
-    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", mib(collapsed.left[i]),
-                        kReasons[i].second);
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", mib(collapsed.left[i]), kReasons[i]);
   }
   return text.empty() ? "" : "  left   " + text + "\n";
 }
@@ -78,7 +77,7 @@ std::string collapse_json(const std::vector<CollapsedProcess>& processes,
   for (const CollapsedProcess& each : processes) {
     const Collapsed& collapsed = each.collapsed;
     nlohmann::ordered_json left;
-    for (std::size_t i = 0; i < kReasons.size(); ++i) left[kReasons[i].first] = collapsed.left[i];
+    for (std::size_t i = 0; i < kReasons.size(); ++i) left[kSmallPagesNames[i]] = collapsed.left[i];
     report["processes"].push_back(
         {{"pid", each.pid},
          {"name", printable(each.name)},
