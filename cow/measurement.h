@@ -224,6 +224,10 @@ struct ProcessCopies : Counts {
   // unknown.
   bool unreadable = false;
 
+  // Its only thread has waited for 5 s or more for a futex that another thread of it would have to
+  // wake: a lock that was held at the fork.
+  bool waits_for_ever = false;
+
   std::uint64_t execs = 0;
   // nullopt: not known, as by the sampled backend.
   std::optional<ForkCosts> fork_costs;

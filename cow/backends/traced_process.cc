@@ -311,4 +311,17 @@ std::vector<Mapping> TracedProcess::scan(const ProcFiles& proc) {
   return std::move(*mappings);
 }
 
+void TracedProcess::look_for_lock(const TracedProcess& parent, const ProcFiles& proc) {
+  constexpr std::uint64_t kEveryNs = 5'000'000'000;
+  const std::uint64_t now = monotonic_ns();
+  const auto& forks = parent.copies.fork_costs;
+  if (!copies.alive || !goes_on(copies) || !forks || forks->beside_threads == 0) return;
+  if (now - live->system_call_ns < kEveryNs) return;
+  live->system_call_ns = now;
+  const auto stat = proc.stat(copies.pid);
+  std::string asleep = stat && stat->threads == 1 ? proc.system_call(copies.pid) : "";
+  copies.waits_for_ever = waits_for_own_thread(asleep) && asleep == live->system_call;
+  live->system_call = std::move(asleep);
+}
+
 }  // namespace cowshed::cow

@@ -36,6 +36,8 @@ struct TracedProcess {
     // The names of arenas by the addresses of their mappings; empty for a file that is no arena.
     std::map<std::uint64_t, std::string> arena_names;
     std::optional<FilePages> file_pages;  // at the last scan
+    std::string system_call;              // in which it was found asleep for its parent's lock
+    std::uint64_t system_call_ns = 0;     // when it was last looked for
   };
   ProcessCopies copies;
   std::unique_ptr<Live> live;  // null: nothing more of it is to come
@@ -51,6 +53,9 @@ struct TracedProcess {
   // Reads its memory, by a walk through its maps and pagemap, and the objects that it sent.
   // Returns the maps; empty: its memory could not be read.
   std::vector<Mapping> scan(const ProcFiles& proc);
+  // Looks, every few seconds, whether it sleeps for ever.  Only a child whose parent forks beside
+  // threads is asked.
+  void look_for_lock(const TracedProcess& parent, const ProcFiles& proc);
   // `is_settled`: it had counted nothing for a while.  Else it is scanned again once it is so: what
   // it frees meanwhile is not counted.
   void note_scan(std::uint64_t end_ns, std::uint64_t took_ns, bool is_settled);

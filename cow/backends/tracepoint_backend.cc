@@ -251,6 +251,7 @@ void TracepointBackend::add_snapshot(const Snapshot& snapshot) {
     TracedProcess& process = processes_[counts.id];
     process.update(counts, forked_by, proc_, samples_);
     process.read_objects(forked_by, proc_);
+    if (forked_by != nullptr) process.look_for_lock(*forked_by, proc_);
     if (counts.alive) alive_.insert(alive_.end(), counts.pid);
   }
   lost_ = snapshot.losses.lost();

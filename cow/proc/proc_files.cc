@@ -3,9 +3,11 @@
 #include <cerrno>
 #include <charconv>
 #include <csignal>
+#include <cstdio>
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/futex.h>
 #include <linux/kcmp.h>
 #include <memory>
 #include <optional>
@@ -250,11 +252,32 @@ std::string ProcFiles::cgroup(pid_t pid) const {
   return {};
 }
 
-std::string ProcFiles::cmdline(pid_t pid) const {
+std::string ProcFiles::begin_of(pid_t pid, std::string_view name) const {
   std::array<char, 1024> begin{};
-  const auto file = open(pid, "cmdline");
+  const auto file = open(pid, name);
   const ssize_t bytes = file ? ::read(file->get(), begin.data(), begin.size()) : 0;
   return {begin.data(), static_cast<std::size_t>(std::max<ssize_t>(bytes, 0))};
+}
+
+std::string ProcFiles::cmdline(pid_t pid) const { return begin_of(pid, "cmdline"); }
+
+std::string ProcFiles::system_call(pid_t pid) const {
+  std::string text = begin_of(pid, "syscall");
+  return text.starts_with("running") ? "" : text;
+}
+
+bool waits_for_own_thread(std::string_view system_call) {
+  // The address, what to do, the value to wait for, the timeout.
+  unsigned long number = 0;
+  unsigned long operation = 0;
+  unsigned long timeout = 0;
+  const std::string text(system_call);
+  if (std::sscanf(text.c_str(), "%lu 0x%*x 0x%lx 0x%*x 0x%lx", &number, &operation, &timeout) != 3)
+    return false;
+  constexpr unsigned long kOptions = FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME;
+  const unsigned long what = operation & ~kOptions;
+  return number == SYS_futex && timeout == 0 && (operation & FUTEX_PRIVATE_FLAG) != 0 &&
+         (what == FUTEX_WAIT || what == FUTEX_WAIT_BITSET || what == FUTEX_LOCK_PI);
 }
 
 std::string title_of(std::string_view cmdline) {

@@ -91,6 +91,9 @@ class ProcFiles {
   std::string cgroup(pid_t pid) const;
   // Returns the first 1024 bytes of its command line; empty: unknown.
   std::string cmdline(pid_t pid) const;
+  // Returns the system call in which it sleeps, as /proc/PID/syscall has it: the number, six
+  // arguments, the stack and the code; empty: it runs, or that is not to be known.
+  std::string system_call(pid_t pid) const;
   // Returns the direct children of all its threads, unordered.
   Expected<std::vector<pid_t>> children(pid_t pid) const;
   // Returns all processes by PID, with kernel threads and zombies.
@@ -101,6 +104,8 @@ class ProcFiles {
 
  private:
   static Expected<ProcStat> stat_of(pid_t pid, const std::string& file);
+  // The first 1024 bytes.
+  std::string begin_of(pid_t pid, std::string_view name) const;
   // The file in the folder of a thread that has memory.
   std::string memory_path(pid_t pid, std::string_view file) const;
 
@@ -111,6 +116,10 @@ class ProcFiles {
 // alike processes: "postgres: checkpointer", "puma: cluster worker", and for a word --type=renderer
 // "chrome: renderer".  Empty: it gives none.
 std::string title_of(std::string_view cmdline);
+
+// Whether it waits, without a timeout, for a futex of this process alone: another thread of it
+// would have to wake it.
+bool waits_for_own_thread(std::string_view system_call);
 
 // Parses a line of /proc/PID/maps into all of `mapping` but its path, which it returns, as a part
 // of the line.  Allocates nothing.

@@ -418,6 +418,20 @@ for _ in range(3):
     except OSError:
         pass
 """
+# Two of three children want a lock that a thread holds; the third waits for what another process may send.
+LOCKED = """
+import multiprocessing, os, threading, time
+queue, lock, held = multiprocessing.SimpleQueue(), threading.Lock(), threading.Event()
+threading.Thread(target=lambda: (lock.acquire(), held.set(), time.sleep(60)), daemon=True).start()
+held.wait()
+children = []
+for wait in (lock.acquire, queue.get, lock.acquire):
+    children.append(os.fork())
+    if children[-1] == 0: wait()
+time.sleep(12)
+for child in children: os.kill(child, 9); os.wait()
+os._exit(0)
+"""
 STARTS = """
 import os, sys
 data = [bytes(4000) for i in range(300_000)]
@@ -448,6 +462,13 @@ class Forks(unittest.TestCase):
                 self.skipTest("vm.overcommit_memory is not 0")
         before, after = self.follow_script("failed forks", TOO_LARGE)
         self.assertEqual((before["forks"], before["failed"], after["forks"], after["failed"]), (0, 3, 3, 0))
+
+    def test_a_child_that_waits_for_a_lock_of_the_fork(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+            file.write(LOCKED)
+            file.flush()
+            report, _ = record([PYTHON, file.name])
+        self.assertRegex(" ".join(report.split()), r" 2 children wait for ever in a lock .* as PID \d+ \(python3")
 
     def test_slow_forks_for_programs(self):
         before, after = self.follow_script("programs", STARTS)

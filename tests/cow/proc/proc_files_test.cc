@@ -174,5 +174,16 @@ TEST_F(FakeProc, ATitleIsTheRoleThatAProgramGivesItself) {
   for (const auto& [cmdline, title] : titles) EXPECT_EQ(title_of(cmdline), title) << cmdline;
 }
 
+TEST(SystemCall, OnlyAnotherThreadWakesFromAFutexOfTheProcessWithoutATimeout) {
+  EXPECT_TRUE(waits_for_own_thread("202 0x7ffe10 0x189 0x0 0x0 0x0 0xffffffff 0x7ffe00 0x7f12"));
+  EXPECT_TRUE(waits_for_own_thread("202 0x7ffe10 0x80 0x2 0x0 0x0 0x0 0x7ffe00 0x7f12"));
+  EXPECT_FALSE(waits_for_own_thread("202 0x7ffe10 0x189 0x0 0x7ffe50 0x0 0xffffffff 0x7ffe00 0x7f"))
+      << "has a timeout";
+  EXPECT_FALSE(waits_for_own_thread("202 0x7ffe10 0x109 0x0 0x0 0x0 0xffffffff 0x7ffe00 0x7f12"))
+      << "may be another process's";
+  EXPECT_FALSE(waits_for_own_thread("0 0x3 0x80 0x2 0x0 0x0 0x0 0x7ffe00 0x7f12")) << "read()";
+  EXPECT_FALSE(waits_for_own_thread("")) << "runs";
+}
+
 }  // namespace
 }  // namespace cowshed::cow

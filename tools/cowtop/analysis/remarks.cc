@@ -219,6 +219,24 @@ Said threads(const cow::Measurement& measurement, const Summary& /*summary*/) {
                       plural(forker->costs.most_threads, "other thread"))};
 }
 
+// "2 children wait for ever in a lock that was held at their fork, as PID 312 (python3)."
+Said stuck(const cow::Measurement& measurement, const Summary& /*summary*/) {
+  const cow::ProcessCopies* first = nullptr;
+  std::uint64_t count = 0;
+  for (const cow::ProcessCopies& process : measurement.processes) {
+    if (!process.waits_for_ever) continue;
+    if (first == nullptr) first = &process;
+    ++count;
+  }
+  if (first == nullptr) return {};
+  const std::string who =
+      count == 1 ? "A child waits for ever" : fmt::format("{} children wait for ever", count);
+  return {
+      count, 0,
+      fmt::format("{} in a lock that another thread of the parent held at the fork{} PID {} ({}).",
+                  who, count == 1 ? ":" : ", as", first->pid, printable(first->comm))};
+}
+
 struct Kind {
   std::string_view name;
   int weight;
@@ -232,6 +250,7 @@ constexpr std::array kKinds = {Kind{"exit_copies", 5, exit_copies},
                                Kind{kOwnMemory, 9, own_memory},
                                Kind{"forks", 8, forks},
                                Kind{"forks_beside_threads", 3, threads},
+                               Kind{"stuck_in_locks", 9, stuck},
                                Kind{"alike", 4, alike},
                                Kind{"frozen", 4, frozen},
                                Kind{"older", 8, older},

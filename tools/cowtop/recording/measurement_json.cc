@@ -183,6 +183,7 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.derived("all_copied_pages", &Struct::all_copied_pages);
   for (const CountInfo& each : kCounts) io.field(each.name, each.count);
   COWSHED_JSON_FIELDS(memory, unreadable, execs, arenas, patterns)
+  field_if_set(io, "waits_for_ever", &Struct::waits_for_ever);
   field_if_set(io, "alike", &Struct::alike);
   field_if_set(io, "files", &Struct::files);
   field_if_set(io, "most_risen_bytes", &Struct::most_risen_bytes);
