@@ -330,13 +330,22 @@ Offers of_imports(const Remedy& /*remedy*/, const Evidence& evidence) {
 
 Offers of_sparse_pages(const Remedy& /*remedy*/, const Evidence& evidence) {
   std::uint64_t zeros = 0;
+  std::uint64_t compared = 0;
+  std::uint64_t huge = 0;
   for (const cow::ProcessCopies& process : evidence.measurement->processes) {
     const std::uint64_t pages = process.zero_filled_pages.value_or(0);
     const bool are_huge =
         process.first_touches &&
         is_part(pages - std::min(pages, *process.first_touches), pages, kHalfOfAll);
-    if (process.alike && are_huge) zeros += process.alike->zero_bytes;
+    if (!are_huge) continue;
+    huge += pages * cow::kPageSize;
+    if (!process.alike) continue;
+    compared += process.alike->private_bytes;
+    zeros += process.alike->zero_bytes;
   }
+  if (compared > 0)  // when it was, they may have held less
+    zeros = static_cast<std::uint64_t>(static_cast<double>(huge) * static_cast<double>(zeros) /
+                                       static_cast<double>(compared));
   const Summary& summary = *evidence.summary;
   return summary.has_new_memory() && is_much(zeros, summary.new_bytes)
              ? Offers{{std::min(zeros, summary.new_bytes)}}

@@ -284,8 +284,8 @@ const std::vector<Remedy> kRemedies = {
     {cow::kImport, {}, "import before the fork what is imported now at CODE's lines", &of_imports},
     {kSparsePages,
      {},
-     "keep huge pages from memory that is written here and there (MADV_NOHUGEPAGE, or "
-     "prctl(PR_SET_THP_DISABLE)): most of theirs is zeros",
+     "keep huge pages from memory that is written here and there (MADV_NOHUGEPAGE, or cowshed run "
+     "--no-huge-pages): most of theirs is zeros",
      &of_sparse_pages,
      &kNoHugePages},
     {cow::kOwnData,
