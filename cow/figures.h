@@ -115,6 +115,9 @@ inline constexpr std::array kFigures = {
            "changed nothing.  As last compared.",
            COWSHED_FIGURE(process.alike ? internal::number(process.alike->unchanged_bytes)
                                         : std::nullopt)},
+    Figure{"memory.merged_bytes", "MERGED", Unit::bytes, false, "cowshed_merged_bytes",
+           "Memory that KSM has merged with equal pages, as last looked at.",
+           COWSHED_FIGURE(internal::number(process.memory.value_or(MemorySample()).merged_bytes))},
     Figure{"", "", Unit::bytes, false, "cowshed_shared_bytes",
            "Resident memory that other processes map, too, as last looked at.  What two processes "
            "share counts twice.",

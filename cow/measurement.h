@@ -115,6 +115,8 @@ struct MemorySample {
   // With which malloc() maps most of its free blocks one by one; 0: they are too small, or of
   // unknown size.
   std::optional<std::uint64_t> mmap_threshold_bytes = std::nullopt;
+  // That KSM has merged with equal pages.  nullopt: the kernel does not tell (before Linux 6.1).
+  std::optional<std::uint64_t> merged_bytes = std::nullopt;
   bool operator==(const MemorySample&) const = default;
 };
 

@@ -16,7 +16,9 @@ void read_names(const ProcFiles& proc, ProcessCopies& process) {
 
 MemorySampler::MemorySampler(const ProcFiles& proc, pid_t pid, const std::vector<Mapping>& mappings)
     : frozen_(frozen_arenas(proc, pid, mappings)),
-      settled_bytes_(cow::settled_bytes(proc, pid, mappings)) {}
+      settled_bytes_(cow::settled_bytes(proc, pid, mappings)) {
+  sample_.merged_bytes = proc.merged_bytes(pid);
+}
 
 void MemorySampler::add(const Mapping& mapping, const AnonymousPages& here) {
   const std::uint64_t own = here.own.bytes();

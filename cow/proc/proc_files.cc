@@ -261,6 +261,14 @@ std::string ProcFiles::begin_of(pid_t pid, std::string_view name) const {
 
 std::string ProcFiles::cmdline(pid_t pid) const { return begin_of(pid, "cmdline"); }
 
+std::optional<std::uint64_t> ProcFiles::merged_bytes(pid_t pid) const {
+  const std::string text = begin_of(pid, "ksm_stat");
+  constexpr std::string_view kPages = "ksm_merging_pages ";
+  const auto at = text.find(kPages);
+  if (at == text.npos) return std::nullopt;
+  return std::strtoull(text.c_str() + at + kPages.size(), nullptr, 10) * kPageSize;
+}
+
 std::string ProcFiles::system_call(pid_t pid) const {
   std::string text = begin_of(pid, "syscall");
   return text.starts_with("running") ? "" : text;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -83,6 +84,8 @@ class ProcFiles {
   std::uint64_t status_number(pid_t pid, std::string_view name) const {
     return status_numbers(pid, {&name, 1}).front();
   }
+  // Returns the memory that KSM has merged with equal pages; nullopt: the kernel does not tell.
+  std::optional<std::uint64_t> merged_bytes(pid_t pid) const;
   // Whether the process belongs to our user.
   bool is_ours(pid_t pid) const;
   // Returns its PID in its own PID namespace; 0: unknown.

@@ -229,6 +229,16 @@ class RunTest(Runner):
             self.assertEqual(self.run_program(look, *options, **theirs).stdout.strip(),
                              f"{off} {glibc}glibc.malloc.hugetlb=0 {jemalloc}narenas:2 {others}")
 
+    def test_equal_pages_may_be_merged_in_all_that_it_starts(self):
+        done = self.run_it(["sh", "-c", "cat /proc/self/ksm_stat"], ["--merge"])
+        if "takes Linux 6.4" in done.stderr:
+            self.skipTest("this kernel has no PR_SET_MEMORY_MERGE")
+        with open("/sys/kernel/mm/ksm/run") as file:
+            runs = file.read() == "1\n"
+        self.assertEqual("KSM does not run" in done.stderr, not runs)
+        if "ksm_merge_any" in done.stdout:  # since Linux 6.13
+            self.assertIn("ksm_merge_any: yes", done.stdout)
+
     def test_each_sitecustomize_runs_once_and_in_its_order(self):
         """Also those of tools whose wrappers put a folder first on PYTHONPATH, inside ours and around it."""
         self.write("program.py", """

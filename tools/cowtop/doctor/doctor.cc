@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <fmt/format.h>
+#include <fstream>
 #include <sys/utsname.h>
 #include <thread>
 
@@ -58,6 +59,14 @@ const char* remedy_of(ProbeLack lack) {
   return "";
 }
 
+// KSM merges equal pages, also those that were copied and changed back.
+std::string ksm_text() {
+  std::string run;
+  if (!(std::ifstream("/sys/kernel/mm/ksm/run") >> run)) return "this kernel has no KSM\n";
+  if (run == "1") return "KSM runs: cowshed run --merge -- CMD lets it merge equal pages\n";
+  return "KSM does not run: echo 1 >/sys/kernel/mm/ksm/run starts it, for cowshed run --merge\n";
+}
+
 const char* name_of(cow::BackendChoice backend) {
   return backend == cow::BackendChoice::tracepoint ? "tracepoint" : "pagemap";
 }
@@ -91,6 +100,7 @@ std::string doctor_text(const std::vector<Diagnosis>& diagnoses) {
   const auto best = std::ranges::find_if(diagnoses, &Diagnosis::works);
   if (best == diagnoses.end()) return text + "\ncowtop cannot measure here\n";
   text += fmt::format("\ncowtop uses the {} backend here\n", name_of(best->backend));
+  text += ksm_text();
   if (best->backend == cow::BackendChoice::pagemap) {
     text +=
         "  works: copies of each child, what it still shares, PSS and its peak\n"

@@ -47,10 +47,22 @@ def _bytes(text: str) -> int:
     return int(float(match[1]) * 1024 ** " KMG".index(match[2] or " "))
 
 
+def _prctl(option: int, on: bool) -> bool:
+    return ctypes.CDLL(None).prctl(option, int(on), 0, 0, 0) == 0
+
+
+def _merge() -> None:
+    if not _prctl(67, True):  # PR_SET_MEMORY_MERGE
+        print("cowshed: --merge takes Linux 6.4 with KSM; without it", file=sys.stderr)
+        return
+    with open("/sys/kernel/mm/ksm/run") as file:
+        if file.read() != "1\n":
+            print("cowshed: KSM does not run: root starts it by echo 1 >/sys/kernel/mm/ksm/run", file=sys.stderr)
+
+
 def _use_huge_pages(wanted: bool) -> None:
     """Sets what each malloc reads, and what the kernel hands on to programs. What the caller sets comes last, and holds."""
-    prctl_set_thp_disable = 41
-    ctypes.CDLL(None).prctl(prctl_set_thp_disable, int(not wanted), 0, 0, 0)
+    _prctl(41, not wanted)  # PR_SET_THP_DISABLE
     if not wanted:
         return
     for name, ours, separator in _HUGE_PAGES:
@@ -73,6 +85,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--huge-pages", action=argparse.BooleanOptionalAction,
                         help="hold the heaps of glibc, jemalloc, mimalloc and Python in 2 MiB pages, for quick forks; or "
                              "in none, also where the system gives them to all")
+    parser.add_argument("--merge", action="store_true",
+                        help="let KSM merge equal pages of COMMAND's processes, in any language: Linux 6.4")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
@@ -83,6 +97,8 @@ def main(arguments: list[str]) -> int:
         parser.error(f"COWSHED is {', '.join(_MODES[:-1])} or {_MODES[-1]}, not {mode!r}")
     if options.huge_pages is not None:
         _use_huge_pages(options.huge_pages)
+    if options.merge:
+        _merge()
     if mode != "off":
         path = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = _SITE + (os.pathsep + path if path else "")
