@@ -36,11 +36,11 @@ namespace cowshed {
 //
 // Errors: threads_running (see OtherThreads; or a thread cannot be stopped), in_use (another
 // thread is in this call), unsupported (a sanitizer or valgrind; malloc is not glibc's and .also is
-// empty; I/O, see .io_is_at_rest), out_of_memory (also if a limit on address space leaves none to
-// plan the move), system_call (a sandbox refuses /proc or a call; ENOMEM: a limit on mappings or
-// address space is met).  If it fails after it has moved a range, it
-// returns what it moved, and .left has the reason.  A range of up to 16 MiB is moved whole or not
-// at all.
+// empty; I/O, see .io_is_at_rest; a process that shares its memory with its parent, as after
+// vfork(2), unless a sandbox hides that), out_of_memory (also if a limit on address space leaves
+// none to plan the move), system_call (a sandbox refuses /proc or a call; ENOMEM: a limit on
+// mappings or address space is met).  If it fails after it has moved a range, it returns what it
+// moved, and .left has the reason.  A range of up to 16 MiB is moved whole or not at all.
 //
 // Threads: see OtherThreads.  They must not change attributes of mappings meanwhile (mlock,
 // madvise). Signals wait while up to 64 MiB are moved.  Processes that share this process's memory
@@ -53,6 +53,29 @@ Expected<Settled> settle(const SettleOptions& options = {});
 // .leave, .threads, .stop_timeout, .io_is_at_rest and .progress.  Returns and fails as settle()
 // does.
 Expected<Settled> unsettle(const SettleOptions& options = {});
+
+// Undoes copies that changed nothing.  A write to a settled page copies it for this process, and
+// often the page holds the memfd's bytes again soon: a reference count went up and down.  Compares
+// each such copy with the memfd's page, and gives it back if both are equal.  The next read sees
+// the shared page again.  Returns how much it compared and gave back, and what it left.
+//
+//   for (;;) {
+//     serve(connections);                                    // a worker, forked after settle()
+//     auto reshared = cowshed::reshare({.cold_for = 1s, .cpu_share = 0.01});
+//   }
+//
+// Takes the memory that settle() moved, in this process or in one that it was forked from, wherever
+// the program has mapped it since.  Leaves .leave, copies in swap, locked memory and the like (as
+// settle() does), and memory that is not readable and writable.  A copy that other processes share,
+// made before they were forked, takes memory until all of them have given it back.
+//
+// Memory: it maps up to 16 MiB a second time for a moment.  Errors: as settle()'s.  If it fails
+// after it gave back a page, it returns what it did, and .left has the reason.
+//
+// Threads: see OtherThreads.  With `stop` it compares while they run, stops them, and compares what
+// was equal once more, up to 16 MiB at a time.  They and other processes must not do what settle()
+// forbids.  Fork: parents and children may call it.
+Expected<Reshared> reshare(const ReshareOptions& options = {});
 
 // Puts this process's private memory into 2 MiB pages, where it is dense, whatever malloc it is of.
 // fork() is quick then until somebody writes while a child lives: each such write splits a 2 MiB

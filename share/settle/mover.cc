@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <cstring>
 #include <string_view>
 #include <sys/mman.h>
@@ -25,22 +24,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kMostAtOnce = 64_MiB;  // kStep if other threads wait
 constexpr std::size_t kWindow = 512;         // pages
-
-// All signals, and no cancellation, until this is destroyed.
-class SignalsBlocked {
- public:
-  SignalsBlocked() { set(~std::uint64_t{0}, &before_); }
-  ~SignalsBlocked() { set(before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  static void set(std::uint64_t mask, std::uint64_t* before) {
-    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, before, sizeof mask);
-  }
-
-  std::uint64_t before_ = 0;
-};
 
 bool is_zero(const std::byte* page) {
   const auto* words = reinterpret_cast<const std::uint64_t*>(page);

@@ -87,4 +87,30 @@ struct Settled {
   std::optional<std::chrono::nanoseconds> fork_after;
 };
 
+struct ReshareOptions {
+  // Leaves pages that differed from the memfd this long ago, or were no copies then.  The call
+  // looks at all copies, waits so long, and looks again.  So a page that is written all the time is
+  // given back at most once in this time.  A change that was undone between the looks goes
+  // unnoticed.
+  std::chrono::milliseconds cold_for{};
+  // The part of a CPU that the call takes: it pauses after each 16 MiB.
+  double cpu_share = 1;
+  // As of SettleOptions.
+  std::vector<std::span<const std::byte>> leave = {};
+  OtherThreads threads = OtherThreads::refuse;
+  std::chrono::milliseconds stop_timeout = std::chrono::seconds(1);
+  bool io_is_at_rest = false;
+};
+
+struct Reshared {
+  std::size_t compared_bytes = 0;    // copies that this process had, but for those of `left`
+  std::size_t given_back_bytes = 0;  // of them
+  std::size_t swapped_bytes = 0;     // copies in swap, which stay there and were not compared
+  std::vector<LeftMemory> left;      // settled memory with copies that were not compared, and why
+  std::chrono::nanoseconds time{};
+  std::chrono::nanoseconds cpu{};
+  // The longest time for which other threads were stopped, or signals waited.
+  std::chrono::nanoseconds longest_pause{};
+};
+
 }  // namespace cowshed

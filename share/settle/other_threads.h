@@ -1,9 +1,13 @@
 #pragma once
 
 #include <chrono>
+#include <csignal>
 #include <cstddef>
+#include <cstdint>
 #include <string>
+#include <sys/syscall.h>
 #include <sys/types.h>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/base/error.h>
@@ -13,6 +17,22 @@ namespace cowshed::settling {
 
 // Returns the names and numbers of other threads, or "" if there are none.
 std::string other_threads();
+
+// All signals, and no cancellation, until this is destroyed.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() { set(~std::uint64_t{0}, &before_); }
+  ~SignalsBlocked() { set(before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  static void set(std::uint64_t mask, std::uint64_t* before) {
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, before, sizeof mask);
+  }
+
+  std::uint64_t before_ = 0;
+};
 
 // Stops all other threads of this process, so that none of them writes to memory.  They sleep in
 // the handler of a signal.  glibc keeps this signal for itself, so programs do not block it.

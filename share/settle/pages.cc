@@ -34,7 +34,9 @@ int OwnPages::look(std::uintptr_t begin, std::span<std::uint64_t> pages) const {
                            begin / kPage * sizeof(std::uint64_t));
   if (got != wanted) return got < 0 ? errno : EFAULT;
   for (std::uint64_t& page : pages)
-    page = page >> 63U != 0 ? kPresent : page >> 62U != 0 ? kElsewhere : 0;
+    page = page >> 63U != 0   ? (page >> 61U & 1U) != 0 ? kOfFile : kPresent
+           : page >> 62U != 0 ? kElsewhere
+                              : 0;
   return 0;
 }
 

@@ -16,11 +16,12 @@ class OwnPages {
  public:
   static constexpr std::uint64_t kPresent = 1;
   static constexpr std::uint64_t kElsewhere = 2;
+  static constexpr std::uint64_t kOfFile = 3;
 
   static Expected<OwnPages> open();
 
-  // Stores for each page from `begin` whether the process has one there: 0, kPresent, or
-  // kElsewhere, which is in swap or cannot be read. Returns 0 or an errno.
+  // Stores for each page from `begin` whether the process has one there: 0; kPresent, of its own;
+  // kElsewhere, in swap or unreadable; kOfFile, a file's or a memfd's.  Returns 0 or an errno.
   int look(std::uintptr_t begin, std::span<std::uint64_t> pages) const;
 
   // Returns the smallest range with all pages of `range`; none: {range.begin, range.begin}.

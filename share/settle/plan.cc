@@ -141,6 +141,17 @@ std::vector<Range> named_ranges(const SettleOptions& options) {
   return joined;
 }
 
+// Settled mappings with so many bytes of their own.
+Expected<Plan> plan_settled(const SettleOptions& options, std::size_t least_own,
+                            std::pmr::memory_resource* memory) {
+  TRY(const Mappings mappings, private_mappings(memory));
+  Planner planner(options, mappings);
+  for (const Mapping& mapping : mappings)
+    if (mapping.is_settled && mapping.own >= least_own)
+      planner.add_steps(mapping, mapping.range, mapping.settled_as, true);
+  return planner.finish();
+}
+
 }  // namespace
 
 std::size_t file_bytes(std::size_t total) {
@@ -215,12 +226,12 @@ Expected<Plan> plan_settle(const SettleOptions& options, const std::string& fore
   return planner.finish();
 }
 
+Expected<Plan> plan_reshare(const SettleOptions& options, std::pmr::memory_resource* memory) {
+  return plan_settled(options, 1, memory);
+}
+
 Expected<Plan> plan_unsettle(const SettleOptions& options, std::pmr::memory_resource* memory) {
-  TRY(const Mappings mappings, private_mappings(memory));
-  Planner planner(options, mappings);
-  for (const Mapping& mapping : mappings)
-    if (mapping.is_settled) planner.add_steps(mapping, mapping.range, mapping.settled_as, true);
-  return planner.finish();
+  return plan_settled(options, 0, memory);
 }
 
 }  // namespace cowshed::settling

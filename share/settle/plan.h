@@ -30,6 +30,8 @@ void leave(const Range& range, const std::string& reason, std::vector<LeftMemory
 // invalid_argument.
 Expected<Plan> plan_settle(const SettleOptions& options, const std::string& foreign,
                            const OwnPages& pages, std::pmr::memory_resource* memory);
+// The mappings of which this process has pages of its own.
+Expected<Plan> plan_reshare(const SettleOptions& options, std::pmr::memory_resource* memory);
 Expected<Plan> plan_unsettle(const SettleOptions& options, std::pmr::memory_resource* memory);
 
 }  // namespace cowshed::settling

@@ -1,6 +1,9 @@
 #include <array>
+#include <cerrno>
 #include <filesystem>
+#include <sched.h>
 #include <string>
+#include <sys/stat.h>
 
 #include <cowshed/share/settle/mappings.h>
 #include <cowshed/share/settle/other_threads.h>
@@ -33,12 +36,27 @@ bool has_io_ring() {
   return false;
 }
 
+// Whether this process's only thread has its memory in common with another process.  unshare(2) of
+// memory does nothing, and fails for such a process, and for one with other threads.
+bool shares_memory() {
+  struct stat tasks{};
+  constexpr std::size_t kLinksOfOneThread = 3;  // with "." and ".."
+  if (stat("/proc/self/task", &tasks) != 0 || tasks.st_nlink != kLinksOfOneThread) return false;
+  return unshare(CLONE_VM) != 0 && errno == EINVAL;
+}
+
 }  // namespace
 
 Expected<void> check_process(const SettleOptions& options) {
   if (const char* name = sanitizer()) {
     return make_error(ErrorCode::unsupported,
                       std::string("settle: ") + name + " keeps its own records of memory");
+  }
+  if (shares_memory()) {
+    return make_error(
+        ErrorCode::unsupported,
+        "settle: another process has the same memory, as after vfork(2); call it in a "
+        "process with memory of its own");
   }
   bool has_valgrind = false;
   bool has_io_context = false;

@@ -1,10 +1,12 @@
 #include <atomic>
 #include <memory_resource>
 #include <mutex>
+#include <thread>
 #include <unistd.h>
 #include <utility>
 
 #include <cowshed/base/arch/arch.h>
+#include <cowshed/base/clock.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/os/huge_pages.h>
 #include <cowshed/share/process/published_layout.h>
@@ -16,6 +18,7 @@
 #include <cowshed/share/settle/mover.h>
 #include <cowshed/share/settle/plan.h>
 #include <cowshed/share/settle/refusals.h>
+#include <cowshed/share/settle/resharer.h>
 
 namespace cowshed {
 
@@ -41,7 +44,8 @@ class Turn {
 };
 
 tl::unexpected<Error> not_our_turn() {
-  return make_error(ErrorCode::in_use, "settle: another call of settle() or unsettle() goes on");
+  return make_error(ErrorCode::in_use,
+                    "settle: another call of settle(), unsettle() or reshare() goes on");
 }
 
 void note_moved(const Piece& piece, std::vector<MovedMemory>& moved) {
@@ -158,6 +162,29 @@ Expected<Settled> unsettle(const SettleOptions& options) {
   settled.page_tables_after = status_bytes("VmPTE");
   settled.time = std::chrono::steady_clock::now() - begin;
   return settled;
+}
+
+Expected<Reshared> reshare(const ReshareOptions& options) {
+  if (!Turn::take()) return not_our_turn();
+  const Turn turn;
+  TRY_VOID(check_process({.threads = options.threads, .io_is_at_rest = options.io_is_at_rest}));
+  Reshared reshared;
+  const std::uint64_t begin = monotonic_ns();
+  const std::uint64_t cpu = thread_cpu_ns();
+  auto done = within_memory([&]() -> Expected<void> {
+    PlanMemory memory;
+    std::pmr::monotonic_buffer_resource buffer(1 << 20U, &memory);
+    TRY(Resharer resharer, Resharer::create(options, &buffer));
+    if (options.threads == OtherThreads::stop || options.cold_for > options.cold_for.zero()) {
+      TRY_VOID(resharer.look());
+      std::this_thread::sleep_for(options.cold_for);
+    }
+    return resharer.give_back(reshared);
+  });
+  if (!done && reshared.given_back_bytes == 0) return tl::make_unexpected(std::move(done.error()));
+  reshared.time = std::chrono::nanoseconds(monotonic_ns() - begin);
+  reshared.cpu = std::chrono::nanoseconds(thread_cpu_ns() - cpu);
+  return reshared;
 }
 
 Expected<Collapsed> collapse_heap(const CollapseOptions& options) {

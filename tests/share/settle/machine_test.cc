@@ -167,6 +167,66 @@ TEST(SettleMachine, MovesPagesThatAreInSwap) {
   EXPECT_EQ(blocks.damage(), 0U);
 }
 
+TEST(ReshareMachine, CopiesInSwapStayThere) {
+  const test::Conditions condition(test::Needs::swap, 4'096);
+  if (!condition.missing().empty()) GTEST_SKIP() << condition.missing();
+  Blocks blocks;
+  blocks.add(16_MiB);
+  value_of(settle());
+  blocks.touch(0);
+  auto* const begin = blocks[0] + 1_MiB - 16;
+  ASSERT_EQ(madvise(begin, 4_MiB, MADV_PAGEOUT), 0) << std::strerror(errno);
+  const std::size_t swapped = test::smaps_kib("Swap", begin, 4_MiB) * 1_KiB;
+  ASSERT_GT(swapped, 0U);
+  const Reshared reshared = value_of(reshare());
+  EXPECT_GE(reshared.swapped_bytes, swapped);
+  EXPECT_GE(reshared.given_back_bytes, 11_MiB);
+  EXPECT_EQ(test::smaps_kib("Swap", begin, 4_MiB) * 1_KiB, swapped);
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
+// Each copy of a shared_ptr counts up and down in the page of its object.
+TEST(ReshareMachine, UndoesTheCopiesOfReferenceCounts) {
+  std::vector<std::shared_ptr<std::array<long, 4>>> objects(test::little_or(100'000, 4'000'000));
+  for (auto& object : objects) object = std::make_shared<std::array<long, 4>>();
+  value_of(settle());
+  const auto child = run_in_child([&]() -> std::string {
+    const auto copied_mib = [] {
+      return test::figure_of("/proc/self/smaps_rollup", "Anonymous") / 1'024;
+    };
+    long sum = 0;
+    for (const auto& object : objects) {
+      const auto held = object;
+      sum += (*held)[0];
+    }
+    const std::size_t before = copied_mib();
+    const Reshared reshared = value_of(reshare());
+    const std::size_t after = copied_mib();
+    const double us = std::chrono::duration<double, std::micro>(reshared.cpu).count();
+    std::cout << "copies of a child: " << before << " MiB before, " << after
+              << " after; CPU a page: "
+              << us * 4'096 / static_cast<double>(reshared.given_back_bytes)
+              << " us, longest pause " << reshared.longest_pause.count() / 1'000 << " us\n"
+              << std::flush;
+    return sum == 0 && after <= before / 10 ? "fine" : "not undone";
+  });
+  EXPECT_EQ(child.said, "fine");
+}
+
+TEST(ReshareMachine, ComparesWithHugePages) {
+  if (test::has_no_huge_pages()) GTEST_SKIP() << "this kernel cannot collapse memfd pages";
+  Blocks blocks;
+  blocks.add(16_MiB);
+  const Settled settled = value_of(settle({.huge_pages = true}));
+  EXPECT_GE(settled.huge_page_bytes, 10_MiB);
+  blocks.touch(0);
+  blocks[0][1_MiB] ^= 1U;
+  const Reshared reshared = value_of(reshare());
+  EXPECT_GE(reshared.given_back_bytes, 16_MiB - 64_KiB);
+  blocks[0][1_MiB] ^= 1U;
+  EXPECT_EQ(blocks.damage(), 0U);
+}
+
 TEST(SettleMachine, BuffersOfAnIoRingAreNamed) {
   const test::Conditions condition(test::Needs::io_uring, 1);
   if (!condition.missing().empty()) GTEST_SKIP() << condition.missing();

@@ -49,6 +49,15 @@ class Blocks {
     fill(blocks_[index], 0);
   }
 
+  // Writes to each page, and undoes it, as a reference count does.
+  void touch(std::size_t index) {
+    for (std::size_t at = 0; at < blocks_[index].size; at += 4_KiB)
+      for (int i = 0; i < 2; ++i) {
+        volatile unsigned char& byte = blocks_[index].memory[at];
+        byte = byte ^ 1U;
+      }
+  }
+
   // How many bytes are wrong.
   std::size_t damage() const {
     std::size_t wrong = 0;
@@ -116,6 +125,40 @@ class Pages {
  private:
   unsigned char* memory_;
   std::size_t size_;
+};
+
+// A signal handler flips a bit of a byte, often.  Half of the time the byte is as it was.
+class Flips {
+ public:
+  explicit Flips(unsigned char* byte) {
+    the_byte = byte;
+    expected = *byte;
+    is_lost = false;
+    struct sigaction action = {};
+    action.sa_handler = flip;
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGALRM, &action, nullptr);
+    set_timer(300);
+  }
+  Flips(const Flips&) = delete;
+  Flips& operator=(const Flips&) = delete;
+  ~Flips() { set_timer(0); }
+
+  static bool are_lost() { return is_lost; }
+
+ private:
+  static void flip(int /*signal*/) {
+    if (*the_byte != expected) is_lost = true;
+    *the_byte = expected ^= 1U;
+  }
+  static void set_timer(long microseconds) {
+    const itimerval timer = {{0, microseconds}, {0, microseconds}};
+    setitimer(ITIMER_REAL, &timer, nullptr);
+  }
+
+  static inline volatile unsigned char* the_byte;
+  static inline unsigned char expected;
+  static inline std::atomic<bool> is_lost;
 };
 
 // Why settle() leaves these pages; their bytes stay.
