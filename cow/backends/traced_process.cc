@@ -237,8 +237,11 @@ void TracedProcess::update(const ProcessCounts& counts, TracedProcess* parent,
   count_arenas(*this, proc);
   if (live->sends) read_sent(*this, proc);
   copies.held_at_end_bytes = counts.anonymous_at_end_bytes;
-  if (copies.held_at_end_bytes && copies.shared_at_fork_bytes && copies.execs == 0)
-    *copies.held_at_end_bytes += *copies.shared_at_fork_bytes - *counts.shared_at_fork_anon_bytes;
+  if (copies.held_at_end_bytes && copies.shared_at_fork_bytes && copies.execs == 0) {
+    const std::uint64_t of_files = *copies.shared_at_fork_bytes - *counts.shared_at_fork_anon_bytes;
+    const std::uint64_t copied = copies.copied_shared_file_pages.value_or(0) * kPageSize;
+    *copies.held_at_end_bytes += of_files - std::min(of_files, copied);  // copies are anonymous
+  }
 }
 
 void TracedProcess::read_objects(const TracedProcess* parent, const ProcFiles& proc) {

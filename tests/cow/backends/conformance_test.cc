@@ -94,6 +94,7 @@ std::map<std::string, Value> figures_of(const ProcessCopies& process) {
           {"still shared", still_shared},
           {"its own", its_own},
           {"resident after the exec", resident},
+          {"held at the end", process.held_at_end_bytes.value_or(0) / kPageSize},
           {"copied of the arena", arena}};
 }
 
@@ -142,7 +143,8 @@ std::vector<Case> cases() {
             figure("file", {321, kManyPages})}),
       Case("ASettledHeap", {SHARE_SUBJECT, "heap", "settled", "20000", "3000"}, 600, 3,
            {figure("anon or settled", about(3000)), figure("shared at the fork", {20'000, 21'000}),
-            figure("still shared", {17'000 - 200, 18'000}), figure("its own", {3000, 3500})}),
+            figure("still shared", {17'000 - 200, 18'000}), figure("its own", {3000, 3500}),
+            figure("held at the end", {0, 21'000})}),  // 0: before Linux 6.16
       // The sampled backend cannot know whose copies they were, and has them once: with the child.
       Case("TheParentWritesFirst", kind("parent_first"), 200, 2,
            {of_process(0, counted("anon", about(1000))), Figure("anon", kNearlyNone, about(1000)),
