@@ -153,6 +153,28 @@ struct PssSample {
   bool operator==(const PssSample&) const = default;
 };
 
+// The memory (PSS) of a process when the kernel's out-of-memory killer struck, as last read.
+struct MemoryHolder {
+  pid_t pid = 0;
+  std::string comm;  // as ProcessCopies::name()
+  std::uint64_t bytes = 0;
+  bool operator==(const MemoryHolder&) const = default;
+};
+
+// As OutOfMemory::limit: no cgroup's limit was reached.
+inline constexpr std::string_view kMachine = "machine";
+
+// That the kernel killed a process for want of memory.
+struct OutOfMemory {
+  // The kernel named the process.  Else its cgroup counted an oom_kill while it ended.
+  bool is_sure = false;
+  // The path of the cgroup (v2) whose memory.max was reached, or kMachine; empty: not known.
+  std::string limit = {};
+  std::optional<std::uint64_t> limit_bytes = std::nullopt;
+  std::vector<MemoryHolder> holders = {};  // at most 3 measured processes, the largest first
+  bool operator==(const OutOfMemory&) const = default;
+};
+
 // Identifies a process forever, unlike a PID.
 struct ProcessId {
   pid_t pid = 0;
@@ -190,6 +212,11 @@ struct ProcessCopies : Counts {
   // sampled backend knows them only for the command.
   std::optional<int> exit_status;
   std::optional<int> signal;
+
+  // The process that sent this signal; or, if it is out_of_memory, that asked for memory then.
+  // nullopt: itself, the kernel, or not known, as by the sampled backend.
+  std::optional<Sender> sender;
+  std::optional<OutOfMemory> out_of_memory;
 
   // The resident anonymous memory, the frozen arenas and the settled memory that the process got
   // from its parent at the fork.  nullopt for a root, and if they could not be found
@@ -293,7 +320,7 @@ struct TreeMemory {
   std::uint64_t page_table_bytes = 0;
   std::uint64_t processes = 0;         // that were read
   std::uint64_t unread_processes = 0;  // whose memory /proc refuses us
-  // Of memfds, MAP_SHARED and /dev/shm, each page once.
+  // Of memfds, MAP_SHARED and /dev/shm, each page once; with the pages of memfds that nobody maps.
   std::uint64_t shared_memory_bytes = 0;
   // The peak at most, where processes that were growing ended before they were read; 0: none did,
   // or it is not known.  The sampled backend estimates it: it may have been more.

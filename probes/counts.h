@@ -115,6 +115,13 @@ enum class Role : std::uint8_t {
   child,  // a descendant of a root
 };
 
+// A process that sent a signal.
+struct Sender {
+  int pid = 0;       // in the PID namespace of the caller; 0: none there
+  std::string comm;  // then
+  auto operator<=>(const Sender&) const = default;
+};
+
 // The counts of count_list.h.  nullopt: not known.
 struct Counts {
 #define COWSHED_COUNT_MEMBER(name, ...) std::optional<std::uint64_t> name;
@@ -138,7 +145,11 @@ struct ProcessCounts : Counts {
   std::optional<std::uint64_t> first_copy_ns;  // nullopt also if copies are not sampled
   std::optional<int> exit_status;              // if it exited
   std::optional<int> signal;                   // if a signal ended it
-  std::uint32_t threads = 0;                   // live now
+  // The process that sent this signal; or, if it is_out_of_memory, that asked for memory then.
+  // nullopt: itself, the kernel, or unknown.
+  std::optional<Sender> sender;
+  bool is_out_of_memory = false;  // the kernel's out-of-memory killer ended it
+  std::uint32_t threads = 0;      // live now
   std::uint32_t threads_total = 0;
   std::uint32_t execs = 0;
   // The program that it runs, unique in this Probe: a fork runs its parent's.

@@ -151,9 +151,10 @@ Expected<void> PagemapBackend::sample() {
   };
   std::vector<TreeProcess> tree;
   std::vector<AlikeProcess> running;
+  std::vector<ProcessCopies*> all;
   for (const auto& process : processes_)
     if (!process->copies.shares_memory) {
-      ProcessCopies& copies = process->copies;
+      ProcessCopies& copies = *all.emplace_back(&process->copies);
       if (copies.alive && !process->awaits_exec)
         running.push_back({.id = id_of(process.get()),
                            .parent_id = goes_on(copies) ? id_of(process->parent.get()) : 0,
@@ -169,6 +170,7 @@ Expected<void> PagemapBackend::sample() {
                       .pss = &copies.pss});
     }
   memory_.sample(proc_, tree);
+  cgroups_.guess(all, samples_);
   alike_.sample(running);
   sampling_ns_ += thread_cpu_ns() - begin;
   ++samples_;
@@ -199,6 +201,7 @@ void PagemapBackend::update(Process& process) {
   process.is_stack_hidden = stat->start_stack == 0;
   if (process.is_stack_hidden || stat->start_stack == process.start_stack) return;
   process.start_stack = stat->start_stack;
+  process.copies.cgroup = proc_.cgroup(process.copies.pid);
   if (std::exchange(process.awaits_exec, false)) process.copies.execs = 1;
   else process.start_new_image();
 }
@@ -432,10 +435,9 @@ Measurement PagemapBackend::measurement(const CodeOf& /*code*/) const {
   result.not_seen = not_seen();
   result.overhead.events = samples_;
   result.memory = memory_.memory();
-  if (samples_ > 0) {
+  if (samples_ > 0)
     result.overhead.ns_per_event =
         static_cast<double>(sampling_ns_) / static_cast<double>(samples_);
-  }
   for (const auto& process : in_order()) result.processes.push_back(process->copies);
   return result;
 }

@@ -11,6 +11,7 @@
 #include <cowshed/cow/backends/alike_meter.h>
 #include <cowshed/cow/backends/tree_memory.h>
 #include <cowshed/cow/page_ranges.h>
+#include <cowshed/cow/proc/memory_cgroups.h>
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/cow/proc/process_pages.h>
 
@@ -98,6 +99,7 @@ class PagemapBackend : public Backend {
   internal::DutyCycle scans_;
   TreeMemoryMeter memory_;
   AlikeMeter alike_;
+  MemoryCgroups cgroups_;
 
   // Processes not seen.
   std::uint64_t missed_ = 0;

@@ -135,6 +135,8 @@ void add_to(ProcessCopies& sum, const ProcessCopies& more) {
   sum.end_ns = std::max(sum.end_ns, more.end_ns);
   if (sum.exit_status != more.exit_status) sum.exit_status.reset();
   if (sum.signal != more.signal) sum.signal.reset();
+  if (sum.sender != more.sender) sum.sender.reset();
+  if (sum.out_of_memory != more.out_of_memory) sum.out_of_memory.reset();
   if (!sum.not_measured) sum.not_measured = more.not_measured;
   sum.memory.reset();
   sum.alike.reset();

@@ -32,6 +32,8 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.end_ns = counts.end_ns;
   copies.exit_status = counts.exit_status;
   copies.signal = counts.signal;
+  copies.sender = counts.sender;
+  if (counts.is_out_of_memory) copies.out_of_memory.emplace().is_sure = true;
   copies.shares_memory = counts.shares_memory && counts.execs == 0;
   copies.execs = counts.execs;
   copies.fork_costs = counts.fork_costs;

@@ -253,7 +253,9 @@ void TracepointBackend::add_snapshot(const Snapshot& snapshot) {
     process.read_objects(forked_by, proc_);
     if (forked_by != nullptr) process.look_for_lock(*forked_by, proc_);
     if (counts.alive) alive_.insert(alive_.end(), counts.pid);
+    if (counts.alive) cgroups_.note(process.copies.cgroup);
   }
+  if (std::ranges::any_of(snapshot.processes, &ProcessCounts::is_out_of_memory)) explain_kills();
   lost_ = snapshot.losses.lost();
   unsure_faults_ = snapshot.losses.vma_misses;
   overhead_ = {snapshot.overhead.events, snapshot.overhead.ns_per_event};
@@ -263,6 +265,22 @@ void TracepointBackend::add_snapshot(const Snapshot& snapshot) {
     sampling_->received = counts->received - dropped;
     sampling_->lost = counts->lost + dropped;
   }
+}
+
+// Of those that have ended in this snapshot: whose limit was reached, and who held the memory.
+void TracepointBackend::explain_kills() {
+  std::vector<OutOfMemory*> killed;
+  std::vector<const ProcessCopies*> all;
+  for (auto& [id, process] : processes_) {
+    ProcessCopies& copies = process.copies;
+    if (!process.live || process.live->had_ended || copies.shares_memory) continue;
+    all.push_back(&copies);
+    if (copies.alive || !copies.out_of_memory) continue;
+    *copies.out_of_memory = cgroups_.look(copies.cgroup, samples_).why;
+    copies.out_of_memory->is_sure = true;
+    killed.push_back(&*copies.out_of_memory);
+  }
+  for (OutOfMemory* each : killed) each->holders = largest_holders(all);
 }
 
 // Each process that ran before is scanned once beyond the budget: all its figures need that.

@@ -13,6 +13,7 @@
 #include <cowshed/cow/backends/alike_meter.h>
 #include <cowshed/cow/backends/traced_process.h>
 #include <cowshed/cow/backends/tree_memory.h>
+#include <cowshed/cow/proc/memory_cgroups.h>
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/cow/profile/copy_profiler.h>
 #include <cowshed/probes/probe.h>
@@ -63,6 +64,7 @@ class TracepointBackend : public Backend {
   NewMemory new_memory(const Measurement& result) const;
   void forget_the_ended();
   std::vector<AlikeProcess> running();
+  void explain_kills();
   TreeProcess in_tree(std::uint64_t id, TracedProcess& process) const;
 
   Probe probe_;
@@ -81,6 +83,7 @@ class TracepointBackend : public Backend {
   Overhead overhead_;
   TreeMemoryMeter memory_;
   AlikeMeter alike_;
+  MemoryCgroups cgroups_;
   bool is_command_ = false;  // nothing was attached
   std::optional<SamplingSummary> sampling_;
   std::unique_ptr<CopyProfiler> profiler_;  // null: copies are not sampled

@@ -202,6 +202,7 @@ void TreeMemoryMeter::begin_sum(const std::vector<TreeProcess>& tree) {
   took_ns_ = 0;
   ended_unread_bytes_ = 0;
   sum_ = {};
+  memfds_.clear();
   unread_.clear();
   for (const TreeProcess& process : tree)
     if (process.alive) unread_.insert(unread_.end(), process.id);
@@ -230,6 +231,7 @@ void TreeMemoryMeter::read(const ProcFiles& proc, const TreeProcess& process) {
     if (pss.error().code == ErrorCode::permission_denied) ++sum_.unread_processes;
     return;
   }
+  memfds_.merge(proc.memfds(process.pid, pss->shared_memory_bytes > 0));
   const auto kib = proc.status_numbers(process.pid, kResident);
   if (const auto known = known_.find(process.id); known != known_.end()) {
     note(process, kib, known->second);
@@ -251,6 +253,11 @@ void TreeMemoryMeter::finish() {
   last_ns_ = monotonic_ns();
   pace_.ran(last_ns_, took_ns_);
   if (sum_.processes == 0) return;
+  std::uint64_t in_memfds = 0;
+  for (const auto& [file, bytes] : memfds_) in_memfds += bytes;
+  const std::uint64_t unmapped = less(in_memfds, sum_.shared_memory_bytes);
+  sum_.pss_bytes += unmapped;
+  sum_.shared_memory_bytes += unmapped;
   unsure_bytes_ = std::exchange(ended_unread_bytes_, 0);
   for (auto& [id, known] : known_) known.then = known.next;
   if (memory_ && memory_->peak_pss_bytes >= sum_.pss_bytes) {

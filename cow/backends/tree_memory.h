@@ -47,6 +47,9 @@ struct TreeProcess {
 // that was never read makes the peak a range.  The sum of a tree that costs more than is left is
 // taken over several samples.
 //
+// The sum has pages of memfds that nobody maps, or that a private mapping has replaced: what the
+// memfds hold, as far as it is more than all shared memory in the PSS.
+//
 // A process's pages of files, and its shared memory, are no growth as far as they are no more than
 // another process had: both probably map the same.
 class TreeMemoryMeter {
@@ -115,6 +118,7 @@ class TreeMemoryMeter {
   internal::TokenBucket looks_{kLooksShare, kMostSavedNs, 1};
   // The sum that is being taken, its cost, and the processes that it lacks.
   TreeMemory sum_;
+  ProcFiles::Memfds memfds_;
   std::uint64_t took_ns_ = 0;
   std::set<std::uint64_t> unread_;
   std::uint64_t ended_unread_bytes_ = 0;  // the most that it lacks of those

@@ -9,11 +9,13 @@
 #include <fmt/format.h>
 #include <linux/futex.h>
 #include <linux/kcmp.h>
+#include <linux/magic.h>
 #include <memory>
 #include <optional>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cowshed/base/published_layout.h>
@@ -215,6 +217,34 @@ Expected<Pss> ProcFiles::pss(pid_t pid) const {
   const auto all = kib_of("\nPss:");
   if (!all) return make_error(ErrorCode::no_such_process, file + ": has no memory");
   return Pss{*all * kKiB, kib_of("\nPss_Shmem:").value_or(0) * kKiB};
+}
+
+ProcFiles::Memfds ProcFiles::memfds(pid_t pid, bool mapped) const {
+  constexpr std::string_view kMemfd = "/memfd:";
+  constexpr std::uint64_t kBlock = 512;
+  Memfds found;
+  const auto add = [&](const std::string& file) {
+    struct stat status{};
+    struct statfs kind{};
+    if (::stat(file.c_str(), &status) == 0 && ::statfs(file.c_str(), &kind) == 0 &&
+        kind.f_type != HUGETLBFS_MAGIC)
+      found[{status.st_dev, status.st_ino}] = static_cast<std::uint64_t>(status.st_blocks) * kBlock;
+  };
+  const std::string folder = path(pid, "fd");
+  const std::unique_ptr<DIR, int (*)(DIR*)> open(::opendir(folder.c_str()), ::closedir);
+  while (const dirent* entry = open ? ::readdir(open.get()) : nullptr) {
+    std::array<char, kMemfd.size()> begin{};
+    const ssize_t bytes =
+        ::readlinkat(::dirfd(open.get()), entry->d_name, begin.data(), begin.size());
+    if (std::string_view(begin.data(), static_cast<std::size_t>(std::max<ssize_t>(bytes, 0))) ==
+        kMemfd)
+      add(fmt::format("{}/{}", folder, entry->d_name));
+  }
+  if (!mapped) return found;
+  for (const Mapping& each : maps(pid).value_or(std::vector<Mapping>()))
+    if (each.path.starts_with(kMemfd) && !found.contains({each.device, each.inode}))
+      add(memory_path(pid, fmt::format("map_files/{:x}-{:x}", each.begin, each.end)));
+  return found;
 }
 
 bool ProcFiles::is_ours(pid_t pid) const {

@@ -16,6 +16,7 @@
 #include "copy_sample.bpf.h"
 #include "fork_costs.bpf.h"
 #include "pending_fault.bpf.h"
+#include "sent_signals.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -305,15 +306,6 @@ int on_page_alloc(__u64* context) {
   if (is_for_fault && thread->exited) flush_after_exit(thread, task);
   return 0;
 }
-
-/* How the kernel's siginfo begins: as siginfo_t does, which programs know. */
-struct signal_info {
-  int number;
-  int error;
-  int code; /* above 0: the kernel raises it */
-  int unused;
-  __u64 address;
-};
 
 static __always_inline int is_kept_by_parent(struct thread_state* thread, struct task_struct* task,
                                              __u64 address) {

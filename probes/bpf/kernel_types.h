@@ -35,6 +35,11 @@
 #define PF_MEMALLOC 0x800     /* include/linux/sched.h: in reclaim */
 #define SIGBUS 7
 #define SIGSEGV 11
+#define SIGCHLD 17
+#define SIGTTOU 22 /* SIGCONT, SIGSTOP, SIGTSTP and SIGTTIN are before it */
+#define SIGURG 23
+#define SIGWINCH 28
+#define SEND_SIG_PRIV ((void*)1) /* include/linux/sched/signal.h: the kernel sends it */
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -207,6 +212,7 @@ struct signal_struct {
   int group_exit_code;
   unsigned int flags;
   unsigned long maxrss;
+  struct mm_struct* oom_mm; /* not 0: the out-of-memory killer chose it */
 };
 
 struct rq;

@@ -270,7 +270,9 @@ static __always_inline void flush_counts(struct thread_state* thread, struct tas
                    : COWSHED_UNKNOWN;
       process->end_ns = bpf_ktime_get_ns();
       end_sharing(process);
-      __sync_fetch_and_or(&process->flags, COWSHED_ENDED);
+      __sync_fetch_and_or(&process->flags, BPF_CORE_READ(signal, oom_mm)
+                                               ? COWSHED_ENDED | COWSHED_OUT_OF_MEMORY
+                                               : COWSHED_ENDED);
     }
   }
   __sync_fetch_and_add(&process->flush_end, 1);

@@ -60,9 +60,10 @@ enum cowshed_process_flags {
   COWSHED_SHARES_MEMORY = 2, /* began in its parent's address space (vfork, posix_spawn) */
   COWSHED_FORK_SEEN = 4,     /* what it shared then is known */
   COWSHED_ENDED = 8,
-  COWSHED_PARTED = 16, /* has left the memory of its fork, by an exec or its end */
-  COWSHED_FORKED = 32, /* runs its parent's program; not a root */
-  COWSHED_FORKS = 64,  /* has an entry in the map `fork_costs` */
+  COWSHED_PARTED = 16,         /* has left the memory of its fork, by an exec or its end */
+  COWSHED_FORKED = 32,         /* runs its parent's program; not a root */
+  COWSHED_FORKS = 64,          /* has an entry in the map `fork_costs` */
+  COWSHED_OUT_OF_MEMORY = 128, /* the out-of-memory killer chose it */
 };
 
 /* What was copied in an address space, by its number.  A later one may have the same slot. */
@@ -110,8 +111,12 @@ struct cowshed_process {
   __u32 execs;
   __u32 threads_live;
   __u32 threads_total;
-  __u32 unused;
+  /* The signal that another process, or the kernel for it, sent to end this one; 0: none. */
+  __u32 sent_signal;
+  __u32 sender; /* its PID in the loader's PID namespace, 0 where it has none there */
+  __u32 is_sent_by_kernel;
   char comm[COWSHED_COMM_BYTES];
+  char sender_comm[COWSHED_COMM_BYTES];
   __u64 flush_begin;
 };
 

@@ -215,12 +215,12 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
     append(state->must_not_miss, {programs.on_wakeup_new, programs.on_signal, programs.on_free,
                                   programs.on_isolate, programs.on_collapse});
   }
-  append(
-      state->descriptors,
-      {programs.on_user_fault, programs.on_kernel_fault, programs.on_page_alloc,
-       programs.on_new_task, programs.on_wakeup_new, programs.on_rename, programs.on_prepare_exec,
-       programs.on_prepare_exec_again, programs.on_signal, programs.on_exit, programs.on_exit_again,
-       programs.on_free, programs.on_fork, programs.on_fork_end});
+  append(state->descriptors,
+         {programs.on_user_fault, programs.on_kernel_fault, programs.on_page_alloc,
+          programs.on_new_task, programs.on_wakeup_new, programs.on_rename,
+          programs.on_prepare_exec, programs.on_prepare_exec_again, programs.on_signal,
+          programs.on_sent_signal, programs.on_exit, programs.on_exit_again, programs.on_free,
+          programs.on_fork, programs.on_fork_end});
   return Programs(std::move(state));
 }
 

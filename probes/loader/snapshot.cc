@@ -39,6 +39,10 @@ void set_counts(ProcessCounts& to, const cowshed_process& from, const Programs& 
   to.write_faults = from.counts.write_faults;
 }
 
+std::string text_of(const char (&comm)[COWSHED_COMM_BYTES]) {
+  return {comm, strnlen(comm, sizeof comm)};
+}
+
 std::uint64_t moved(std::uint64_t ns, std::int64_t by) {
   return ns + static_cast<std::uint64_t>(by);
 }
@@ -57,6 +61,11 @@ void set_end(ProcessCounts& to, const cowshed_process& from, std::int64_t offset
     to.most_resident_bytes = from.most_resident_pages * COWSHED_PAGE_BYTES;
   if (WIFEXITED(status)) to.exit_status = WEXITSTATUS(status);
   else to.signal = WTERMSIG(status);
+  const bool is_by_kernel = from.is_sent_by_kernel != 0;
+  if (to.signal != static_cast<int>(from.sent_signal)) return;
+  to.is_out_of_memory = is_by_kernel && (from.flags & COWSHED_OUT_OF_MEMORY) != 0;
+  if (to.is_out_of_memory || !is_by_kernel)
+    to.sender = {static_cast<int>(from.sender), text_of(from.sender_comm)};
 }
 
 std::optional<std::uint64_t> copied_by_parent(const cowshed_process& process,
@@ -84,7 +93,7 @@ ProcessCounts describe(const cowshed_key& key, const cowshed_process& process,
   counts.parent_id = process.parent_id;
   counts.pid = static_cast<int>(process.pid);
   counts.ppid = static_cast<int>(process.ppid);
-  counts.comm.assign(process.comm, strnlen(process.comm, sizeof process.comm));
+  counts.comm = text_of(process.comm);
   counts.role = (process.flags & COWSHED_ROOT) != 0 ? Role::root : Role::child;
   counts.shares_memory = (process.flags & COWSHED_SHARES_MEMORY) != 0;
   counts.start_ns = moved(key.start_ns, offset_ns);

@@ -212,7 +212,27 @@ TEST_F(Lineage, EndsAreReportedAsWaitReportsThem) {
   EXPECT_EQ(snapshot.processes[0].exit_status, 7);
   EXPECT_EQ(snapshot.processes[1].signal, SIGKILL);
   EXPECT_FALSE(snapshot.processes[1].exit_status);
+  EXPECT_FALSE(snapshot.processes[1].sender) << "it killed itself";
   EXPECT_THAT(probe_->snapshot().value().processes, SizeIs(0)) << "ended ones are handed out once";
+}
+
+TEST_F(Lineage, ASenderIsOfTheSignalThatEndsAProcess) {
+  PausedChild terminated([] {});
+  PausedChild handles([] { signal(SIGTERM, [](int /*signal*/) { raise(SIGKILL); }); });
+  for (PausedChild* each : {&terminated, &handles}) {
+    ASSERT_EQ(probe_->attach_trees(std::array{each->pid()}).value().processes, 1);
+    each->work();
+    kill(each->pid(), SIGTERM);
+    each->end();
+  }
+  const Snapshot snapshot = probe_->snapshot().value();
+  ASSERT_THAT(snapshot.processes, SizeIs(2));
+  EXPECT_EQ(snapshot.processes[0].signal, SIGTERM);
+  ASSERT_TRUE(snapshot.processes[0].sender);
+  EXPECT_EQ(snapshot.processes[0].sender->pid, getpid());
+  EXPECT_EQ(snapshot.processes[0].sender->comm, "lineage_test");
+  EXPECT_EQ(snapshot.processes[1].signal, SIGKILL);
+  EXPECT_FALSE(snapshot.processes[1].sender);
 }
 
 TEST_F(Lineage, ARunningTreeIsAdoptedWithItsDescendants) {

@@ -20,6 +20,8 @@ cow::Measurement full_measurement() {
   process.start_ns = 1'000'000'007;
   process.end_ns = 3'000'000'000;
   process.exit_status = 3;
+  process.sender = {12, "boss"};
+  process.out_of_memory = {true, "/build", 1 << 29, {{13, "hog", 1 << 28}}};
   process.shares_memory = true;
   process.not_measured = "because";
   process.shared_at_fork_bytes = 1 << 30;

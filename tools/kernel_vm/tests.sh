@@ -38,7 +38,7 @@ run cow/cow_test '-*/pagemap:*NamedPatterns*:DebugFile.*:PythonLinesOfCPython.*:
 # In a process of its own, as ctest has it: what other tests left would be shared with the measured.
 run cow/cow_test 'Profile.MeasuringCopiesNothing'
 run cow/meter_objects_test '-*AsTheDocumentationHasIt' # the sources stay here
-run tools/cowtop_program_test 'CowtopCgroup.*:CowtopPrivilege.*:CowtopDetach.*-*ASetUserIdProgram*' # mostly sleeps
+run tools/cowtop_program_test 'CowtopCgroup.*:CowtopOutOfMemory.*:CowtopPrivilege.*:CowtopDetach.*-*ASetUserIdProgram*' # mostly sleeps
 # As root against a strictly frozen arena alone: the other two kinds are tried as nobody, and by both
 # users on the host.
 run share/hostile_child_test '-*Leniently*/Caller:*NotFrozen/Caller'

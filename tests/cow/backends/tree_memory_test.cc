@@ -1,7 +1,11 @@
 #include <algorithm>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cowshed/cow/backends/tree_memory.h>
+#include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/cow/proc/fake_proc.h>
 
 namespace cowshed::cow {
@@ -54,6 +58,31 @@ TEST_F(TreeMemoryTest, IsTheSumOverTheProcesses) {
   write_process(8, 50, 4);
   meter.sample(proc(), {not_counted(7), not_counted(8), not_counted(9)});
   EXPECT_EQ(meter.memory(), (TreeMemory{150 << 10, 150 << 10, 12 << 10, 2, 0}));
+}
+
+// What the heap of a settled parent is: its copies have replaced a half, and a file is only open.
+TEST_F(TreeMemoryTest, HoldsWhatMemfdsHoldThatNobodyMaps) {
+  constexpr std::size_t kBytes = 16 << 20;
+  meter.sample(ProcFiles(), {not_counted(::getpid())});
+  const TreeMemory before = *meter.memory();
+  const auto make = [&] {
+    FileDescriptor file(::memfd_create("test", MFD_CLOEXEC));
+    EXPECT_EQ(::fallocate(file.get(), 0, 0, kBytes), 0);
+    return file;
+  };
+  const FileDescriptor open = make();
+  char* heap = static_cast<char*>(
+      ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, make().get(), 0));
+  ASSERT_NE(heap, MAP_FAILED);
+  std::fill_n(heap, kBytes / 2, 'x');
+  (void)*static_cast<volatile char*>(heap + kBytes / 2);
+  const test::PausedChild child([] {});
+  meter.make_due();
+  meter.sample(ProcFiles(), {not_counted(::getpid()), not_counted(child.pid())});
+  const TreeMemory& now = *meter.memory();
+  EXPECT_GE(now.shared_memory_bytes, before.shared_memory_bytes + 2 * kBytes);
+  EXPECT_LT(now.shared_memory_bytes, before.shared_memory_bytes + 3 * kBytes) << "each file once";
+  ::munmap(heap, kBytes);
 }
 
 TEST_F(TreeMemoryTest, WithoutTimeATreeIsReadInTurns) {

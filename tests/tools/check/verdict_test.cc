@@ -90,6 +90,17 @@ void expect(const Verdict& verdict, const Lines& over, const Lines& notes = {},
   EXPECT_THAT(verdict.not_measured, begin_with(not_measured));
 }
 
+TEST(VerdictTest, AKillForWantOfMemoryIsNoted) {
+  const auto killed = with(measured(), [](auto& processes) {
+    processes[2].signal = SIGKILL;
+    processes[2].sender = {12, "worker"};
+    processes[2].out_of_memory = {true, "/build", 400 << 20};
+  });
+  expect(verdict(killed, copied(9)), {},
+         {"child 12 (worker) was killed by SIGKILL, out of memory: memory.max of /build "
+          "(400.0\u00a0MiB) was reached, when it asked for more"});
+}
+
 TEST(VerdictTest, NewMemoryOfEachChildAndOfAllChildren) {
   const auto measurement = with(measured(), [](auto& processes) {
     processes[0].zero_filled_pages = 90;  // a root's is not new

@@ -105,6 +105,65 @@ TEST_F(CowtopCgroup, AServicesLimitKillsTheCommand) {
   EXPECT_EQ(memory["limit"], "/" + service_.string());
 }
 
+// The processes of a command go into a cgroup of 200 MiB; cowtop stays out of it.
+class CowtopOutOfMemory : public test::NeedsProbes {
+ protected:
+  void SetUp() override {
+    NeedsProbes::SetUp();
+    is_v2_ = gives_memory(kMount);
+    group_ = fs::path(kMount) / (is_v2_ ? "" : "memory") / name_;
+    if (::mkdir(group_.c_str(), 0755) != 0)
+      GTEST_SKIP() << "no memory controller in /sys/fs/cgroup that may be used";
+    test::write_file(group_ / (is_v2_ ? "memory.max" : "memory.limit_in_bytes"), "200M");
+  }
+  void TearDown() override {
+    for (int attempt = 0; ::rmdir(group_.c_str()) != 0 && errno == EBUSY && attempt < 1000;
+         ++attempt)
+      ::usleep(10'000);
+  }
+  // The process that was killed; null: none was.
+  nlohmann::json killed(const char* backend) const {
+    const auto finished =
+        test::run({COWTOP, "--json", "--backend", backend, "--", "sh", "-c",
+                   "echo $$ >" + (group_ / "cgroup.procs").string() + "; sleep 0.3; { " +
+                       fills_mib(500) + "; sleep 0.3; } >&2"});
+    const auto report = nlohmann::json::parse(finished.out);
+    for (const auto& process : report["processes"])
+      if (process.contains("out_of_memory")) return process;
+    return nullptr;
+  }
+
+  const std::string name_ = "cowshed-oom-" + std::to_string(::getpid());
+  fs::path group_;
+  bool is_v2_ = false;
+};
+
+TEST_F(CowtopOutOfMemory, NamesTheLimitWhoAskedAndWhoHeldMost) {
+  const auto process = killed("tracepoint");
+  ASSERT_TRUE(process.is_object());
+  EXPECT_EQ(process["comm"], "copy_subject");
+  EXPECT_EQ(process["signal"], SIGKILL);
+  EXPECT_EQ(process["sender"]["pid"], process["pid"]);
+  const auto& why = process["out_of_memory"];
+  EXPECT_EQ(why["sure"], true);
+  if (is_v2_) {
+    EXPECT_EQ(why["limit"], "/" + name_);
+    EXPECT_EQ(why["limit_bytes"], 200 * kMiB);
+  }
+  EXPECT_EQ(why["holders"][0]["comm"], "copy_subject");
+  EXPECT_GT(why["holders"][0]["bytes"], 150 * kMiB);
+  EXPECT_LE(why["holders"][0]["bytes"], 210 * kMiB);
+}
+
+TEST_F(CowtopOutOfMemory, TheSampledBackendTakesItFromTheCgroupsCount) {
+  if (!is_v2_) GTEST_SKIP() << "no memory controller of cgroup v2 in /sys/fs/cgroup";
+  const auto process = killed("pagemap");
+  ASSERT_TRUE(process.is_object());
+  EXPECT_EQ(process["comm"], "copy_subject");
+  EXPECT_EQ(process["out_of_memory"]["sure"], false);
+  EXPECT_EQ(process["out_of_memory"]["limit"], "/" + name_);
+}
+
 // TearDown() looks whether a cgroup is left.
 TEST_F(CowtopCgroup, WhatOutlivesItGoesBackHoweverItEnds) {
   make(service_);

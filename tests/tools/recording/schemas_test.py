@@ -30,6 +30,7 @@ COPIES = [str(SUBJECTS / "copy_subject"), "3000", "2", "2000", "600"]
 TITLED = ["bash", "-c", "exec -a 'copier: worker' " + " ".join(COPIES)]
 OBJECTS = [str(SUBJECTS / "share_subject"), "objects", "600"]
 DIES = ["/usr/bin/python3", "-c", "import ctypes, os\nif os.fork() == 0: ctypes.string_at(0)\nos.wait()"]
+IS_KILLED = [DIES[0], "-c", "import os, time\npid = os.fork() or time.sleep(600)\nos.kill(pid, 9)\nos.wait()"]
 HANDLES = [DIES[0], "-X", "faulthandler", *DIES[1:]]
 PYTHON = [DIES[0], "-c", "import os\ndata = [str(i) for i in range(30000)]\nif os.fork() == 0:\n"
           "    for each in data: pass\n    kept = [bytes(4000) for each in range(1000)]\n    os._exit(0)\nos.wait()"]
@@ -114,7 +115,7 @@ class SchemasTest(unittest.TestCase):
         runs = [["--", *TITLED], ["--backend", "pagemap", "--", *COPIES],
                 ["--", *TRANSFERS], ["--backend", "pagemap", "--", *OBJECTS]]
         many_copies = [*SITES[:2], "30000"]  # the period grows
-        exact = [["-c", "5", "--", *SITES], ["--", *many_copies], ["--", *DIES], ["--", *HANDLES], ["-c", "5", "--", *PYTHON], ["--", *COLLECTS],
+        exact = [["-c", "5", "--", *SITES], ["--", *many_copies], ["--", *DIES], ["--", *IS_KILLED], ["--", *HANDLES], ["-c", "5", "--", *PYTHON], ["--", *COLLECTS],
                  ["-c", "5", "--", *LIBRARY], ["--", *FORKS_BESIDE_A_THREAD]]
         for words in runs + (exact if IS_ROOT else []):
             with self.subTest(words=words):
@@ -123,6 +124,7 @@ class SchemasTest(unittest.TestCase):
             self.test_run_of_what_is_attached_to()
             self.seen.update(["container", "pod"])  # of processes in a container
             self.seen.add("errno")  # of a fork that failed
+            self.seen.update(["out_of_memory", "sure", "limit_bytes", "holders"])
             self.seen.update(["memory_cgroup", "peak_bytes", "oom_kills", "limit"])  # cgroup v2
             self.check_all_was_seen("cowshed.run-2")
 

@@ -157,6 +157,17 @@ TEST_F(MetricsSumsTest, OfForksAreAHistogram) {
   EXPECT_THAT(text, HasSubstr("\ncowshed_failed_forks_total{comm=\"x\",error=\"ENOMEM\"} 3\n"));
 }
 
+TEST_F(MetricsSumsTest, AKillForWantOfMemoryCountsOnce) {
+  cow::ProcessCopies killed = process(1, "x", 10);
+  add({killed, process(2, "x", 10)});
+  killed.alive = false;
+  killed.out_of_memory = {.is_sure = true};
+  add({killed});
+  add({}, {killed});
+  const std::string text = metrics_text(sums_.metrics(), MetricsFormat::openmetrics);
+  EXPECT_THAT(text, HasSubstr("\ncowshed_oom_kills_total{comm=\"x\"} 1\n"));
+}
+
 TEST_F(MetricsSumsTest, OfObjects) {
   cow::ProcessCopies reader = process(1, "x", 10);
   reader.objects = {{{"index", "Index", "words", 3}, {"unused", "Index", "words", 0}}};

@@ -87,6 +87,20 @@ void add_remedy(Advice advice, std::vector<Finding>& findings) {
   }
 }
 
+// Where memory was short, a higher limit only if no other remedy saves enough.
+std::vector<Advice> advice_on(const cow::Measurement& measurement, const Summary& summary) {
+  std::vector<Advice> all = advise(measurement, summary);
+  std::uint64_t limit = summary.most_peak_bytes;
+  for (const ProcessGroup& group : summary.groups)
+    if (group.out_of_memory) limit = group.out_of_memory->limit_bytes.value_or(limit);
+  const bool is_enough = std::ranges::any_of(
+      all, [&](const Advice& each) { return each.is_known && is_much(each.saves_bytes, limit); });
+  const auto is_limit = [](const Advice& each) { return each.remedy->cause == kOutOfMemory; };
+  if (is_enough && std::erase_if(all, is_limit) > 0)
+    for (std::size_t i = 0; i < all.size(); ++i) all[i].rank = i;
+  return all;
+}
+
 }  // namespace
 
 std::string_view kind_of(const Finding& finding) {
@@ -116,7 +130,7 @@ std::vector<Finding> findings_of(const cow::Measurement& measurement, const Summ
   add_shares(FindingKind::site, summary.sites, 0, kPlaces, findings);
   add_shares(FindingKind::new_cause, summary.new_causes, summary.new_bytes, kRows, findings);
   add_shares(FindingKind::new_site, summary.new_sites, summary.new_bytes, kPlaces, findings);
-  for (Advice& each : advise(measurement, summary)) add_remedy(std::move(each), findings);
+  for (Advice& each : advice_on(measurement, summary)) add_remedy(std::move(each), findings);
   return findings;
 }
 

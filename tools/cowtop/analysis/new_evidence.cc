@@ -379,6 +379,22 @@ Offers of_received(const Remedy& remedy, const Evidence& evidence) {
        is_sure(saved - std::min(saved, pickled), with_copies)});
 }
 
+Offers of_limit(const Remedy& remedy, const Evidence& evidence) {
+  Offers offers;
+  for (const ProcessGroup& group : evidence.summary->groups) {
+    if (!group.crash || !group.out_of_memory || !offers.empty()) continue;
+    const cow::OutOfMemory& why = *group.out_of_memory;
+    std::string text(remedy.text);
+    if (why.limit == cow::kMachine)
+      text = "add memory or swap to the machine, or run fewer processes at once";
+    else if (why.limit_bytes)
+      text = fmt::format("raise {}, or run fewer processes at once: no other remedy saves a fifth",
+                         limit_text(why));
+    offers.push_back({.text = std::move(text), .is_urgent = true});
+  }
+  return offers;
+}
+
 Offers of_loaded(const Remedy& remedy, const Evidence& evidence) {
   const Share* cause = much_new(remedy.cause, *evidence.summary);
   if (cause == nullptr) return {};

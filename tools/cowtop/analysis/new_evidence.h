@@ -26,6 +26,8 @@ Offers of_imports(const Remedy& remedy, const Evidence& evidence);
 Offers of_sparse_pages(const Remedy& remedy, const Evidence& evidence);
 Offers of_own_data(const Remedy& remedy, const Evidence& evidence);
 Offers of_received(const Remedy& remedy, const Evidence& evidence);
+// The out-of-memory killer struck.  Findings drop it where another remedy saves enough.
+Offers of_limit(const Remedy& remedy, const Evidence& evidence);
 Offers of_loaded(const Remedy& remedy, const Evidence& evidence);
 
 }  // namespace cowshed::cowtop

@@ -105,6 +105,12 @@ constexpr std::string_view kNothing =
     "nothing: a buffer of the child's own takes as much memory as the copy";
 
 const std::vector<Remedy> kRemedies = {
+    {kOutOfMemory,
+     {},
+     "raise the limit, or run fewer processes at once",
+     &of_limit,
+     nullptr,
+     kSavesNothing},
     {kFailedForks,
      {},
      "let forks reserve memory again: vm.overcommit_memory=1, a swap file, MAP_NORESERVE, or less "

@@ -20,6 +20,7 @@ inline constexpr std::string_view kPageTablesOfForks = "page tables";
 inline constexpr std::string_view kSmallPages = "small pages";
 inline constexpr std::string_view kSparsePages = "sparse huge pages";
 inline constexpr std::string_view kFailedForks = "failed forks";
+inline constexpr std::string_view kOutOfMemory = "out of memory";
 inline constexpr std::string_view kThreadsAtFork = "threads at a fork";
 inline constexpr std::string_view kMallocArenas = "arenas of malloc";
 

@@ -16,12 +16,14 @@
 namespace cowshed::cowtop {
 namespace {
 
-// Whether the process was not just asked to end, as a server asks its workers.
-bool has_crashed(const cow::ProcessCopies& process) {
+// nullopt also if the process was just asked to end, as a server asks its workers.
+std::optional<int> crash_of(const cow::ProcessCopies& process) {
   constexpr std::array kRequests = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM};
-  if (!process.signal) return false;
-  return process.role == cow::Role::root ||
-         std::ranges::find(kRequests, *process.signal) == kRequests.end();
+  if (!process.signal && process.out_of_memory && !process.exit_status) return SIGKILL;
+  const bool is_crash =
+      process.signal && (process.role == cow::Role::root ||
+                         std::ranges::find(kRequests, *process.signal) == kRequests.end());
+  return is_crash ? process.signal : std::nullopt;
 }
 
 struct GroupKey {
@@ -36,6 +38,8 @@ struct GroupKey {
   std::optional<int> crash;
   std::string crash_place;
   std::string crash_caller;
+  std::optional<Sender> sender;
+  std::string limit;  // empty: it was not short of memory
   bool has_failed;
   std::string container;
   std::size_t index;  // of the process, where each is a group; else 0
@@ -134,7 +138,9 @@ std::string name_in(const Scripts& scripts, const cow::ProcessCopies& process) {
 GroupKey key_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies, bool is_parent,
                 const MostShared& most_shared, const Scripts& scripts, bool by_container,
                 std::size_t index) {
-  const FailurePlace place = has_crashed(process) ? place_of_failure(process) : FailurePlace();
+  const std::optional<int> crash = crash_of(process);
+  const FailurePlace place = crash ? place_of_failure(process) : FailurePlace();
+  const auto& shortage = process.out_of_memory;
   return {process.role,
           name_in(scripts, process),
           has_executed(process, copies),
@@ -143,9 +149,11 @@ GroupKey key_of(const cow::ProcessCopies& process, const cow::ForkCopies& copies
           shares_little(process, copies, most_shared),
           copies.copied_pages.has_value(),
           is_parent || copies.shared_bytes,
-          has_crashed(process) ? process.signal : std::nullopt,
+          crash,
           place.line,
           place.called_from,
+          crash && !shortage ? process.sender : std::nullopt,
+          crash && shortage ? fmt::format("{} {}", shortage->is_sure, shortage->limit) : "",
           process.exit_status.value_or(0) != 0,
           by_container ? container_name(process.cgroup) : "",
           index};
@@ -168,6 +176,10 @@ class GroupBuilder {
 
   void add(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
     if (!group_.failed && group_.crash) group_.failed = last_failure(process);
+    if (group_.crash && group_.processes == 0) {
+      group_.killed_by = killed_by(process);
+      group_.out_of_memory = process.out_of_memory;
+    }
     if (const int status = process.exit_status.value_or(0); status != 0) {
       group_.least_status =
           group_.most_status == 0 ? status : std::min(group_.least_status, status);

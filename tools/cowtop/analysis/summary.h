@@ -36,9 +36,12 @@ struct ProcessGroup {
   bool is_parent = false;     // copied for children that share its memory, or has no parent here
   // Copied, too, what it shares with its own parent: whose sharing each page ended is not known.
   bool is_between = false;
-  std::optional<int> crash;  // the signal that ended it, if that is no request to end
+  // The signal that ended it, if that is no request to end; or that perhaps did.
+  std::optional<int> crash;
   std::string crash_place;   // where, if that is known: the innermost line with source
   std::string crash_caller;  // the program's own line, if that is another
+  std::string killed_by;     // of the first, in words
+  std::optional<cow::OutOfMemory> out_of_memory;
   // The least and the greatest exit status of those that failed; 0: they did not.
   int least_status = 0;
   int most_status = 0;

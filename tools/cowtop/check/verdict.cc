@@ -261,6 +261,9 @@ class Judge {
     }
     if (!budget.objects.empty()) note_copies_of_no_object();
     if (baseline && budget.max_growth) hold_to(*baseline, *budget.max_growth);
+    for (const ProcessCopies& process : measurement_.processes)
+      if (process.out_of_memory)
+        verdict_.notes.push_back(name_of_process(process) + " was" + killed_by(process));
     note_losses();
     if (any_missed_ && !verdict_.is_over() && verdict_.not_measured.empty())
       verdict_.not_measured.emplace_back("some processes or copies were missed");

@@ -16,9 +16,9 @@
 #include <vector>
 
 #include <cowshed/base/file_descriptor.h>
+#include <cowshed/cow/proc/memory_cgroups.h>
 #include <cowshed/cow/proc/proc_files.h>
 #include <cowshed/tools/cowtop/measure/command_cgroup.h>
-#include <cowshed/tools/cowtop/measure/selection.h>
 
 namespace cowshed::cowtop {
 namespace {
@@ -161,7 +161,8 @@ CommandCgroup::CommandCgroup(CgroupPlace place)
 
 std::optional<CommandCgroup> CommandCgroup::make(pid_t command) {
   constexpr mode_t kMode = 0755;
-  auto place = find_cgroup_place(cgroup_mount(), cow::ProcFiles().cgroup(::getpid()), ::getpid());
+  auto place =
+      find_cgroup_place(cow::cgroup_mount(), cow::ProcFiles().cgroup(::getpid()), ::getpid());
   if (!place || ::mkdir(place->folder.c_str(), kMode) != 0) return std::nullopt;
   if (!place->aside.empty()) ::mkdir(place->aside.c_str(), kMode);
   CommandCgroup cgroup(std::move(*place));

@@ -5,11 +5,11 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
-#include <mntent.h>
 #include <unistd.h>
 #include <utility>
 
 #include <cowshed/base/clock.h>
+#include <cowshed/cow/proc/memory_cgroups.h>
 #include <cowshed/tools/cowtop/cli/complain.h>
 #include <cowshed/tools/cowtop/measure/selection.h>
 #include <cowshed/tools/cowtop/text/container.h>
@@ -46,7 +46,7 @@ constexpr const char* kUsualCgroups = "/sys/fs/cgroup";
 std::string cgroup_folder(const std::string& path) {
   const std::string usual = std::string(kUsualCgroups) + "/";
   if (path.starts_with(usual)) return path;
-  return cgroup_mount() + (path.starts_with("/") ? "" : "/") + path;
+  return cow::cgroup_mount() + (path.starts_with("/") ? "" : "/") + path;
 }
 
 // 0, or an errno.
@@ -72,14 +72,6 @@ std::vector<pid_t> processes_of_cgroup(const std::string& folder) {
 }
 
 }  // namespace
-
-std::string cgroup_mount() {
-  const std::unique_ptr<FILE, int (*)(FILE*)> mounts(::setmntent("/proc/self/mounts", "re"),
-                                                     ::endmntent);
-  while (const mntent* mount = mounts ? ::getmntent(mounts.get()) : nullptr)
-    if (std::string_view(mount->mnt_type) == "cgroup2") return mount->mnt_dir;
-  return kUsualCgroups;
-}
 
 std::string Selection::text() const {
   switch (by) {

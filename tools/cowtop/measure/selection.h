@@ -76,9 +76,6 @@ class SelectedProcesses {
   internal::DutyCycle searches_;
 };
 
-// Returns the folder where cgroup v2 is mounted, or where it usually is.
-std::string cgroup_mount();
-
 // Returns one line about the refused processes; empty: none.
 std::string refused_line(const cow::Attached& attached);
 

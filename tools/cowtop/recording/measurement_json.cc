@@ -55,6 +55,7 @@ static void field_if_set(auto& io, const char* name, M Struct::* member) {
 
 using cowtop::Type;
 
+COWSHED_JSON_STRUCT(Sender, pid, comm)
 COWSHED_JSON_STRUCT(ForkCosts::Duration, ns, forks)
 static void describe(auto& io, Type<ForkCosts::Failure> /*type*/) {
   using Struct = ForkCosts::Failure;
@@ -134,6 +135,14 @@ static void describe(auto& io, Type<AlikeMemory> /*type*/) {
   field_if_set(io, "unchanged_bytes", &Struct::unchanged_bytes);
 }
 COWSHED_JSON_STRUCT(MemoryPeak, pss_bytes, sampled_ns)
+COWSHED_JSON_STRUCT(MemoryHolder, pid, comm, bytes)
+static void describe(auto& io, Type<OutOfMemory> /*type*/) {
+  using Struct = OutOfMemory;
+  io.field("sure", &Struct::is_sure);
+  field_if_set(io, "limit", &Struct::limit);
+  field_if_set(io, "limit_bytes", &Struct::limit_bytes);
+  COWSHED_JSON_FIELDS(holders)
+}
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)
 COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)
 static void describe(auto& io, Type<TreeMemory> /*type*/) {
@@ -178,6 +187,8 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.field_if(is_sum, "processes", &Struct::processes);
   COWSHED_JSON_FIELDS(pid, ppid, comm, role, alive, start_ns, end_ns, exit_status, signal,
                       shares_memory, not_measured, shared_at_fork_bytes)
+  field_if_set(io, "sender", &Struct::sender);
+  field_if_set(io, "out_of_memory", &Struct::out_of_memory);
   field_if_set(io, "title", &Struct::title);
   field_if_set(io, "script", &Struct::script);
   field_if_set(io, "cgroup", &Struct::cgroup);

@@ -144,7 +144,7 @@ std::string crash_line(const ProcessGroup& group) {
   std::string line = group.processes == 1
                          ? fmt::format("{} (PID {}) was", name_of(group), group.pid)
                          : fmt::format("{} {} processes were", group.processes, name_of(group));
-  line += " killed by " + signal_name(*group.crash);
+  line += group.killed_by;
   if (group.failed && group.failed->handled) {
     line += fmt::format(". Before, {} handled a failed access",
                         group.processes == 1 ? "it" : "the first");
@@ -247,15 +247,19 @@ std::string head_lines(const cow::Measurement& measurement, const Summary& summa
   const std::string memory = memory_text(measurement, summary);
   const std::string accuracy = accuracy_text(measurement, summary);
   const bool is_one_line = memory.size() + accuracy.size() + 2 <= kColumns;
+  const bool was_short = std::ranges::any_of(
+      summary.groups, [](const ProcessGroup& group) { return group.out_of_memory.has_value(); });
   std::string text =
-      (kind == FindingKind::copied ? answer + crashes : crashes + answer) +
+      (was_short                     ? answer
+       : kind == FindingKind::copied ? answer + crashes
+                                     : crashes + answer) +
       (is_one_line ? memory + "  " + accuracy + "\n" : lines_of(memory) + lines_of(accuracy));
   for (const Finding& each : of_kind(findings, FindingKind::remark)) {
     // Nothing is more than what most processes hold by themselves.
     const bool is_answer = each.name == kOwnMemory && summary.is_mostly_new();
     text.insert(is_answer ? 0 : text.size(), lines_of(each.remark));
   }
-  return text;
+  return was_short ? crashes + text : text;  // nothing is more than that
 }
 
 }  // namespace cowshed::cowtop

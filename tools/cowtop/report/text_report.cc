@@ -33,6 +33,7 @@ std::string who(const ProcessGroup& group, bool each_process) {
   if (!group.container.empty()) text += fmt::format(" [{}]", group.container);
   if (group.is_older) text += " (older)";
   if (group.crash) text += " " + signal_name(*group.crash);
+  if (group.out_of_memory && !group.out_of_memory->is_sure) text += "?";
   if (group.most_status != 0) text += fmt::format(" exit {}", group.least_status);
   if (group.most_status > group.least_status) text += fmt::format(" to {}", group.most_status);
   return text;

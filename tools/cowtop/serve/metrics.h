@@ -34,6 +34,7 @@ struct CommandMetrics {
   std::optional<std::uint64_t> copied_pages;
   std::array<std::optional<std::uint64_t>, cow::kCounts.size()> pages;  // those with a kind
   std::optional<ForkCosts> fork_costs;
+  std::uint64_t oom_kills = 0;  // or perhaps, by the sampled backend
   RunningMetrics running;
 };
 

@@ -125,6 +125,7 @@ void MetricsSums::add(const cow::Measurement& measurement, const cow::ProcessCop
     const std::optional<std::uint64_t>& pages = process.*cow::kCounts.at(i).count;
     if (pages) add_to(sum.pages.at(i), grow(known.pages.at(i), *pages));
   }
+  sum.oom_kills += grow(known.oom_kills, process.out_of_memory ? 1 : 0);
   if (process.fork_costs) {
     if (!sum.fork_costs) sum.fork_costs.emplace();
     sum.fork_costs->add(process.fork_costs->since(known.fork_costs));

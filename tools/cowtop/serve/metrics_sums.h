@@ -49,6 +49,7 @@ class MetricsSums {
     std::uint64_t copied_pages = 0;
     std::array<std::uint64_t, cow::kCounts.size()> pages = {};
     ForkCosts fork_costs;
+    std::uint64_t oom_kills = 0;
     std::map<std::pair<std::string, std::string>, std::uint64_t> objects;  // by arena and name
     std::uint64_t round = 0;
   };

@@ -149,6 +149,10 @@ void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands)
     }
   }
   write_forks(writer, commands);
+  writer.counter(
+      "cowshed_oom_kills", "",
+      "Processes that the kernel killed for want of memory; the sampled backend guesses.");
+  each([](const CommandMetrics& command) { return std::optional(command.oom_kills); });
   writer.gauge("cowshed_processes", "", "Measured processes that are running.");
   each([](const CommandMetrics& command) { return std::optional(command.running.processes); });
   for (std::size_t i = 0; i < cow::kFigures.size(); ++i) {

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fmt/format.h>
 
+#include <cowshed/tools/cowtop/text/container.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
 namespace cowshed::cowtop {
@@ -167,6 +168,38 @@ std::string figure_text(const cow::Figure& figure, const std::optional<double>& 
 std::string signal_name(int signal) {
   const char* name = ::sigabbrev_np(signal);
   return name ? fmt::format("SIG{}", name) : fmt::format("signal {}", signal);
+}
+
+std::string limit_text(const cow::OutOfMemory& why) {
+  constexpr std::size_t kMost = 60;
+  const Container container = container_of(why.limit);
+  std::string path = printable(why.limit);
+  if (path.size() > kMost) path = "..." + path.substr(path.size() - kMost);
+  if (!container.pod.empty()) path = "pod " + container.pod;
+  if (!container.id.empty()) path = "container " + container.id;
+  return fmt::format("memory.max of {} ({})", path, mib(why.limit_bytes));
+}
+
+std::string killed_by(const cow::ProcessCopies& process) {
+  const auto name = [](const auto& other) {
+    return other.pid == 0 ? printable(other.comm)
+                          : fmt::format("{} (PID {})", printable(other.comm), other.pid);
+  };
+  const std::optional<Sender>& sender = process.sender;
+  std::string text = " killed by " + signal_name(process.signal.value_or(SIGKILL));
+  if (!process.out_of_memory) return text + (sender ? " from " + name(*sender) : "");
+  const cow::OutOfMemory& why = *process.out_of_memory;
+  text = (why.is_sure ? "" : " perhaps") + text + ", out of memory";
+  if (!why.is_sure) text += " (its cgroup counts an oom_kill)";
+  if (why.limit == cow::kMachine) text += ": the machine had none left";
+  else if (!why.limit.empty()) text += fmt::format(": {} was reached", limit_text(why));
+  if (sender)
+    text +=
+        fmt::format(", when {} asked for more", sender->pid == process.pid ? "it" : name(*sender));
+  for (const cow::MemoryHolder& each : why.holders)
+    text += fmt::format("{}{} {}", &each == &why.holders.front() ? ". Held then: " : ", ",
+                        name(each), mib(each.bytes));
+  return text;
 }
 
 std::string ending(const cow::ProcessCopies& process) {

@@ -52,9 +52,14 @@ std::string count(const std::optional<std::uint64_t>& value);
 std::string mebibytes(const std::optional<std::uint64_t>& bytes);  // "1.5", "12,345"
 std::string percent(const std::optional<double>& ratio);           // "85.3%"
 std::string figure_text(const cow::Figure& figure, const std::optional<double>& value);
-std::string milliseconds(double ns);                    // "0.12", "1.2", "12"
-std::string errno_name(int error);                      // "ENOMEM"
-std::string signal_name(int signal);                    // "SIGSEGV"
+std::string milliseconds(double ns);  // "0.12", "1.2", "12"
+std::string errno_name(int error);    // "ENOMEM"
+std::string signal_name(int signal);  // "SIGSEGV"
+// "memory.max of /build (400.0 MiB)", whose limit is known.
+std::string limit_text(const cow::OutOfMemory& why);
+// " killed by SIGKILL from boss (PID 12)"; or ", out of memory", whose limit was reached, and who
+// held most.
+std::string killed_by(const cow::ProcessCopies& process);
 std::string ending(const cow::ProcessCopies& process);  // "exit 0", "SIGTERM", "running"
 
 // Returns " and 1234 more" for a sum of ended processes; else "".
