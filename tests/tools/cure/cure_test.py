@@ -210,8 +210,9 @@ class CureTest(unittest.TestCase):
 
     def test_sparse_memory_needs_no_huge_pages(self):
         (self.folder / "sparse.py").write_text(SPARSE)
-        best, _, text = self.cure(self.immortal(), "sparse.py")
+        best, remedies, text = self.cure(self.immortal(), "sparse.py")
         self.assertEqual(best, "no huge pages", text)
+        self.assertNotIn("remark", remedies[best])
 
     def test_own_writes_need_an_edit(self):
         best, remedies, text = self.workers(PYTHONS[max(PYTHONS)], "bytearray(50 << 20)",

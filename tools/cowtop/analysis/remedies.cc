@@ -350,7 +350,7 @@ std::string names_of(const std::vector<cow::Language>& languages) {
 
 // cowshed run leaves small processes alone. The parent holds a little more or less from run to run.
 Cure sized(Cure cure, const Evidence& evidence) {
-  if (cure.prefix.empty() || cure.environment == kNoHugePages.environment) return cure;
+  if (!cure.freezes()) return cure;
   std::uint64_t least = kFrozenFrom * 2;
   if (evidence.summary != nullptr) {
     for (const ProcessGroup& each : evidence.summary->groups)

@@ -36,6 +36,13 @@ struct Cure {
   // Names and contents of the files of ours that it is tried with, and what to do for good instead.
   std::vector<std::pair<std::string, std::string>> files = {};
   std::string for_good = {};
+
+  // Whether it runs the command by cowshed run, and that freezes.
+  bool freezes() const {
+    return !prefix.empty() &&
+           (environment.empty() ||
+            environment.front() != std::pair<std::string, std::string>{"COWSHED", "off"});
+  }
 };
 
 // What a measurement says.  Both are null for what a command may need that was not measured yet.

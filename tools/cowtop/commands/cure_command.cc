@@ -211,7 +211,7 @@ class Cures {
     }
     took_ += std::chrono::steady_clock::now() - begin;
     treatment.trials.push_back(std::move(trial));
-    if (treatment.cure && !treatment.cure->prefix.empty() && treatment.remark.empty())
+    if (treatment.cure && treatment.cure->freezes() && treatment.remark.empty())
       treatment.remark = why_not_frozen();
     return true;
   }
