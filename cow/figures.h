@@ -142,7 +142,7 @@ inline constexpr std::array kFigures = {
                                              : std::nullopt)},
     Figure{"fork_costs.longest_ns", "LONGEST ms", Unit::nanoseconds, false, "",
            "How long the longest of its forks took.",
-           COWSHED_FIGURE(process.fork_costs&& process.fork_costs->forks() > 0
+           COWSHED_FIGURE((process.fork_costs && process.fork_costs->forks() > 0)
                               ? std::optional(static_cast<double>(process.fork_costs->longest_ns))
                               : std::nullopt)},
     Figure{"fork_costs.failed", "FORK FAILED", Unit::count, false, "",
