@@ -1,5 +1,6 @@
 #include <cowshed/cow/backends/alike_meter.h>
 #include <cowshed/tests/cow/children.h>
+#include <cowshed/tests/support/scale.h>
 
 namespace cowshed::cow {
 namespace {
@@ -15,6 +16,9 @@ class AlikeMeterTest : public ::testing::Test {
                                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     ::madvise(memory_, kPages * kPageSize, MADV_NOHUGEPAGE);
     fill(0, kPages, 1);
+  }
+  void SetUp() override {
+    if (test::kSanitized) GTEST_SKIP() << "a sanitizer's own memory is private, too";
   }
   ~AlikeMeterTest() override { ::munmap(memory_, kPages * kPageSize); }
 
