@@ -43,6 +43,9 @@ LIBRARY = [DIES[0], "-c", "import ctypes, os, random, time, zlib\ntext = random.
 FORKS_BESIDE_A_THREAD = [DIES[0], "-c", "import os, threading\nevent = threading.Event()\n"
                          "threading.Thread(target=event.wait).start()\nif os.fork() == 0: os._exit(0)\nos.wait()\n"
                          "os.posix_spawn('/bin/true', ['true'], {})\nos.wait()\nevent.set()"]
+MAPS_A_FILE = [DIES[0], "-c", "import mmap, os, tempfile, time\nfile = tempfile.TemporaryFile()\nfile.truncate(4 << 20)\n"
+               "memory = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE)\nmemory[:1 << 20] = bytes(1 << 20)\n"
+               "if os.fork() == 0:\n    memory[:2 << 20] = bytes(2 << 20)\n    time.sleep(1)\n    os._exit(0)\nos.wait()"]
 SITES = [str(SUBJECTS / "site_subject"), "shares", "1000"]
 TRANSFERS = [str(SUBJECTS / "share_subject"), "transfers", "600"]
 
@@ -68,16 +71,19 @@ def properties(schema):
             yield from properties(each)
 
 
-def objects(value):
-    """Each object in it, but for what a patch puts in, of which a line's schema does not say more."""
+def objects(value, place=()):
+    """Each object in it, by its place and the names that it has, but for what a patch puts in, of
+    which a line's schema does not say more.  Of those that are alike in both, the first."""
+    found = {}
     if isinstance(value, dict):
-        yield value
+        found[place, frozenset(value)] = value
         for name, each in value.items():
             if name != "value":
-                yield from objects(each)
+                found = {**objects(each, (*place, name)), **found}
     elif isinstance(value, list):
         for each in value:
-            yield from objects(each)
+            found = {**objects(each, place), **found}
+    return found
 
 
 class SchemasTest(unittest.TestCase):
@@ -99,10 +105,10 @@ class SchemasTest(unittest.TestCase):
         """That it fits, and would not with one field more, wherever that is."""
         valid = validator(schema, part)
         valid.validate(output)
-        for each in objects(output):
+        for each in objects(output).values():
             self.seen.update(each)
         changed = copy.deepcopy(output)
-        for each in objects(changed):
+        for each in objects(changed).values():
             each["undocumented"] = 1
             self.assertFalse(valid.is_valid(changed), f"a field more in {each}")
             del each["undocumented"]
@@ -116,7 +122,7 @@ class SchemasTest(unittest.TestCase):
                 ["--", *TRANSFERS], ["--backend", "pagemap", "--", *OBJECTS]]
         many_copies = [*SITES[:2], "30000"]  # the period grows
         exact = [["-c", "5", "--", *SITES], ["--", *many_copies], ["--", *DIES], ["--", *IS_KILLED], ["--", *HANDLES], ["-c", "5", "--", *PYTHON], ["--", *COLLECTS],
-                 ["-c", "5", "--", *LIBRARY], ["--", *FORKS_BESIDE_A_THREAD]]
+                 ["-c", "5", "--", *LIBRARY], ["--", *FORKS_BESIDE_A_THREAD], ["--", *MAPS_A_FILE]]
         for words in runs + (exact if IS_ROOT else []):
             with self.subTest(words=words):
                 self.check(self.measured("--json", *words), "cowshed.run-2")
@@ -124,6 +130,7 @@ class SchemasTest(unittest.TestCase):
             self.test_run_of_what_is_attached_to()
             self.seen.update(["container", "pod"])  # of processes in a container
             self.seen.add("errno")  # of a fork that failed
+            self.seen.add("waits_for_ever")  # takes 5 s
             self.seen.update(["out_of_memory", "sure", "limit_bytes", "holders"])
             self.seen.update(["memory_cgroup", "peak_bytes", "oom_kills", "limit"])  # cgroup v2
             self.check_all_was_seen("cowshed.run-2")
