@@ -226,13 +226,14 @@ void TreeMemoryMeter::read(const ProcFiles& proc, const std::vector<TreeProcess>
 }
 
 void TreeMemoryMeter::read(const ProcFiles& proc, const TreeProcess& process) {
+  // First, so that what the process gets meanwhile is in its growth, too, and not in neither.
+  const auto kib = proc.status_numbers(process.pid, kResident);
   const auto pss = proc.pss(process.pid);
   if (!pss) {
     if (pss.error().code == ErrorCode::permission_denied) ++sum_.unread_processes;
     return;
   }
   memfds_.merge(proc.memfds(process.pid, pss->shared_memory_bytes > 0));
-  const auto kib = proc.status_numbers(process.pid, kResident);
   if (const auto known = known_.find(process.id); known != known_.end()) {
     note(process, kib, known->second);
     known->second.next = known->second.now;

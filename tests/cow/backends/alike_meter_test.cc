@@ -18,7 +18,7 @@ class AlikeMeterTest : public ::testing::Test {
     fill(0, kPages, 1);
   }
   void SetUp() override {
-    if (test::kSanitized) GTEST_SKIP() << "a sanitizer's own memory is private, too";
+    if (cowshed::test::kSanitized) GTEST_SKIP() << "a sanitizer's own memory is private, too";
   }
   ~AlikeMeterTest() override { ::munmap(memory_, kPages * kPageSize); }
 

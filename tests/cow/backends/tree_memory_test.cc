@@ -2,6 +2,8 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <thread>
 #include <unistd.h>
 
 #include <cowshed/cow/backends/tree_memory.h>
@@ -258,6 +260,25 @@ TEST_F(TreeMemoryTest, AnExecBeginsAnew) {
   write_process(7, 20, 8, 20, 0, 30);
   meter.sample(proc(), {process});
   EXPECT_EQ(meter.memory()->most_peak_bytes, 130 * kKiB);
+}
+
+// Its PSS is read through a pipe here, which is written to once it has grown.
+TEST_F(TreeMemoryTest, WhatItGetsWhileItIsReadIsInTheUpperBound) {
+  write_process(7, 50, 0, 50);
+  const std::string rollup = root_ / "7/smaps_rollup";
+  std::filesystem::remove(rollup);
+  ASSERT_EQ(::mkfifo(rollup.c_str(), 0600), 0);
+  std::thread grows([&] {
+    const FileDescriptor pipe(::open(rollup.c_str(), O_WRONLY | O_CLOEXEC));
+    std::filesystem::rename(root_ / "7", root_ / "before");
+    write_process(7, 90, 0, 90);
+    const std::string_view then = "0-1 ---p 0 00:00 0 [rollup]\nRss:  9 kB\nPss:  50 kB\n";
+    EXPECT_EQ(::write(pipe.get(), then.data(), then.size()), then.size());
+  });
+  meter.sample(proc(), {counted(7, 0)});
+  grows.join();
+  meter.sample(proc(), {counted(7, 0, 40)});
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 90 * kKiB);
 }
 
 TEST_F(TreeMemoryTest, HeldWhatAChildGotAtItsFork) {
