@@ -377,7 +377,6 @@ class NewMemory(unittest.TestCase):
         self.follow("received", RECEIVED_IN_PERL, ["perl"], "")
 
 
-@unittest.skipUnless(os.environ["SHARE_SUBJECT"], "a sanitizer keeps its own records of memory, and so cannot be settled")
 class Settle(unittest.TestCase):
     def follow(self, name, plain_command, settled_command):
         plain, settled = (record(command) for command in (plain_command, settled_command))
@@ -474,7 +473,6 @@ class Forks(unittest.TestCase):
         before, after = self.follow_script("programs", STARTS)
         self.assertEqual((before["forks"], after["forks"], after["spawns"]), (10, 0, 10))
 
-    @unittest.skipUnless(os.environ["SHARE_SUBJECT"], "a sanitizer has an allocator of its own")
     def test_small_pages(self):
         command = [os.environ["SHARE_SUBJECT"], "heap", "plain", "600000", "0", "3000"]
         before, after = self.follow("C and C++ small pages", command, command, GLIBC_TUNABLES="glibc.malloc.hugetlb=1")
@@ -496,8 +494,6 @@ class Remedies(unittest.TestCase):
     def follow(self, name, command, words=("follow",), **environment):
         report, before, all_before = measure(command)
         advice = " ".join(report.split("\n  TRY ")[-1].split())
-        if not os.environ["SHARE_SUBJECT"] and TEXTS[name] not in advice:
-            self.skipTest("a sanitizer makes cowtop too slow to sample all")
         self.assertIn(TEXTS[name], advice, report)
         after_report, after, all_after = measure([*command, *words], **environment)
         if name == "malloc_trim(0)":  # copies become new memory: the parent has less
