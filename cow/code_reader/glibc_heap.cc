@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <map>
 #include <optional>
 
 #include <cowshed/cow/code_reader/heaps.h>
@@ -9,19 +10,58 @@
 namespace cowshed::cow {
 namespace {
 
-// malloc_state of glibc: ..., top, last_remainder, the heads of the lists, a map of them, the next
-// arena.  A head is the two links of a block that begins two words before them.
+// malloc_state of glibc: ..., the heads of the fast bins, top, last_remainder, the heads of the
+// lists, a map of them, the next arena.  A head is the two links of a block that begins two words
+// before them.
 constexpr std::uint64_t kLinkBytes = sizeof(std::uint64_t);
 constexpr std::size_t kLists = 127;
-constexpr std::size_t kFirstWithPages = 96;  // blocks of some 4 KiB and more
 constexpr std::uint64_t kLinksAt = 2 * kLinkBytes;
 constexpr std::uint64_t kTopBefore = 2 * kLinkBytes;
 constexpr std::uint64_t kNextAfter = kLists * 2 * kLinkBytes + 2 * kLinkBytes;
 constexpr std::uint64_t kFlags = 7;  // in a size
-constexpr std::size_t kMostBlocks = 100'000;
+constexpr std::size_t kMostBlocks = 4'000'000;
+constexpr std::size_t kFastBins = 10;
+constexpr std::uint64_t kFastBinsBefore = kTopBefore + kFastBins * kLinkBytes;
+constexpr std::uint64_t kAlignment = 2 * kLinkBytes;
+constexpr std::uint64_t kBlockHead = 4 * kLinkBytes;  // two sizes, two links
 constexpr std::size_t kMostArenas = 1024;
 constexpr std::array<std::uint64_t, 3> kThresholds = {128 << 10, 64 << 10, 32 << 10};
 constexpr std::size_t kMostChecks = 1'000'000;  // of heads
+
+// Memory that was read last: lists lead here and there.
+class ReadAhead {
+ public:
+  explicit ReadAhead(const HeapMemory& memory) : memory_(memory) {}
+
+  // 0: it is not there, or too much was read.
+  std::uint64_t word(std::uint64_t address) {
+    Window& window = windows_[address / kWindow % kWindows];
+    if (window.has(address)) return window.words[(address - window.begin) / kLinkBytes];
+    const HeapPart* part = memory_.part_at(address);
+    if (part == nullptr || ++reads_ > kMostReads) return 0;
+    window.begin = std::max(part->begin, address / kWindow * kWindow);
+    const std::uint64_t end = std::min(part->end, address / kWindow * kWindow + kWindow);
+    window.words.resize((end - window.begin) / kLinkBytes);
+    if (!memory_.read_words(window.begin, window.words)) window.words.clear();
+    return window.has(address) ? window.words[(address - window.begin) / kLinkBytes] : 0;
+  }
+
+ private:
+  static constexpr std::uint64_t kWindow = 64 << 10;
+  static constexpr std::size_t kWindows = 2048;
+  static constexpr std::size_t kMostReads = 8 * kWindows;
+  struct Window {
+    std::uint64_t begin = 0;
+    std::vector<std::uint64_t> words;
+    bool has(std::uint64_t address) const {
+      return address >= begin && (address - begin) / kLinkBytes < words.size();
+    }
+  };
+
+  const HeapMemory& memory_;
+  std::vector<Window> windows_ = std::vector<Window>(kWindows);
+  std::size_t reads_ = 0;
+};
 
 class GlibcHeap {
  public:
@@ -44,17 +84,11 @@ class GlibcHeap {
       next = memory_.word(*lists + kNextAfter);
     }
     add_arena(*main, FreeIn::malloc);
+    add_whole_pages();
     return FreeMemory{in_order(std::move(pages_)), mmap_threshold()};
   }
 
  private:
-  struct Block {
-    std::uint64_t size_before = 0;
-    std::uint64_t size = 0;
-    std::uint64_t next = 0;
-    std::uint64_t previous = 0;
-  };
-
   // Whether all of the heads are empty or point to memory; not all do the latter.
   bool are_lists(std::uint64_t at, std::span<const std::uint64_t> heads) {
     std::size_t empty = 0;
@@ -102,9 +136,8 @@ class GlibcHeap {
   }
 
   void add_arena(std::uint64_t lists, FreeIn top_is) {
-    add_list(lists - kLinksAt);
-    for (std::size_t i = kFirstWithPages; i < kLists; ++i)
-      add_list(lists + i * 2 * kLinkBytes - kLinksAt);
+    for (std::size_t i = 0; i < kLists; ++i) add_list(lists + i * 2 * kLinkBytes - kLinksAt);
+    for (std::size_t i = 0; i < kFastBins; ++i) add_fast_bin(lists - kFastBinsBefore, i);
     const std::uint64_t top = memory_.word(lists - kTopBefore);
     const HeapPart* part = memory_.part_at(top);
     if (part == nullptr || top == lists - kLinksAt) return;
@@ -116,22 +149,63 @@ class GlibcHeap {
   void add_list(std::uint64_t head) {
     std::uint64_t before = head;
     std::uint64_t at = memory_.word(head + kLinksAt);
-    while (at != head && blocks_ < kMostBlocks) {
-      ++blocks_;
-      Block block;
+    for (; at != head && blocks_ < kMostBlocks; ++blocks_) {
       const HeapPart* part = memory_.part_at(at);
-      if (part == nullptr || at % (2 * kLinkBytes) != 0 || !memory_.read(at, block)) return;
-      const std::uint64_t size = block.size & ~kFlags;
-      const bool fits = size >= sizeof block && size < part->end - at;
-      std::array<std::uint64_t, 2> behind{};  // the size of this block, and that of the next
-      if (!fits || block.previous != before || !memory_.read(at + size, behind) ||
-          behind[0] != size)
+      if (part == nullptr || at % kAlignment != 0) return;
+      const std::uint64_t size = heap_.word(at + kLinkBytes) & ~kFlags;
+      const bool fits = size >= kBlockHead && size < part->end - at;
+      if (!fits || heap_.word(at + kLinksAt + kLinkBytes) != before ||
+          heap_.word(at + size) != size)
         return;
-      add_pages(at, size);
-      count_size(size, behind[1] & ~kFlags);
+      add_block(at, size);
+      count_size(size, heap_.word(at + size + kLinkBytes) & ~kFlags);
       before = at;
-      at = block.next;
+      at = heap_.word(at + kLinksAt);
     }
+  }
+
+  // Small blocks of one size, which are free but have not been joined: the next trim does that.
+  // Since glibc 2.32 a link is mixed with its own address.
+  void add_fast_bin(std::uint64_t heads, std::size_t bin) {
+    const std::uint64_t size = (bin + 2) * kAlignment;
+    const auto is_block = [&](std::uint64_t at) {
+      return at % kAlignment == 0 && (heap_.word(at + kLinkBytes) & ~kFlags) == size;
+    };
+    std::uint64_t at = memory_.word(heads + bin * kLinkBytes);
+    for (; blocks_ < kMostBlocks && is_block(at); ++blocks_) {
+      add_block(at, size);
+      const std::uint64_t place = at + kLinksAt;
+      const std::uint64_t link = heap_.word(place);
+      const std::uint64_t mixed = link ^ place / kPageSize;
+      at = is_block(mixed) ? mixed : link;
+    }
+  }
+
+  // Of blocks that meet, the page in both is free, too.
+  void add_block(std::uint64_t begin, std::uint64_t size) {
+    if (freed_.empty() || !last_freed_->first->has(begin)) {
+      const HeapPart* part = memory_.part_at(begin);
+      if (part == nullptr) return;
+      last_freed_ = freed_.try_emplace(part, (part->end - part->begin) / kPageSize).first;
+    }
+    const HeapPart& part = *last_freed_->first;
+    const std::uint64_t end = std::min(begin + size, part.end);
+    for (std::uint64_t at = begin; at < end;) {
+      const std::uint64_t next = std::min(end, (at / kPageSize + 1) * kPageSize);
+      std::uint16_t& bytes = last_freed_->second[(at - part.begin) / kPageSize];
+      bytes = static_cast<std::uint16_t>(std::min(kPageSize, bytes + next - at));
+      at = next;
+    }
+  }
+
+  void add_whole_pages() {
+    for (const auto& [part, pages] : freed_)
+      for (std::size_t i = 0; i < pages.size(); ++i) {
+        if (pages[i] != kPageSize) continue;
+        const std::size_t first = i;
+        while (i < pages.size() && pages[i] == kPageSize) ++i;
+        pages_.push_back({part->begin + first * kPageSize, part->begin + i * kPageSize});
+      }
   }
 
   void count_size(std::uint64_t size, std::uint64_t next) {
@@ -149,12 +223,17 @@ class GlibcHeap {
 
   // Its first words are in use.
   void add_pages(std::uint64_t block, std::uint64_t size, FreeIn in = FreeIn::malloc) {
-    const std::uint64_t begin = (block + sizeof(Block) + kPageSize - 1) / kPageSize * kPageSize;
+    const std::uint64_t begin = (block + kBlockHead + kPageSize - 1) / kPageSize * kPageSize;
     const std::uint64_t end = (block + size) / kPageSize * kPageSize;
     if (begin < end) pages_.push_back({begin, end, in});
   }
 
   const HeapMemory memory_;
+  ReadAhead heap_{memory_};
+  // The bytes of each page that are free.
+  using Freed = std::map<const HeapPart*, std::vector<std::uint16_t>>;
+  Freed freed_;
+  Freed::iterator last_freed_;
   std::size_t blocks_ = 0;
   std::size_t checks_ = 0;
   std::uint64_t listed_bytes_ = 0;

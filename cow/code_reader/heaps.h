@@ -17,6 +17,8 @@ struct HeapPart {
   std::uint64_t end = 0;
   bool is_data = false;       // of the C library, Python or the program: it may lead to heaps
   bool is_of_python = false;  // and that, of Python
+
+  bool has(std::uint64_t address) const { return begin <= address && address < end; }
 };
 
 // Reads the process's memory at an address; false: it is not there.
@@ -71,6 +73,10 @@ class HeapMemory {
     const HeapPart* part = part_at(address);
     return part != nullptr && part->end - address >= sizeof value &&
            read_(address, std::as_writable_bytes(std::span(&value, 1)));
+  }
+  // All in one part.
+  bool read_words(std::uint64_t address, std::span<std::uint64_t> words) const {
+    return read_(address, std::as_writable_bytes(words));
   }
   // 0: it is not there.
   std::uint64_t word(std::uint64_t address) const {

@@ -64,14 +64,14 @@ class Copied {
 
   std::optional<FreeMemory> free_pages() const {
     return free_pages_of_glibc(parts_, [this](std::uint64_t address, std::span<std::byte> to) {
-      for (std::size_t i = 0; i < parts_.size(); ++i) {
-        if (address < parts_[i].begin || address >= parts_[i].end ||
-            parts_[i].end - address < to.size())
-          continue;
-        std::memcpy(to.data(), bytes_[i].data() + (address - parts_[i].begin), to.size());
-        return true;
+      for (std::size_t i = 0; i < parts_.size() && !to.empty(); ++i) {
+        if (!parts_[i].has(address)) continue;
+        const std::size_t bytes = std::min(to.size(), parts_[i].end - address);
+        std::memcpy(to.data(), bytes_[i].data() + (address - parts_[i].begin), bytes);
+        to = to.subspan(bytes);
+        address += bytes;
       }
-      return false;
+      return to.empty();
     });
   }
   // Of the block's whole pages, those that are free; all can be trimmed.
@@ -205,6 +205,25 @@ TEST_F(GlibcHeap, OfAHostileHeapNoMoreIsFreeThanThereIs) {
     EXPECT_LE(sum, all);
   }
   free_rest(blocks);
+}
+
+// free() puts them into fast bins, and joins them later: malloc_trim(3) does.
+TEST_F(GlibcHeap, SmallBlocksAreFreeBeforeTheyAreJoined) {
+  constexpr std::size_t kSmall = 100;
+  constexpr std::size_t kMany = 100'000;
+  const auto free_bytes = [] {
+    std::uint64_t bytes = 0;
+    const auto free = Copied().free_pages().value();
+    for (const FreePages& each : free.pages) bytes += each.end - each.begin;
+    return bytes;
+  };
+  Blocks blocks;
+  for (std::size_t i = 0; i < kMany; ++i) blocks.push_back(static_cast<char*>(std::malloc(kSmall)));
+  const std::uint64_t most = free_bytes() + kMany * kSmall;
+  for (std::size_t i = 0; i < kMany; ++i)
+    if (i % 1000 != 0) std::free(blocks[i]);
+  EXPECT_GE(free_bytes(), most - kMany * kSmall / 10);
+  for (std::size_t i = 0; i < kMany; i += 1000) std::free(blocks[i]);
 }
 
 }  // namespace
