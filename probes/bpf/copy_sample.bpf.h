@@ -117,13 +117,17 @@ static __always_inline __u64 note_rise(struct cowshed_process* process, __u32 pa
 }
 
 /* Whether the address is between the stack pointer and the end of the thread's stack.  The kernel
- * merges a stack with other memory. */
+ * merges a stack with other memory, and coroutines have stacks in their heap: of those, only what
+ * one call may touch. */
+#define MOST_OF_FRAME 16384
 static __always_inline int is_of_stack(struct task_struct* task, const struct mapping* mapping,
                                        __u64 address, __u64 sp) {
   __u64 top = THREAD_POINTER(task) | ~PAGE_MASK;
   __u64 end = mapping->end - 1;
   if (sp - mapping->start > end - mapping->start) return 0;
-  if (top >= sp && top < end) end = top;
+  __u64 main_stack = BPF_CORE_READ(task, mm, start_stack);
+  if (top >= sp && top <= end) end = top;
+  else if (main_stack - sp > end - sp && sp + MOST_OF_FRAME < end) end = sp + MOST_OF_FRAME;
   return (address | ~PAGE_MASK) >= sp - RED_ZONE && address <= end;
 }
 

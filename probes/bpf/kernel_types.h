@@ -129,6 +129,7 @@ struct mm_struct {
   struct percpu_counter rss_stat[4];
   kernel_atomic_long hugetlb_usage; /* with CONFIG_HUGETLB_PAGE */
   kernel_atomic_long pgtables_bytes;
+  unsigned long start_stack;
   unsigned long ksm_merging_pages; /* with CONFIG_KSM */
 };
 

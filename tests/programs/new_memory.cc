@@ -1,14 +1,17 @@
 // Gets new memory in forked children, in the ways and amounts of its arguments:
-// new_memory CHILDREN own=MIB loaded=MIB received=MIB piped=MIB stack=MIB...
+// new_memory CHILDREN own=MIB loaded=MIB received=MIB piped=MIB coroutine=MIB stack=MIB...
 #include <alloca.h>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <span>
 #include <string>
 #include <string_view>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <thread>
+#include <ucontext.h>
 #include <unistd.h>
 #include <vector>
 
@@ -62,11 +65,34 @@ constexpr std::size_t kMiB = 1 << 20;
   for (std::size_t i = 0; i < bytes; i += 64) memory[i] = 1;
 }
 
+std::span<volatile char> heap;
+
+[[gnu::noinline]] void coroutine() {
+  for (std::size_t i = 0; i < heap.size(); i += 64) heap[i] = 1;
+}
+
+// It has a stack in the memory that it fills, as the heap of Go has them.
+void run_coroutine(std::size_t bytes) {
+  constexpr std::size_t kStack = 64 << 10;
+  auto* memory = static_cast<char*>(
+      ::mmap(nullptr, kStack + bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  heap = {memory + kStack, bytes};
+  ucontext_t back;
+  ucontext_t other;
+  ::getcontext(&other);
+  other.uc_stack.ss_sp = memory;
+  other.uc_stack.ss_size = kStack;
+  other.uc_link = &back;
+  ::makecontext(&other, coroutine, 0);
+  ::swapcontext(&back, &other);
+}
+
 void get(std::string_view way, std::size_t bytes) {
   if (way == "own") own(bytes);
   else if (way == "loaded") loaded(bytes);
   else if (way == "received") received(bytes);
   else if (way == "piped") piped(bytes);
+  else if (way == "coroutine") run_coroutine(bytes);
   else if (way == "stack") std::thread(stack, bytes).join();
   else std::abort();
 }

@@ -139,11 +139,11 @@ class NewMemory(unittest.TestCase):
 
     def run_native(self, rng):
         words, causes, places = [], {}, {}
-        ways = rng.sample(["own", "loaded", "received", "piped"], rng.randint(1, 3)) + ["stack"] * rng.randint(0, 1)
+        ways = rng.sample(["own", "loaded", "received", "piped", "coroutine"], rng.randint(1, 3)) + ["stack"] * rng.randint(0, 1)
         for way in ways:
             mib = rng.randint(3, 6) if way == "stack" else rng.randint(6, 24)
             words.append(f"{way}={mib}")
-            cause = {"own": "own data", "piped": "received", "stack": "thread stack"}.get(way, way)
+            cause = {"own": "own data", "coroutine": "own data", "piped": "received", "stack": "thread stack"}.get(way, way)
             causes[cause] = causes.get(cause, 0) + mib
             places[way + " "] = mib
         children = rng.randint(1, 3)
