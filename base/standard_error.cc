@@ -45,4 +45,12 @@ void write_to_standard_error(std::string_view line, const FileIdentity& expected
   write_or_drop(again ? again.get() : STDERR_FILENO, line);
 }
 
+void write_line(std::string_view line, const char* file,
+                const FileIdentity& standard_error) noexcept {
+  if (*file == '\0') return write_to_standard_error(line, standard_error);
+  constexpr int kFlags = O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+  const FileDescriptor log(::open(file, kFlags, 0666));
+  write_or_drop(log.get(), line);
+}
+
 }  // namespace cowshed::internal

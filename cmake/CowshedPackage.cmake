@@ -58,6 +58,7 @@ queues and references to go with it.")
     execute_process(COMMAND /usr/bin/python3 -B ${PROJECT_SOURCE_DIR}/share/python/backend.py
                             $<TARGET_FILE:${python}> \${prefix} COMMAND_ERROR_IS_FATAL ANY)
     execute_process(COMMAND ${CMAKE_STRIP} \${prefix}/lib/python3/dist-packages/cowshed/$<TARGET_FILE_NAME:${python}>
+                            \${prefix}/lib/python3/dist-packages/cowshed/$<TARGET_FILE_NAME:cowshed_undo>
                     COMMAND_ERROR_IS_FATAL ANY)" COMPONENT python EXCLUDE_FROM_ALL)
 endif()
 

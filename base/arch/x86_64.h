@@ -31,6 +31,19 @@ extern "C" void cowshed_return_from_signal();
 std::uintptr_t interrupted_instruction(const void* context);
 bool is_interrupted_store(const void* context);
 
+// A system call, as /proc/PID/syscall has it.
+struct SystemCall {
+  std::uint64_t number = 0;
+  std::array<std::uint64_t, 6> arguments = {};
+  std::uint64_t stack_pointer = 0;
+  std::uint64_t next = 0;  // the instruction behind it
+};
+// Whether the handler of a signal, whose third argument is `context`, makes this call fail with
+// EINTR.
+bool is_interrupted(const SystemCall& call, const void* context);
+// Makes the thread call `call` in that place once the handler returns.
+void call_again(const SystemCall& call, void* context);
+
 // clang-format off
 enum class Register : std::uint8_t {  // in the order of DWARF
   rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip,

@@ -34,12 +34,17 @@ def metadata():
     return "\n".join(lines) + "\n"
 
 
+def libraries_of(module):
+    return module, module.parent / "libcowshed_undo.so"
+
+
 def contents(module):
     """(name, bytes) of each file that is installed."""
     package = ROOT / "share/python/cowshed"
     for path in sorted(each for each in package.rglob("*") if each.suffix in (".py", ".pyi", ".typed")):
         yield str(path.relative_to(package.parent)), path.read_bytes()
-    yield f"cowshed/{module.name}", module.read_bytes()
+    for library in libraries_of(module):
+        yield f"cowshed/{library.name}", library.read_bytes()
     scripts = "".join(f"{name} = {where}\n" for name, where in PROJECT["scripts"].items())
     yield f"{DIST_INFO}/METADATA", metadata().encode()
     yield f"{DIST_INFO}/entry_points.txt", f"[console_scripts]\n{scripts}".encode()
@@ -50,7 +55,7 @@ def contents(module):
 def tag(module):
     """What the module runs on, such as cp313-cp313-manylinux_2_34_x86_64."""
     abi = re.search(r"\.cpython-(\w+)-", module.name)[1]
-    needs = subprocess.run(["readelf", "--wide", "--version-info", module], check=True, capture_output=True,
+    needs = subprocess.run(["readelf", "--wide", "--version-info", *libraries_of(module)], check=True, capture_output=True,
                            text=True).stdout
     glibc = max(int(minor) for minor in re.findall(r"Name: GLIBC_2\.(\d+)", needs))
     return f"cp{sys.version_info[0]}{sys.version_info[1]}-cp{abi}-manylinux_2_{glibc}_{os.uname().machine}"

@@ -80,9 +80,7 @@ MapsLine parse_maps_line(std::string_view line) {
   const std::string_view range = take_word(line);
   const std::size_t dash = range.find('-');
   parsed.range = {number(range.substr(0, dash), 16), number(range.substr(dash + 1), 16)};
-  const std::string_view permissions = take_word(line);
-  parsed.is_private_and_writable = permissions == "rw-p";
-  parsed.is_readable = permissions.starts_with('r');
+  parsed.permissions = take_word(line);
   take_word(line);  // offset
   take_word(line);  // device
   parsed.is_anonymous = take_word(line) == "0";
@@ -115,7 +113,7 @@ Mappings parse_smaps(std::istream& smaps, std::pmr::memory_resource* memory) {
     // is lost, because the second move finds no private page.
     parsed.range.begin = std::max(parsed.range.begin, listed);
     listed = std::max(listed, parsed.range.end);
-    is_wanted = parsed.is_private_and_writable && parsed.range.begin < parsed.range.end;
+    is_wanted = parsed.is_private_and_writable() && parsed.range.begin < parsed.range.end;
     if (!is_wanted) continue;
     Mapping& mapping = mappings.emplace_back();
     mapping.range = parsed.range;

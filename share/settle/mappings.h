@@ -36,11 +36,11 @@ struct Range {
 // One line of /proc/self/maps.
 struct MapsLine {
   Range range;
-  bool is_private_and_writable = false;  // rw-p
-  bool is_readable = false;
-  bool is_anonymous = false;  // of no file
-  std::string_view name;      // of the file, or "[heap]"
+  std::string_view permissions;  // "rw-p"
+  bool is_anonymous = false;     // of no file
+  std::string_view name;         // of the file, or "[heap]"
 
+  bool is_private_and_writable() const { return permissions == "rw-p"; }
   bool is_settled() const { return name.starts_with("/memfd:cowshed-settled:"); }
 };
 MapsLine parse_maps_line(std::string_view line);
@@ -77,11 +77,12 @@ using PlanMemory = internal::MappedResource;
 // Of /proc/self/status, in bytes; 0 if there is no such line.
 std::size_t status_bytes(std::string_view key);
 
-// Calls visit(line) for each line of /proc/self/maps, and allocates nothing.  `buffer` holds the
-// longest line.  Returns 0 or an errno.
+// Calls visit(line) for each line of /proc/self/maps, and allocates nothing.  Where the first
+// thread has ended, only its other threads' folders have the lines.  `buffer` holds the longest
+// line.  Returns 0 or an errno.
 template <class Visit>
 int visit_maps(std::span<char> buffer, Visit visit) {
-  const long file = syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  const long file = syscall(SYS_openat, AT_FDCWD, "/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
   if (file < 0) return errno;
   std::size_t filled = 0;
   int error = 0;

@@ -218,7 +218,7 @@ int Mover::find_gone() {
   std::array<std::size_t, kMostOfABatch> there = {};
   std::array<std::size_t, kMostOfABatch> up_to_proof = {};
   const int error = visit_maps(scratch().maps, [&](const MapsLine& line) {
-    if (!line.is_private_and_writable || line.name == "[stack]") return;
+    if (!line.is_private_and_writable() || line.name == "[stack]") return;
     const bool is_settled = line.is_settled();
     if (!line.is_anonymous && !is_settled) return;
     for (std::size_t i = 0; i < batch_.size(); ++i) {

@@ -17,9 +17,9 @@ namespace cowshed {
 enum class OtherThreads : std::uint8_t {
   refuse,  // fails with threads_running
   // Stops them while it moves up to 16 MiB, by a signal that glibc keeps for itself (33).  System
-  // calls that signals interrupt fail with EINTR in them, even where SA_RESTART is set:
-  // nanosleep(), poll(), epoll_wait() and others of signal(7).  A write() to a pipe or a socket may
-  // return after a part.
+  // calls go on afterwards.  Some fail with EINTR, even where SA_RESTART is set: poll() and
+  // epoll_wait() with a time limit, usleep(), and reads with SO_RCVTIMEO.  A write() to a pipe or a
+  // socket may return after a part.
   stop,
 };
 

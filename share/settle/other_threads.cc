@@ -12,9 +12,11 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <cowshed/base/arch/arch.h>
+#include <cowshed/share/settle/interrupted_calls.h>
 #include <cowshed/share/settle/other_threads.h>
 
 namespace cowshed::settling {
@@ -41,11 +43,22 @@ struct State {
   std::uint32_t last_number;
   std::array<std::uint32_t, kMostThreads> stopped;  // the number of the stop, of each thread
   std::array<pid_t, kMostThreads> threads;
+  std::array<arch::SystemCall, kMostThreads> calls;  // in which each thread waited
   std::array<char, 32768> entries;
 };
 
 std::atomic<State*> the_state;
 KernelAction glibc_action;
+
+// Whether one waits that the program handles: then the call fails with EINTR, as it does without
+// us.
+bool has_other_signal(const void* context) {
+  std::uint64_t pending = 0;
+  std::uint64_t blocked = 0;
+  std::memcpy(&blocked, &static_cast<const ucontext_t*>(context)->uc_sigmask, sizeof blocked);
+  syscall(SYS_rt_sigpending, &pending, sizeof pending);
+  return (pending & ~blocked & ~(std::uint64_t{1} << (kSignal - 1U))) != 0;
+}
 
 void on_signal(int signal, siginfo_t* info, void* context) {
   if (info->si_code != SI_QUEUE) {  // not ours
@@ -56,8 +69,12 @@ void on_signal(int signal, siginfo_t* info, void* context) {
   const auto value = reinterpret_cast<std::uintptr_t>(info->si_value.sival_ptr);
   const auto number = static_cast<std::uint32_t>(value >> 32U);
   State& state = *the_state.load();
-  if (std::atomic_ref(state.closed).load() != number) return;  // too late
-  arch::mark_and_sleep(&state.stopped[value & 0xffffffffU], number, &state.closed, number);
+  const std::uint32_t slot = value & 0xffffffffU;
+  const arch::SystemCall call = state.calls[slot];
+  if (std::atomic_ref(state.closed).load() == number)  // else it is too late
+    arch::mark_and_sleep(&state.stopped[slot], number, &state.closed, number);
+  if (!arch::is_interrupted(call, context) || has_other_signal(context)) return;
+  if (const auto rest = rest_of(call)) arch::call_again(*rest, context);
 }
 
 // `error` is the errno of the signal that it did not get, or 0.
@@ -137,6 +154,7 @@ ThreadStopper::Unstopped ThreadStopper::signal_new_threads() noexcept {
       std::size_t slot = 0;
       while (slot < known_before && s.threads[slot] != thread) ++slot;
       if (slot < known_before) continue;
+      s.calls[known_] = call_of(tasks_.get(), entry->d_name).value_or(arch::SystemCall{});
       siginfo_t info{};
       info.si_code = SI_QUEUE;
       info.si_pid = getpid();

@@ -13,9 +13,30 @@ namespace cowshed::settling {
 
 using arch::kPage;
 
+namespace {
+
+struct Kept {
+  pid_t thread = 0;
+  int pagemap = -1;
+  int memory = -1;
+} kept_files;
+
+FileDescriptor open_own(const char* path, int kept_file) {
+  return FileDescriptor(kept_files.thread == gettid() ? fcntl(kept_file, F_DUPFD_CLOEXEC, 0)
+                                                      : ::open(path, O_RDONLY | O_CLOEXEC));
+}
+
+}  // namespace
+
+void OwnPages::keep_for_this_thread() {
+  if (close_range(0, ~0U, CLOSE_RANGE_UNSHARE) != 0) return;
+  if (auto pages = open())
+    kept_files = {gettid(), pages->pagemap_.release(), pages->memory_.release()};
+}
+
 Expected<OwnPages> OwnPages::open() {
   OwnPages pages;
-  pages.pagemap_ = FileDescriptor(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  pages.pagemap_ = open_own("/proc/self/pagemap", kept_files.pagemap);
   if (!pages.pagemap_) {
     const int error = errno;
     return system_error(error == EACCES ? "settle: /proc/self/pagemap (after setuid(2), settle "
@@ -23,7 +44,7 @@ Expected<OwnPages> OwnPages::open() {
                                         : "settle: /proc/self/pagemap",
                         error);
   }
-  pages.memory_ = FileDescriptor(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
+  pages.memory_ = open_own("/proc/self/mem", kept_files.memory);
   if (!pages.memory_) return system_error("settle: /proc/self/mem", errno);
   return pages;
 }

@@ -18,7 +18,11 @@ class OwnPages {
   static constexpr std::uint64_t kElsewhere = 2;
   static constexpr std::uint64_t kOfFile = 3;
 
+  // Uses what this thread has kept, if there is something.
   static Expected<OwnPages> open();
+  // Keeps both files open for this thread alone: after setuid(2) nobody can open them.  Closes all
+  // descriptors that this thread shares with the others, for this thread.
+  static void keep_for_this_thread();
 
   // Stores for each page from `begin` whether the process has one there: 0; kPresent, of its own;
   // kElsewhere, in swap or unreadable; kOfFile, a file's or a memfd's.  Returns 0 or an errno.

@@ -60,16 +60,18 @@ Expected<void> check_process(const SettleOptions& options) {
   }
   bool has_valgrind = false;
   bool has_io_context = false;
+  bool has_ring = false;
   std::array<char, 8192> buffer;
   const int error = visit_maps(buffer, [&](const MapsLine& line) {
     has_valgrind = has_valgrind || line.name.find("/vgpreload_") != line.name.npos;
     has_io_context = has_io_context || line.name.starts_with("/[aio]");
+    has_ring = has_ring || line.name == "anon_inode:[io_uring]";  // also after setuid(2)
   });
   if (error != 0) return system_error("settle: /proc/self/maps", error);
   if (has_valgrind)
     return make_error(ErrorCode::unsupported, "settle: valgrind keeps its own records of memory");
   if (!options.io_is_at_rest) {
-    const char* io = has_io_ring()               ? "this process has an io_uring"
+    const char* io = has_ring || has_io_ring()   ? "this process has an io_uring"
                      : has_io_context            ? "this process has a context of io_setup(2)"
                      : status_bytes("VmPin") > 0 ? "memory of this process is pinned for I/O"
                                                  : nullptr;

@@ -4,7 +4,9 @@
 #include <cstring>
 #include <string>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <thread>
+#include <unistd.h>
 #include <utility>
 
 #include <cowshed/base/clock.h>
@@ -17,6 +19,15 @@ namespace {
 using arch::kPage;
 constexpr std::size_t kPageWords = kPage / sizeof(std::uint64_t);
 constexpr std::size_t kMostRead = 64;  // pages at once
+
+// The kernel's calls, also where a library has put its own in their place (share/undo).
+int advise(void* address, std::size_t size, int advice) {
+  return static_cast<int>(syscall(SYS_madvise, address, size, advice));
+}
+
+void* remap(void* memory, std::size_t size, std::size_t new_size, int flags) {
+  return reinterpret_cast<void*>(syscall(SYS_mremap, memory, size, new_size, flags, nullptr));
+}
 
 std::byte* page_at(std::uintptr_t begin, std::size_t page) {
   return reinterpret_cast<std::byte*>(begin) + page * kPage;
@@ -116,7 +127,7 @@ Expected<void> Resharer::while_stopped(std::span<Part> batch, Work work) {
 int Resharer::find_changed(std::span<Part> batch) {
   for (Part& part : batch) part.is_there = false;
   return visit_maps(scratch().maps, [&](const MapsLine& line) {
-    if (!line.is_private_and_writable || !line.is_settled()) return;
+    if (!line.is_private_and_writable() || !line.is_settled()) return;
     for (Part& part : batch) {
       part.is_there = part.is_there ||
                       (line.range.begin <= part.range.begin && part.range.end <= line.range.end);
@@ -141,26 +152,26 @@ Resharer::Failure Resharer::open_view(Part& part) {
 
   std::byte* const source = page_at(part.range.begin, first);
   if (page == OwnPages::kPresent) std::memcpy(scratch().saved.data(), source, kPage);
-  if (madvise(source, kPage, MADV_DONTNEED) != 0) {
+  if (advise(source, kPage, MADV_DONTNEED) != 0) {
     if (errno != EINVAL) return {"madvise", errno};
     part.obstacle = "is locked (mlock)";
     return {};
   }
-  void* view = mremap(source, kPage, kPage, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, nullptr);
+  void* view = remap(source, kPage, kPage, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
   const int error = view == MAP_FAILED ? errno : 0;
   if (page == OwnPages::kPresent) std::memcpy(source, scratch().saved.data(), kPage);
   if (error == EPERM) part.obstacle = "is sealed (mseal), or a sandbox refuses mremap";
   if (error != 0) return {"mremap", error == EPERM ? 0 : error};
 
   const std::size_t size = (count - first) * kPage;
-  void* const grown = mremap(view, kPage, size, MREMAP_MAYMOVE);
+  void* const grown = remap(view, kPage, size, MREMAP_MAYMOVE);
   if (grown == MAP_FAILED) {
     const Failure failure = {"mremap", errno};
     munmap(view, kPage);
     return failure;
   }
   part.view = {internal::MappedMemory(grown, {size}), first};
-  return {"madvise", madvise(grown, size, MADV_DONTFORK) != 0 ? errno : 0};
+  return {"madvise", advise(grown, size, MADV_DONTFORK) != 0 ? errno : 0};
 }
 
 // Leaves in `alike` the copies that hold the memfd's bytes.
@@ -200,7 +211,7 @@ Resharer::Failure Resharer::drop(const Part& part) {
     end = first;
     while (end < count && part.alike[end]) ++end;
     if (end == first) continue;
-    if (madvise(page_at(part.range.begin, first), (end - first) * kPage, MADV_DONTNEED) != 0)
+    if (advise(page_at(part.range.begin, first), (end - first) * kPage, MADV_DONTNEED) != 0)
       return {"madvise", errno};
   }
   return {};

@@ -1,10 +1,8 @@
 #include <Python.h>
 #include <climits>
-#include <fcntl.h>
 #include <pthread.h>
 #include <string>
 
-#include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/standard_error.h>
 #include <cowshed/share/python/extension/freezing/object.h>
 #include <cowshed/share/python/extension/methods.h>
@@ -29,13 +27,7 @@ PyObject* write_line(PyObject*, PyObject* arguments) {
     line.back() = '\n';
   }
   Py_BEGIN_ALLOW_THREADS;
-  if (*file == '\0') {
-    internal::write_to_standard_error(line, {device, inode, type});
-  } else {
-    constexpr int kFlags = O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-    const FileDescriptor log(::open(file, kFlags, 0666));
-    internal::write_or_drop(log.get(), line);
-  }
+  internal::write_line(line, file, {device, inode, type});
   Py_END_ALLOW_THREADS;
   Py_RETURN_NONE;
 }

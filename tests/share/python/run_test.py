@@ -52,6 +52,7 @@ TOOLS = {
         """,
     "opentelemetry": "",
 }
+FREEZE_ONLY = [] if IN_PLACE else ["--no-undo"]
 FROZE = "froze " if IN_PLACE else "not frozen in place: Python 3.11"
 
 
@@ -77,7 +78,7 @@ class Runner(unittest.TestCase):
 
     def below(self, options, command, packages=PACKAGES):
         return [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {packages!r}); from cowshed.run import "
-                "command; sys.exit(command.main(sys.argv[1:]))", *options, "--", *command]
+                "command; sys.exit(command.main(sys.argv[1:]))", *FREEZE_ONLY, *options, "--", *command]
 
     def run_it(self, command, options=(), expected=0, packages=PACKAGES, stderr=subprocess.PIPE, **environment):
         clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -208,7 +209,7 @@ class RunTest(Runner):
             import collections, gc, sys
             gc.collect()
             kinds = collections.Counter(type(each).__name__ for each in gc.get_objects())
-            print(sorted(kinds.items()), sorted(sys.modules), sys.path, sorted(sys.path_importer_cache))
+            print(sorted(kinds.items()), sorted(sys.modules), sys.path, len(sys.meta_path), sorted(sys.path_importer_cache))
             """
         py_compile.compile(os.path.join(cowshed.__path__[0], "run/site/sitecustomize.py"))
         plain = self.run_program(look, plain=True)
@@ -319,6 +320,22 @@ class RunTest(Runner):
         for end in ("sys.exit", "cowshed.end_process"):
             done = self.run_program(program.replace("END", end), plain=True, PYTHONPATH=PACKAGES)
             self.assertEqual(done.stdout, "3 answered answered\n", end)
+
+    def test_a_worker_that_we_end_handles_no_signal_while_it_finalises(self):
+        program = """
+    import cowshed, os, signal, sys
+    class Late:
+        def __del__(self): os.kill(os.getpid(), signal.SIGTERM)
+    cowshed.freeze()
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, lambda *_: print("handled", flush=True))
+        kept = Late()
+        END(3)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+    """
+        for end in ("sys.exit", "cowshed.end_process"):
+            done = self.run_program(program.replace("END", end), plain=True, PYTHONPATH=PACKAGES)
+            self.assertEqual(done.stdout, "-15\n", end)
 
     def test_what_signal_handlers_raise_comes_out_of_the_fork(self):
         """Whatever they interrupt.  There is another thread, which may take the signal."""

@@ -1,3 +1,9 @@
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+
+#include <cowshed/share/settle/interrupted_calls.h>
+#include <cowshed/share/settle/other_threads.h>
 #include <cowshed/tests/share/settle/settling.h>
 
 namespace cowshed {
@@ -27,6 +33,87 @@ TEST(SettleThreads, ThatHaveEndedAreNoObstacle) {
     std::jthread([] {}).join();
     EXPECT_THAT(settle(), Succeeds());
   }
+}
+
+// Calls that a signal's handler interrupts, even with SA_RESTART.  Each returns 0 when the pipe has
+// a byte, or after its time.
+using Wait = int (*)(int pipe);
+const std::initializer_list<std::pair<const char*, Wait>> waits = {
+    {"nanosleep",
+     [](int) {
+       timespec time = {0, 300'000'000};
+       return nanosleep(&time, &time);
+     }},
+    {"poll",
+     [](int pipe) {
+       pollfd input = {pipe, POLLIN, 0};
+       return poll(&input, 1, -1) - 1;
+     }},
+    {"select",
+     [](int pipe) {
+       fd_set inputs;
+       FD_ZERO(&inputs);
+       FD_SET(pipe, &inputs);
+       timeval time = {3600, 0};
+       return select(pipe + 1, &inputs, nullptr, nullptr, &time) - 1;
+     }},
+    {"epoll_wait", [](int pipe) {
+       const FileDescriptor poll(epoll_create1(EPOLL_CLOEXEC));
+       epoll_event event = {};
+       event.events = EPOLLIN;
+       epoll_ctl(poll.get(), EPOLL_CTL_ADD, pipe, &event);
+       return epoll_wait(poll.get(), &event, 1, -1) - 1;
+     }}};
+
+TEST(SettleThreads, WaitOnInCallsThatSignalsInterrupt) {
+  const FileDescriptor tasks(open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  for (const auto& [name, wait] : waits) {
+    std::array<int, 2> pipe{};
+    ASSERT_EQ(::pipe(pipe.data()), 0);
+    std::atomic<pid_t> thread = 0;
+    int result = -2;
+    std::jthread waiter([&, call = wait] {
+      thread = gettid();
+      result = call(pipe[0]);
+    });
+    ASSERT_TRUE(eventually([&] {
+      const auto waited = settling::call_of(tasks.get(), std::to_string(thread).c_str());
+      return waited && settling::rest_of(*waited);
+    })) << name;
+    auto stopper = value_of(settling::ThreadStopper::create(60s));
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_THAT(stopper.stop(), Succeeds());
+      stopper.resume();
+    }
+    ASSERT_EQ(write(pipe[1], "x", 1), 1);
+    waiter.join();
+    EXPECT_EQ(result, 0) << name;
+    close(pipe[0]);
+    close(pipe[1]);
+  }
+}
+
+TEST(SettleThreads, NoticeASignalThatComesWhileTheyAreStopped) {
+  const FileDescriptor tasks(open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  struct sigaction action = {};
+  action.sa_handler = [](int) {};
+  sigaction(SIGUSR1, &action, nullptr);
+  std::atomic<pid_t> thread = 0;
+  int error = 0;
+  std::jthread waiter([&] {
+    thread = gettid();
+    error = poll(nullptr, 0, -1) < 0 ? errno : 0;
+  });
+  ASSERT_TRUE(eventually([&] {
+    const auto waited = settling::call_of(tasks.get(), std::to_string(thread).c_str());
+    return waited && waited->number == SYS_poll;
+  }));
+  auto stopper = value_of(settling::ThreadStopper::create(60s));
+  ASSERT_THAT(stopper.stop(), Succeeds());
+  pthread_kill(waiter.native_handle(), SIGUSR1);
+  stopper.resume();
+  waiter.join();
+  EXPECT_EQ(error, EINTR);
 }
 
 // Each of them counts in memory that moves meanwhile.

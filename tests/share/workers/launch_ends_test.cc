@@ -359,12 +359,15 @@ TEST_P(LaunchEnds, AParentWithThreadsIsRefusedForForkAlone) {
     while (!stop) std::this_thread::sleep_for(1ms);
   });
   auto workers = start<[]() { return 4L; }>(options);
+  pthread_setname_np(other.native_handle(), "cowshed-undo");
+  const auto beside_undo = end_of(start<[]() { return 4L; }>(options));
   WorkersOptions allowed = options;
   allowed.threads = Threads::allow;
   const auto result = end_of(start<[]() { return 4L; }>(allowed));
   stop = true;
   other.join();
   EXPECT_EQ(result.value, 4);
+  EXPECT_EQ(beside_undo.value, 4);
   if (GetParam() == Start::fork) {
     EXPECT_THAT(workers, Fails(ErrorCode::threads_running, "2 threads: "));
     EXPECT_THAT(workers, Fails(ErrorCode::threads_running, "Start::spawn"));

@@ -6,10 +6,15 @@ import argparse
 import ctypes
 import os
 import re
+import shutil
 import signal
+import stat
+import struct
 import sys
 
-_SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "site")
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+_SITE = os.path.join(_FOLDER, "site")
+_UNDO = os.path.join(os.path.dirname(_FOLDER), "libcowshed_undo.so")
 _HUGE_PAGES = (("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1:glibc.malloc.top_pad=33554432", ":"),
                ("MALLOC_CONF", "thp:always", ","), ("MIMALLOC_ALLOW_LARGE_OS_PAGES", "1", ""),
                ("PYTHONMALLOC", "malloc", ""))
@@ -19,21 +24,27 @@ Runs COMMAND, and freezes each Python program in it before its first fork, so
 that the workers share the objects without copies (cowshed.freeze()).  Nothing
 is edited.  It works through the environment, also in virtual environments and
 in what COMMAND starts: gunicorn, celery worker, python app.py, a shell script.
-A process that is small, that only becomes a daemon or whose child only
-executes another program stays as it is."""
+Workers that multiprocessing spawns are forked from one frozen process, where
+they cannot notice.  A process that is small, that only becomes a daemon or
+whose child only executes another program stays as it is.
+
+Copies of reference counts are undone in Python 3.11 and older, which no freeze
+helps, and with --undo in any program."""
 _EPILOG = """\
 environment:
   COWSHED=in-place  The default.
   COWSHED=gc        Only gc.freeze(): the collector leaves the objects alone.
   COWSHED=off       Nothing is frozen.
   COWSHED_SETTLE=1  As --settle.
-  COWSHED_LOG=FILE  Where the line about each freeze goes, instead of standard
-                    error; none: nowhere.
+  COWSHED_UNDO=PART As --undo, with this part of a CPU at most (0.01).
+  COWSHED_LOG=FILE  Where the line about each freeze, or why there is none, goes
+                    instead of standard error; none: nowhere.
 
 A Python with -I, -E or -S does not load sitecustomize, and stays as it is.
 
 examples:
   cowshed run -- gunicorn --preload -w 16 shop:app
+  cowshed run --undo -- ./server.pl
   cowshed run --preload refdata -- dask worker tcp://scheduler:8786
   COWSHED=off cowshed run -- python3 app.py
 
@@ -48,7 +59,7 @@ def _bytes(text: str) -> int:
 
 
 def _prctl(option: int, on: bool) -> bool:
-    return ctypes.CDLL(None).prctl(option, int(on), 0, 0, 0) == 0
+    return bool(ctypes.CDLL(None).prctl(option, int(on), 0, 0, 0) == 0)
 
 
 def _merge() -> None:
@@ -66,8 +77,47 @@ def _use_huge_pages(wanted: bool) -> None:
     if not wanted:
         return
     for name, ours, separator in _HUGE_PAGES:
-        theirs = os.environ.get(name)
-        os.environ[name] = ours if not theirs else ours + separator + theirs if separator else theirs
+        _prepend(name, ours, separator)
+
+
+def _prepend(name: str, ours: str, separator: str) -> None:
+    theirs = os.environ.get(name)
+    os.environ[name] = ours if not theirs else ours + separator + theirs if separator else theirs
+
+
+def _why_not_undone(program: str) -> str:
+    """Why the loader will not load our library."""
+    if not os.path.exists(_UNDO) or re.search("[ :]", _UNDO):
+        return f"there is no {_UNDO}, or its path has a space or a colon"
+    if os.stat(program).st_mode & (stat.S_ISUID | stat.S_ISGID):
+        return f"{program} is a setuid program"
+    with open(program, "rb") as file:
+        header = file.read(64)
+        if header[:4] != b"\x7fELF":
+            return ""  # a script
+        if header[4] != 2:
+            return f"{program} is a 32-bit program"
+        begin, size, count = struct.unpack_from("Q", header, 32)[0], *struct.unpack_from("HH", header, 54)
+        file.seek(begin)
+        parts = file.read(size * count)
+    is_dynamic = any(parts[at] == 3 for at in range(0, len(parts), size))  # PT_INTERP
+    return "" if is_dynamic else f"{program} is linked statically"
+
+
+def _undo(program: str | None) -> None:
+    """Has what COMMAND starts load our library. One that the loader refuses for COMMAND may be right for those."""
+    try:
+        why_not = _why_not_undone(program) if program else ""
+    except OSError:
+        why_not = ""
+    if why_not:
+        from cowshed.run import at_fork
+
+        at_fork.log(f"undoes no copies: {why_not}")
+        return
+    if _UNDO not in re.split("[ :]", os.environ.get("LD_PRELOAD", "")):
+        _prepend("LD_PRELOAD", _UNDO, ":")
+        _prepend("ASAN_OPTIONS", "verify_asan_link_order=0", ":")  # or AddressSanitizer ends the program
 
 
 def main(arguments: list[str]) -> int:
@@ -77,7 +127,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--above", metavar="SIZE", type=_bytes, default="64MiB",
                         help="freeze a process that holds more than this, and again when as much is new (64MiB)")
     parser.add_argument("--preload", metavar="MODULE[:FUNCTION],...",
-                        help="import these, and call the functions, before the first fork")
+                        help="import these, and call the functions, before the first fork or spawn")
     parser.add_argument("--every-fork", action="store_true",
                         help="freeze all that is new before each fork; a parent that replaces its data then grows")
     parser.add_argument("--settle", action="store_true",
@@ -85,6 +135,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--huge-pages", action=argparse.BooleanOptionalAction,
                         help="hold the heaps of glibc, jemalloc, mimalloc and Python in 2 MiB pages, for quick forks; or "
                              "in none, also where the system gives them to all")
+    parser.add_argument("--undo", action=argparse.BooleanOptionalAction,
+                        help="give back copies that changed nothing, in any program (Python before 3.12: the default)")
     parser.add_argument("--merge", action="store_true",
                         help="let KSM merge equal pages of COMMAND's processes, in any language: Linux 6.4")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
@@ -109,6 +161,12 @@ def main(arguments: list[str]) -> int:
                 os.environ[name] = value
         if options.settle:
             os.environ["COWSHED_SETTLE"] = "1"
+        if options.undo:
+            os.environ.setdefault("COWSHED_UNDO", "0.01")
+            os.environ.pop("COWSHED_SETTLE", None)  # it settles, too, and more than Python's heap
+        by_default = sys.version_info < (3, 12) and mode == "in-place" and os.environ.get("COWSHED_SETTLE") != "1"
+        if options.undo is not False and (by_default or "COWSHED_UNDO" in os.environ):
+            _undo(shutil.which(command[0]))
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # this Python ignores them, and COMMAND would, too
         signal.signal(number, signal.SIG_DFL)
     try:

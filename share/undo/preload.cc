@@ -1,0 +1,274 @@
+// What libcowshed_undo.so does in the program that it is preloaded into: fork handlers, and a
+// madvise() that knows settled memory.
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <climits>
+#include <csignal>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string>
+#include <string_view>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+#include <vector>
+
+#include <cowshed/base/arch/arch.h>
+#include <cowshed/base/size_literals.h>
+#include <cowshed/base/standard_error.h>
+#include <cowshed/share/jemalloc/jemalloc.h>
+#include <cowshed/share/settle.h>
+#include <cowshed/share/settle/heap_layout.h>
+#include <cowshed/share/settle/mappings.h>
+#include <cowshed/share/settle/plan.h>
+#include <cowshed/share/undo/undoer.h>
+
+// There is none in this library whose locks a fork would have to take.
+void cowshed::jemalloc::initialise() {}
+
+namespace cowshed::undo {
+namespace {
+
+using namespace size_literals;
+using arch::kPage;
+using settling::MapsLine;
+using settling::Range;
+
+// Of the environment when the program begins, which it may change.
+bool is_on = false;       // until settle() is refused
+bool is_for_all = false;  // else for Python before 3.12
+std::size_t above = 64_MiB;
+double cpu_share = 0.01;
+std::array<char, PATH_MAX> log_file = {};
+
+std::size_t moved_bytes = 0;
+bool has_thread = false;
+
+template <class Number>
+void read_number(const char* name, Number& number) {
+  if (const char* text = std::getenv(name)) std::from_chars(text, text + std::strlen(text), number);
+}
+
+void log(std::string_view text) {
+  if (std::string_view(log_file.data()) == "none") return;
+  std::array<char, PIPE_BUF> line;
+  const int size =
+      std::snprintf(line.data(), line.size(), "cowshed: PID %d: %.*s\n", getpid(),
+                    static_cast<int>(std::min<std::size_t>(text.size(), 2048)), text.data());
+  internal::write_line({line.data(), static_cast<std::size_t>(size)}, log_file.data());
+}
+
+void log_end(std::string_view reason) {
+  log(std::string("undoes no more copies: ").append(reason));
+}
+
+// 11 of Python 3.11; 0 of another program.
+int python_minor() {
+  const auto version =
+      reinterpret_cast<const char* (*)()>(dlsym(RTLD_DEFAULT, "Py_GetVersion"));  // needs no GIL
+  int minor = 0;
+  if (version != nullptr) std::sscanf(version(), "3.%d", &minor);
+  return minor;
+}
+
+// The last Python in which no freeze keeps reading from writing reference counts.
+constexpr int kLastThatCounts = 11;
+
+bool is_for_this_program() {
+  if (is_for_all) return true;
+  const int minor = python_minor();
+  return minor > 0 && minor <= kLastThatCounts;
+}
+
+// Not by status_bytes(), which allocates: most processes that fork are small.
+std::size_t own_bytes() {
+  const int file = ::open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+  std::array<char, 128> text = {};
+  unsigned long resident = 0;
+  unsigned long shared = 0;
+  if (file >= 0 && ::read(file, text.data(), text.size() - 1) > 0)
+    std::sscanf(text.data(), "%*u %lu %lu", &resident, &shared);
+  if (file >= 0) ::close(file);
+  return (resident - std::min(resident, shared)) * kPage;
+}
+
+// Such a handler may have interrupted malloc().
+bool is_in_crash_handler() {
+  sigset_t blocked;
+  stack_t stack{};
+  if (sigaltstack(nullptr, &stack) == 0 && (stack.ss_flags & SS_ONSTACK) != 0) return true;
+  if (pthread_sigmask(SIG_SETMASK, nullptr, &blocked) != 0) return false;
+  return sigismember(&blocked, SIGWINCH) == 0 &&  // Perl blocks all while it forks
+         std::ranges::any_of(std::array{SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP},
+                             [&](int signal) { return sigismember(&blocked, signal) == 1; });
+}
+
+// Private memory of allocators that get it from mmap(2): Python's arenas, PHP's chunks, Ruby's
+// pages.  Nothing proves whose it is.  They bear the move, because madvise() below gives zeros.
+std::vector<std::span<const std::byte>> private_ranges() {
+  struct sysinfo machine{};
+  sysinfo(&machine);
+  const std::size_t most = std::size_t{machine.totalram} * machine.mem_unit;  // or it is reserved
+  std::vector<std::span<const std::byte>> ranges;
+  ranges.reserve(4096);
+  std::uintptr_t end_of_guard = 0;  // below a stack
+  std::array<char, 8192> buffer;
+  settling::visit_maps(buffer, [&](const MapsLine& line) {
+    const bool is_stack = line.name == "[stack]" || line.range.begin == end_of_guard;
+    if (line.permissions == "---p") end_of_guard = line.range.end;
+    const bool is_owned = line.name.empty() || line.name.starts_with("[anon:");
+    if (line.is_private_and_writable() && line.is_anonymous && is_owned && !is_stack &&
+        line.range.size() >= 128_KiB && line.range.size() <= most &&
+        ranges.size() < ranges.capacity()) {
+      ranges.push_back(settling::span_of(line.range));
+    }
+  });
+  return ranges;
+}
+
+Expected<Settled> settle_all() {
+  if (const std::string foreign = settling::foreign_malloc(); !foreign.empty())
+    return make_error(ErrorCode::unsupported, "malloc is " + foreign + "; it takes glibc's");
+  return settle({.also = private_ranges(),
+                 .threads = OtherThreads::stop,
+                 .stop_timeout = std::chrono::milliseconds(250)});
+}
+
+void before_fork() {
+  if (!is_on || own_bytes() < std::max(above, moved_bytes)) return;
+  if (is_in_crash_handler() || !is_for_this_program()) return;
+  const int error = errno;
+  const auto settled = settle_all();
+  if (settled && settled->moved_bytes > 0) {
+    moved_bytes += settled->moved_bytes;
+    std::array<char, 128> text;
+    std::snprintf(text.data(), text.size(), "undoes copies: settled %.1f MiB in %.2f s",
+                  static_cast<double>(settled->moved_bytes) / 1_MiB,
+                  std::chrono::duration<double>(settled->time).count());
+    log(text.data());
+  } else if (moved_bytes > 0) {
+    moved_bytes += above;  // such as a thread that waits in the kernel: later again
+  } else {
+    is_on = false;
+    log(std::string("undoes no copies: ")
+            .append(settled ? "there is no memory that settles" : settled.error().message));
+  }
+  errno = error;
+}
+
+void start() {
+  if (is_on && !has_thread && moved_bytes > 0) has_thread = start_thread(cpu_share, log_end);
+}
+
+// Newer Pythons warn at each fork of a process with threads.
+void start_in_parent() {
+  if (moved_bytes > 0 && !has_thread && python_minor() <= kLastThatCounts) start();
+}
+
+void start_in_child() {
+  has_thread = false;
+  start();
+}
+
+// Runs before the program registers handlers, so theirs take their locks first and ours run last.
+[[gnu::constructor]] void begin() {
+  const char* mode = std::getenv("COWSHED");
+  if (mode != nullptr && std::strcmp(mode, "off") == 0) return;
+  is_for_all = std::getenv("COWSHED_UNDO") != nullptr;
+  read_number("COWSHED_UNDO", cpu_share);
+  read_number("COWSHED_ABOVE", above);
+  if (const char* file = std::getenv("COWSHED_LOG"))
+    std::strncpy(log_file.data(), file, log_file.size() - 1);
+  is_on = pthread_atfork(before_fork, start_in_parent, start_in_child) == 0;
+}
+
+std::size_t whole_pages(std::size_t size) { return (size + kPage - 1) / kPage * kPage; }
+
+// Calls visit(range, permissions) for settled memory in `given`.  Returns 0 or an errno.
+template <class Visit>
+int visit_settled(const Range& given, Visit visit) {
+  std::array<char, 4608> buffer;  // the caller's stack may be small
+  return settling::visit_maps(buffer, [&](const MapsLine& line) {
+    const Range part = {std::max(line.range.begin, given.begin),
+                        std::min(line.range.end, given.end)};
+    if (line.is_settled() && part.begin < part.end) visit(part, line.permissions);
+  });
+}
+
+// What an mremap(2) has added to settled memory: the memfd has what lay behind it, or nothing.  New
+// mappings there would hinder the next mremap(2).
+void clear(const Range& added) {
+  std::array<unsigned char, 256> is_there;
+  for (std::uintptr_t at = added.begin; at < added.end; at += is_there.size() * kPage) {
+    const std::size_t count = std::min(is_there.size(), (added.end - at) / kPage);
+    auto* const pages = reinterpret_cast<std::byte*>(at);
+    if (mincore(pages, count * kPage, is_there.data()) != 0) is_there.fill(1);
+    for (std::size_t i = 0; i < count; ++i)
+      if ((is_there[i] & 1U) != 0) std::memset(pages + i * kPage, 0, kPage);
+  }
+}
+
+// Puts empty pages into the place of settled memory.  Returns 0 or an errno.
+int give_zeros(const Range& given) {
+  int failed = 0;
+  const int error = visit_settled(given, [&](const Range& part, std::string_view permissions) {
+    const int protection = (permissions[0] == 'r' ? PROT_READ : 0) |
+                           (permissions[1] == 'w' ? PROT_WRITE : 0) |
+                           (permissions[2] == 'x' ? PROT_EXEC : 0);
+    if (mmap(reinterpret_cast<void*>(part.begin), part.size(), protection,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) {
+      failed = errno;
+    }
+  });
+  return error != 0 ? error : failed;
+}
+
+}  // namespace
+}  // namespace cowshed::undo
+
+// Owners of memory expect zeros where they gave it back.  Settled memory would be as it was when it
+// was settled.  Allocates nothing.  Where /proc is hidden, the call fails and the memory stays.
+extern "C" [[gnu::visibility("default")]] int madvise(void* address, std::size_t size,
+                                                      int advice) noexcept {
+  using namespace cowshed::undo;
+  const auto begin = reinterpret_cast<std::uintptr_t>(address);
+  const Range given = {begin, begin + whole_pages(size)};
+  bool is_settled = false;
+  const bool gives_back = advice == MADV_DONTNEED || advice == MADV_FREE;
+  int error = 0;
+  if (moved_bytes > 0 && gives_back)
+    error = visit_settled(given, [&](const Range&, std::string_view) { is_settled = true; });
+  const auto advise = [&](int it) { return syscall(SYS_madvise, address, size, it); };
+  if (error == 0 && !is_settled) return static_cast<int>(advise(advice));
+  if (error == 0 && advise(MADV_DONTNEED) != 0) return -1;
+  if (error == 0) error = give_zeros(given);
+  if (error == 0) return 0;
+  errno = EAGAIN;
+  return -1;
+}
+
+extern "C" [[gnu::visibility("default")]] void* mremap(void* address, std::size_t size,
+                                                       std::size_t new_size, int flags,
+                                                       ...) noexcept {
+  using namespace cowshed::undo;
+  va_list more;
+  va_start(more, flags);
+  void* const target = va_arg(more, void*);  // the kernel reads it if the flags say so
+  va_end(more);
+  const long result = syscall(SYS_mremap, address, size, new_size, flags, target);
+  if (result != -1 && moved_bytes > 0 && new_size > size) {
+    const auto begin = static_cast<std::uintptr_t>(result);
+    visit_settled({begin + whole_pages(size), begin + whole_pages(new_size)},
+                  [](const Range& added, std::string_view permissions) {
+                    if (permissions == "rw-p") clear(added);
+                  });
+  }
+  return reinterpret_cast<void*>(result);
+}

@@ -1,0 +1,164 @@
+// A program that knows nothing of Cowshed: `subject WHAT`, below `cowshed run --undo --above 1MiB`.
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+namespace {
+
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kBytes = 256 * kPage;
+
+struct Row {
+  int number;
+  std::string text;
+};
+std::vector<std::shared_ptr<Row>> rows;
+
+long own_kib() {
+  std::ifstream file("/proc/self/smaps_rollup");
+  for (std::string word; file >> word;)
+    if (long kib = 0; word == "Anonymous:" && file >> kib) return kib;
+  return 0;
+}
+
+// Counts each row's references up and down.
+long read_rows() {
+  long sum = 0;
+  for (const auto& row : rows) {
+    std::shared_ptr<Row> counted;
+    counted = row;
+    sum += counted->number + static_cast<long>(counted->text.size());
+  }
+  return sum;
+}
+
+int in_child(const std::function<void()>& work) {
+  const pid_t child = fork();
+  if (child == 0) {
+    work();
+    std::fflush(stdout);
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return status;
+}
+
+void wait_until_undone() {
+  const long sum = read_rows();
+  const long before = own_kib();
+  while (own_kib() > before / 3) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  std::printf("%ld %ld %s\n", before, own_kib(), read_rows() == sum ? "right" : "wrong");
+}
+
+int undo_in(const std::function<void()>& worker) {
+  for (int i = 0; i < 100'000; ++i)
+    rows.push_back(std::make_shared<Row>(Row{i, "row number " + std::to_string(i)}));
+  return in_child(worker);
+}
+
+int undo() {
+  return undo_in([] {
+    if (in_child(wait_until_undone) == 0) wait_until_undone();
+  });
+}
+
+int undo_as_nobody() {
+  return undo_in([] {
+    if (setuid(65534) == 0) wait_until_undone();
+  });
+}
+
+bool is_settled(const void* memory) {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    std::size_t end = 0;
+    const auto address = reinterpret_cast<std::uintptr_t>(memory);
+    if (std::stoul(line, &end, 16) <= address &&
+        address < std::stoul(line.substr(end + 1), nullptr, 16))
+      return line.find("cowshed-settled") != line.npos;
+  }
+  return false;
+}
+
+unsigned char* full_memory() {
+  void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  std::memset(memory, 7, kBytes);
+  return static_cast<unsigned char*>(memory);
+}
+
+// What an allocator gives back, or adds, reads as zeros.
+int give_back() {
+  unsigned char* const memory = full_memory();
+  if (in_child([] {}) != 0 || !is_settled(memory)) return 1;
+  mlock(memory + 30 * kPage, kPage);
+  mprotect(memory + 20 * kPage, kPage, PROT_READ);
+  const bool is_right = madvise(memory, 10 * kPage, MADV_DONTNEED) == 0 &&
+                        madvise(memory + 10 * kPage, 15 * kPage, MADV_FREE) == 0 &&
+                        madvise(memory + 30 * kPage, kPage, MADV_DONTNEED) != 0;
+  for (std::size_t i = 0; i < kBytes; ++i)
+    if (memory[i] != (i < 25 * kPage ? 0 : 7)) return 2;
+  memory[0] = 1;
+  memory[24 * kPage] = 1;
+  const auto* grown = static_cast<unsigned char*>(
+      mremap(memory + 200 * kPage, 10 * kPage, 20 * kPage, MREMAP_MAYMOVE));
+  for (std::size_t i = 0; i < 20 * kPage; ++i)
+    if (grown[i] != (i < 10 * kPage ? 7 : 0)) return 4;
+  return is_right && is_settled(memory + 100 * kPage) ? 0 : 3;
+}
+
+// The C library waits for each thread in setuid(), and ends the process with the last one.
+int end_threads() {
+  full_memory();
+  return in_child([] {
+    if (setuid(getuid()) != 0) _exit(1);
+    std::fflush(stdout);
+    std::thread([] { std::this_thread::sleep_for(std::chrono::milliseconds(10)); }).detach();
+    pthread_exit(nullptr);
+  });
+}
+
+// A handler of a crash may have interrupted malloc().
+int crash() {
+  static const unsigned char* const memory = full_memory();
+  static bool was_settled = false;
+  struct sigaction action = {};
+  action.sa_handler = [](int) {
+    in_child([] {});
+    was_settled = is_settled(memory);
+  };
+  sigaction(SIGSEGV, &action, nullptr);
+  std::raise(SIGSEGV);
+  return in_child([] {}) == 0 && !was_settled && is_settled(memory) ? 0 : 1;
+}
+
+// Without a fork there is no thread, and nothing moves.
+int never_fork() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;)
+    if (int threads = 0; word == "Threads:" && status >> threads)
+      return threads == 1 && !is_settled(full_memory()) ? 0 : 1;
+  return 1;
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+  const std::map<std::string, int (*)()> subjects = {
+      {"undo", undo},           {"undo_as_nobody", undo_as_nobody},
+      {"give_back", give_back}, {"end_threads", end_threads},
+      {"crash", crash},         {"never_fork", never_fork}};
+  return subjects.at(arguments[1])();
+}
