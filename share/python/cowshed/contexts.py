@@ -7,6 +7,7 @@ import importlib.util
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
 import threading
 import weakref
@@ -22,16 +23,18 @@ _connection: Any = connection
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-class _Server(forkserver.ForkServer):
-    """One forkserver.  It ends when this object and all its workers are gone."""
+class Server(forkserver.ForkServer):
+    """One forkserver, which a module of ours runs.  It ends when this object and all its workers are gone."""
 
-    def __init__(self, recipe: dict[str, Any]) -> None:
+    def __init__(self, recipe: dict[str, Any], module: str = "preloaded") -> None:
         super().__init__()
         # Python 3.14 asks it of whoever wants a worker.
         self._forkserver_authkey = os.urandom(32) if hasattr(self, "_forkserver_authkey") else b""
         self._forkserver_address = address = _connection.arbitrary_address("AF_UNIX")
         self._loading = threading.Lock()
         self._failure: tuple[str, str] | None = None
+        self.files: dict[str, Any] = {}
+        """What watch.py knows of the files that it has read."""
         self._answers, theirs = multiprocessing.Pipe()
         alive, self._forkserver_alive_fd = os.pipe()
         with contextlib.closing(theirs), os.fdopen(alive), socket.socket(socket.AF_UNIX) as listener:
@@ -40,7 +43,7 @@ class _Server(forkserver.ForkServer):
                 os.chmod(address, 0o600)
             listener.listen()
             passed = [listener.fileno(), alive, theirs.fileno()]
-            code = (f"import sys; sys.path.append({_PACKAGES!r}); from cowshed.preloaded import main; "
+            code = (f"import sys; sys.path.append({_PACKAGES!r}); from cowshed.{module} import main; "
                     f"main(*{passed})")
             program = spawn.get_executable()
             pid = _util.spawnv_passfds(program, [program, *_util._args_from_interpreter_flags(), "-c", code], passed)
@@ -59,18 +62,24 @@ class _Server(forkserver.ForkServer):
         return not connection.wait([self._pidfd], 0)
 
     def wait_until_loaded(self) -> None:
+        if failure := self.wait():
+            error = LoadFailed(f"cowshed.get_context(): the forkserver cannot load the data: {failure[0]}")
+            error.add_note(failure[1])
+            raise error
+
+    def wait(self, seconds: float | None = None) -> tuple[str, str] | None:
+        """Waits until it has loaded.  Returns why it cannot: in short, and in full."""
         with self._loading:
             if not self._answers.closed:
-                connection.wait([self._answers, self._pidfd])
                 self._failure = ("it was killed while it loaded", "Its standard error may say more.")
+                if not connection.wait([self._answers, self._pidfd], seconds):
+                    self._failure = f"it is not imported after {seconds:.0f} s", ""
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 with contextlib.suppress(EOFError, OSError):
                     if self._answers.poll():
-                        self._failure = pickle.loads(self._answers.recv_bytes())
+                        self._failure, self.files = pickle.loads(self._answers.recv_bytes())
                 self._answers.close()
-        if self._failure:
-            error = LoadFailed(f"cowshed.get_context(): the forkserver cannot load the data: {self._failure[0]}")
-            error.add_note(self._failure[1])
-            raise error
+        return self._failure
 
     def leave_to_the_parent(self) -> None:
         """In a forked child, whose copies of the descriptors would keep it alive."""
@@ -80,7 +89,7 @@ class _Server(forkserver.ForkServer):
         self._answers.close()
 
 
-_servers: weakref.WeakSet[_Server] = weakref.WeakSet()
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
 _ended: list[int] = []  # pidfds of servers that are to be reaped
 
 
@@ -92,7 +101,7 @@ def _end(alive: int, pidfd: int, address: str) -> None:
     _ended.append(pidfd)
 
 
-def _reap() -> None:
+def reap() -> None:
     for pidfd in list(_ended):
         with contextlib.suppress(ChildProcessError):  # somebody has reaped it
             if os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is None:
@@ -111,14 +120,14 @@ class Context(ForkServerContext):
         self._modules = modules
         self._warm_up = warm_up
         self._settle = settle
-        self._recipe = _recipe(modules, warm_up, settle)
+        self._recipe = make_recipe(modules, warm_up, settle)
         self._begin()
         self._running()
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._renewing = threading.Lock()
-        self._server: _Server | None = None
+        self._server: Server | None = None
 
     def renew(self) -> None:
         """Loads the data anew.  Workers that start from now on have the new data.
@@ -134,18 +143,18 @@ class Context(ForkServerContext):
         :raises cowshed.LoadFailed: a module or ``warm_up`` failed.  New workers still get the old data.
         """
         with self._renewing:
-            recipe = _recipe(self._modules, self._warm_up, self._settle)
-            server = _Server(recipe)
+            recipe = make_recipe(self._modules, self._warm_up, self._settle)
+            server = Server(recipe)
             server.wait_until_loaded()
             with self._lock:
                 self._server, self._recipe = server, recipe
-                _reap()
+                reap()
 
-    def _running(self) -> _Server:
+    def _running(self) -> Server:
         with self._lock:
             if self._server is None or not self._server.is_alive():
-                self._server = _Server(self._recipe)
-            _reap()
+                self._server = Server(self._recipe)
+            reap()
             return self._server
 
     def _ensure_running(self) -> None:
@@ -171,16 +180,25 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _recipe(modules: list[str], warm_up: str | None, settle: bool) -> dict[str, Any]:
+def make_recipe(modules: list[str], warm_up: str | None, settle: bool) -> dict[str, Any]:
     """What the forkserver does before it forks."""
     data = spawn.get_preparation_data("forkserver")
-    main = {key: data[key] for key in ("init_main_from_name", "init_main_from_path") if key in data}
+    main = _main_of(data)
     module, _, function = (warm_up or "").partition(":")
     names = [*modules, module] if module else modules
-    kept = ("sys_path", "sys_argv", "dir", "orig_dir", "start_method", "log_to_stderr", "log_level")
+    kept = ("sys_path", "sys_argv", "dir", "orig_dir", "start_method")
     return {"data": {key: data[key] for key in kept if key in data}, "main": main, "modules": names,
             "are_main": {name for name in names if _is_main(name, main)}, "warm_up": function,
             "settle": settle}
+
+
+def _main_of(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: data[key] for key in ("init_main_from_name", "init_main_from_path") if key in data}
+
+
+def runs_as_main(name: str) -> bool:
+    """Whether this module is loaded here as ``__main__``."""
+    return _is_main(name, _main_of(spawn.get_preparation_data("")))
 
 
 def _is_main(name: str, main: dict[str, Any]) -> bool:
@@ -189,7 +207,7 @@ def _is_main(name: str, main: dict[str, Any]) -> bool:
         return True
     spec = importlib.util.find_spec(name)
     if spec is None:
-        raise ModuleNotFoundError(f"cowshed.get_context(): no module named {name!r}", name=name)
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     path = main.get("init_main_from_path")
     return name == main.get("init_main_from_name") and not name.endswith("__main__") or bool(
         path and spec.origin and os.path.realpath(path) == os.path.realpath(spec.origin))

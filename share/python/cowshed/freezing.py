@@ -332,8 +332,8 @@ def end_process(status: int | None = None) -> NoReturn:
     """Ends a worker without finalising the objects that it shares.
 
     A normal exit clears every module, which writes to pages that are shared, and so copies them.
-    This does the rest of it, in its order: it waits for threads, runs ``atexit`` functions, flushes
-    files, runs finalisers, frees objects of extensions, and calls C's ``exit()``, so that libraries
+    This does the rest of it, in its order: it waits for threads, runs ``atexit`` functions, takes signal
+    handlers away, flushes files, runs finalisers, frees objects of extensions, and calls C's ``exit()``, so that libraries
     flush and end, too.  A file that a daemon thread waits for is given up after a second.  For a
     server's hook that a worker calls last, such as gunicorn's ``worker_exit``.  Where ``freeze()``
     cannot freeze in place, it is ``sys.exit()``.
@@ -351,6 +351,10 @@ def end_process(status: int | None = None) -> NoReturn:
         sys.exit(status)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            with contextlib.suppress(ValueError):  # in another thread than the first
+                signal.signal(number, signal.SIG_DFL)
     _finalise_what_is_in_use(_cowshed.end())
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -27,7 +27,8 @@ def main(listener: int, alive: int, answers: int) -> None:
         recipe = pickle.loads(parent.recv_bytes())
         failure = None
         try:
-            _load(recipe)
+            spawn.prepare(recipe["data"])
+            load(recipe)
             frozen = cowshed.freeze(settle=recipe["settle"])
         except BaseException as error:
             try:
@@ -39,23 +40,27 @@ def main(listener: int, alive: int, answers: int) -> None:
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 stream.flush()
         with contextlib.suppress(OSError):
-            parent.send_bytes(pickle.dumps(failure))
+            parent.send_bytes(pickle.dumps((failure, {})))
     if failure:
         os._exit(1)
-    arguments: dict[str, Any] = {}
-    if recipe["key"]:
-        arguments["authkey_r"], key = os.pipe()
-        os.write(key, recipe["key"])
-        os.close(key)
     try:
-        forkserver.main(listener, alive, [], **arguments)
+        serve(recipe, listener, alive)
     except SystemExit as end:
         _report_the_last(end)
     cowshed.end_process(0)
 
 
-def _load(recipe: dict[str, Any]) -> None:
-    spawn.prepare(recipe["data"])
+def serve(recipe: dict[str, Any], listener: int, alive: int) -> None:
+    """Forks workers.  Raises SystemExit when nobody can ask for one any more."""
+    arguments: dict[str, Any] = {}
+    if recipe["key"]:
+        arguments["authkey_r"], key = os.pipe()
+        os.write(key, recipe["key"])
+        os.close(key)
+    forkserver.main(listener, alive, [], **arguments)
+
+
+def load(recipe: dict[str, Any]) -> None:
     for name in recipe["modules"]:
         if name in recipe["are_main"]:
             _load_main(recipe["main"].get("init_main_from_name"), recipe["main"].get("init_main_from_path"))
@@ -100,8 +105,8 @@ def _report_the_last(end: SystemExit) -> None:
     """Sends the exit codes of workers that forkserver.main() has not yet reaped.
 
     It ends at once when its last worker does, and would leave that worker's parent with 255."""
-    assert end.__traceback__ and end.__traceback__.tb_next
-    for worker, parent in end.__traceback__.tb_next.tb_frame.f_locals["pid_to_fd"].items():
+    *_, (frame, _) = traceback.walk_tb(end.__traceback__)
+    for worker, parent in frame.f_locals["pid_to_fd"].items():
         _, status = os.waitpid(worker, 0)
         with contextlib.suppress(BrokenPipeError):
             forkserver.write_signed(parent, os.waitstatus_to_exitcode(status))

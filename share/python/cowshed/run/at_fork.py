@@ -10,7 +10,7 @@ import sys
 import types
 from collections.abc import Callable
 
-from cowshed import _cowshed, freezing
+from cowshed import _cowshed, contexts, freezing
 from cowshed.run import ends
 from cowshed.run.fork_purpose import Purpose, purpose_of
 
@@ -40,7 +40,7 @@ def watch_c_forks(prepare: Callable[[], object] = lambda: before_fork(None)) -> 
         try:
             prepare()
         except Exception as error:
-            _log(f"stays as it is: {type(error).__name__}: {error}")
+            log(f"stays as it is: {type(error).__name__}: {error}")
 
     _cowshed.call_before_c_forks(before_c_fork)
 
@@ -64,7 +64,7 @@ def before_fork(caller: types.FrameType | None) -> None:
         return
     _is_busy = True
     try:
-        _preload()
+        preload()
         if _is_worth_it():
             _freeze()
         if _is_frozen and caller:
@@ -73,24 +73,31 @@ def before_fork(caller: types.FrameType | None) -> None:
         _is_busy = False
 
 
-def _log(text: str) -> None:
+def is_frozen() -> bool:
+    return _is_frozen
+
+
+def log(text: str) -> None:
     where = os.environ.get("COWSHED_LOG")
     if where != "none":
         line = f"cowshed: PID {os.getpid()}: {text}\n".encode(errors="replace")
         _cowshed.write_line(line, os.fsencode(where or ""), *standard_error)
 
 
-def _preload() -> None:
+def preload() -> None:
     while _to_preload:
         name, _, function = _to_preload[0].partition(":")
         try:
-            module = importlib.import_module(name)
+            if name in sys.modules or not contexts.runs_as_main(name):
+                module = importlib.import_module(name)
+            else:
+                module = sys.modules["__main__"]
             if function:
                 getattr(module, function)()
         except (Exception, SystemExit) as error:
             if freezing.is_by_handler(error):
                 raise
-            _log(f"cannot preload {name}: {type(error).__name__}: {error}")
+            log(f"cannot preload {name}: {type(error).__name__}: {error}")
         del _to_preload[0]
 
 
@@ -129,4 +136,4 @@ def _freeze() -> None:
         _reachable = _cowshed.reachable_bytes(freezing._children_of)
     _held = _own_bytes()
     if frozen.objects or not frozen.in_place:
-        _log(str(frozen))
+        log(str(frozen))

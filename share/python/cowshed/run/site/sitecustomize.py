@@ -128,6 +128,44 @@ else:
         def __reduce__(self):
             return self.__name__
 
+    class _Context:
+        """A finder that waits for the module whose classes start processes, and is gone when that is imported."""
+
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name != "multiprocessing.context":
+                return None
+            import _frozen_importlib_external
+
+            sys.meta_path.remove(_Context)
+            spec = _frozen_importlib_external.PathFinder.find_spec(name, path)
+            if spec:
+                execute = spec.loader.exec_module
+
+                def exec_module(module):
+                    execute(module)
+                    module.SpawnProcess._Popen = staticmethod(_popen(module.SpawnProcess._Popen))
+
+                spec.loader.exec_module = exec_module
+            return spec
+
+    def _popen(plain):
+        def popen(process):
+            start = plain
+            try:
+                if os.environ.get("COWSHED_PRELOAD") or not _is_small():
+                    _load()
+                    from cowshed.run import spawning
+
+                    start = spawning.popen
+            except BaseException as error:
+                if _is_the_programs(error):
+                    raise
+                _report(error)
+            return start(process)
+
+        return popen
+
     def _watch_uwsgi():
         """It forks without telling Python."""
         try:
@@ -180,3 +218,5 @@ else:
                 if hasattr(os, name):
                     setattr(os, name, _Fork(getattr(os, name)))
                     setattr(posix, name, getattr(os, name))
+            if sys.version_info >= (3, 11):
+                sys.meta_path.insert(0, _Context)
