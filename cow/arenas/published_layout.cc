@@ -36,13 +36,15 @@ std::string text(std::span<const char> field) {
   return {field.begin(), std::ranges::find(field, '\0')};
 }
 
+bool is_layout(const Mapping& mapping) {
+  return mapping.is_private && mapping.path == "/memfd:" COWSHED_LAYOUT_MEMFD " (deleted)";
+}
+
 class Reader {
  public:
   static Expected<Reader> open(const ProcFiles& proc, pid_t pid,
                                const std::vector<Mapping>& mappings) {
-    const auto mapping = std::ranges::find_if(mappings, [](const Mapping& each) {
-      return each.is_private && each.path == "/memfd:" COWSHED_LAYOUT_MEMFD " (deleted)";
-    });
+    const auto mapping = std::ranges::find_if(mappings, is_layout);
     if (mapping == mappings.end()) return not_published(pid);
     return open_at(proc, pid, *mapping);
   }
@@ -238,10 +240,9 @@ class Reader {
   Mapping mapping_;
 };
 
-}  // namespace
-
-Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid,
-                                                const std::vector<Mapping>& mappings) {
+// Of the first.
+Expected<PublishedLayout> read_layout(const ProcFiles& proc, pid_t pid,
+                                      const std::vector<Mapping>& mappings) {
   TRY(const auto reader, Reader::open(proc, pid, mappings));
   for (int i = 0; i < kAttempts; ++i) {
     TRY(auto result, reader.attempt());
@@ -251,6 +252,22 @@ Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid
   return tl::make_unexpected(
       Error{ErrorCode::system_call, EAGAIN,
             fmt::format("PID {}: its published layout keeps changing; try again", pid)});
+}
+
+}  // namespace
+
+Expected<PublishedLayout> read_published_layout(const ProcFiles& proc, pid_t pid,
+                                                const std::vector<Mapping>& mappings) {
+  TRY(auto all, read_layout(proc, pid, mappings));
+  auto first = std::ranges::find_if(mappings, is_layout);
+  for (auto each = std::next(first); each != mappings.end(); ++each) {
+    if (!is_layout(*each)) continue;
+    TRY(const auto more, read_layout(proc, pid, {*each}));
+    all.arenas.insert(all.arenas.end(), more.arenas.begin(), more.arenas.end());
+    all.objects.insert(all.objects.end(), more.objects.begin(), more.objects.end());
+    all.settled_bytes += more.settled_bytes;
+  }
+  return all;
 }
 
 std::uint64_t settled_bytes(const ProcFiles& proc, pid_t pid,

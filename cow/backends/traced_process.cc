@@ -268,9 +268,10 @@ void TracedProcess::read_objects(const TracedProcess* parent, const ProcFiles& p
 }
 
 // Without a new count it is due now and then, too: other processes may have changed with whom it
-// shares its pages.
+// shares its pages, and settled copies are given back without a fault.
 bool TracedProcess::is_due_for_scan(std::uint64_t now_ns) const {
-  const std::uint64_t unchanged = copies.transfers ? kUnchangedSenderNs : kUnchangedNs;
+  const bool is_often = copies.transfers || live->has_settled;
+  const std::uint64_t unchanged = is_often ? kUnchangedSenderNs : kUnchangedNs;
   return !copies.shares_memory && live->scans.is_due(now_ns) &&
          (live->has_changed || now_ns - live->last_scan_ns >= unchanged);
 }
@@ -284,6 +285,7 @@ void TracedProcess::note_scan(std::uint64_t end_ns, std::uint64_t took_ns, bool 
 std::vector<Mapping> TracedProcess::scan(const ProcFiles& proc) {
   auto mappings = proc.maps(copies.pid);
   FilePages file_pages;
+  live->has_settled = mappings && std::ranges::any_of(*mappings, &Mapping::is_settled);
   const auto memory =
       mappings ? sample_memory(proc, copies.pid, *mappings, file_pages) : std::nullopt;
   if (!memory) {

@@ -24,7 +24,8 @@ struct TracedProcess {
     internal::DutyCycle scans{50, 50'000'000};  // of its memory
     std::uint64_t last_scan_ns = 0;
     std::uint64_t updates = 0;
-    bool has_changed = true;  // has counted something since the last scan, or shortly before
+    bool has_settled = false;  // memory, at the last scan
+    bool has_changed = true;   // has counted something since the last scan, or shortly before
     std::uint64_t changed_ns = 0;
     bool sends = false;       // it, or a parent that forked it, has counted what it sent
     bool had_ended = false;   // at the sample() before

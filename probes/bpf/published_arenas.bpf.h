@@ -52,11 +52,15 @@ static __always_inline __u64 bytes_in_layout(__u64 place, __u64 written) {
  * changes yet.  `written`: bytes of settled memory that are anonymous now. */
 static __noinline __u64 published_bytes(struct thread_state* thread, struct mm_struct* copy,
                                         __u64 written) {
-  int is_any_free = 0;
+  int is_known = 0;
+  __u64 sum = 0;
   for (__u32 i = 0; i < sizeof cowshed_layout_places / sizeof cowshed_layout_places[0]; i++) {
     struct vm_area_struct* vma = mapping_at(thread, copy, cowshed_layout_places[i]);
-    if (!vma) is_any_free = 1;
-    else if (is_layout(vma)) return bytes_in_layout(cowshed_layout_places[i], written);
+    if (vma && !is_layout(vma)) continue;
+    __u64 bytes = vma ? bytes_in_layout(cowshed_layout_places[i], written) : 0;
+    if (bytes == COWSHED_UNKNOWN) return COWSHED_UNKNOWN;
+    is_known = 1;
+    sum += bytes;
   }
-  return is_any_free ? 0 : COWSHED_UNKNOWN;
+  return is_known ? sum : COWSHED_UNKNOWN;
 }

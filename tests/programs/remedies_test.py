@@ -377,6 +377,30 @@ class NewMemory(unittest.TestCase):
         self.follow("received", RECEIVED_IN_PERL, ["perl"], "")
 
 
+# Each worker prints what it holds alone in the end.
+COUNTS = pool("data = [{'number': i} for i in range(400_000)]", """
+for each in data: pass
+time.sleep(1 + 11 * follows)
+with open("/proc/self/smaps_rollup") as file:
+    print(*(line.split()[1] for line in file if line.startswith("Private_Dirty:")), flush=True)""")
+
+
+class Undo(unittest.TestCase):
+    @unittest.skipUnless(cowshed, "the package was not built for this Python")
+    def test_copies_that_changed_nothing(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+            file.write(COUNTS)
+            file.flush()
+            command = [PYTHON, file.name]
+            report, _ = record(command)
+            before, after = (sum(int(word) for word in subprocess.run(each, capture_output=True, text=True).stdout.split()) / 1024
+                             for each in (command, [PYTHON, "-m", "cowshed", "run", "--undo", "--", *command, "follow"]))
+        said = re.search(re.escape(TEXTS["copies that changed nothing"]) + r" \(saves at most (\d+) MiB\)", " ".join(report.split()))
+        self.assertTrue(said, report)
+        self.assertLessEqual(before - after, int(said[1]) + 1, report)
+        self.assertGreaterEqual(before - after, 0.8 * int(said[1]), report)
+
+
 class Settle(unittest.TestCase):
     def follow(self, name, plain_command, settled_command):
         plain, settled = (record(command) for command in (plain_command, settled_command))
@@ -485,7 +509,7 @@ NOT_KNOWN = {"pickling", "PHP garbage collector", "object flags"}
 
 class Remedies(unittest.TestCase):
     def test_each_remedy_is_followed(self):
-        followed = {*C, "C and C++ reference count", "processes started alike", "free in malloc", f"{NEW_PYTHON} free in pymalloc", "uvicorn", "loky", "libsqlite3", *(name for name, *_ in SCRIPTS), *(name.split(" of ")[0] for name in NEW),
+        followed = {*C, "C and C++ reference count", "processes started alike", "copies that changed nothing", "free in malloc", f"{NEW_PYTHON} free in pymalloc", "uvicorn", "loky", "libsqlite3", *(name for name, *_ in SCRIPTS), *(name.split(" of ")[0] for name in NEW),
                     f"{NEW_PYTHON} page tables", "C and C++ page tables", "C and C++ small pages", "failed forks", "sparse huge pages", "LD_BIND_NOW=1", f"{NEW_PYTHON} received",
                     "R allocator free list",  # the same as of its collector
                     f"{NEW_PYTHON} reference count", f"{NEW_PYTHON} cached hash"}  # tests/share/python/readings_test.py

@@ -81,6 +81,25 @@ TEST_F(ArenasAtFork, AreFoundWhereAProgramTookTheUsualPlace) {
   EXPECT_EQ(with_taken({all_places[0]}), usual);
 }
 
+// As that of a second copy of the library.
+TEST_F(ArenasAtFork, OfTwoLayoutsAreAddedUp) {
+  const auto usual = with_taken({});
+  ASSERT_TRUE(usual);
+  EXPECT_EQ(
+      after([] {
+        freeze_arena();
+        const auto* first = reinterpret_cast<const layout::Header*>(all_places[0]);
+        const FileDescriptor file(::memfd_create(COWSHED_LAYOUT_MEMFD, MFD_CLOEXEC));
+        void* const second = std::bit_cast<void*>(all_places[1]);
+        constexpr int kFlags = MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+        if (::ftruncate(file.get(), static_cast<off_t>(first->bytes)) != 0 ||
+            ::mmap(second, first->bytes, PROT_READ | PROT_WRITE, kFlags, file.get(), 0) != second)
+          std::abort();
+        std::memcpy(second, first, first->arenas.offset + first->arenas.entry_bytes);
+      }),
+      2 * *usual);
+}
+
 TEST_F(ArenasAtFork, AreUnknownWhereAProgramTookEveryPlace) {
   EXPECT_EQ(with_taken(all_places), std::nullopt);
 }

@@ -65,8 +65,8 @@ TEST(Cures, WhatTheCallerSetsIsNotSetAnew) {
 }
 
 TEST(Cures, OfAnUnknownLanguageAllArePossible) {
-  EXPECT_EQ(cures_for({}, cow::Language::native).size(), 13U);
-  EXPECT_EQ(cures_for({}, cow::Language::python).size(), 9U);
+  EXPECT_EQ(cures_for({}, cow::Language::native).size(), 15U);
+  EXPECT_EQ(cures_for({}, cow::Language::python).size(), 11U);
 }
 
 }  // namespace

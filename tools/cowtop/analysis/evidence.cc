@@ -338,6 +338,28 @@ Offers of_parent(const Remedy& /*remedy*/, const Evidence& evidence) {
   return bytes < kLeastBytes ? Offers() : Offers{{bytes}};
 }
 
+// Small processes are left alone unless told otherwise.
+Offers of_unchanged(const Remedy& remedy, const Evidence& evidence) {
+  std::uint64_t bytes = 0;
+  for (const cow::ProcessCopies& each : evidence.measurement->processes)
+    if (each.alike) bytes += each.alike->unchanged_bytes.value_or(0);
+  if (bytes < kLeastNew) return {};
+  const ProcessGroup* group = evidence.summary->most_shared();
+  const std::uint64_t shared = group != nullptr ? group->shared_bytes.value_or(0) : 0;
+  std::string text(remedy.text);
+  if (shared < kFrozenFrom)
+    text.replace(text.rfind(')'), 1, fmt::format(" --above {}MiB)", shared >> 21U));
+  return {{bytes, std::move(text)}};
+}
+
+Offers of_equal_pages(const Remedy& /*remedy*/, const Evidence& evidence) {
+  std::uint64_t bytes = 0;
+  for (const cow::ProcessCopies& each : evidence.measurement->processes)
+    if (each.alike)
+      bytes += std::max(each.alike->same_address_bytes, each.alike->unchanged_bytes.value_or(0));
+  return bytes >= kLeastNew ? Offers(1) : Offers();
+}
+
 Offers of_many_arenas(const Remedy& /*remedy*/, const Evidence& evidence) {
   const bool fits =
       evidence.threads >= kManyThreads && evidence.summary->most_peak_bytes >= kLeastHeap;

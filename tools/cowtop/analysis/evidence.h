@@ -50,7 +50,11 @@ Offers of_pickling(const Remedy& remedy, const Evidence& evidence);
 // A parent copied most, while its children lived.
 Offers of_parent(const Remedy& remedy, const Evidence& evidence);
 
+// Copies that are as in the parent.
+Offers of_unchanged(const Remedy& remedy, const Evidence& evidence);
+
 // Of cure alone: an offer without a saving.
+Offers of_equal_pages(const Remedy& remedy, const Evidence& evidence);
 Offers of_many_arenas(const Remedy& remedy, const Evidence& evidence);
 Offers of_own_memory(const Remedy& remedy, const Evidence& evidence);
 

@@ -65,7 +65,8 @@ Offers of_failures(int error, const Evidence& evidence) {
 // Where settled memory, or huge pages, stay that from one fork to the next.
 std::optional<Forker> keeper(const Evidence& evidence) {
   auto forkers = forkers_of(*evidence.measurement);
-  if (forkers.empty() || forkers.front().only_ran() || !forkers.front().hardly_writes())
+  if (forkers.empty() || forkers.front().only_ran() || !forkers.front().hardly_writes() ||
+      !forkers.front().copies_tables())
     return std::nullopt;
   return std::move(forkers.front());
 }
@@ -80,6 +81,12 @@ bool Forker::is_slow() const {
   return page_tables_each > kPageTables &&
          (static_cast<double>(costs.longest_ns) >= kLongForkMs * kNsOfMs ||
           part_of_life() >= kShownOfAll);
+}
+
+bool Forker::copies_tables() const {
+  const auto median = costs.median_ns();
+  return !median || static_cast<double>(*median) >=
+                        static_cast<double>(page_tables_each) / kMiB * kTablesMs * kNsOfMs;
 }
 
 bool Forker::hardly_writes() const {

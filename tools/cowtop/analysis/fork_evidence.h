@@ -25,6 +25,8 @@ struct Forker {
   bool is_slow() const;
   bool only_ran() const { return went_on == 0 && ran > 0; }
   bool hardly_writes() const;
+  // Not of huge pages, which keep page tables in reserve.
+  bool copies_tables() const;
   std::string each() const;  // "66 ms", "66 ms, 12 times a second"
 };
 

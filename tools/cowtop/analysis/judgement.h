@@ -22,6 +22,7 @@
   X(kPageTables, std::uint64_t{256} << 10U, "A small process has up to 256 KiB of page tables.") \
   X(kLeastTables, std::uint64_t{4} << 20U, "Page tables are worth a word from 4 MiB on.")        \
   X(kLongForkMs, 10.0, "A fork of 10 ms is long.")                                               \
+  X(kTablesMs, 2.0, "To copy 1 MiB of page tables takes 2 ms or more.")                          \
   X(kManyThreads, 3, "Arenas of malloc may hold much from 3 threads on.")                        \
   X(kLeastHeap, std::uint64_t{16} << 20U, "Arenas of malloc may hold much from 16 MiB on.")      \
   X(kFrozenFrom, std::uint64_t{64} << 20U, "cowshed run freezes processes of 64 MiB or more.")   \

@@ -171,6 +171,15 @@ bool is_mostly_received(const Summary& summary) {
   return !summary.new_causes.empty() && summary.new_causes.front().name == cow::kReceived;
 }
 
+// Whether few lines of code made most of the new memory, and the group has most of that.
+bool is_by_few_lines(const ProcessGroup& group, const Summary& summary) {
+  constexpr std::size_t kFew = 3;
+  double of_all = 0;
+  for (std::size_t i = 0; i < std::min(kFew, summary.new_sites.size()); ++i)
+    if (!summary.new_sites[i].file.empty()) of_all += summary.new_sites[i].of_all;
+  return is_part(group.held_new.sum, summary.new_bytes, kHalfOfAll) && of_all >= kHalfOfAll;
+}
+
 // Several processes of one program that no fork connects, and that hold as much.
 struct Started {
   const ProcessGroup* group = nullptr;
@@ -183,9 +192,12 @@ Started started_alike(const Evidence& evidence) {
   const bool is_older = group->is_older && group->shared_bytes.value_or(0) < kLeastBytes;
   const bool are_started = group->has_executed || is_older || group->role == cow::Role::root;
   if (!are_started || is_mostly_received(summary)) return {};
-  const bool is_line = summary.line_of(*group) != nullptr && group->held_new.are_alike();
-  if (!is_line) return {is_older ? group : nullptr};
-  const std::uint64_t each = group->held_own.sum / group->holders;
+  const std::uint64_t in_use =
+      group->held_own.sum - std::min(group->held_own.sum, group->free_bytes);
+  if (!is_much(in_use, group->held_own.sum)) return {};
+  const bool are_lines = is_by_few_lines(*group, summary) && group->held_new.are_alike();
+  if (!are_lines) return {is_older ? group : nullptr};
+  const std::uint64_t each = in_use / group->holders;
   // One keeps it, unless that is another process: the one that started them, say.
   const bool has_another = std::ranges::any_of(summary.groups, [&](const ProcessGroup& other) {
     return &other != group && other.holders > 0 && are_alike(std::min(each, other.own.most), each);
@@ -211,12 +223,12 @@ struct FreeMemory {
   std::uint64_t mmap_threshold = 0;  // of the one that holds most
 };
 
-// nullopt: it is not much of the new memory.
+// nullopt: it is not much of the new memory, nor of what those hold that ran before.
 std::optional<FreeMemory> free_memory(std::string_view cause, const Evidence& evidence) {
   const Summary& summary = *evidence.summary;
   const auto found = std::ranges::find(summary.new_causes, cause, &Share::name);
-  if (!summary.has_new_memory() || found == summary.new_causes.end()) return std::nullopt;
-  if (!is_much(found->bytes, summary.new_bytes)) return std::nullopt;
+  const bool is_new = found != summary.new_causes.end() && is_much(found->bytes, summary.new_bytes);
+  if (!summary.has_new_memory()) return std::nullopt;
   FreeMemory free;
   std::uint64_t most = 0;
   for (const cow::ProcessCopies& process : evidence.measurement->processes) {
@@ -230,6 +242,10 @@ std::optional<FreeMemory> free_memory(std::string_view cause, const Evidence& ev
     free.unread += process.touched_pages() * cow::kPageSize -
                    std::min(process.touched_pages(), memory.touched_pages) * cow::kPageSize;
   }
+  const std::uint64_t of_cause =
+      cause == cow::kFreeInPymalloc ? free.in_pymalloc : free.bytes - free.in_pymalloc;
+  if (!is_new && (!summary.new_causes.empty() || !is_much(of_cause, summary.held.sum)))
+    return std::nullopt;
   return free;
 }
 
@@ -352,12 +368,28 @@ Offers of_sparse_pages(const Remedy& /*remedy*/, const Evidence& evidence) {
              : Offers();
 }
 
+// Whether the children that hold new memory were seen to hold nothing byte for byte.
+bool is_nothing_alike(const Evidence& evidence) {
+  std::uint64_t all = 0;
+  std::uint64_t alike = 0;
+  for (const cow::ProcessCopies& process : evidence.measurement->processes) {
+    if (!process.alike || !cow::goes_on(process)) continue;
+    const cow::AlikeMemory& its = *process.alike;
+    all += its.private_bytes;
+    alike += std::max(its.same_address_bytes, its.any_address_bytes.value_or(0));
+  }
+  return is_much(all, evidence.summary->new_bytes) && !is_part(alike, all, kShownOfAll);
+}
+
 Offers of_own_data(const Remedy& remedy, const Evidence& evidence) {
   const Summary& summary = *evidence.summary;
   const Share* cause = much_new(remedy.cause, summary);
   if (cause == nullptr || is_of_servers(summary) || !build_alike(evidence)) return {};
   if (!of_sparse_pages(remedy, evidence).empty()) return {};  // alike are the zeros
   if (cause->remark.starts_with("libsqlite3")) return {};     // no connection may cross a fork
+  if (is_nothing_alike(evidence))
+    return {{0, fmt::format("see at CODE's lines whether each process builds the same. If so: {}",
+                            remedy.text)}};
   return worth_a_word(
       {saved_by_sharing(*cause, summary), std::string(remedy.text) + preloading(summary)});
 }

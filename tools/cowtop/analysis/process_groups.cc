@@ -234,6 +234,7 @@ class GroupBuilder {
     group_.held_own.add(own, process.processes);
     group_.held_new.add(fresh, process.processes);
     group_.held_copies.add(copied, process.processes);
+    if (process.memory) group_.free_bytes += process.memory->free_bytes.value_or(0);
     group_.held_before.add(cow::ran_before(process) ? held - std::min(held, fresh) : 0,
                            process.processes);
     group_.given_back.add(shared - std::min(shared, kept), process.processes);

@@ -62,7 +62,8 @@ struct ProcessGroup {
   Sizes held_own;                 // what they hold in all, and its parts
   Sizes held_new;
   Sizes held_copies;
-  Sizes held_before;  // the measurement began, and still
+  Sizes held_before;             // the measurement began, and still
+  std::uint64_t free_bytes = 0;  // of it, in malloc and the like, as far as it is known
   // Of what they got at their forks, neither copied nor still there, as far as it is known.
   Sizes given_back;
   // At the fork, or when the measurement began if that was later, the most that one of them shared;

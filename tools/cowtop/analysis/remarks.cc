@@ -89,6 +89,9 @@ Said own_memory(const cow::Measurement& /*measurement*/, const Summary& summary)
   if (group.held_before.most >= kLeastBytes)
     text += fmt::format(", {} from before cowtop came",
                         without_unit_of(own, mib(group.held_before.sum / parts)));
+  if (summary.new_causes.empty() && is_much(group.free_bytes, all.sum))
+    text +=
+        fmt::format(", {} free inside malloc", without_unit_of(own, mib(group.free_bytes / parts)));
   if (const std::string maker = maker_of(group, summary); !maker.empty()) text += ", by " + maker;
   if (gave_back)
     text += fmt::format("; {} gave back {} of what {} got", is_one ? "it" : "they",
@@ -251,7 +254,7 @@ constexpr std::array kKinds = {Kind{"exit_copies", 5, exit_copies},
                                Kind{"forks", 8, forks},
                                Kind{"forks_beside_threads", 3, threads},
                                Kind{"stuck_in_locks", 9, stuck},
-                               Kind{"alike", 4, alike},
+                               Kind{"alike", 6, alike},
                                Kind{"frozen", 4, frozen},
                                Kind{"older", 8, older},
                                Kind{"left_behind", 8, left_behind},

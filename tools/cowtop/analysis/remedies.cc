@@ -90,6 +90,13 @@ const Cure kNoHugePages = {.name = "no huge pages",
 const Cure kSettle = {.name = "cowshed run --settle",
                       .tried_where = "long forks of Python, whose parent hardly writes",
                       .prefix = {"cowshed", "run", "--settle", "--"}};
+const Cure kUndo = {.name = "cowshed run --undo",
+                    .tried_where = "16 MiB of copies or more are as in the parent",
+                    .prefix = {"cowshed", "run", "--undo", "--"}};
+const Cure kMerge = {.name = "cowshed run --merge",
+                     .tried_where = "16 MiB or more are alike in several processes, and KSM runs",
+                     .environment = {{"COWSHED", "off"}},
+                     .prefix = {"cowshed", "run", "--merge", "--"}};
 const Cure kOnlyMalloc = variable("PYTHONMALLOC", "malloc", "the same, of Python");
 
 // Of several causes: the report adds up what they save.
@@ -226,6 +233,12 @@ const std::vector<Remedy> kRemedies = {
      {},
      "write less while a child lives: fork when few writes come (a database: on a replica)",
      &of_parent},
+    {kUnchangedCopies,
+     {},
+     "give back the copies that changed nothing (cowshed run --undo)",
+     &of_unchanged,
+     &kUndo},
+    {kUnchangedCopies, {}, "", &of_equal_pages, &kMerge},
     {kPrograms, {}, "start programs by posix_spawn() or vfork(), which copy nothing", &of_programs},
     {kStartedAlike,
      {},

@@ -14,6 +14,7 @@ namespace cowshed::cowtop {
 // Causes that are neither of copies nor of new memory.
 inline constexpr std::string_view kPickling = "pickling";
 inline constexpr std::string_view kParentWrites = "a parent's writes";
+inline constexpr std::string_view kUnchangedCopies = "copies that changed nothing";
 inline constexpr std::string_view kPrograms = "programs";
 inline constexpr std::string_view kStartedAlike = "processes started alike";
 inline constexpr std::string_view kPageTablesOfForks = "page tables";

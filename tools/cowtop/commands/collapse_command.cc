@@ -211,7 +211,7 @@ Expected<int> collapse_command(std::vector<std::string> words) {
   line.app()
       .add_option("--most-added", most_added,
                   "Fill holes of at most this part of the private memory (2%)")
-      ->type_name("PERCENT");
+      ->type_name("PERCENT%");
   line.app()
       .add_option("--every", every, "Go on until Ctrl-C, and collapse again so often: 60s, 5m, 1h")
       ->type_name("TIME");

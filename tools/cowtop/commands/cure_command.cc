@@ -25,6 +25,7 @@
 #include <cowshed/tools/cowtop/cure/plan.h>
 #include <cowshed/tools/cowtop/cure/treatments.h>
 #include <cowshed/tools/cowtop/cure/trial.h>
+#include <cowshed/tools/cowtop/doctor/doctor.h>
 #include <cowshed/tools/cowtop/io/output_file.h>
 
 namespace cowshed::cowtop {
@@ -183,6 +184,11 @@ class Cures {
         if (!still_goes_on) return ended();
       }
     }
+    // What a cache saves that the first run filled, no remedy did.
+    if (as_it_is.trials.size() == 1 && best_of(treatments_) != nullptr) {
+      TRY(const bool goes_on, try_once(as_it_is));
+      if (!goes_on) return ended();
+    }
     return 0;
   }
   const Treatments& treatments() const { return treatments_; }
@@ -228,7 +234,7 @@ class Cures {
     if (run_ > 0 && run_ < planned_)
       which = fmt::format(" of {}, some {:.0f} s left", planned_,
                           std::ceil(took_.count() / run_ * (planned_ - run_)));
-    else if (run_ > 0) which = ", for what differs";
+    else if (run_ > 0) which = ", to compare";
     complain(fmt::format("run {}{}, {}", ++run_, which, what));
   }
 
@@ -299,6 +305,9 @@ class Cures {
          cures_for({&*first.measurement, &summary, first.threads},
                    language_of_command(options_.measure.command.front()), folder_.name())) {
       std::string why_not = keep_environment(cure);
+      if (std::ranges::find(cure.prefix, "--merge") != cure.prefix.end() &&
+          !ksm_runs().value_or(false))
+        why_not = "KSM does not run: cowtop doctor says how to start it";
       if (!cure.prefix.empty() && why_not.empty()) {
         if (cowshed_.empty()) {
           TRY(cowshed_, cowshed_command(options_.measure));

@@ -20,7 +20,8 @@ std::string plan_text(const std::vector<std::string>& command, const std::vector
       "  first     once, as it is: how long that takes, and which remedies fit\n"
       "  then      {} with each of these that fits{}:\n",
       most * (1 + cures.size()), shell_line({}, command), times(runs),
-      runs == 1 ? "" : fmt::format(", and {} as it is", times(runs - 1)));
+      runs == 1 ? ", and again as it is if one helps"
+                : fmt::format(", and {} as it is", times(runs - 1)));
   for (const Cure& each : cures) {
     const std::string sets = shell_line(each, {});
     text += "            " + (sets == each.name ? sets : each.name + ": " + sets) + "\n";

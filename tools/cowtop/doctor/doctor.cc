@@ -61,9 +61,9 @@ const char* remedy_of(ProbeLack lack) {
 
 // KSM merges equal pages, also those that were copied and changed back.
 std::string ksm_text() {
-  std::string run;
-  if (!(std::ifstream("/sys/kernel/mm/ksm/run") >> run)) return "this kernel has no KSM\n";
-  if (run == "1") return "KSM runs: cowshed run --merge -- CMD lets it merge equal pages\n";
+  const std::optional<bool> runs = ksm_runs();
+  if (!runs) return "this kernel has no KSM\n";
+  if (*runs) return "KSM runs: cowshed run --merge -- CMD lets it merge equal pages\n";
   return "KSM does not run: echo 1 >/sys/kernel/mm/ksm/run starts it, for cowshed run --merge\n";
 }
 
@@ -72,6 +72,12 @@ const char* name_of(cow::BackendChoice backend) {
 }
 
 }  // namespace
+
+std::optional<bool> ksm_runs() {
+  char run = 0;
+  if (!(std::ifstream("/sys/kernel/mm/ksm/run") >> run)) return std::nullopt;
+  return run == '1';
+}
 
 bool Diagnosis::works() const { return counted && *counted == kGroundTruthPages; }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct Diagnosis {
 
 // Tests each backend, the best first.  Takes some seconds.
 std::vector<Diagnosis> diagnose();
+
+// Whether KSM merges pages now; nullopt: this kernel has none.
+std::optional<bool> ksm_runs();
 
 std::string doctor_text(const std::vector<Diagnosis>& diagnoses);
 
