@@ -112,7 +112,13 @@ bool is_in_crash_handler() {
 
 // Private memory of allocators that get it from mmap(2): Python's arenas, PHP's chunks, Ruby's
 // pages.  Nothing proves whose it is.  They bear the move, because madvise() below gives zeros.
+// The kernel joins them with the memory of this thread's variables, which stays.
 std::vector<std::span<const std::byte>> private_ranges() {
+  constexpr std::size_t kOfThread = 64_KiB;
+  const std::uintptr_t thread = arch::thread_pointer();
+  const std::uintptr_t variables = std::min(thread, reinterpret_cast<std::uintptr_t>(&errno));
+  const Range of_thread = {variables / kPage * kPage - kOfThread,
+                           thread / kPage * kPage + kOfThread};
   struct sysinfo machine{};
   sysinfo(&machine);
   const std::size_t most = std::size_t{machine.totalram} * machine.mem_unit;  // or it is reserved
@@ -120,15 +126,20 @@ std::vector<std::span<const std::byte>> private_ranges() {
   ranges.reserve(4096);
   std::uintptr_t end_of_guard = 0;  // below a stack
   std::array<char, 8192> buffer;
+  const auto add = [&](const Range& range) {
+    if (range.begin < range.end && range.size() >= 128_KiB && ranges.size() < ranges.capacity())
+      ranges.push_back(settling::span_of(range));
+  };
   settling::visit_maps(buffer, [&](const MapsLine& line) {
     const bool is_stack = line.name == "[stack]" || line.range.begin == end_of_guard;
     if (line.permissions == "---p") end_of_guard = line.range.end;
     const bool is_owned = line.name.empty() || line.name.starts_with("[anon:");
-    if (line.is_private_and_writable() && line.is_anonymous && is_owned && !is_stack &&
-        line.range.size() >= 128_KiB && line.range.size() <= most &&
-        ranges.size() < ranges.capacity()) {
-      ranges.push_back(settling::span_of(line.range));
-    }
+    if (!line.is_private_and_writable() || !line.is_anonymous || !is_owned || is_stack ||
+        line.range.size() > most)
+      return;
+    if (!line.range.contains(thread)) return add(line.range);
+    add({line.range.begin, of_thread.begin});
+    add({of_thread.end, line.range.end});
   });
   return ranges;
 }
