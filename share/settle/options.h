@@ -18,8 +18,8 @@ enum class OtherThreads : std::uint8_t {
   refuse,  // fails with threads_running
   // Stops them while it moves up to 16 MiB, by a signal that glibc keeps for itself (33).  System
   // calls go on afterwards.  Some fail with EINTR, even where SA_RESTART is set: poll() and
-  // epoll_wait() with a time limit, usleep(), and reads with SO_RCVTIMEO.  A write() to a pipe or a
-  // socket may return after a part.
+  // epoll_wait() with a time limit, usleep(), reads with SO_RCVTIMEO, and waits that begin in the
+  // moment of the stop.  A write() to a pipe or a socket may return after a part.
   stop,
 };
 
