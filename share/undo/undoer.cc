@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstddef>
@@ -116,10 +117,12 @@ struct Undoer {
 };
 
 Undoer the_undoer;
+std::atomic<bool> keeps_pages;
 
 void* run(void*) {
-  // A server may become another user.
   if (geteuid() == 0) settling::OwnPages::keep_for_this_thread();
+  keeps_pages = true;
+  keeps_pages.notify_one();
   the_undoer.run();
   return nullptr;
 }
@@ -140,6 +143,7 @@ bool start_thread(double most_cpu, void (*log)(std::string_view reason)) {
     if (mprotect(stack, kStack, PROT_READ | PROT_WRITE) != 0) return false;
   }
   the_undoer = {most_cpu, log};
+  keeps_pages = false;
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
@@ -152,6 +156,8 @@ bool start_thread(double most_cpu, void (*log)(std::string_view reason)) {
   const bool has_started = pthread_create(&thread, &attributes, run, nullptr) == 0;
   if (has_started) pthread_setname_np(thread, "cowshed-undo");  // before others look
   pthread_attr_destroy(&attributes);
+  // A server may become another user.
+  if (has_started && geteuid() == 0) keeps_pages.wait(false);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return has_started;
 }

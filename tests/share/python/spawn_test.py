@@ -109,7 +109,7 @@ class SpawnTest(run_test.Runner):
 
     def test_what_an_import_does_for_its_own_process_takes_a_real_spawn(self):
         for imports, why in (
-                ("print('loads')", "prints"), ("os.write(1, b'loads')", "prints"),
+                ("print('loads', flush=True)", "prints"), ("os.write(1, b'loads')", "prints"),
                 ("file = open('program.py')", "keeps .*/program.py open"),
                 ("open('data', 'a').write('x')", "writes .*/data"), ("os.getpid()", "asks for the PID"),
                 ("import uuid; name = uuid.uuid4()", "draws random numbers"),
