@@ -47,6 +47,22 @@ static __always_inline __u32 duration_index(__u64 ns) {
   return ((log - COWSHED_FORK_LEAST_LOG) << COWSHED_FORK_PARTS_LOG) + part;
 }
 
+/* Which `cowshed run --undo` adds, and which takes no lock of the program. */
+#define UNDO_THREAD "cowshed-undo"
+static __always_inline int is_undo_thread(struct list_head* node) {
+  char name[sizeof UNDO_THREAD] = {};
+  struct task_struct* task = (void*)node - bpf_core_field_offset(struct task_struct, thread_node);
+  return bpf_core_read_str(name, sizeof name, &task->comm) == sizeof name &&
+         begins_with(name, UNDO_THREAD, sizeof name);
+}
+
+static __always_inline __u64 other_threads(struct task_struct* task) {
+  __u64 others = BPF_CORE_READ(task, signal, live.counter) - 1;
+  if (others != 1) return others;
+  struct list_head* first = BPF_CORE_READ(task, signal, thread_head.next);
+  return !is_undo_thread(first) && !is_undo_thread(BPF_CORE_READ(first, next));
+}
+
 /* Of the running thread. */
 static __always_inline void count_fork(struct thread_state* thread, int shares_memory) {
   __u64 begin = thread->fork_begin;
@@ -63,8 +79,7 @@ static __always_inline void count_fork(struct thread_state* thread, int shares_m
     const __u64* written = thread->counts.faults;
     costs->written_pages =
         written[COWSHED_COPIED_ANON] + written[COWSHED_COPIED_FILE] + written[COWSHED_REUSED];
-    struct task_struct* task = bpf_get_current_task_btf();
-    __u64 others = BPF_CORE_READ(task, signal, live.counter) - 1;
+    __u64 others = other_threads(bpf_get_current_task_btf());
     add(&costs->beside_threads, others > 0);
     if (others > costs->most_threads) costs->most_threads = others;
   }

@@ -205,7 +205,12 @@ struct sigpending {
   sigset_t signal;
 };
 
+struct list_head {
+  struct list_head* next;
+};
+
 struct signal_struct {
+  struct list_head thread_head;
   struct sigpending shared_pending;
   struct {
     int counter;
@@ -279,6 +284,7 @@ struct task_struct {
   char comm[16];
   struct files_struct* files;
   struct signal_struct* signal;
+  struct list_head thread_node;
   struct sigpending pending;
   sigset_t blocked;
   struct sighand_struct* sighand;

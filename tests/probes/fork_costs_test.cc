@@ -136,6 +136,19 @@ TEST_F(ForkCostsTest, ThreadsAreNoForksAndOthersThatShareMemoryAreApart) {
   EXPECT_EQ(costs.failed(), 0U);
 }
 
+TEST_F(ForkCostsTest, TheThreadThatUndoesCopiesDoesNotCount) {
+  const ForkCosts costs = of([] {
+    std::jthread undo([](const std::stop_token& stop) {
+      while (!stop.stop_requested()) std::this_thread::yield();
+    });
+    pthread_setname_np(undo.native_handle(), "cowshed-undo");
+    fork_once();
+    return "";
+  });
+  EXPECT_EQ(costs.forks(), 1U);
+  EXPECT_EQ(costs.beside_threads, 0U);
+}
+
 TEST_F(ForkCostsTest, ThatTheKernelRefusesHaveTheirErrno) {
   int overcommits = 0;
   std::ifstream("/proc/sys/vm/overcommit_memory") >> overcommits;
