@@ -118,6 +118,10 @@ inline constexpr std::array kFigures = {
     Figure{"memory.merged_bytes", "MERGED", Unit::bytes, false, "cowshed_merged_bytes",
            "Memory that KSM has merged with equal pages, as last looked at.",
            COWSHED_FIGURE(internal::number(process.memory.value_or(MemorySample()).merged_bytes))},
+    Figure{"memory.undone_bytes", "UNDONE", Unit::bytes, false, "cowshed_undone_bytes",
+           "The part of COPIED that it has given back, as by cowshed run --undo: it shares those "
+           "pages again, as last looked at.",
+           COWSHED_FIGURE(internal::number(process.memory.value_or(MemorySample()).undone_bytes))},
     Figure{"", "", Unit::bytes, false, "cowshed_shared_bytes",
            "Resident memory that other processes map, too, as last looked at.  What two processes "
            "share counts twice.",

@@ -29,8 +29,9 @@ struct ForkCopies {
   // the measurement: what it shared when that began.  nullopt: not known, and after an exec, which
   // ends the sharing.
   std::optional<std::uint64_t> shared_bytes;
-  // The part of it that the process has neither copied nor given back.  nullopt also if some copies
-  // may be of memory that it shares with its own children, or its parent with others.
+  // The part of it that the process has neither copied nor given back, with copies that it has
+  // undone.  nullopt also if some copies may be of memory that it shares with its own children, or
+  // its parent with others.
   std::optional<std::uint64_t> still_shared_bytes;
 
   // NEW: what a process has beside its copies and what it got at its fork, since its last exec, or

@@ -117,6 +117,9 @@ struct MemorySample {
   std::optional<std::uint64_t> mmap_threshold_bytes = std::nullopt;
   // That KSM has merged with equal pages.  nullopt: the kernel does not tell (before Linux 6.1).
   std::optional<std::uint64_t> merged_bytes = std::nullopt;
+  // The copies of settled memory that the process has given back (share/settle.h): it shares those
+  // pages again.  nullopt: it has no settled memory, or its copies are not counted.
+  std::optional<std::uint64_t> undone_bytes = std::nullopt;
   bool operator==(const MemorySample&) const = default;
 };
 

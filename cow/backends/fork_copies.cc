@@ -132,6 +132,10 @@ std::uint64_t held_at_look(const ProcessCopies& process, std::uint64_t copied) {
   return std::max(shared, less(all, own));
 }
 
+std::uint64_t undone_bytes(const ProcessCopies& process) {
+  return process.memory ? process.memory->undone_bytes.value_or(0) : 0;
+}
+
 struct Kept {
   std::uint64_t least;
   std::uint64_t most;
@@ -163,7 +167,7 @@ std::optional<std::uint64_t> still_shared(const ProcessCopies& process, const Fo
   constexpr std::uint64_t kPart = 40;
   if (!copies.shared_bytes || !copies.copied_pages) return std::nullopt;
   const std::uint64_t shared = *copies.shared_bytes;
-  const std::uint64_t copied = *copies.copied_bytes();
+  const std::uint64_t copied = less(*copies.copied_bytes(), undone_bytes(process));
   std::uint64_t unsure = std::min(copied, copies.copied_for_children_bytes);
   if (copied > shared) return std::nullopt;
   std::uint64_t not_copied = shared - copied;
@@ -311,7 +315,7 @@ bool ran_before(const ProcessCopies& process) {
 bool is_memory_stale(const ProcessCopies& process) {
   const auto pages = process.all_copied_pages();
   if (!process.memory || !process.shared_at_fork_bytes || !pages || process.execs > 0) return false;
-  const std::uint64_t copied = *pages * kPageSize;
+  const std::uint64_t copied = less(*pages * kPageSize, undone_bytes(process));
   // What was shared at the fork is approximate.
   return copied > kLittle &&
          process.memory->shared_bytes > less(*process.shared_at_fork_bytes, copied) + kLittle;

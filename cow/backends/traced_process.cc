@@ -282,6 +282,23 @@ void TracedProcess::note_scan(std::uint64_t end_ns, std::uint64_t took_ns, bool 
   live->has_changed = !is_settled;
 }
 
+namespace {
+
+// What it copied of settled memory, and has no copy of.  Copies of what its parent had copied hide
+// as much, and copies of libraries' data that its parent wrote to count, too.
+std::uint64_t undone_bytes(const ProcessCopies& process, const std::vector<Mapping>& mappings,
+                           const FilePages& file_pages) {
+  std::uint64_t copied = process.copied_shared_file_pages.value_or(0) * kPageSize;
+  for (const Mapping& each : mappings) {
+    const auto of_file = file_pages.find(each.begin);
+    if (each.is_settled() && of_file != file_pages.end())
+      copied -= std::min(copied, each.bytes() - of_file->second);
+  }
+  return copied;
+}
+
+}  // namespace
+
 std::vector<Mapping> TracedProcess::scan(const ProcFiles& proc) {
   auto mappings = proc.maps(copies.pid);
   FilePages file_pages;
@@ -307,6 +324,8 @@ std::vector<Mapping> TracedProcess::scan(const ProcFiles& proc) {
   copies.memory->free_in_pymalloc_bytes = before.free_in_pymalloc_bytes;
   copies.memory->mmap_threshold_bytes = before.mmap_threshold_bytes;
   copies.memory->touched_pages = copies.touched_pages();
+  if (live->has_settled)
+    copies.memory->undone_bytes = undone_bytes(copies, *mappings, *live->file_pages);
   if (ran_before(copies) && !copies.resident_before_bytes) {
     const std::uint64_t now = memory->shared_bytes + memory->private_bytes;
     copies.resident_before_bytes = now - std::min(now, copies.touched_pages() * kPageSize);

@@ -70,6 +70,7 @@ cow::Measurement run_with_all_figures() {
   worker.memory = {9303 * cow::kPageSize, (2713 + 1024) * cow::kPageSize, 1, 1024,
                    411 * cow::kPageSize};
   worker.memory->merged_bytes = 119 * cow::kPageSize;
+  worker.memory->undone_bytes = 127 * cow::kPageSize;
   worker.alike = {(2713 + 1024) * cow::kPageSize, 0, 217 * cow::kPageSize, std::nullopt,
                   513 * cow::kPageSize};
   worker.peak = {40'000 * cow::kPageSize, 2'000'000'000};

@@ -212,6 +212,20 @@ TEST(ForkCopies, OfCopiesThatWereGivenBackOnlyALookTells) {
   EXPECT_EQ(still_shared(), 0);
 }
 
+// It copies them again, so that COPIED may exceed what it got.
+TEST(ForkCopies, WhatItHasUndoneItSharesAgain) {
+  ProcessCopies child = process(11, 10, 0, 6000);
+  child.role = Role::child;
+  child.shared_at_fork_bytes = 4000 * kPageSize;
+  child.copied_shared_file_pages = 6000;
+  child.memory = {3000 * kPageSize, 1000 * kPageSize, 1};
+  const auto still_shared = [&] { return copies_of({child})[0].still_shared_bytes; };
+  EXPECT_EQ(still_shared(), std::nullopt);
+  child.memory->undone_bytes = 5000 * kPageSize;
+  EXPECT_EQ(still_shared(), 3000 * kPageSize);
+  EXPECT_FALSE(is_memory_stale(child));
+}
+
 TEST(ForkCopies, UnknownCountsAreNotZero) {
   ProcessCopies root = process(10, 1, 0, 0);
   root.copied_anon_pages.reset();

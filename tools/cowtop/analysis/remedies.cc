@@ -298,7 +298,7 @@ const std::vector<Remedy> kRemedies = {
     {"libsqlite3",
      {},
      "bound SQLite's page cache by PRAGMA cache_size, or share the file's pages by PRAGMA "
-     "mmap_size",
+     "mmap_size (neither bounds :memory:)",
      &of_library},
     {cow::kImport, {}, "import before the fork what is imported now at CODE's lines", &of_imports},
     {kSparsePages,

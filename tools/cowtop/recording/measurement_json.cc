@@ -127,6 +127,7 @@ static void describe(auto& io, Type<MemorySample> /*type*/) {
   field_if_set(io, "free_in_pymalloc_bytes", &Struct::free_in_pymalloc_bytes);
   field_if_set(io, "mmap_threshold_bytes", &Struct::mmap_threshold_bytes);
   field_if_set(io, "merged_bytes", &Struct::merged_bytes);
+  field_if_set(io, "undone_bytes", &Struct::undone_bytes);
 }
 static void describe(auto& io, Type<AlikeMemory> /*type*/) {
   using Struct = AlikeMemory;
