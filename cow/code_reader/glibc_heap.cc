@@ -126,7 +126,8 @@ class GlibcHeap {
 
   // Of an arena that begins here.
   std::optional<std::uint64_t> lists_of(std::uint64_t arena) {
-    constexpr std::array<std::uint64_t, 2> kDistances = {112, 104};  // since 2.27, and before
+    constexpr std::array<std::uint64_t, 3> kDistances = {112, 104,
+                                                         24};  // since 2.27, before, since 2.43
     for (const std::uint64_t distance : kDistances) {
       std::array<std::uint64_t, 2 * kLists> heads{};
       if (memory_.read(arena + distance, heads) && are_lists(arena + distance, heads))

@@ -116,7 +116,7 @@ inline std::vector<FreePages> in_order(std::vector<FreePages> pages) {
   return result;
 }
 
-// Returns the pages in free blocks of malloc() of glibc (2.17 to 2.42, x86-64), in order: those in
+// Returns the pages in free blocks of malloc() of glibc (2.17 to 2.43, x86-64), in order: those in
 // the lists of each arena, and at the top of its heap.  They may have no memory: what was given
 // back, say.  nullopt: not known; the process has another malloc, or has ended.
 //
