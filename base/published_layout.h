@@ -48,8 +48,7 @@
 #define COWSHED_LAYOUT_MINOR 3
 
 // It lies at the first of these addresses that is free when it is made, and anywhere if none is.
-// Two copies of the library in a process have one each: that of its Python, say, and one that is
-// preloaded.
+// If a process has two copies of the library, in Python's package and preloaded, each has a layout.
 // Each is beside a range of arenas (share/process/tree.h): both then share upper page tables, which
 // each process has for itself.
 static const __u64 cowshed_layout_places[2] = {0x200000000000, 0x7eff00000000};

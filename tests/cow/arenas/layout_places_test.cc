@@ -81,7 +81,7 @@ TEST_F(ArenasAtFork, AreFoundWhereAProgramTookTheUsualPlace) {
   EXPECT_EQ(with_taken({all_places[0]}), usual);
 }
 
-// As that of a second copy of the library.
+// A second copy of the library has a second layout.
 TEST_F(ArenasAtFork, OfTwoLayoutsAreAddedUp) {
   const auto usual = with_taken({});
   ASSERT_TRUE(usual);

@@ -185,7 +185,7 @@ class CureTest(unittest.TestCase):
             self.skipTest("the package was built for no Python before 3.12")
         best, remedies, text = self.workers(PYTHONS[older], "[[] for i in range(900_000)]", "gc.collect()")
         self.assertEqual(best, "gc.freeze()", text)
-        self.assertEqual(list(remedies), ["gc.freeze()"])
+        self.assertEqual(next(iter(remedies)), "gc.freeze()")
 
     def test_objects_of_ruby_need_a_warm_up(self):
         if not shutil.which("ruby"):
