@@ -25,7 +25,26 @@ class ArenaAccess;
 class ArenaCore;
 
 tl::unexpected<Error> refusal_of(const ArenaBadAlloc& failure);
+
+template <class T>
+inline constexpr bool kStandardAllocator = false;
+template <class T>
+inline constexpr bool kStandardAllocator<std::allocator<T>> = true;
+template <class T>
+constexpr bool holds_heap_memory() {
+  if constexpr (requires { typename T::allocator_type; })
+    return kStandardAllocator<typename T::allocator_type>;
+  else return false;
+}
 }  // namespace internal
+
+// Whether Arena::make<T>() is refused by the compiler, because T is a container that allocates its
+// elements by std::allocator, outside the arena.  If that is meant, write before its first use:
+//
+//   template <>
+//   inline constexpr bool cowshed::elements_outside<Names> = false;
+template <class T>
+inline constexpr bool elements_outside = internal::holds_heap_memory<T>();
 
 // A handle that owns an arena.  Moving the handle moves no object.
 //
@@ -85,8 +104,9 @@ class Arena {
   std::pmr::memory_resource* resource() const noexcept { return resource_; }
 
   // Constructs a T in the arena.  Passes the arena's allocator to T, and so to its members, if they
-  // take one.  The arena frees the memory, but does not run ~T; the caller can, before the freeze.
-  // Thread-safe.  Errors: those of ArenaBadAlloc.  Exceptions of T's constructor pass through.
+  // take one.  A container of another allocator is refused, see elements_outside.  The arena frees
+  // the memory, but does not run ~T; the caller can, before the freeze. Thread-safe.  Errors: those
+  // of ArenaBadAlloc.  Exceptions of T's constructor pass through.
   template <class T, class... Args>
   Expected<T*> make(Args&&... args);
 
@@ -170,6 +190,9 @@ class Arena {
 
 template <class T, class... Args>
 Expected<T*> Arena::make(Args&&... args) {
+  static_assert(!elements_outside<T>,
+                "this container's elements would lie outside the arena: use its std::pmr type, "
+                "ArenaAllocator, or ArenaScope::make(); or see elements_outside in arena.h");
   std::pmr::polymorphic_allocator<> allocator(resource());
   try {
     void* memory = allocator.allocate_bytes(sizeof(T), alignof(T));
@@ -187,6 +210,9 @@ Expected<T*> Arena::make(Args&&... args) {
 
 template <class T>
 Expected<std::span<T>> Arena::make_array(std::size_t count) {
+  static_assert(!elements_outside<T>,
+                "the elements of these containers would lie outside the arena: use their std::pmr "
+                "type, or see elements_outside in arena.h");
   constexpr std::size_t kMost = static_cast<std::size_t>(-1);  // more than any arena has
   const std::size_t bytes = count > kMost / sizeof(T) ? kMost : count * sizeof(T);
   std::pmr::polymorphic_allocator<> allocator(resource());

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <functional>
+#include <new>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -58,14 +60,19 @@ class ArenaScope {
   static Expected<ArenaScope> enter(const Arena& arena);
 
   // Calls the function inside a scope and keeps what it returns in the arena.  Exceptions of the
-  // function pass through, std::bad_alloc too if the arena is full.  Errors: those of enter().
+  // function pass through.  Errors: those of enter(), capacity_exceeded, out_of_memory.
   template <class Function>
   static Expected<std::decay_t<std::invoke_result_t<Function>>*> make(const Arena& arena,
                                                                       Function&& function) {
     const auto scope = enter(arena);
     if (!scope) return tl::make_unexpected(scope.error());
-    return ::new std::decay_t<std::invoke_result_t<Function>>(
-        std::invoke(std::forward<Function>(function)));
+    try {
+      return ::new std::decay_t<std::invoke_result_t<Function>>(
+          std::invoke(std::forward<Function>(function)));
+    } catch (const std::bad_alloc&) {
+      if (auto refused = scope->refusal()) return tl::make_unexpected(*std::move(refused));
+      throw;
+    }
   }
 
   ArenaScope(ArenaScope&& other) noexcept : entered_(std::exchange(other.entered_, nullptr)) {}
@@ -75,6 +82,7 @@ class ArenaScope {
 
  private:
   explicit ArenaScope(internal::EnteredScope* entered) : entered_(entered) {}
+  std::optional<Error> refusal() const;  // why malloc() failed in it; none: it did not
 
   internal::EnteredScope* entered_;
 };

@@ -11,6 +11,7 @@
 #include <utility>
 #include <variant>
 
+#include <cowshed/base/type_id.h>
 #include <cowshed/share/arena_allocator.h>
 #include <cowshed/share/immortal_ptr.h>
 
@@ -82,5 +83,24 @@ template <template <class...> class Container, class... Ts>
   requires(internal::kArenaContainer<Container<Ts...>> && !std::is_polymorphic_v<Container<Ts...>>)
 inline constexpr bool spawn_safe<Container<Ts...>> =
     ((spawn_safe<Ts> || internal::kArenaAllocator<Ts>) && ...);
+
+namespace internal {
+template <class T>
+constexpr bool has_safe_parts() {
+  bool safe = spawn_safe<typename T::value_type>;
+  if constexpr (requires { typename T::hasher; }) safe = safe && spawn_safe<typename T::hasher>;
+  if constexpr (requires { typename T::key_equal; })
+    safe = safe && spawn_safe<typename T::key_equal>;
+  if constexpr (requires { typename T::key_compare; })
+    safe = safe && spawn_safe<typename T::key_compare>;
+  return safe;
+}
+}  // namespace internal
+
+// A container whose template parameters are not all types, by the parts that it names.
+template <class T>
+  requires(internal::kArenaContainer<T> && !std::is_polymorphic_v<T> &&
+           type_name<T>().ends_with('>') && requires(const T& t) { t.begin(), t.end(); })
+inline constexpr bool spawn_safe<T> = internal::has_safe_parts<T>();
 
 }  // namespace cowshed

@@ -203,6 +203,15 @@ decltype(auto) call_worker(const Worker& self, Function& function, Args&... args
   }
 }
 
+// Whether call_worker() has a way to call it.
+template <class Function, class... Args>
+inline constexpr bool kCallable =
+    requires { typename Function::Parts; } ||
+    std::is_invocable_v<Function&, const Worker&, decltype(as_object(std::declval<Args&>()))...> ||
+    std::is_invocable_v<Function&, decltype(as_object(std::declval<Args&>()))...> ||
+    std::is_invocable_v<Function&, const Worker&, Args&...> ||
+    std::is_invocable_v<Function&, Args&...>;
+
 template <class Function, class... Args>
 using CallResult = std::remove_cvref_t<decltype(call_worker(
     std::declval<const Worker&>(), std::declval<Function&>(), std::declval<Args&>()...))>;
@@ -297,7 +306,13 @@ auto start(const WorkersOptions& options, Args&&... args) {
 // spawn_safe, arguments that cannot be sent.  Errors: invalid_argument for another method.
 template <class Function, class... Args>
 auto start(const WorkersOptions& options, Function&& function, Args&&... args) {
-  return internal::start_checked(options, {}, function, args...);
+  constexpr bool kFits =
+      internal::kCallable<std::remove_reference_t<Function>, std::remove_reference_t<Args>...>;
+  static_assert(kFits,
+                "start() cannot call the function with these arguments: a Ref<T> arrives as a "
+                "const T&, others as they are, behind a const Worker& if it takes one");
+  if constexpr (kFits) return internal::start_checked(options, {}, function, args...);
+  else return Expected<Workers<void>>(internal::no_copies_error(options.name));
 }
 
 }  // namespace cowshed

@@ -91,6 +91,7 @@ void ArenaCore::become(Description description) {
   past_ = std::move(description.past);
   dropped_frees_ = 0;
   frozen_by_ = 0;
+  lost_begin_ = UINTPTR_MAX;
   destroyed_at_ = nullptr;
   was_entered_ = false;
   key_ = new_key();
@@ -208,6 +209,7 @@ Expected<unsigned> ArenaCore::enter_scope() {
   if (state() != ArenaState::open)
     return make_error(ErrorCode::arena_frozen, who() + " is frozen: no scope can begin");
   if (full_.exchange(false, std::memory_order_relaxed)) coalesce();
+  memory_.forget_shortage();
   ++scopes_;
   was_entered_ = true;
   Shard& shard = choose_shard();
@@ -271,6 +273,7 @@ void ArenaCore::disown_after_fork() {
   forget_shards();
   caches_ = nullptr;
   scopes_ = 0;
+  lost_begin_ = begin() + frozen_bytes();
   if (generation_ == 0) {
     open_begin_ = end();
     state_.store(ArenaState::not_inherited, std::memory_order_release);

@@ -123,6 +123,8 @@ class ArenaCore final {
   // enter_scope() returns the arena of jemalloc that leave_scope() takes.
   Expected<unsigned> enter_scope();
   void leave_scope(std::uint64_t key, unsigned jemalloc_arena);
+  // Why malloc() failed since the last scope began; none: it did not.
+  std::optional<Error> refusal_in_scope() const;
 
   // Other processes may have the frozen part now, so its addresses must not be reused at once.
   void note_known_elsewhere() { known_elsewhere_ = known_elsewhere_ || generation_ > 0; }
@@ -152,6 +154,10 @@ class ArenaCore final {
   bool contains(const void* address) const {
     const auto value = reinterpret_cast<std::uintptr_t>(address);
     return value >= begin() && value < end();
+  }
+  // Whether this process was forked before the address was frozen, and so does not have it.
+  bool lacks(std::uintptr_t address) const {
+    return address >= lost_begin_.load(std::memory_order_relaxed);
   }
   // Whether the address is mapped in this process.  False if it was forked before the freeze.
   bool holds(const void* address) const {
@@ -217,6 +223,8 @@ class ArenaCore final {
   template <class WhenOpen, class WhenFrozen>
   void visit_block(const void* block, WhenOpen open, WhenFrozen frozen) noexcept;
   [[noreturn]] void throw_refusal(std::size_t size, std::size_t alignment) const;
+  Error no_memory_error(const std::string& request, int shortage) const;
+  Error full_error(const std::string& request) const;
 
   // core_caches.cc
   bool find_thread_cache();
@@ -267,7 +275,8 @@ class ArenaCore final {
 
   // The open part.
   std::atomic<std::uintptr_t> open_begin_ = 0;
-  int open_fd_ = -1;  // its memfd
+  std::atomic<std::uintptr_t> lost_begin_ = UINTPTR_MAX;  // of what a forked child lacks
+  int open_fd_ = -1;                                      // its memfd
   ArenaMemory memory_;
   std::array<Shard, kMostShards> shards_;
   std::atomic<std::size_t> shard_count_ = 0;

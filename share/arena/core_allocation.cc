@@ -210,6 +210,25 @@ BlockInArena ArenaCore::look_up(const void* block) noexcept {
   return result;
 }
 
+std::optional<Error> ArenaCore::refusal_in_scope() const {
+  if (const int shortage = memory_.shortage()) return no_memory_error("malloc()", shortage);
+  if (full_.load(std::memory_order_relaxed)) return full_error("malloc() in an ArenaScope");
+  return std::nullopt;
+}
+
+Error ArenaCore::no_memory_error(const std::string& request, int shortage) const {
+  const bool limited = shortage == ArenaMemory::kLimited;
+  return {ErrorCode::out_of_memory, limited ? 0 : ENOMEM,
+          who() + ": " + (limited ? "the memory cgroup, or the machine," : "the kernel") +
+              " has no memory for " + request + "; raise the limit, or free memory"};
+}
+
+Error ArenaCore::full_error(const std::string& request) const {
+  return {ErrorCode::capacity_exceeded, 0,
+          who() + ": capacity of " + std::to_string(end() - begin()) + " bytes exceeded by " +
+              request + "; create it with a larger .capacity"};
+}
+
 void ArenaCore::throw_refusal(std::size_t size, std::size_t alignment) const {
   const OutsideScope outside;  // the exception must not need memory of an arena that is full
   switch (state()) {
@@ -230,19 +249,12 @@ void ArenaCore::throw_refusal(std::size_t size, std::size_t alignment) const {
   const std::size_t untouched = end() - std::max(open_begin(), begin() + memory_.used());
   if (shortage != 0 || (needed <= end() - begin() && (needed + alignment <= untouched ||
                                                       !full_.load(std::memory_order_relaxed)))) {
-    const bool limited = shortage == ArenaMemory::kLimited;
-    throw ArenaBadAlloc(
-        {ErrorCode::out_of_memory, limited ? 0 : ENOMEM,
-         who() + ": " + (limited ? "the memory cgroup, or the machine," : "the kernel") +
-             " has no memory for " + request + "; raise the limit, or free memory"});
+    throw ArenaBadAlloc(no_memory_error(request, shortage));
   }
-  const std::size_t live = past_.live_bytes + count_live().live_bytes;
-  throw ArenaBadAlloc({ErrorCode::capacity_exceeded, 0,
-                       who() + ": capacity of " + std::to_string(end() - begin()) +
-                           " bytes exceeded by " + request +
-                           (needed == size ? "" : ", which takes " + std::to_string(needed)) +
-                           " in one piece, with " + std::to_string(live) +
-                           " bytes allocated; create it with a larger .capacity"});
+  throw ArenaBadAlloc(
+      full_error(request + (needed == size ? "" : ", which takes " + std::to_string(needed)) +
+                 " in one piece, with " +
+                 std::to_string(past_.live_bytes + count_live().live_bytes) + " bytes allocated"));
 }
 
 }  // namespace cowshed::internal

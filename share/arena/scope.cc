@@ -192,6 +192,13 @@ Expected<ArenaScope> ArenaScope::enter(const Arena& arena) {
   return scope;
 }
 
+std::optional<Error> ArenaScope::refusal() const {
+  const OutsideScope outside;
+  ArenaCore& core = *entered_->scope.core;
+  const std::lock_guard lock(core.mutex());
+  return core.refusal_in_scope();
+}
+
 ArenaScope::~ArenaScope() {
   if (entered_ == nullptr) return;
   if (entered_->state.exchange(EnteredScope::State::handle_gone) ==

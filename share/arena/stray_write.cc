@@ -48,10 +48,14 @@ class Line {
   }
   // "wrote to frozen arena ..."
   Line& put(const StrayWrite& write) {
-    put("wrote to frozen arena '").put(write.arena).put("' at 0x").put(write.address, 16);
+    put(write.inherited ? "wrote to frozen arena '" : "used arena '").put(write.arena);
+    put("' at 0x").put(write.address, 16);
     if (write.object[0] != '\0')
       put(" (object '").put(write.object).put("' + ").put(write.object_offset).put(")");
-    return *this;
+    else if (write.owner[0] != '\0') put(" (memory of '").put(write.owner).put("', most likely)");
+    return put(write.inherited ? "; copy what is to be changed, or freeze leniently"
+                               : ", which was not frozen when this process was forked; freeze() it "
+                                 "before the fork");
   }
   std::string_view text() const { return {text_.data(), size_}; }
 
@@ -74,32 +78,45 @@ std::atomic<pid_t> line_written = 0;
   }
   Line line;
   line.put("cowshed: process ").put(static_cast<std::uint64_t>(self)).put(" ").put(write);
-  line.put(
-      ". Did a destructor write? Make the object by ArenaScope::make() or Arena::make(), which "
-      "nothing destroys, or freeze leniently. Else run the program under cowtop, which names the "
-      "line of code.\n");
+  if (write.inherited) {
+    line.put(
+        ". Did a destructor write? Make the object by ArenaScope::make() or Arena::make(), which "
+        "nothing destroys. Else run the program under cowtop, which names the line of code.");
+  }
+  line.put("\n");
   internal::write_to_standard_error(line.text());
   line_written = self;
 }
 
+// Also in a thawed arena, whose open part begins behind the frozen one.
+bool is_frozen_at(const internal::ArenaCore& arena, std::uintptr_t address) {
+  return arena.generation() != 0 && arena.mode() == FreezeMode::strict &&
+         address < arena.open_begin();
+}
+
 // Returns whether the instruction can run again.
 bool report(const siginfo_t& info, const void* context) {
-  if (info.si_code != SEGV_ACCERR || !arch::is_interrupted_store(context)) return false;
+  if (info.si_code != SEGV_ACCERR && info.si_code != SEGV_MAPERR) return false;
   internal::ArenaCore* arena = internal::find_arena(info.si_addr);
+  if (arena == nullptr) return false;
   StrayWrite write{};
   write.address = reinterpret_cast<std::uintptr_t>(info.si_addr);
-  // Also in a thawed arena, whose open part begins behind the frozen one.
-  if (arena == nullptr || arena->generation() == 0 || arena->mode() != FreezeMode::strict ||
-      write.address >= arena->open_begin()) {
-    return false;
+  write.inherited = !arena->lacks(write.address);
+  if (write.inherited) {
+    if (info.si_code != SEGV_ACCERR || !arch::is_interrupted_store(context) ||
+        !is_frozen_at(*arena, write.address)) {
+      return false;
+    }
+    if (arena->let_destructors_write(info.si_addr)) return true;
   }
-  if (arena->let_destructors_write(info.si_addr)) return true;
   write.arena_offset = write.address - arena->begin();
   layout::set_text(write.arena, arena->name());
   write.instruction = arch::interrupted_instruction(context);
   if (const layout::Object* object = layout::object_at(write.address)) {
     write.object = std::to_array(object->name);
     write.object_offset = write.address - object->address;
+  } else if (const auto* only = layout::only_object_in(arena->begin(), arena->end())) {
+    write.owner = std::to_array(only->name);
   }
   const StrayWriteCallback function = callback.load();
   if (StrayWrite* copy = sink.load(); copy != nullptr && sink_owner == getpid()) {

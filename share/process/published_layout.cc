@@ -140,4 +140,15 @@ const Object* object_at(std::uint64_t address) noexcept {
   return nullptr;
 }
 
+const Object* only_object_in(std::uint64_t begin, std::uint64_t end) noexcept {
+  const Object* only = nullptr;
+  for (std::uint32_t i = 0; image != nullptr && i < image->header.objects.count; ++i) {
+    const Object& object = image->objects[i];
+    if (object.name[0] == '\0' || object.address - begin >= end - begin) continue;
+    if (only != nullptr) return nullptr;
+    only = &object;
+  }
+  return only;
+}
+
 }  // namespace cowshed::layout

@@ -37,6 +37,8 @@ void clear_object(std::uint32_t index);
 // Returns the object with a name that contains `address`, or null.  Takes no lock, so signal
 // handlers may call it.
 const Object* object_at(std::uint64_t address) noexcept;
+// Returns the object with a name in this range if there is one alone, else null.  So, too.
+const Object* only_object_in(std::uint64_t begin, std::uint64_t end) noexcept;
 
 inline constexpr std::uint32_t kMaxTransfers = 1024;
 inline constexpr std::uint32_t kTransferLanes = 64;

@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include <cowshed/share/freeze_copy.h>
@@ -18,9 +19,11 @@ void take_rules(const Rules& rules);
 int take_item(cowshed::Ref<Rule> rule);
 void take_pointer(std::shared_ptr<int> number);
 void take_arena(const cowshed::Arena& arena);
+const auto change_rule = [](Rule& changed) { return changed.applies(1) ? 1 : 0; };
 
 void call(const cowshed::Ref<Rule>& rule, const Rules& rules, cowshed::Arena& arena,
           const std::shared_ptr<int>& pointer, std::string_view text) {
   const cowshed::WorkersOptions spawn = {.method = cowshed::Start::spawn};
-  (void)cowshed::CALL;
+  using namespace cowshed;
+  (void)CALL;
 }

@@ -318,6 +318,17 @@ TEST(ArenaScope, WhatTheFullArenaItselfRefusesIsItsError) {
   EXPECT_EQ(code, ErrorCode::capacity_exceeded);
 }
 
+TEST(ArenaScope, MakeSaysThatTheArenaIsFull) {
+  const Arena arena = make_arena("tiny", 2_MiB);
+  const auto fill = [] { return std::vector<std::string>(100'000, std::string(100, 'x')); };
+  EXPECT_THAT(ArenaScope::make(arena, fill).error().message,
+              testing::AllOf(StartsWith("arena 'tiny': capacity of 2097152 bytes exceeded by"),
+                             HasSubstr("create it with a larger .capacity")));
+  EXPECT_EQ(arena.stats().live_allocations, 0U);
+  EXPECT_THROW((void)ArenaScope::make(arena, []() -> int { throw std::bad_alloc(); }),
+               std::bad_alloc);
+}
+
 TEST(ArenaScope, AbsurdSizesAreFailedMallocs) {
   volatile std::size_t largest = static_cast<std::size_t>(-1);  // or the compiler warns
   const Arena arena = make_arena();

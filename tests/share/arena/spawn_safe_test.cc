@@ -40,6 +40,15 @@ using Vector = std::vector<T, InArena<T>>;
 template <class T, class Less = std::less<>>
 using Map = std::map<Word, T, Less, InArena<std::pair<const Word, T>>>;
 
+// As many a hash table has.
+template <class T, bool keeps_hash, class Equal = std::equal_to<>>
+struct Set : Vector<T> {
+  using key_equal = Equal;
+};
+struct Derived : Vector<int> {
+  std::string name;
+};
+
 }  // namespace
 
 template <>
@@ -63,6 +72,10 @@ static_assert(spawn_safe<std::unordered_set<int, std::hash<int>, std::equal_to<>
                                             InArena<std::pair<const int, Word>>>>);
 static_assert(spawn_safe<ImmortalPtr<Plain>> && spawn_safe<Vector<ImmortalPtr<const Word>>>);
 static_assert(spawn_safe<OptedIn> && spawn_safe<Vector<OptedIn>>);
+
+static_assert(spawn_safe<Set<Word, true>> && !spawn_safe<Set<Plain*, true>> &&
+              !spawn_safe<Set<Word, true, bool (*)(const Word&, const Word&)>> &&
+              !spawn_safe<Derived>);
 
 static_assert(!spawn_safe<Virtual> && !spawn_safe<Unknown> && !spawn_safe<OptedOut>);
 static_assert(!spawn_safe<Plain*> && !spawn_safe<void (*)()> && !spawn_safe<int Plain::*>);

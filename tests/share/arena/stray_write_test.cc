@@ -80,10 +80,12 @@ TEST_F(StrayWrites, KillsAfterTheCallback) {
 
 TEST_F(StrayWrites, WithoutACallbackIsALine) {
   Frozen frozen;
-  EXPECT_THAT(last_words([&] { frozen.index->answers[100] = 1; }),
-              testing::MatchesRegex(
-                  "cowshed: process [0-9]+ wrote to frozen arena 'index' at 0x[0-9a-f]+ "
-                  "\\(object 'my object' \\+ 800\\)\\. Did a destructor write\\? [^\n]+\n"));
+  EXPECT_THAT(
+      last_words([&] { frozen.index->answers[100] = 1; }),
+      testing::MatchesRegex(
+          "cowshed: process [0-9]+ wrote to frozen arena 'index' at 0x[0-9a-f]+ "
+          "\\(object 'my object' \\+ 800\\); copy what is to be changed, or freeze leniently"
+          "\\. Did a destructor write\\? [^\n]+\n"));
   const std::string lines = last_words(
       [&] { const auto threads = begin_threads(8, [&](int i) { frozen.index->answers[i] = 1; }); });
   EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 1) << lines;
@@ -190,10 +192,33 @@ TEST_F(StrayWrites, TheRecordSaysWhereAndWhat) {
   EXPECT_EQ(hit.arena_offset, hit.address - reinterpret_cast<std::uintptr_t>(frozen.arena.base()));
   EXPECT_NE(hit.instruction, 0U);
   EXPECT_THAT(to_string(hit), HasSubstr("wrote to frozen arena 'index' at 0x"));
-  EXPECT_THAT(to_string(hit), EndsWith(" (object 'my object' + 4112)"));
+  EXPECT_THAT(to_string(hit), HasSubstr(" (object 'my object' + 4112); copy what is to be"));
+  EXPECT_TRUE(hit.inherited);
   const StrayWrite other = record(frozen.unpublished);
   EXPECT_STREQ(other.object.data(), "");
-  EXPECT_THAT(to_string(other), Not(HasSubstr("object")));
+  EXPECT_THAT(to_string(other), HasSubstr(" (memory of 'my object', most likely); "));
+  (void)publish("second", frozen.unpublished + 1).value();
+  EXPECT_THAT(to_string(record(frozen.unpublished)), Not(HasSubstr("memory of")));
+}
+
+// What a child lacks, of an arena that was open at its fork or had been opened again.
+TEST_F(StrayWrites, AUseOfWhatWasNotFrozenBeforeTheForkSaysSo) {
+  const auto expect_line = [](const std::string& line) {
+    EXPECT_THAT(line, testing::MatchesRegex(
+                          "cowshed: process [0-9]+ used arena 'index' at 0x[0-9a-f]+, which was "
+                          "not frozen when this process was forked; freeze\\(\\) it before the "
+                          "fork\n"));
+  };
+  Arena open = make_arena();
+  volatile long* number = open.make<long>(7).value();
+  expect_line(last_words([&] { (void)*number; }));
+  expect_line(last_words([&] { *number = 8; }));
+  EXPECT_EQ(*number, 7);
+  Frozen frozen;
+  (void)frozen.arena.thaw().value();
+  volatile long* later = frozen.arena.make<long>(7).value();
+  EXPECT_THAT(last_words([&] { (void)*later; }), HasSubstr("was not frozen when this process"));
+  EXPECT_EQ(last_words([&] { (void)*frozen.unpublished; }, 0), "survived");
 }
 
 // A program of its own, since the handler is installed once per process.
