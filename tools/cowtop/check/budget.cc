@@ -15,7 +15,11 @@ namespace {
 constexpr double kMostBytes = 0x1p60;
 constexpr double kMostPercent = 1'000'000;
 
-// Removes a decimal number without a sign or an exponent from the front of `text`.
+using Unit = std::pair<std::string_view, double>;
+constexpr std::array<Unit, 5> kUnits = {
+    {{"", 1}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}}};
+
+// Removes a decimal number without a sign or an exponent, and a space, from the front of `text`.
 std::optional<double> take_number(std::string_view& text) {
   if (text.empty() || text[0] < '0' || text[0] > '9') return std::nullopt;
   double number = 0;
@@ -23,14 +27,17 @@ std::optional<double> take_number(std::string_view& text) {
       std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
   if (parsed.ec != std::errc() || !std::isfinite(number)) return std::nullopt;
   text.remove_prefix(static_cast<std::size_t>(parsed.ptr - text.data()));
+  if (text.starts_with(' ')) text.remove_prefix(1);
   return number;
 }
 
 }  // namespace
 
+bool is_unit(std::string_view text) {
+  return !text.empty() && std::ranges::find(kUnits, text, &Unit::first) != kUnits.end();
+}
+
 Expected<std::uint64_t> parse_size(std::string_view text) {
-  constexpr std::array<std::pair<std::string_view, double>, 5> kUnits = {
-      {{"", 1}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}}};
   std::string_view rest = text;
   const auto number = take_number(rest);
   const auto unit =

@@ -36,7 +36,8 @@ struct Budget {
   std::optional<double> max_growth;
 };
 
-// Parses "64MiB", "1.5GiB", "512KiB" or bytes: "4096".  Errors: invalid_argument.
+bool is_unit(std::string_view text);  // such as "MiB"
+// Parses "64MiB", "1.5 GiB", "512KiB" or bytes: "4096".  Errors: invalid_argument.
 Expected<std::uint64_t> parse_size(std::string_view text);
 // Parses "5%" as 0.05.  Errors: invalid_argument.
 Expected<double> parse_percentage(std::string_view text);

@@ -59,7 +59,8 @@ Used copied(const ProcessCopies& process, const ForkCopies& copies) {
   if (!copies.copied_pages) return no_copies(process);
   Used result = used(*copies.copied_bytes());
   if (cow::is_older(process)) {
-    result.why_not_known = "it was forked earlier: what was copied before is not known";
+    result.why_not_known =
+        "it was forked earlier, and what it copied before is not known: reload the server";
     result.is_missed = true;
   }
   result.shares = is_child(process) ? !only_ran(process, copies) && !process.shares_memory

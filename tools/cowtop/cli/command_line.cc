@@ -89,13 +89,10 @@ Expected<std::optional<int>> CommandLine::parse(std::vector<std::string> words) 
     app_->exit(success);
     if (std::cout.flush()) return 0;
     return system_error("cannot write to standard output", errno);
-  } catch (const CLI::ConfigError& error) {
-    const std::string message = error.what();
-    return wrong("'" + message.substr(message.rfind(' ') + 1) +
-                 "' in the file of limits is no limit");
   } catch (const CLI::ParseError& error) {
     std::string message = error.what();
     std::ranges::replace(message, '\n', ' ');
+    if (message.ends_with(" PID missing")) message += ": did pgrep find the process?";
     return wrong(message);
   }
   return std::nullopt;

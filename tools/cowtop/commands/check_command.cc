@@ -87,6 +87,8 @@ struct CheckOptions {
 // Reads no further than any file of limits, because a device has no end.
 class LimitsFile : public CLI::ConfigTOML {
  public:
+  explicit LimitsFile(const CLI::App& app) : app_(&app) {}
+
   std::vector<CLI::ConfigItem> from_config(std::istream& file) const override {
     constexpr std::size_t kMost = 1 << 20;
     std::string text(kMost + 1, '\0');
@@ -94,9 +96,49 @@ class LimitsFile : public CLI::ConfigTOML {
     text.resize(static_cast<std::size_t>(file.gcount()));
     if (text.size() > kMost)
       throw CLI::FileError("the file of limits is larger than 1 MiB", CLI::ExitCodes::FileError);
+    text_ = text;
     std::istringstream stream(text);
-    return CLI::ConfigTOML::from_config(stream);
+    std::vector<CLI::ConfigItem> items = CLI::ConfigTOML::from_config(stream);
+    for (CLI::ConfigItem& item : items) {
+      const bool is_limit = item.parents.empty() && app_->get_option_no_throw("--" + item.name);
+      const std::string name = item.parents.empty() ? item.name : "[" + item.parents[0] + "]";
+      join_units(item.inputs);
+      if (is_limit && (item.inputs.size() <= 1 || item.name == "object")) continue;
+      throw CLI::ParseError(fmt::format("{}'{}' {}", place_of(name), name,
+                                        is_limit ? "takes one value" : "is no limit"),
+                            CLI::ExitCodes::ConfigError);
+    }
+    return items;
   }
+
+  // "FILE:LINE: " of a limit in the file; "" if it has none.
+  std::string place_of(const std::string& name) const {
+    std::istringstream lines(text_);
+    std::size_t number = 1;
+    for (std::string line; std::getline(lines, line); ++number) {
+      const auto begin = line.find_first_not_of(" \t");
+      if (begin == std::string::npos || line.compare(begin, name.size(), name) != 0) continue;
+      if (std::min(line.find_first_of(" \t=", begin), line.size()) != begin + name.size()) continue;
+      return fmt::format("{}:{}: ", app_->get_config_ptr()->as<std::string>(), number);
+    }
+    return "";
+  }
+
+ private:
+  // CLI11 takes "20 MiB" for two values.
+  static void join_units(std::vector<std::string>& values) {
+    for (std::size_t i = 1; i < values.size();) {
+      if (values[i] == "%" || is_unit(values[i])) {
+        values[i - 1] += values[i];
+        values.erase(values.begin() + static_cast<std::ptrdiff_t>(i));
+      } else {
+        ++i;
+      }
+    }
+  }
+
+  const CLI::App* app_;
+  mutable std::string text_;
 };
 
 // The limits of a command line.  `app` must outlive it.
@@ -104,9 +146,7 @@ class BudgetArguments {
  public:
   // `words`: of the command line, which counts before the file.
   BudgetArguments(CommandLine& line, const std::vector<std::string>& words) {
-    const auto end = std::ranges::find(words, "--");
-    has_tree_word_ = std::find(words.begin(), end, "--tree") != end;
-    has_per_child_word_ = std::find(words.begin(), end, "--per-child") != end;
+    words_.assign(words.begin(), std::ranges::find(words, "--"));
     CLI::App& app = line.app();
     app.add_option("--max-copied", copied_, "What each may copy")->type_name("SIZE");
     app.add_option("--max-ratio", ratio_, "The same as a part of what it shared at its fork")
@@ -126,7 +166,8 @@ class BudgetArguments {
         ->type_name("PERCENT");
     app.add_flag("--per-child", per_child_, "Each process below the root is held to it (default)");
     app.add_flag("--tree", tree_, "All together are held to it");
-    app.config_formatter(std::make_shared<LimitsFile>());
+    limits_file_ = std::make_shared<LimitsFile>(app);
+    app.config_formatter(limits_file_);
     file_ = app.set_config("--budget", "", "Read limits from a file, see below")
                 ->type_name("FILE")
                 ->check(wrong_file_name);
@@ -139,9 +180,9 @@ class BudgetArguments {
   Expected<Budget> budget() const {
     Budget given;
     const bool are_both = tree_ && per_child_;
-    if (are_both && has_tree_word_ == has_per_child_word_)
+    if (are_both && is_word("--tree") == is_word("--per-child"))
       return wrong("--tree, --per-child: give one of the two");
-    if (are_both ? has_tree_word_ : tree_) given.per = Budget::Per::tree;
+    if (are_both ? is_word("--tree") : tree_) given.per = Budget::Per::tree;
     given.baseline = baseline_;
     std::optional<Error> error;
     take(copied_, "--max-copied", parse_size, given.max_copied_bytes, error);
@@ -160,16 +201,23 @@ class BudgetArguments {
   }
 
  private:
+  // Whether the option was given on the command line.
+  bool is_word(const std::string& option) const {
+    return std::ranges::any_of(words_, [&](const std::string& word) {
+      return word == option || word.starts_with(option + "=");
+    });
+  }
   template <class T>
-  static void take(const std::optional<std::string>& text, const char* option,
-                   Expected<T> (*parse)(std::string_view), std::optional<T>& value,
-                   std::optional<Error>& error) {
+  void take(const std::optional<std::string>& text, const std::string& option,
+            Expected<T> (*parse)(std::string_view), std::optional<T>& value,
+            std::optional<Error>& error) const {
     if (!text) return;
     auto parsed = parse(*text);
     if (parsed) {
       value = std::move(*parsed);
     } else {
-      parsed.error().message = std::string(option) + ": " + parsed.error().message;
+      const std::string place = is_word(option) ? "" : limits_file_->place_of(option.substr(2));
+      parsed.error().message = (place.empty() ? option + ": " : place) + parsed.error().message;
       error = std::move(parsed.error());
     }
   }
@@ -184,8 +232,8 @@ class BudgetArguments {
   CLI::Option* file_;
   bool per_child_ = false;
   bool tree_ = false;
-  bool has_per_child_word_ = false;
-  bool has_tree_word_ = false;
+  std::vector<std::string> words_;
+  std::shared_ptr<LimitsFile> limits_file_;
 };
 
 // Collects the names of published objects, until it has all that are limited, in at most a

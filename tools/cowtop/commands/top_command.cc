@@ -27,8 +27,10 @@ Expected<int> top_command(std::vector<std::string> words) {
     TRY(view, live::LiveView::open(options.measure));
   } else if (options.live && ::isatty(STDIN_FILENO) == 1 && ::isatty(STDOUT_FILENO) == 1) {
     const char* terminal = std::getenv("TERM");
-    complain(fmt::format("no live view: terminfo does not say how to place text on TERM={}",
-                         terminal == nullptr ? "" : terminal));
+    complain(
+        fmt::format("no live view: terminfo does not say how to place text on TERM={}; install "
+                    "ncurses-term, or set TERMINFO or TERM",
+                    terminal == nullptr ? "" : terminal));
   }
   const Measured measured = measure(options.measure, view.get());
   if (view) view->end(measured);

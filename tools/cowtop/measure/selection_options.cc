@@ -20,7 +20,8 @@ Expected<std::vector<pid_t>> pids_of(std::string_view text) {
     const char* end = word.data() + word.size();
     const auto parsed = std::from_chars(word.data(), end, pid);
     if (parsed.ec != std::errc() || parsed.ptr != end || pid <= 0)
-      return wrong("'" + std::string(word) + "' is not a process ID");
+      return wrong(word.empty() ? "no process ID: did pgrep find the process?"
+                                : "'" + std::string(word) + "' is not a process ID");
     pids.push_back(pid);
     if (word.size() == text.size()) return pids;
     text.remove_prefix(word.size() + 1);
