@@ -1,6 +1,8 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include <cowshed/share/arena.h>
 
@@ -38,8 +40,11 @@ namespace cowshed {
 // Other threads must not write to a lenient arena during the call.  Errors: arena_not_frozen,
 // not_inherited, invalid_argument (`path` is a folder or a device), system_call (ENOSPC, EACCES,
 // EFBIG past RLIMIT_FSIZE, ...).
-Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
-                          const Progress& progress = nullptr);
+//
+// Returns the names of the objects that another program cannot use, nor this one at other addresses
+// (ASLR), because they are not spawn_safe.
+Expected<std::vector<std::string>> save_image(const Arena& arena, const std::filesystem::path& path,
+                                              const Progress& progress = nullptr);
 
 struct ImageOptions {
   // strict: a store faults.  lenient: a store copies the page for this process.  Neither changes

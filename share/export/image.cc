@@ -218,14 +218,14 @@ bool image_format::is_image(int fd, std::uint64_t base, std::uint64_t payload) {
          header.version == kVersion && header.base == base && header.payload == payload;
 }
 
-Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
-                          const Progress& progress) {
+Expected<std::vector<std::string>> save_image(const Arena& arena, const std::filesystem::path& path,
+                                              const Progress& progress) {
   const std::string who = who_is(path);
   if (ArenaAccess::core_of(arena) == nullptr) return moved_from_error();
   ArenaCore& core = *ArenaAccess::core_of(arena);
   const std::lock_guard lock(core.mutex());
   TRY_VOID(core.expect_frozen());
-  return replace_file(path, who, [&](int fd) -> Expected<void> {
+  TRY_VOID(replace_file(path, who, [&](int fd) -> Expected<void> {
     const auto head = make_head(core);
     const std::uint64_t payload = (head.size() + kHugePage - 1) / kHugePage * kHugePage;
     TRY_VOID(set_file_size(fd, payload + core.used(), who));
@@ -233,7 +233,11 @@ Expected<void> save_image(const Arena& arena, const std::filesystem::path& path,
     if (const int error = write_all(fd, head.data(), head.size(), 0))
       return write_error(who, error);
     return {};
-  });
+  }));
+  std::vector<std::string> unsafe;
+  for (registry::Object& object : registry::objects_in(core))
+    if (!object.spawn_safe && !object.name.empty()) unsafe.push_back(std::move(object.name));
+  return unsafe;
 }
 
 Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions& options) {

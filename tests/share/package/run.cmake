@@ -26,10 +26,14 @@ foreach(user build/user user/by_pkg_config)
   endforeach()
 endforeach()
 execute_process(COMMAND ${WORK}/build/full_channel TIMEOUT 60 COMMAND_ERROR_IS_FATAL ANY)
-execute_process(COMMAND ${WORK}/build/scope OUTPUT_VARIABLE said COMMAND_ERROR_IS_FATAL ANY)
-if(NOT said MATCHES "^entered: all in the arena")
-  message(FATAL_ERROR "with cowshed::malloc: ${said}")
-endif()
+execute_process(COMMAND sh -c "c++ -std=c++20 scope.cc $(pkg-config --cflags --libs cowshed-malloc) -o scope_by_pkg_config"
+                WORKING_DIRECTORY ${WORK}/user COMMAND_ERROR_IS_FATAL ANY)
+foreach(scope build/scope user/scope_by_pkg_config)
+  execute_process(COMMAND ${WORK}/${scope} OUTPUT_VARIABLE said COMMAND_ERROR_IS_FATAL ANY)
+  if(NOT said MATCHES "^entered: all in the arena")
+    message(FATAL_ERROR "${scope}, with cowshed::malloc: ${said}")
+  endif()
+endforeach()
 execute_process(COMMAND ${WORK}/build/plugin_host ${WORK}/build/libplugin.so OUTPUT_VARIABLE said
                 COMMAND_ERROR_IS_FATAL ANY)
 execute_process(COMMAND ${CMAKE_COMMAND} --build ${WORK}/build --target debug_mode
