@@ -59,25 +59,27 @@ class Frozen:
     """Why it failed; empty if it did not."""
 
     def __str__(self) -> str:
-        pauses = f"; a full collection takes {self.pause_after:.2f} s, took {self.pause_before:.2f} s"
+        return "\n  ".join(line for line in (self._summary(), *self._details()) if line)
+
+    def _summary(self) -> str:
+        """One line for whoever runs the program, of 80 columns with its PID."""
         if not self.in_place:
-            return (f"not frozen in place: {self.why_not}; reading an object still writes to its reference count"
-                    f"{pauses}{self._how_settled()}")
-        text = f"froze {self.objects:,} objects, {self.bytes / 2**20:.1f} MiB, in {self.seconds:.2f} s{pauses}"
+            return f"not frozen in place: {self.why_not}; reading an object still writes to its reference count"
+        text = f"froze {self.bytes / 2**20:,.1f} MiB, {self.objects:,} objects, in {self.seconds:.2f} s"
+        return text + (f"; {sum(self.left.values()):,} left out" if self.left else "")
+
+    def _details(self) -> Iterator[str]:
         if self.left:
             most = sorted(self.left.items(), key=lambda item: -item[1])
             names = ", ".join(f"{count:,} {name}" for name, count in most[:5])
-            text += f"; left as they were: {names}" + (" and others" if len(most) > 5 else "")
+            yield f"left out: {names}" + (" and others" if len(most) > 5 else "")
+        yield f"a full collection takes {self.pause_after:.2f} s, took {self.pause_before:.2f} s"
         if self.resolved:
-            text += f"; resolved {self.resolved:,} lazy imports"
+            yield f"resolved {self.resolved:,} lazy imports"
         if self.unresolved:
             failed = ", ".join(f"{name} ({why})" for name, why in self.unresolved.items())
-            text += f"; lazy imports that failed: {failed}"
-        return text + self._how_settled()
-
-    def _how_settled(self) -> str:
-        what = str(self.settled) if self.settled else self.why_not_settled
-        return what and f"; {what}"
+            yield f"lazy imports that failed: {failed}"
+        yield str(self.settled) if self.settled else self.why_not_settled
 
 
 # What a module imports at its first use, such as the first start of a process, which would come after the freeze.

@@ -165,7 +165,7 @@ class FreezeTest(unittest.TestCase):
             held.append(build(20_000))
             frozen = freeze()  # which gives back free pools, also of what is settled
             self.assertGreater(frozen.settled.moved_bytes, 16 << 20)
-            self.assertIn("; settled ", str(frozen))
+            self.assertIn("\n  settled ", str(frozen))
             self.assertIs(in_child(lambda: all(map(is_whole, held))), True)
             gc.unfreeze()
             cowshed.settle()

@@ -126,7 +126,7 @@ class WheelsTest(unittest.TestCase):
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         said = done.stdout.decode()
         self.assertEqual(done.returncode, 0, said)
-        self.assertRegex(said, r"froze [\d,]+ objects")
+        self.assertRegex(said, r"froze [\d,.]+ MiB, [\d,]+ objects")
 
 
 if __name__ == "__main__":

@@ -136,4 +136,6 @@ def _freeze() -> None:
         _reachable = _cowshed.reachable_bytes(freezing._children_of)
     _held = _own_bytes()
     if frozen.objects or not frozen.in_place:
-        log(str(frozen))
+        log(frozen._summary())
+    if settled := frozen.settled or frozen.why_not_settled:
+        log(str(settled))
