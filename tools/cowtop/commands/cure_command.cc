@@ -111,7 +111,11 @@ std::string interpreter_of(const std::string& program) {
 Expected<std::vector<std::string>> cowshed_command(const MeasureOptions& options) {
   const std::string& program = options.command.front();
   const std::string interpreter = interpreter_of(program);
-  std::vector<std::vector<std::string>> ways = {{"cowshed"}, {"python3", "-m", "cowshed"}};
+  // Beside cowtop, as in a virtual environment that is not active.
+  std::error_code unknown;
+  const auto beside = std::filesystem::read_symlink("/proc/self/exe", unknown).parent_path();
+  std::vector<std::vector<std::string>> ways = {
+      {beside / "cowshed"}, {"cowshed"}, {"python3", "-m", "cowshed"}};
   if (interpreter.find("python") != std::string::npos) {
     const bool is_found_by_name = interpreter.ends_with("/" + program);
     ways.insert(ways.begin(), {is_found_by_name ? program : interpreter, "-m", "cowshed"});
