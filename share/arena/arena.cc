@@ -22,7 +22,9 @@ Expected<Arena> Arena::create(const ArenaOptions& options) {
   return Arena(*core.release());
 }
 
-Arena::Arena(ArenaCore& core) noexcept : core_(&core), resource_(core.resource()) {}
+Arena::Arena(ArenaCore& core) noexcept : core_(&core), resource_(core.resource()) {
+  lost_arena_observer = [] { (void)install_stray_write_handler(); };  // it says what is lost
+}
 
 Arena& Arena::operator=(Arena&& other) noexcept {
   Arena taken(std::move(other));  // ends with the arena that this one had

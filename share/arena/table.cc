@@ -10,7 +10,6 @@
 #include <cowshed/share/process/fork_handlers.h>
 #include <cowshed/share/process/published_layout.h>
 #include <cowshed/share/process/tree.h>
-#include <cowshed/share/stray_write.h>
 
 namespace cowshed::internal {
 namespace {
@@ -69,7 +68,7 @@ void after_fork_in_child() {
     if (core.is_open()) {
       core.disown_after_fork();
       show_arena(core);
-      (void)install_stray_write_handler();  // it says what the child lacks
+      if (auto* const observer = lost_arena_observer.load()) observer();
     }
   });
   unlock_all();

@@ -34,5 +34,7 @@ void show_arena(const ArenaCore& core);
 
 // Called before an arena is unmapped.  Set by the registry; null if there is none.
 inline constinit std::atomic<void (*)(const ArenaCore& arena)> arena_end_observer = nullptr;
+// Called in a forked child that lacks an arena, or a part of it.
+inline constinit std::atomic<void (*)()> lost_arena_observer = nullptr;
 
 }  // namespace cowshed::internal

@@ -12,12 +12,13 @@ TEST(BudgetTest, Sizes) {
   EXPECT_EQ(parse_size("0.5KiB").value(), 512);
   EXPECT_EQ(parse_size("1KiB").value(), 1024);
   EXPECT_EQ(parse_size("64MiB").value(), 64ULL << 20U);
+  EXPECT_EQ(parse_size("64 MiB").value(), 64ULL << 20U);
   EXPECT_EQ(parse_size("1.5GiB").value(), 3ULL << 29U);
   EXPECT_EQ(parse_size("2TiB").value(), 2ULL << 40U);
 }
 
 TEST(BudgetTest, WhatIsNoSize) {
-  for (const char* text : {"", "MiB", "-1", "+1", "1.5", "64MB", "64 MiB", "64mib", "1e3", "0x10",
+  for (const char* text : {"", "MiB", "-1", "+1", "1.5", "64MB", "64  MiB", "64mib", "1e3", "0x10",
                            "nan", "inf", "99999999999999999999", "9999999TiB", "1,5GiB", "5%"}) {
     EXPECT_THAT(failure_of(parse_size(text)).message,
                 StartsWith("'" + std::string(text) + "' is not a size"));
@@ -29,7 +30,7 @@ TEST(BudgetTest, Percentages) {
   EXPECT_DOUBLE_EQ(parse_percentage("0%").value(), 0);
   EXPECT_DOUBLE_EQ(parse_percentage("0.5%").value(), 0.005);
   EXPECT_DOUBLE_EQ(parse_percentage("250%").value(), 2.5);
-  for (const char* text : {"", "5", "0.05", "%", "-5%", "5 %", "5%%", "nan%", "99999999999%"})
+  for (const char* text : {"", "5", "0.05", "%", "-5%", "5  %", "5%%", "nan%", "99999999999%"})
     EXPECT_FALSE(parse_percentage(text)) << text;
 }
 
