@@ -45,9 +45,11 @@ def contents(module):
         yield str(path.relative_to(package.parent)), path.read_bytes()
     for library in libraries_of(module):
         yield f"cowshed/{library.name}", library.read_bytes()
-    scripts = "".join(f"{name} = {where}\n" for name, where in PROJECT["scripts"].items())
+    groups = {"console_scripts": PROJECT["scripts"], **PROJECT["entry-points"]}
+    entries = "\n".join(f"[{group}]\n" + "".join(f"{name} = {where}\n" for name, where in each.items())
+                        for group, each in groups.items())
     yield f"{DIST_INFO}/METADATA", metadata().encode()
-    yield f"{DIST_INFO}/entry_points.txt", f"[console_scripts]\n{scripts}".encode()
+    yield f"{DIST_INFO}/entry_points.txt", entries.encode()
     for file in LICENSES:
         yield f"{DIST_INFO}/licenses/{pathlib.Path(file).name}", (ROOT / file).read_bytes()
 
