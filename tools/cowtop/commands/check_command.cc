@@ -98,8 +98,8 @@ class LimitsFile : public CLI::ConfigTOML {
       throw CLI::FileError("the file of limits is larger than 1 MiB", CLI::ExitCodes::FileError);
     text_ = text;
     std::istringstream stream(text);
-    std::vector<CLI::ConfigItem> items = CLI::ConfigTOML::from_config(stream);
-    for (CLI::ConfigItem& item : items) {
+    std::vector<CLI::ConfigItem> limits = CLI::ConfigTOML::from_config(stream);
+    for (CLI::ConfigItem& item : limits) {
       const bool is_limit = item.parents.empty() && app_->get_option_no_throw("--" + item.name);
       const std::string name = item.parents.empty() ? item.name : "[" + item.parents[0] + "]";
       join_units(item.inputs);
@@ -108,7 +108,7 @@ class LimitsFile : public CLI::ConfigTOML {
                                         is_limit ? "takes one value" : "is no limit"),
                             CLI::ExitCodes::ConfigError);
     }
-    return items;
+    return limits;
   }
 
   // "FILE:LINE: " of a limit in the file; "" if it has none.
