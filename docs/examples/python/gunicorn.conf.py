@@ -6,4 +6,4 @@ workers = 2
 preload_app = True
 
 if not os.environ.get("PLAIN"):
-    from cowshed.gunicorn import *  # noqa: F403
+    from cowshed.gunicorn import *  # noqa: F401, F403

@@ -14,12 +14,10 @@ import pickle
 import queue
 import select
 import time
-from collections.abc import Callable
 from multiprocessing import context, reduction
 from typing import Any
 
 from cowshed import _cowshed
-from cowshed.errors import Closed
 
 _SLOTS = 16384
 _MOST_SLOTS = 1 << 24

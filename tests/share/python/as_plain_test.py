@@ -835,7 +835,6 @@ class AsPlainTest(unittest.TestCase):
 
 def storm(rounds):
     """Freezes, forks, and freezes in the child, under signals and finalisers that freeze, too."""
-    import gc
     import signal
     import threading
     import time

@@ -120,7 +120,7 @@ def match(d):
             case {'tags': [x, *_]}: n += len(x)
     for p in d['points']:
         match p:
-            case Point(x=0.0, y=y): n += 1
+            case Point(x=0.0, y=y): n += 1  # noqa: F841
             case Point(): n += 2
     return n
 

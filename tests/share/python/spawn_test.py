@@ -1,6 +1,5 @@
 """Tests `cowshed run` with programs that spawn their workers: they come from a forkserver, and notice nothing."""
 
-import os
 import re
 import textwrap
 import unittest

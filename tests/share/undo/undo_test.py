@@ -1,7 +1,6 @@
 """Tests `cowshed run --undo`: programs of several languages that nobody edits.  SUBJECT is a program of C++."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys

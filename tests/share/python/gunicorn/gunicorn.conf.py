@@ -6,7 +6,7 @@ preload_app = True
 workers = int(os.environ.get("WORKERS", "16"))
 mode = os.environ["MODE"]
 if mode == "cowshed":
-    from cowshed.gunicorn import *  # noqa: F403
+    from cowshed.gunicorn import *  # noqa: F401, F403
 
 
 def when_ready(server):

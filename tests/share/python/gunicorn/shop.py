@@ -1,10 +1,8 @@
 """A Django application with MIB of data; each request reads a part of it."""
 
-import json
 import logging
 import os
 import random
-import sys
 
 import django
 from django.conf import settings
