@@ -36,8 +36,8 @@ struct ForkCopies {
 
   // NEW: what a process has beside its copies and what it got at its fork, since its last exec, or
   // since the measurement began; after its end, the most that it had, as far as samples tell.  Not
-  // what a child of its own got, but for a child that goes on.  It may be the last to share what it
-  // got, but only what it touched first is new.  nullopt: not known.
+  // what a child of its own got, but for a child that goes on.  A page that it got at its fork is
+  // never new, even if it is the last process that maps the page.  nullopt: not known.
   std::optional<std::uint64_t> new_bytes;
   // The part of it that no write fault made, as mlock(2) does, so that no sample explains it.  0
   // also if the counts may be off by it: below 1 MiB or a tenth, or if events were lost.

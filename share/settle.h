@@ -17,9 +17,10 @@
 namespace cowshed {
 
 // Moves private memory into memfds, at the same addresses.  Returns what it moved, and what it
-// left. It moves only what is known to bear it: glibc's heap, and .also.  It leaves stacks, memory
-// that is locked, sealed, in huge pages of hugetlbfs, of userfaultfd, KSM or a protection key,
-// memory with MADV_DONTFORK, MADV_WIPEONFORK or MADV_DONTDUMP, and all memory of other allocators.
+// left. It moves only memory that is known to tolerate it: glibc's heap, and .also.  It leaves
+// stacks, memory that is locked, sealed, in huge pages of hugetlbfs, of userfaultfd, KSM or a
+// protection key, memory with MADV_DONTFORK, MADV_WIPEONFORK or MADV_DONTDUMP, and all memory of
+// other allocators.
 //
 // Called again, it moves what is new.  It also moves a settled mapping anew if an eighth of it, and
 // 256 KiB, was written since.  fork() copies the page tables of a mapping that was written, 16 MiB

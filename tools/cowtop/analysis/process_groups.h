@@ -32,7 +32,8 @@ struct ProcessGroup {
   bool is_older = false;      // forked before the measurement began
   bool maps_data = false;     // shares memory with files, too
   bool is_parent = false;     // copied for children that share its memory, or has no parent here
-  // Copied, too, what it shares with its own parent: whose sharing each page ended is not known.
+  // It also copied memory that it shares with its own parent: which of the two each copy was for is
+  // not known.
   bool is_between = false;
   // The signal that ended it, if that is no request to end; or that perhaps did.
   std::optional<int> crash;
