@@ -78,6 +78,7 @@ bool is_little(const Summary& summary) {
   }
   std::uint64_t copied = 0;  // by children
   std::uint64_t children = 0;
+  double most_part = 0;  // that one of them copied
   for (const ProcessGroup& group : summary.groups) {
     if (group.only_ran()) continue;
     if (group.is_parent ? group.most_copied / std::max<std::uint64_t>(group.forks, 1) >= kLeastBytes
@@ -86,10 +87,14 @@ bool is_little(const Summary& summary) {
     }
     if (group.is_parent) continue;
     copied += group.copied_bytes.value_or(0);
+    most_part = std::max(most_part, group.most_part);
     children += group.processes;
   }
-  return children > 0 && !is_part(copied / children * std::min(children, summary.most_at_once),
-                                  summary.most_peak_bytes, kMuchOfAll);
+  if (children == 0) return false;
+  // Of short-lived ones chance decides how many lived at once, and what the peak was.
+  const std::uint64_t at_once = copied / children * std::min(children, summary.most_at_once);
+  const bool is_small = at_once < kLeastNew && most_part < kMuchOfAll;
+  return is_small || !is_part(at_once, summary.most_peak_bytes, kMuchOfAll);
 }
 
 // The most processes that lived at the same time, of those with a row of their own.
