@@ -75,9 +75,10 @@ std::string what_is_wrong_with(const Budget& budget) {
                              : "--baseline: how much more? give --max-growth";
   }
   if (!budget.max_copied_bytes && !budget.max_ratio && !budget.max_new_bytes &&
-      !budget.max_own_bytes && budget.objects.empty() && budget.baseline.empty()) {
-    return "no limit: give --max-copied, --max-ratio, --max-new, --max-own, --object, "
-           "--baseline with --max-growth, or a --budget that has one";
+      !budget.max_own_bytes && !budget.max_alike_bytes && budget.objects.empty() &&
+      budget.baseline.empty()) {
+    return "no limit: give --max-copied, --max-ratio, --max-new, --max-own, --max-alike, "
+           "--object, --baseline with --max-growth, or a --budget that has one";
   }
   return {};
 }

@@ -29,6 +29,8 @@ struct Budget {
   std::optional<std::uint64_t> max_new_bytes;
   // What any process may have of its own, the root among them (ForkCopies::most_own_bytes).
   std::optional<std::uint64_t> max_own_bytes;
+  // What all together may hold that others of them hold byte for byte, too (AlikeMemory).
+  std::optional<std::uint64_t> max_alike_bytes;
   // Copied bytes of published objects, for each process with the root, or for all together.
   std::vector<Object> objects;
   // The growth of the sum since an earlier measurement: a recording or a JSON report.

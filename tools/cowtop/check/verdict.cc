@@ -90,7 +90,14 @@ Used new_memory(const ProcessCopies& process, const ForkCopies& copies) {
   return no_copies(process);
 }
 
-// Also of a child that runs a program.  One in its parent's memory has none.
+// Also of a child that runs a program.
+Used alike_memory(const ProcessCopies& process, const ForkCopies& /*copies*/) {
+  if (!process.alike) return not_known("it was not compared with another");
+  const cow::AlikeMemory& alike = *process.alike;
+  return used(std::max(alike.same_address_bytes, alike.any_address_bytes.value_or(0)));
+}
+
+// The same.  One in its parent's memory has none.
 Used own_memory(const ProcessCopies& process, const ForkCopies& copies) {
   if (process.shares_memory) return used(0);
   if (!copies.most_own_bytes) return {std::nullopt, 0, "nobody saw what it held", true};
@@ -250,6 +257,8 @@ class Judge {
       hold({Limit::fresh, "", true, is_tree_}, fixed(*budget.max_new_bytes), new_memory);
     if (budget.max_own_bytes)
       hold({Limit::own, "", false, is_tree_}, fixed(*budget.max_own_bytes), own_memory);
+    if (budget.max_alike_bytes)
+      hold({Limit::alike, "", false, true}, fixed(*budget.max_alike_bytes), alike_memory);
     for (const Budget::Object& object : budget.objects) {
       if (!published_.contains(object.name)) {
         verdict_.not_measured.push_back(why_no_object(object.name));

@@ -14,7 +14,7 @@
 
 namespace cowshed::cowtop {
 
-enum class Limit : std::uint8_t { copied, ratio, fresh, own, object, growth };
+enum class Limit : std::uint8_t { copied, ratio, fresh, own, alike, object, growth };
 std::string_view name_of(Limit limit);  // "max_copied", as in a budget file
 
 // One limit applied to one process, or to the tree.

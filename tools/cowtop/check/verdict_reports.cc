@@ -191,8 +191,8 @@ class Suite {
 }  // namespace
 
 std::string_view name_of(Limit limit) {
-  constexpr std::array kNames = {"max_copied", "max_ratio", "max_new",
-                                 "max_own",    "object",    "max_growth"};
+  constexpr std::array kNames = {"max_copied", "max_ratio", "max_new",   "max_own",
+                                 "max_alike",  "object",    "max_growth"};
   return kNames.at(static_cast<std::size_t>(limit));
 }
 
@@ -217,6 +217,8 @@ std::string used_text(const Held& held) {
     text = fmt::format("limited to {} of new memory, used {}", limit, used);
   } else if (held.limit == Limit::own) {
     text = fmt::format("limited to {} of its own, used {}", limit, used);
+  } else if (held.limit == Limit::alike) {
+    text = fmt::format("limited to {} alike, used {}", limit, used);
   } else if (held.limit == Limit::growth) {
     text = fmt::format("limited to {}, {} in the baseline, used {}", limit,
                        size_text(held.of_bytes), used);

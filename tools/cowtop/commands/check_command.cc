@@ -60,7 +60,7 @@ command without their dashes, one a line; an option on the command line counts i
 
 New memory (--max-new) is what a process has beside its copies and what it got at its fork.
 Own memory (--max-own) is what no other process maps: of the root, too, and of each program that a
-child runs.
+child runs.  Memory that is alike (--max-alike) is what one copy for all of them would save.
 The ratio (--max-ratio) is copied memory to memory shared at the fork.  Copies after an exec do not
 count.  A process that shared less than 1 MiB has no ratio.
 A limit that no process could exceed is not within budget: if all children only ran programs, no
@@ -155,6 +155,10 @@ class BudgetArguments {
         ->type_name("SIZE");
     app.add_option("--max-own", own_, "What each, the root among them, may have of its own")
         ->type_name("SIZE");
+    app.add_option("--max-alike", alike_,
+                   "What all together may hold that another of them holds byte for byte; implies"
+                   " --alike")
+        ->type_name("SIZE");
     app.add_option("--object", objects_,
                    "What each process, the root among them, may copy of a published object; may be"
                    " given again")
@@ -189,6 +193,7 @@ class BudgetArguments {
     take(ratio_, "--max-ratio", parse_percentage, given.max_ratio, error);
     take(new_, "--max-new", parse_size, given.max_new_bytes, error);
     take(own_, "--max-own", parse_size, given.max_own_bytes, error);
+    take(alike_, "--max-alike", parse_size, given.max_alike_bytes, error);
     take(growth_, "--max-growth", parse_percentage, given.max_growth, error);
     for (const std::string& text : objects_) {
       std::optional<Budget::Object> object;
@@ -226,6 +231,7 @@ class BudgetArguments {
   std::optional<std::string> ratio_;
   std::optional<std::string> new_;
   std::optional<std::string> own_;
+  std::optional<std::string> alike_;
   std::optional<std::string> growth_;
   std::vector<std::string> objects_;
   std::string baseline_;
@@ -388,6 +394,7 @@ Expected<int> check_command(std::vector<std::string> words) {
   TRY(options.budget, line.checked(limits.budget()));
   TRY(options.measure, line.checked(arguments.options(line.command())));
   options.measure.keeps_each_process = true;  // each is held to the budget
+  if (options.budget.max_alike_bytes) options.measure.compares_all = true;
   if (!options.budget.baseline.empty()) {
     TRY(options.baseline, read_baseline(options.budget.baseline));
   }
