@@ -74,7 +74,7 @@ TEST(TableReport, NoTextOfARecordingSendsEscapesToTheTerminal) {
   process.transfers = {{kEscapes, kEscapes, kEscapes, kEscapes, 1, 1, 1}};
   for (const std::string& table :
        {table_report(measurement), process_report(measurement, process)}) {
-    EXPECT_THAT(table, HasSubstr("100% a?[31m?b (a?[31m?b)\n"));
+    EXPECT_THAT(table, HasSubstr("100% a?[31m?b"));
     EXPECT_THAT(table, HasSubstr("by a?[31m?b, sent by"));
     EXPECT_THAT(table, Not(HasSubstr("\x1b")));
     EXPECT_THAT(table, Not(HasSubstr("\nb")));

@@ -49,8 +49,10 @@ std::vector<std::string> detail_lines(const State& state, int columns) {
   const cow::ProcessCopies* process = state.selected_process();
   if (!process) return {"no process is selected"};
   auto lines = wrapped({summary(*process, state.model().copies.at(process->id()))}, columns);
+  const cow::Measurement& measurement = state.model().measurement;
   for (std::string& line :
-       wrapped(lines_of(process_report(state.model().measurement, *process)), columns)) {
+       wrapped(lines_of(advice_on(measurement, *process) + process_report(measurement, *process)),
+               columns)) {
     lines.push_back(std::move(line));
   }
   return lines;

@@ -344,7 +344,8 @@ std::uint64_t pattern_samples(const cow::ProcessCopies& process) {
 
 // "why: PID 7 (python3): 95% own writes: the program changes its data (the evidence), 5% unknown",
 // of those processes that were sampled most.
-std::string pattern_lines(const cow::Measurement& measurement) {
+// `with_evidence`: with the instruction that a cause was seen by.
+std::string pattern_lines(const cow::Measurement& measurement, bool with_evidence) {
   constexpr double kWhole = 100;
   constexpr double kLeastShown = 0.005;
   constexpr std::size_t kMostProcesses = 10;
@@ -369,7 +370,8 @@ std::string pattern_lines(const cow::Measurement& measurement) {
       if (each.share < kLeastShown) continue;
       text += fmt::format("{}{:.0f}% {}", separator, each.share * kWhole,
                           cause_in_words(each.pattern, each.library));
-      if (*separator == ' ') text += fmt::format(" ({})", printable(each.evidence));
+      if (with_evidence && *separator == ' ')
+        text += fmt::format(" ({})", printable(each.evidence));
       separator = ", ";
     }
     text += "\n";
@@ -437,7 +439,7 @@ std::string table_report(const cow::Measurement& measurement) {
   text += merged_line(measurement) + not_seen_line(measurement) + tree_lines(measurement);
   text += container_lines(measurement) + memory_lines(measurement) + lacking_lines(measurement) +
           arena_lines(measurement) + object_lines(measurement) + transfer_lines(measurement);
-  text += sampled_lines(measurement, "all processes") + pattern_lines(measurement);
+  text += sampled_lines(measurement, "all processes") + pattern_lines(measurement, true);
   return printable_lines(text + fmt::format("total copied: {}\n", total_copied_text(copies)));
 }
 
@@ -449,7 +451,7 @@ std::string process_report(const cow::Measurement& measurement, const cow::Proce
   alone.processes = {process};
   return printable_lines(container_lines(alone) + memory_lines(alone) + lacking_lines(alone) +
                          arena_lines(alone) + object_lines(alone) + transfer_lines(alone) +
-                         pattern_lines(alone) + sampled_lines(alone, "this process"));
+                         pattern_lines(alone, false) + sampled_lines(alone, "this process"));
 }
 
 }  // namespace cowshed::cowtop

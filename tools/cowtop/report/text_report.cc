@@ -280,4 +280,15 @@ std::string text_report(const cow::Measurement& measurement, TextForm form) {
   return printable_lines(text);
 }
 
+std::string advice_on(const cow::Measurement& measurement, const cow::ProcessCopies& process) {
+  cow::Measurement alone;
+  alone.exact = measurement.exact;
+  alone.taken_ns = measurement.taken_ns;
+  alone.sampling = measurement.sampling;
+  alone.sampled = process.sampled;
+  alone.processes = {process};
+  const Summary summary = summarize(alone);
+  return printable_lines(advice_lines(remedies_of(findings_of(alone, summary))));
+}
+
 }  // namespace cowshed::cowtop

@@ -17,4 +17,7 @@ struct TextForm {
 // colour.  "-" is a figure that is not known.
 std::string text_report(const cow::Measurement& measurement, TextForm form = {});
 
+// Its lines of what to do, for one process.
+std::string advice_on(const cow::Measurement& measurement, const cow::ProcessCopies& process);
+
 }  // namespace cowshed::cowtop
