@@ -123,13 +123,14 @@ std::vector<Finding> findings_of(const cow::Measurement& measurement, const Summ
                         .weight = each.weight});
   add_parents(summary, findings);
   constexpr std::array kRows = {9, 7, 6};
-  constexpr std::array kPlaces = {9, 2, 1};
+  constexpr std::array kTypes = {9, 2, 1};
+  constexpr std::array kSites = {9, 5, 5};  // before what is not counted
   add_shares(FindingKind::mapping, summary.mappings, 0, kRows, findings);
   add_shares(FindingKind::cause, summary.causes, summary.copied_bytes, kRows, findings);
-  add_shares(FindingKind::type, summary.types, 0, kPlaces, findings);
-  add_shares(FindingKind::site, summary.sites, 0, kPlaces, findings);
+  add_shares(FindingKind::type, summary.types, 0, kTypes, findings);
+  add_shares(FindingKind::site, summary.sites, 0, kSites, findings);
   add_shares(FindingKind::new_cause, summary.new_causes, summary.new_bytes, kRows, findings);
-  add_shares(FindingKind::new_site, summary.new_sites, summary.new_bytes, kPlaces, findings);
+  add_shares(FindingKind::new_site, summary.new_sites, summary.new_bytes, kSites, findings);
   for (Advice& each : advice_on(measurement, summary)) add_remedy(std::move(each), findings);
   return findings;
 }
