@@ -163,6 +163,11 @@ int Collapser::advise(std::uint64_t begin, std::uint64_t bytes) const {
 }
 
 Expected<Collapser> Collapser::open(pid_t pid, const CollapseOptions& options) {
+  if (const int page = getpagesize(); page != static_cast<int>(kPage)) {
+    return make_error(ErrorCode::unsupported, name_of(pid) + ": this kernel has pages of " +
+                                                  std::to_string(page) +
+                                                  " bytes; to collapse memory takes 4096");
+  }
   FileDescriptor pidfd;
   if (pid != 0) {
     pidfd = FileDescriptor(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));

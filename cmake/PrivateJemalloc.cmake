@@ -11,8 +11,16 @@ function(cowshed_private_jemalloc object)
              ${PROJECT_SOURCE_DIR}/share/jemalloc/thread_data.h)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${inputs})
   message(STATUS "Looking for the private jemalloc; making it takes half a minute, once for each compiler")
+  set(compiler ${CMAKE_C_COMPILER})
+  if(CMAKE_C_COMPILER_TARGET)
+    list(APPEND compiler --target=${CMAKE_C_COMPILER_TARGET})
+  endif()
+  if(CMAKE_SYSROOT)
+    list(APPEND compiler --sysroot=${CMAKE_SYSROOT})
+  endif()
+  list(JOIN compiler " " compiler)
   execute_process(
-    COMMAND ${inputs} ${CMAKE_C_COMPILER} ${CMAKE_OBJCOPY} ${CMAKE_CURRENT_BINARY_DIR} ${COWSHED_JEMALLOC}
+    COMMAND ${inputs} "${compiler}" ${CMAKE_OBJCOPY} ${CMAKE_CURRENT_BINARY_DIR} ${COWSHED_JEMALLOC}
     OUTPUT_VARIABLE file ERROR_VARIABLE error RESULT_VARIABLE status)
   if(NOT status EQUAL 0)
     message(FATAL_ERROR " ${error}") # the space keeps it in one line

@@ -4,7 +4,7 @@
 #include <linux/futex.h>
 #include <ucontext.h>
 
-#include <cowshed/base/arch/x86_64.h>
+#include <cowshed/base/arch/contract.h>
 
 asm(R"(
 .text
@@ -68,10 +68,4 @@ void cowshed::arch::mark_and_sleep(std::uint32_t* ready, std::uint32_t mark,
       :
       : [ready] "r"(ready), [mark] "r"(mark), "D"(gate), "S"(FUTEX_WAIT_PRIVATE), "d"(closed)
       : "rax", "rcx", "r10", "r11", "memory", "cc");
-}
-
-std::uintptr_t cowshed::arch::thread_pointer() {
-  std::uintptr_t pointer = 0;
-  asm("movq %%fs:0, %0" : "=r"(pointer));
-  return pointer;
 }

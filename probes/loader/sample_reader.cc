@@ -52,8 +52,7 @@ CopySample described(const cowshed_sample& from) {
   sample.is_of_stack = from.is_of_stack != 0;
   sample.arena = arena_name(from.arena);
   sample.user_mode = from.user_mode != 0;
-  sample.is_32_bit = static_cast<std::uint16_t>(from.registers[arch::kCodeSegmentIndex]) ==
-                     arch::kCodeSegmentOf32Bits;
+  sample.is_32_bit = (from.registers[arch::kModeIndex] & arch::kModeMask) == arch::kModeOf32Bits;
   for (std::size_t i = 0; i < arch::kRegisters; ++i)
     sample.registers.at(i) = from.registers[arch::kKernelIndex.at(i)];
   const std::uint64_t system_call = from.registers[arch::kSystemCallIndex];

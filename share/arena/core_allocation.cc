@@ -14,7 +14,8 @@
 namespace cowshed::internal {
 namespace {
 
-constexpr std::size_t kMostInSlab = 14_KiB;  // of jemalloc: a larger block has an extent of its own
+// Of jemalloc: a larger block has an extent of its own.
+constexpr std::size_t kMostInSlab = arch::kLargestPage / 2 * 7;
 
 }  // namespace
 

@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cctype>
 #include <cerrno>
 #include <cstdio>
 #include <fstream>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 
 #include <cowshed/base/arch/arch.h>
@@ -26,6 +28,12 @@ std::string hex(std::uintptr_t value) {
   std::array<char, 24> text{};
   std::snprintf(text.data(), text.size(), "0x%zx", value);
   return text.data();
+}
+
+// arm64's kernels differ.  The kernel puts these bytes at the end of the program's stack, at the
+// end of the addresses.
+std::uintptr_t end_of_addresses() {
+  return std::min(arch::kEndOfAddresses, std::bit_ceil(getauxval(AT_RANDOM)));
 }
 
 // Maps the file, or reserves the range if `fd` is -1.  Returns 0 or an errno.  The address is a
@@ -132,9 +140,10 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
     return refuse(who + ": .capacity is 1 byte to 32 TiB");
   if (options.address % kHugePage != 0) return refuse(who + ": .address is a multiple of 2 MiB");
   const std::size_t size = (options.capacity + kHugePage - 1) & ~(kHugePage - 1);
-  if (options.address > arch::kEndOfAddresses - size) {
+  const std::uintptr_t end = end_of_addresses();
+  if (size > end || options.address > end - size) {
     return refuse(who + ": .address " + hex(options.address) + " with a capacity of " +
-                  std::to_string(size) + " bytes ends after " + hex(arch::kEndOfAddresses) +
+                  std::to_string(size) + " bytes ends after " + hex(end) +
                   ", where a process's addresses end; choose a lower one");
   }
   TRY(FileDescriptor fd, open_memfd(options.name, size));

@@ -13,8 +13,7 @@
 namespace cowshed::internal {
 namespace {
 
-constexpr std::size_t kPagesPerRange = kHugePage / kPage;
-constexpr std::size_t kWordsPerRange = kPagesPerRange / 64;
+constexpr std::size_t kWordsPerRange = kHugePage / arch::kPage / 64;
 // Each call of MADV_COLLAPSE drains every CPU's page lists, even for a small range.
 constexpr std::size_t kMostAtOnce = kCollapseStep / kHugePage;
 // If several threads take memory, each takes less, because they wait for one another's.
@@ -81,14 +80,14 @@ bool ArenaMemory::commit(std::uintptr_t begin, std::size_t size) noexcept {
     if (!has_memory(range) && !grow(range, last)) return false;
   if (purged_.load(std::memory_order_relaxed))
     std::memset(reinterpret_cast<void*>(begin), 0, size);  // jemalloc expects zeros
-  for (std::size_t page = offset / kPage; page < (offset + size) / kPage; ++page)
+  for (std::size_t page = offset / arch::kPage; page < (offset + size) / arch::kPage; ++page)
     pages_[page / 64].fetch_or(std::uint64_t{1} << page % 64, std::memory_order_relaxed);
   return true;
 }
 
 void ArenaMemory::decommit(std::uintptr_t begin, std::size_t size) noexcept {
   const std::size_t offset = begin - mapping_.begin;
-  for (std::size_t page = offset / kPage; page < (offset + size) / kPage; ++page)
+  for (std::size_t page = offset / arch::kPage; page < (offset + size) / arch::kPage; ++page)
     pages_[page / 64].fetch_and(~(std::uint64_t{1} << page % 64), std::memory_order_relaxed);
   purged_.store(true, std::memory_order_relaxed);
 }

@@ -22,7 +22,7 @@ namespace cowshed::channel_layout {
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'C', 'h', 'a', 'n', '\0'};
 inline constexpr std::uint64_t kVersion = 5;
 using arch::kHugePage;
-using arch::kPage;
+inline constexpr std::size_t kPage = arch::kLargestPage;
 // Index 0 of each is the creator's.
 inline constexpr std::uint32_t kParties = 1 + 1024;
 inline constexpr std::uint32_t kHands = 1 + 1024;

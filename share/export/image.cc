@@ -92,13 +92,13 @@ Expected<void> replace_file(const std::filesystem::path& path, const std::string
 
 // Writes the pages that are not zero, each run of them by one call.
 int write_pages(int fd, ByteSpan bytes, std::uint64_t offset) {
-  static constexpr std::array<std::byte, kPage> kZeros{};
+  static constexpr std::array<std::byte, arch::kPage> kZeros{};
   const auto is_zero = [&](std::size_t at) {
     return std::memcmp(bytes.data() + at, kZeros.data(), kZeros.size()) == 0;
   };
-  for (std::size_t at = 0; at < bytes.size(); at += kPage) {
+  for (std::size_t at = 0; at < bytes.size(); at += arch::kPage) {
     const std::size_t first = at;
-    while (at < bytes.size() && !is_zero(at)) at += kPage;
+    while (at < bytes.size() && !is_zero(at)) at += arch::kPage;
     if (const int error = write_all(fd, bytes.data() + first, at - first, offset + first))
       return error;
   }
@@ -132,7 +132,7 @@ std::vector<std::byte> make_head(ArenaCore& core) {
   Encoder to = Encoder::in_memory();
   parcel_format::write(to, contents);
   Content parcel = to.finish();
-  std::vector<std::byte> head(kPage);
+  std::vector<std::byte> head(arch::kPage);
   head.insert(head.end(), parcel.view().begin(), parcel.view().end());
   Header header{.parcel_bytes = parcel.view().size(), .base = core.begin()};
   header.payload = (head.size() + kHugePage - 1) / kHugePage * kHugePage;
@@ -163,7 +163,7 @@ Expected<Image> read_image(const std::filesystem::path& path, const std::string&
   if (!S_ISREG(status.st_mode))
     return make_error(ErrorCode::invalid_argument, who + " is not a regular file");
   const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
-  std::vector<std::byte> head(kPage);
+  std::vector<std::byte> head(arch::kPage);
   Header header;
   for (const bool whole : {false, true}) {
     const ssize_t got = read_all(image.file.get(), head);
@@ -177,17 +177,17 @@ Expected<Image> read_image(const std::filesystem::path& path, const std::string&
                             ", this program reads version " +
                             std::to_string(image_format::kVersion) + "; save it again");
     }
-    if (header.payload % kHugePage != 0 || header.payload < kPage ||
-        header.parcel_bytes > header.payload - kPage) {
+    if (header.payload % kHugePage != 0 || header.payload < arch::kPage ||
+        header.parcel_bytes > header.payload - arch::kPage) {
       return bad(who, "has a damaged header");
     }
     if (header.payload > file_bytes) return bad(who, "is truncated");
-    if (!whole) head.resize(kPage + header.parcel_bytes);
+    if (!whole) head.resize(arch::kPage + header.parcel_bytes);
   }
   if (image_format::checksum_of(head) != header.checksum)
     return bad(who, "is damaged (its checksum is wrong)");
   try {
-    Decoder from(ByteSpan(head).subspan(kPage));
+    Decoder from(ByteSpan(head).subspan(arch::kPage));
     auto contents = parcel_format::read(from);
     image.arena = std::move(contents.arenas.at(0));
   } catch (const std::exception&) {

@@ -71,7 +71,7 @@ struct Codec<T> {
 namespace parcel_format {
 namespace {
 
-constexpr std::uint64_t kEndOfAddresses = std::uint64_t{1} << 47U;
+constexpr std::uint64_t kEndOfAddresses = arch::kEndOfAddresses + arch::kPage;
 
 bool is_name(const std::string& text) {
   return text.size() <= 63 && text.find('\0') == std::string::npos;

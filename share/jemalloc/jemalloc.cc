@@ -1,20 +1,27 @@
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
+#include <cstdlib>
 #include <sys/mman.h>
 #include <sys/types.h>
 
 #include <cowshed/share/jemalloc/jemalloc.h>
 #include <cowshed/share/os/huge_pages.h>
 
+using cowshed::arch::kLargestPage;
 using cowshed::internal::keep_in_small_pages;
 
 namespace {
 
-constexpr std::size_t kLeafSize = 2U << 20U;
-constexpr std::size_t kAddressesPerLeaf = 1U << 30U;
+// jemalloc's map of pages is a tree of two levels, which halve the bits of a page's number.  A leaf
+// has 8 bytes for each of its pages.
+constexpr unsigned kAddressBits = 48;  // as cmake/private_jemalloc configures it, and its pages
+constexpr unsigned kLeafBits = (kAddressBits - std::countr_zero(kLargestPage)) / 2;
+constexpr std::size_t kLeafSize = std::size_t{8} << kLeafBits;
+constexpr std::size_t kAddressesPerLeaf = kLargestPage << kLeafBits;
 
 }  // namespace
 
@@ -24,8 +31,7 @@ int cowshed_je_mallctl(const char* name, void* old_value, std::size_t* old_size,
 
 std::size_t cowshed_je_nallocx(std::size_t size, int flags) noexcept;
 
-// jemalloc's map of pages is a tree of two levels.  A leaf has 8 bytes for each page of 1 GiB.  We
-// provide the leaves, aligned, so that one can be unmapped.
+// We provide the leaves of jemalloc's map, aligned, so that one can be unmapped.
 std::atomic<std::uintptr_t>* cowshed_je_find_record(std::uintptr_t address);
 
 void* cowshed_je_extent_alloc_mmap(void* address, std::size_t size, std::size_t alignment,
@@ -43,6 +49,7 @@ void* cowshed_je_map_leaf(void* root, std::size_t root_size, std::size_t size) {
     void* got = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return got == MAP_FAILED ? 0 : reinterpret_cast<std::uintptr_t>(got);
   };
+  if (size != kLeafSize) std::abort();  // jemalloc is configured differently
   const auto unmap = [](std::uintptr_t begin, std::uintptr_t end) {
     if (begin < end) munmap(reinterpret_cast<void*>(begin), end - begin);
   };

@@ -78,8 +78,9 @@ bool has_block(const void* address);  // whether jemalloc has handed out the mem
 bool has_extent(
     const void* page);  // whether jemalloc has records of memory that begins or ends there
 
-// Frees jemalloc's records of addresses that only destroyed arenas had: 2 MiB for each GiB, which
-// every fork would copy.  Does so for whole, aligned GiB.
+// Frees jemalloc's records of addresses that only destroyed arenas had: 8 bytes for each page,
+// which every fork would copy.  Does so for whole, aligned GiB, or 4 GiB where pages may have 64
+// KiB.
 void forget_addresses(std::uintptr_t begin, std::uintptr_t end);
 
 // The arena and the cache of this thread's malloc.

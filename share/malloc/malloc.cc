@@ -107,11 +107,11 @@ int posix_memalign(void** block, std::size_t alignment, std::size_t size) noexce
   return error == ENOMEM && make_room() ? cowshed_je_posix_memalign(block, alignment, size) : error;
 }
 
-void* valloc(std::size_t size) noexcept { return memalign(arch::kPage, size); }
+void* valloc(std::size_t size) noexcept { return memalign(arch::kLargestPage, size); }
 
 void* pvalloc(std::size_t size) noexcept {
-  const std::size_t whole = (size + arch::kPage - 1) & ~(arch::kPage - 1);
-  return memalign(arch::kPage, whole < size ? size : whole);  // an overflow: `size` fails
+  const std::size_t whole = (size + arch::kLargestPage - 1) & ~(arch::kLargestPage - 1);
+  return memalign(arch::kLargestPage, whole < size ? size : whole);  // an overflow: `size` fails
 }
 
 // Returns 0 for a frozen block, because nobody may write to it.

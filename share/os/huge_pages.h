@@ -13,7 +13,7 @@
 namespace cowshed::internal {
 
 using arch::kHugePage;
-using arch::kPage;
+inline constexpr std::size_t kPage = arch::kLargestPage;
 
 // Each call drains every CPU's page lists, so collapse so much at once.
 constexpr std::size_t kCollapseStep = 64_MiB;

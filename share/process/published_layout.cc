@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <sys/mman.h>
 
+#include <cowshed/share/os/huge_pages.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/process/published_layout.h>
 
@@ -13,8 +14,8 @@ namespace {
 // them.
 struct Image {
   Header header;
-  alignas(arch::kPage) std::array<Arena, COWSHED_MAX_ARENAS> arenas;
-  alignas(arch::kPage) std::array<Object, COWSHED_MAX_OBJECTS> objects;
+  alignas(arch::kLargestPage) std::array<Arena, COWSHED_MAX_ARENAS> arenas;
+  alignas(arch::kLargestPage) std::array<Object, COWSHED_MAX_OBJECTS> objects;
   TransferTables transfers;
 };
 
@@ -23,10 +24,17 @@ TransferTables unpublished_transfers;
 std::atomic<std::uint64_t> change_count = 0;
 std::uint32_t first_vacant = 0;  // all objects before this one are in use
 
+[[gnu::constructor(101)]] void keep_transfers_small() {
+  internal::keep_in_small_pages(&unpublished_transfers, sizeof unpublished_transfers);
+}
+
 // While it exists, readers wait.
 class Change {
  public:
-  Change() { sequence().fetch_add(1, std::memory_order_acquire); }
+  Change() {
+    sequence().fetch_add(1, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_release);  // the odd number before what follows
+  }
   ~Change() { sequence().fetch_add(1, std::memory_order_release); }
   Change(const Change&) = delete;
   Change& operator=(const Change&) = delete;

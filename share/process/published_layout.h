@@ -46,8 +46,8 @@ using TransferLane = std::array<TransferCount, kMaxTransfers>;  // whole pages
 
 // Lie in the layout, or in ordinary memory if there is none.  Writing to them needs no mutex.
 struct TransferTables {
-  alignas(arch::kPage) std::array<Transfer, kMaxTransfers> transfers;
-  alignas(arch::kPage) std::array<TransferLane, kTransferLanes> lanes;
+  alignas(arch::kLargestPage) std::array<Transfer, kMaxTransfers> transfers;
+  alignas(arch::kLargestPage) std::array<TransferLane, kTransferLanes> lanes;
 };
 TransferTables& transfer_tables();
 

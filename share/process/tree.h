@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/base/error.h>
 #include <cowshed/base/file_descriptor.h>
 
@@ -21,13 +22,9 @@
 // valid checksums can take addresses or numbers from others, but not their memory.
 namespace cowshed::process_tree {
 
-// Addresses for arenas, in GiB.  The second is for ThreadSanitizer, which uses the first itself.
-struct Range {
-  std::uint32_t first;
-  std::uint32_t count;
-};
-constexpr std::array<Range, 2> kRanges = {
-    {{0x200040000000 >> 30U, 0xbfff}, {0x7e8000000000 >> 30U, 0x1fc}}};
+// Addresses for arenas.  The second are for when the first are not to be had.
+constexpr std::array<arch::GibRange, 2> kRanges = {
+    {{0x200040000000 >> 30U, 0xbfff}, arch::kOtherArenas}};
 constexpr std::uint32_t kUnits = kRanges[0].count + kRanges[1].count;
 
 struct Shared {

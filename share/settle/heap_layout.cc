@@ -6,6 +6,7 @@
 #include <link.h>
 #include <malloc.h>
 #include <optional>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <cowshed/base/arch/arch.h>
@@ -201,7 +202,7 @@ class Finder {
     Range range = mapping.range;
     // In a static program it begins with the thread's variables, to which the kernel writes, too.
     constexpr std::size_t kControlBlock = 16_KiB;
-    const std::uintptr_t thread = arch::thread_pointer();
+    const auto thread = static_cast<std::uintptr_t>(pthread_self());
     if (range.contains(thread))
       range.begin = std::min(range.end, rounded_down(thread, kPage) + kControlBlock);
     const bool is_whole = range.begin == mapping.range.begin && !follows_settled(mapping);

@@ -49,13 +49,17 @@ std::optional<arch::SystemCall> rest_of(arch::SystemCall call) noexcept {
   auto& arguments = call.arguments;
   bool goes_on = false;
   switch (call.number) {
+#ifdef SYS_pause  // the older calls of x86-64
     case SYS_pause:
+    case SYS_select: goes_on = true; break;
+    case SYS_poll: goes_on = is_endless(arguments[2]); break;
+    case SYS_epoll_wait: goes_on = is_endless(arguments[3]); break;
+#endif
     case SYS_rt_sigsuspend:
     case SYS_semop:
     case SYS_msgsnd:
     case SYS_msgrcv:
-    case SYS_select:  // these three store what is left
-    case SYS_pselect6:
+    case SYS_pselect6:  // these two store what is left
     case SYS_ppoll: goes_on = true; break;
     case SYS_nanosleep:
       goes_on = arguments[1] != 0;
@@ -65,8 +69,6 @@ std::optional<arch::SystemCall> rest_of(arch::SystemCall call) noexcept {
       goes_on = arguments[3] != 0 || (arguments[1] & TIMER_ABSTIME) != 0;
       if ((arguments[1] & TIMER_ABSTIME) == 0) arguments[2] = arguments[3];
       break;
-    case SYS_poll: goes_on = is_endless(arguments[2]); break;
-    case SYS_epoll_wait:
     case SYS_epoll_pwait: goes_on = is_endless(arguments[3]); break;
     case SYS_rt_sigtimedwait: goes_on = arguments[2] == 0; break;
     case SYS_semtimedop: goes_on = arguments[3] == 0; break;

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <fstream>
+#include <pthread.h>
 #include <utility>
 
 #include <cowshed/share/settle/mappings.h>
@@ -140,6 +142,12 @@ std::vector<Range> settled_ranges() {
     if (line.is_settled()) ranges.push_back(line.range);
   });
   return ranges;
+}
+
+Range variables_of_this_thread() {
+  const auto [begin, end] = std::minmax(static_cast<std::uintptr_t>(pthread_self()),
+                                        reinterpret_cast<std::uintptr_t>(&errno));
+  return {begin, end};
 }
 
 std::size_t status_bytes(std::string_view key) {

@@ -74,6 +74,11 @@ std::vector<Range> settled_ranges();
 // For large vectors: blocks of malloc's are looked for and counted.
 using PlanMemory = internal::MappedResource;
 
+// What the C library and the kernel write to for this thread: its errno, and the record at
+// pthread_self(), which lies above errno on x86-64 and below it on arm64.  The last of them goes on
+// for less than a page.
+Range variables_of_this_thread();
+
 // Of /proc/self/status, in bytes; 0 if there is no such line.
 std::size_t status_bytes(std::string_view key);
 

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <utility>
 #include <vector>
 
@@ -116,11 +115,10 @@ class Planner {
 
   bool holds_this_thread(const HeapPart& part) const {
     const auto stack = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
-    const std::uintptr_t thread = arch::thread_pointer();
-    const std::uintptr_t variables = std::min(thread, reinterpret_cast<std::uintptr_t>(&errno));
+    const Range variables = variables_of_this_thread();
     const Range whole = {std::min(part.proof, part.range.begin), part.range.end};
     return overlap(whole, {stack - 1_MiB, stack + 1}) ||
-           overlap(whole, {variables / kPage * kPage, thread + kPage});
+           overlap(whole, {variables.begin / kPage * kPage, variables.end + kPage});
   }
 
   const SettleOptions& options_;

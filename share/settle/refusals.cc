@@ -4,7 +4,9 @@
 #include <sched.h>
 #include <string>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/share/settle/mappings.h>
 #include <cowshed/share/settle/other_threads.h>
 #include <cowshed/share/settle/refusals.h>
@@ -42,7 +44,12 @@ bool shares_memory() {
   struct stat tasks{};
   constexpr std::size_t kLinksOfOneThread = 3;  // with "." and ".."
   if (stat("/proc/self/task", &tasks) != 0 || tasks.st_nlink != kLinksOfOneThread) return false;
-  return unshare(CLONE_VM) != 0 && errno == EINVAL;
+  constexpr int kTries = 5;  // a thread that was joined is there for a moment, and not counted
+  for (int i = 0; i < kTries; ++i) {
+    if (unshare(CLONE_VM) == 0 || errno != EINVAL) return false;
+    usleep(200);
+  }
+  return true;
 }
 
 }  // namespace
@@ -51,6 +58,11 @@ Expected<void> check_process(const SettleOptions& options) {
   if (const char* name = sanitizer()) {
     return make_error(ErrorCode::unsupported,
                       std::string("settle: ") + name + " keeps its own records of memory");
+  }
+  if (const int page = getpagesize(); page != static_cast<int>(arch::kPage)) {
+    return make_error(ErrorCode::unsupported,
+                      "settle: this kernel has pages of " + std::to_string(page) +
+                          " bytes; settle() and reshare() need one with pages of 4096");
   }
   if (shares_memory()) {
     return make_error(

@@ -114,11 +114,10 @@ bool is_in_crash_handler() {
 // pages.  Nothing proves whose it is.  They bear the move, because madvise() below gives zeros.
 // The kernel joins them with the memory of this thread's variables, which stays.
 std::vector<std::span<const std::byte>> private_ranges() {
-  constexpr std::size_t kOfThread = 64_KiB;
-  const std::uintptr_t thread = arch::thread_pointer();
-  const std::uintptr_t variables = std::min(thread, reinterpret_cast<std::uintptr_t>(&errno));
-  const Range of_thread = {variables / kPage * kPage - kOfThread,
-                           thread / kPage * kPage + kOfThread};
+  constexpr std::size_t kAround = 64_KiB;
+  const Range variables = settling::variables_of_this_thread();
+  const Range of_thread = {variables.begin / kPage * kPage - kAround,
+                           variables.end / kPage * kPage + kAround};
   struct sysinfo machine{};
   sysinfo(&machine);
   const std::size_t most = std::size_t{machine.totalram} * machine.mem_unit;  // or it is reserved
@@ -137,9 +136,8 @@ std::vector<std::span<const std::byte>> private_ranges() {
     if (!line.is_private_and_writable() || !line.is_anonymous || !is_owned || is_stack ||
         line.range.size() > most)
       return;
-    if (!line.range.contains(thread)) return add(line.range);
-    add({line.range.begin, of_thread.begin});
-    add({of_thread.end, line.range.end});
+    add({line.range.begin, std::min(line.range.end, of_thread.begin)});
+    add({std::max(line.range.begin, of_thread.end), line.range.end});
   });
   return ranges;
 }

@@ -6,6 +6,9 @@
 #include <cowshed/tests/support/child.h>
 #include <cowshed/tests/support/memory_map.h>
 
+static int page_size = 4096;
+extern "C" int getpagesize() noexcept { return page_size; }
+
 namespace cowshed {
 namespace {
 
@@ -143,6 +146,9 @@ TEST(Collapse, SaysWhyItRefuses) {
                 return refusal(0);
               }).said,
               HasSubstr("PR_SET_THP_DISABLE"));
+  page_size = 65536;
+  EXPECT_THAT(refusal(0), HasSubstr("pages of 65536 bytes"));
+  page_size = 4096;
   if (geteuid() != 0) return;
   const pid_t other = getpid();
   EXPECT_THAT(test::run_in_child([&] {

@@ -1,4 +1,7 @@
+#include <elf.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/user.h>
 #include <unordered_set>
 
@@ -8,25 +11,54 @@
 namespace cowshed::test {
 namespace {
 
-// A breakpoint: the tracer sees SIGTRAP with SI_KERNEL, which no single step raises.
+struct Instruction {
+  std::uint64_t bits;
+  std::uint64_t mask;
+};
+
+// mark(): the tracer sees SIGTRAP with kMarked, which no single step raises.
+#ifdef __x86_64__
+constexpr int kMarked = SI_KERNEL;
 void mark() { asm volatile("int3" ::: "memory"); }
+
+constexpr Instruction kSystemCall = {0x050f, 0xffff};
+constexpr Instruction kBreakpoint = {0xcc, 0xff};
+constexpr std::uint64_t kPastBreakpoint = 1;  // where it stops
+auto& counter_of(user_regs_struct& registers) { return registers.rip; }
+#else
+// A breakpoint would be met again and again.
+constexpr int kMarked = SI_TKILL;
+void mark() {
+  register long process asm("x0") = getpid();
+  register long thread asm("x1") = process;
+  register long signal asm("x2") = SIGTRAP;
+  register long call asm("x8") = SYS_tgkill;
+  asm volatile("svc #0" : "+r"(process) : "r"(thread), "r"(signal), "r"(call) : "memory");
+}
+
+constexpr Instruction kSystemCall = {0xd4000001, 0xffffffff};
+constexpr Instruction kBreakpoint = {0xd4200000, 0xffffffff};
+constexpr std::uint64_t kPastBreakpoint = 0;
+auto& counter_of(user_regs_struct& registers) { return registers.pc; }
+#endif
 
 bool is_at_mark(pid_t pid) {
   siginfo_t info{};
   return ptrace(PTRACE_GETSIGINFO, pid, nullptr, &info) == 0 && info.si_signo == SIGTRAP &&
-         info.si_code == SI_KERNEL;
+         info.si_code == kMarked;
 }
 
 user_regs_struct registers_of(pid_t pid) {
   user_regs_struct registers{};
-  if (ptrace(PTRACE_GETREGS, pid, nullptr, &registers) != 0)
-    throw std::runtime_error("PTRACE_GETREGS");
+  iovec to = {&registers, sizeof registers};
+  if (ptrace(PTRACE_GETREGSET, pid, NT_PRSTATUS, &to) != 0)
+    throw std::runtime_error("PTRACE_GETREGSET");
   return registers;
 }
 
 bool is_system_call(pid_t pid, std::uintptr_t pc) {
-  constexpr long kSyscall = 0x050f;
-  return (ptrace(PTRACE_PEEKTEXT, pid, pc, nullptr) & 0xffff) == kSyscall;
+  const auto text = static_cast<std::uint64_t>(ptrace(PTRACE_PEEKTEXT, pid, pc, nullptr));
+  return (text & kSystemCall.mask) == kSystemCall.bits;
 }
 
 // Not inlined, and nothing but the call: entry and return are those of `action`.
@@ -95,7 +127,8 @@ SteppedChild::Path SteppedChild::run_stepped(const std::function<std::uint64_t()
   std::uint64_t last_seen = seen();
   for (bool more = true; more; step(1)) {
     more = !returned_;
-    const std::uintptr_t pc = registers_of(pid_).rip;
+    user_regs_struct registers = registers_of(pid_);
+    const std::uintptr_t pc = counter_of(registers);
     path.counters.push_back(pc);
     path.newest.push_back(been.insert(pc).second ? path.newest.size() : path.newest.back());
     const std::uint64_t now_seen = seen();
@@ -115,24 +148,24 @@ bool SteppedChild::step_along(const Path& path, std::size_t count) {
 }
 
 bool SteppedChild::run_to(std::uintptr_t pc) {
-  constexpr std::uint64_t kBreakpoint = 0xcc;
   errno = 0;
   const long text = ptrace(PTRACE_PEEKTEXT, pid_, pc, nullptr);
   if (errno != 0 ||
       ptrace(PTRACE_POKETEXT, pid_, pc,
-             (static_cast<std::uint64_t>(text) & ~std::uint64_t{0xff}) | kBreakpoint) != 0) {
+             (static_cast<std::uint64_t>(text) & ~kBreakpoint.mask) | kBreakpoint.bits) != 0) {
     throw std::runtime_error("PTRACE_POKETEXT");
   }
   ptrace(PTRACE_CONT, pid_, nullptr, nullptr);
   wait_for_stop();
   user_regs_struct registers = registers_of(pid_);
-  if (registers.rip != pc + 1) {
+  if (counter_of(registers) != pc + kPastBreakpoint) {
     returned_ = true;
     return false;
   }
   ptrace(PTRACE_POKETEXT, pid_, pc, text);
-  registers.rip = pc;
-  ptrace(PTRACE_SETREGS, pid_, nullptr, &registers);
+  counter_of(registers) = pc;
+  iovec from = {&registers, sizeof registers};
+  ptrace(PTRACE_SETREGSET, pid_, NT_PRSTATUS, &from);
   return true;
 }
 

@@ -41,6 +41,18 @@ TEST(Arena, MayBeLargerThanTheMachine) {
   EXPECT_LE(arena.stats().used, 64_MiB);
 }
 
+// jemalloc's records of its addresses lie beside theirs.
+TEST(Arena, OnesEndForgetsNothingOfOthers) {
+  Arena other = make_arena(8_GiB, "other");
+  void* block = other.allocate(1_MiB);
+  {
+    const Arena ended = make_arena(64_GiB, "ended");
+  }
+  other.deallocate(block, 1_MiB);
+  EXPECT_EQ(other.stats().live_allocations, 0U);
+  EXPECT_NE(other.allocate(2_MiB), nullptr);
+}
+
 TEST(Arena, AddressTakenNamesWhatIsThere) {
   const Arena first = make_arena(64_MiB, "first");
   const auto address = reinterpret_cast<std::uintptr_t>(first.base());
@@ -64,7 +76,8 @@ TEST(Arena, BadOptionsAreErrors) {
                                  {.name = "x", .capacity = 1, .address = 4096}}) {
     EXPECT_THAT(Arena::create(options), Fails(ErrorCode::invalid_argument)) << options.name;
   }
-  for (const std::uintptr_t address : {0xffffffffffe00000UL, 0x7fffffe00000UL}) {
+  for (const std::uintptr_t address :
+       {0xffffffffffe00000UL, arch::kEndOfAddresses / 2_MiB * 2_MiB}) {
     EXPECT_THAT(Arena::create({.name = "x", .capacity = 4_MiB, .address = address}),
                 Fails(ErrorCode::invalid_argument, "where a process's addresses end"));
   }

@@ -3,6 +3,9 @@
 #include <cowshed/tests/support/refusals.h>
 #include <cowshed/tests/support/subprocess.h>
 
+static int page_size = 4096;
+extern "C" int getpagesize() noexcept { return page_size; }
+
 namespace cowshed {
 namespace {
 
@@ -230,6 +233,31 @@ TEST(Settle, UnknownMemoryIsLeftWithTheReason) {
   EXPECT_THAT(reason_at(settled, pages.data()), HasSubstr("neither glibc's heap nor named"));
   const int local = 0;
   EXPECT_EQ(reason_at(settled, &local), "is a stack");
+}
+
+// Wherever in their pages they lie.
+TEST(Settle, LeavesWhatTheCLibraryKnowsOfThisThread) {
+  const Pages stack(256_KiB);
+  const auto settle_own = [](void*) -> void* {
+    const std::array own = {static_cast<const void*>(&errno),
+                            reinterpret_cast<const void*>(pthread_self())};
+    for (const void* variable : own) {
+      const auto begin = reinterpret_cast<std::uintptr_t>(variable) / 4_KiB * 4_KiB;
+      const std::span page(reinterpret_cast<const std::byte*>(begin), 4_KiB);
+      const auto settled = settle({.also = {page}, .heap = false, .threads = OtherThreads::stop});
+      EXPECT_EQ(reason_at(*settled, variable), "holds this thread's stack or variables");
+    }
+    return nullptr;
+  };
+  for (std::size_t size = 252_KiB; size < 256_KiB; size += 1_KiB) {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstack(&attributes, stack.data(), size);
+    pthread_t thread{};
+    ASSERT_EQ(pthread_create(&thread, &attributes, settle_own, nullptr), 0);
+    pthread_join(thread, nullptr);
+    pthread_attr_destroy(&attributes);
+  }
 }
 
 struct Obstacle {
@@ -470,6 +498,15 @@ TEST(Settle, LeavesNoDescriptor) {
   value_of(settle());
   value_of(unsettle());
   EXPECT_EQ(test::open_descriptors(), before);
+}
+
+TEST(Settle, NeedsPagesOf4KiB) {
+  page_size = 65536;
+  const auto settled = settle();
+  const auto reshared = reshare();
+  page_size = 4096;
+  EXPECT_THAT(settled, Fails(ErrorCode::unsupported, "pages of 65536 bytes"));
+  EXPECT_THAT(reshared, Fails(ErrorCode::unsupported, "pages of 65536 bytes"));
 }
 
 TEST(Settle, InACallOfItsOwnIsRefused) {

@@ -102,11 +102,11 @@ TEST(SettleThreads, NoticeASignalThatComesWhileTheyAreStopped) {
   int error = 0;
   std::jthread waiter([&] {
     thread = gettid();
-    error = poll(nullptr, 0, -1) < 0 ? errno : 0;
+    error = ppoll(nullptr, 0, nullptr, nullptr) < 0 ? errno : 0;
   });
   ASSERT_TRUE(eventually([&] {
     const auto waited = settling::call_of(tasks.get(), std::to_string(thread).c_str());
-    return waited && waited->number == SYS_poll;
+    return waited && waited->number == SYS_ppoll;
   }));
   auto stopper = value_of(settling::ThreadStopper::create(60s));
   ASSERT_THAT(stopper.stop(), Succeeds());
