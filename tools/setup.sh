@@ -165,7 +165,7 @@ build() { # build PRESET [TARGET...]
   use_ccache
   local clang=()
   [ "$(clang_version)" = 19 ] ||
-    ! sed -n "/\"name\": \"$preset\"/,/^    }/p" CMakePresets.json | grep -q '"inherits": "clang"' ||
+    ! sed -n "/\"name\": \"$preset\"/,/^    }/p" CMakePresets.json | grep -qE '"inherits": "(clang|check)"' ||
     clang=("-DCMAKE_C_COMPILER=clang-$(clang_version)" "-DCMAKE_CXX_COMPILER=clang++-$(clang_version)")
   cmake --preset "$preset" "${clang[@]}" >"build/$preset.configure.log" 2>&1 ||
     { cat "build/$preset.configure.log"; rm -f "build/$preset/CMakeCache.txt"; die "configuring the $preset preset failed"; }

@@ -79,7 +79,7 @@ class KernelsTest(unittest.TestCase):
         self.enterContext(mock.patch.object(kernels, "PrivateApt", FakeApt))
         self.enterContext(mock.patch.object(kernels, "run", unpack))
         self.said = self.enterContext(contextlib.redirect_stderr(io.StringIO()))
-        kernels.apt_in.cache_clear()
+        kernels.apt_of.cache_clear()
 
     def parts(self, kernel):
         return sorted(path.name for path in kernel.modules.rglob("*.unpacked"))

@@ -10,7 +10,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from kernels import VmError, run
+from kernels import HOST, VmError, root, run
 
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 FOLDERS = "dev proc sys tmp var/tmp run root etc usr/bin usr/sbin usr/lib usr/lib64".split()
@@ -30,7 +30,9 @@ ZRAM_MODULES = ("zsmalloc", "lzo-rle", "lz4_compress", "lz4hc_compress", "zram")
 class Initramfs:
     """A cpio archive in the making: every file once, at one place."""
 
-    def __init__(self):
+    def __init__(self, arch):
+        # Where another CPU's libraries and programs are.
+        self.root = Path("/") if arch == HOST else root(arch)
         self.entries = {}  # path without the leading slash -> (mode, bytes or Path)
         self.entries["."] = (stat.S_IFDIR | 0o755, b"")
         for name in FOLDERS:
@@ -60,6 +62,10 @@ class Initramfs:
                     self.add(inner)
             return
         name = str(path.parent.resolve() / path.name).lstrip("/")
+        if path.is_relative_to(self.root):
+            name = str(path.parent.resolve().relative_to(self.root) / path.name)
+            if name.split("/")[0] in LINKS:
+                name = f"usr/{name}"
         if name.startswith(COVERED):
             raise VmError(f"{path} cannot be carried along: the guest mounts something there")
         if name in self.entries:
@@ -68,23 +74,40 @@ class Initramfs:
         with open(path, "rb") as file:
             is_elf = file.read(4) == b"\x7fELF"
         if is_elf:
+            libraries = libraries_by_ldd if self.root == Path("/") else self.libraries
             for needed in [*libraries(path), *programs_named_in(path)]:
                 self.add(needed)
 
+    def program(self, name):
+        """Of the guest's system; None: not there."""
+        if self.root == Path("/"):
+            return shutil.which(name)
+        places = (self.root / folder / name for folder in ("usr/bin", "bin", "sbin"))
+        return next((place for place in places if place.exists()), None)
+
+    def libraries(self, program):
+        """What the dynamic linker of another CPU would load for it, one level deep."""
+        listed = run(["readelf", "--wide", "--dynamic", "--program-headers", program])
+        for name in re.findall(r"\(NEEDED\).*\[(.+)\]|interpreter: /lib/(.+)\]", listed):
+            found = [*self.root.glob(f"lib/**/{''.join(name)}"), *self.root.glob(f"usr/lib/**/{''.join(name)}")]
+            if not found:
+                raise VmError(f"{program} needs {''.join(name)}, which no package of {self.root} has")
+            yield found[0]
+
     def add_busybox(self):
-        busybox = shutil.which("busybox")
+        busybox = shutil.which("busybox")  # which lists its names, whatever the guest's CPU
         if not busybox:
             raise VmError("busybox is missing: apt-get install busybox-static")
-        self.add(busybox)
+        self.add(self.program("busybox"))
         for applet in run([busybox, "--list-full"]).split():
             name = Path(applet).name
             folder = "usr/sbin" if "sbin" in applet else "usr/bin"
-            self.entries.setdefault(f"{folder}/{name}", (stat.S_IFLNK | 0o777, busybox.encode()))
+            self.entries.setdefault(f"{folder}/{name}", (stat.S_IFLNK | 0o777, b"/bin/busybox"))
 
     def add_system(self, kernel, init):
         self.add_file("init", init, 0o755)
         for name in PROGRAMS:
-            found = shutil.which(name)
+            found = self.program(name)
             if not found:
                 raise VmError(f"the program {name} is missing here, and tests want it in the guest")
             self.add(found)
@@ -122,7 +145,7 @@ def write_entry(archive, number, name, mode, content):
         archive.write(b"\0" * (-len(part) % 4))
 
 
-def libraries(program):
+def libraries_by_ldd(program):
     """What the dynamic linker would load for it."""
     # For a static program, ldd says so and fails.
     listed = subprocess.run(["ldd", program], text=True, check=False, capture_output=True).stdout

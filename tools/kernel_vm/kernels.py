@@ -4,10 +4,12 @@
 apt keeps its lists and packages in that folder too, so the machine's own apt is as it was.  A kernel
 that is there is used; remove the folder to get the newest one.
 
-As a program, kernels.py fetches all KERNELS and prints one line for each: "NAME RELEASE", or
-"NAME - REASON" for a kernel that is not available.
+As a program, kernels.py [arm64] fetches all KERNELS and prints one line for each: "NAME RELEASE", or
+"NAME - REASON" for a kernel that is not available.  kernels.py --root arm64 unpacks the packages of
+tools/packages/arm64 in the same way, for cross compilers and guests, and prints the folder.
 """
 
+import contextlib
 import fcntl
 import functools
 import re
@@ -17,6 +19,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+HOST = "amd64"
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build/vm"
 # A kernel's name is MAJOR.MINOR, for the newest of that series, or one of these, for a suite's newest.
@@ -52,13 +55,16 @@ def run(command, **options):
 class PrivateApt:
     """apt with Debian's suites, from where this machine's packages come, and lists of its own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, arch):
         self.folder = folder
+        self.arch = arch
         for name in ("state/lists/partial", "cache/archives/partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self.options = {
             "Dir::State": folder / "state",
-            "Dir::State::status": "/var/lib/dpkg/status",
+            "Dir::State::status": "/var/lib/dpkg/status" if arch == HOST else "/dev/null",
+            "APT::Architecture": arch,
+            "APT::Architectures": arch,
             "Dir::Cache": folder / "cache",
             "Dir::Cache::pkgcache": "pkgcache.bin",  # an image for containers switches it off
             "Acquire::Languages": "none",
@@ -127,7 +133,7 @@ class PrivateApt:
         try:
             self.call("apt-get", "download", part)
         except VmError as error:
-            file = f"{part.replace('=', '_')}_amd64.deb"
+            file = f"{part.replace('=', '_')}_{self.arch}.deb"
             where = f"{self.uri}/pool/main/l/linux/{file.replace('+', '%2b')}"
             try:
                 self.call("/usr/lib/apt/apt-helper", "download-file", where, self.folder / file)
@@ -141,15 +147,15 @@ def in_order(version):
 
 
 @functools.cache
-def apt_in(folder):
-    return PrivateApt(folder)
+def apt_of(arch):
+    return PrivateApt(FOLDER / ("apt" if arch == HOST else f"apt-{arch}"), arch)
 
 
-def packages(name):
+def packages(name, arch):
     """What apt calls the kernel of that name."""
     if name in SUITES:
-        return f"linux-image-cloud-amd64/{SUITES[name]}"
-    return rf"^linux-image-{re.escape(name)}(\.[0-9].*)?-cloud-amd64$"
+        return f"linux-image-cloud-{arch}/{SUITES[name]}"
+    return rf"^linux-image-{re.escape(name)}(\.[0-9].*)?-cloud-{arch}$"
 
 
 def unpacked(folder):
@@ -160,41 +166,72 @@ def unpacked(folder):
     return None
 
 
-def fetch(name, folder):
-    apt = apt_in(folder.parent / "apt")
-    parts = apt.parts(packages(name))
+def fetch(name, folder, arch):
+    apt = apt_of(arch)
+    parts = apt.parts(packages(name, arch))
     print(f"vm: fetching {' '.join(parts)}", file=sys.stderr, flush=True)
     for archive in apt.folder.glob("*.deb"):
         archive.unlink()
     for part in parts:
         apt.download(part)
-    # Complete or not there at all.
+    unpack(apt.folder, folder)
+
+
+def unpack(archives, folder):
+    """Complete or not there at all."""
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for archive in apt.folder.glob("*.deb"):
+    for archive in archives.glob("*.deb"):
         run(["dpkg-deb", "-x", archive, partial])
         archive.unlink()
     partial.rename(folder)
 
 
-def kernel(name):
-    """The kernel of that name, from the network if it is not unpacked yet."""
-    place = FOLDER / name
+@contextlib.contextmanager
+def alone():
+    """One at a time fetches."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with open(FOLDER / "lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time fetches
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def kernel(name, arch=HOST):
+    """The kernel of that name, from the network if it is not unpacked yet."""
+    place = FOLDER / (name if arch == HOST else f"{arch}-{name}")
+    with alone():
         if not unpacked(place):
-            fetch(name, place)
+            fetch(name, place, arch)
     found = unpacked(place)
     if not found:
         raise VmError(f"the packages of kernel {name} hold no vmlinuz")
     return found
 
 
+def root(arch):
+    """The folder with the packages of tools/packages/ARCH and those that they need."""
+    listed = ROOT / "tools/packages" / arch
+    place = FOLDER / f"{arch}-root"
+    with alone():
+        if not place.is_dir() or place.stat().st_mtime < listed.stat().st_mtime:
+            shutil.rmtree(place, ignore_errors=True)
+            apt = apt_of(arch)
+            wanted = [line for line in listed.read_text().split("\n") if line and line[0] != "#"]
+            apt.call("apt-get", "--yes", "--no-install-recommends", "--download-only", "-o",
+                     "APT::Default-Release=bookworm", "install", *wanted)  # fmt: skip
+            unpack(apt.folder / "cache/archives", place)
+            place.touch()
+    return place
+
+
 def main():
+    if sys.argv[1:2] == ["--root"]:
+        print(root(sys.argv[2]))
+        return
+    arch = sys.argv[1] if sys.argv[1:] else HOST
     for name in KERNELS:
         try:
-            print(name, kernel(name).release, flush=True)
+            print(name, kernel(name, arch).release, flush=True)
         except VmError as error:
             print(name, "-", error, flush=True)
 
