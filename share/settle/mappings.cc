@@ -135,15 +135,6 @@ Mappings parse_smaps(std::istream& smaps, std::pmr::memory_resource* memory) {
   return mappings;
 }
 
-std::vector<Range> settled_ranges() {
-  std::vector<Range> ranges;
-  std::array<char, 8192> buffer;
-  visit_maps(buffer, [&](const MapsLine& line) {
-    if (line.is_settled()) ranges.push_back(line.range);
-  });
-  return ranges;
-}
-
 Range variables_of_this_thread() {
   const auto [begin, end] = std::minmax(static_cast<std::uintptr_t>(pthread_self()),
                                         reinterpret_cast<std::uintptr_t>(&errno));

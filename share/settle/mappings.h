@@ -68,9 +68,6 @@ Expected<Mappings> private_mappings(std::pmr::memory_resource* memory);
 // The same, from the text of /proc/self/smaps.
 Mappings parse_smaps(std::istream& smaps, std::pmr::memory_resource* memory);
 
-// The mappings that are settled, by address; none if the kernel does not say.
-std::vector<Range> settled_ranges();
-
 // For large vectors: blocks of malloc's are looked for and counted.
 using PlanMemory = internal::MappedResource;
 

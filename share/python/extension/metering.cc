@@ -1,5 +1,6 @@
 // How much of the shared memory this process has copied, and what it has sent.
 #include <Python.h>
+#include <array>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include <string>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include <cowshed/base/file_descriptor.h>
@@ -49,20 +51,21 @@ void note_settled_pages(const settling::Range& range) {
 }
 
 PyObject* note_pages(PyObject*, PyObject*) {
+  std::vector<std::pair<settling::Range, bool>> mappings;  // and whether it is settled
+  std::array<char, 8192> buffer;
+  settling::visit_maps(buffer, [&](const settling::MapsLine& line) {
+    if (line.permissions.ends_with('p')) mappings.emplace_back(line.range, line.is_settled());
+  });
   const FileDescriptor pagemap = open_pagemap(::getpid());
   frozen_pages = {{}, ::getpid()};
-  const auto note_others = [&pagemap](std::uint64_t begin, std::uint64_t end) {
-    internal::visit_anonymous_ranges(
-        pagemap.get(), begin, end, internal::Anonymous::resident,
-        [](std::uint64_t from, std::uint64_t to) { frozen_pages.pages.append({from, to}); });
+  const auto note = [](std::uint64_t begin, std::uint64_t end) {
+    frozen_pages.pages.append({begin, end});
   };
-  std::uint64_t noted = 0;
-  for (const settling::Range& range : settling::settled_ranges()) {
-    note_others(noted, range.begin);
-    note_settled_pages(range);
-    noted = range.end;
-  }
-  note_others(noted, arch::kEndOfAddresses);
+  for (const auto& [range, is_settled] : mappings)
+    if (is_settled) note_settled_pages(range);
+    else
+      internal::visit_anonymous_ranges(pagemap.get(), range.begin, range.end,
+                                       internal::Anonymous::resident, note);
   Py_RETURN_NONE;
 }
 

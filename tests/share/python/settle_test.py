@@ -212,6 +212,29 @@ class InPlaceTest(unittest.TestCase):  # Python 3.12 and later
 
             self.assertEqual(in_child(child), (True, True, True, 10))
 
+    def test_copies_are_counted_where_no_request_scans_page_maps(self):
+        said = run("""
+            import ctypes, platform, signal, struct, sys
+            sys.path.append(sys.argv[1])
+            import cowshed
+            from children import in_child
+            def refuse(number):  # seccomp's filter: load the number, compare it, EPERM, else allow
+                code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7fff0000)]
+                code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in code))
+                program = struct.pack("HxxxxxxP", 4, ctypes.addressof(code))
+                libc = ctypes.CDLL(None)
+                assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+            buffer = bytearray(10 << 20)
+            refuse({"x86_64": 16, "aarch64": 29}[platform.machine()])  # ioctl
+            signal.alarm(60)  # else it would read all addresses that there could be
+            cowshed.freeze()
+            def child():
+                for at in range(0, len(buffer), 4096): buffer[at] = 1
+                return cowshed.copied() >> 20
+            print(in_child(child))
+        """, os.path.dirname(__file__))  # fmt: skip
+        self.assertEqual(said.splitlines()[-1], "10")
+
     def test_a_fork_with_gibibytes_takes_at_most_three_times_as_long_as_an_empty_one(self):
         count = 1_800_000 if FULL else 80_000  # 2 GiB
         print(said := run("""
