@@ -271,7 +271,7 @@ TEST_F(ForkServers, ABadWarmUpIsAnErrorOfStart) {
               Fails(ErrorCode::forkserver_ended, "had not warmed up after 50 ms"));
   EXPECT_THAT(ForkServer::start<close_from>({}, 0U),
               Fails(ErrorCode::forkserver_ended, "exited with 74, as one does that cannot send"));
-  EXPECT_THAT(ForkServer::start<close_all_and_hang>({.start_timeout = 1s}),
+  EXPECT_THAT(ForkServer::start<close_all_and_hang>({.start_timeout = 3s}),
               Fails(ErrorCode::forkserver_ended, "its warm-up has closed the socket"));
 }
 
