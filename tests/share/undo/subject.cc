@@ -18,7 +18,7 @@
 namespace {
 
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kBytes = 256 * kPage;
+constexpr std::size_t kBytes = 512 * kPage;
 
 struct Row {
   int number;
