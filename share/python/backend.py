@@ -34,8 +34,8 @@ def metadata():
     return "\n".join(lines) + "\n"
 
 
-def libraries_of(module):
-    return module, module.parent / "libcowshed_undo.so"
+def binaries_of(module):
+    return module, module.parent / "libcowshed_undo.so", module.parent / "stub"
 
 
 def contents(module):
@@ -43,8 +43,8 @@ def contents(module):
     package = ROOT / "share/python/cowshed"
     for path in sorted(each for each in package.rglob("*") if each.suffix in (".py", ".pyi", ".typed")):
         yield str(path.relative_to(package.parent)), path.read_bytes()
-    for library in libraries_of(module):
-        yield f"cowshed/{library.name}", library.read_bytes()
+    for binary in binaries_of(module):
+        yield f"cowshed/{binary.name}", binary.read_bytes()
     groups = {"console_scripts": PROJECT["scripts"], **PROJECT["entry-points"]}
     entries = "\n".join(f"[{group}]\n" + "".join(f"{name} = {where}\n" for name, where in each.items())
                         for group, each in groups.items())
@@ -57,7 +57,7 @@ def contents(module):
 def tag(module):
     """What the module runs on, such as cp313-cp313-manylinux_2_34_x86_64."""
     abi = re.search(r"\.cpython-(\w+)-", module.name)[1]
-    needs = subprocess.run(["readelf", "--wide", "--version-info", *libraries_of(module)], check=True, capture_output=True,
+    needs = subprocess.run(["readelf", "--wide", "--version-info", *binaries_of(module)], check=True, capture_output=True,
                            text=True).stdout
     glibc = max(int(minor) for minor in re.findall(r"Name: GLIBC_2\.(\d+)", needs))
     return f"cp{sys.version_info[0]}{sys.version_info[1]}-cp{abi}-manylinux_2_{glibc}_{os.uname().machine}"
@@ -103,7 +103,7 @@ def write_wheel(directory, name, its_tag, contents):
             entry = zipfile.ZipInfo(file)  # of 1980, whenever it is built
             entry.compress_type = zipfile.ZIP_DEFLATED
             # A regular file's, or pip takes it for no program.
-            entry.external_attr = (0o100755 if file.endswith(".so") or "/scripts/" in file else 0o100644) << 16
+            entry.external_attr = (0o100755 if file.endswith((".so", "/stub")) or "/scripts/" in file else 0o100644) << 16
             archive.writestr(entry, data)
     return wheel
 
@@ -148,6 +148,7 @@ def install(module, prefix):
         path = pathlib.Path(prefix, "lib/python3/dist-packages", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+        path.chmod(0o755 if name.endswith("/stub") else 0o644)
     for name, where in PROJECT["scripts"].items():
         program = pathlib.Path(prefix, "bin", name)
         program.parent.mkdir(parents=True, exist_ok=True)

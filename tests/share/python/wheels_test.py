@@ -20,6 +20,7 @@ OFFLINE = ["unshare", "--net"] if os.geteuid() == 0 else []
 FREEZES = """
 import os
 import cowshed
+assert os.access(cowshed.__path__[0] + "/stub", os.X_OK)
 data = [str(number) for number in range(1_000_000)]
 frozen = cowshed.freeze()
 worker = os.fork()
