@@ -346,6 +346,7 @@ def end_process(status: int | None = None) -> NoReturn:
     if status is None:
         code = getattr(sys.exc_info()[1], "code", None) if isinstance(sys.exc_info()[1], SystemExit) else None
         status = code if isinstance(code, int) else int(code is not None)
+        status = status if -1 << 63 <= status < 1 << 63 else -1  # as the interpreter does
         if not isinstance(code, (int, type(None))) and sys.stderr:
             with contextlib.suppress(Exception):  # as the interpreter does
                 print(code, file=sys.stderr)

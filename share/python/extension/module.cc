@@ -119,7 +119,7 @@ int execute(PyObject* module) {
     return -1;
   }
   for (PyMethodDef* methods :
-       {reference_methods, metering_methods, forking_methods, settling_methods})
+       {reference_methods, metering_methods, forking_methods, settling_methods, running_methods})
     if (PyModule_AddFunctions(module, methods) != 0) return -1;
   if (PyModule_AddStringConstant(module, "built_for", PY_VERSION) != 0 ||
       PyModule_AddStringConstant(module, "version", COWSHED_VERSION) != 0)

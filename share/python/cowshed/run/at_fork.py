@@ -84,11 +84,11 @@ def log(text: str) -> None:
         _cowshed.write_line(line, os.fsencode(where or ""), *standard_error)
 
 
-def preload() -> None:
+def preload(may_be_main: bool = True) -> None:
     while _to_preload:
         name, _, function = _to_preload[0].partition(":")
         try:
-            if name in sys.modules or not contexts.runs_as_main(name):
+            if not may_be_main or name in sys.modules or not contexts.runs_as_main(name):
                 module = importlib.import_module(name)
             else:
                 module = sys.modules["__main__"]

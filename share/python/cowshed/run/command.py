@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import re
@@ -25,8 +26,9 @@ that the workers share the objects without copies (cowshed.freeze()).  Nothing
 is edited.  It works through the environment, also in virtual environments and
 in what COMMAND starts: gunicorn, celery worker, python app.py, a shell script.
 Workers that multiprocessing spawns are forked from one frozen process, where
-they cannot notice.  A process that is small, that only becomes a daemon or
-whose child only executes another program stays as it is.
+they cannot notice.  --warm does the same for programs of Python that COMMAND
+executes again and again.  A process that is small, that only becomes a daemon
+or whose child only executes another program stays as it is.
 
 Copies of reference counts are undone in Python 3.11 and older, which no freeze
 helps, and with --undo in any program."""
@@ -120,6 +122,25 @@ def _undo(program: str | None) -> None:
         _prepend("ASAN_OPTIONS", "verify_asan_link_order=0", ":")  # or AddressSanitizer ends the program
 
 
+def _private_folder() -> str:
+    """A folder for the zygotes of COMMAND.  It begins with the PID, which COMMAND will have."""
+    def name(pid: str) -> str:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+            return f"{pid}-{file.read().rpartition(')')[2].split()[19]}"
+        return ""
+
+    base = os.path.join(os.environ.get("XDG_RUNTIME_DIR") or "/tmp", f"cowshed-{os.geteuid()}")
+    os.makedirs(base, 0o700, exist_ok=True)
+    if os.lstat(base).st_uid != os.geteuid() or os.lstat(base).st_mode & 0o170077 != stat.S_IFDIR:
+        sys.exit(f"cowshed: {base} is not this user's alone")
+    for each in os.listdir(base):
+        if name(each.partition("-")[0]) != each:  # that command has ended
+            shutil.rmtree(os.path.join(base, each), ignore_errors=True)
+    folder = os.path.join(base, name(str(os.getpid())))
+    os.makedirs(folder, 0o700, exist_ok=True)
+    return folder
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="cowshed run", description=_DESCRIPTION, epilog=_EPILOG,
                                      usage="cowshed run [OPTION...] [--] COMMAND [ARGUMENT...]", allow_abbrev=False,
@@ -128,6 +149,11 @@ def main(arguments: list[str]) -> int:
                         help="freeze a process that holds more than this, and again when as much is new (64MiB)")
     parser.add_argument("--preload", metavar="MODULE[:FUNCTION],...",
                         help="import these, and call the functions, before the first fork or spawn")
+    parser.add_argument("--warm", action="store_true",
+                        help="fork programs of Python that start again from a process that has imported what they do, or "
+                             "--preload, instead of an exec")
+    parser.add_argument("--warm-idle", metavar="SECONDS", type=float, default=300.0,
+                        help="end that process when no program has started for so long (300)")
     parser.add_argument("--every-fork", action="store_true",
                         help="freeze all that is new before each fork; a parent that replaces its data then grows")
     parser.add_argument("--settle", action="store_true",
@@ -159,6 +185,9 @@ def main(arguments: list[str]) -> int:
             os.environ.pop(name, None)
             if value:
                 os.environ[name] = value
+        os.environ.pop("COWSHED_WARM", None)
+        if options.warm:
+            os.environ["COWSHED_WARM"] = f"{options.warm_idle}:{_private_folder()}"
         if options.settle:
             os.environ["COWSHED_SETTLE"] = "1"
         if options.undo:

@@ -62,10 +62,10 @@ class Watch:
         sys.addaudithook(self._hook)
         sys.meta_path.insert(0, self)
         for owner in (os, random):
-            self._instead(owner, "urandom" if owner is os else "_urandom", lambda _: self._ask("draws random numbers"))
-        self._instead(os, "getpid", lambda: self._ask("asks for the PID"))
-        self._instead(random.Random, "seed", self._seed)
-        self._instead(random, "seed", functools.partial(self._seed, random))
+            self.instead(owner, "urandom" if owner is os else "_urandom", lambda _: self._ask("draws random numbers"))
+        self.instead(os, "getpid", lambda: self._ask("asks for the PID"))
+        self.instead(random.Random, "seed", self._seed)
+        self.instead(random, "seed", functools.partial(self._seed, random))
 
     def import_silently(self, function: Callable[[], object]) -> None:
         """Calls `function`, which must not write to standard output or error."""
@@ -81,10 +81,13 @@ class Watch:
             if any(output.is_written() for output in outputs):
                 self._refuse("its import prints")
 
-    def end(self) -> None:
-        """Looks at what the import has left behind."""
+    def stop(self) -> None:
         self._is_on = False
         self._hook.__setstate__(({}.get, (), {}, None))  # does nothing: no code of Python, in which signals are handled
+
+    def end(self) -> None:
+        """Looks at what the import has left behind."""
+        self.stop()
         sys.meta_path.remove(self)
         for owner, name, plain in reversed(self._undo):
             setattr(owner, name, plain)
@@ -109,7 +112,8 @@ class Watch:
         if not self.is_by_order:
             self._refuse(why)
 
-    def _instead(self, owner: object, name: str, note: Callable[..., object]) -> None:
+    def instead(self, owner: object, name: str, note: Callable[..., object]) -> None:
+        """Until the end, calls `note` before each call."""
         plain = getattr(owner, name)
 
         @functools.wraps(plain)
@@ -160,7 +164,7 @@ class Watch:
             def exec_module(module: ModuleType) -> None:
                 execute(module)
                 self._states[name] = _state_of(module)
-                self._instead(module, "seed", functools.partial(self._seed, module))
+                self.instead(module, "seed", functools.partial(self._seed, module))
 
             setattr(spec.loader, "exec_module", exec_module)
         return spec

@@ -53,10 +53,11 @@ else:
         return at_fork
 
     def _report(error):
+        _say("stays as it is: " + (" ".join(str(error).split()) or type(error).__name__), os.environ.get("COWSHED_LOG"))
+
+    def _say(what, log):
         """As _cowshed.write_line(), which may not be there."""
-        why = " ".join(str(error).split()) or type(error).__name__
-        text = "cowshed: PID %d stays as it is: %s\n" % (os.getpid(), why)
-        log = os.environ.get("COWSHED_LOG")
+        text = "cowshed: PID %d %s\n" % (os.getpid(), what)
         if log == "none" or not log and (_at_start[2] == 0 or _standard_error() != _at_start):
             return
         try:
@@ -144,10 +145,14 @@ else:
 
                 def exec_module(module):
                     execute(module)
-                    module.SpawnProcess._Popen = staticmethod(_popen(module.SpawnProcess._Popen))
+                    _Context.prepare(module)
 
                 spec.loader.exec_module = exec_module
             return spec
+
+        @staticmethod
+        def prepare(module):
+            module.SpawnProcess._Popen = staticmethod(_popen(module.SpawnProcess._Popen))
 
     def _popen(plain):
         def popen(process):
@@ -165,6 +170,48 @@ else:
             return start(process)
 
         return popen
+
+    def _occupy_low_descriptors():
+        """Descriptors that an import keeps are those of all programs of a zygote, and must not be in the way of theirs."""
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        low = [os.dup(0)]
+        while low[-1] < min(limit, 4096) - 32:
+            low.append(os.dup(0))
+        return low
+
+    def _start_warm():
+        """Does not return, or in a fork of a zygote, where one forks this program."""
+        global _at_start
+        zygote = os.environ.get("COWSHED_WARM_ZYGOTE")
+        try:
+            if zygote:
+                plain = set(sys.modules)
+                low = _occupy_low_descriptors()
+                _load()
+                from cowshed.run import zygote
+
+                zygote.main(plain, low)
+                _at_start = _standard_error()
+            else:
+                import _frozen_importlib_external
+
+                names = {"__name__": "cowshed.run.warm"}
+                path = os.path.join(_PACKAGE, "run/warm.py")
+                loader = _frozen_importlib_external.SourceFileLoader("cowshed.run.warm", path)
+                exec(loader.get_code("cowshed.run.warm"), names)
+                names["start"](_PACKAGE, lambda what: _say(what, os.environ.get("COWSHED_LOG") or "none"))
+        except Exception as error:
+            try:
+                _report(error)
+                if zygote:
+                    with open(zygote.partition(":")[2] + ".why", "w") as file:
+                        file.write(str(error))
+            finally:
+                if zygote:
+                    os._exit(1)
 
     def _watch_uwsgi():
         """It forks without telling Python."""
@@ -214,9 +261,13 @@ else:
         else:
             import posix
 
+            if os.environ.get("COWSHED_WARM") and sys.version_info >= (3, 11):
+                _start_warm()
             for name in ("fork", "forkpty"):
                 if hasattr(os, name):
                     setattr(os, name, _Fork(getattr(os, name)))
                     setattr(posix, name, getattr(os, name))
-            if sys.version_info >= (3, 11):
+            if "multiprocessing.context" in sys.modules:  # of a zygote
+                _Context.prepare(sys.modules["multiprocessing.context"])
+            elif sys.version_info >= (3, 11):
                 sys.meta_path.insert(0, _Context)

@@ -1,0 +1,443 @@
+"""Programs that warm_test.py starts plain and by a zygote.  Prints, as JSON, what a parent sees of each row of ROWS."""
+
+import json
+import os
+import pty
+import re
+import resource
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROWS = {}
+SEEN = """
+import os, sys, signal, resource, __main__
+def seen(): return [
+    sys.argv, sys.orig_argv[1:], sys.path, [*sys.flags], sys.warnoptions, os.getcwd(), sys.executable, sys.prefix,
+    sorted(name for name in vars(__main__) if name[:2] == "__"), str(getattr(__main__, "__file__", 0)),
+    type(__main__.__loader__).__name__, str(__main__.__loader__)[:40], getattr(__main__.__spec__, "name", 0),
+    __main__.__package__, sys._getframe(2).f_back, signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+    [str(signal.getsignal(number)) for number in range(1, 32)], sorted((name, os.environ[name]) for name in os.environ if name[:6] not in ('PYTHON', 'COWSHE')),
+    [(stream.name, stream.encoding, stream.errors, stream.line_buffering, stream.write_through, stream.mode,
+      type(stream.buffer).__name__) for stream in (sys.stdin, sys.stdout, sys.stderr)], os.umask(0),
+    [resource.getrlimit(which) for which in range(16)], os.nice(0), [*os.sched_getaffinity(0)], os.getppid(),
+    os.getpgrp() == os.getsid(0), open("/proc/self/comm").read()]
+"""
+SHOW = SEEN + "\nif __name__ == '__main__': (lambda: print(*seen(), sep='\\n'))()\n"
+COUNT = """
+import os, signal, sys, time
+def on(number, _):
+    os.write(1, b"%d\\n" % number)
+    if number == signal.SIGRTMAX: sys.exit()
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(number, on)
+print(os.getpid(), flush=True)
+while True: time.sleep(0.01)  # Python's handlers do not end a call that begins as the signal comes
+"""
+WAIT = """
+import os, select, sys
+print(os.getpid(), flush=True)
+while not select.select([0], [], [], 0.01)[0]: pass
+sys.exit(5)
+"""
+ENDS = {
+    "nothing": "", "exit": "import sys; sys.exit(3)", "exit by bool": "raise SystemExit(True)", "exit None": "raise SystemExit",
+    "exit with text": "import sys; sys.exit('text')", "exit with -1": "import sys; sys.exit(-1)",
+    "exit with 259": "import sys; sys.exit(259)", "exit with 2**70": "import sys; sys.exit(2**70)",
+    "_exit": "import os; print('lost'); os._exit(4)", "an error": "def f(): 1 / 0\nf()",
+    "a syntax error": "x = (", "chained errors": "try: 1/0\nexcept Exception as e: raise ValueError('é') from e",
+    "KeyboardInterrupt": "raise KeyboardInterrupt", "quit": "quit(6)", "abort": "import os; os.abort()",
+    "atexit": "import atexit; atexit.register(print, 'last'); print('first'); raise SystemExit(2)",
+    "an error in atexit": "import atexit; atexit.register(lambda: 1/0)",
+    "a thread": "import threading, time; threading.Thread(target=lambda: (time.sleep(.1), print('thread'))).start()",
+    "no flush": "print('text', end='')", "__del__": "class C:\n def __del__(self): print('gone')\nc = C()",
+    "excepthook": "import sys; sys.excepthook = lambda *a: print(a[0], a[2].tb_lineno, a[2].tb_next)\n1/0",
+    "a broken excepthook": "import sys; sys.excepthook = 1\n1/0",
+    "recursion": "def f(): f()\ntry: f()\nexcept RecursionError as e: print(e)",
+    "a warning": "import warnings; warnings.warn('careful', stacklevel=2); warnings.warn('again')",
+    "indented": "\n  import os\n  print(__name__)\n", "a future": "from __future__ import annotations\nx: y = 1; print(__annotations__)",
+}
+
+
+def row(function, name=None):
+    ROWS[name or function.__name__.strip("_").replace("_", " ")] = function
+    return function
+
+
+def start(*arguments, **options):
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen([sys.executable, *arguments], **options)
+
+
+def hide(pid, name, text):
+    return re.sub(rf"(?<!\d){pid}(?!\d)", name, text)
+
+
+def end(process, data=None):
+    try:
+        out, error = process.communicate(data, timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return "hangs"
+    return process.returncode, *(hide(process.pid, "PID", (text or b"").decode(errors="replace")) for text in (out, error))
+
+
+def run(*arguments, **options):
+    return end(start(*arguments, **options))
+
+
+def pid_of(process):
+    return int(process.stdout.readline() or f"ended: {end(process)}")
+
+
+def write(name, text):
+    os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+    with open(name, "w") as file:
+        file.write(text)
+    return name
+
+
+for name, text in ENDS.items():
+    row(lambda text=text: run("-c", text), f"-c: {name}")
+    row(lambda text=text: run(write("ends.py", text)), f"a script: {name}")
+for name in "an error", "exit with text", "KeyboardInterrupt", "a warning":
+    row(lambda text=ENDS[name]: run("-m", write("package/ends.py", text)[:-3].replace("/", ".")), f"-m: {name}")
+for arguments in (["-c", SHOW, "a", "-b"], ["-uc", SHOW], ["-O", "-B", "-W", "error", "-c", SHOW], ["-Wignore", "-q", "-c", SHOW],
+                  ["-P", "-c", SHOW], ["-sc" + SHOW], ["-OO", "-m", "shows", "x"], ["-m", "shown", "x"], ["-Pm", "json.tool"],
+                  ["shows.py", "é", "\udcff"], ["./shows.py"], ["below/../shows.py"], ["link.py"], ["below/shows.py"],
+                  ["missing.py"], ["below"], ["-m", "missing"], ["-c"], ["-Z"], ["-X", "dev", "-c", SHOW], ["-I", "shows.py"],
+                  ["-E", "-c", "1"], ["-S", "-c", "1"], ["-V"], ["-x", "shows.py"]):
+    row(lambda arguments=arguments: run(*arguments), "starts as " + " ".join(arguments).replace(SHOW, "...").replace("\udcff", "?"))
+
+
+@row
+def a_program_on_standard_input():
+    return end(start("-"), b"print(__name__)"), end(start(), b"print(__name__)")
+
+
+@row
+def argv0():
+    os.symlink(os.path.realpath(sys.executable), "another name")
+    return [end(subprocess.Popen(["./another name", "-c", SHOW], stdin=-3, stdout=-1, stderr=-1)) for _ in range(2)]
+
+
+@row
+def an_environment_with_odd_bytes():
+    return run("-c", SHOW, env={**os.environb, b"\xff\xfe": b"\xfd\n", b"EMPTY": b"", b"A=B"[:1]: b"=c"})
+
+
+@row
+def another_parent():
+    shell = ["sh", "-c", f"echo $$; {sys.executable} -c 'import os; print(os.getppid())'; :"]
+    return len(set(subprocess.run(shell, capture_output=True, text=True).stdout.split()))
+
+
+def with_state(act):
+    return run("-c", SHOW, preexec_fn=act)
+
+
+def set_limits():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (99, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    resource.setrlimit(resource.RLIMIT_CORE, (4096, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+for name, act in {
+        "umask": lambda: os.umask(0o27), "limits": set_limits, "nice": lambda: os.nice(3),
+        "affinity": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+        "ignored signals": lambda: [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGCHLD)],
+        "blocked signals": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM, signal.SIGRTMIN}),
+        "a group": lambda: os.setpgid(0, 0), "a session": os.setsid,
+        "a limit on memory": lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32)),
+        "a hard limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+        "another user": lambda: os.geteuid() or os.setuid(65534),
+        "another root": lambda: os.geteuid() or (os.unshare(os.CLONE_NEWNS) if hasattr(os, "unshare") else None)}.items():
+    row(lambda act=act: with_state(act), f"takes over: {name}")
+
+
+@row
+def a_pending_signal():
+    def act():
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        os.kill(os.getpid(), signal.SIGUSR1)
+    return run("-c", "import signal; signal.signal(10, lambda *a: print('got')); signal.pthread_sigmask(signal.SIG_SETMASK, [])",
+               preexec_fn=act)
+
+
+@row
+def an_alarm():
+    return run("-c", "import time; time.sleep(9)", preexec_fn=lambda: signal.setitimer(signal.ITIMER_REAL, 0.5))
+
+
+@row
+def a_removed_working_directory():
+    os.mkdir("removed")
+    return run("-c", "import os, sys; print(sys.path[0]); os.getcwd()", cwd="removed", preexec_fn=lambda: os.rmdir(os.getcwd()))
+
+
+def open_files(text, **options):
+    return run("-c", "import os, fcntl\nprint(*[(n, os.readlink(f'/proc/self/fd/{n}').partition(':')[0], fcntl.fcntl(int(n), 1),"
+               "fcntl.fcntl(int(n), 3)) for n in sorted(os.listdir('/proc/self/fd')) if os.path.exists(f'/proc/self/fd/{n}')"
+               "and int(n) < 4000])\n" + text, **options)
+
+
+@row
+def a_thousand_descriptors():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    files = [os.open(os.devnull, os.O_RDWR) for _ in range(1000)]
+    os.dup2(files[0], 2000)
+    try:
+        return open_files(f"os.write({files[500]}, b'x')", pass_fds=[*files, 2000])
+    finally:
+        os.close(2000)
+        for each in files:
+            os.close(each)
+
+
+for numbers in [0], [1], [2], [0, 1, 2]:
+    row(lambda numbers=numbers: open_files(
+        "import sys\nfile = open('closed', 'w')\nprint(sys.stdin, sys.stdout and 1, sys.stderr and 2, file.fileno(), file=file)",
+        preexec_fn=lambda: [os.close(number) for number in numbers]) + (open("closed").read(),), f"closed descriptors {numbers}")
+
+
+@row
+def standard_files_that_are_files():
+    with open(write("input", "one\ntwo\n")) as input, open("output", "w") as output:
+        input.readline()
+        os.lseek(input.fileno(), 4, 0)
+        done = run("-c", "import sys; print(sys.stdin.read(), sys.stdin.tell(), sys.stdout.tell(), sys.stdout.seekable())",
+                   stdin=input, stdout=output)
+    return done, open("output").read()
+
+
+@row
+def a_closed_reader():
+    return [run("-c", f"import signal, os\n{act}\nfor _ in range(99999): print('text')", stdout=writer) for act in
+            ("pass", "signal.signal(signal.SIGPIPE, signal.SIG_DFL)") for writer in [closed_pipe()]]
+
+
+def closed_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def sender(how, process, pid):
+    """What sends a signal to the PID that this process knows, to the one that the program knows, or to its group."""
+    return lambda number: {"pid": os.kill, "itself": os.kill, "group": os.killpg}[how](
+        pid if how == "itself" else process.pid, number)
+
+
+def handle_all(how, new):
+    process = start("-c", COUNT, preexec_fn=new)
+    send = sender(how, process, pid_of(process))
+    lines = []
+    for number in sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGRTMAX}):
+        send(number)
+        lines.append(int(process.stdout.readline()))
+    send(signal.SIGRTMAX)
+    return lines, end(process)
+
+
+def end_by(how, new, number):
+    process = start("-c", WAIT, preexec_fn=new)
+    sender(how, process, pid_of(process))(number)
+    process.wait(20)
+    return end(process)[:2]
+
+
+NEW = {None: "", os.setsid: " of a session", os.setpgrp: " of its own"}
+for how, new in ("pid", None), ("itself", None), ("pid", os.setsid), ("group", os.setsid), ("group", os.setpgrp):
+    row(lambda how=how, new=new: handle_all(how, new), f"handles each signal to {how}{NEW[new]}, once")
+    if new or how == "itself":
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGXCPU, signal.SIGKILL,
+                       signal.SIGABRT, signal.SIGRTMIN):
+            row(lambda how=how, new=new, number=number: end_by(how, new, number),
+                f"ends by signal {number:d} to {how}{NEW[new]}")
+
+
+def stops(number, to_itself):
+    process = start("-c", WAIT)
+    pid = pid_of(process)
+    os.kill(pid if to_itself else process.pid, number)
+    states = [os.waitid(os.P_PID, process.pid, os.WSTOPPED)[3:]]
+    states.append(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0])
+    os.kill(pid if to_itself else process.pid, signal.SIGCONT)
+    states.append(os.waitid(os.P_PID, process.pid, os.WCONTINUED)[3:])
+    return states, end(process)[0]
+
+
+for number in signal.SIGTSTP, signal.SIGTTIN, signal.SIGSTOP:
+    for to_itself in False, True:
+        if to_itself or number != signal.SIGSTOP:  # which stops the stub alone, as the docs say
+            row(lambda *_, number=number, to_itself=to_itself: stops(number, to_itself),
+                f"stops by {number.name} to {'itself' if to_itself else 'pid'}, and goes on")
+
+
+@row
+def kill_while_it_is_stopped():
+    process = start("-c", WAIT)
+    pid = pid_of(process)
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    os.kill(pid, signal.SIGKILL)
+    return end(process)
+
+
+@row
+def a_killed_program_dies_and_its_children_live():
+    process = start("-c", "import subprocess, sys, os\nchild = subprocess.Popen(['sleep', '1'])\nprint(os.getpid(), flush=True)\n"
+                    "sys.stdin.read()")
+    pid_of(process)
+    begun = time.monotonic()
+    process.kill()
+    process.wait()
+    return process.stdout.read() == b"" and 0.2 < time.monotonic() - begun < 5
+
+
+@row
+def a_killed_group_dies_with_its_children():
+    process = start("-c", "import subprocess, sys, os\nchild = subprocess.Popen(['sleep', '19'])\nprint(os.getpid(), flush=True)\n"
+                    "sys.stdin.read()", start_new_session=True)
+    pid_of(process)
+    begun = time.monotonic()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return process.stdout.read() == b"" and time.monotonic() - begun < 5
+
+
+@row
+def a_daemon():
+    text = """
+import os, sys, time
+if os.fork(): os._exit(3)
+os.setsid()
+if os.fork(): os._exit(0)
+time.sleep(0.2)
+print(os.getsid(0) != os.getpid(), flush=True)
+"""
+    process = start("-c", text)
+    first = process.wait(), process.stdout.read()
+    return first
+
+
+@row
+def children_that_outlive():
+    process = start("-c", "import subprocess, os; subprocess.Popen('sleep 0.2; echo late', shell=True); os._exit(9)")
+    return process.wait(), process.stdout.read()
+
+
+@row
+def setsid_of_its_own():
+    return run("-c", "import os; os.setsid(); print(os.getsid(0) == os.getpid() == os.getpgrp())")
+
+
+@row
+def forks_and_pools():
+    return run("-c", "import multiprocessing as m, os\nif __name__ == '__main__':\n"
+               " for how in 'fork', 'forkserver', 'spawn':\n  with m.get_context(how).Pool(2) as p: print(p.map(abs, [-1, 2]))\n"
+               " print(m.parent_process(), m.current_process().name)")
+
+
+@row
+def different_random_numbers():
+    drawn = {run("-c", "import random, os, multiprocessing\nprint(random.random(), multiprocessing.current_process().authkey)")[1]
+             for _ in range(3)}
+    return len(drawn)
+
+
+@row
+def subprocesses_and_waits():
+    return run("-c", "import subprocess, os\nprint(subprocess.run(['sh', '-c', 'exit 3']).returncode)\n"
+               "try: os.wait()\nexcept ChildProcessError as e: print(e)")
+
+
+@row
+def exec_of_another_program():
+    return run("-c", "import os; os.execvp('sh', ['sh', '-c', 'echo $0; exit 8'])")
+
+
+@row
+def an_exec_of_itself():
+    return run("-c", "import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'raise SystemExit(4)'])")
+
+
+def in_terminal(command, *acts):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvp("bash", ["bash", "--norc", "-c", command])
+    shown = b""
+
+    def read(until):
+        nonlocal shown
+        deadline = time.monotonic() + 20
+        while until not in shown and time.monotonic() < deadline and select.select([terminal], [], [], 20)[0]:
+            try:
+                shown += os.read(terminal, 4096)
+            except OSError:
+                break
+    for until, act in acts:
+        read(until)
+        time.sleep(0.05)
+        act(terminal, pid) if callable(act) else os.write(terminal, act)
+    read(b"until all have closed it")
+    os.close(terminal)
+    return re.sub(r"\b\d{3,}\b", "N", shown.decode()), os.waitpid(pid, 0)[1]
+
+
+PYTHON = f"{sys.executable} -c"
+LOOP = "try:\n print(1, flush=True)\n while 1: time.sleep(9)\nexcept KeyboardInterrupt: print(2)"
+for name, text, acts in (
+        ("Ctrl-C", f"set -m; {PYTHON} 'import time\n{LOOP}'; echo $? the end", [(b"1\r\n", b"\x03")]),
+        ("Ctrl-C without job control", f"{PYTHON} 'import time\n{LOOP}'; echo $? the end", [(b"1\r\n", b"\x03")]),
+        ("an unhandled Ctrl-C", f"set -m; {PYTHON} 'print(1, flush=True); import time; time.sleep(9)'; echo $? the end", [(b"1\r\n", b"\x03")]),
+        ("Ctrl-\\", f"ulimit -c 0; set -m; {PYTHON} 'print(1, flush=True); import time; time.sleep(9)'; echo $? the end", [(b"1\r\n", b"\x1c")]),
+        ("Ctrl-Z", f"set -m; {PYTHON} 'print(1, flush=True)\nprint(input(2))'; echo $?; fg >/dev/null; echo $? the end",
+         [(b"2", b"\x1a"), (b"148", b"text\n")]),
+        ("input", f"set -m; {PYTHON} 'print(input(1))'; echo $? the end", [(b"1", b"text\n")]),
+        ("input in the background", f"set -m; {PYTHON} 'print(input(1))' & wait; jobs; fg >/dev/null; echo $? the end", [(b"Stopped", b"text\n")]),
+        ("its facts", f"set -m; stty rows 33 cols 77; {PYTHON} 'import os, sys; print(os.get_terminal_size(), os.isatty(0), "
+         "os.tcgetpgrp(0) == os.getpgrp(), os.ttyname(1) == os.ttyname(0), open(\"/dev/tty\").isatty())'; echo $? the end", []),
+        ("a new size", f"set -m; {PYTHON} 'import os, signal, time\nsignal.signal(signal.SIGWINCH, lambda *a: print(os.get_terminal_size()))\n"
+         "print(1, flush=True); time.sleep(0.5)'; echo $? the end", [(b"1\r\n", lambda terminal, _: set_size(terminal))]),
+        ("a hang-up", f"trap '' HUP; set -m; {PYTHON} 'import time\nprint(1, flush=True); time.sleep(9)'; echo $? >hung; echo the end",
+         [(b"1\r\n", lambda terminal, pid: os.kill(pid, signal.SIGKILL))])):
+    row(lambda text=text, acts=acts: in_terminal(text, *acts), f"in a terminal: {name}")
+
+
+def set_size(terminal):
+    import fcntl
+    import struct
+    import termios
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 44, 88, 0, 0))
+
+
+def main():
+    os.chdir(tempfile.mkdtemp())
+    for name in [*os.environ]:
+        if name not in ("PATH", "HOME", "LANG") and not name.startswith(("PYTHON", "COWSHED")):
+            del os.environ[name]
+    write("shows.py", SHOW)
+    write("below/shows.py", SHOW)
+    write("shown/__init__.py", SEEN)
+    write("shown/__main__.py", "from shown import *\n(lambda: print(*seen(), sep='\\n'))()")
+    write("below/__main__.py", "print(__name__, __file__)")
+    os.symlink("below/shows.py", "link.py")
+    here = os.getcwd()
+    wanted = sys.argv[1:]
+    for name, function in ROWS.items():
+        if not wanted or any(each in name for each in wanted):
+            try:
+                result = function()
+            except Exception as error:
+                result = f"{type(error).__name__}: {error}"
+            text = hide(os.getpid(), "PARENT", repr(result).replace(here, "HERE"))
+            print(json.dumps([name, text]), flush=True)
+    os.chdir("/")
+    shutil.rmtree(here)
+
+
+if __name__ == "__main__":
+    main()
