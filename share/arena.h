@@ -53,7 +53,8 @@ inline constexpr bool elements_outside = internal::holds_heap_memory<T>();
 // 64 bytes for a resource() that outlives its arena.  An arena stays after its handle while it has
 // blocks that were allocated in an ArenaScope: a library may keep objects there, whose destructors
 // run after main().  If such an arena was not frozen, it is frozen leniently then, so that forked
-// children have it.  After the last block is freed, the next create() unmaps the arena.
+// children have it.  After the last block is freed, the next create() unmaps the arena; discard()
+// does so at once.
 //
 // After a move only the destructor and assignment are useful: calls that can fail return
 // invalid_argument, and others return nothing.  An assignment destroys the handle's arena at once.
@@ -162,6 +163,13 @@ class Arena {
   // Needs no privilege.  Since Linux 6.7 the kernel checks 2 MiB pages, before that 4 KiB pages.
   // Errors: arena_not_frozen, not_inherited, system_call.
   Expected<std::size_t> private_bytes() const;
+
+  // Unmaps the arena in this process now, also if it has blocks of an ArenaScope, such as the
+  // object of ArenaScope::make(), which nothing destroys.  Its pointers are invalid then; the
+  // handle is as after a move.  Memory is free when the last process has unmapped it: a child that
+  // was forked before maps it until its own discard() or end.  Errors: in_use (a thread is inside
+  // an ArenaScope of it).
+  Expected<void> discard();
 
   // Returns whether the address is in the arena's range, by two comparisons.  Thread-safe.
   bool contains(const void* address) const noexcept;

@@ -310,7 +310,7 @@ auto start(const WorkersOptions& options, Function&& function, Args&&... args) {
       internal::kCallable<std::remove_reference_t<Function>, std::remove_reference_t<Args>...>;
   static_assert(kFits,
                 "start() cannot call the function with these arguments: a Ref<T> arrives as a "
-                "const T&, others as they are, behind a const Worker& if it takes one");
+                "const T&, others as they are; a const Worker&, if it takes one, comes first");
   if constexpr (kFits) return internal::start_checked(options, {}, function, args...);
   else return Expected<Workers<void>>(internal::no_copies_error(options.name));
 }

@@ -43,7 +43,12 @@ struct Generation {
     return {std::move(arena), std::move(questions), std::move(workers)};
   }
 
-  // The workers answer what was asked, and end.
+  // The channel may be full because workers have died: they are restarted meanwhile.
+  void ask(int question) {
+    while (!questions.send(question, 10ms)) (void)workers.wait_for(0ms);
+  }
+
+  // The workers answer what was asked, and end.  The table is freed.
   void stop() {
     questions.close();
     const auto exits = workers.wait().value();
@@ -52,7 +57,9 @@ struct Generation {
       restarts += exit.restarts;
       if (!exit.ok()) std::fprintf(stderr, "%s\n", exit.error.c_str());
     }
-    std::printf("%zu workers ended, %d restart\n", exits.size(), restarts);
+    std::printf("%zu workers ended, %d restart, %zu questions lost\n", exits.size(), restarts,
+                questions.stats().lost.size());
+    (void)arena.discard().value();
   }
 };
 
@@ -60,12 +67,11 @@ int main() {
   Generation now = Generation::start(1);
   (void)kill(now.workers.processes()[2].pid(), SIGKILL);  // as for want of memory
   for (int i = 0; i < 100'000; ++i) {
-    (void)now.questions.send(i).value();
-    if (i % 10'000 == 0) (void)now.workers.wait_for(0ms);  // restarts those that died
+    now.ask(i);
     if (i == 50'000) {
       Generation next = Generation::start(2);  // beside the old ones, which are still at work
       now.stop();
-      now = std::move(next);  // the old table is freed
+      now = std::move(next);
     }
   }
   now.stop();

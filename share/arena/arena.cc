@@ -45,6 +45,19 @@ Arena::~Arena() {
   give_back_core(core_);
 }
 
+Expected<void> Arena::discard() {
+  TRY_VOID(work([&] { return core_->expect_no_scope("discard it"); }));
+  if (auto* const observer = arena_end_observer.load()) observer(*core_);
+  {
+    const OutsideScope outside;  // of another arena
+    const std::lock_guard lock(core_->mutex());
+    core_->close();
+  }
+  give_back_core(std::exchange(core_, nullptr));
+  resource_ = resource_of_no_arena();
+  return {};
+}
+
 template <class Function>
 auto Arena::work(Function function) const -> decltype(function()) {
   if (core_ == nullptr) return moved_from_error();

@@ -207,7 +207,8 @@ Expected<void> ArenaCore::expect_frozen() const {
 Expected<unsigned> ArenaCore::enter_scope() {
   if (state() == ArenaState::not_inherited) return not_inherited_error();
   if (state() != ArenaState::open)
-    return make_error(ErrorCode::arena_frozen, who() + " is frozen: no scope can begin");
+    return make_error(ErrorCode::arena_frozen,
+                      who() + " is frozen: no scope can begin; thaw() it first");
   if (full_.exchange(false, std::memory_order_relaxed)) coalesce();
   memory_.forget_shortage();
   ++scopes_;

@@ -123,6 +123,8 @@ class ArenaCore final {
   // enter_scope() returns the arena of jemalloc that leave_scope() takes.
   Expected<unsigned> enter_scope();
   void leave_scope(std::uint64_t key, unsigned jemalloc_arena);
+  // Errors: in_use, with what to do then.
+  Expected<void> expect_no_scope(std::string_view then) const;
   // Why malloc() failed since the last scope began; none: it did not.
   std::optional<Error> refusal_in_scope() const;
 

@@ -43,7 +43,8 @@ Expected<void> ArenaCore::freeze(const FreezeOptions& options) {
   if (state() == ArenaState::not_inherited) return not_inherited_error();
   if (!is_open()) {
     if (state() == frozen_state(options.mode)) return {};
-    return make_error(ErrorCode::arena_frozen, who() + " is already frozen in the other mode");
+    return make_error(ErrorCode::arena_frozen,
+                      who() + " is already frozen in the other mode: freeze() it once");
   }
   if (generation_ > 0 && options.mode != mode_)
     return make_error(ErrorCode::arena_frozen,
@@ -51,13 +52,16 @@ Expected<void> ArenaCore::freeze(const FreezeOptions& options) {
   return seal(options.mode, options.progress);
 }
 
+Expected<void> ArenaCore::expect_no_scope(std::string_view then) const {
+  if (scopes_ == 0) return {};
+  return make_error(ErrorCode::in_use, who() + ": " + std::to_string(scopes_) +
+                                           " ArenaScope(s) have not ended; end them, then " +
+                                           std::string(then));
+}
+
 // Ends the open part.  Its blocks and the pages that were written privately become a generation.
 Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
-  if (scopes_ > 0) {
-    return make_error(ErrorCode::in_use,
-                      who() + ": " + std::to_string(scopes_) +
-                          " ArenaScope(s) have not ended; end them, then freeze");
-  }
+  TRY_VOID(expect_no_scope("freeze"));
   const std::size_t first = frozen_bytes();
   std::vector<Run> changed;
   if (first > 0) {

@@ -55,8 +55,8 @@ Expected<void> check_malloc(std::string_view arena) {
   const std::string library = own_library();
   if (library.empty()) {
     return malloc_error(arena,
-                        "the program's malloc knows of no arenas; link cowshed::malloc, and hide "
-                        "none of its symbols");
+                        "the program's malloc knows of no arenas; link cowshed::malloc "
+                        "(pkg-config's cowshed-malloc), and hide none of its symbols");
   }
   Dl_info of_malloc = {};
   const char* where = dladdr(used, &of_malloc) != 0 ? of_malloc.dli_fname : "another file";

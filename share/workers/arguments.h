@@ -94,9 +94,9 @@ constexpr void check_sendable() {
   using To = std::remove_cvref_t<Parameter>;
   if constexpr (IsRef<Argument>::value && !IsRef<To>::value) {
     static_assert(IsRef<Argument>::kSpawnSafe,
-                  "this reference's type may hold pointers to code, which means nothing in a "
-                  "spawned worker: see spawn_safe.h; or start(options, function, ...), which is "
-                  "for fork alone");
+                  "this reference's type may hold pointers to code or to the heap, which mean "
+                  "nothing in a spawned worker: give its containers ArenaAllocator, see "
+                  "spawn_safe.h; or start(options, function, ...), which is for fork alone");
     static_assert(
         std::is_same_v<typename IsRef<Argument>::Object, To> && ArgumentOf<Parameter>::kByReference,
         "the parameter for a Ref<T> is a const T&");
@@ -104,7 +104,10 @@ constexpr void check_sendable() {
     static_assert(!std::is_same_v<To, Arena>,
                   "a worker has every arena that is frozen at its start: pass a Ref to what is "
                   "published in it");
-    static_assert(Codable<To>,
+    static_assert(!std::is_pointer_v<To>,
+                  "this argument is a pointer, which means nothing in a spawned worker: pass a Ref "
+                  "to what is published");
+    static_assert(std::is_pointer_v<To> || Codable<To>,
                   "this argument cannot be sent: make it trivially copyable, a string or a "
                   "container, specialise cowshed::Codec<T>, or pass a Ref to it");
     static_assert(RefsSpawnSafe<To>::value,

@@ -18,11 +18,13 @@ void take_rule(const Rule& rule);
 void take_rules(const Rules& rules);
 int take_item(cowshed::Ref<Rule> rule);
 void take_pointer(std::shared_ptr<int> number);
+void take_address(const int* number);
 void take_arena(const cowshed::Arena& arena);
 const auto change_rule = [](Rule& changed) { return changed.applies(1) ? 1 : 0; };
 
 void call(const cowshed::Ref<Rule>& rule, const Rules& rules, cowshed::Arena& arena,
           const std::shared_ptr<int>& pointer, std::string_view text) {
+  const int* address = pointer.get();
   const cowshed::WorkersOptions spawn = {.method = cowshed::Start::spawn};
   using namespace cowshed;
   (void)CALL;

@@ -318,6 +318,28 @@ TEST(ArenaScope, WhatTheFullArenaItselfRefusesIsItsError) {
   EXPECT_EQ(code, ErrorCode::capacity_exceeded);
 }
 
+// Nothing destroys what make() makes, so the arena would stay.
+TEST(ArenaScope, OfADiscardedArenaNothingStays) {
+  Arena arena = make_arena();
+  const std::byte* base = arena.base();
+  {
+    const auto scope = value_of(ArenaScope::enter(arena));
+    EXPECT_THAT(arena.discard(), Fails(ErrorCode::in_use, "end them, then discard it"));
+  }
+  const auto make = [] { return std::vector<std::string>(1000, std::string(100, 'x')); };
+  auto* texts = value_of(ArenaScope::make(arena, make));
+  EXPECT_THAT(arena.freeze(), Succeeds());
+  EXPECT_EQ(run_in_child([&]() -> std::string {
+              return arena.discard() && test::mapping_name(base).empty() ? "gone" : "there";
+            }).said,
+            "gone");
+  EXPECT_EQ(texts->at(999).size(), 100U) << "the child's discard() is the child's";
+  EXPECT_THAT(arena.discard(), Succeeds());
+  EXPECT_EQ(test::mapping_name(base), "");
+  EXPECT_THAT(arena.freeze(), Fails(ErrorCode::invalid_argument));
+  EXPECT_THAT(make_arena().freeze(), Succeeds());
+}
+
 TEST(ArenaScope, MakeSaysThatTheArenaIsFull) {
   const Arena arena = make_arena("tiny", 2_MiB);
   const auto fill = [] { return std::vector<std::string>(100'000, std::string(100, 'x')); };
