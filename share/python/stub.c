@@ -182,19 +182,34 @@ static void name_process(const char* path) {
 // Lets the program go on, which waits for it.
 static bool go_on(void) { return call(SYS_write, kConnection, (long)"g", 1, 0, 0) == 1; }
 
-static void start_canary(void) {
+// So that who looks for the program's command line finds the stub alone.
+static void hide_command_line(long* stack) {
+  if (stack[0] < 1) return;
+  char* const begin = (char*)stack[1];
+  char* end = (char*)stack[stack[0]];
+  while (*end != 0) end++;
+  for (char* at = begin; at < end; at++) *at = 0;
+  const char name[] = "cowshed";
+  for (size_t i = 0; i < sizeof name - 1 && begin + i < end; i++) begin[i] = name[i];
+  call(SYS_prctl, PR_SET_NAME, (long)name, 0, 0, 0);
+}
+
+static void start_canary(long* stack) {
   int ends[2];
   if (call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET, 0, (long)ends, 0) != 0) return;
   canary = call(SYS_clone, SIGCHLD, 0, 0, 0, 0);
   call(SYS_close, ends[canary == 0 ? 0 : 1], 0, 0, 0, 0);
-  if (canary == 0) be_canary(ends[1]);
+  if (canary == 0) {
+    hide_command_line(stack);
+    be_canary(ends[1]);
+  }
   to_canary = ends[0];
 }
 
 __attribute__((used)) _Noreturn void stand_in(long* stack) {
   if (stack[0] > 0) name_process((const char*)stack[1]);
   call(SYS_close_range, 1, ~0U, 0, 0, 0);
-  start_canary();
+  start_canary(stack);
   const SignalSet all = ~(SignalSet)0;
   signals = (int)call(SYS_signalfd4, -1, (long)&all, sizeof all, SFD_NONBLOCK, 0);
   if (!go_on() || !receive(&program)) finish(125);

@@ -79,16 +79,20 @@ class AsExecutedTest(Runner):
 
 class WarmTest(Runner):
     def test_the_third_start_shares_what_the_first_has_imported(self):
-        self.write_library(big="data = {number: str(number) for number in range(200_000)}", loud="print('loud', flush=True)")
-        self.write("program.py", FORKED + "    import big, loud, json\n    print(bool(zygote()), own())")
-        done, reasons = self.shell("$PYTHON program.py; $PYTHON program.py; for i in {1..99}; do $PYTHON program.py | grep True && break; sleep 0.1; done",
+        self.write_library(big="data = {number: str(number) for number in range(200_000)}", loud="print('loud', flush=True)",
+                           words="import sys; words = sys.argv[1:]", late="import os; late = os.environ['LATE']")
+        self.write("program.py", FORKED + "    import big, loud, json, words\n    os.environ['LATE'] = words.words[-1] if words.words "
+                   "else ''\n    import late\n    print(bool(zygote()), own(), late.late)")
+        done, reasons = self.shell("$PYTHON program.py; $PYTHON program.py; for i in {1..99}; do $PYTHON program.py word | grep 'True.* word' && break; sleep 0.1; done",
                                    "--warm")
         self.assertEqual(reasons[:2], ["it is the first start", "it is the second start"])
         with open(self.log) as log:
-            self.assertIn("leaves out loud: its import prints\n", log.read())
+            text = log.read()
+        self.assertIn("leaves out loud: its import prints\n", text)
+        self.assertIn("leaves out words: its import reads sys.argv\n", text)
         lines = done.stdout.split("loud\n")
         self.assertEqual(len(lines), 3, "each imports what the zygote has left out")
-        plain, ours = int(lines[1].split()[1]), int(lines[2].split()[-1])
+        plain, ours = int(lines[1].split()[1]), int(lines[2].split()[-2])
         print(f"a start that is forked has {ours} MiB of its own, one that is not {plain}")
         if run_test.IN_PLACE:
             self.assertLess(ours, plain / 4)
@@ -112,6 +116,8 @@ class WarmTest(Runner):
         for preload, command, why in (
                 ("json", f"LD_PRELOAD=libm.so.6 {start}", "LD_PRELOAD is libm.so.6"),
                 ("json", f"PYTHONTRACEMALLOC=1 {start}", "PYTHONTRACEMALLOC is set"),
+                ("json", "$PYTHON -X utf8 -c 'import os, signal, sys; signal.alarm(9); os.execv(sys.executable, [sys.executable, \"program.py\"])'",
+                 "it has an alarm"),
                 ("json", "$PYTHON -X utf8 program.py", "it has the option -X"),
                 ("json", f"ulimit -v 9999999; {start}", "it has a limit: Max address space"),
                 ("json", "$PYTHON own/program.py", "it has its own .*/own/json.py"),
@@ -143,6 +149,15 @@ class WarmTest(Runner):
         self.assertIn(status, (7, 125), "125: before Linux 6.15")
         self.assertEqual((bool(first), second, third, reasons), (True, 0, fourth, ["the zygote was killed"]))
         self.assertNotIn(third, (0, first))
+
+    def test_who_looks_for_its_command_line_finds_it_once(self):
+        self.write("program.py", FORKED + """
+    import time
+    print(bool(zygote()), flush=True)
+    time.sleep(60)""")
+        done, _ = self.shell("$PYTHON program.py & sleep 1; pgrep -fc '^[^ ]+ program.p[y]'; pkill -f '^[^ ]+ program.p[y]'; wait $!; echo $?",
+                             "--warm", "--preload", "json", expected=None)
+        self.assertEqual(done.stdout.split(), ["True", "1", "143"], done.stderr)
 
     def test_many_starts_at_once(self):
         self.write("program.py", FORKED + "    print(zygote())\n    sys.exit(int(sys.argv[1]))")

@@ -24,9 +24,9 @@ _STATUS = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapA
            "Seccomp", "THP_enabled", "Mems_allowed")
 # What the interpreter or a library reads without Python's os.environ.
 _READ_BY_C = ("PYTHON", "COWSHED", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "GLIBC_", "OMP_", "KMP_", "MKL_", "OPENBLAS_",
-              "GOTO_", "OPENSSL_", "SSL_")
+              "GOTO_", "OPENSSL_", "SSL_", "NPY_", "NUMBA_", "BLIS_", "CUDA_", "ARROW_", "RAYON_", "POLARS_")
 _NOT_FORKED = ("PYTHONTRACEMALLOC", "PYTHONPROFILEIMPORTTIME", "PYTHONDUMPREFS", "COVERAGE_PROCESS_START",
-               "COVERAGE_PROCESS_CONFIG")
+               "COVERAGE_PROCESS_CONFIG", "LISTEN_PID")
 
 
 class Refused(Exception):
@@ -102,6 +102,8 @@ def _why_not(kind: str, text: str, status: dict[str, str], has_terminal: bool) -
         return "it is traced"
     if sys.flags.inspect or sys._xoptions:
         return "it is interactive, or has the option -X"
+    if any(_signal.getitimer(each)[0] for each in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF)):
+        return "it has an alarm"
     if has_terminal:
         return "it leads the session of a terminal"
     if kind == "f" and (text[-4:] == ".pyc" or not os.path.isfile(text) or not os.access(text, os.R_OK)):
@@ -120,8 +122,10 @@ def state_now() -> tuple[dict[str, str], list[tuple[str, str, str]], list[Any]]:
     spaces = [os.readlink(f"/proc/self/ns/{name}") for name in sorted(os.listdir("/proc/self/ns"))]
     return status, limits, [
         sys.executable, sys.version, sys.prefix, sys.exec_prefix, executable[:3], executable.st_mtime_ns, [*sys.flags],
-        sys.warnoptions, environment, [status.get(name) for name in _STATUS], [(name, hard) for name, _, hard in limits],
-        [_read(name) for name in ("cgroup", "oom_score_adj", "personality")], spaces, [*os.stat("/")[:3]],
+        sys.warnoptions, environment, [status.get(name) for name in _STATUS],
+        [(name, hard, name == "Max stack size" and soft) for name, soft, hard in limits],
+        [_read(name) for name in ("cgroup", "oom_score_adj", "personality", "coredump_filter", "timerslack_ns")], spaces,
+        [*os.stat("/")[:3]],
         os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
 
 
@@ -192,8 +196,10 @@ def _connect(connection: _socket.socket, path: str, learns: Any, launch: Callabl
 
 
 def _learn(path: str, kind: str, text: str) -> None:
-    """Notes in a file what this program imports, without its main module."""
+    """Notes in a file what this program imports, without its main module, until it changes what imports depend on."""
     until = time.monotonic() + _LEARN
+    environment = dict(os.environ)
+    path_here = [each for each in sys.path if not each.endswith("/cowshed/run/site")]  # which sitecustomize removes
     main = (text, f"{text}.__main__") if kind == "m" else ()
 
     class Learner:
@@ -202,7 +208,8 @@ def _learn(path: str, kind: str, text: str) -> None:
             try:
                 if name in main:
                     return
-                if time.monotonic() < until:
+                is_same = dict(os.environ) == environment and path_here in (sys.path, sys.path[1:])  # main() inserts one
+                if is_same and time.monotonic() < until:
                     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
                     os.write(file, f"{name}\n".encode())
                     os.close(file)

@@ -7,6 +7,7 @@ import fcntl
 import functools
 import os
 import pickle
+import posix
 import random
 import select
 import signal
@@ -33,12 +34,14 @@ _ASK_IN_VAIN = ("numpy.random", "tempfile", "joblib._multiprocessing_helpers")
 Identity = tuple[int, int, int] | None
 
 
-def identity(path: str) -> Identity:
-    """What tells whether a file has changed.  None if there is none."""
+def identity(path: str, stat_of: Callable[[str], os.stat_result] = os.stat) -> Identity:
+    """What tells whether a file has changed, or what a folder has that ends with a slash.  None if there is none."""
     try:
-        now = os.stat(path)
+        now = stat_of(path)
     except OSError:
         return None
+    if stat.S_ISDIR(now.st_mode) and not path.endswith("/"):
+        return 0, 0, now.st_ino
     return now.st_mtime_ns, now.st_size, now.st_ino
 
 
@@ -66,6 +69,32 @@ class Watch:
         self.instead(os, "getpid", lambda: self._ask("asks for the PID"))
         self.instead(random.Random, "seed", self._seed)
         self.instead(random, "seed", functools.partial(self._seed, random))
+
+    def note_looks(self) -> None:
+        """Also notes which files and folders were looked at, and refuses what a program's start decides."""
+        for name in ("listdir", "scandir"):
+            self.instead(os, name, lambda path=".": self._look(path, "/"))
+        for name in ("stat", "lstat", "access", "readlink"):
+            self.instead(os, name, lambda path, *_, **__: self._look(path, ""))
+        for owner, name in ((os, "sched_getaffinity"), (os, "process_cpu_count"), (os, "umask"), (os, "getppid"),
+                            (signal, "getsignal"), (signal, "signal")):
+            if hasattr(owner, name):
+                self.instead(owner, name, functools.partial(self._depend, f"calls {name}()"))
+        for name in ("argv", "orig_argv"):
+            words = getattr(sys, name)
+            self._undo.append((sys, name, words))
+            setattr(sys, name, _Arguments(words, functools.partial(self._depend, f"reads sys.{name}")))
+        self.files.update((f"{path}/", identity(f"{path}/")) for path in sys.path if os.path.isdir(path))
+
+    def _depend(self, what: str, *_: object, **__: object) -> None:
+        if self._is_on:
+            self._act(f"its import {what}")
+
+    def _look(self, path: Any, end: str) -> None:
+        if not isinstance(path, int):
+            text = os.path.abspath(os.fsdecode(path)) + end
+            if not text.startswith(("/proc/", "/sys/", "/dev/")) and "__pycache__" not in text:
+                self.files.setdefault(text, identity(text, posix.stat))
 
     def import_silently(self, function: Callable[[], object]) -> None:
         """Calls `function`, which must not write to standard output or error."""
@@ -168,6 +197,30 @@ class Watch:
 
             setattr(spec.loader, "exec_module", exec_module)
         return spec
+
+
+class _Arguments(list[str]):
+    """Calls `note` before each use."""
+
+    def __init__(self, words: list[str], note: Callable[[], object]) -> None:
+        super().__init__(words)
+        self._note = note
+
+    def __getitem__(self, at: Any) -> Any:
+        self._note()
+        return super().__getitem__(at)
+
+    def __iter__(self) -> Any:
+        self._note()
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        self._note()
+        return super().__len__()
+
+    def __contains__(self, word: object) -> bool:
+        self._note()
+        return super().__contains__(word)
 
 
 class _Output:

@@ -124,6 +124,8 @@ class _Zygote:
         watch.instead(type(os.environ), "__iter__", lambda _: self._read.add("*"))
         for name in "getcwd", "getcwdb":
             watch.instead(os, name, lambda: setattr(self, "_reads_cwd", True))
+        if not by_order:
+            watch.note_looks()
         for self._importing in names:
             watch.import_silently(self._import)
         self._importing = ""
