@@ -65,7 +65,7 @@ class AsExecutedTest(Runner):
 
     def test_programs_take_over_what_their_start_has(self):
         self.compare_rows("takes over", "bytes", "another parent", "pending", "alarm", "removed", "thousand", "closed",
-                          "standard files", refused=("it has a limit: Max address space", ".* Permission denied.*"))
+                          "standard files", refused=("it has a limit: Max address space", "it has an alarm", ".* Permission denied.*"))
 
     def test_signals_reach_programs_once(self):
         self.compare_rows("handles each signal", "ends by signal", "stop")
