@@ -151,11 +151,13 @@ class WarmTest(Runner):
         self.assertNotIn(third, (0, first))
 
     def test_who_looks_for_its_command_line_finds_it_once(self):
-        self.write("program.py", FORKED + """
+        name = f"looked_for_{os.getpid()}.py"
+        self.write(name, FORKED + """
     import time
     print(bool(zygote()), flush=True)
     time.sleep(60)""")
-        done, _ = self.shell("$PYTHON program.py & sleep 1; pgrep -fc '^[^ ]+ program.p[y]'; pkill -f '^[^ ]+ program.p[y]'; wait $!; echo $?",
+        pattern = f"^[^ ]+ {name[:-1]}[y]"  # not the shell's own line
+        done, _ = self.shell(f"$PYTHON {name} & sleep 1; pgrep -fc '{pattern}'; pkill -f '{pattern}'; wait $!; echo $?",
                              "--warm", "--preload", "json", expected=None)
         self.assertEqual(done.stdout.split(), ["True", "1", "143"], done.stderr)
 
