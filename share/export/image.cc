@@ -225,7 +225,7 @@ Expected<std::vector<std::string>> save_image(const Arena& arena, const std::fil
   ArenaCore& core = *ArenaAccess::core_of(arena);
   const std::lock_guard lock(core.mutex());
   TRY_VOID(core.expect_frozen());
-  TRY_VOID(replace_file(path, who, [&](int fd) -> Expected<void> {
+  const auto write = [&](int fd) -> Expected<void> {
     const auto head = make_head(core);
     const std::uint64_t payload = (head.size() + kHugePage - 1) / kHugePage * kHugePage;
     TRY_VOID(set_file_size(fd, payload + core.used(), who));
@@ -233,7 +233,8 @@ Expected<std::vector<std::string>> save_image(const Arena& arena, const std::fil
     if (const int error = write_all(fd, head.data(), head.size(), 0))
       return write_error(who, error);
     return {};
-  }));
+  };
+  TRY_VOID(replace_file(path, who, write));
   std::vector<std::string> unsafe;
   for (registry::Object& object : registry::objects_in(core))
     if (!object.spawn_safe && !object.name.empty()) unsafe.push_back(std::move(object.name));
