@@ -70,7 +70,7 @@ void ChannelSegment::release_dead_lock(Lock& lock, std::uint64_t holder) {
   const std::uint64_t mine = holder_of(self(), static_cast<std::uint32_t>(syscall(SYS_gettid)));
   if (!lock.holder.compare_exchange_strong(holder, mine)) return;
   if (&lock == &control_->receiver.lock) clear_uncommitted_hands();
-  unlock(lock);
+  unlock(lock, mine);
 }
 
 // The dead holder of R may have written a hand and not `head`.  Such hands must be empty before

@@ -20,7 +20,7 @@
 namespace cowshed::channel_layout {
 
 inline constexpr std::array<char, 8> kMagic = {'C', 'o', 'w', 'C', 'h', 'a', 'n', '\0'};
-inline constexpr std::uint64_t kVersion = 5;
+inline constexpr std::uint64_t kVersion = 6;
 using arch::kHugePage;
 inline constexpr std::size_t kPage = arch::kLargestPage;
 // Index 0 of each is the creator's.
@@ -87,18 +87,43 @@ constexpr bool is_or_precedes(PartyId id, PartyId other) {
 // A futex word.  The lowest bit says that a thread sleeps; the others are a sequence number.
 using Event = std::atomic<std::uint32_t>;
 
-// `holder` is 0 if the lock is free.  Else the high half is the party and the low half the thread.
-struct Lock {
-  std::atomic<std::uint64_t> holder;
-  Event released;
-};
+// A holder's high half is the party.  Its low half is the thread, and how the thread has the lock:
+// it is inside; or the lock *rests* with it, and the thread enters by a store to an element of
+// `inside`; or that is *withdrawn*, and others take the lock once that element is 0.
 constexpr std::uint64_t holder_of(PartyId party, std::uint32_t thread) {
   return std::uint64_t{party} << 32U | thread;
 }
+inline constexpr std::uint64_t kRests = 1U << 31U;
+inline constexpr std::uint64_t kWithdrawn = 1U << 30U;
+inline constexpr std::uint32_t kRestShift = 22;  // Linux' PIDs are smaller than 2^22
+inline constexpr std::uint32_t kMostRests = 3;
 constexpr PartyId party_of(std::uint64_t holder) { return static_cast<PartyId>(holder >> 32U); }
 constexpr std::uint32_t thread_of(std::uint64_t holder) {
-  return static_cast<std::uint32_t>(holder);
+  return holder & ((1U << kRestShift) - 1);
 }
+constexpr bool is_at_rest(std::uint64_t holder) { return (holder & (kRests | kWithdrawn)) != 0; }
+constexpr bool rests_with(std::uint64_t holder, std::uint64_t thread) {
+  return ((holder ^ thread) & ~(std::uint64_t{3} << kRestShift)) == kRests;
+}
+constexpr std::uint32_t rest_of(std::uint64_t holder) {
+  const std::uint32_t rest = holder >> kRestShift & 3U;
+  return rest < kMostRests ? rest : 0;
+}
+
+struct Lock {
+  std::atomic<std::uint64_t> holder;                          // 0: the lock is free
+  std::array<std::atomic<std::uint64_t>, kMostRests> inside;  // 0, or the thread, as a holder
+  std::atomic<std::uint64_t> last;                            // who was the holder last
+  std::atomic<std::uint32_t> in_a_row;                        // how often that one was
+  std::atomic<std::uint32_t> rests;                           // how many were begun
+  Event released;
+
+  // Who is inside; 0: nobody.  Of a lock that rests, exact only after a barrier in its thread.
+  std::uint64_t occupant() const {
+    const std::uint64_t now = holder.load();
+    return is_at_rest(now) ? inside[rest_of(now)].load() : now;
+  }
+};
 
 // The messages that a receiving thread took last, which it still holds.
 struct alignas(arch::kCacheLine) Hand {

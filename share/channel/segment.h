@@ -154,6 +154,8 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   bool is_dead(PartyId id) const;
   // Whether the thread that holds a lock is stopped, as far as this process can see.
   bool is_stopped(std::uint64_t holder) const;
+  // Takes a lock that rests with a thread away from it.  False while that thread is inside.
+  static bool withdraw(channel_layout::Lock& lock, std::uint64_t holder);
   // Takes a lock over from a dead holder, repairs what it guards and unlocks it.
   void release_dead_lock(channel_layout::Lock& lock, std::uint64_t holder);
   // Recovers what all dead parties held.
@@ -204,17 +206,32 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
 
  private:
   bool lock(channel_layout::Lock& lock, std::uint64_t me) {
-    std::uint64_t nobody = 0;
-    return lock.holder.load(std::memory_order_relaxed) == 0 &&
-           lock.holder.compare_exchange_strong(nobody, me, std::memory_order_seq_cst);
+    std::uint64_t holder = lock.holder.load(std::memory_order_relaxed);
+    if (holder == 0)
+      return lock.holder.compare_exchange_strong(holder, me, std::memory_order_seq_cst);
+    if (!channel_layout::rests_with(holder, me)) return false;
+    std::atomic<std::uint64_t>& inside = lock.inside[channel_layout::rest_of(holder)];
+    if (inside.load(std::memory_order_relaxed) != 0) [[unlikely]]
+      return false;  // a signal handler has interrupted the thread inside
+    inside.store(me, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // whoever withdraws has the barrier
+    if (lock.holder.load(std::memory_order_acquire) == holder) [[likely]]
+      return true;
+    inside.store(0, std::memory_order_release);
+    return false;
   }
-  void unlock(channel_layout::Lock& lock) {
-    lock.holder.store(0, std::memory_order_release);
+  void unlock(channel_layout::Lock& lock, std::uint64_t me) {
+    const std::uint64_t holder = lock.holder.load(std::memory_order_relaxed);
+    if (channel_layout::is_at_rest(holder))
+      lock.inside[channel_layout::rest_of(holder)].store(0, std::memory_order_release);
+    else lock.holder.store(after(lock, me), std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     notify(lock.released);
   }
-  Attempt leave(channel_layout::Lock& lock, Attempt attempt) {
-    unlock(lock);
+  // The holder of a lock that `me` leaves: `me` at rest, if it was inside many times in a row.
+  static std::uint64_t after(channel_layout::Lock& lock, std::uint64_t me);
+  Attempt leave(channel_layout::Lock& lock, std::uint64_t me, Attempt attempt) {
+    unlock(lock, me);
     return attempt;
   }
 

@@ -75,7 +75,7 @@ bool Waiting::back_off(const Lock& lock) const {
     const std::uint64_t before = moved.load(std::memory_order_relaxed);
     for (int pauses = kFirstPauses; pauses <= kMostPauses; pauses *= 2) {
       for (int i = 0; i < pauses; ++i) arch::pause();
-      if (lock.holder.load(std::memory_order_relaxed) == 0) return true;
+      if (lock.occupant() == 0) return true;
     }
     if (moved.load(std::memory_order_relaxed) == before) break;
   }
@@ -84,8 +84,10 @@ bool Waiting::back_off(const Lock& lock) const {
 
 // The holder is inside for a moment, preempted, stopped or dead.
 Expected<void> Waiting::wait_for_lock(Lock& lock) {
-  if (back_off(lock)) return {};
-  const std::uint64_t holder = lock.holder.load();
+  std::uint64_t holder = lock.holder.load();
+  if (rests_with(holder, segment_.this_thread()->lock) && lock.occupant() == 0) return {};
+  if (is_at_rest(holder) ? ChannelSegment::withdraw(lock, holder) : back_off(lock)) return {};
+  holder = lock.holder.load();
   if (holder == 0) return {};
   if (segment_.is_dead(party_of(holder))) {
     segment_.release_dead_lock(lock, holder);
@@ -94,7 +96,7 @@ Expected<void> Waiting::wait_for_lock(Lock& lock) {
   TRY_VOID(check_holder(holder));
   const std::uint32_t word = lock.released.fetch_or(1) | 1U;
   barrier_in_all_processes();
-  if (lock.holder.load() == holder &&
+  if (lock.holder.load() == holder && lock.occupant() != 0 &&
       futex_wait(&lock.released, word, at_most(kLockSleep)) == Woken::by_peer) {
     lock.released.fetch_or(1);  // others may still sleep
   }
@@ -143,8 +145,14 @@ Expected<void> Waiting::wait_for_peer() {
 Expected<void> Waiting::wait_for_sender_to_leave() {
   Lock& lock = segment_.control().sender.lock;
   const std::uint64_t holder = lock.holder.load();
-  if (spin([&] { return lock.holder.load() != holder || holder == 0; })) return {};
-  while (lock.holder.load() == holder) {
+  if (holder == 0) return {};
+  barrier_in_all_processes();  // whoever enters without a barrier now sees that it may not
+  const auto has_left = [&] {
+    constexpr std::uint64_t kThread = ~(kRests | kWithdrawn);
+    return ((lock.holder.load() ^ holder) & kThread) != 0 || lock.occupant() == 0;
+  };
+  if (spin(has_left)) return {};
+  while (!has_left()) {
     if (segment_.is_dead(party_of(holder))) {
       segment_.release_dead_lock(lock, holder);  // does nothing if another took it over
       break;
@@ -184,7 +192,7 @@ Expected<bool> Waiting::drain_event() {
 Expected<void> Waiting::give_up_at_deadline() {
   const Control& control = segment_.control();
   for (const Lock* lock : {&control.sender.lock, &control.receiver.lock})
-    if (const std::uint64_t holder = lock->holder.load(); segment_.is_stopped(holder))
+    if (const std::uint64_t holder = lock->occupant(); segment_.is_stopped(holder))
       return check_holder(holder);
   return timed_out(for_ == For::message ? "empty" : for_ == For::slot ? "full" : "out of memory");
 }
@@ -247,6 +255,33 @@ std::chrono::nanoseconds Waiting::at_most(std::chrono::nanoseconds time) const {
   if (wait_.mode != Wait::Mode::timed) return time;
   const auto now = Wait::Clock::now();
   return now < wait_.deadline ? std::min(wait_.deadline - now, time) : 0ns;
+}
+
+std::uint64_t ChannelSegment::after(Lock& lock, std::uint64_t me) {
+  constexpr std::uint32_t kInARow = 64;
+  const std::uint32_t rests = lock.rests.load(std::memory_order_relaxed);
+  if (rests >= kMostRests || (lock.released.load(std::memory_order_relaxed) & 1U) != 0) return 0;
+  const bool again = lock.last.load(std::memory_order_relaxed) == me;
+  const std::uint32_t in_a_row = again ? lock.in_a_row.load(std::memory_order_relaxed) + 1 : 1;
+  lock.last.store(me, std::memory_order_relaxed);
+  lock.in_a_row.store(in_a_row, std::memory_order_relaxed);
+  if (in_a_row < kInARow) return 0;
+  lock.in_a_row.store(0, std::memory_order_relaxed);
+  lock.rests.store(rests + 1, std::memory_order_relaxed);  // no number twice, for its thread may
+                                                           // still store to its `inside`
+  return me | kRests | std::uint64_t{rests} << kRestShift;
+}
+
+bool ChannelSegment::withdraw(Lock& lock, std::uint64_t holder) {
+  if ((holder & kRests) != 0) {
+    const std::uint64_t withdrawn = holder ^ (kRests | kWithdrawn);
+    if (!lock.holder.compare_exchange_strong(holder, withdrawn)) return true;  // to look again
+    holder = withdrawn;
+  }
+  barrier_in_all_processes();
+  if (lock.inside[rest_of(holder)].load() != 0) return false;
+  lock.holder.compare_exchange_strong(holder, 0);
+  return true;
 }
 
 void ChannelSegment::wake_one(Event& event) {

@@ -51,7 +51,15 @@
 
 /* The segment. */
 byte head, tail;
-byte S, R; /* 0, or the holder + 1 */
+/* 0, or the holder + 1; with REST, which allows each lock to rest once, also at_rest(holder) or
+ * withdrawn(holder).  `inside`: who entered a lock that rests, + 1. */
+byte S, R;
+byte S_inside, R_inside;
+bool S_rested, R_rested;
+#define at_rest(p) (20 + (p))
+#define withdrawn(p) (40 + (p))
+#define holder(l) (l >= 40 -> l - 40 : (l >= 20 -> l - 20 : l - 1))
+#define is_at_rest(l) (l >= 20)
 /* The ring, in chunks of one slot: chunk n, which is message n, lies in slot place[n].  `used[n]`: how
  * many slots the ring had used up to it.  The program keeps the last 512 of both, the model keeps all. */
 byte slot[SLOTS];
@@ -93,20 +101,64 @@ byte received_by[ALL]; /* by message: the receiver + 1 */
 #define no_receiver (ended[SENDERS] || dead[SENDERS]) && (ended[PARTIES - 1] || dead[PARTIES - 1])
 
 /* CAS 0 -> me, or that of a dead holder; gives up at the deadline, as the timed forms. */
-inline lock(l) {
+inline lock(l, inside) {
   failed = false;
-  if
-  :: atomic { l == 0 -> l = me + 1; taken_over = false }
-  :: atomic { l != 0 && dead[l - 1] -> l = me + 1; taken_over = true }
+  do
+  :: atomic { l == 0 -> l = me + 1; taken_over = false }; break
+  :: atomic { l != 0 && dead[holder(l)] -> l = me + 1; taken_over = true }; break
 #ifdef BUG_STOPPED_IS_DEAD
-  :: atomic { l != 0 && stopped[l - 1] -> l = me + 1; taken_over = true }
+  :: atomic { l != 0 && stopped[holder(l)] -> l = me + 1; taken_over = true }; break
 #endif
-  :: timeout -> assert(any_stopped); failed = true
-  fi
+#ifdef REST
+  :: l == at_rest(me) ->
+     inside = me + 1;
+     if
+#ifndef BUG_NO_SECOND_LOOK
+     :: l != at_rest(me) -> inside = 0
+     :: else ->
+#else
+     :: true ->
+#endif
+        taken_over = false; break
+     fi
+  :: atomic { is_at_rest(l) && l < withdrawn(0) && l != at_rest(me) -> l = l + 20 }
+  :: atomic {
+#ifndef BUG_WITHDRAWN_IS_FREE
+       l >= withdrawn(0) && inside == 0
+#else
+       l >= withdrawn(0)
+#endif
+       -> t = l
+     }
+     atomic {
+       if
+       :: l == t -> l = 0
+       :: else
+       fi;
+       t = 0
+     }
+#endif
+  :: timeout -> assert(any_stopped); failed = true; break
+  od
 }
 
+inline unlock(l, inside, rested) {
+#ifdef REST
+  if
+  :: is_at_rest(l) -> inside = 0
+  :: !is_at_rest(l) -> l = 0
+  :: atomic { !is_at_rest(l) && !rested -> rested = true; l = at_rest(me) }
+  fi
+#else
+  l = 0
+#endif
+}
+
+/* Whether whoever held S when it was h has left it. */
+#define has_left(h) (h == 0 || S == 0 || holder(S) != holder(h) || (is_at_rest(S) && S_inside == 0))
+
 inline lock_R() {
-  lock(R);
+  lock(R, R_inside);
   if
   :: !failed && taken_over -> repair()
   :: else
@@ -166,8 +218,8 @@ inline drain() {
      fi;
      h = S;
      if
-     :: h == 0 || S != h
-     :: h != 0 && dead[h - 1]
+     :: has_left(h)
+     :: h != 0 && dead[holder(h)]
      :: timeout -> assert(any_stopped); D = 0; goto over
      fi;
      h = 0;
@@ -221,12 +273,12 @@ inline sweep() {
   }
   /* 1: the locks */
   if
-  :: atomic { S == p + 1 -> S = me + 1 }; S = 0
-  :: S != p + 1
+  :: atomic { S != 0 && holder(S) == p -> S = me + 1 }; S = 0
+  :: S == 0 || holder(S) != p
   fi;
   if
-  :: atomic { R == p + 1 -> R = me + 1 }; repair(); R = 0
-  :: R != p + 1
+  :: atomic { R != 0 && holder(R) == p -> R = me + 1 }; repair(); R = 0
+  :: R == 0 || holder(R) != p
   fi;
   /* 2: the hand */
   h = head;
@@ -317,21 +369,21 @@ proctype Sender(byte me) provided (!stopped[me]) {
        atomic { assert(word[b] == OWNED(me)); first_half[b] = me * MESSAGES + m }
        d_step { assert(word[b] == OWNED(me)); second_half[b] = me * MESSAGES + m }
        do
-       :: lock(S);
+       :: lock(S, S_inside);
           taken_over = false;
           if
           :: failed -> goto drop
           :: else
           fi;
           if
-          :: closed -> S = 0; goto drop
+          :: closed -> unlock(S, S_inside, S_rested); goto drop
           :: else
           fi;
           if
           :: tail - head < SLOTS && D == 0 -> break
           :: else
           fi;
-          S = 0;
+          unlock(S, S_inside, S_rested);
 #ifdef POLL
           if
           :: D == 0
@@ -363,7 +415,8 @@ proctype Sender(byte me) provided (!stopped[me]) {
        word[b] = QUEUED(me);
        d_step { sent_as[tail] = me * MESSAGES + m; tail++ }
 #endif
-       d_step { S = 0; b = 0; m++ }
+       unlock(S, S_inside, S_rested);
+       d_step { b = 0; m++ }
     :: else -> goto over
     od;
 drop:
@@ -391,7 +444,7 @@ proctype Receiver(byte me) provided (!stopped[me]) {
           word[b] = OWNED(me);
           hand[me] = head;
           head++;
-          R = 0;
+          unlock(R, R_inside, R_rested);
           d_step { assert(word[b] == OWNED(me)); m = first_half[b] }
           d_step {
             assert(word[b] == OWNED(me));
@@ -403,16 +456,16 @@ proctype Receiver(byte me) provided (!stopped[me]) {
           }
           d_step { assert(word[b] == OWNED(me)); word[b] = FREE; b = 0 }
        :: else ->
-          R = 0;
+          unlock(R, R_inside, R_rested);
           if
           :: closed ->
              h = S;
              if
-             :: h == 0 || S != h
-             :: h != 0 && dead[h - 1] ->
+             :: has_left(h)
+             :: h != 0 && dead[holder(h)] ->
                 if
                 :: atomic { h != 0 && S == h -> S = me + 1 }; S = 0
-                :: h == 0 || S != h
+                :: S != h
                 fi
              :: timeout -> assert(any_stopped); goto over
              fi;
@@ -514,7 +567,8 @@ inline start() {
 
 /* Once all are gone, and the last has looked after the dead. */
 inline check() {
-  assert(S == 0 && R == 0);
+  assert(S == 0 || (is_at_rest(S) && S_inside == 0));
+  assert(R == 0 || (is_at_rest(R) && R_inside == 0));
   assert(!saw_end || head == tail);
 #ifdef POLL
   assert(event > 0 || (head == tail && !closed));

@@ -241,6 +241,105 @@ TYPED_TEST(ChannelKillSweep, ReceiverIsStopped) {
   ASSERT_GT(refused, 0);
 }
 
+// Both locks rest with the victim, or with the others, from whom it takes the one that it needs.
+class ChannelRestSweep : public ChannelKillSweep<Values>, public testing::WithParamInterface<bool> {
+ protected:
+  void let_rest() {
+    for (int i = 0; i < 100; ++i)
+      if (send_one(kFirst) != "sent" || drain() != "1 ") _exit(EXIT_FAILURE);
+    const ChannelMemory memory(channel());
+    const auto& control = memory.control();
+    if (control.sender.lock.rests != 1 || control.receiver.lock.rests != 1) _exit(EXIT_FAILURE);
+  }
+  void prepare() {
+    if (!GetParam()) let_rest();
+  }
+  SteppedChild::Body with_rest(SteppedChild::Body body) {
+    body.before = [this, before = body.before] {
+      if (GetParam()) let_rest();
+      before();
+    };
+    return body;
+  }
+  SteppedChild::Body receiver_of_one() {
+    SteppedChild::Body body = receiver();
+    body.before = [this] {
+      if (send_one(kFirst) != "sent") _exit(EXIT_FAILURE);
+    };
+    return with_rest(body);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(With, ChannelRestSweep, testing::Bool(),
+                         [](const auto& which) { return which.param ? "TheVictim" : "Others"; });
+
+TEST_P(ChannelRestSweep, SenderIsKilled) {
+  std::size_t sent = 0;
+  const std::size_t points = at_each_point(
+      Points::changes, [&] { prepare(); }, with_rest(sender(false)),
+      [&](SteppedChild& victim) {
+        victim.kill();
+        ASSERT_EQ(send_one(kOthers), "sent");
+        const std::string received = drain();
+        ASSERT_THAT(received, AnyOf("3 ", "2 3 "));
+        sent += received == "2 3 " ? 1 : 0;
+        ASSERT_TRUE(!returned() || received == "2 3 ");
+        expect_nothing_left();
+      });
+  EXPECT_LT(0, sent);
+  EXPECT_LT(sent, points);
+}
+
+TEST_P(ChannelRestSweep, ReceiverIsKilled) {
+  std::size_t taken = 0;
+  const std::size_t points = at_each_point(
+      Points::changes, [&] { prepare(); }, receiver_of_one(),
+      [&](SteppedChild& victim) {
+        victim.kill();
+        const std::string received = drain();
+        ASSERT_THAT(received, AnyOf("1 ", ""));
+        taken += received.empty() ? 1 : 0;
+        expect_nothing_left(received.empty() ? 1 : 0);
+      });
+  EXPECT_LT(0, taken);
+  EXPECT_LT(taken, points);
+}
+
+TEST_P(ChannelRestSweep, SenderIsStopped) {
+  std::size_t refused = 0;
+  at_each_point(
+      Points::all, [&] { prepare(); }, with_rest(sender(false)),
+      [&](SteppedChild& victim) {
+        victim.stop();
+        const std::string sent = send_one(kOthers);
+        ASSERT_THAT(sent, AnyOf("sent", "peer_stopped"));
+        refused += sent == "sent" ? 0 : 1;
+        std::string received = drain();
+        ASSERT_EQ(victim.go_on(), 0);
+        received += drain();
+        ASSERT_TRUE(sent == "sent" ? received == "2 3 " || received == "3 2 " : received == "2 ")
+            << received;
+        expect_nothing_left();
+      });
+  EXPECT_GT(refused, 0);
+}
+
+TEST_P(ChannelRestSweep, ReceiverIsStopped) {
+  std::size_t refused = 0;
+  at_each_point(
+      Points::all, [&] { prepare(); }, receiver_of_one(),
+      [&](SteppedChild& victim) {
+        victim.stop();
+        const std::string meanwhile = drain();
+        ASSERT_THAT(meanwhile, AnyOf("1 ", "", "peer_stopped"));
+        refused += meanwhile == "peer_stopped" ? 1 : 0;
+        if (meanwhile == "1 ") ASSERT_EQ(send_one(kFirst), "sent");  // the victim waits for one
+        ASSERT_EQ(victim.go_on(), 0);
+        ASSERT_EQ(drain(), "");
+        expect_nothing_left();
+      });
+  EXPECT_GT(refused, 0);
+}
+
 bool readable(int descriptor, int milliseconds = 0) {
   pollfd event = {descriptor, POLLIN, 0};
   return poll(&event, 1, milliseconds) == 1;
