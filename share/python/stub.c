@@ -3,6 +3,7 @@
 // that many of them take little memory.
 //
 // Descriptor 0 is the connection to the zygote.  All signals are blocked.
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -162,14 +163,22 @@ static bool receive(struct Message* message) {
   return true;
 }
 
-// The zygote was killed.  Linux 6.15 tells how the program ends all the same.
+// The zygote was killed.  Linux 6.15 tells how the program ends all the same, once its new parent
+// has reaped it.
 static _Noreturn void end_without_zygote(void) {
+  const int64_t millisecond[2] = {0, 1000000};
   pass_on_until_readable(pidfd);
-  struct PidfdInfo its = {.mask = 1 << 3};                                  // PIDFD_INFO_EXIT
-  call(SYS_ioctl, pidfd, 0xc000ff0b | sizeof its << 16, (long)&its, 0, 0);  // PIDFD_GET_INFO
-  if ((its.mask & 1 << 3) == 0) finish(125);
-  if ((its.exit_code & 0x7f) != 0) end_by(its.exit_code & 0x7f);
-  finish(its.exit_code >> 8 & 0xff);
+  for (int tries = 0; tries < 3000; tries++) {
+    struct PidfdInfo its = {.mask = 1 << 3};  // PIDFD_INFO_EXIT
+    const long error = call(SYS_ioctl, pidfd, 0xc000ff0b | sizeof its << 16, (long)&its, 0, 0);
+    if (error == 0 && (its.mask & 1 << 3) != 0) {  // of PIDFD_GET_INFO
+      if ((its.exit_code & 0x7f) != 0) end_by(its.exit_code & 0x7f);
+      finish(its.exit_code >> 8 & 0xff);
+    }
+    if (error != 0 && error != -ESRCH) break;  // ESRCH: it is being reaped
+    call(SYS_nanosleep, (long)millisecond, 0, 0, 0, 0);
+  }
+  finish(125);
 }
 
 static void name_process(const char* path) {

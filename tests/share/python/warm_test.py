@@ -150,6 +150,21 @@ class WarmTest(Runner):
         self.assertEqual((bool(first), second, third, reasons), (True, 0, fourth, ["the zygote was killed"]))
         self.assertNotIn(third, (0, first))
 
+    def test_a_program_is_reaped_late_after_its_zygote_was_killed(self):
+        self.write("program.py", FORKED + """
+    os.kill(zygote(), 9)
+    sys.exit(7)""")
+        self.write("reaper.py", """
+            import ctypes, os, subprocess, sys, time
+            ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+            stub = subprocess.Popen([sys.executable, "program.py"]).pid
+            time.sleep(1)
+            while (found := os.wait())[0] != stub: pass
+            print(os.waitstatus_to_exitcode(found[1]))""")
+        done, _ = self.shell("$PYTHON -S reaper.py", "--warm", "--preload", "json")
+        tells = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 15)
+        self.assertEqual(done.stdout, "7\n" if tells else "125\n", done.stderr)
+
     def test_who_looks_for_its_command_line_finds_it_once(self):
         name = f"looked_for_{os.getpid()}.py"
         self.write(name, FORKED + """
