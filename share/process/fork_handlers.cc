@@ -78,9 +78,9 @@ void after_fork(void (*Handlers::*how)()) {
 void enter(Rank rank, const Handlers& handlers) noexcept {
   const unsigned bit = 1U << static_cast<unsigned>(rank);
   if ((entered.load(std::memory_order_acquire) & bit) == 0) {
+    const std::lock_guard after_the_fork(gate);  // for all threads that find no bit
     handlers_of[static_cast<unsigned>(rank)].store(&handlers, std::memory_order_relaxed);
     entered.fetch_or(bit);
-    const std::lock_guard after_the_fork(gate);
   }
 }
 
