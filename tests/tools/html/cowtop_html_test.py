@@ -245,7 +245,7 @@ class ReportTest(HtmlTest):
     def test_an_exec_ends_the_sharing(self):
         self.open_report("shell")
         cells = {row[0].split()[1]: row for row in self.rows("processes") if row[0].startswith("worker")}
-        self.assertEqual(cells["101"][1:6:4], ["\u2013", "\u2013"], "shared at its fork, and still")
+        self.assertEqual(cells["101"][1:7:5], ["\u2013", "\u2013"], "shared at its fork, and still")
         self.assertIn("512", cells["103"][1])
 
     def test_a_figure_is_that_of_the_json_and_of_the_text(self):
@@ -256,6 +256,8 @@ class ReportTest(HtmlTest):
                 return f"{value * 100:.1f}%"
             if unit == "seconds":
                 return f"{value:.{2 if value < 10 else 1}f} s"
+            if unit == "count":
+                return f"{value:,}"
             for name in ("B", "KiB", "MiB"):
                 if value < 1024:
                     return f"{value:.{0 if name == 'B' or value >= 1000 else 1}f} {name}"

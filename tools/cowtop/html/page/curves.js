@@ -15,12 +15,27 @@ const MEASURES = [
   { name: "Still shared", of: (curve) => curve.shared, text: (value) => percentText(value, 0), isBytes: false },
 ];
 
+const programOf = (process) => process.title || process.comm;
+
+// By name, a color of its own for each of the programs that copied most, if there are several.
+function programColors(report) {
+  const copied = new Map();
+  for (const process of report.processes) {
+    const points = process.curve ? process.curve.copied : [];
+    if (points.length > 0) copied.set(programOf(process), (copied.get(programOf(process)) || 0) + points[points.length - 1][1]);
+  }
+  const least = Math.max(...copied.values()) / 100;
+  const names = [...copied.keys()].filter((name) => copied.get(name) > least).sort((a, b) => copied.get(b) - copied.get(a));
+  return new Map(names.length < 2 ? [] : names.slice(0, PATTERN_COLORS.length - 1).map((name, i) => [name, PATTERN_COLORS[i]]));
+}
+
 class CurveChart {
   static HEIGHT = 300;
 
   constructor(report, canvas) {
     this.report = report;
     this.canvas = canvas;
+    this.colors = programColors(report);
     this.measure = MEASURES[0];
     this.isTogether = false;
     for (const event of ["search", "theme", "choose", "resize"]) page.on(event, () => this.draw());
@@ -79,7 +94,8 @@ class CurveChart {
         if (strong(line) !== isStrong) continue;
         const isSole = lines.length === 1 || line.process === page.chosen;
         context.globalAlpha = !isStrong ? Math.min(0.13, usual) : isSole ? 1 : usual;
-        context.strokeStyle = color(this.measure.isBytes ? "--copied" : "--shared");
+        context.strokeStyle = !line.process || this.colors.size === 0 ? color(this.measure.isBytes ? "--copied" : "--shared")
+          : this.colors.get(programOf(line.process)) || color("--muted");
         context.lineWidth = isSole ? 2.2 : 1.4;
         context.beginPath();
         line.points.forEach(([at, value], i) => (i === 0 ? context.moveTo(x(at), y(value)) : context.lineTo(x(at), y(value))));
@@ -88,7 +104,7 @@ class CurveChart {
           context.lineTo(x(line.points[line.points.length - 1][0]), bottom);
           context.lineTo(x(line.points[0][0]), bottom);
           context.globalAlpha = 0.12;
-          context.fillStyle = color("--copied");
+          context.fillStyle = context.strokeStyle;
           context.fill();
         }
       }
@@ -138,6 +154,13 @@ function showCurves(report) {
   const panel = section("curves", "Over time", measure, scope);
   const chart = new CurveChart(report, canvas);
   panel.append(canvas);
+  if (chart.colors.size > 0) {
+    panel.append(element("div", { class: "key" }, ...[...chart.colors].map(([name, paint]) => {
+      const mark = element("i");
+      mark.style.background = paint;
+      return element("span", {}, mark, name);
+    })));
+  }
   if (report.processes.length > report.detailed) {
     panel.append(element("p", { class: "hint" }, `Lines of the ${countText(report.detailed)} processes that copied most; in the sum are all.`));
   }
