@@ -3,6 +3,7 @@
 It needs Python, CMake, a compiler, and the development packages of tl-expected and fmt; nothing of pip's."""
 
 import base64
+import gzip
 import hashlib
 import os
 import pathlib
@@ -20,6 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 VERSION = (ROOT / "VERSION").read_text().strip()
 NAME = f"{PROJECT['name']}-{VERSION}"
 DIST_INFO = f"{NAME}.dist-info"
+DATA = f"{NAME}.data/data/share/"
 LICENSES = ("LICENSE", "cmake/copyright")
 # What the package is built of.
 SOURCES = ("CMakeLists.txt", "VERSION", "pyproject.toml", *LICENSES, "base", "cmake", "cow/CMakeLists.txt", "cow/*.h",
@@ -39,7 +41,7 @@ def binaries_of(module):
 
 
 def contents(module):
-    """(name, bytes) of each file that is installed."""
+    """(name, bytes) of each file that is installed; with manual pages where help2man is."""
     package = ROOT / "share/python/cowshed"
     for path in sorted(each for each in package.rglob("*") if each.suffix in (".py", ".pyi", ".typed")):
         yield str(path.relative_to(package.parent)), path.read_bytes()
@@ -52,6 +54,9 @@ def contents(module):
     yield f"{DIST_INFO}/entry_points.txt", entries.encode()
     for file in LICENSES:
         yield f"{DIST_INFO}/licenses/{pathlib.Path(file).name}", (ROOT / file).read_bytes()
+    for page in sorted((module.parents[2] / "man").glob("*.1")):
+        yield f"{DATA}man/man1/{page.name}", page.read_bytes()
+    yield f"{DATA}bash-completion/completions/cowshed", (ROOT / "share/python/completions/cowshed").read_bytes()
 
 
 def tag(module):
@@ -146,6 +151,10 @@ def install(module, prefix):
     """As Debian's packages are: no RECORD, and a program for /usr/bin/python3."""
     for name, data in [*contents(module), (f"{DIST_INFO}/INSTALLER", b"debian\n")]:
         path = pathlib.Path(prefix, "lib/python3/dist-packages", name)
+        if name.startswith(DATA):
+            path = pathlib.Path(prefix, "share", name.removeprefix(DATA))
+        if path.suffix == ".1":
+            path, data = path.with_name(path.name + ".gz"), gzip.compress(data, mtime=0)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         path.chmod(0o755 if name.endswith("/stub") else 0o644)

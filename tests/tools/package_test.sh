@@ -63,7 +63,7 @@ print("copied:", child["copied_bytes"])
 assert child["copied_bytes"] >= 1 << 20'
 /usr/bin/cowshed --version
 /usr/bin/python3 -c 'import importlib.metadata; print(importlib.metadata.version("cowshed"))' | grep -Fx "$(cat "$source/VERSION")"
-for page in cowtop cowtop-record; do
+for page in cowtop cowtop-record cowshed cowshed-run; do
   man -w "$page" | grep -Fx "/usr/share/man/man1/$page.1.gz"
 done
 [ -e /usr/share/doc/cowtop/copyright ] || fail "no copyright"
@@ -72,7 +72,8 @@ done
 [ -e /usr/lib/systemd/system/cowtop.service ] || fail "no unit"
 if command -v systemd-analyze >/dev/null; then systemd-analyze verify /usr/lib/systemd/system/cowtop.service; fi
 if [ -e /usr/share/bash-completion/bash_completion ]; then
-  bash -c '. /usr/share/bash-completion/bash_completion; _completion_loader cowtop || true; complete -p cowtop'
+  bash -c '. /usr/share/bash-completion/bash_completion
+           for program in cowtop cowshed; do _completion_loader $program || true; complete -p $program; done'
 fi
 cat >CMakeLists.txt <<'EOF'
 cmake_minimum_required(VERSION 3.24)

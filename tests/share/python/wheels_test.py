@@ -93,6 +93,7 @@ class WheelsTest(unittest.TestCase):
                 self.assertIn(f"cowshed {version}, built for Python {'.'.join(map(str, version_of(python)))}.", said)
                 self.assertEqual(said, run(python, "-m", "cowshed", "--version", env=environment))
                 self.assertIn("pickled [", run(f"{folder}/bin/cowshed", "pickled", "--help", env=environment))
+                self.assertIn("cowshed run [", run("man", "--local-file", f"{folder}/share/man/man1/cowshed-run.1"))
                 if version_of(python) >= (3, 12):
                     self.assertIn(": freeze() works in place", said)
                     run(python, "-c", FREEZES, env=environment)

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Checks that cowtop's manual pages and completions have every subcommand and option that --help lists:
-COWTOP=.../cowtop MAN_PAGES=FOLDER COMPLETIONS=FOLDER python3 cowtop_pages_test.py"""
+"""Checks that manual pages and completions of cowtop, and of cowshed, have every subcommand and option that --help lists:
+COWTOP=.../cowtop MAN_PAGES=FOLDER COMPLETIONS=FOLDER COWSHED_MAN_PAGES=FOLDER COWSHED_COMPLETIONS=FOLDER
+PYTHON=/usr/bin/python3 PYTHONPATH=FOLDER python3 cowtop_pages_test.py"""
 
 import os
 import re
@@ -72,25 +73,26 @@ class CompletionTest(unittest.TestCase):
         self.folder = self.enterContext(tempfile.TemporaryDirectory())
         open(os.path.join(self.folder, "recording"), "w").close()
 
-
-class BashTest(CompletionTest):
-    def offered(self, *words, line=None):
-        """What Tab after these words offers.  `line`, if Bash takes it apart into these words."""
+    def offered(self, *words, line=None, program=COWTOP, completions=COMPLETIONS):
+        """What Tab after these words offers in Bash.  `line`, if Bash takes it apart into these words."""
+        name = os.path.basename(program)
         script = f"""
             . {BASH_COMPLETION}
-            . {COMPLETIONS}/cowtop
+            . {completions}/{name}
             compopt() {{ :; }}  # it is for a shell with a prompt
             COMP_LINE=$1; shift
             COMP_POINT=${{#COMP_LINE}} COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
-            _cowtop "$1" "${{!#}}" "${{COMP_WORDS[COMP_CWORD - 1]}}"
+            _{name} "$1" "${{!#}}" "${{COMP_WORDS[COMP_CWORD - 1]}}"
             printf '%s\\n' "${{COMPREPLY[@]}}"
         """
-        line = line or " ".join((COWTOP,) + words)
-        said = subprocess.run(["bash", "-c", script, "bash", line, COWTOP, *words], check=True,
+        line = line or " ".join((program,) + words)
+        said = subprocess.run(["bash", "-c", script, "bash", line, program, *words], check=True,
                               cwd=self.folder, capture_output=True, text=True)
         self.assertEqual(said.stderr, "")
         return sorted(said.stdout.split())
 
+
+class BashTest(CompletionTest):
     def test_offers_the_options_that_help_lists(self):
         for subcommand in COMMANDS:
             with self.subTest(subcommand=subcommand):
@@ -183,6 +185,62 @@ class ZshTest(CompletionTest):
                 self.assertEqual(self.completed(line), line + "es=")
                 line = f"cowtop {before}trunc"
                 self.assertEqual(self.completed(line), line + "ate ")
+
+
+@unittest.skipUnless("COWSHED_MAN_PAGES" in os.environ, "the package for Python was not built")
+class CowshedTest(CompletionTest):
+    def setUp(self):
+        super().setUp()
+        self.program = os.path.join(self.folder, "cowshed")
+        with open(self.program, "w") as file:
+            file.write(f'#!/bin/sh\nexec {os.environ["PYTHON"]} -B -m cowshed "$@"\n')
+        os.chmod(self.program, 0o755)
+        commands = output(self.program, "--help").split("\nCommands:\n")[1].split("\n\n")[0]
+        self.subcommands = re.findall(r"^  ([a-z]+)", commands, re.MULTILINE)
+        self.commands = [(), *((name,) for name in self.subcommands)]
+
+    def options(self, *subcommand):
+        text = output(self.program, *subcommand, "--help")
+        return sorted(set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", "\n".join(re.findall(r"(?m)^  (-.*?)(?:  |$)", text)))))
+
+    def offered(self, *words):
+        return super().offered(*words, program=self.program, completions=os.environ["COWSHED_COMPLETIONS"])
+
+    def test_help_is_read_as_expected(self):
+        self.assertEqual(self.subcommands, ["run", "pickled"])
+        self.assertTrue({"--undo", "--no-undo", "--preload"} <= set(self.options("run")))
+        self.assertTrue({"-o", "--output", "-m"} <= set(self.options("pickled")))
+
+    def test_manual_pages_have_every_option_and_nothing_to_warn_of(self):
+        folder = os.environ["COWSHED_MAN_PAGES"]
+        pages = {command: "-".join(("cowshed",) + command) + ".1" for command in self.commands}
+        self.assertEqual(set(os.listdir(folder)), set(pages.values()))
+        for command, page in pages.items():
+            with self.subTest(page=page):
+                said = subprocess.run(["man", "--warnings=w", "--local-file", os.path.join(folder, page)], check=True,
+                                      capture_output=True, text=True, env={**os.environ, "MANWIDTH": "100", "LC_ALL": "C.UTF-8"})
+                self.assertEqual(said.stderr, "")
+                section = re.search(r"^OPTIONS\n(.*?)^\S", said.stdout, re.MULTILINE | re.DOTALL)[1]
+                found = " ".join(re.findall(r"^ {7}(-.*?)(?:  |$)", section, re.MULTILINE))
+                self.assertEqual(sorted(set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", found))), self.options(*command))
+                for heading in ("NAME", "SYNOPSIS", "SEE ALSO", *(("EXIT STATUS", "EXAMPLES") if command else ("COMMANDS",))):
+                    self.assertRegex(said.stdout, rf"(?m)^{heading}$")
+                self.assertIn("\n       " + " ".join(("cowshed",) + command) + " [", said.stdout)
+
+    def test_bash_offers_what_help_lists(self):
+        for command in self.commands:
+            with self.subTest(command=command):
+                self.assertEqual(self.offered(*command, "-"), self.options(*command))
+        self.assertEqual(self.offered("ru"), ["run"])
+
+    def test_bash_leaves_the_rest_to_the_program(self):
+        for words in (("run",), ("run", "--undo"), ("run", "--above", "1MiB"), ("run", "--"), ("run", "--undo", "--")):
+            with self.subTest(words=words):
+                self.assertIn("true", self.offered(*words, "tru"))
+                self.assertEqual(self.offered(*words, "cat", "rec"), ["recording"])
+        self.assertEqual(self.offered("pickled", "rec"), ["recording"])
+        self.assertEqual(self.offered("pickled", "-o", "rec"), ["recording"])
+        self.assertEqual(self.offered("run", "--above", ""), [])
 
 
 if __name__ == "__main__":

@@ -34,21 +34,22 @@ Copies of reference counts are undone in Python 3.11 and older, which no freeze
 helps, and with --undo in any program."""
 _EPILOG = """\
 environment:
-  COWSHED=in-place  The default.
-  COWSHED=gc        Only gc.freeze(): the collector leaves the objects alone.
-  COWSHED=off       Nothing is frozen.
-  COWSHED_SETTLE=1  As --settle.
-  COWSHED_UNDO=PART As --undo, with this part of a CPU at most (0.01).
-  COWSHED_LOG=FILE  Where the line about each freeze, or why there is none, goes
-                    instead of standard error; none: nowhere.
+  COWSHED=in-place   The default.
+  COWSHED=gc         Only gc.freeze(): the collector leaves the objects alone.
+  COWSHED=off        Nothing is frozen.
+  COWSHED_SETTLE=1   As --settle.
+  COWSHED_UNDO=PART  As --undo, with this part of a CPU at most (0.01).
+  COWSHED_LOG=FILE   Where the line about each freeze, or why there is none, goes
+                     instead of standard error; none: nowhere.
 
 A Python with -I, -E or -S does not load sitecustomize, and stays as it is.
 
 examples:
-  cowshed run -- gunicorn --preload -w 16 shop:app
-  cowshed run --undo -- ./server.pl
+  cowshed run -- gunicorn --preload -w 16 shop:app  share what gunicorn loads
+  cowshed run --undo -- ./server.pl                 in any language, undo copies
   cowshed run --preload refdata -- dask worker tcp://scheduler:8786
-  COWSHED=off cowshed run -- python3 app.py
+                                                    load a module before forks
+  COWSHED=off cowshed run -- python3 app.py         nothing of this, to compare
 
 Exit status: that of COMMAND; 2: bad usage; 126, 127: COMMAND cannot be run."""
 
