@@ -164,6 +164,14 @@ class PagesTest(unittest.TestCase):
                 subprocess.run([os.environ["COWTOP"], "help", word], capture_output=True, check=True)
                 self.assertIn(f"\n| {word} | ", page)
 
+    def test_pages_name_this_version(self):
+        version = (ROOT / "VERSION").read_text().strip()
+        named = re.compile(r"(?:\b(?:cowtop|cowshed)[-_:]|/download/v|\bVersion |\"version\": \")(\d+\.\d+\.\d+)")
+        for page in [*PAGES, ROOT / "packaging/vcpkg/cowshed/vcpkg.json"]:
+            if page.name != "CHANGELOG.md":
+                with self.subTest(page=page.name):
+                    self.assertLessEqual(set(named.findall(page.read_text())), {version})
+
     def test_pages_are_short(self):
         for page in PAGES:
             text = page.read_text()
