@@ -207,7 +207,7 @@ def machine():
 
 def add_claims(page):
     page.section("What is claimed", "A claim is *met* if the whole interval keeps the limit, *missed* if none of it does, else *close*.",
-                 "*Against* means a ratio, mostly of times; within 1 % of its limit it is close too. 1.053 is 95 % of the other's",
+                 "*Against* means a ratio, mostly of times; within 1 % of its limit it is also close. 1.053 is 95 % of the other's",
                  "speed. An interval is 95 % of a bootstrap over two or three sittings: hardly more than their range.")
     page.table(["claim", "limit", "measured", "verdict"],
                [(claim.what, f"{claim.limit} {claim.unit}".strip(), *page.judge(claim)) for claim in CLAIMS])

@@ -84,7 +84,7 @@ inline constexpr std::array kFigures = {
     Figure{"still_shared_ratio", "STILL SHARED", Unit::ratio, true, "",
            "The part of SHARED that it has neither copied nor given back.  If it is an only "
            "child, its parent has not copied it either.  Not known if the process copied some "
-           "pages more than once, or copied memory that others share, too.",
+           "pages more than once, or copied memory that others also share.",
            COWSHED_FIGURE(copies.still_shared_ratio())},
     Figure{"", "", Unit::bytes, false, "cowshed_shared_at_fork_bytes",
            "SHARED of those processes whose STILL SHARED is known.",
@@ -123,7 +123,7 @@ inline constexpr std::array kFigures = {
            "pages again, as last looked at.",
            COWSHED_FIGURE(internal::number(process.memory.value_or(MemorySample()).undone_bytes))},
     Figure{"", "", Unit::bytes, false, "cowshed_shared_bytes",
-           "Resident memory that other processes map, too, as last looked at.  What two processes "
+           "Resident memory that other processes also map, as last looked at.  What two processes "
            "share counts twice.",
            COWSHED_FIGURE(process.memory ? internal::number(process.memory->shared_bytes)
                                          : std::nullopt)},

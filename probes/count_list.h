@@ -28,7 +28,7 @@
   X(failed_faults, counts.faults[COWSHED_FAILED], "FAILED", "failed",                            \
     "Writes that were not allowed: SIGSEGV, SIGBUS or EFAULT.")                                  \
   X(other_faults, counts.faults[COWSHED_OTHER], "OTHER", "other",                                \
-    "Other writes: the page was in the page cache, or swapped out, say.")                        \
+    "Other writes: the page was in the page cache, swapped out, or the like.")                   \
   X(collapsed_pages, collapsed_pages, "", "",                                                    \
     "Copied into a huge page by MADV_COLLAPSE or khugepaged, without a fault.")                  \
   X(copied_shared_file_pages, counts.copied_shared_file, "", "",                                 \

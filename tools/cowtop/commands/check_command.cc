@@ -59,7 +59,7 @@ command without their dashes, one a line; an option on the command line counts i
   max-growth = 10%
 
 New memory (--max-new) is what a process has beside its copies and what it got at its fork.
-Own memory (--max-own) is what no other process maps: of the root, too, and of each program that a
+Own memory (--max-own) is what no other process maps, for the root and for each program that a
 child runs.  Memory that is alike (--max-alike) is what one copy for all of them would save.
 The ratio (--max-ratio) is copied memory to memory shared at the fork.  Copies after an exec do not
 count.  A process that shared less than 1 MiB has no ratio.

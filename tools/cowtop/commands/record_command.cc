@@ -33,7 +33,7 @@ Every second or two what has changed is appended: whatever happens to
 cowtop, the file can be read up to then.
 
 Exit status: as cowtop's: the command's own; 125 an error of cowtop's own or bad usage;
-where the command failed and the recording, too, the command's.)";
+where both the command and the recording failed, the command's.)";
 
 std::string where_it_is(OutputFile::Kind kind, const std::string& path) {
   switch (kind) {

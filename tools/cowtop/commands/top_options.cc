@@ -47,7 +47,7 @@ constexpr const char* kAfterColumns =
 
 Live view (without a command, or with --live): needs a terminal for input and output.  h shows its
 keys.  q ends it: a command runs on, and the report comes at its end; of what runs already it comes
-at once.  Ctrl-C goes to the command, too.  The command reads nothing from the terminal meanwhile.
+at once.  Ctrl-C also goes to the command.  The command reads nothing from the terminal meanwhile.
 What it writes is kept in a file without a name in /tmp, shown by l, and printed at the end.
 Without a terminal and without a command, cowtop prints its report after Ctrl-C or SIGTERM, or when
 the processes of -p have ended, or so long after as --duration says.

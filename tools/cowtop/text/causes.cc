@@ -48,7 +48,7 @@ const std::vector<Cause>& causes() {
        "The dynamic linker wrote addresses into a library's data: as it loaded the library, or at "
        "the first use of a function."},
       {cow::kSystemCall, "the kernel stores, as for read(2)",
-       "The kernel wrote for the program: read(2) into a shared buffer, say."},
+       "The kernel wrote for the program, as by read(2) into a shared buffer."},
       {cow::kUnknown, "", "The samples are no evidence for one of the other causes."},
   };
   return all;

@@ -20,7 +20,7 @@ std::vector<Term> all_terms() {
       {"WHAT",
        "The mappings that were copied: the heap, a library's data, a frozen arena.  "
        "Estimated from samples; arenas exactly.  Its percentages, and those of OBJECTS and CODE, "
-       "are of all samples, which have copies of a program's start, too."},
+       "are of all samples, which also have copies of a program's start."},
       {"WHY", "How the copied pages were first written to, as far as samples tell."},
       {"OBJECTS",
        "The types of the Python objects whose heads were written: their reference count, links of "
@@ -56,7 +56,8 @@ std::vector<Term> all_terms() {
     if (*each.column != '\0') terms.push_back({each.column, each.meaning, true});
   for (const Cause& cause : causes()) terms.push_back({cause.name, cause.meaning});
   const std::vector<Term> further = {
-      {"anonymous", "Memory without a file behind it, from mmap(2): large blocks of malloc, say."},
+      {"anonymous",
+       "Memory without a file behind it, from mmap(2), such as large blocks of malloc."},
       {"[heap]", "Memory from brk(2): the small blocks of malloc."},
       {"heap, settled", "Memory that the program has moved by cowshed::settle()."},
       {"new memory",
@@ -84,8 +85,8 @@ std::vector<Term> all_terms() {
        "Of new memory: the program has freed it, and Python's allocator of objects of up to 512 "
        "bytes keeps the pages, until an arena of 1 MiB has no object at all."},
       {cow::kGivenBackSince,
-       "Of new memory: the process had it when it held most, and gave it back: a request's buffer, "
-       "say.  At rest it takes nothing."},
+       "Of new memory: the process had it when it held most, and gave it back, as a request's "
+       "buffer.  At rest it takes nothing."},
       {cow::kNoWriteFault,
        "Of new memory: pages that were there without a write of the program, as by mlock(2), "
        "MAP_POPULATE or O_DIRECT.  They are in no line of CODE."},
