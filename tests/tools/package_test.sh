@@ -40,7 +40,9 @@ debs=("$work"/packages/*.deb)
 [ ${#debs[@]} -eq 3 ] || fail "not three packages: ${debs[*]}"
 dpkg-deb -f "$work"/packages/cowtop_*.deb Depends | grep -q 'libbpf1.*libc6' ||
   fail "cowtop does not depend on the libraries that it is linked with"
-lintian --allow-root --fail-on error "${debs[@]}" || fail "lintian finds errors"
+# The stub is static, and the library that undoes copies is preloaded.
+lintian --allow-root --fail-on error \
+  --suppress-tags statically-linked-binary,sharedobject-in-library-directory-missing-soname "${debs[@]}" || fail "lintian finds errors"
 
 dpkg_alone -i "${debs[@]}"
 dpkg-query -L "${packages[@]}" >"$work/files"
