@@ -73,7 +73,7 @@ class WheelsTest(unittest.TestCase):
             with self.subTest(wheel.name), tempfile.TemporaryDirectory() as folder:
                 self.assertLess(wheel.stat().st_size, 3 * 2 ** 20)
                 run(sys.executable, "-m", "zipfile", "-e", wheel, folder)
-                [module] = pathlib.Path(folder, "cowshed").glob("*.so")
+                [module] = pathlib.Path(folder, "cowshed").glob("_cowshed.*.so")
                 libraries = re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "--dynamic", "--wide", module))
                 self.assertLessEqual(set(libraries), {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2"})
                 symbols = run("objdump", "--dynamic-syms", module)
