@@ -258,11 +258,16 @@ class ReportTest(HtmlTest):
                 return f"{value:.{2 if value < 10 else 1}f} s"
             if unit == "count":
                 return f"{value:,}"
+            if unit == "nanoseconds":
+                return milliseconds(value)
             for name in ("B", "KiB", "MiB"):
                 if value < 1024:
                     return f"{value:.{0 if name == 'B' or value >= 1000 else 1}f} {name}"
                 value /= 1024
             return f"{value:.1f} GiB"
+
+        def milliseconds(value):
+            return f"{value / 1e6:.{2 if value < 1e6 else 1 if value < 1e7 else 0}f}"
 
         def mebibytes(value):
             return f"{value / 2**20:.1f}" if value < 10_000 << 20 else f"{value / 2**20:,.0f}"
@@ -292,7 +297,9 @@ class ReportTest(HtmlTest):
                         end = heading.index("  ", heading.index(f"  {figure['title']}") + 2)
                         wide = line[:end].split()[-1]
                         self.assertEqual(wide, "-" if value is None else f"{value * 100:.1f}%" if figure["unit"] == "ratio"
-                                         else mebibytes(value) if figure["unit"] == "bytes" else f"{value:.1f}")
+                                         else mebibytes(value) if figure["unit"] == "bytes"
+                                         else text_of(value, figure["unit"]) if figure["unit"] in ("count", "nanoseconds")
+                                         else f"{value:.1f}")
 
     def test_a_site_has_the_name_and_the_copies_that_the_text_gives_it(self):
         self.open_report("shell")
