@@ -192,11 +192,16 @@ std::vector<Share> types_of(const std::vector<ExplainingSamples>& explaining, st
   return std::move(shares).of(all);
 }
 
-// What was given back was sampled, too.
+std::uint64_t pages_of(const auto& sampled) {
+  std::uint64_t pages = 0;
+  for (const auto& each : sampled) pages += each.estimated_copies;
+  return pages;
+}
+
+// `all`: also what was given back, and what the list leaves out.
 template <class Each>
-ShareSums sums_of_new(const std::vector<Each>& sampled, std::uint64_t held, auto name) {
-  std::uint64_t all = 0;
-  for (const Each& each : sampled) all += each.estimated_copies;
+ShareSums sums_of_new(const std::vector<Each>& sampled, std::uint64_t held, std::uint64_t all,
+                      auto name) {
   ShareSums shares;
   for (const Each& each : sampled)
     shares[name(each)].bytes += static_cast<std::uint64_t>(
@@ -208,23 +213,28 @@ ShareSums sums_of_new(const std::vector<Each>& sampled, std::uint64_t held, auto
 void add_new_memory(const cow::NewMemory& memory, std::uint64_t bytes, std::uint64_t unfaulted,
                     Shares& shares) {
   const auto name = [](const cow::NewCause& each) { return name_of(each.cause); };
-  ShareSums sums = sums_of_new(memory.causes, bytes - unfaulted, name);
+  const std::uint64_t held = bytes - unfaulted;
+  const std::uint64_t all = pages_of(memory.causes);
+  ShareSums sums = sums_of_new(memory.causes, held, all, name);
   for (const cow::NewCause& each : memory.causes) {
     Share& share = sums[name(each)];
     share.new_cause = each.cause;
     share.remark = library_in_words(each.library);
-    const auto all = static_cast<double>(std::max(each.estimated_copies, each.most_copies));
+    const auto its = static_cast<double>(std::max(each.estimated_copies, each.most_copies));
     const auto part = [&](std::uint64_t copies) {
-      return static_cast<std::uint64_t>(static_cast<double>(copies) / all *
+      return static_cast<std::uint64_t>(static_cast<double>(copies) / its *
                                         static_cast<double>(share.bytes));
     };
-    if (all == 0) continue;
+    if (its == 0) continue;
     share.most_bytes = part(each.most_copies);
     share.forked_bytes = share.bytes - part(each.unforked_copies);
   }
   if (unfaulted > 0) sums[std::string(cow::kNoWriteFault)].bytes = unfaulted;
   shares.new_causes = std::move(sums).of(bytes);
-  shares.new_sites = sums_of_new(memory.sites, bytes - unfaulted, std::identity()).of(bytes);
+  // A program imports much on many lines, of which the list has the first 50.
+  shares.new_sites =
+      sums_of_new(memory.sites, held, std::max(all, pages_of(memory.sites)), std::identity())
+          .of(bytes);
 }
 
 double python_unread_of(const std::vector<ExplainingSamples>& explaining) {
