@@ -15,11 +15,11 @@
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/probes/samples.h>
 
-// The code that made copies and the memory that was copied, from samples: one copy in `period` of
-// each thread.  A thread with many samples may have a longer period.  An estimate spreads a
-// process's exact number of copies over its samples: more to those of longer periods.  In a sum
-// over processes, those with few or no samples are estimated together.  Only the tracepoint backend
-// samples copies.  All types here are values and may cross threads.
+// The code that made copies and the memory that was copied, from samples: one copy in `period`,
+// which becomes longer while processes copy much.  An estimate spreads a process's exact number of
+// copies over its samples: more to those of longer periods.  In a sum over processes, those with
+// few or no samples are estimated together.  Only the tracepoint backend samples copies.  All types
+// here are values and may cross threads.
 namespace cowshed::cow {
 
 // Returns the part of a path after the last '/'.
@@ -249,14 +249,14 @@ struct NewMemory {
 
 // The sampling of the whole measurement; emitted == received + lost.
 struct SamplingSummary {
-  std::uint32_t period = 0;  // at the beginning of a thread
+  std::uint32_t period = 0;  // at first
   std::uint64_t emitted = 0;
   std::uint64_t received = 0;
   // The kernel's buffer was full, or too many samples waited in cowtop.
   std::uint64_t lost = 0;
   // Files without names, a line each: the process that read the file crashed or hung.
   std::vector<std::string> unread = {};
-  std::uint64_t longest_period = 0;  // of a thread
+  std::uint64_t longest_period = 0;
 };
 
 }  // namespace cowshed::cow

@@ -18,8 +18,10 @@ struct SamplingOptions {
   // One in this many copies of each thread is sampled, at a random position.  1: all; 0: none, at
   // no cost.
   std::uint32_t period = 0;
-  // After this many samples of a thread its period doubles, up to 16 times the first.  0: never.
+  // After this many samples of all processes beyond `samples_per_second`, and when the buffer
+  // fills, the period of all doubles; the same of new memory.  0: never.
   std::uint32_t samples_of_period = 0;
+  std::uint32_t samples_per_second = 32;
   std::uint32_t stack_bytes = 8192;      // of each sample; at most 16384
   std::uint32_t buffer_bytes = 4 << 20;  // for pending samples; a power of two of pages
 };

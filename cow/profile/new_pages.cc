@@ -19,12 +19,13 @@ struct Neighbours {
   std::uint64_t pages = 0;
 
   static constexpr std::uint64_t kBytes = 4 << 20;
-  // Where samples stand for more pages than there are, the oldest were given back.
-  void add(Piece& piece, std::vector<Piece*>& crowded) {
-    constexpr std::uint64_t kPages = kBytes / kPageSize;
+  // Where samples stand for more pages than there are, the oldest were given back.  `most`: of a
+  // sample.
+  void add(Piece& piece, std::uint64_t most, std::vector<Piece*>& crowded) {
+    const std::uint64_t there = std::max(kBytes / kPageSize, most);
     pieces.push_back(&piece);
     pages += piece.pages;
-    while (pages > kPages + pieces.front()->pages) {
+    while (pages > there + pieces.front()->pages) {
       pieces.front()->gone = piece.came - 1;
       crowded.push_back(pieces.front());
       pages -= pieces.front()->pages;
@@ -106,7 +107,7 @@ void NewPages::count(const std::function<bool(std::uint64_t)>& is_there, std::ui
     } else if (!is_there(piece.address)) {
       absent.push_back(&piece);
     } else {
-      blocks[piece.address / Neighbours::kBytes].add(piece, crowded);
+      blocks[piece.address / Neighbours::kBytes].add(piece, most_pages_, crowded);
     }
   }
   std::uint64_t there = 0;

@@ -5,11 +5,14 @@
 #include "page_table.bpf.h"
 #include "python.bpf.h"
 
-/* Samples of copies: one in each block of a thread's copies, at a random position.  So each copy of
- * a block has the same chance, and no loop runs in step with the sampling.  A block has
- * `sample_period` copies; after `samples_of_period` samples twice as many, and so on, so that a
- * thread that copies much costs little.  A sample has all that user space needs to unwind the stack
- * and to find names.  An access that ends in a signal is a sample, too. */
+/* Samples of copies, in two stages.  A thread proposes one in each block of `sample_period` of its
+ * copies, at a random position.  So each copy has the same chance, and no loop runs in step with
+ * the sampling.  Of the proposals of all threads on a CPU, one in each block becomes a sample, and
+ * stands for as many copies as the block has.  The blocks of the CPUs grow while there are more
+ * samples than `samples_per_second`, or than user space takes out of the buffer: then there are
+ * fewer, and none is lost.  New memory is sampled in the same way, by blocks of its own.  A sample
+ * has all that user space needs to unwind the stack and to find names.  An access that ends in a
+ * signal is a sample, too. */
 
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -18,29 +21,90 @@ struct {
   __type(value, struct cowshed_sample_counts);
 } sample_counts SEC(".maps");
 
+struct {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, 4096);
+} alarms SEC(".maps");
+
 const volatile __u32 sample_period = 0;     /* 0: none, and the verifier removes this code */
-const volatile __u32 samples_of_period = 0; /* 0: the period never changes */
+const volatile __u32 samples_of_period = 0; /* 0: each proposal is a sample */
+const volatile __u32 samples_per_second = 1;
 const volatile __u32 sample_stack_bytes = 0;
 
-#define MOST_DOUBLINGS 4
-
-static __always_inline __u32 draw_turn(struct sample_turn* turn) {
-  __u32 before = sample_period << (turn->doublings & 31);
-  if (samples_of_period && turn->taken++ == samples_of_period && turn->doublings < MOST_DOUBLINGS) {
-    turn->doublings++;
-    turn->taken = 1;
-  }
-  __u32 period = sample_period << (turn->doublings & 31);
+static __always_inline void draw_turn(struct sample_turn* turn, __u32 after, __u32 period) {
   __u32 position = bpf_get_prandom_u32() % period;
-  turn->until = turn->after + position + 1;
+  turn->until = after + position + 1;
   turn->after = period - 1 - position;
-  return before;
+  turn->block = period;
 }
 
-/* Returns how many copies a sample of this one stands for; 0: it is not its turn. */
+/* Goes on by so many pages, fewer than a block.  Returns the pages of the block of which the sample
+ * is among them; 0: none is. */
+static __always_inline __u32 take_turn(struct sample_turn* turn, __u32 pages, __u32 next_block) {
+  if (turn->until > pages) {
+    turn->until -= pages;
+    return 0;
+  }
+  __u32 block = turn->block;
+  __u32 beyond = pages - turn->until;
+  draw_turn(turn, turn->after > beyond ? turn->after - beyond : 0, next_block);
+  return block;
+}
+
+/* Returns for how many copies a proposal of this one stands; 0: it is not its turn. */
 static __always_inline __u32 copies_of_turn(struct sample_turn* turn) {
-  if (!turn->until) draw_turn(turn);
-  return --turn->until ? 0 : draw_turn(turn);
+  if (!turn->block) draw_turn(turn, 0, sample_period);
+  return take_turn(turn, 1, sample_period);
+}
+
+/* When the samples until now will be as few as `samples_per_second`, of each kind. */
+static __u64 paid_until[2];
+
+#define SECOND_NS 1000000000ULL
+#define MOST_DOUBLINGS_OF_BUDGET 6
+#define MOST_DOUBLINGS 10
+
+#define PARTS_OF_BUFFER 16
+
+/* Wakes the reader's thread once there is much in the buffer. */
+static __always_inline __u32 note_buffer(void) {
+  __u64 full = bpf_ringbuf_query(&samples, BPF_RB_AVAIL_DATA) * PARTS_OF_BUFFER /
+               bpf_ringbuf_query(&samples, BPF_RB_RING_SIZE);
+  if (full >= PARTS_OF_BUFFER / 4 && !bpf_ringbuf_query(&alarms, BPF_RB_AVAIL_DATA))
+    bpf_ringbuf_output(&alarms, &full, sizeof full, BPF_RB_FORCE_WAKEUP);
+  return full;
+}
+
+/* Each `samples_of_period` samples beyond the budget double the block.  So does each quarter of the
+ * buffer, and each part of its second half. */
+static __always_inline __u32 next_block(int is_fresh) {
+  __u64* paid = &paid_until[is_fresh & 1];
+  __u64 now = bpf_ktime_get_ns();
+  __u64 price = SECOND_NS / samples_per_second;
+  if (*paid < now) *paid = now;
+  __u32 doublings = (*paid - now) / (price * samples_of_period);
+  if (doublings < MOST_DOUBLINGS_OF_BUDGET) __sync_fetch_and_add(paid, price);
+  __u32 full = note_buffer();
+  const __u32 half = PARTS_OF_BUFFER / 2;
+  full = full < half ? full / 4 : full - half + 2;
+  if (doublings < full) doublings = full;
+  return sample_period << (doublings < MOST_DOUBLINGS ? doublings : MOST_DOUBLINGS);
+}
+
+/* Returns for how many pages a sample of this proposal stands; 0: another one of its block is
+ * taken. */
+static __always_inline __u32 pages_of_proposal(struct cowshed_sample_counts* counts, __u32 pages,
+                                               int is_fresh) {
+  if (!samples_of_period) {
+    note_buffer();
+    return pages;
+  }
+  struct sample_turn* turn = is_fresh ? &counts->fresh_turn : &counts->turn;
+  if (!turn->block) draw_turn(turn, 0, sample_period);
+  if (pages < turn->block)
+    return take_turn(turn, pages, turn->until > pages ? 0 : next_block(is_fresh));
+  draw_turn(turn, 0, next_block(is_fresh));
+  return pages;
 }
 
 /* The memory around the address, as far as it is in its page. */
@@ -142,8 +206,7 @@ static __always_inline void describe_sample(struct cowshed_sample* sample,
   sample->process_id = process ? process->id : 0;
   sample->pid = process ? process->pid : 0;
   sample->execs = process ? process->execs : 0;
-  sample->risen_bytes =
-      process && is_fresh(fault->fault_class) ? note_rise(process, sample->copies) : 0;
+  sample->risen_bytes = process && is_fresh(fault->fault_class) ? note_rise(process, 0) : 0;
   sample->address = thread->address;
   sample->fault_class = fault->fault_class;
   sample->failure = thread->failure;
@@ -212,13 +275,16 @@ static __always_inline void send_fork(struct thread_state* thread) {
 }
 
 /* Not static, as walk_node(). */
-__noinline int take_sample(struct thread_state* thread, __u32 copies) {
+__noinline int take_sample(struct thread_state* thread, __u32 proposed) {
   __u32 slot = 0;
   struct cowshed_sample* sample = bpf_map_lookup_elem(&new_sample, &slot);
   struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
   if (!thread || !sample || !counts) return 0;
-  if (thread->has_fork) send_fork(thread);
   __u64 counted = !is_fresh(thread->pending.fault_class);
+  int is_failure = thread->pending.fault_class == COWSHED_FAILED;
+  __u32 copies = is_failure ? proposed : pages_of_proposal(counts, proposed, !counted);
+  if (!copies) return 0;
+  if (thread->has_fork) send_fork(thread);
   __sync_fetch_and_add(&counts->emitted, counted);
   if (counts->is_busy) {
     __sync_fetch_and_add(&counts->lost, counted);
@@ -254,15 +320,9 @@ static __noinline int note_first_copy(struct thread_state* thread) {
 /* Runs for each copy while its fault is pending. */
 static __always_inline void sample_copy(struct thread_state* thread) {
   if (!sample_period || thread->await_exec) return;
-  if (!thread->turn.until) note_first_copy(thread);
+  if (!thread->turn.block) note_first_copy(thread);
   __u32 copies = copies_of_turn(&thread->turn);
   if (copies) take_sample(thread, copies);
-}
-
-/* Those of new memory leave half of the buffer to those of copies. */
-static __always_inline int has_room_for_fresh(void) {
-  return bpf_ringbuf_query(&samples, BPF_RB_AVAIL_DATA) * 2 <
-         bpf_ringbuf_query(&samples, BPF_RB_RING_SIZE);
 }
 
 /* Runs for each fault that gets new memory of its own, while it is pending. */
@@ -271,30 +331,20 @@ static __always_inline void sample_fresh(struct thread_state* thread, __u32 faul
   if (!sample_period || !thread->samples_fresh || thread->pending.traits & MAPPING_SHARED) return;
   if (!is_fresh(fault_class)) return;
   struct sample_turn* turn = &thread->fresh_turn;
-  __u32 stands_for = pages; /* of a page as large as a block, each is a sample */
-  if (pages < sample_period << (turn->doublings & 31)) {
-    if (!turn->until) draw_turn(turn);
-    if (turn->until > pages) {
-      turn->until -= pages;
-      return;
-    }
-    stands_for = draw_turn(turn);
+  if (pages < sample_period) { /* each larger page is a proposal */
+    if (!turn->block) draw_turn(turn, 0, sample_period);
+    pages = take_turn(turn, pages, sample_period);
   }
-  if (!has_room_for_fresh()) {
-    thread->fresh_missed += stands_for;
-    struct cowshed_key key = thread->key;
-    struct cowshed_process* process = bpf_map_lookup_elem(&processes, &key);
-    if (process) note_rise(process, stands_for);
-    return;
-  }
-  take_sample(thread, stands_for);
+  if (!pages) return;
+  struct cowshed_key key = thread->key;
+  struct cowshed_process* process = bpf_map_lookup_elem(&processes, &key);
+  if (process) note_rise(process, pages);
+  take_sample(thread, pages);
 }
 
 /* The same, for a page that is larger than a block.  The stack has no room for more. */
 static __always_inline void sample_large(struct thread_state* thread, __u32 pages) {
-  if (!sample_period || !thread->samples_fresh) return;
-  if (has_room_for_fresh()) take_sample(thread, pages);
-  else thread->fresh_missed += pages;
+  if (sample_period && thread->samples_fresh) take_sample(thread, pages);
 }
 
 /* The same, for a copy of which nothing is known any more. */
@@ -302,7 +352,7 @@ static __always_inline void lose_sample(struct thread_state* thread) {
   __u32 slot = 0;
   if (!sample_period || thread->await_exec || !copies_of_turn(&thread->turn)) return;
   struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
-  if (!counts) return;
+  if (!counts || !pages_of_proposal(counts, sample_period, 0)) return;
   __sync_fetch_and_add(&counts->emitted, 1);
   __sync_fetch_and_add(&counts->lost, 1);
 }

@@ -72,7 +72,7 @@ static __noinline int begin_program(struct thread_state* thread, __u64 memory, c
   thread->program = memory;
   thread->mapping.mm = 0; /* the next address space may lie where an older one lay */
   if (thread->has_fork) drop_fork(thread);
-  begin_fresh_samples(thread, PROGRAM_DOUBLINGS);
+  begin_fresh_samples(thread);
   struct cowshed_process* process = bpf_map_lookup_elem(&processes, &thread->key);
   if (process) {
     process->least_anonymous_bytes = process->most_risen_bytes = process->hugetlb_at_start = 0;

@@ -196,13 +196,10 @@ static __always_inline int add_process(struct task_struct* task, struct cowshed_
   return 1;
 }
 
-/* Programs that are started may be many and small: their first samples stand for 1 MiB. */
-#define PROGRAM_DOUBLINGS 2
-
-static __always_inline void begin_fresh_samples(struct thread_state* thread, __u32 doublings) {
+static __always_inline void begin_fresh_samples(struct thread_state* thread) {
   thread->samples_fresh = 1;
   thread->fresh_missed = 0;
-  thread->fresh_turn = (struct sample_turn){.doublings = doublings};
+  thread->fresh_turn = (struct sample_turn){};
 }
 
 /* Tracks one thread of a process that has a record.  1: tracked, 0: it was already, as another CPU
@@ -232,9 +229,8 @@ static __always_inline int add_thread(struct task_struct* task, struct cowshed_k
   thread->key = *key;
   thread->program = (__u64)BPF_CORE_READ(task, mm);
   thread->memory = process->memory;
-  int is_fork = process->flags & COWSHED_FORKED && !process->execs;
   if (!await_exec && (process->execs || !(process->flags & COWSHED_SHARES_MEMORY)))
-    begin_fresh_samples(thread, is_fork ? 0 : PROGRAM_DOUBLINGS);
+    begin_fresh_samples(thread);
   return 1;
 }
 

@@ -99,14 +99,6 @@ struct fault_details {
 #define FRAME_WORDS (COWSHED_REGISTERS + 1)
 #define MAPLE_NODE_WORDS 32
 
-/* A thread takes one sample in each block of copies. */
-struct sample_turn {
-  __u32 until;     /* copies up to the next sample; 0: not drawn yet */
-  __u32 after;     /* copies of the same block after it */
-  __u32 taken;     /* samples of blocks of this size */
-  __u32 doublings; /* of the size */
-};
-
 /* In order of use: a fault in the same mapping as the last fault uses the first 128 bytes. */
 struct thread_state {
   __u64 update_begin; /* unequal to update_end while the counts change */
@@ -224,8 +216,8 @@ __u64 arenas_added;
  * has changed, and the loader need not read them again. */
 __u64 record_changes_begun;
 __u64 record_changes_done;
-__u64 slow_lookups; /* mappings that only bpf_find_vma found */
-__u32 pid_level;    /* the level of the loader's PID namespace */
+__u64 slow_lookups;    /* mappings that only bpf_find_vma found */
+__u32 pid_level;       /* the level of the loader's PID namespace */
 
 const volatile __u32 may_be_preempted = 0;   /* the programs of tracepoints: since 7.0 */
 const volatile __u32 has_collapse_order = 0; /* an argument of the collapse's event: since 7.2 */

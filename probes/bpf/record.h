@@ -300,12 +300,21 @@ struct cowshed_sample {
   __u8 stack[COWSHED_STACK_BYTES + COWSHED_PAGE_BYTES]; /* room to read page by page */
 };
 
+/* One page in each block is sampled. */
+struct sample_turn {
+  __u32 until; /* pages up to the sample */
+  __u32 after; /* pages of the same block after it */
+  __u32 block; /* pages; 0: none is begun */
+};
+
 /* Without samples of new memory.  Per CPU: a ring buffer does not count the records that it
  * refuses. */
 struct cowshed_sample_counts {
   __u64 emitted;
   __u64 lost;    /* part of `emitted`: no room in the ring buffer, or the scratch was in use */
   __u64 is_busy; /* a program fills this CPU's scratch, and may be preempted meanwhile */
+  struct sample_turn turn;       /* of copies */
+  struct sample_turn fresh_turn; /* of new memory */
 };
 
 enum cowshed_adopt_mode {

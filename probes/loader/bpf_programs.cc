@@ -167,6 +167,7 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
   if (sampling.period != 0) {
     skeleton->rodata->sample_period = sampling.period;
     skeleton->rodata->samples_of_period = sampling.samples_of_period;
+    skeleton->rodata->samples_per_second = std::max(sampling.samples_per_second, 1U);
     skeleton->rodata->sample_stack_bytes =
         std::min<std::uint32_t>(sampling.stack_bytes, COWSHED_STACK_BYTES);
     if (const int error = bpf_map__set_max_entries(skeleton->maps.samples, sampling.buffer_bytes);
@@ -228,7 +229,9 @@ int Programs::processes_map() const { return bpf_map__fd(state_->skeleton->maps.
 int Programs::arenas_map() const { return bpf_map__fd(state_->skeleton->maps.arenas); }
 int Programs::fork_costs_map() const { return bpf_map__fd(state_->skeleton->maps.fork_costs); }
 int Programs::roots_map() const { return bpf_map__fd(state_->skeleton->maps.roots); }
+bool Programs::takes_samples() const { return state_->skeleton->rodata->sample_period != 0; }
 int Programs::samples_map() const { return bpf_map__fd(state_->skeleton->maps.samples); }
+int Programs::alarms_map() const { return bpf_map__fd(state_->skeleton->maps.alarms); }
 int Programs::interpreters_map() const { return bpf_map__fd(state_->skeleton->maps.interpreters); }
 int Programs::sample_counts_map() const {
   return bpf_map__fd(state_->skeleton->maps.sample_counts);

@@ -26,12 +26,14 @@ class Programs {
   int arenas_map() const;
   int fork_costs_map() const;
   int roots_map() const;
+  bool takes_samples() const;
   int samples_map() const;
+  int alarms_map() const;
   int sample_counts_map() const;
   int interpreters_map() const;
   const cowshed_losses& losses() const;  // written by the kernel at any time
   std::uint64_t slow_lookups() const;
-  cowshed_memory memory(std::uint64_t id) const;  // in its slot, perhaps another's
+  cowshed_memory memory(std::uint64_t id) const;          // in its slot, perhaps another's
   // The number of entries ever added to each map.  An entry is added before it is counted.
   std::uint64_t processes_added() const;
   std::uint64_t arenas_added() const;

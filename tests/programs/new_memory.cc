@@ -1,5 +1,6 @@
 // Gets new memory in forked children, in the ways and amounts of its arguments:
 // new_memory CHILDREN own=MIB loaded=MIB received=MIB piped=MIB coroutine=MIB stack=MIB...
+// Or all children at once copy and make 700, 300, 600 and 400 pages, three times: bursts CHILDREN
 #include <alloca.h>
 #include <cstdio>
 #include <cstdlib>
@@ -87,6 +88,52 @@ void run_coroutine(std::size_t bytes) {
   ::swapcontext(&back, &other);
 }
 
+constexpr std::size_t kPage = 4096;
+
+[[gnu::noinline]] void copy_much(volatile char*& memory) {
+  for (int i = 0; i < 700; ++i, memory += kPage) *memory = 1;
+}
+[[gnu::noinline]] void copy_little(volatile char*& memory) {
+  for (int i = 0; i < 300; ++i, memory += kPage) *memory = 1;
+}
+[[gnu::noinline]] void make_much(volatile char*& memory) {
+  for (int i = 0; i < 600; ++i, memory += kPage) *memory = 1;
+}
+[[gnu::noinline]] void make_little(volatile char*& memory) {
+  for (int i = 0; i < 400; ++i, memory += kPage) *memory = 1;
+}
+
+volatile char* map(std::size_t bytes, int flags) {
+  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
+  ::madvise(memory, bytes, MADV_NOHUGEPAGE);
+  return static_cast<volatile char*>(memory);
+}
+
+void run_bursts(int children) {
+  constexpr int kBursts = 3;
+  constexpr std::size_t kPages = std::size_t{kBursts} * 1000;
+  volatile char* begun = map(kPage, MAP_SHARED);
+  volatile char* copied = map(kPages * kPage, MAP_PRIVATE);
+  for (std::size_t i = 0; i < kPages; ++i) copied[i * kPage] = 1;
+  for (int child = 0; child < children; ++child) {
+    if (::fork() != 0) continue;
+    volatile char* made = map(kPages * kPage, MAP_PRIVATE);
+    for (int burst = 0; burst < kBursts; ++burst) {
+      while (*begun <= burst) ::usleep(1000);
+      copy_much(copied);
+      copy_little(copied);
+      make_much(made);
+      make_little(made);
+    }
+    ::usleep(300'000);
+    ::_exit(0);
+  }
+  for (int burst = 0; burst < kBursts; ++burst) {
+    ::usleep(400'000);
+    *begun = static_cast<char>(burst + 1);
+  }
+}
+
 void get(std::string_view way, std::size_t bytes) {
   if (way == "own") own(bytes);
   else if (way == "loaded") loaded(bytes);
@@ -100,6 +147,7 @@ void get(std::string_view way, std::size_t bytes) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 3 && std::string_view(argv[1]) == "bursts") run_bursts(std::atoi(argv[2]));
   const int children = std::atoi(argv[1]);
   for (int child = 0; child < children; ++child) {
     if (::fork() != 0) continue;

@@ -75,19 +75,19 @@ for child in range({children}):
 """
 
 
-def new_memory(command):
+def report_of(command):
     with tempfile.TemporaryDirectory() as folder:
         report = os.path.join(folder, "report.json")
         subprocess.run([COWTOP, "--backend", "tracepoint", "--json", "-o", report, "--", *command], check=True,
                        stdin=subprocess.DEVNULL)
         with open(report) as file:
-            return json.load(file)["new_memory"]
+            return json.load(file)
 
 
 class NewMemory(unittest.TestCase):
     def expect(self, command, causes, places, children):
         """MiB by cause, and by the function that makes it; in each of the children."""
-        found = new_memory(command)
+        found = report_of(command)["new_memory"]
         for each in found["causes"]:
             if each["name"] in causes:
                 self.assertAlmostEqual(each["most_copies"] * children / each["estimated_copies"], 1, delta=0.1,
@@ -164,6 +164,22 @@ memory.close()
 os._exit(0)
 """], capture_output=True, text=True, check=True)
         self.assertRegex(done.stdout + done.stderr, r"(?m)^  NEW +[\d.]+ MiB +100%  given back since$")
+
+    def test_bursts_of_many_processes(self):
+        busy = [subprocess.Popen([PYTHONS[0], "-c", "while True: pass"]) for cpu in range(2)]
+        try:
+            for children in [64, 128] * 5:
+                report = report_of([os.environ["SUBJECT"], "bursts", str(children)])
+                for sites, places in [(report["sites"], {"copy_much": 0.7, "copy_little": 0.3}),
+                                      (report["new_memory"]["sites"], {"make_much": 0.6, "make_little": 0.4})]:
+                    pages = self.by_place(sites, places)
+                    for place, share in places.items():
+                        self.assertAlmostEqual(pages[place] / sum(each["estimated_copies"] for each in sites), share,
+                                               delta=0.03, msg=f"{children} {pages} {report['sampling']}")
+        finally:
+            for each in busy:
+                each.kill()
+                each.wait()
 
     def test_free_in_pymalloc_is_what_python_says(self):
         for python in PYTHONS:

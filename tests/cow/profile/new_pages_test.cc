@@ -51,6 +51,18 @@ class NewPagesTest : public testing::Test {
 constexpr std::uint64_t kCacheAt = 1ULL << 30;
 constexpr std::uint64_t kBufferAt = 1ULL << 40;
 
+// As in a burst of many processes, whose neighbours have no samples.
+TEST_F(NewPagesTest, ASampleMayStandForMorePagesThanAreBesideIt) {
+  for (const SampledStack* stack : {&cache_, &request_}) {
+    held_ += 2048;
+    pages_.add(stack, kCacheAt, 2048, held_);
+  }
+  there_.insert(kCacheAt);
+  look();
+  EXPECT_EQ(of(cache_, false), 2048U);
+  EXPECT_EQ(of(request_, false), 2048U);
+}
+
 TEST_F(NewPagesTest, ABufferThatComesAndGoesIsHeldOnceAtMost) {
   touch(cache_, kCacheAt, 16'384);
   for (int i = 0; i < 20; ++i) {

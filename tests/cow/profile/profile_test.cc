@@ -16,9 +16,12 @@ using cowshed::test::NeedsProbes;
 class CodeSitesOf : public NeedsProbes, public ::testing::WithParamInterface<const char*> {
  protected:
   Measurement run(const std::string& kind, int pages, std::uint32_t period,
-                  std::uint32_t buffer_bytes = 64 << 20) {  // a busy machine loses none
+                  std::uint32_t buffer_bytes = 64 << 20,  // a busy machine loses none
+                  std::uint32_t samples_of_period = 0) {
     const OpenedBackend opened =
-        open_backend(BackendChoice::tracepoint, {.period = period, .buffer_bytes = buffer_bytes})
+        open_backend(BackendChoice::tracepoint, {.period = period,
+                                                 .samples_of_period = samples_of_period,
+                                                 .buffer_bytes = buffer_bytes})
             .value();
     Measurement measured =
         test::measure_command(*opened.backend, {GetParam(), kind, std::to_string(pages), "stop"});
@@ -122,6 +125,14 @@ TEST_P(CodeSitesOf, ShortLivedChildrenHaveTheirParentsMappings) {
   ASSERT_THAT(measured.processes, SizeIs(201));
   const CodeSite& site = find(*measured.sampled, "copy_often");
   expect_samples(site.samples, 2000, measured);
+}
+
+TEST_P(CodeSitesOf, ManyProcessesHaveOneBudgetOfSamples) {
+  constexpr std::uint32_t kSamplesOfPeriod = 100;
+  const Measurement measured = run("short_lived", 200, 1, 64 << 20, kSamplesOfPeriod);
+  const CodeSite& site = find(*measured.sampled, "copy_often");
+  EXPECT_LE(measured.sampled->samples, 1000U) << "of 2,000 copies and those of forks";
+  EXPECT_NEAR(static_cast<double>(site.estimated_copies), 2000, 400);
 }
 
 TEST_P(CodeSitesOf, MappingsByName) {

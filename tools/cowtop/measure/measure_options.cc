@@ -9,7 +9,7 @@ namespace cowshed::cowtop {
 namespace {
 
 constexpr std::uint32_t kUsualPeriod = 64;
-constexpr std::uint32_t kUsualSamplesOfPeriod = 128;
+constexpr std::uint32_t kUsualSamplesOfPeriod = 512;
 constexpr std::uint32_t kMostPeriod = 1'000'000'000;
 constexpr std::uint32_t kMostSeconds = 1'000'000'000;
 
@@ -28,7 +28,7 @@ MeasureArguments::MeasureArguments(CLI::App& app, Otherwise otherwise)
   count_ = app.add_option("-c,--count", period_,
                           "Sample one copy in N of each thread, as perf record -c: samples say"
                           " which code copied, and why; counts stay exact.  Without it N is 64, and"
-                          " grows to 1024 in a thread that copies much")
+                          " grows while all processes together copy much")
                ->type_name("N")
                ->check(CLI::Range(1U, kMostPeriod).description(""));
   duration_ =
