@@ -36,6 +36,16 @@ std::uint64_t most_at_once(const std::vector<Lifetime>& processes) {
   return static_cast<std::uint64_t>(most);
 }
 
+// Or nobody asks for it.
+bool has_pss(const TreeProcess& process) { return process.pss == nullptr || *process.pss; }
+
+void set_pss(const TreeProcess& process, std::uint64_t bytes, std::uint64_t page_tables) {
+  const std::uint64_t now = monotonic_ns();
+  if (process.peak != nullptr && (!*process.peak || (*process.peak)->pss_bytes < bytes))
+    *process.peak = MemoryPeak{bytes, now};
+  if (process.pss != nullptr) *process.pss = PssSample{bytes, page_tables, now};
+}
+
 }  // namespace
 
 void TreeMemoryMeter::begin() {
@@ -194,6 +204,26 @@ void TreeMemoryMeter::sample(const ProcFiles& proc, const std::vector<TreeProces
   const bool is_any_alive = std::ranges::any_of(tree, &TreeProcess::alive);
   if (is_wanted_ || (unread_.empty() && is_any_alive && is_due())) begin_sum(tree);
   if (!unread_.empty()) read(proc, tree);
+  read_new(proc, tree);
+}
+
+// A tree of a thousand may take minutes, and short-lived processes would be in no sum.
+void TreeMemoryMeter::read_new(const ProcFiles& proc, const std::vector<TreeProcess>& tree) {
+  constexpr std::uint64_t kShortLifeNs = 300'000'000;
+  const std::uint64_t now = monotonic_ns();
+  for (const TreeProcess& process : tree) {
+    if (!process.alive || has_pss(process) || process.start_ns + kShortLifeNs > now ||
+        unread_.contains(process.id))
+      continue;
+    const auto known = known_.find(process.id);
+    if (known == known_.end() || known->second.is_noticed) continue;
+    if (!new_reads_.is_left(now)) return;
+    known->second.is_noticed = true;
+    const std::uint64_t begin = thread_cpu_ns();
+    if (const auto pss = proc.pss(process.pid))
+      set_pss(process, pss->bytes, proc.status_numbers(process.pid, kResident).back() * kKiB);
+    new_reads_.spend(now, thread_cpu_ns() - begin);
+  }
 }
 
 void TreeMemoryMeter::begin_sum(const std::vector<TreeProcess>& tree) {
@@ -210,7 +240,9 @@ void TreeMemoryMeter::begin_sum(const std::vector<TreeProcess>& tree) {
 
 void TreeMemoryMeter::read(const ProcFiles& proc, const std::vector<TreeProcess>& tree) {
   std::uint64_t begin = thread_cpu_ns();
-  for (const TreeProcess& process : tree) {
+  std::vector<TreeProcess> ordered = tree;
+  std::ranges::stable_partition(ordered, [](const auto& each) { return !has_pss(each); });
+  for (const TreeProcess& process : ordered) {
     if (!process.alive || !unread_.contains(process.id)) continue;
     if (!is_wanted_ && !reads_.is_left(monotonic_ns())) return;
     unread_.erase(process.id);
@@ -240,14 +272,11 @@ void TreeMemoryMeter::read(const ProcFiles& proc, const TreeProcess& process) {
     known->second.next.set_counts(process);
   }
   const std::uint64_t page_tables = kib.back() * kKiB;
-  const std::uint64_t now = monotonic_ns();
   sum_.pss_bytes += pss->bytes;
   sum_.shared_memory_bytes += pss->shared_memory_bytes;
   sum_.page_table_bytes += page_tables;
   ++sum_.processes;
-  if (process.peak != nullptr && (!*process.peak || (*process.peak)->pss_bytes < pss->bytes))
-    *process.peak = MemoryPeak{pss->bytes, now};
-  if (process.pss != nullptr) *process.pss = PssSample{pss->bytes, page_tables, now};
+  set_pss(process, pss->bytes, page_tables);
 }
 
 void TreeMemoryMeter::finish() {

@@ -40,12 +40,13 @@ struct TreeProcess {
   std::uint64_t execs = 0;
 };
 
-// Sums the memory of a process tree (PSS), for at most a 500th of one CPU's time: every 100 ms
+// Sums the memory of a process tree (PSS), for at most an 800th of one CPU's time: every 100 ms
 // while it changes, else every 5 s; when it may exceed its peak by a tenth; and when it may exceed
 // it by a 100th but no longer grows.  How much it may have grown since follows from the copies and
 // from each process's resident memory, which is cheap to read: for a 1,000th of the time.  Growth
 // that was never read makes the peak a range.  The sum of a tree that costs more than is left is
-// taken over several samples.
+// taken over several samples.  It begins with the processes that were never read.  Those that come
+// later are read once beside it, for another 1,000th of the time.
 //
 // The sum has pages of memfds that nobody maps, or that a private mapping has replaced: what the
 // memfds hold, as far as it is more than all shared memory in the PSS.
@@ -87,7 +88,8 @@ class TreeMemoryMeter {
     std::uint64_t execs = 0;
     std::uint64_t read_ns = 0;
     bool was_alive = false;
-    bool is_read = false;  // its resident memory
+    bool is_read = false;     // its resident memory
+    bool is_noticed = false;  // as a new process
   };
 
   void note(const TreeProcess& process, const std::vector<std::uint64_t>& kib, Known& known);
@@ -102,6 +104,7 @@ class TreeMemoryMeter {
   bool is_due();
   void begin_sum(const std::vector<TreeProcess>& tree);
   void read(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
+  void read_new(const ProcFiles& proc, const std::vector<TreeProcess>& tree);
   void read(const ProcFiles& proc, const TreeProcess& process);
   void finish();
 
@@ -109,13 +112,14 @@ class TreeMemoryMeter {
   static constexpr std::uint64_t kLeastPauseNs = 100'000'000;
   static constexpr std::uint64_t kUnchangedNs = 5'000'000'000;
   static constexpr std::uint64_t kRestNs = 50'000'000;
-  static constexpr std::uint64_t kReadsShare = 500;
+  static constexpr std::uint64_t kReadsShare = 800;
   static constexpr std::uint64_t kLooksShare = 1000;
   static constexpr std::uint64_t kMostSavedNs = 5'000'000;
 
   internal::DutyCycle pace_{kPaceShare, kLeastPauseNs};
   internal::TokenBucket reads_{kReadsShare, kMostSavedNs, 1};
   internal::TokenBucket looks_{kLooksShare, kMostSavedNs, 1};
+  internal::TokenBucket new_reads_{kLooksShare, kMostSavedNs, 1};
   // The sum that is being taken, its cost, and the processes that it lacks.
   TreeMemory sum_;
   ProcFiles::Memfds memfds_;

@@ -108,6 +108,20 @@ TEST_F(TreeMemoryTest, WithoutTimeATreeIsReadInTurns) {
   EXPECT_TRUE(frugal.memory()) << "it is wanted";
 }
 
+TEST_F(TreeMemoryTest, ANewProcessIsReadBeforeTheTreeIsDueAgain) {
+  write_process(7, 100, 8);
+  write_process(8, 50, 4);
+  std::optional<PssSample> pss;
+  TreeProcess next = counted(8, 0);
+  next.pss = &pss;
+  meter.sample(proc(), {counted(7, 0)});
+  meter.sample(proc(), {counted(7, 0), next});
+  ASSERT_TRUE(pss);
+  EXPECT_EQ(pss->pss_bytes, 50 * kKiB);
+  EXPECT_EQ(pss->page_table_bytes, 4 * kKiB);
+  EXPECT_EQ(meter.memory()->pss_bytes, 100 * kKiB) << "the sum is of an earlier tree";
+}
+
 TEST_F(TreeMemoryTest, EachProcessHasItsOwnPeakAndItsLastPss) {
   std::optional<PssSample> last;
   std::optional<MemoryPeak> first;
