@@ -26,7 +26,7 @@ struct AlikeProcess {
 };
 
 // Finds private memory that processes hold byte for byte alike, by hashing their pages, in rounds:
-// for a 500th of one CPU's time, in steps of some milliseconds.  The first follow each other at
+// for a 1,000th of one CPU's time, in steps of some milliseconds.  The first follow each other at
 // doubling times, for a program may be short.  Of more than 32 MiB a round hashes a sample: the
 // pages of every process at addresses drawn once.  Pages that are alike at one address are both in
 // the sample, or neither is; those at different addresses are not found in it.
@@ -59,7 +59,7 @@ class AlikeMeter {
   const std::uint64_t begun_ns_ = monotonic_ns();
   std::uint64_t next_ns_ = 0;
   std::uint64_t compared_changes_ = 0;
-  internal::TokenBucket budget_{500, 5'000'000, 50'000'000};
+  internal::TokenBucket budget_{1000, 5'000'000, 50'000'000};
   bool is_wanted_ = false;
 };
 

@@ -30,9 +30,10 @@ constexpr std::chrono::milliseconds kLongestInterval{1000};
 // Snapshots take at most a twentieth of the time, and scans a 200th, of a new command a twentieth.
 constexpr std::uint64_t kCostShare = 20;
 constexpr std::uint64_t kScansShare = 200;
-// In the long run each takes a 500th of a CPU.  With TreeMemoryMeter's shares this is 0.8 %; the
-// rest of cowtop takes less than 0.2.
+// In the long run each takes so much of a CPU.  With the shares of TreeMemoryMeter and AlikeMeter
+// this is 0.75 %.
 constexpr std::uint64_t kLongRunShare = 500;
+constexpr std::uint64_t kLongRunScansShare = 800;
 constexpr std::uint64_t kMostSavedNs = 5'000'000;
 // A command may be short, so its first seconds may take more.
 constexpr std::uint64_t kFirstOfCommandNs = 50'000'000;
@@ -53,7 +54,7 @@ TracepointBackend::TracepointBackend(Probe probe, const SamplingOptions& samplin
     : probe_(std::move(probe)),
       proc_(std::move(proc)),
       scans_(kScansShare),
-      scan_budget_(kLongRunShare, kMostSavedNs, 1),
+      scan_budget_(kLongRunScansShare, kMostSavedNs, 1),
       snapshot_budget_(kLongRunShare, kMostSavedNs, 1),
       alike_(proc_) {
   if (sampling.period == 0) return;
@@ -72,8 +73,8 @@ Expected<std::unique_ptr<Backend>> TracepointBackend::open(const SamplingOptions
 }
 
 Expected<void> TracepointBackend::track_command(pid_t child) {
-  scan_budget_ = snapshot_budget_ =
-      internal::TokenBucket(kLongRunShare, kMostSavedNs, kFirstOfCommandNs);
+  scan_budget_ = internal::TokenBucket(kLongRunScansShare, kMostSavedNs, kFirstOfCommandNs);
+  snapshot_budget_ = internal::TokenBucket(kLongRunShare, kMostSavedNs, kFirstOfCommandNs);
   scans_ = internal::DutyCycle(kCostShare);
   rest_credit_ns_ = kFirstOfCommandNs;
   memory_.begin();

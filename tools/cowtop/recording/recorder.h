@@ -25,7 +25,7 @@ class Recorder : public Observer {
   // interval.
   static Expected<Recorder> start(OutputFile file, const MeasureOptions& options);
 
-  // Appends about once a second; sampled code only for a 400th of the time.  Reports once if the
+  // Appends about once a second; sampled code only for a 1,000th of the time.  Reports once if the
   // file cannot be written, and once when it can be written again.
   void sampled(const cow::Backend& backend) override;
 
@@ -37,7 +37,7 @@ class Recorder : public Observer {
   Expected<void> end(const cow::Measurement& measurement, int exit_status);
 
  private:
-  static constexpr std::uint64_t kCodeShare = 400;
+  static constexpr std::uint64_t kCodeShare = 1000;
 
   explicit Recorder(OutputFile file) : file_(std::move(file)) {}
   Expected<void> begin();

@@ -161,7 +161,8 @@ void MetricsSums::add(const cow::Measurement& measurement,
   // With those that ended, since a parent's copies depend on its children.
   cow::Measurement all = measurement;
   all.processes.insert(all.processes.end(), ended.begin(), ended.end());
-  std::ranges::stable_sort(all.processes, {}, &cow::ProcessCopies::start_ns);
+  if (!std::ranges::is_sorted(all.processes, {}, &cow::ProcessCopies::start_ns))
+    std::ranges::stable_sort(all.processes, {}, &cow::ProcessCopies::start_ns);
   const std::vector<cow::ForkCopies> copies = cow::fork_copies(all);
   for (std::size_t i = 0; i < copies.size(); ++i) add(all, all.processes[i], copies[i], now);
   std::erase_if(known_, [&](const auto& entry) { return entry.second.round != round_; });
