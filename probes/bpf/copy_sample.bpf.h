@@ -281,6 +281,11 @@ __noinline int take_sample(struct thread_state* thread, __u32 proposed) {
   struct cowshed_sample_counts* counts = bpf_map_lookup_elem(&sample_counts, &slot);
   if (!thread || !sample || !counts) return 0;
   __u64 counted = !is_fresh(thread->pending.fault_class);
+  /* At one period those of new memory leave half of the buffer to those of copies. */
+  if (!samples_of_period && !counted && note_buffer() >= PARTS_OF_BUFFER / 2) {
+    thread->fresh_missed += proposed;
+    return 0;
+  }
   int is_failure = thread->pending.fault_class == COWSHED_FAILED;
   __u32 copies = is_failure ? proposed : pages_of_proposal(counts, proposed, !counted);
   if (!copies) return 0;

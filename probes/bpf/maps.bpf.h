@@ -216,8 +216,8 @@ __u64 arenas_added;
  * has changed, and the loader need not read them again. */
 __u64 record_changes_begun;
 __u64 record_changes_done;
-__u64 slow_lookups;    /* mappings that only bpf_find_vma found */
-__u32 pid_level;       /* the level of the loader's PID namespace */
+__u64 slow_lookups; /* mappings that only bpf_find_vma found */
+__u32 pid_level;    /* the level of the loader's PID namespace */
 
 const volatile __u32 may_be_preempted = 0;   /* the programs of tracepoints: since 7.0 */
 const volatile __u32 has_collapse_order = 0; /* an argument of the collapse's event: since 7.2 */
