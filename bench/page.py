@@ -116,35 +116,34 @@ CLAIMS = [
           "start/spawn/arena/LARGE start/posix_spawn/none", "at most 1.3"),
     *(Claim(f"free and allocate in a scope, against {rival}", f"churn/scope/4K/1 churn/{rival}/4K/1", "at most 1.053")
       for rival in _RIVALS),
-    *(Claim(f"fill by two threads in a scope, {size} pages, against {rival}",
-            f"fill/scope/{pages}/2 fill/{rival}/{pages}/2", "at most 1.053") for rival in _RIVALS for pages, size in _PAGES),
     Claim("share of an arena that is in 2 MiB pages after freeze()", "freeze/objects/2M", "at least 99.9", "value", "%", "huge_percent"),
     *(Claim(f"freeze() of objects in {size} pages, against memcpy() of as many bytes",
             f"freeze/objects/{pages} freeze/memcpy/{pages}", "at most 1") for pages, size in _PAGES),
     Claim("use of a `Ref`, beyond a raw pointer's", "deref/ref deref/raw", "at most 1", "added ns", "ns", "use_s"),
-    Claim("a step along a chain of `Ref`s, beyond the same", "deref/ref_chain deref/raw_chain", "at most 1", "added ns", "ns",
-          "use_s"),
     Claim("64 B by `Channel` of values, against Boost's message_queue",
           "channel/rate_64B_blocks/values channel/rate_64B_blocks/boost_queue", "at most 0.333"),
-    Claim("64 B by `Channel` of values, against Boost's spsc_queue (for one sender and one receiver), all spin",
-          "channel/rate_64B_spins/values channel/rate_64B_spins/boost_spsc", "at most 1"),
+    *(Claim(f"64 B {how} by `Channel` of values, against Boost's spsc_queue (for one sender and one receiver), all spin",
+            f"channel/{row}_64B_spins/values channel/{row}_64B_spins/boost_spsc", "at most 1.05")
+      for row, how in (("rate", "one way"), ("trip", "there and back"))),
     Claim("1 MiB by `Channel<Bytes>`, against a socketpair", "channel/rate_1MiB_blocks/channel channel/rate_1MiB_blocks/socketpair",
           "at most 1"),
     Claim("wake a sleeping receiver by `Channel`, against a bare futex", "channel/wake_64B/channel channel/wake_64B/bare",
           "at most 1.1"),
     Claim("a copied page: what cowtop adds, against what empty BPF programs add",
           "measuring/copy/cowtop measuring/copy/none measuring/copy/empty_probes", "at most 1.5", "extra"),
-    Claim("a process without faults, watched by cowtop, against unwatched", "measuring/compute/cowtop measuring/compute/none",
-          "at most 1.05"),
     Claim("a busy server's requests a second, watched by cowtop, against unwatched", "server/busy/cowtop server/busy/none",
           "at least 0.99", metric="requests_s"),
-    Claim("the time of 99 % of its answers, against the same", "server/busy/cowtop server/busy/none", "at most 1.01"),
+    Claim("the time of 99 % of its answers, against the same", "server/busy/cowtop server/busy/none", "at most 1.05"),
     *(Claim(f"{metric.split('_')[0].replace('cpu', 'CPU')} of {name}, 1,000 processes {what}", f"own_cost/{state}/{command}",
             f"at most {limit}", "value", unit, metric)
-      for metric, unit, limits in (("cpu_percent", "%", (1, 1, 6)), ("memory_mib", "MiB", (32, 32, 32)))
+      for metric, unit, limits in (("cpu_percent", "%", (1, 1, 2)), ("memory_mib", "MiB", (32, 32, 32)))
       for state, what in (("idle", "asleep"), ("copying", "that copy 10 pages a second"))
       for (command, name), limit in zip((("watch", "cowtop"), ("record", "cowtop record"), ("live", "the live view")), limits)
       if (state, metric) != ("idle", "memory_mib")),
+    Claim("the census of 16 processes of 300 MiB: CPU", "census/all", "at most 2", "value", "s", "cpu_s"),
+    *(Claim(f"8 Pythons that read a list, {how}: all memory (PSS), against a plain fork", f"pool/{way} pool/plain", "at most 0.25",
+            metric="pss_bytes") for way, how in (("frozen", "after `cowshed.freeze()`"), ("undo", "by `cowshed run --undo`"))),
+    Claim("start of a Python program by `cowshed run --warm`, against an exec", "warm/warm warm/plain", "at most 0.3"),
 ]
 
 METHODS = {"fork": "`Start::fork`", "forkserver": "`Start::forkserver`", "spawn": "`Start::spawn`",
@@ -175,12 +174,13 @@ def short(page):
          page.pss("memory/objects/heap_shared_ptr/8"),
          f"{page.pss('memory/objects/heap_immortal_ptr/8')} with `ImmortalPtr`; "
          f"{page.pss('memory/objects/arena_immortal_ptr/8')} with it in an arena"),
+        ("A Python pool, 8 workers that read a list of 64 MiB: all memory (PSS)", page.pss("pool/plain"),
+         f"{page.pss('pool/frozen')} after `cowshed.freeze()`; {page.pss('pool/undo')} by `cowshed run --undo`"),
+        ("A Python program starts, imports and ends", page.cell("warm/plain"), f"`cowshed run --warm` {page.cell('warm/warm')}"),
         ("`fork()` with 4 GiB of data", f"{fork[0]}; {fork[1]} in 2 MiB heap pages; {fork[2]} in a memfd by hand",
          f"{fork[3]} in an arena"),
-        ("64 B to another process and back, both spin", f"pipe {page.cell(trip + 'pipe')}",
+        ("64 B to another process and back, both spin", f"pipe {page.cell(trip + 'pipe')}; Boost's spsc_queue {page.cell(trip + 'boost_spsc')}",
          f"`Channel` of values {page.cell(trip + 'values')}"),
-        ("**A loss** to Boost's spsc_queue: the same, between one sender and one receiver",
-         page.cell(trip + "boost_spsc"), f"`Channel` of values {page.cell(trip + 'values')}"),
         ("**A loss** to mimalloc: free and allocate a small block",
          "; ".join(f"{rival} {page.cell(f'churn/{rival}/4K/1')}" for rival in _RIVALS),
          f"malloc in an `ArenaScope` {page.cell('churn/scope/4K/1')}"),
@@ -208,7 +208,8 @@ def machine():
 def add_claims(page):
     page.section("What is claimed", "A claim is *met* if the whole interval keeps the limit, *missed* if none of it does, else *close*.",
                  "*Against* means a ratio, mostly of times; within 1 % of its limit it is also close. 1.053 is 95 % of the other's",
-                 "speed. An interval is 95 % of a bootstrap over two or three sittings: hardly more than their range.")
+                 "speed. An interval is 95 % of a bootstrap over the sittings: of two or three, hardly more than their range. What a",
+                 "claim compares takes further turns until that is narrow, for ten minutes in all.")
     page.table(["claim", "limit", "measured", "verdict"],
                [(claim.what, f"{claim.limit} {claim.unit}".strip(), *page.judge(claim)) for claim in CLAIMS])
 
@@ -266,6 +267,20 @@ def add_start(page):
         names[f"memory/{row}/"] = page.sized(f"{METHODS[method]}, {MEMORIES[memory]} {size}")
     page.grid(names, {"1": "1 worker", "8": "8 workers", "64": "64 workers"},
               lambda *at: f"{page.pss(''.join(at))}, {page.cell(''.join(at))}" if page.get("".join(at)) else "")
+
+
+POOLS = {"plain": "fork()", "gc_freeze": "gc.freeze()", "frozen": "`cowshed.freeze()`", "settled": "`cowshed.freeze(settle=True)`",
+         "undo": "`cowshed run --undo`", "merge": "KSM, by `cowshed run --merge`"}
+
+
+def add_programs(page):
+    page.section("Python", "A pool of 8 workers that read each string of a list of 64 MiB: the time until all have, and all memory (PSS) once",
+                 "it has stopped to fall. KSM looks at 5,000 pages each 20 ms. *Starts*: a program that imports asyncio, decimal, email,",
+                 "http.client, json, sqlite3 and unittest, until it has ended; and all memory while 8 of it wait.")
+    page.grid({f"pool/{way}": name for way, name in POOLS.items()}, {"pss_bytes": "memory", "time_ns": "time"},
+              lambda row, metric: (page.pss if metric == "pss_bytes" else page.cell)(row, metric))
+    page.grid({"plain": "an exec", "warm": "`cowshed run --warm`"}, {"time_ns": "a start", "pss_bytes": "memory of 8"},
+              lambda way, metric: (page.pss if metric == "pss_bytes" else page.cell)(f"warm/{way}", metric))
 
 
 def add_others(page):
@@ -390,6 +405,7 @@ def make(figures):
     page.table(["", "by other means", "with Cowshed"], short(page))
     add_claims(page)
     add_start(page)
+    add_programs(page)
     add_others(page)
     add_noise(page)
     return {"performance.md": "\n".join(page.lines) + "\n", **charts(page)}, page.shown
@@ -436,6 +452,19 @@ def figures_of(results):
             first = name.replace("_again", "")
             figures[first, "again"] = figure(rows(f"{name} {first}", metric), STATISTICS["ratio"])
     return figures
+
+
+def undecided(results):
+    """The rows of claims that are close because their interval is wide, and of all that share a row with one of them."""
+    page = Page(figures_of(results))
+    wide = set()
+    for claim in CLAIMS:
+        _, low, high = page.get(claim.what, "claim") or (0, 0, math.inf)
+        if page.judge(claim)[1] == "close" and high - low > 0.05 * float(claim.limit.split()[-1]):
+            wide.update(page.sized(claim.rows).split())
+    for _ in CLAIMS:
+        wide.update(*(rows for claim in CLAIMS if not wide.isdisjoint(rows := page.sized(claim.rows).split())))
+    return wide
 
 
 def write_figures(figures, out):

@@ -13,11 +13,13 @@ import time
 
 import observed
 import page
+import pools
 import python_ways
 
 SUFFIX = re.compile(r"/(iterations|repeats|min_time|manual_time)(:[\d.]+)?")
 COUNTERS = ["begun_ns", "answered_ns", "pss_bytes", "page_table_bytes", "huge_percent", "use_s", "move_ns",
             "first_write_ns", "second_write_ns"]
+DECIDING_S = 600
 
 
 def program(repetitions):
@@ -58,6 +60,9 @@ PARTS = [
     Part(["own_cost"], 2, observed.own_cost),
     Part(["server"], 3, observed.server),
     Part(["http"], 1, observed.http),
+    Part(["pool"], 3, pools.pool),
+    Part(["warm"], 3, pools.warm),
+    Part(["census"], 2, pools.census),
 ]
 FAMILIES = sorted({family for part in PARTS for family in part.families})
 
@@ -65,20 +70,30 @@ FAMILIES = sorted({family for part in PARTS for family in part.families})
 def measure_all(build, out, quick, wanted):
     """Writes results.csv after each part.  Returns what failed."""
     results, failed = collections.defaultdict(list), []
-    turns = [(sitting, part) for sitting in range(1 if quick else 3) for part in PARTS if sitting < part.sittings]
-    for sitting, part in turns:
-        if not (families := [family for family in part.families if family in wanted]):
-            continue
+
+    def sit(part, names, what):
         began, values = time.monotonic(), collections.defaultdict(list)
         try:
-            for row, metric, value in part.measure(build, quick, families):
+            for row, metric, value in part.measure(build, quick, names):
                 values[row, metric].append(value)
         except (RuntimeError, OSError, subprocess.SubprocessError) as failure:
-            failed.append(f"{families[0]}: {failure}")
+            failed.append(f"{names[0]}: {failure}")
         for key, of_sitting in values.items():
             results[key].append(of_sitting)
         page.write_csv(results, out)
-        print(f"{' '.join(families)}, sitting {sitting + 1}: {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{' '.join(names)}, {what}: {time.monotonic() - began:.0f} s", flush=True)
+
+    for sitting in range(1 if quick else 3):
+        for part in PARTS:
+            if sitting < part.sittings and (families := [family for family in part.families if family in wanted]):
+                sit(part, families, f"sitting {sitting + 1}")
+    if not quick and wanted == FAMILIES and not failed:
+        end = time.monotonic() + DECIDING_S
+        while time.monotonic() < end and not failed and (rows := page.undecided(results)):
+            for part in PARTS:
+                if names := sorted(row for row in rows if row.split("/")[0] in part.families):
+                    sit(part, names, "once more")
+                    rows -= {*names}
     return failed
 
 
