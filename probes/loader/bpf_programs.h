@@ -33,7 +33,7 @@ class Programs {
   int interpreters_map() const;
   const cowshed_losses& losses() const;  // written by the kernel at any time
   std::uint64_t slow_lookups() const;
-  cowshed_memory memory(std::uint64_t id) const;          // in its slot, perhaps another's
+  cowshed_memory memory(std::uint64_t id) const;  // in its slot, perhaps another's
   // The number of entries ever added to each map.  An entry is added before it is counted.
   std::uint64_t processes_added() const;
   std::uint64_t arenas_added() const;
