@@ -206,9 +206,9 @@ TEST_F(Reshare, RefusesAProcessThatUsesItsParentsMemory) {
   } asked;
   std::vector<char> stack(1_MiB);
   const auto ask = [](void* argument) {
-    auto& asked = *static_cast<Asked*>(argument);
-    asked.reshared = reshare();
-    asked.settled = settle();
+    auto& answers = *static_cast<Asked*>(argument);
+    answers.reshared = reshare();
+    answers.settled = settle();
     return 0;
   };
   const pid_t child =
