@@ -105,12 +105,12 @@ Claim = collections.namedtuple("Claim", "what rows limit statistic unit metric",
 REASONS = {
     "free and allocate in a scope, against mimalloc": "`free()` looks up a block's size in a map of addresses; mimalloc finds it at the block's page.",
     "64 B by `Channel` of values, against Boost's message_queue":
-        "a message moves two cache lines from CPU to CPU, whatever the queue: that is half of either time.",
+        "both pay for moving cache lines from CPU to CPU; *bare memory* below pays for nothing else.",
     "64 B one way": "each call also looks for a closed channel, for pollers and for sleepers, and says what its thread holds.",
     "a copied page": "cowtop looks up the mapping of each copy, and takes the stack of one in 64.",
-    "a busy server's": "its workers copy 17,000 pages each in these first seconds, and a look at their memory holds up page faults.",
+    "a busy server's": "both CPUs are full, and cowtop takes its part of them while each worker copies 17,000 pages.",
     "CPU of cowtop": "each kind of look at 1,000 processes takes up to 1/800 of a CPU; samples and ended looks come on top.",
-    "memory of": "the buffers of samples, and the names, curves and code of 1,000 processes.",
+    "memory of": "some 20 MiB are pages of the program itself; the rest is what it keeps of 1,000 processes.",
 }
 
 _RIVALS = ("glibc", "jemalloc", "mimalloc")

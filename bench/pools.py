@@ -91,8 +91,8 @@ def pool(build, quick, _families):
             if not possible:
                 continue
             said = subprocess.run([*run_by(build, WAYS[way]), "-B", __file__, "pool", way, str((4 if quick else 64) << 20)],
-                                  env={**environment(build), **({"COWSHED": "off"} if WAYS[way] else {})}
-                                  if way == "merge" else environment(build), check=True, stdout=subprocess.PIPE, text=True).stdout
+                                  env=environment(build) | ({"COWSHED": "off"} if way == "merge" else {}), check=True,
+                                  stdout=subprocess.PIPE, text=True).stdout
         took, pss, right = json.loads(said.splitlines()[-1])
         if not right:
             raise RuntimeError(f"a worker of the pool '{way}' has read something else")
@@ -130,7 +130,7 @@ def processes_with(variable):
 
 
 def hold(processes, size):
-    """Processes with private memory, half of which is alike."""
+    """Forks processes.  Half of the private memory of each is as that of the others."""
     for _ in range(processes):
         if os.fork() == 0:
             memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE)

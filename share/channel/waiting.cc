@@ -148,8 +148,10 @@ Expected<void> Waiting::wait_for_sender_to_leave() {
   if (holder == 0) return {};
   barrier_in_all_processes();  // whoever enters without a barrier now sees that it may not
   const auto has_left = [&] {
-    constexpr std::uint64_t kThread = ~(kRests | kWithdrawn);
-    return ((lock.holder.load() ^ holder) & kThread) != 0 || lock.occupant() == 0;
+    // If its thread lets the lock rest meanwhile, it may have entered once more before the barrier.
+    const std::uint64_t now = lock.holder.load();
+    return party_of(now) != party_of(holder) || thread_of(now) != thread_of(holder) ||
+           lock.occupant() == 0;
   };
   if (spin(has_left)) return {};
   while (!has_left()) {
@@ -267,8 +269,8 @@ std::uint64_t ChannelSegment::after(Lock& lock, std::uint64_t me) {
   lock.in_a_row.store(in_a_row, std::memory_order_relaxed);
   if (in_a_row < kInARow) return 0;
   lock.in_a_row.store(0, std::memory_order_relaxed);
-  lock.rests.store(rests + 1, std::memory_order_relaxed);  // no number twice, for its thread may
-                                                           // still store to its `inside`
+  // No number twice, for its thread may still store to its `inside`.
+  lock.rests.store(rests + 1, std::memory_order_relaxed);
   return me | kRests | std::uint64_t{rests} << kRestShift;
 }
 

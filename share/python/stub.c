@@ -169,9 +169,10 @@ static _Noreturn void end_without_zygote(void) {
   const int64_t millisecond[2] = {0, 1000000};
   pass_on_until_readable(pidfd);
   for (int tries = 0; tries < 3000; tries++) {
-    struct PidfdInfo its = {.mask = 1 << 3};  // PIDFD_INFO_EXIT
-    const long error = call(SYS_ioctl, pidfd, 0xc000ff0b | sizeof its << 16, (long)&its, 0, 0);
-    if (error == 0 && (its.mask & 1 << 3) != 0) {  // of PIDFD_GET_INFO
+    struct PidfdInfo its = {.mask = 1 << 3};              // PIDFD_INFO_EXIT
+    const long get_info = 0xc000ff0b | sizeof its << 16;  // PIDFD_GET_INFO
+    const long error = call(SYS_ioctl, pidfd, get_info, (long)&its, 0, 0);
+    if (error == 0 && (its.mask & 1 << 3) != 0) {
       if ((its.exit_code & 0x7f) != 0) end_by(its.exit_code & 0x7f);
       finish(its.exit_code >> 8 & 0xff);
     }
