@@ -2,6 +2,7 @@
 // madvise() that knows settled memory.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <charconv>
 #include <climits>
 #include <csignal>
@@ -48,8 +49,36 @@ std::size_t above = 64_MiB;
 double cpu_share = 0.01;
 std::array<char, PATH_MAX> log_file = {};
 
-std::size_t moved_bytes = 0;
+std::atomic<std::size_t> moved_bytes = 0;
 bool has_thread = false;
+
+// Counts calls of settle(), which move memory while other threads are anywhere, such as between a
+// look at the mappings and the system call that follows it.
+class SettleCalls {
+ public:
+  void begin() { ++begun_; }
+  void end() { ++ended_; }
+  void forget_other_threads() { ended_ = begun_.load(); }  // in a child
+  bool have_begun() const { return begun_ > 0; }
+
+  // Whether one has gone on since this was made.
+  class Since {
+   public:
+    explicit Since(const SettleCalls& calls)
+        : calls_(calls), begun_(calls.begun_), goes_on_(calls.ended_ != begun_) {}
+    explicit operator bool() const { return goes_on_ || calls_.begun_ != begun_; }
+
+   private:
+    const SettleCalls& calls_;
+    unsigned begun_;
+    bool goes_on_;
+  };
+
+ private:
+  std::atomic<unsigned> begun_ = 0;
+  std::atomic<unsigned> ended_ = 0;
+};
+SettleCalls settle_calls;
 
 template <class Number>
 void read_number(const char* name, Number& number) {
@@ -151,10 +180,12 @@ Expected<Settled> settle_all() {
 }
 
 void before_fork() {
-  if (!is_on || own_bytes() < std::max(above, moved_bytes)) return;
+  if (!is_on || own_bytes() < std::max(above, moved_bytes.load())) return;
   if (is_in_crash_handler() || !is_for_this_program()) return;
   const int error = errno;
+  settle_calls.begin();
   const auto settled = settle_all();
+  settle_calls.end();
   if (settled && settled->moved_bytes > 0) {
     moved_bytes += settled->moved_bytes;
     std::array<char, 128> text;
@@ -164,7 +195,7 @@ void before_fork() {
     log(text.data());
   } else if (moved_bytes > 0) {
     moved_bytes += above;  // such as a thread that waits in the kernel: later again
-  } else {
+  } else if (settled || settled.error().code != ErrorCode::in_use) {  // not: another thread forks
     is_on = false;
     log(std::string("undoes no copies: ")
             .append(settled ? "there is no memory that settles" : settled.error().message));
@@ -183,6 +214,7 @@ void start_in_parent() {
 
 void start_in_child() {
   has_thread = false;
+  settle_calls.forget_other_threads();
   start();
 }
 
@@ -249,13 +281,27 @@ extern "C" [[gnu::visibility("default")]] int madvise(void* address, std::size_t
   using namespace cowshed::undo;
   const auto begin = reinterpret_cast<std::uintptr_t>(address);
   const Range given = {begin, begin + whole_pages(size)};
+  const auto advise = [&](int it) {
+    return static_cast<int>(syscall(SYS_madvise, address, size, it));
+  };
+  if (advice != MADV_DONTNEED && advice != MADV_FREE) return advise(advice);
+  const SettleCalls::Since settles(settle_calls);
   bool is_settled = false;
-  const bool gives_back = advice == MADV_DONTNEED || advice == MADV_FREE;
   int error = 0;
-  if (moved_bytes > 0 && gives_back)
-    error = visit_settled(given, [&](const Range&, std::string_view) { is_settled = true; });
-  const auto advise = [&](int it) { return syscall(SYS_madvise, address, size, it); };
-  if (error == 0 && !is_settled) return static_cast<int>(advise(advice));
+  const auto look = [&] {
+    if (settle_calls.have_begun())
+      error = visit_settled(given, [&](const Range&, std::string_view) { is_settled = true; });
+  };
+  look();
+  if (error == 0 && !is_settled) {
+    const int result = advise(advice);
+    const int failed = errno;
+    if (settles) look();
+    if (error == 0 && !is_settled) {
+      errno = failed;
+      return result;
+    }
+  }
   if (error == 0 && advise(MADV_DONTNEED) != 0) return -1;
   if (error == 0) error = give_zeros(given);
   if (error == 0) return 0;
@@ -272,7 +318,11 @@ extern "C" [[gnu::visibility("default")]] void* mremap(void* address, std::size_
   void* const target = va_arg(more, void*);  // the kernel reads it if the flags say so
   va_end(more);
   const long result = syscall(SYS_mremap, address, size, new_size, flags, target);
-  if (result != -1 && moved_bytes > 0 && new_size > size) {
+  if (result == -1 || !settle_calls.have_begun()) return reinterpret_cast<void*>(result);
+  const auto old = reinterpret_cast<std::uintptr_t>(address);
+  if ((flags & MREMAP_DONTUNMAP) != 0 && give_zeros({old, old + whole_pages(size)}) != 0)
+    std::memset(address, 0, whole_pages(size));
+  if (new_size > size) {
     const auto begin = static_cast<std::uintptr_t>(result);
     visit_settled({begin + whole_pages(size), begin + whole_pages(new_size)},
                   [](const Range& added, std::string_view permissions) {

@@ -99,26 +99,6 @@ unsigned char* full_memory() {
   return static_cast<unsigned char*>(memory);
 }
 
-// What an allocator gives back, or adds, reads as zeros.
-int give_back() {
-  unsigned char* const memory = full_memory();
-  if (in_child([] {}) != 0 || !is_settled(memory)) return 1;
-  mlock(memory + 30 * kPage, kPage);
-  mprotect(memory + 20 * kPage, kPage, PROT_READ);
-  const bool is_right = madvise(memory, 10 * kPage, MADV_DONTNEED) == 0 &&
-                        madvise(memory + 10 * kPage, 15 * kPage, MADV_FREE) == 0 &&
-                        madvise(memory + 30 * kPage, kPage, MADV_DONTNEED) != 0;
-  for (std::size_t i = 0; i < kBytes; ++i)
-    if (memory[i] != (i < 25 * kPage ? 0 : 7)) return 2;
-  memory[0] = 1;
-  memory[24 * kPage] = 1;
-  const auto* grown = static_cast<unsigned char*>(
-      mremap(memory + 200 * kPage, 10 * kPage, 20 * kPage, MREMAP_MAYMOVE));
-  for (std::size_t i = 0; i < 20 * kPage; ++i)
-    if (grown[i] != (i < 10 * kPage ? 7 : 0)) return 4;
-  return is_right && is_settled(memory + 100 * kPage) ? 0 : 3;
-}
-
 // The C library waits for each thread in setuid(), and ends the process with the last one.
 int end_threads() {
   full_memory();
@@ -156,9 +136,10 @@ int never_fork() {
 }  // namespace
 
 int main(int, char** arguments) {
-  const std::map<std::string, int (*)()> subjects = {
-      {"undo", undo},           {"undo_as_nobody", undo_as_nobody},
-      {"give_back", give_back}, {"end_threads", end_threads},
-      {"crash", crash},         {"never_fork", never_fork}};
+  const std::map<std::string, int (*)()> subjects = {{"undo", undo},
+                                                     {"undo_as_nobody", undo_as_nobody},
+                                                     {"end_threads", end_threads},
+                                                     {"crash", crash},
+                                                     {"never_fork", never_fork}};
   return subjects.at(arguments[1])();
 }

@@ -84,7 +84,7 @@ class UndoTest(unittest.TestCase):
                 self.assert_undone(self.run_it([path, file.name], *options, **environment))
 
     def test_what_a_program_can_rely_on(self):
-        for what in ("give_back", "end_threads", "crash", "never_fork"):
+        for what in ("end_threads", "crash", "never_fork"):
             with self.subTest(what):
                 done = self.subject(what)
                 self.assertEqual(done.returncode, 0, (done.stdout, done.stderr))
