@@ -136,9 +136,9 @@ Mappings parse_smaps(std::istream& smaps, std::pmr::memory_resource* memory) {
 }
 
 Range variables_of_this_thread() {
-  const auto [begin, end] = std::minmax(static_cast<std::uintptr_t>(pthread_self()),
-                                        reinterpret_cast<std::uintptr_t>(&errno));
-  return {begin, end};
+  const auto thread = static_cast<std::uintptr_t>(pthread_self());
+  const auto error = reinterpret_cast<std::uintptr_t>(&errno);
+  return {std::min(thread, error), std::max(thread, error)};
 }
 
 std::size_t status_bytes(std::string_view key) {
