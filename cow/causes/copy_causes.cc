@@ -68,7 +68,10 @@ bool has_gc(std::string_view name) {
 bool is_collector(std::string_view function) {
   const std::string name = lower_case(function);
   return contains_any(name, {"garbage_collect", "mark_and_sweep"}) ||
-         starts_with_any(function, {"GC_", "PyObject_GC_", "_PyObject_GC_", "PyGC_", "_PyGC_"}) ||
+         starts_with_any(function, {"GC_malloc", "GC_mark", "GC_push_", "GC_reclaim_", "GC_clear_",
+                                    "GC_set_mark", "GC_gcollect", "GC_try_to_collect",
+                                    "GC_stopped_mark", "GC_finish_collection", "GC_finalize",
+                                    "PyObject_GC_", "_PyObject_GC_", "PyGC_", "_PyGC_"}) ||
          (has_gc(function) && contains_any(name, {"mark", "sweep", "collect", "visit", "compact"}));
 }
 
@@ -88,6 +91,18 @@ bool is_maker(std::string_view function) {
          starts_with_any(function, {"rb_transient_heap_", "transient_heap_"});
 }
 
+// Of jemalloc, mimalloc or tcmalloc.  The prefix alone proves nothing.
+bool is_of_allocator_library(std::string_view function) {
+  for (const std::string_view prefix : {"je_", "_mi_", "mi_", "tc_"})
+    if (function.starts_with(prefix))
+      return starts_with_any(
+          function.substr(prefix.size()),
+          {"malloc",    "calloc", "realloc", "zalloc", "alloc", "free", "new",   "delete",
+           "posix_mem", "memal",  "arena",   "tcache", "cache", "base", "edata", "extent",
+           "large",     "emap",   "bin",     "heap",   "theap", "page", "segm",  "block"});
+  return false;
+}
+
 bool is_allocator(std::string_view function) {
   return is_maker(function) ||
          is_any_of(function,
@@ -99,10 +114,11 @@ bool is_allocator(std::string_view function) {
          starts_with_any(function, {"__libc_malloc", "__libc_calloc", "__libc_realloc",
                                     "__libc_free", "malloc_consolidate", "unlink_chunk",
                                     "tcache_put", "tcache_get", "sysmalloc", "systrim"}) ||
-         starts_with_any(function, {"_int_malloc", "_int_free", "_int_realloc", "_int_memalign",
-                                    "operator new", "operator delete", "_Znwm", "_Znam", "_ZdlPv",
-                                    "_ZdaPv", "je_", "mi_", "tc_", "AllocSet", "zend_mm_",
-                                    "_PyObject_Malloc", "_PyObject_Free", "pymalloc_"});
+         starts_with_any(
+             function, {"_int_malloc", "_int_free", "_int_realloc", "_int_memalign", "operator new",
+                        "operator delete", "_Znwm", "_Znam", "_ZdlPv", "_ZdaPv", "AllocSet",
+                        "zend_mm_", "_PyObject_Malloc", "_PyObject_Free", "pymalloc_"}) ||
+         is_of_allocator_library(function);
 }
 
 bool is_lock(std::string_view function) {
