@@ -16,7 +16,9 @@ FORKED = """
     import os, sys
     def zygote():
         with open("/proc/self/stat") as file: parent = file.read().rpartition(")")[2].split()[1]
-        with open(f"/proc/{parent}/cmdline") as file: return int(parent) if "cowshed.run.zygote" in file.read() else 0
+        try:
+            with open(f"/proc/{parent}/cmdline") as file: return int(parent) if "cowshed.run.zygote" in file.read() else 0
+        except OSError: return zygote()  # it has just ended
     def own():
         with open("/proc/self/smaps_rollup") as file:
             return sum(int(line.split()[1]) for line in file if line.startswith("Private")) >> 10
