@@ -28,9 +28,9 @@ function(cowshed_bpf_skeleton target source)
   # <linux/types.h> needs <asm/types.h>, which Debian keeps in the folder of the architecture.
   add_custom_command(
     OUTPUT ${folder}/${name}.bpf.o
-    COMMAND ${COWSHED_CLANG} -target bpf -mcpu=v3 -O2 -g -Wall -Werror -D__TARGET_ARCH_x86
+    COMMAND ${COWSHED_CLANG} -target bpf -mcpu=v3 -O2 -g -Wall -Werror -D__TARGET_ARCH_$<IF:$<STREQUAL:${CMAKE_SYSTEM_PROCESSOR},aarch64>,arm64,x86>
             -fdebug-compilation-dir=. -fdebug-prefix-map=${PROJECT_SOURCE_DIR}/=
-            -I ${PROJECT_SOURCE_DIR}/include -isystem /usr/include/${CMAKE_LIBRARY_ARCHITECTURE}
+            -I ${PROJECT_SOURCE_DIR}/include -isystem ${CMAKE_SYSROOT}/usr/include/${CMAKE_LIBRARY_ARCHITECTURE}
             -MD -MF ${folder}/${name}.d -MT ${folder}/${name}.bpf.o -c ${source} -o ${folder}/${name}.o
     # Leaves DWARF out; BTF stays.
     COMMAND ${COWSHED_BPFTOOL} gen object ${folder}/${name}.bpf.o ${folder}/${name}.o

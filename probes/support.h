@@ -10,6 +10,7 @@ namespace cowshed {
 
 // What this process lacks to count with eBPF.
 enum class ProbeLack : std::uint8_t {
+  cpu,             // the programs know the page faults of x86-64
   btf,             // no sys/kernel/btf/vmlinux
   lockdown,        // a kernel in lockdown mode "confidentiality" lets no program read its memory
   capabilities,    // CAP_BPF or CAP_PERFMON
@@ -24,7 +25,7 @@ enum class ProbeLack : std::uint8_t {
 std::vector<ProbeLack> probe_lacks(const std::filesystem::path& root = "/");
 
 // Errors, which name each lack in one line: permission_denied if others can allow it; unsupported
-// (no BTF, a locked-down kernel, no bpf(2)).  As probe_lacks().
+// (another CPU, no BTF, a locked-down kernel, no bpf(2)).  As probe_lacks().
 Expected<void> probe_support(const std::filesystem::path& root = "/");
 
 }  // namespace cowshed

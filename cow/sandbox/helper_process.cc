@@ -80,6 +80,12 @@ void drop_capabilities() {
 
 using FilterStep = sock_filter;
 
+#ifdef __x86_64__
+constexpr std::uint32_t kThisCpu = AUDIT_ARCH_X86_64;
+#else
+constexpr std::uint32_t kThisCpu = AUDIT_ARCH_AARCH64;
+#endif
+
 constexpr std::array kAllowed = {
     SYS_read,         SYS_pread64,     SYS_lseek,     SYS_close,          SYS_fstat,
     SYS_recvmsg,      SYS_sendmsg,     SYS_munmap,    SYS_mremap,         SYS_madvise,
@@ -124,9 +130,9 @@ constexpr std::size_t low_half_of_argument(std::size_t number) {
 bool filter_system_calls() {
   constexpr FilterStep kAllow = result(SECCOMP_RET_ALLOW);
   constexpr FilterStep kRefuse = result(SECCOMP_RET_ERRNO | EPERM);
-  std::vector<FilterStep> program = {
-      load(offsetof(seccomp_data, arch)), skip_if_equal(AUDIT_ARCH_X86_64, 1),
-      result(SECCOMP_RET_KILL_PROCESS), load(offsetof(seccomp_data, nr))};
+  std::vector<FilterStep> program = {load(offsetof(seccomp_data, arch)), skip_if_equal(kThisCpu, 1),
+                                     result(SECCOMP_RET_KILL_PROCESS),
+                                     load(offsetof(seccomp_data, nr))};
   for (const long number : kAllowed) {
     program.push_back(skip_unless_equal(static_cast<std::uint32_t>(number), 1));
     program.push_back(kAllow);

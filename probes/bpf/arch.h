@@ -1,13 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
 
-/* What the programs and the loader know of x86-64, as in base/arch: loader/sample_reader.cc
- * compares the two.  page_table.bpf.h has the page table. */
+/* What the programs and the loader know of the CPU, as in base/arch: loader/sample_reader.cc
+ * compares the two.  page_table.bpf.h has the page table.  The programs count on x86-64 only: for
+ * arm64 they compile, and support.cc keeps them from being loaded. */
 
 #define COWSHED_PAGE_BYTES 4096
 #define COWSHED_HUGE_BYTES 0x200000
+#if defined(__aarch64__) || defined(__TARGET_ARCH_arm64)
+#define COWSHED_ADDRESS_BITS 48
+#define COWSHED_REGISTERS 36 /* as struct pt_regs */
+#else
 #define COWSHED_ADDRESS_BITS 47
-#define COWSHED_REGISTERS 21 /* as struct pt_regs */
+#define COWSHED_REGISTERS 21
+#endif
 
 #ifdef __bpf__
 

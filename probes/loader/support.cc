@@ -13,6 +13,12 @@
 namespace cowshed {
 namespace {
 
+#ifdef __x86_64__
+constexpr bool kKnowsThisCpu = true;
+#else
+constexpr bool kKnowsThisCpu = false;
+#endif
+
 constexpr int kCapSysAdmin = 21;  // linux/capability.h
 constexpr int kCapPerfmon = 38;
 constexpr int kCapBpf = 39;
@@ -87,6 +93,7 @@ void add_lacks_of_call(std::vector<ProbeLack>& lacks) {
 
 std::string text_of(ProbeLack lack, const std::filesystem::path& root) {
   switch (lack) {
+    case ProbeLack::cpu: return "exact counts need a CPU of x86-64";
     case ProbeLack::btf:
       return "no /sys/kernel/btf/vmlinux (a kernel with CONFIG_DEBUG_INFO_BTF, and sysfs mounted)";
     case ProbeLack::lockdown:
@@ -113,6 +120,7 @@ bool can_be_allowed(ProbeLack lack) {
 }  // namespace
 
 std::vector<ProbeLack> probe_lacks(const std::filesystem::path& root) {
+  if (!kKnowsThisCpu && root == "/") return {ProbeLack::cpu};  // whatever else it lacks
   std::vector<ProbeLack> lacks;
   std::error_code ignored;
   if (!std::filesystem::exists(root / "sys/kernel/btf/vmlinux", ignored))

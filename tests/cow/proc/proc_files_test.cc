@@ -1,3 +1,5 @@
+#include <sys/syscall.h>
+
 #include <cowshed/cow/proc/process_pages.h>
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/cow/proc/fake_proc.h>
@@ -175,13 +177,15 @@ TEST_F(FakeProc, ATitleIsTheRoleThatAProgramGivesItself) {
 }
 
 TEST(SystemCall, OnlyAnotherThreadWakesFromAFutexOfTheProcessWithoutATimeout) {
-  EXPECT_TRUE(waits_for_own_thread("202 0x7ffe10 0x189 0x0 0x0 0x0 0xffffffff 0x7ffe00 0x7f12"));
-  EXPECT_TRUE(waits_for_own_thread("202 0x7ffe10 0x80 0x2 0x0 0x0 0x0 0x7ffe00 0x7f12"));
-  EXPECT_FALSE(waits_for_own_thread("202 0x7ffe10 0x189 0x0 0x7ffe50 0x0 0xffffffff 0x7ffe00 0x7f"))
-      << "has a timeout";
-  EXPECT_FALSE(waits_for_own_thread("202 0x7ffe10 0x109 0x0 0x0 0x0 0xffffffff 0x7ffe00 0x7f12"))
+  const auto waits = [](long call, const std::string& arguments) {
+    return waits_for_own_thread(std::to_string(call) + arguments + " 0x7ffe00 0x7f12");
+  };
+  EXPECT_TRUE(waits(SYS_futex, " 0x7ffe10 0x189 0x0 0x0 0x0 0xffffffff"));
+  EXPECT_TRUE(waits(SYS_futex, " 0x7ffe10 0x80 0x2 0x0 0x0 0x0"));
+  EXPECT_FALSE(waits(SYS_futex, " 0x7ffe10 0x189 0x0 0x7ffe50 0x0 0xffffffff")) << "has a timeout";
+  EXPECT_FALSE(waits(SYS_futex, " 0x7ffe10 0x109 0x0 0x0 0x0 0xffffffff"))
       << "may be another process's";
-  EXPECT_FALSE(waits_for_own_thread("0 0x3 0x80 0x2 0x0 0x0 0x0 0x7ffe00 0x7f12")) << "read()";
+  EXPECT_FALSE(waits(SYS_read, " 0x3 0x80 0x2 0x0 0x0 0x0"));
   EXPECT_FALSE(waits_for_own_thread("")) << "runs";
 }
 

@@ -36,7 +36,7 @@ class AddressSpacesOf : public FakeProc {
     CopySample sample;
     sample.process_id = process_id;
     sample.address = address;
-    sample.registers[static_cast<std::size_t>(Register::rip)] = 0x5000;
+    sample.registers[static_cast<std::size_t>(Register::instruction_pointer)] = 0x5000;
     return spaces_.at(sample);
   }
   // Whether it is known what was mapped at 0x1000 when the process was sampled.
@@ -164,7 +164,7 @@ TEST_F(AddressSpacesOf, CodeThatNobodyCanNameIsOneSite) {
     sample.process_id = 9;
     sample.user_mode = true;
     sample.address = i << 30U;
-    sample.registers[static_cast<std::size_t>(Register::rip)] = i << 20U;
+    sample.registers[static_cast<std::size_t>(Register::instruction_pointer)] = i << 20U;
     sites.add(sample);
   }
   Symbolizer symbols;

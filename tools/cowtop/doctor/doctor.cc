@@ -29,6 +29,7 @@ Diagnosis diagnosis_of(cow::BackendChoice backend) {
 // Who can allow it, and how.
 const char* remedy_of(ProbeLack lack) {
   switch (lack) {
+    case ProbeLack::cpu: return "  CPU: none. Sampled counts work on this CPU, too.\n";
     case ProbeLack::btf:
       return "  BTF: boot a kernel that has it, as those of Debian, Ubuntu, Fedora and RHEL.\n"
              "    In a container or chroot: mount the host's /sys, read-only is enough.\n";
