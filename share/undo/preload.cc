@@ -12,12 +12,14 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <new>
 #include <pthread.h>
 #include <string>
 #include <string_view>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <ucontext.h>
 #include <unistd.h>
 #include <vector>
 
@@ -51,13 +53,23 @@ std::array<char, PATH_MAX> log_file = {};
 
 std::atomic<std::size_t> moved_bytes = 0;
 bool has_thread = false;
+bool is_left_alone = false;  // this fork
 
 // Counts calls of settle(), which move memory while other threads are anywhere, such as between a
 // look at the mappings and the system call that follows it.
 class SettleCalls {
  public:
-  void begin() { ++begun_; }
-  void end() { ++ended_; }
+  class Call {
+   public:
+    explicit Call(SettleCalls& calls) : calls_(calls) { ++calls_.begun_; }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+    ~Call() { ++calls_.ended_; }
+
+   private:
+    SettleCalls& calls_;
+  };
+
   void forget_other_threads() { ended_ = begun_.load(); }  // in a child
   bool have_begun() const { return begun_ > 0; }
 
@@ -139,6 +151,62 @@ bool is_in_crash_handler() {
                              [&](int signal) { return sigismember(&blocked, signal) == 1; });
 }
 
+#ifdef __x86_64__
+// As rt_sigaction(2) has it.
+struct KernelAction {
+  std::uintptr_t handler;
+  unsigned long flags;
+  std::uintptr_t restorer;
+  std::uint64_t mask;
+};
+
+// Where the handlers that the program has installed return to.
+std::array<std::uintptr_t, 2> restorers() {
+  constexpr int kCancel = 32;  // of glibc; settle() has a handler for the next
+  constexpr int kSetUsers = 33;
+  std::array<std::uintptr_t, 2> found{};
+  for (int signal = 1; signal < NSIG; ++signal) {
+    KernelAction action{};
+    if (signal == kCancel || signal == kSetUsers ||
+        syscall(SYS_rt_sigaction, signal, nullptr, &action, sizeof action.mask) != 0 ||
+        action.handler <= 1 || action.restorer == found[0])
+      continue;
+    found[found[0] == 0 ? 0 : 1] = action.restorer;
+  }
+  return found;
+}
+
+// A handler may have interrupted malloc(), whose locks fork() does not take in a process with one
+// thread.  Its frame is on the stack, or was: then a fork is left alone for nothing.
+bool is_in_handler() {
+  constexpr std::size_t kMost = 8_MiB;
+  // The address that the handler returns to, and the kernel's part of the context.
+  constexpr std::size_t kFrame = sizeof(void*) + offsetof(ucontext_t, uc_mcontext.fpregs);
+  constexpr std::uint16_t kUserCode = 0x33;
+  const auto found = restorers();
+  if (found[0] == 0) return false;
+  const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  std::uintptr_t end = here;
+  std::array<char, 8192> buffer;
+  settling::visit_maps(buffer, [&](const MapsLine& line) {
+    if (line.range.begin <= here && here < line.range.end)
+      end = std::min(line.range.end, here + kMost);
+  });
+  for (std::uintptr_t at = here; at + kFrame <= end; at += sizeof at) {
+    const auto* const frame = reinterpret_cast<const std::uintptr_t*>(at);
+    if (frame[0] != found[0] && (frame[0] != found[1] || found[1] == 0)) continue;
+    ucontext_t context;
+    std::memcpy(&context, frame + 1, kFrame - sizeof at);
+    const auto interrupted = static_cast<std::uintptr_t>(context.uc_mcontext.gregs[REG_RSP]);
+    const auto segment = static_cast<std::uint16_t>(context.uc_mcontext.gregs[REG_CSGSFS]);
+    if (segment == kUserCode && at < interrupted && interrupted < end) return true;
+  }
+  return false;
+}
+#else
+bool is_in_handler() { return false; }
+#endif
+
 // Private memory of allocators that get it from mmap(2): Python's arenas, PHP's chunks, Ruby's
 // pages.  Nothing proves whose it is.  They bear the move, because madvise() below gives zeros.
 // The kernel joins them with the memory of this thread's variables, which stays.
@@ -174,18 +242,19 @@ std::vector<std::span<const std::byte>> private_ranges() {
 Expected<Settled> settle_all() {
   if (const std::string foreign = settling::foreign_malloc(); !foreign.empty())
     return make_error(ErrorCode::unsupported, "malloc is " + foreign + "; it takes glibc's");
+  const SettleCalls::Call call(settle_calls);
   return settle({.also = private_ranges(),
                  .threads = OtherThreads::stop,
                  .stop_timeout = std::chrono::milliseconds(250)});
 }
 
-void before_fork() {
-  if (!is_on || own_bytes() < std::max(above, moved_bytes.load())) return;
-  if (is_in_crash_handler() || !is_for_this_program()) return;
-  const int error = errno;
-  settle_calls.begin();
+void settle_before_fork() {
+  if (own_bytes() < std::max(above, moved_bytes.load()) || !is_for_this_program()) return;
+  if (is_any_thread_in_sandbox()) {
+    is_on = false;
+    return log("undoes no copies: a thread has entered a sandbox");
+  }
   const auto settled = settle_all();
-  settle_calls.end();
   if (settled && settled->moved_bytes > 0) {
     moved_bytes += settled->moved_bytes;
     std::array<char, 128> text;
@@ -200,11 +269,23 @@ void before_fork() {
     log(std::string("undoes no copies: ")
             .append(settled ? "there is no memory that settles" : settled.error().message));
   }
+}
+
+void before_fork() {
+  if (!is_on || (moved_bytes == 0 && own_bytes() < above)) return;
+  const int error = errno;
+  is_left_alone = is_in_crash_handler() || is_in_handler();
+  try {
+    if (!is_left_alone) settle_before_fork();
+  } catch (const std::bad_alloc&) {  // a limit on memory: another time
+    is_left_alone = true;
+  }
   errno = error;
 }
 
 void start() {
-  if (is_on && !has_thread && moved_bytes > 0) has_thread = start_thread(cpu_share, log_end);
+  if (is_on && !has_thread && !is_left_alone && moved_bytes > 0)
+    has_thread = start_thread(cpu_share, log_end);
 }
 
 // Newer Pythons warn at each fork of a process with threads.
@@ -227,6 +308,7 @@ void start_in_child() {
   read_number("COWSHED_ABOVE", above);
   if (const char* file = std::getenv("COWSHED_LOG"))
     std::strncpy(log_file.data(), file, log_file.size() - 1);
+  note_sandbox();
   is_on = pthread_atfork(before_fork, start_in_parent, start_in_child) == 0;
 }
 
@@ -284,7 +366,9 @@ extern "C" [[gnu::visibility("default")]] int madvise(void* address, std::size_t
   const auto advise = [&](int it) {
     return static_cast<int>(syscall(SYS_madvise, address, size, it));
   };
-  if (advice != MADV_DONTNEED && advice != MADV_FREE) return advise(advice);
+  constexpr int kDontNeedLocked = 24;  // MADV_DONTNEED_LOCKED, since Linux 5.18
+  if (advice != MADV_DONTNEED && advice != MADV_FREE && advice != kDontNeedLocked)
+    return advise(advice);
   const SettleCalls::Since settles(settle_calls);
   bool is_settled = false;
   int error = 0;
@@ -302,8 +386,10 @@ extern "C" [[gnu::visibility("default")]] int madvise(void* address, std::size_t
       return result;
     }
   }
-  if (error == 0 && advise(MADV_DONTNEED) != 0) return -1;
+  const bool is_locked = error == 0 && advise(MADV_DONTNEED) != 0;
+  if (is_locked && (advice != kDontNeedLocked || advise(advice) != 0)) return -1;
   if (error == 0) error = give_zeros(given);
+  if (error == 0 && is_locked) return mlock2(address, size, MLOCK_ONFAULT);
   if (error == 0) return 0;
   errno = EAGAIN;
   return -1;

@@ -4,6 +4,9 @@
 #include <chrono>
 #include <csignal>
 #include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <new>
 #include <pthread.h>
 #include <string>
 #include <sys/mman.h>
@@ -45,15 +48,27 @@ nanoseconds program_cpu() {
   return cpu_of(CLOCK_PROCESS_CPUTIME_ID) - cpu_of(CLOCK_THREAD_CPUTIME_ID);
 }
 
-// A sandbox may end a thread that is made to call what this thread calls.
-std::array<std::size_t, 2> sandboxes() {
-  return {settling::status_bytes("Seccomp"), settling::status_bytes("Seccomp_filters")};
+using Sandbox = std::array<std::size_t, 2>;  // the mode, and the number of filters
+
+Sandbox sandbox_of(const std::filesystem::path& thread) {
+  Sandbox sandbox{};
+  std::ifstream status(thread / "status");
+  for (std::string key; status >> key;) {
+    if (key == "Seccomp:") status >> sandbox[0];
+    if (key == "Seccomp_filters:") status >> sandbox[1];
+  }
+  return sandbox;
 }
 
+Sandbox first_sandbox;
+
+std::size_t own_threads;
+
 // Whether the program's first thread has ended and it has no other: the C library ends the process
-// once this thread ends, too.
+// once ours end, too.
 bool has_outlived_the_program() {
-  return settling::status_bytes("VmSize") == 0 && settling::status_bytes("Threads") == 2_KiB;
+  return settling::status_bytes("VmSize") == 0 &&
+         settling::status_bytes("Threads") == (1 + own_threads) * 1_KiB;
 }
 
 // How long a round must be after the last one.  Copies that come back at once were undone in vain.
@@ -87,8 +102,8 @@ struct Undoer {
   double cpu_share;
   void (*log)(std::string_view reason);
 
-  void run() const {
-    const auto sandboxes_at_start = sandboxes();
+  // Returns why it ends, or "".
+  std::string run() const {
     Rounds rounds;
     nanoseconds undone{};  // the program's CPU time at the last round
     nanoseconds before{};
@@ -99,7 +114,7 @@ struct Undoer {
       const bool is_worth_it = now - undone >= kLittle;
       tick = is_worth_it ? kTick : std::min(2 * tick, kLongestTick);
       if (!is_worth_it || !rounds.may_begin(is_idle)) continue;
-      if (sandboxes() != sandboxes_at_start) return log("the process has entered a sandbox");
+      if (is_any_thread_in_sandbox()) return "a thread has entered a sandbox";
       undone = now;
       const auto reshared =
           reshare({.cpu_share = cpu_share, .threads = OtherThreads::stop, .stop_timeout = 250ms});
@@ -108,57 +123,109 @@ struct Undoer {
       } else {
         const ErrorCode code = reshared.error().code;
         if (code != ErrorCode::threads_running && code != ErrorCode::in_use)
-          return log(reshared.error().message);
+          return reshared.error().message;
         rounds.note_end(true);
       }
       before = program_cpu();
     }
+    return "";
   }
 };
 
 Undoer the_undoer;
-std::atomic<bool> keeps_pages;
+pthread_t undoer_thread;
+std::array<char, 512> reason_to_end;
+sigset_t programs_signals;
 
-void* run(void*) {
-  if (geteuid() == 0) settling::OwnPages::keep_for_this_thread();
-  keeps_pages = true;
-  keeps_pages.notify_one();
-  the_undoer.run();
+// The undoer has a table of descriptors of its own: the program may close any number at any time.
+enum class State : int { starts, runs, ended };
+std::atomic<State> state;
+
+void set(State to) {
+  state = to;
+  state.notify_all();
+}
+
+void* undo(void*) {
+  settling::OwnPages::keep_for_this_thread();
+  set(State::runs);
+  std::string reason;
+  try {
+    reason = the_undoer.run();
+  } catch (const std::bad_alloc&) {
+    reason = "no memory is left";
+  }
+  reason.copy(reason_to_end.data(), reason_to_end.size() - 1);
+  set(State::ended);
   return nullptr;
+}
+
+// Has the program's descriptors: if the program's last thread has ended, so that the C library ends
+// the process with this one, its handlers find their files.
+void* keep_files(void*) {
+  for (State now = state; now != State::ended; now = state) state.wait(now);
+  pthread_join(undoer_thread, nullptr);
+  if (reason_to_end[0] != '\0') the_undoer.log(reason_to_end.data());
+  pthread_sigmask(SIG_SETMASK, &programs_signals, nullptr);
+  return nullptr;
+}
+
+// reshare() leaves memory up to 1 MiB below the undoer's stack, and a page behind its variables.
+constexpr std::size_t kStack = 2_MiB;
+constexpr std::size_t kGuard = 16_KiB;
+
+// A child begins its threads on the same memory.
+std::byte* stack_of(std::size_t thread) {
+  constexpr std::size_t kThreads = 2;
+  static std::byte* stacks = nullptr;
+  if (stacks == nullptr) {
+    void* memory = mmap(nullptr, kThreads * (kStack + kGuard) + kGuard, PROT_NONE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) return nullptr;
+    stacks = static_cast<std::byte*>(memory) + kGuard;
+  }
+  std::byte* const stack = stacks + thread * (kStack + kGuard);
+  return mprotect(stack, kStack, PROT_READ | PROT_WRITE) == 0 ? stack : nullptr;
+}
+
+bool create(pthread_t& thread, std::size_t number, void* (*run)(void*), int detached) {
+  std::byte* const stack = stack_of(number);
+  if (stack == nullptr) return false;
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstack(&attributes, stack, kStack);
+  pthread_attr_setdetachstate(&attributes, detached);
+  const bool has_started = pthread_create(&thread, &attributes, run, nullptr) == 0;
+  if (has_started) pthread_setname_np(thread, "cowshed-undo");  // before others look
+  pthread_attr_destroy(&attributes);
+  return has_started;
 }
 
 }  // namespace
 
+void note_sandbox() { first_sandbox = sandbox_of("/proc/self"); }
+
+bool is_any_thread_in_sandbox() {
+  std::error_code error;
+  const std::filesystem::directory_iterator threads("/proc/self/task", error);
+  return std::any_of(begin(threads), end(threads),
+                     [](const auto& thread) { return sandbox_of(thread.path()) != first_sandbox; });
+}
+
 bool start_thread(double most_cpu, void (*log)(std::string_view reason)) {
-  // reshare() leaves memory up to 1 MiB below this thread's stack, and a page behind its variables.
-  // A child begins its thread on the same memory.
-  constexpr std::size_t kStack = 2_MiB;
-  constexpr std::size_t kGuard = 16_KiB;
-  static std::byte* stack = nullptr;
-  if (stack == nullptr) {
-    void* memory = mmap(nullptr, kStack + 2 * kGuard, PROT_NONE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) return false;
-    stack = static_cast<std::byte*>(memory) + kGuard;
-    if (mprotect(stack, kStack, PROT_READ | PROT_WRITE) != 0) return false;
-  }
   the_undoer = {most_cpu, log};
-  keeps_pages = false;
+  state = State::starts;
   sigset_t all;
-  sigset_t before;
   sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, &before);  // but for those of glibc, which setuid() waits for
-  pthread_attr_t attributes;
-  pthread_t thread{};
-  pthread_attr_init(&attributes);
-  pthread_attr_setstack(&attributes, stack, kStack);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  const bool has_started = pthread_create(&thread, &attributes, run, nullptr) == 0;
-  if (has_started) pthread_setname_np(thread, "cowshed-undo");  // before others look
-  pthread_attr_destroy(&attributes);
-  // A server may become another user.
-  if (has_started && geteuid() == 0) keeps_pages.wait(false);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_sigmask(SIG_BLOCK, &all, &programs_signals);  // but for glibc's, as setuid() waits
+  const bool has_started = create(undoer_thread, 0, undo, PTHREAD_CREATE_JOINABLE);
+  if (has_started) {
+    state.wait(State::starts);  // for its own table, and since a server may become another user
+    pthread_t keeper{};
+    own_threads = 1;
+    if (create(keeper, 1, keep_files, PTHREAD_CREATE_DETACHED)) own_threads = 2;
+  }
+  pthread_sigmask(SIG_SETMASK, &programs_signals, nullptr);
   return has_started;
 }
 

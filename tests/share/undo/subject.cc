@@ -1,4 +1,5 @@
 // A program that knows nothing of Cowshed: `subject WHAT`, below `cowshed run --undo --above 1MiB`.
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -6,10 +7,14 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <linux/seccomp.h>
 #include <map>
 #include <memory>
 #include <string>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -59,7 +64,10 @@ int in_child(const std::function<void()>& work) {
 void wait_until_undone() {
   const long sum = read_rows();
   const long before = own_kib();
-  while (own_kib() > before / 3) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  while (own_kib() > before / 3) {
+    close_range(3, ~0U, 0);  // which are nobody's here
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   std::printf("%ld %ld %s\n", before, own_kib(), read_rows() == sum ? "right" : "wrong");
 }
 
@@ -79,6 +87,10 @@ int undo_as_nobody() {
   return undo_in([] {
     if (setuid(65534) == 0) wait_until_undone();
   });
+}
+
+int undo_of_nobody() {
+  return setuid(65534) == 0 && prctl(PR_SET_DUMPABLE, 1) == 0 ? undo_in(wait_until_undone) : 1;
 }
 
 bool is_settled(const void* memory) {
@@ -104,7 +116,7 @@ int end_threads() {
   full_memory();
   return in_child([] {
     if (setuid(getuid()) != 0) _exit(1);
-    std::fflush(stdout);
+    std::puts("flushed");
     std::thread([] { std::this_thread::sleep_for(std::chrono::milliseconds(10)); }).detach();
     pthread_exit(nullptr);
   });
@@ -124,6 +136,48 @@ int crash() {
   return in_child([] {}) == 0 && !was_settled && is_settled(memory) ? 0 : 1;
 }
 
+// A handler that has interrupted malloc() may fork in a process with one thread.
+int fork_in_handlers() {
+  full_memory();
+  static volatile int forks = 0;
+  struct sigaction action = {};
+  action.sa_handler = [](int) {
+    if (const pid_t child = fork(); child == 0) _exit(0);
+    else waitpid(child, nullptr, 0);
+    forks = forks + 1;
+  };
+  sigaction(SIGALRM, &action, nullptr);
+  const itimerval every = {{0, 1'000}, {0, 1'000}};
+  setitimer(ITIMER_REAL, &every, nullptr);
+  std::vector<void*> blocks(1000);
+  for (std::size_t i = 0; forks < 50; i = (i + 7) % blocks.size()) {
+    std::free(blocks[i]);
+    blocks[i] = std::malloc(i * 3);
+  }
+  return 0;
+}
+
+// A thread in a sandbox is ended by any other call.
+int fork_beside_a_sandbox() {
+  full_memory();
+  std::array<int, 2> to{};
+  std::array<int, 2> from{};
+  if (pipe(to.data()) != 0 || pipe(from.data()) != 0) return 1;
+  std::thread([=] {
+    char byte = 0;
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT);
+    for (int i = 0; i < 2; ++i)
+      if (write(from[1], &byte, 1) != 1 || read(to[0], &byte, 1) != 1) break;
+    syscall(SYS_exit, 0);
+  }).detach();
+  alarm(20);
+  char byte = 0;
+  if (read(from[0], &byte, 1) != 1) return 2;  // it is in
+  const int status = in_child([] {});
+  const bool is_alive = write(to[1], &byte, 1) == 1 && read(from[0], &byte, 1) == 1;
+  return is_alive ? status : 3;
+}
+
 // Without a fork there is no thread, and nothing moves.
 int never_fork() {
   std::ifstream status("/proc/self/status");
@@ -136,10 +190,14 @@ int never_fork() {
 }  // namespace
 
 int main(int, char** arguments) {
-  const std::map<std::string, int (*)()> subjects = {{"undo", undo},
-                                                     {"undo_as_nobody", undo_as_nobody},
-                                                     {"end_threads", end_threads},
-                                                     {"crash", crash},
-                                                     {"never_fork", never_fork}};
+  const std::map<std::string, int (*)()> subjects = {
+      {"undo", undo},
+      {"undo_as_nobody", undo_as_nobody},
+      {"undo_of_nobody", undo_of_nobody},
+      {"fork_in_handlers", fork_in_handlers},
+      {"fork_beside_a_sandbox", fork_beside_a_sandbox},
+      {"end_threads", end_threads},
+      {"crash", crash},
+      {"never_fork", never_fork}};
   return subjects.at(arguments[1])();
 }

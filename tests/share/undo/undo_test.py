@@ -58,7 +58,7 @@ PROGRAMS = {
 class UndoTest(unittest.TestCase):
     def run_it(self, command, *options, **environment):
         return subprocess.run([sys.executable, "-m", "cowshed", "run", "--above", "1MiB", *options, "--", *command],
-                              env={**os.environ, **environment}, capture_output=True, text=True)
+                              env={**os.environ, **environment}, capture_output=True, text=True, timeout=100)
 
     def subject(self, *arguments, **environment):
         return self.run_it([SUBJECT, *arguments], "--undo", **{"COWSHED_UNDO": "1", **environment})
@@ -72,6 +72,7 @@ class UndoTest(unittest.TestCase):
         self.assert_undone(self.subject("undo"), workers=2)
         if os.geteuid() == 0:
             self.assert_undone(self.subject("undo_as_nobody"))
+            self.assert_undone(self.subject("undo_of_nobody"))
         for program, text in PROGRAMS.items():
             path = shutil.which(program) if program != "python3" else sys.executable
             if not path:
@@ -84,10 +85,11 @@ class UndoTest(unittest.TestCase):
                 self.assert_undone(self.run_it([path, file.name], *options, **environment))
 
     def test_what_a_program_can_rely_on(self):
-        for what in ("end_threads", "crash", "never_fork"):
+        for what, says in (("end_threads", "flushed\n"), ("crash", ""), ("fork_in_handlers", ""),
+                           ("fork_beside_a_sandbox", ""), ("never_fork", "")):
             with self.subTest(what):
                 done = self.subject(what)
-                self.assertEqual(done.returncode, 0, (done.stdout, done.stderr))
+                self.assertEqual((done.returncode, done.stdout), (0, says), done.stderr)
 
     def test_a_line_says_why_not(self):
         cases = [
