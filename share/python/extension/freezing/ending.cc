@@ -200,17 +200,23 @@ class Deaths {
   void place_children(PyObject* object, bool at_once) {
     const bool is_a_file = is_file(object);
     const bool acts = may_act_when_freed(object);
+    // A file, or a socket, to which this one may still have to write.
+    const auto note = [&](PyObject* child) {
+      if (nodes_.contains(child) &&
+          ((is_a_file && has_finaliser(child)) || (acts && is_file(child))))
+        in_front_.emplace(child, object);
+    };
     const auto act = [&](PyObject* child) {
       const auto node = nodes_.find(child);
       if (node == nodes_.end()) return;
       if (--node->second.holders <= 0 || at_once) place(child);
-      // A file, or a socket, to which this one may still have to write.
-      if ((is_a_file && has_finaliser(child)) || (acts && is_file(child)))
-        in_front_.emplace(child, object);
+      note(child);
     };
     for_each_child(object, [&](PyObject* child) {
       act(child);
-      if (PyDict_CheckExact(child) && is_immortal(child)) for_each_child(child, act);
+      if (!PyDict_CheckExact(child)) return;
+      if (is_immortal(child)) for_each_child(child, act);
+      else if (is_a_file || acts) for_each_child(child, note);  // the attributes
     });
   }
 
