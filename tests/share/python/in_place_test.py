@@ -15,6 +15,7 @@ import time
 import types
 import unittest
 import warnings
+import zipfile
 
 import cowshed
 from children import run
@@ -347,13 +348,16 @@ class EndTest(unittest.TestCase):
         for how in ("", "cowshed.end_process()"):
             with tempfile.TemporaryDirectory() as folder:
                 run(f"""
-                    import gzip, sys, cowshed
+                    import gzip, sys, zipfile, cowshed
                     file = gzip.open(sys.argv[1] + "/packed", "wt")
+                    member = zipfile.ZipFile(sys.argv[1] + "/archive", "w").open("inner", "w")
                     cowshed.freeze()
-                    file.write("after"); {how}
+                    file.write("after"); member.write(b"after"); {how}
                 """, folder)
                 with gzip.open(f"{folder}/packed", "rt") as file:
                     self.assertEqual(file.read(), "after", how)
+                with zipfile.ZipFile(f"{folder}/archive") as archive:
+                    self.assertEqual(archive.read("inner"), b"after", how)
 
     def test_end_process_gives_up_a_file_that_a_thread_waits_for(self):
         said = run("""
