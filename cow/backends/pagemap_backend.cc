@@ -167,7 +167,10 @@ Expected<void> PagemapBackend::sample() {
                       .copied_bytes = process->activity[0] * kPageSize,
                       .are_all_faults = true,
                       .peak = &copies.peak,
-                      .pss = &copies.pss});
+                      .pss = &copies.pss,
+                      .forked_ns = copies.start_ns,
+                      .parent_id = id_of(process->parent.get()),
+                      .got_at_fork_bytes = copies.shared_at_fork_bytes.value_or(0)});
     }
   memory_.sample(proc_, tree);
   cgroups_.guess(all, samples_);
@@ -353,8 +356,8 @@ struct PagemapBackend::Scan {
   // The parent's anonymous pages at the fork, those that it still has, and its page map.  A page
   // that a process has alone because the parent is gone, or has dropped it, is not a copy.
   const PageRanges& inherited;
-  PageRanges with_parent;
-  std::optional<ProcessPages> parent;
+  PageRanges with_parent = {};
+  std::optional<ProcessPages> parent = {};
 
   std::uint64_t anon_pages = 0;  // copied
   std::uint64_t file_pages = 0;
@@ -417,11 +420,8 @@ void PagemapBackend::scan(Process& process) {
 PagemapBackend::Scan PagemapBackend::begin_scan(const Process& process, ProcessPages& pages,
                                                 const std::vector<Mapping>& mappings) {
   static const PageRanges nothing;
-  Scan scan{pages,
-            MemorySampler(proc_, process.copies.pid, mappings),
-            process.inherited ? *process.inherited : nothing,
-            {},
-            {}};
+  Scan scan{pages, MemorySampler(proc_, process.copies.pid, mappings),
+            process.inherited ? *process.inherited : nothing};
   const Process* parent = process.parent.get();
   if (parent == nullptr || !parent->copies.alive || scan.inherited.empty()) return scan;
   const auto now = parent_pages(parent->copies.pid, parent->activity).anonymous;

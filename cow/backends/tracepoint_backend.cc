@@ -122,6 +122,7 @@ TreeProcess TracepointBackend::in_tree(std::uint64_t id, TracedProcess& process)
                      .pss = &copies.pss,
                      .start_ns = copies.start_ns,
                      .end_ns = copies.end_ns.value_or(0),
+                     .forked_ns = copies.start_ns,
                      .most_resident_bytes = copies.most_resident_bytes.value_or(0),
                      .risen_bytes = copies.most_risen_bytes.value_or(0),
                      .execs = copies.execs};
@@ -134,6 +135,8 @@ TreeProcess TracepointBackend::in_tree(std::uint64_t id, TracedProcess& process)
     const ProcessCounts& counts = process.live->counts;
     result.start_ns = counts.first_copy_ns.value_or(copies.start_ns);
     result.got_bytes = counts.shared_at_fork_anon_bytes;
+    result.parent_id = counts.parent_id;
+    result.got_at_fork_bytes = counts.shared_at_fork_anon_bytes.value_or(0);
     result.filled_bytes -= counts.filled_hugetlb_pages * kPageSize;  // no part of PSS
   }
   if (copies.execs > 0) result.got_bytes = 0;

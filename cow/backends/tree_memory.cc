@@ -126,6 +126,17 @@ TreeMemoryMeter::Growth TreeMemoryMeter::added_by(const TreeProcess& process,
   return {added + risen, std::max(most, added + risen)};
 }
 
+// It lacks half of a page that two share; of one that more share, what the parent's PSS has of it.
+std::uint64_t TreeMemoryMeter::lacked_of(const TreeProcess& process, const Known& known) const {
+  constexpr std::uint64_t kForkNs = 1'000'000;  // from the copy of its memory to its start
+  const auto parent = known_.find(process.parent_id);
+  if (known.then.summed_ns > 0 || parent == known_.end()) return 0;
+  const State& then = parent->second.then;
+  const bool is_before = !process.alive && process.end_ns < then.summed_from_ns;
+  if (is_before || process.forked_ns > then.summed_ns + kForkNs) return 0;
+  return std::min({process.got_at_fork_bytes / 2, then.pss_bytes, then.lent_bytes});
+}
+
 // How much more the tree holds by what a process did since the last sum; nullopt: nothing is known
 // of it.  A copy leaves the resident memory of its process as it was, and takes a page more of all.
 std::optional<TreeMemoryMeter::Growth> TreeMemoryMeter::growth_of(const ProcFiles& proc,
@@ -141,6 +152,8 @@ std::optional<TreeMemoryMeter::Growth> TreeMemoryMeter::growth_of(const ProcFile
     Known next;
     next.execs = process.execs;
     next.was_alive = known.was_alive;
+    next.then.summed_ns = known.then.summed_ns;
+    next.next.summed_ns = known.next.summed_ns;
     next.then.copied_bytes = std::min(known.now.copied_bytes, *process.copied_bytes);
     next.then.filled_bytes = std::min(known.now.filled_bytes, process.filled_bytes);
     known = next;
@@ -155,8 +168,9 @@ std::optional<TreeMemoryMeter::Growth> TreeMemoryMeter::growth_of(const ProcFile
     return std::min(grown, process.alive ? known.now.most_resident_bytes + added : at_end);
   };
   const Growth added = added_by(process, known);
+  const std::uint64_t lacked = lacked_of(process, known);
   if (!process.alive) known_.erase(found);
-  return Growth{grown_by(added.now), grown_by(added.most)};
+  return Growth{grown_by(added.now), grown_by(added.most), lacked};
 }
 
 void TreeMemoryMeter::note_growth(const ProcFiles& proc, const std::vector<TreeProcess>& tree) {
@@ -168,7 +182,8 @@ void TreeMemoryMeter::note_growth(const ProcFiles& proc, const std::vector<TreeP
     least_peak = std::max(least_peak, process.least_peak_bytes);
     const auto grown = growth_of(proc, process);
     if (!grown) continue;
-    grown_ = grown_.value_or(0) + (process.alive ? grown->now : 0);
+    grown_ = grown_.value_or(0) + (process.alive ? grown->now + grown->lacked : 0);
+    most += grown->lacked;
     if (process.alive) most += grown->most;
     else if (unread_.erase(process.id) > 0) ended_unread_bytes_ += grown->most;
     if (!process.alive) ended.push_back({process.start_ns, process.end_ns, grown->most});
@@ -258,18 +273,26 @@ void TreeMemoryMeter::read(const ProcFiles& proc, const std::vector<TreeProcess>
 }
 
 void TreeMemoryMeter::read(const ProcFiles& proc, const TreeProcess& process) {
+  const std::uint64_t from_ns = monotonic_ns();
   // First, so that what the process gets meanwhile is in its growth, too, and not in neither.
   const auto kib = proc.status_numbers(process.pid, kResident);
   const auto pss = proc.pss(process.pid);
-  if (!pss) {
-    if (pss.error().code == ErrorCode::permission_denied) ++sum_.unread_processes;
-    return;
-  }
+  const bool is_refused = !pss && pss.error().code == ErrorCode::permission_denied;
+  const auto known = known_.find(process.id);
+  const std::uint64_t read_ns = pss || is_refused ? monotonic_ns() : 0;
+  if (known != known_.end()) known->second.next.summed_ns = read_ns;
+  if (is_refused) ++sum_.unread_processes;
+  if (!pss) return;
   memfds_.merge(proc.memfds(process.pid, pss->shared_memory_bytes > 0));
-  if (const auto known = known_.find(process.id); known != known_.end()) {
+  if (known != known_.end()) {
     note(process, kib, known->second);
-    known->second.next = known->second.now;
-    known->second.next.set_counts(process);
+    State& next = known->second.next;
+    next = known->second.now;
+    next.set_counts(process);
+    next.summed_from_ns = from_ns;
+    next.summed_ns = read_ns;
+    next.pss_bytes = pss->anonymous_bytes;
+    next.lent_bytes = less(kib[0] * kKiB, pss->anonymous_bytes);
   }
   const std::uint64_t page_tables = kib.back() * kKiB;
   sum_.pss_bytes += pss->bytes;

@@ -29,6 +29,9 @@ struct TreeProcess {
   std::optional<PssSample>* pss = nullptr;    // set there
   std::uint64_t start_ns = 0;                 // no growth before
   std::uint64_t end_ns = 0;
+  std::uint64_t forked_ns = 0;
+  std::uint64_t parent_id = 0;          // of the process that forked it
+  std::uint64_t got_at_fork_bytes = 0;  // anonymous memory; 0 also if that is not known
   // The most that it held at one time, as the kernel says at its end; 0: not known.
   std::uint64_t most_resident_bytes = 0;
   // What the tree held at some time at least.
@@ -44,9 +47,10 @@ struct TreeProcess {
 // while it changes, else every 5 s; when it may exceed its peak by a tenth; and when it may exceed
 // it by a 100th but no longer grows.  How much it may have grown since follows from the copies and
 // from each process's resident memory, which is cheap to read: for a 1,000th of the time.  Growth
-// that was never read makes the peak a range.  The sum of a tree that costs more than is left is
-// taken over several samples.  It begins with the processes that were never read.  Those that come
-// later are read once beside it, for another 1,000th of the time.
+// that was never read makes the peak a range, and so does a child that was forked before the sum
+// ended and is not in it: the sum lacks its share of its parent's pages.  The sum of a tree that
+// costs more than is left is taken over several samples.  It begins with the processes that were
+// never read.  Those that come later are read once beside it, for another 1,000th of the time.
 //
 // The sum has pages of memfds that nobody maps, or that a private mapping has replaced: what the
 // memfds hold, as far as it is more than all shared memory in the PSS.
@@ -73,6 +77,12 @@ class TreeMemoryMeter {
     std::uint64_t copied_bytes = 0;
     std::uint64_t filled_bytes = 0;
     std::uint64_t risen_bytes = 0;
+    // From when to when its PSS was read, 0 if the sum lacks it; the anonymous part, and what that
+    // leaves to others of what is resident.
+    std::uint64_t summed_from_ns = 0;
+    std::uint64_t summed_ns = 0;
+    std::uint64_t pss_bytes = 0;
+    std::uint64_t lent_bytes = 0;
 
     std::uint64_t resident_bytes() const { return anonymous_bytes + shared_bytes + file_bytes; }
     void set_counts(const TreeProcess& process) {
@@ -96,8 +106,10 @@ class TreeMemoryMeter {
   void look_at(const ProcFiles& proc, const TreeProcess& process, Known& known);
   struct Growth {
     std::uint64_t now = 0;
-    std::uint64_t most = 0;  // in between
+    std::uint64_t most = 0;    // in between
+    std::uint64_t lacked = 0;  // by the last sum
   };
+  std::uint64_t lacked_of(const TreeProcess& process, const Known& known) const;
   Growth added_by(const TreeProcess& process, const Known& known) const;
   std::optional<Growth> growth_of(const ProcFiles& proc, const TreeProcess& process);
   void note_growth(const ProcFiles& proc, const std::vector<TreeProcess>& tree);

@@ -216,7 +216,8 @@ Expected<Pss> ProcFiles::pss(pid_t pid) const {
   };
   const auto all = kib_of("\nPss:");
   if (!all) return make_error(ErrorCode::no_such_process, file + ": has no memory");
-  return Pss{*all * kKiB, kib_of("\nPss_Shmem:").value_or(0) * kKiB};
+  return Pss{*all * kKiB, kib_of("\nPss_Shmem:").value_or(0) * kKiB,
+             kib_of("\nPss_Anon:").value_or(0) * kKiB};
 }
 
 ProcFiles::Memfds ProcFiles::memfds(pid_t pid, bool mapped) const {

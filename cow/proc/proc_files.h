@@ -63,6 +63,7 @@ struct Mapping {
 struct Pss {
   std::uint64_t bytes = 0;
   std::uint64_t shared_memory_bytes = 0;  // the part of memfds, MAP_SHARED, /dev/shm
+  std::uint64_t anonymous_bytes = 0;
 };
 
 // Reads the text files of /proc.  If a process's first thread has ended, another one shows its

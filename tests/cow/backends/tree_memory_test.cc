@@ -21,7 +21,8 @@ class TreeMemoryTest : public FakeProc {
                      int shared_kib = 0, int most_kib = 0) const {
     const std::string folder = std::to_string(pid) + "/";
     write(folder + "smaps_rollup",
-          fmt::format("0-1 ---p 0 00:00 0 [rollup]\nRss:  9 kB\nPss:  {} kB\n", pss_kib));
+          fmt::format("0-1 ---p 0 00:00 0 [rollup]\nRss:  9 kB\nPss:  {0} kB\nPss_Anon:  {0} kB\n",
+                      pss_kib));
     const int resident_kib = anonymous_kib + shared_kib;
     write(folder + "status",
           fmt::format("Name:\tx\nVmHWM:\t   {} kB\nVmRSS:\t   {} kB\nRssAnon:\t   {} kB\n"
@@ -212,6 +213,23 @@ TEST_F(TreeMemoryTest, WhatWasGivenBackUnreadMakesTheRange) {
 TEST_F(TreeMemoryTest, SharedMemoryIsOfTheProcessThatTouchedItFirst) {
   write_process(7, 100, 8, 100);
   write_process(8, 100, 8, 100);
+// The parent's memory is halved then, and the other half is in no sum.
+TEST_F(TreeMemoryTest, AForkWhileItIsReadIsNoticed) {
+  TreeProcess child = counted(8, 32);
+  child.parent_id = 7;
+  child.forked_ns = monotonic_ns();
+  write_process(7, 64, 8, 128);
+  meter.sample(proc(), {counted(7, 0)});
+  child.got_at_fork_bytes = 128 * kKiB;
+  write_process(8, 96, 8, 128);
+  meter.sample(proc(), {counted(7, 0), child});
+  EXPECT_EQ(meter.memory()->pss_bytes, 160 * kKiB) << "so it was due";
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 160 * kKiB);
+  child.copied_bytes = 40 * kKiB;
+  meter.sample(proc(), {counted(7, 0), child});
+  EXPECT_EQ(meter.memory()->most_peak_bytes, 168 * kKiB) << "the sum has it now";
+}
+
   meter.sample(proc(), {counted(7, 0), counted(8, 0)});
   write_process(7, 140, 8, 100, 80);
   write_process(8, 140, 8, 100, 80);
