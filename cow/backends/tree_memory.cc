@@ -283,7 +283,7 @@ void TreeMemoryMeter::read(const ProcFiles& proc, const TreeProcess& process) {
   if (known != known_.end()) known->second.next.summed_ns = read_ns;
   if (is_refused) ++sum_.unread_processes;
   if (!pss) return;
-  memfds_.merge(proc.memfds(process.pid, pss->shared_memory_bytes > 0));
+  memfds_.merge(proc.memfds(process.pid));
   if (known != known_.end()) {
     note(process, kib, known->second);
     State& next = known->second.next;

@@ -220,7 +220,7 @@ Expected<Pss> ProcFiles::pss(pid_t pid) const {
              kib_of("\nPss_Anon:").value_or(0) * kKiB};
 }
 
-ProcFiles::Memfds ProcFiles::memfds(pid_t pid, bool mapped) const {
+ProcFiles::Memfds ProcFiles::memfds(pid_t pid) const {
   constexpr std::string_view kMemfd = "/memfd:";
   constexpr std::uint64_t kBlock = 512;
   Memfds found;
@@ -241,10 +241,14 @@ ProcFiles::Memfds ProcFiles::memfds(pid_t pid, bool mapped) const {
         kMemfd)
       add(fmt::format("{}/{}", folder, entry->d_name));
   }
-  if (!mapped) return found;
-  for (const Mapping& each : maps(pid).value_or(std::vector<Mapping>()))
+  const std::string maps = read_file_of(pid, memory_path(pid, "maps")).value_or("");
+  for (auto at = maps.find(kMemfd); at != maps.npos; at = maps.find(kMemfd, at + 1)) {
+    const auto begin = maps.rfind('\n', at) + 1;
+    const Mapping each =
+        parse_maps(std::string_view(maps).substr(begin, maps.find('\n', at) - begin)).at(0);
     if (each.path.starts_with(kMemfd) && !found.contains({each.device, each.inode}))
       add(memory_path(pid, fmt::format("map_files/{:x}-{:x}", each.begin, each.end)));
+  }
   return found;
 }
 

@@ -78,10 +78,10 @@ class ProcFiles {
   // The mappings whose memory a fork gives to the child: no MADV_DONTFORK, no MADV_WIPEONFORK.
   Expected<std::vector<Mapping>> inherited_maps(pid_t pid) const;
   Expected<Pss> pss(pid_t pid) const;
-  // The bytes that each memfd holds that it has open or, with `mapped`, maps, without huge pages of
-  // hugetlbfs; by device and inode.  Lacks those that we may not look at.
+  // The bytes that each memfd holds that it has open or maps, without huge pages of hugetlbfs; by
+  // device and inode.  Lacks those that we may not look at.
   using Memfds = std::map<std::pair<dev_t, ino_t>, std::uint64_t>;
-  Memfds memfds(pid_t pid, bool mapped) const;
+  Memfds memfds(pid_t pid) const;
   // Opens /proc/PID/FILE for reading.
   Expected<FileDescriptor> open(pid_t pid, std::string_view file) const;
   // Returns the numbers in lines of /proc/PID/status, read at once; 0: none.
