@@ -133,7 +133,8 @@ struct AlikeMemory {
   std::uint64_t same_address_bytes = 0;
   std::optional<std::uint64_t> any_address_bytes = std::nullopt;  // nullopt: a sample was compared
   // Pages that hold what the process's parent holds at the same address: of copies, those that
-  // changed nothing.  nullopt: its parent is not measured, or it has executed another program.
+  // changed nothing.  At most the copies by both since a fork that was seen.  nullopt: its parent
+  // is not measured, or it has executed another program.
   std::optional<std::uint64_t> unchanged_bytes = std::nullopt;
   double sampled_part = 1;       // of the private pages
   std::uint64_t sampled_ns = 0;  // CLOCK_MONOTONIC

@@ -288,9 +288,14 @@ void AlikeMeter::sample(const std::vector<AlikeProcess>& running,
     round_->compare();
     std::map<std::uint64_t, const Member*> members;
     for (const Member& each : round_->members) members[each.id] = &each;
-    for (const AlikeProcess& each : running)
-      if (const auto its = members.find(each.id); its != members.end() && its->second->compared > 0)
-        *each.alike = result_of(*its->second, round_->part < 1);
+    for (const AlikeProcess& each : running) {
+      const auto its = members.find(each.id);
+      if (its == members.end() || its->second->compared == 0) continue;
+      AlikeMemory& alike = each.alike->emplace(result_of(*its->second, round_->part < 1));
+      // The rest is new memory, filled as the parent's is.
+      if (alike.unchanged_bytes && each.copied_bytes)
+        alike.unchanged_bytes = std::min(*alike.unchanged_bytes, *each.copied_bytes);
+    }
     compared_changes_ = round_->changes;
     round_ = nullptr;
     const std::uint64_t now = monotonic_ns();

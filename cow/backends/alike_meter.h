@@ -22,6 +22,8 @@ struct AlikeProcess {
   std::uint64_t parent_id = 0;  // by whose fork it shares memory; 0: by none
   pid_t pid = 0;
   std::uint64_t changes = 0;  // another number when its memory has changed
+  // By it, and by its parent since the fork.  nullopt: not known.
+  std::optional<std::uint64_t> copied_bytes = std::nullopt;
   std::optional<AlikeMemory>* alike = nullptr;
 };
 

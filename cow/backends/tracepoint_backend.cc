@@ -148,10 +148,15 @@ std::vector<AlikeProcess> TracepointBackend::running() {
   for (auto& [id, process] : processes_) {
     ProcessCopies& copies = process.copies;
     if (!copies.alive || copies.shares_memory) continue;
+    const ProcessCounts& counts = process.live->counts;
+    std::optional<std::uint64_t> copied;
+    if (counts.shared_at_fork_anon_bytes && counts.parent_copied_pages)
+      copied = (counts.copied_pages() + *counts.parent_copied_pages) * kPageSize;
     result.push_back({.id = id,
-                      .parent_id = goes_on(copies) ? process.live->counts.parent_id : 0,
+                      .parent_id = goes_on(copies) ? counts.parent_id : 0,
                       .pid = copies.pid,
                       .changes = copies.touched_pages() + copies.execs,
+                      .copied_bytes = copied,
                       .alike = &copies.alike});
   }
   return result;

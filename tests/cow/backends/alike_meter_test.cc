@@ -32,7 +32,8 @@ class AlikeMeterTest : public ::testing::Test {
 
   // Of the second child, when each has done its work.
   AlikeMemory compared(const std::function<void()>& first, const std::function<void()>& second,
-                       bool is_whole = true) const {
+                       bool is_whole = true,
+                       std::optional<std::uint64_t> copied_bytes = std::nullopt) const {
     test::PausedChild one(first);
     test::PausedChild two(second);
     one.work();
@@ -41,7 +42,11 @@ class AlikeMeterTest : public ::testing::Test {
     const std::vector<AlikeProcess> running = {
         {.id = 1, .pid = ::getpid(), .alike = &results[0]},
         {.id = 2, .parent_id = 1, .pid = one.pid(), .alike = &results[1]},
-        {.id = 3, .parent_id = 1, .pid = two.pid(), .alike = &results[2]}};
+        {.id = 3,
+         .parent_id = 1,
+         .pid = two.pid(),
+         .copied_bytes = copied_bytes,
+         .alike = &results[2]}};
     AlikeMeter meter{ProcFiles()};
     if (is_whole) meter.make_due();
     while (!results[2]) meter.sample(running);
@@ -76,6 +81,16 @@ TEST_F(AlikeMeterTest, FindsPagesThatOnlyTheOtherChildAndTheParentShare) {
   const AlikeMemory alike = compared([] {}, [&] { fill(0, 600, 1); });
   EXPECT_THAT(alike.unchanged_bytes, ::testing::Optional(pages(600)));
   EXPECT_THAT(alike.same_address_bytes, pages(0));
+}
+
+TEST_F(AlikeMeterTest, NewMemoryAsInTheParentIsNoCopy) {
+  const AlikeMemory alike = compared([] {},
+                                     [&] {
+                                       ::madvise(memory_, 600 * kPageSize, MADV_DONTNEED);
+                                       fill(0, 600, 1);
+                                     },
+                                     true, 2 * kPageSize);
+  EXPECT_EQ(alike.unchanged_bytes, 2 * kPageSize);
 }
 
 TEST_F(AlikeMeterTest, FindsThemAtOtherAddresses) {
