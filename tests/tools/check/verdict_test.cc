@@ -156,6 +156,20 @@ TEST(VerdictTest, OwnMemoryThatIsNotKnownIsNotWithinALimit) {
          {"max_own: "});
 }
 
+TEST(VerdictTest, MemoryThatWasNotComparedMayReachALimit) {
+  auto measurement = with(measured(), [](auto& processes) {
+    processes[0].alike = {.same_address_bytes = 0};
+    processes[1].zero_filled_pages = processes[2].zero_filled_pages = 0;
+    processes[2].copied_anon_pages = 300;
+  });
+  Budget budget;
+  budget.max_alike_bytes = 299 * kPage;
+  const Lines notes = {"not held to max_alike: child 11 (worker), child 12 (worker): it was not"};
+  expect(verdict(measurement, budget), {}, notes, {"some processes or copies were missed"});
+  budget.max_alike_bytes = 300 * kPage;
+  expect(verdict(measurement, budget), {}, notes);
+}
+
 TEST(VerdictTest, NewMemoryThatIsNotKnownIsNotWithinALimit) {
   const auto measurement = with(measured(), [](auto& processes) {
     processes[1].zero_filled_pages = 0;

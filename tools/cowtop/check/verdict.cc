@@ -38,6 +38,7 @@ struct Used {
   bool is_missed = false;             // it may be over the limit, and nobody has looked
   std::uint64_t new_bytes = 0;        // the part that is new memory, whose culprits are those
   std::uint64_t unfaulted_bytes = 0;  // of new memory
+  std::uint64_t perhaps_bytes = 0;    // of all processes together, it may be so much more
   bool shares = true;                 // else it cannot use more than the little before an exec
 };
 
@@ -91,8 +92,11 @@ Used new_memory(const ProcessCopies& process, const ForkCopies& copies) {
 }
 
 // Also of a child that runs a program.
-Used alike_memory(const ProcessCopies& process, const ForkCopies& /*copies*/) {
-  if (!process.alike) return not_known("it was not compared with another");
+Used alike_memory(const ProcessCopies& process, const ForkCopies& copies) {
+  const std::uint64_t own = copies.most_own_bytes.value_or(0);
+  if (!process.alike)
+    return {.why_not_known = "it was not compared with another",
+            .perhaps_bytes = own < kLeastBytes ? 0 : own};
   const cow::AlikeMemory& alike = *process.alike;
   return used(std::max(alike.same_address_bytes, alike.any_address_bytes.value_or(0)));
 }
@@ -300,6 +304,7 @@ class Judge {
     std::map<std::pair<std::string, bool>, std::size_t> children;  // of each name
     std::vector<Finding> parts;
     bool is_nobody_held = true;
+    std::uint64_t perhaps = 0;
     const bool is_new = rule.limit == Limit::fresh || rule.limit == Limit::own;
     for (std::size_t i = 0; i < copies_.size(); ++i) {
       const ProcessCopies& process = measurement_.processes[i];
@@ -322,6 +327,7 @@ class Judge {
       if (!of_it.why_not_known.empty())
         not_known_of[of_it.why_not_known].push_back(name_of_process(process));
       any_missed_ = any_missed_ || of_it.is_missed || ended_unread(process);
+      perhaps += of_it.perhaps_bytes;
       if (rule.together) continue;
       Held held = held_to(rule, of_it, limit_of(of_it.of_bytes));
       held.pid = process.pid;
@@ -340,6 +346,7 @@ class Judge {
     const Used all = sum ? *sum : not_known(why_nothing(not_known_of));
     if (rule.together) {
       Held held = held_to(rule, all, limit_of(all.of_bytes));
+      any_missed_ = any_missed_ || all.bytes.value_or(0) + perhaps > held.limit_bytes;
       if (held.is_over()) {
         is_nobody_held = false;
         held.culprits =
