@@ -331,7 +331,7 @@ std::vector<Mapping> TracedProcess::scan(const ProcFiles& proc) {
     copies.resident_before_bytes = now - std::min(now, copies.touched_pages() * kPageSize);
     const std::uint64_t copied =
         *copies.copied_anon_pages + copies.copied_shared_file_pages.value_or(0);
-    if (is_older(copies)) copies.shared_before_bytes = memory->shared_bytes + copied * kPageSize;
+    copies.shared_before_bytes = memory->shared_bytes + copied * kPageSize;
   }
   copies.unreadable = false;
   return std::move(*mappings);
