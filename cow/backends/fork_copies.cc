@@ -119,15 +119,21 @@ struct Family {
   std::uint64_t last_end = 0;
 };
 
+// What it alone had when the measurement began.
+std::uint64_t own_before(const ProcessCopies& process) {
+  return less(process.resident_before_bytes.value_or(0), process.shared_before_bytes.value_or(0));
+}
+
 // The part of what it got at its fork, without its copies, that it had when its memory was last
 // read: at most.
 std::uint64_t held_at_look(const ProcessCopies& process, std::uint64_t copied) {
   if (!process.memory) return UINT64_MAX / 2;
   const std::uint64_t shared = process.memory->shared_bytes;
   const std::uint64_t all = shared + process.memory->private_bytes;
-  const std::uint64_t own = copied + less(process.zero_filled_pages.value_or(0),
-                                          process.shared_memory_pages.value_or(0)) *
-                                         kPageSize;
+  const std::uint64_t own =
+      own_before(process) + copied +
+      less(process.zero_filled_pages.value_or(0), process.shared_memory_pages.value_or(0)) *
+          kPageSize;
   // Pages that it was the last to share are its alone.
   return std::max(shared, less(all, own));
 }
@@ -151,7 +157,7 @@ Kept still_held(const ProcessCopies& process, std::uint64_t copied, std::uint64_
   const std::uint64_t fresh =
       std::min(process.touched_pages() * kPageSize, process.most_risen_bytes.value_or(UINT64_MAX));
   // It may have given copies and new memory back, too.
-  std::uint64_t least = less(at_end, copied + fresh);
+  std::uint64_t least = less(at_end, own_before(process) + copied + fresh);
   if (process.memory) {
     const std::uint64_t all = process.memory->shared_bytes + process.memory->private_bytes;
     const std::uint64_t copied_since = less(files + at_look, not_copied);
@@ -237,10 +243,8 @@ void set_own(ForkCopies& copies, const ProcessCopies& process) {
     copies.own_bytes = *copies.new_bytes + most + first_writes;
   }
   if (!copies.own_bytes) return;
-  const std::uint64_t before =
-      less(process.resident_before_bytes.value_or(0), process.shared_before_bytes.value_or(0));
   copies.most_own_bytes =
-      std::max({*copies.own_bytes, before, most_new_bytes(process).value_or(0)});
+      std::max({*copies.own_bytes, own_before(process), most_new_bytes(process).value_or(0)});
 }
 
 // What the process has beside all that it touched.

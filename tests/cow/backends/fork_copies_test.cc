@@ -177,6 +177,15 @@ TEST(ForkCopies, OfAnOlderChildAreOfWhatItSharedWhenTheMeasurementBegan) {
   EXPECT_EQ(copies_of({older})[0].copied_ratio(), 0.3);
   older.shared_before_bytes = 60 * kPageSize;
   EXPECT_EQ(copies_of({older})[0].copied_ratio(), 0.5) << "a child of its own shares the rest";
+  older.resident_before_bytes = 160 * kPageSize;
+  older.memory = {0, 100 * kPageSize, 0};
+  EXPECT_EQ(copies_of({older})[0].still_shared_bytes, 0U) << "it had those alone before";
+  older.copied_anon_pages = older.zero_filled_pages = 0;
+  older.resident_before_bytes = 6000 * kPageSize;
+  older.shared_before_bytes = 4000 * kPageSize;
+  older.memory = {4000 * kPageSize, 2000 * kPageSize, 0};
+  older.held_at_end_bytes = 2000 * kPageSize;
+  EXPECT_EQ(copies_of({older})[0].still_shared_bytes, std::nullopt) << "it gave back either part";
 }
 
 TEST(ForkCopies, NewInAnOlderChildIsByWhatItGrewSinceTheBegin) {
