@@ -66,7 +66,7 @@ class Backend {
   virtual Expected<void> sample() = 0;
   virtual std::chrono::milliseconds interval() const = 0;
   // The next sample() sums the tree's memory and compares its pages (alike_meter.h), whatever that
-  // costs.
+  // costs.  It also looks at each process's own memory again, for at most a fifth of a second.
   virtual void want_memory() {}
 
   // Between samples, call take_pending() when pending_fd() is readable, and from then on this often

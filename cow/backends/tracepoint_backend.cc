@@ -21,6 +21,7 @@ namespace {
 // Scans of one sample() together.  The process that has waited longest is first the next time.
 constexpr std::uint64_t kScansAtOnceNs = 2'500'000;
 constexpr std::uint64_t kFirstScansAtOnceNs = 50'000'000;
+constexpr std::uint64_t kWantedScansAtOnceNs = 200'000'000;
 constexpr std::uint64_t kRestNs = 300'000'000;  // a process that changes counts in each snapshot
 
 constexpr std::chrono::milliseconds kShortestInterval{10};
@@ -292,9 +293,11 @@ void TracepointBackend::explain_kills() {
   for (OutOfMemory* each : killed) each->holders = largest_holders(all);
 }
 
-// Each process that ran before is scanned once beyond the budget: all its figures need that.
+// Each process that ran before is scanned once beyond the budget: all its figures need that.  So is
+// each at the end of a measurement, as far as time permits: those that have changed first.
 void TracepointBackend::scan_memory() {
   const std::uint64_t now = monotonic_ns();
+  const bool are_wanted = std::exchange(are_scans_wanted_, false);
   const bool may_spend = scans_.is_due(now) && scan_budget_.is_left(now);
   // What has changed and is at rest now may stay as it is.
   const auto is_quiet = [now](const TracedProcess& process) {
@@ -311,21 +314,24 @@ void TracepointBackend::scan_memory() {
   };
   std::vector<TracedProcess*> due;
   for (auto& [id, process] : processes_)
-    if (process.copies.alive && process.is_due_for_scan(now) &&
-        (may_spend || is_first(process) || has_credit(process)))
+    if (process.copies.alive && !process.copies.shares_memory &&
+        (are_wanted ||
+         (process.is_due_for_scan(now) && (may_spend || is_first(process) || has_credit(process)))))
       due.push_back(&process);
   std::ranges::stable_sort(due, {}, [&](const auto* each) {
-    return std::pair(!is_at_rest(*each), each->live->last_scan_ns);
+    const bool is_later = are_wanted ? !each->live->has_changed : !is_at_rest(*each);
+    return std::pair(is_later, each->live->last_scan_ns);
   });
   const std::uint64_t begin = thread_cpu_ns();
   std::uint64_t took = 0;
   std::uint64_t spent = 0;
   for (TracedProcess* each : due) {
     TracedProcess& process = *each;
-    const bool is_free = is_first(process);
+    const bool is_free = are_wanted || is_first(process);
     const bool is_on_credit = has_credit(process);
     const bool is_settled = is_quiet(process);
-    if (took >= (is_free ? kFirstScansAtOnceNs : kScansAtOnceNs)) break;
+    const std::uint64_t most = is_free ? kFirstScansAtOnceNs : kScansAtOnceNs;
+    if (took >= (are_wanted ? kWantedScansAtOnceNs : most)) break;
     look_at_new_pages(process, process.scan(proc_));
     take_samples_meanwhile();
     const std::uint64_t before = std::exchange(took, thread_cpu_ns() - begin);

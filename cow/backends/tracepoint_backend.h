@@ -38,6 +38,7 @@ class TracepointBackend : public Backend {
   Expected<void> sample() override;
   std::chrono::milliseconds interval() const override;
   void want_memory() override {
+    are_scans_wanted_ = true;
     memory_.make_due();
     alike_.make_due();
   }
@@ -75,6 +76,7 @@ class TracepointBackend : public Backend {
   internal::DutyCycle scans_;
   internal::TokenBucket scan_budget_;
   std::uint64_t rest_credit_ns_ = 0;  // for scans of processes at rest, once
+  bool are_scans_wanted_ = false;     // of all running processes, once
   internal::TokenBucket snapshot_budget_;
   std::uint64_t last_snapshot_cost_ns_ = 0;
   std::uint64_t usual_snapshot_cost_ns_ = 0;

@@ -1,6 +1,9 @@
+#include <algorithm>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <vector>
 
+#include <cowshed/cow/fork_copies.h>
 #include <cowshed/cow/open_backend.h>
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/support/folder.h>
@@ -64,6 +67,25 @@ TEST(TracepointBackend, WhatIsStillMappedOfAFileIsKnownAfterALook) {
     return files.empty() ? std::nullopt : files[0].held_bytes;
   };
   while (held() != kBytes / 2) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+}
+
+TEST(TracepointBackend, OwnMemoryIsKnownAtTheBeginAndAtTheEnd) {
+  auto opened = open_backend(BackendChoice::tracepoint);
+  if (!opened) GTEST_SKIP() << "no tracepoints here: " << opened.error().message;
+  constexpr std::size_t kBytes = std::size_t{32} << 20;
+  std::vector<char> shared(kBytes, 'd');
+  test::PausedChild child([] {});
+  Backend& backend = *opened->backend;
+  ASSERT_TRUE(backend.attach({child.pid()}));
+  ASSERT_TRUE(backend.sample());
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+  ASSERT_TRUE(backend.sample());  // it is at rest
+  const auto own = [&] { return fork_copies(backend.measurement())[0]; };
+  EXPECT_LT(own().most_own_bytes.value(), kBytes / 2);
+  std::ranges::fill(shared, 'e');
+  backend.want_memory();
+  ASSERT_TRUE(backend.sample());
+  EXPECT_GE(own().own_bytes, kBytes);
 }
 
 TEST(TracepointBackend, WhatMovedSinceTheLookIsNotTakenForGivenBack) {
