@@ -76,7 +76,7 @@ inline constexpr std::array kFigures = {
            COWSHED_FIGURE(internal::number(copies.new_bytes))},
     Figure{"own_bytes", "OWN", Unit::bytes, true, "cowshed_private_bytes",
            "Anonymous memory that no other process maps.  While the process runs, as last looked "
-           "at; after its end, what it copied and what was new in it.",
+           "at; after its end, the most that it had at one time, as far as is known.",
            COWSHED_FIGURE(internal::number(copies.own_bytes))},
     Figure{"still_shared_bytes", "", Unit::bytes, false, "cowshed_still_shared_bytes",
            "The part of SHARED that it has neither copied nor given back.",

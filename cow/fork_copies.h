@@ -44,7 +44,7 @@ struct ForkCopies {
   std::uint64_t unfaulted_bytes = 0;
 
   // OWN: anonymous memory that no other process maps.  While the process runs, as last looked at;
-  // else what it copied and what is new.  nullopt: not known.
+  // else the most that it had at one time, as far as is known.  nullopt: not known.
   std::optional<std::uint64_t> own_bytes;
   // The most of it that was seen.
   std::optional<std::uint64_t> most_own_bytes;

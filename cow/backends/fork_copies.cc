@@ -238,9 +238,15 @@ void set_own(ForkCopies& copies, const ProcessCopies& process) {
       for (const ArenaCopies& each : *list)
         both += less(each.copied_pages, each.copied_again_pages) * kPageSize;
     const std::uint64_t copied = less(*copies.copied_bytes(), std::min(both, first_writes));
-    const std::uint64_t most =
-        goes_on(process) ? copied : std::min(copied, copies.most_given_bytes);
-    copies.own_bytes = *copies.new_bytes + most + first_writes;
+    // A later fork shares copies again, and they are copied again.
+    const std::uint64_t most = goes_on(process)
+                                   ? copies.shared_bytes.value_or(copied) + own_before(process)
+                                   : copies.most_given_bytes;
+    const std::uint64_t sum = *copies.new_bytes + std::min(copied, most) + first_writes;
+    // It may have given some back before it got others, or got pages as the last to share them.
+    const std::uint64_t seen =
+        copies.forks == 0 && process.memory ? process.memory->private_bytes : 0;
+    copies.own_bytes = std::max(std::min(sum, process.most_resident_bytes.value_or(sum)), seen);
   }
   if (!copies.own_bytes) return;
   copies.most_own_bytes =

@@ -16,7 +16,7 @@ namespace {
 
 // Between scans without a new count: of a process that counts what it sends, and of others.
 constexpr std::uint64_t kUnchangedSenderNs = 1'000'000'000;
-constexpr std::uint64_t kUnchangedNs = 10'000'000'000;
+constexpr std::uint64_t kUnchangedNs = 2'000'000'000;
 
 void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.pid = counts.pid;
@@ -39,6 +39,9 @@ void copy_counts(const ProcessCounts& counts, ProcessCopies& copies) {
   copies.fork_costs = counts.fork_costs;
   copies.most_risen_bytes = counts.most_risen_bytes;
   copies.most_resident_bytes = counts.most_resident_bytes;
+  if (copies.most_resident_bytes)  // without hugetlbfs
+    *copies.most_resident_bytes +=
+        (counts.filled_hugetlb_pages + counts.copied_hugetlb_pages) * kPageSize;
   static_cast<Counts&>(copies) = counts;
   *copies.copied_anon_pages += counts.copied_hugetlb_pages - counts.copied_hugetlb_file_pages;
   *copies.copied_file_pages += counts.copied_hugetlb_file_pages;

@@ -235,6 +235,19 @@ TEST(ForkCopies, WhatItHasUndoneItSharesAgain) {
   EXPECT_FALSE(is_memory_stale(child));
 }
 
+TEST(ForkCopies, OwnAfterTheEndIsTheMostAtOneTime) {
+  ProcessCopies child = process(11, 10, 250, 0);
+  child.zero_filled_pages = 40;
+  const auto own = [&] { return copies_of({process(10, 1, 0, 0), child})[1].own_bytes; };
+  EXPECT_EQ(own(), 140 * kPageSize) << "it copied some pages again";
+  child.most_resident_bytes = 110 * kPageSize;
+  EXPECT_EQ(own(), 110 * kPageSize) << "it gave some back before it touched others";
+  child.copied_anon_pages = 0;
+  EXPECT_EQ(own(), 40 * kPageSize);
+  child.memory = {0, 90 * kPageSize, 1, 40};
+  EXPECT_EQ(own(), 90 * kPageSize) << "it was the last to share them";
+}
+
 TEST(ForkCopies, UnknownCountsAreNotZero) {
   ProcessCopies root = process(10, 1, 0, 0);
   root.copied_anon_pages.reset();
