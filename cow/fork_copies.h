@@ -21,10 +21,14 @@ struct ForkCopies {
   // Excluded: first writes to private pages of files, exit_pages, copies of pages that KSM had
   // merged, and copies after an exec of pages that no fork of the new program shared.  Before an
   // exec, first writes to files are included, because the counts do not tell them apart.  They hide
-  // as many copies after it. nullopt: not known.
+  // as many copies after it.  Copies by a child in the process's memory (vfork) are the process's,
+  // until the child executes a program.  nullopt: not known.
   std::optional<std::uint64_t> copied_pages;
   // Copies while the program ended, as far as samples tell.  They cost time, but hardly memory.
   std::uint64_t exit_pages = 0;
+  // The part of COPIED that the process's own samples explain: without copies by children in its
+  // memory.  Of such a child: its part of the COPIED of the process whose memory it is.
+  std::uint64_t written_pages = 0;
   // SHARED: what the process shared with its parent at its fork.  For a process that is older than
   // the measurement: what it shared when that began.  nullopt: not known, and after an exec, which
   // ends the sharing.

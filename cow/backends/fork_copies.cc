@@ -77,14 +77,27 @@ std::optional<std::uint64_t> pages_with_exit(const ProcessCopies& process, bool 
   return std::max(*pages, pages_before_exec(process));
 }
 
-void add_copied(ForkCopies& copies, const ProcessCopies& process) {
+// Copies by children in its memory: they stay in it.
+std::vector<std::uint64_t> pages_by_sharers(const std::vector<ProcessCopies>& processes,
+                                            const std::vector<std::size_t>& above) {
+  std::vector<std::uint64_t> result(processes.size());
+  for (std::size_t i = processes.size(); i-- > 0;)  // children come after their parents
+    if (processes[i].shares_memory && above[i] != i)
+      result[above[i]] += result[i] + shared_pages(processes[i]).value_or(0);
+  return result;
+}
+
+void add_copied(ForkCopies& copies, const ProcessCopies& process, std::uint64_t by_sharers) {
   const auto all = pages_with_exit(process, copies.forks > 0);
   if (!all) return;
   // A program that a process ran before an exec did not end.
   copies.exit_pages =
       std::min(static_cast<std::uint64_t>(part_at_exit(process) * static_cast<double>(*all)),
                *all - pages_before_exec(process));
-  copies.copied_pages = *all - copies.exit_pages;
+  copies.written_pages = *all - copies.exit_pages;
+  const bool is_fork_seen = !has_executed(process) || copies.forks > 0;
+  copies.copied_pages =
+      copies.written_pages + (is_fork_seen && !process.shares_memory ? by_sharers : 0);
 }
 
 std::optional<std::uint64_t> shared_by_fork(const ProcessCopies& process,
@@ -336,10 +349,11 @@ std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
   const std::vector<std::size_t> above = parents(processes);
   std::vector<ForkCopies> result(processes.size());
   std::vector<Family> families(processes.size());
+  const std::vector<std::uint64_t> by_sharers = pages_by_sharers(processes, above);
   // What a child that goes on copied does not depend on its own children.
   for (std::size_t i = 0; i < processes.size(); ++i) {
     if (!goes_on(processes[i])) continue;
-    add_copied(result[i], processes[i]);
+    add_copied(result[i], processes[i], by_sharers[i]);
     result[i].shared_bytes = shared_bytes(processes[i], result[i]);
   }
   for (std::size_t i = 0; i < processes.size(); ++i) {  // in order of start
@@ -361,7 +375,8 @@ std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
     const auto all = pages_with_exit(processes[above[i]], true);
     const std::uint64_t most = all.value_or(0) - (all ? pages_before_exec(processes[above[i]]) : 0);
     if (measurement.exact)
-      parent.copied_for_children_bytes += child.parent_copied_pages.value_or(most) * kPageSize;
+      parent.copied_for_children_bytes +=
+          child.parent_copied_pages.value_or(most + by_sharers[above[i]]) * kPageSize;
     Family& family = families[above[i]];
     family.one_by_one =
         family.one_by_one && child.processes == 1 && child.start_ns >= family.last_end;
@@ -369,9 +384,12 @@ std::vector<ForkCopies> fork_copies(const Measurement& measurement) {
   }
   for (std::size_t i = 0; i < processes.size(); ++i) {
     if (!goes_on(processes[i])) {
-      add_copied(result[i], processes[i]);
+      add_copied(result[i], processes[i], by_sharers[i]);
       result[i].shared_bytes = shared_bytes(processes[i], result[i]);
     }
+    const ForkCopies& owner = result[above[i]];
+    if (processes[i].shares_memory && owner.copied_pages > owner.written_pages)
+      result[i].written_pages = shared_pages(processes[i]).value_or(0);
     set_own(result[i], processes[i]);
     if (measurement.lost_events.value_or(0) == 0)
       result[i].unfaulted_bytes = unfaulted_bytes(processes[i], result[i]);

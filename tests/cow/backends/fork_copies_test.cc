@@ -160,12 +160,16 @@ TEST(ForkCopies, BeforeAnExecStayWhenTheNewProgramForks) {
   }
 }
 
-TEST(ForkCopies, AVforkCopiesNothingOfItsOwn) {
+TEST(ForkCopies, AVforkCopiesForTheProcessWhoseMemoryItIs) {
   ProcessCopies child = process(11, 10, 50, 30);
   child.shares_memory = true;
-  const auto copies = copies_of({process(10, 1, 7, 9), child});
-  EXPECT_EQ(copies[0].copied_pages, 7U);
+  ProcessCopies further = process(12, 11, 5, 0);
+  further.shares_memory = true;
+  const auto copies = copies_of({process(10, 1, 7, 9), child, further});
+  EXPECT_EQ(copies[0].copied_pages, 62U);
   EXPECT_EQ(copies[1].copied_pages, 0U);
+  EXPECT_EQ(copies[2].copied_pages, 0U);
+  EXPECT_EQ(copies[0].written_pages + copies[1].written_pages, 57U);
 }
 
 TEST(ForkCopies, OfAnOlderChildAreOfWhatItSharedWhenTheMeasurementBegan) {

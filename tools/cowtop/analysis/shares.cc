@@ -51,7 +51,7 @@ struct ExplainingSamples {
 
 // The part of a process's copies before its program's end.
 double part_before_exit(const cow::ForkCopies& copies) {
-  const auto copied = static_cast<double>(copies.copied_pages.value_or(0));
+  const auto copied = static_cast<double>(copies.written_pages);
   return copies.exit_pages == 0 ? 1 : copied / (copied + static_cast<double>(copies.exit_pages));
 }
 
@@ -132,7 +132,7 @@ std::map<std::string, double> bytes_of_causes(const cow::ProcessCopies& process,
     causes[name] += bytes;
     sum += bytes;
   }
-  const auto copied = static_cast<double>(copies.copied_bytes().value_or(0));
+  const auto copied = static_cast<double>(copies.written_pages * cow::kPageSize);
   if (sum > copied)
     for (auto& [name, bytes] : causes) bytes *= copied / sum;
   return causes;
@@ -258,7 +258,7 @@ std::vector<Share> causes_of(const cow::ProcessCopies& process, const cow::ForkC
 }
 
 bool explains_copies(const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
-  const std::uint64_t copied = copies.copied_pages.value_or(0);
+  const std::uint64_t copied = copies.written_pages;
   return process.execs == 0 || process.role == cow::Role::root || copies.forks > 0 ||
          (copied * cow::kPageSize >= kLeastBytes * process.processes &&
           is_part(copied, process.all_copied_pages().value_or(0), kHalfOfAll));
@@ -268,7 +268,8 @@ std::uint64_t first_writes_to_files(const cow::ProcessCopies& process,
                                     const cow::ForkCopies& copies) {
   const std::uint64_t all = process.all_copied_pages().value_or(0);
   const std::uint64_t others = copies.exit_pages + process.copied_merged_pages.value_or(0);
-  return (all - std::min(all, copies.copied_pages.value_or(all) + others)) * cow::kPageSize;
+  const std::uint64_t written = copies.copied_pages ? copies.written_pages : all;
+  return (all - std::min(all, written + others)) * cow::kPageSize;
 }
 
 Shares shares_of(const cow::Measurement& measurement, const std::vector<cow::ForkCopies>& copies,

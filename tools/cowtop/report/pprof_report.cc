@@ -338,7 +338,7 @@ std::vector<double> weights_of(const cow::ProcessCopies& process, const cow::For
 
 void add_copies(ProfileWriter& profile, const FrameFinder& of_all,
                 const cow::ProcessCopies& process, const cow::ForkCopies& copies) {
-  const std::uint64_t copied = copies.copied_pages.value_or(0);
+  const std::uint64_t copied = copies.written_pages;
   if (copied == 0) return;
   Labels labels = labels_of(process);
   const auto without_stack = [&](const char* why) {
