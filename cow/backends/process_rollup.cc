@@ -22,6 +22,7 @@ struct Row {
   Role role = Role::child;
   std::string comm;
   bool has_executed = false;
+  bool shares_memory = false;
   bool is_known = false;  // what they copied
   auto operator<=>(const Row&) const = default;
 };
@@ -56,7 +57,11 @@ std::vector<std::optional<Row>> rows_of(const std::vector<ProcessCopies>& proces
     // Parents come before their children.
     if (parent[i] != i) above[i] = stays[parent[i]] ? parent[i] : above[parent[i]];
     if (stays[i]) continue;
-    rows[i] = {above[i], processes[i].role, processes[i].comm, processes[i].execs > 0,
+    rows[i] = {above[i],
+               processes[i].role,
+               processes[i].comm,
+               processes[i].execs > 0,
+               processes[i].shares_memory,
                processes[i].all_copied_pages().has_value()};
   }
   return rows;
@@ -75,7 +80,7 @@ void join_small(std::vector<std::optional<Row>>& rows, const std::vector<Process
   std::nth_element(pages.begin(), least, pages.end(), std::greater<>());
   for (std::optional<Row>& row : rows)
     if (row && sums.at(*row) <= *least)
-      row = {kNowhere, row->role, kSeveralNames, false, row->is_known};
+      row = {kNowhere, row->role, kSeveralNames, false, row->shares_memory, row->is_known};
 }
 
 void add(std::optional<std::uint64_t>& sum, const std::optional<std::uint64_t>& more) {

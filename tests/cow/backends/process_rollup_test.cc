@@ -68,6 +68,18 @@ TEST(EndedProcesses, FewStayAsTheyAre) {
   EXPECT_EQ(merged(processes, 10), processes);
 }
 
+TEST(EndedProcesses, ThoseInTheirParentsMemoryAreASumOfTheirOwn) {
+  std::vector<ProcessCopies> processes = {root()};
+  for (pid_t pid = 2; pid < 42; ++pid) {
+    processes.push_back(process(pid, 1, "child", 2));
+    processes.back().shares_memory = pid % 2 == 0;
+  }
+  std::uint64_t sharers = 0;
+  for (const ProcessCopies& each : merged(processes, 8))
+    if (each.shares_memory) sharers += each.processes;
+  EXPECT_EQ(sharers, 20U);
+}
+
 TEST(EndedProcesses, ThoseThatCopiedMostStay) {
   std::vector<ProcessCopies> processes = {root()};
   for (pid_t pid = 2; pid < 102; ++pid)
