@@ -67,7 +67,7 @@ void note_field(std::string_view line, Mapping& mapping) {
   if (key == "VmFlags") return note_flags(line, mapping);
   const auto value = static_cast<std::size_t>(number(take_word(line), 10));
   if (key == "Rss") mapping.resident = value * 1024;
-  if (key == "Anonymous" || key == "Swap") mapping.own += value * 1024;
+  if (key == "Anonymous" || key == "Swap" || key == "Private_Hugetlb") mapping.own += value * 1024;
   if (key == "ProtectionKey" && value != 0) mapping.obstacle = "has a protection key";
 }
 
