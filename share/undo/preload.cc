@@ -284,8 +284,9 @@ void before_fork() {
 }
 
 void start() {
-  if (is_on && !has_thread && !is_left_alone && moved_bytes > 0)
-    has_thread = start_thread(cpu_share, log_end);
+  if (!is_on || has_thread || is_left_alone || moved_bytes == 0) return;
+  if (is_any_thread_in_sandbox()) is_on = false;
+  else has_thread = start_thread(cpu_share, log_end);
 }
 
 // Newer Pythons warn at each fork of a process with threads.

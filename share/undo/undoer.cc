@@ -214,6 +214,7 @@ bool is_any_thread_in_sandbox() {
 
 bool start_thread(double most_cpu, void (*log)(std::string_view reason)) {
   the_undoer = {most_cpu, log};
+  reason_to_end = {};
   state = State::starts;
   sigset_t all;
   sigfillset(&all);

@@ -149,7 +149,7 @@ class Churn {
     }
   }
 
-  // mremap(2) fails for some mappings, as those of which a part is locked.
+  // mremap(2) fails for some mappings, such as partly locked ones.
   void resize(Pages& pages, std::size_t count) {
     void* memory = mremap(pages.memory, pages.size(), count * kPage, MREMAP_MAYMOVE);
     if (memory == MAP_FAILED) return;

@@ -53,7 +53,7 @@ Said before_exec(const cow::Measurement& /*measurement*/, const Summary& summary
 // "load (app.py:3), in libsqlite3 (page cache)": the line that made most of what a group holds, and
 // the library that touched most of it first, as far as they are known.
 std::string maker_of(const ProcessGroup& group, const Summary& summary) {
-  if (group.held_before.sum > group.held_new.sum) return {};  // of which nobody saw the makers
+  if (group.held_before.sum > group.held_new.sum) return {};  // nobody saw who made it
   const Share* line = summary.line_of(group);
   std::string text = line == nullptr ? "" : line->name;
   if (!is_part(group.held_new.sum, summary.new_bytes, kHalfOfAll)) return text;
