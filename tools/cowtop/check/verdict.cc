@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <cowshed/tools/cowtop/analysis/judgement.h>
+#include <cowshed/tools/cowtop/check/culprits.h>
 #include <cowshed/tools/cowtop/check/verdict.h>
 #include <cowshed/tools/cowtop/text/figures.h>
 
@@ -139,102 +140,6 @@ Used copied_of_object(const ProcessCopies& process, const std::string& name) {
   return used(0);
 }
 
-// Returns the 3 largest of each kind, without those below a 20th of the largest.  Those of a kind
-// are parts of `used`: estimates share what exact counts leave of it.
-std::vector<Finding> largest(std::vector<Finding> culprits, std::uint64_t used) {
-  constexpr std::size_t kMost = 3;
-  std::map<std::pair<FindingKind, bool>, std::uint64_t> sums;  // exact ones, and estimates
-  for (const Finding& each : culprits) sums[{each.kind, each.is_estimate}] += each.bytes;
-  for (Finding& each : culprits) {
-    each.subject = printable(each.subject);
-    const std::uint64_t exact = each.is_estimate ? sums[{each.kind, false}] : 0;
-    const std::uint64_t left = used - std::min(used, exact);
-    const std::uint64_t sum = sums[{each.kind, each.is_estimate}];
-    if (sum > left)
-      each.bytes = part_of(static_cast<double>(left) / static_cast<double>(sum), each.bytes);
-  }
-  std::ranges::stable_sort(culprits, [](const Finding& a, const Finding& b) {
-    return a.kind != b.kind ? a.kind < b.kind : a.bytes > b.bytes;
-  });
-  struct Seen {
-    std::size_t count = 0;
-    std::uint64_t most = 0;
-  };
-  std::map<FindingKind, Seen> seen;
-  std::erase_if(culprits, [&](const Finding& each) {
-    Seen& of_kind = seen[each.kind];
-    of_kind.most = std::max(of_kind.most, each.bytes);
-    return each.bytes == 0 || ++of_kind.count > kMost ||
-           !is_part(each.bytes, of_kind.most, kShownOfAll);
-  });
-  return culprits;
-}
-
-// `limited`: the name of the object that is limited; empty: all count.
-void count_objects(std::map<std::string, std::uint64_t>& pages_by_name,
-                   const ProcessCopies& process, const std::string& limited) {
-  if (!process.objects) return;
-  for (const cow::ObjectCopies& object : *process.objects)
-    if (limited.empty() || object.name == limited)
-      pages_by_name[object.name.empty() ? object.type : object.name] += object.copied_pages;
-}
-
-void add_objects(std::vector<Finding>& list,
-                 const std::map<std::string, std::uint64_t>& pages_by_name) {
-  for (const auto& [name, pages] : pages_by_name)
-    list.push_back({.kind = FindingKind::object, .subject = name, .bytes = pages * kPageSize});
-}
-
-void add_shares(std::vector<Finding>& list, FindingKind kind, const std::vector<Share>& shares) {
-  for (const Share& each : shares)
-    list.push_back({.kind = kind,
-                    .subject = each.name,
-                    .bytes = each.bytes,
-                    .is_estimate = each.remark.empty(),
-                    .file = each.file,
-                    .line = each.line});
-}
-
-std::vector<Finding> culprits_of(const cow::Measurement& measurement, const ProcessCopies& process,
-                                 const ForkCopies& copies, std::uint64_t used,
-                                 const std::string& limited) {
-  std::vector<Finding> list;
-  std::map<std::string, std::uint64_t> objects;
-  count_objects(objects, process, limited);
-  add_objects(list, objects);
-  const Shares shares = shares_of_process(measurement, process, copies, 0);
-  add_shares(list, FindingKind::site, shares.sites);
-  add_shares(list, FindingKind::mapping, shares.mappings);
-  return largest(std::move(list), used);
-}
-
-// `list`: what each process used.
-std::vector<Finding> culprits_of_all(const cow::Measurement& measurement, std::vector<Finding> list,
-                                     std::uint64_t used, const std::string& limited) {
-  std::map<std::string, std::uint64_t> objects;
-  for (const ProcessCopies& process : measurement.processes)
-    count_objects(objects, process, limited);
-  add_objects(list, objects);
-  const Summary summary = summarize(measurement);
-  add_shares(list, FindingKind::site, summary.sites);
-  add_shares(list, FindingKind::mapping, summary.mappings);
-  return largest(std::move(list), used);
-}
-
-// New memory is sampled of all children together: of what one of them has, as of all.
-std::vector<Finding> culprits_of_new(const cow::Measurement& measurement, const Used& held) {
-  ForkCopies copies;
-  copies.unfaulted_bytes = held.unfaulted_bytes;
-  const Shares shares = shares_of_process(measurement, {}, copies, held.new_bytes);
-  std::vector<Finding> list;
-  add_shares(list, FindingKind::site, shares.new_sites);
-  list.push_back({.kind = FindingKind::site,
-                  .subject = std::string(cow::kNoWriteFault),
-                  .bytes = held.unfaulted_bytes,
-                  .is_estimate = true});
-  return largest(std::move(list), held.new_bytes);
-}
-
 class Judge {
  public:
   Judge(const cow::Measurement& measurement, const Budget& budget, std::set<std::string> published)
@@ -337,7 +242,7 @@ class Judge {
       if (held.is_over()) {
         is_nobody_held = false;
         held.culprits =
-            is_new ? culprits_of_new(measurement_, of_it)
+            is_new ? culprits_of_new(measurement_, of_it.new_bytes, of_it.unfaulted_bytes)
                    : culprits_of(measurement_, process, copies_[i], *of_it.bytes, rule.object);
       }
       verdict_.held.push_back(std::move(held));
@@ -350,7 +255,7 @@ class Judge {
       if (held.is_over()) {
         is_nobody_held = false;
         held.culprits =
-            is_new ? culprits_of_new(measurement_, all)
+            is_new ? culprits_of_new(measurement_, all.new_bytes, all.unfaulted_bytes)
                    : culprits_of_all(measurement_, std::move(parts), *all.bytes, rule.object);
       }
       verdict_.held.push_back(std::move(held));
