@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <string>
 #include <string_view>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -208,9 +209,9 @@ bool is_in_handler() { return false; }
 #endif
 
 // Private memory of allocators that get it from mmap(2): Python's arenas, PHP's chunks, Ruby's
-// pages.  Nothing proves whose it is.  They bear the move, because madvise() below gives zeros.
+// pages, and malloc's if that is not glibc's, which may also have it from brk(2).  Nothing proves whose it is.  They bear the move, because madvise() below gives zeros.
 // The kernel joins them with the memory of this thread's variables, which stays.
-std::vector<std::span<const std::byte>> private_ranges() {
+std::vector<std::span<const std::byte>> private_ranges(bool with_brk) {
   constexpr std::size_t kAround = 64_KiB;
   const Range variables = settling::variables_of_this_thread();
   const Range of_thread = {variables.begin / kPage * kPage - kAround,
@@ -229,7 +230,8 @@ std::vector<std::span<const std::byte>> private_ranges() {
   settling::visit_maps(buffer, [&](const MapsLine& line) {
     const bool is_stack = line.name == "[stack]" || line.range.begin == end_of_guard;
     if (line.permissions == "---p") end_of_guard = line.range.end;
-    const bool is_owned = line.name.empty() || line.name.starts_with("[anon:");
+    const bool is_owned = line.name.empty() || line.name.starts_with("[anon:") ||
+                          (with_brk && line.name == "[heap]");
     if (!line.is_private_and_writable() || !line.is_anonymous || !is_owned || is_stack ||
         line.range.size() > most)
       return;
@@ -239,11 +241,20 @@ std::vector<std::span<const std::byte>> private_ranges() {
   return ranges;
 }
 
+// One that is linked into the program may register its fork handlers after ours, which then run
+// while it holds its locks.
+bool is_of_the_program(const std::string& malloc) {
+  Dl_info program{};
+  return dladdr(reinterpret_cast<void*>(getauxval(AT_ENTRY)), &program) == 0 ||
+         malloc.starts_with(program.dli_fname);
+}
+
 Expected<Settled> settle_all() {
-  if (const std::string foreign = settling::foreign_malloc(); !foreign.empty())
-    return make_error(ErrorCode::unsupported, "malloc is " + foreign + "; it takes glibc's");
+  const std::string foreign = settling::foreign_malloc();
+  if (!foreign.empty() && is_of_the_program(foreign))
+    return make_error(ErrorCode::unsupported, "malloc is the program's own; it takes a library's");
   const SettleCalls::Call call(settle_calls);
-  return settle({.also = private_ranges(),
+  return settle({.also = private_ranges(!foreign.empty()),
                  .threads = OtherThreads::stop,
                  .stop_timeout = std::chrono::milliseconds(250)});
 }
@@ -310,6 +321,7 @@ void start_in_child() {
   if (const char* file = std::getenv("COWSHED_LOG"))
     std::strncpy(log_file.data(), file, log_file.size() - 1);
   note_sandbox();
+  std::free(std::malloc(1));  // so that malloc registers its handlers before ours
   is_on = pthread_atfork(before_fork, start_in_parent, start_in_child) == 0;
 }
 

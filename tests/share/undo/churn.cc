@@ -3,6 +3,7 @@
 // Threads call what changes memory at random, and know each byte.  So do their children, to the
 // fourth generation.  Prints "right"; or the first wrong byte, to standard error.
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -37,6 +38,22 @@ unsigned char byte_of(unsigned value, std::size_t at) {
   std::fprintf(stderr, "PID %d: %s: wrong at %p\n", getpid(), what, where);
   _exit(1);
 }
+
+// Of malloc().
+struct Block {
+  unsigned char* memory;
+  std::size_t size;
+  unsigned value;
+
+  void check(std::size_t end) const {
+    for (std::size_t i = 0; i < end; ++i)
+      if (memory[i] != byte_of(value, i)) fail("a block", memory + i);
+  }
+  void write(unsigned to) {
+    value = to;
+    for (std::size_t i = 0; i < size; ++i) memory[i] = byte_of(value, i);
+  }
+};
 
 // A mapping, and what each of its pages has.
 struct Pages {
@@ -74,6 +91,7 @@ class Churn {
 
   void check_all() const {
     for (const Pages& pages : mappings_) pages.check(0, pages.values.size(), "a check");
+    for (const Block& block : blocks_) block.check(block.size);
   }
 
   void map() {
@@ -134,7 +152,9 @@ class Churn {
         return is_empty();
       case 10: madvise(begin, size, below(2) != 0 ? MADV_HUGEPAGE : MADV_NOHUGEPAGE); return;
       case 11: madvise(begin, size, below(2) != 0 ? MADV_MERGEABLE : MADV_UNMERGEABLE); return;
-      case 12: return check_calloc();
+      case 12:
+        for (int i = 0; i < 8; ++i) change_block();
+        return;
       case 13: malloc_trim(0); return;
       case 14: return pages.write(first, next_value());
       case 15:
@@ -174,12 +194,27 @@ class Churn {
     munmap(pages.memory, pages.size());
     pages.memory = static_cast<unsigned char*>(memory);
   }
-  void check_calloc() {
-    const std::size_t size = 1 + below(300'000);
-    auto* memory = static_cast<unsigned char*>(std::calloc(1, size));
-    for (std::size_t i = 0; i < size; ++i)
-      if (std::exchange(memory[i], 1) != 0) fail("calloc", memory + i);
-    std::free(memory);
+  // Small, larger than a page, or with a mapping of its own.
+  void change_block() {
+    constexpr std::size_t kMost = 96;
+    const std::size_t size =
+        1 + below(std::array<std::size_t, 3>{200, 9'000, 300'000}.at(below(3)));
+    if (blocks_.size() < kMost) {
+      const Block block = {static_cast<unsigned char*>(std::calloc(1, size)), size, 0};
+      block.check(size);
+      blocks_.push_back(block);
+    } else {
+      std::swap(blocks_[below(kMost)], blocks_.back());
+      Block& block = blocks_.back();
+      block.check(block.size);
+      if (below(2) != 0) {
+        std::free(block.memory);
+        return blocks_.pop_back();
+      }
+      block.memory = static_cast<unsigned char*>(std::realloc(block.memory, size));
+      block.check(std::min(block.size, std::exchange(block.size, size)));
+    }
+    blocks_.back().write(next_value());
   }
 
   void fork_one(unsigned long calls) {
@@ -211,6 +246,7 @@ class Churn {
   int generation_;
   unsigned value_ = 0;
   std::vector<Pages> mappings_;
+  std::vector<Block> blocks_;
 };
 
 }  // namespace
