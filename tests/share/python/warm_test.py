@@ -109,7 +109,8 @@ class WarmTest(Runner):
 
     def test_what_differs_takes_an_exec(self):
         self.write_library(reads="import os; mode = os.environ.get('MODE')", place="import os; place = os.getcwd()",
-                           threads="import threading, time; threading.Thread(target=time.sleep, args=(9,)).start()")
+                           threads="import threading, time; threading.Thread(target=time.sleep, args=(9,)).start()",
+                           slow="import time; time.sleep(6)")
         self.write("program.py", FORKED + "    print(bool(zygote()))")
         os.mkdir(os.path.join(self.folder, "own"))
         self.write("own/json.py", "")
@@ -124,6 +125,7 @@ class WarmTest(Runner):
                 ("json", f"ulimit -v 9999999; {start}", "it has a limit: Max address space"),
                 ("json", "$PYTHON own/program.py", "it has its own .*/own/json.py"),
                 ("json", "$PYTHON -m json", ""),
+                ("slow", start, ""),
                 ("json.tool", "echo | $PYTHON -m json.tool 2>&1; echo False", "json.tool is imported already"),
                 ("reads", f"{start} MODE=2 {start}", "its MODE in the environment is another"),
                 ("reads", f"{start} LATER=2 {start}", ""),

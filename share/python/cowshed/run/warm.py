@@ -192,6 +192,7 @@ def _connect(connection: _socket.socket, path: str, learns: Any, launch: Callabl
         listener.close()
     if learns:
         raise Refused("it is the second start")
+    connection.settimeout(_LOAD)
     connection.connect(f"{path}.begins")
 
 

@@ -139,7 +139,10 @@ class _Zygote:
         at_fork.freeze_for_workers()
         _give_back_files()
         os.chdir("/")
-        os.rename(f"{self._path}.begins", self._path)
+        try:
+            os.rename(f"{self._path}.begins", self._path)
+        except FileNotFoundError:  # the command has ended
+            os._exit(0)
         self._listener.listen(128)
 
     def _names(self) -> list[str]:
