@@ -1,11 +1,13 @@
 #include <Python.h>
 #include <cstddef>
+#include <memory_resource>
 #include <new>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/mapped_resource.h>
 #include <cowshed/base/standard_error.h>
 #include <cowshed/share/python/extension/freezing/deallocation.h>
 #include <cowshed/share/python/extension/freezing/ending.h>
@@ -34,16 +36,25 @@ struct {
   Object sys;
   Object get_objects;  // of gc
   Object io_base;
-  std::unordered_set<PyObject*> namespaces;  // the dicts of the modules
-  NumPy* numpy = nullptr;                    // never freed: the interpreter ends first
+  // Never freed: the interpreter ends first.
+  std::pmr::unordered_set<PyObject*>* namespaces = nullptr;  // the dicts of the modules
+  NumPy* numpy = nullptr;
 } needed;
+
+// Blocks of malloc's would lie in holes of the shared heap, and each copy a page.  Never freed.
+std::pmr::memory_resource* memory() {
+  static auto* const buffer =
+      new std::pmr::monotonic_buffer_resource(1 << 20U, new internal::MappedResource);
+  return buffer;
+}
 
 // While they are in sys.modules.
 void note_namespaces() {
   track_frozen_again();
   needed.numpy = new NumPy;
+  needed.namespaces = new std::pmr::unordered_set<PyObject*>(memory());
   each_item(PyImport_GetModuleDict(), [](PyObject* /*name*/, PyObject* module) {
-    if (PyModule_Check(module)) needed.namespaces.insert(PyModule_GetDict(module));
+    if (PyModule_Check(module)) needed.namespaces->insert(PyModule_GetDict(module));
   });
 }
 
@@ -111,7 +122,7 @@ class Deaths {
       auto* const type = reinterpret_cast<PyTypeObject*>(object);
       classes_.emplace(Object(PyType_GetDict(type)).get(), type);
     }
-    const bool is_module = needed.namespaces.contains(object);
+    const bool is_module = needed.namespaces->contains(object);
     const bool holds = !is_module && !is_immortal(object);
     const auto note = [&](PyObject* child, bool is_reference) {
       if (is_plain_data(child)) return;
@@ -278,28 +289,28 @@ class Deaths {
       PyObject* const object = pending_.back();
       pending_.pop_back();
       // A module is cleared, whoever refers to it.
-      if (!PyType_Check(object) && !needed.namespaces.contains(object))
+      if (!PyType_Check(object) && !needed.namespaces->contains(object))
         for_each_child(object, [&](PyObject* child) { keep(child); });
     }
   }
 
   const Ending ending_;
-  std::vector<PyObject*> weak_;    // references
-  std::vector<PyObject*> others_;  // what the collector tracks, and what a freeze has left
-  std::vector<PyObject*> unlisted_;
-  std::unordered_set<PyObject*> seen_unlisted_;
-  std::unordered_map<PyObject*, Node> nodes_;
-  std::unordered_map<PyObject*, std::vector<PyObject*>> holders_;
-  std::vector<Object> kept_;                              // the holders, until release()
-  std::unordered_map<PyObject*, PyTypeObject*> classes_;  // by their dict
-  std::unordered_set<PyObject*> alive_;
-  std::vector<PyObject*> pending_;
+  std::pmr::vector<PyObject*> weak_{memory()};    // references
+  std::pmr::vector<PyObject*> others_{memory()};  // that the collector tracks, or a freeze has left
+  std::pmr::vector<PyObject*> unlisted_{memory()};
+  std::pmr::unordered_set<PyObject*> seen_unlisted_{memory()};
+  std::pmr::unordered_map<PyObject*, Node> nodes_{memory()};
+  std::pmr::unordered_map<PyObject*, std::pmr::vector<PyObject*>> holders_{memory()};
+  std::vector<Object> kept_;  // the holders, until release()
+  std::pmr::unordered_map<PyObject*, PyTypeObject*> classes_{memory()};  // by their dict
+  std::pmr::unordered_set<PyObject*> alive_{memory()};
+  std::pmr::vector<PyObject*> pending_{memory()};
   bool are_in_use_ = false;  // what keep() finds
-  std::vector<PyObject*> in_use_;
-  std::vector<PyObject*> placed_;
+  std::pmr::vector<PyObject*> in_use_{memory()};
+  std::pmr::vector<PyObject*> placed_{memory()};
   std::size_t holders_done_ = 0;
-  std::vector<PyObject*> ordered_;
-  std::unordered_map<PyObject*, PyObject*> in_front_;
+  std::pmr::vector<PyObject*> ordered_{memory()};
+  std::pmr::unordered_map<PyObject*, PyObject*> in_front_{memory()};
   std::vector<Object> dead_;
 };
 
