@@ -262,7 +262,9 @@ const std::vector<Remedy> kRemedies = {
      "the same as of processes started alike"},
     {"pytest",
      {},
-     "pytest-xdist starts each worker as a program: run fewer (-n), or map large data from a file",
+     "pytest-xdist starts each worker as a program: have them forked (cowshed run --warm), run "
+     "fewer "
+     "(-n), or map large data from a file",
      &of_server_started,
      nullptr,
      kSavesNothing},
