@@ -209,8 +209,9 @@ bool is_in_handler() { return false; }
 #endif
 
 // Private memory of allocators that get it from mmap(2): Python's arenas, PHP's chunks, Ruby's
-// pages, and malloc's if that is not glibc's, which may also have it from brk(2).  Nothing proves whose it is.  They bear the move, because madvise() below gives zeros.
-// The kernel joins them with the memory of this thread's variables, which stays.
+// pages, and malloc's if that is not glibc's, which may also have it from brk(2).  Nothing proves
+// whose it is.  They bear the move, because madvise() below gives zeros. The kernel joins them with
+// the memory of this thread's variables, which stays.
 std::vector<std::span<const std::byte>> private_ranges(bool with_brk) {
   constexpr std::size_t kAround = 64_KiB;
   const Range variables = settling::variables_of_this_thread();
@@ -230,8 +231,8 @@ std::vector<std::span<const std::byte>> private_ranges(bool with_brk) {
   settling::visit_maps(buffer, [&](const MapsLine& line) {
     const bool is_stack = line.name == "[stack]" || line.range.begin == end_of_guard;
     if (line.permissions == "---p") end_of_guard = line.range.end;
-    const bool is_owned = line.name.empty() || line.name.starts_with("[anon:") ||
-                          (with_brk && line.name == "[heap]");
+    const bool is_owned =
+        line.name.empty() || line.name.starts_with("[anon:") || (with_brk && line.name == "[heap]");
     if (!line.is_private_and_writable() || !line.is_anonymous || !is_owned || is_stack ||
         line.range.size() > most)
       return;
@@ -351,10 +352,15 @@ void clear(const Range& added) {
   }
 }
 
-// Puts empty pages into the place of settled memory.  Returns 0 or an errno.
+// Gives settled memory zeros: by empty pages in its place or, if it is small and there are many
+// such mappings, by writing.  Returns 0 or an errno.
 int give_zeros(const Range& given) {
+  constexpr unsigned kMostMappings = 256;  // each call reads them all
+  static std::atomic<unsigned> mappings = 0;
   int failed = 0;
   const int error = visit_settled(given, [&](const Range& part, std::string_view permissions) {
+    if (part.size() < 1_MiB && permissions == "rw-p" && ++mappings > kMostMappings)
+      return clear(part);
     const int protection = (permissions[0] == 'r' ? PROT_READ : 0) |
                            (permissions[1] == 'w' ? PROT_WRITE : 0) |
                            (permissions[2] == 'x' ? PROT_EXEC : 0);
