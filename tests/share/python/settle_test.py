@@ -51,7 +51,7 @@ class CollapseTest(unittest.TestCase):
         self.assertEqual([id(each) for each in data], places)
         self.assertGreater(collapsed.huge_after, collapsed.huge_before + collapsed.private_bytes // 2)
         self.assertLessEqual(collapsed.huge_after + sum(collapsed.left.values()),
-                             collapsed.private_bytes + collapsed.added_bytes)
+                             collapsed.private_bytes + collapsed.added_bytes + 65536)  # that it takes meanwhile
         self.assertLessEqual(collapsed.added_bytes, collapsed.private_bytes * 0.02)
         self.assertLess(collapsed.page_tables_after, collapsed.page_tables_before)
         self.assertRegex(str(collapsed), r"^\d+\.\d of \d+\.\d MiB in 2 MiB pages, ")
