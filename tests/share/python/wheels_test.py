@@ -117,8 +117,8 @@ class WheelsTest(unittest.TestCase):
     def test_readme_holds_in_a_fresh_debian_without_a_compiler(self):
         if os.geteuid() != 0 or (3, 13) not in map(version_of, PYTHONS):
             self.skipTest("takes root and Python 3.13")
-        [commands] = [block for block in re.findall(r"^```\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
-                      if "--find-links" in block]
+        blocks = re.findall(r"^```\w*\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+        [commands] = [block for block in blocks if "--find-links" in block]
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             port = str(one.getsockname()[1])
