@@ -526,7 +526,7 @@ def thread_pool(path):
     from concurrent import futures
     import time
     pool = futures.ThreadPoolExecutor(2)
-    pool.submit(append, path, "1")
+    pool.submit(append, path, "1").result()
     yield pool
     for _ in range(3):
         pool.submit(lambda: (time.sleep(0.01), append(path, "2")))
