@@ -27,8 +27,9 @@
 //
 // Encoded as they are: trivially copyable types that are spawn_safe, and so have no pointers.
 // Encoded by their elements: strings, the standard's containers, pairs, tuples, arrays, optionals
-// and variants.  A Channel is sent as its descriptors.  Specialise Codec for other types, so that
-// each value puts at least a byte or a descriptor:
+// and variants.  A Channel is sent as its descriptors.  Specialise Codec for other types, also for
+// a set or map whose order or hash has state, so that each value puts at least a byte or a
+// descriptor:
 //
 //   template <>
 //   struct cowshed::Codec<Query> {
@@ -142,12 +143,27 @@ struct Element<std::pair<const Key, T>> {
   using Type = std::pair<Key, T>;
 };
 
+// Whether the receiver's containers have the same order or hash: it has no state.
 template <class C>
-concept Container = std::default_initializable<C> && std::ranges::sized_range<C> &&
-                    requires(C container, typename Element<typename C::value_type>::Type element) {
-                      container.insert(container.end(), std::move(element));
-                      requires Codable<typename Element<typename C::value_type>::Type>;
-                    };
+constexpr bool is_ordered_alike() {
+  bool alike = true;
+  if constexpr (requires { typename C::key_compare; })
+    alike = std::is_empty_v<typename C::key_compare>;
+  if constexpr (requires {
+                  typename C::hasher;
+                  typename C::key_equal;
+                })
+    alike = std::is_empty_v<typename C::hasher> && std::is_empty_v<typename C::key_equal>;
+  return alike;
+}
+
+template <class C>
+concept Container =
+    std::default_initializable<C> && std::ranges::sized_range<C> && is_ordered_alike<C>() &&
+    requires(C container, typename Element<typename C::value_type>::Type element) {
+      container.insert(container.end(), std::move(element));
+      requires Codable<typename Element<typename C::value_type>::Type>;
+    };
 
 template <class C>
 concept FlatContainer =

@@ -56,7 +56,12 @@
 //   optional, variant, pair, tuple, array    themselves, of frozen elements
 //   shared_ptr, unique_ptr, weak_ptr, T*     ImmortalPtr<const Frozen<T>>; null when expired
 // Any other type without traits does not compile.  Nor do string_view, span, void* and char*, which
-// do not say what they point to, or how much of it.
+// do not say what they point to, or how much of it; nor F<K> with state that F<Frozen<K>> lacks.
+//
+// Keys: an order or a hash may follow pointers in its keys, but not to other such containers.  An
+// object that has such a container is copied twice, because all others must exist before; if
+// Frozen<T> then has no noexcept move constructor, it is invalid_argument.  So it is if a container
+// would lose elements, because its order or hash takes copies of different keys for the same.
 //
 // Identity: an object that several pointers lead to is copied once.  A pointer to an element of a
 // vector fails with invalid_argument: keep such elements by std::shared_ptr.  A pointer to another
@@ -147,6 +152,7 @@ class FreezeContext {
     std::size_t size;
     std::size_t alignment;
     void (*construct)(void* target, const void* source, FreezeContext& context);
+    bool (*construct_again)(void* target, const void* source, FreezeContext& context);
     void (*destroy)(void* target);
     std::string_view name;
   };
@@ -157,6 +163,15 @@ class FreezeContext {
       alignof(Frozen<T>),
       [](void* target, const void* source, FreezeContext& context) {
         ::new (target) Frozen<T>(FreezeTraits<T>::freeze(*static_cast<const T*>(source), context));
+      },
+      [](void* target, const void* source, FreezeContext& context) {
+        constexpr bool kMoves = std::is_nothrow_move_constructible_v<Frozen<T>>;  // no copy
+        if constexpr (kMoves) {
+          Frozen<T> copy(FreezeTraits<T>::freeze(*static_cast<const T*>(source), context));
+          std::destroy_at(static_cast<Frozen<T>*>(target));
+          ::new (target) Frozen<T>(std::move(copy));
+        }
+        return kMoves;
       },
       [](void* target) { std::destroy_at(static_cast<Frozen<T>*>(target)); },
       type_name<T>()};
@@ -189,12 +204,17 @@ class FreezeContext {
   void* target_of(const void* source, const Type& type);
   bool is_element(const Key& key) const;
   void finish();
+  bool all_constructed() const { return constructed_ == targets_.size(); }
+  [[noreturn]] static void refuse(const std::string& why);
   [[noreturn]] static void refuse_derived(std::string_view base, const char* dynamic_type);
+  [[noreturn]] static void refuse_loss(std::string_view container);
 
   std::pmr::memory_resource* resource_;
   std::unordered_map<Key, void*, KeyHash> memo_;
   std::vector<Target> targets_;  // in the order of their construction
   std::size_t constructed_ = 0;
+  std::size_t pointers_ = 0;  // that copy() and pointer() have returned, ever
+  bool left_empty_ = false;   // a container of the object that is being constructed
   bool finished_ = false;
   std::map<const void*, Elements, std::less<>> vectors_;  // by the address of the first element
 };
@@ -297,9 +317,34 @@ constexpr auto frozen_argument() {
 
 template <class To, class From>
 To frozen_function(const From& from) {
-  if constexpr (std::is_same_v<To, From>) return from;
+  constexpr bool kKeepsState = std::is_constructible_v<To, const From&>;
+  static_assert(kKeepsState || std::is_empty_v<From>,
+                "freeze_copy would lose the state of this F<K>: make F<Frozen<K>> of it");
+  if constexpr (kKeepsState) return To(from);
   else return To();
 }
+
+// Whether the standard's orders and hashes of this type follow no pointer to an object.
+template <class T>
+inline constexpr bool kIsShallow = std::is_scalar_v<T>;
+template <class T>
+inline constexpr bool kIsShallow<ImmortalPtr<T>> = true;
+template <class... Ts>
+inline constexpr bool kIsShallow<std::basic_string<Ts...>> = true;
+template <template <class...> class Tuple, class... Ts>
+  requires(requires { std::tuple_size<Tuple<Ts...>>::value; })
+inline constexpr bool kIsShallow<Tuple<Ts...>> = (kIsShallow<Ts> && ...);
+
+template <class F>
+inline constexpr bool kIsStandard = false;
+template <template <class> class F, class T>
+inline constexpr bool kIsStandard<F<T>> =
+    std::is_same_v<F<T>, std::less<T>> || std::is_same_v<F<T>, std::hash<T>> ||
+    std::is_same_v<F<T>, std::equal_to<T>>;
+template <class C>
+concept ShallowKeys = kIsShallow<typename C::key_type> &&
+                      (kIsStandard<typename C::key_compare> ||
+                       (kIsStandard<typename C::hasher> && kIsStandard<typename C::key_equal>));
 
 template <class T>
 struct FrozenPointerTo : FrozenToPointer {
@@ -352,11 +397,8 @@ struct FreezeTraits<C<Arguments...>> {
       return frozen(from.data(), from.size(), context.allocator());  // a string
     } else {
       frozen to = make_empty(from, context);
-      if constexpr (requires { typename From::mapped_type; }) {
-        for (const auto& [key, value] : from)
-          to.emplace_hint(to.end(), context.copy(key), context.copy(value));
-      } else if constexpr (requires { typename From::key_type; }) {
-        for (const auto& key : from) to.emplace_hint(to.end(), context.copy(key));
+      if constexpr (requires { typename From::key_type; }) {
+        fill_by_key(to, from, context);
       } else {
         if constexpr (std::ranges::contiguous_range<const From>)
           context.vectors_.try_emplace(from.data(), from.size(), &FreezeContext::kTypeOf<T>);
@@ -372,6 +414,25 @@ struct FreezeTraits<C<Arguments...>> {
   }
 
  private:
+  static void fill_by_key(frozen& to, const From& from, FreezeContext& context) {
+    bool may_fill = true;
+    for (const auto& element : from) {
+      const std::size_t pointers = context.pointers_;
+      const auto add = [&](auto&& key, const auto&... value) {
+        if (!internal::ShallowKeys<frozen> && context.pointers_ != pointers)
+          may_fill = may_fill && context.all_constructed();
+        // Also if it must not be filled yet, copy(value) finds what that leads to.
+        if (may_fill) to.emplace_hint(to.end(), std::move(key), context.copy(value)...);
+        else (static_cast<void>(context.copy(value)), ...);
+      };
+      if constexpr (requires { typename From::mapped_type; })
+        add(context.copy(element.first), element.second);
+      else add(context.copy(element));
+    }
+    context.left_empty_ = context.left_empty_ || !may_fill;
+    if (!may_fill) to.clear();
+    else if (to.size() != from.size()) FreezeContext::refuse_loss(type_name<From>());
+  }
   static frozen make_empty(const From& from, FreezeContext& context) {
     using internal::frozen_function;
     if constexpr (requires { from.hash_function(); }) {

@@ -15,6 +15,7 @@ FreezeContext::~FreezeContext() {
 }
 
 void* FreezeContext::target_of(const void* source, const Type& type) {
+  ++pointers_;
   const Key key = {source, &type};
   const auto [known, added] = memo_.try_emplace(key);
   if (added) {
@@ -42,26 +43,46 @@ bool FreezeContext::is_element(const Key& key) const {
 }
 
 void FreezeContext::finish() {
-  for (; constructed_ < targets_.size(); ++constructed_) {
+  std::vector<std::size_t> unfilled;
+  for (; !all_constructed(); ++constructed_) {
     const Target target = targets_[constructed_];
+    left_empty_ = false;
     target.key.type->construct(target.memory, target.key.source, *this);
+    if (left_empty_) unfilled.push_back(constructed_);
   }
+  left_empty_ = false;
+  for (const std::size_t i : unfilled) {
+    const auto& [key, memory] = targets_[i];
+    if (!key.type->construct_again(memory, key.source, *this)) {
+      refuse("a " + std::string(key.type->name) +
+             " has a set or map whose keys have pointers; what it becomes needs a noexcept move "
+             "constructor");
+    }
+  }
+  if (left_empty_ || !all_constructed())
+    refuse("a freeze() led to other objects when called again");
   const auto twice = std::find_if(targets_.begin(), targets_.end(),
                                   [this](const Target& target) { return is_element(target.key); });
   if (twice != targets_.end()) {
-    throw Failure{{ErrorCode::invalid_argument, 0,
-                   "freeze_copy: a pointer leads to an element of a vector of " +
-                       std::string(twice->key.type->name) +
-                       "; keep such elements by std::shared_ptr"}};
+    refuse("a pointer leads to an element of a vector of " + std::string(twice->key.type->name) +
+           "; keep such elements by std::shared_ptr");
   }
   finished_ = true;
 }
 
+void FreezeContext::refuse(const std::string& why) {
+  throw Failure{{ErrorCode::invalid_argument, 0, "freeze_copy: " + why}};
+}
+
 void FreezeContext::refuse_derived(std::string_view base, const char* dynamic_type) {
-  throw Failure{{ErrorCode::invalid_argument, 0,
-                 "freeze_copy: a pointer to " + std::string(base) + " leads to a derived object (" +
-                     dynamic_type + "); give cowshed::FreezeTraits<" + std::string(base) +
-                     "> a pointer() that tells what it becomes"}};
+  refuse("a pointer to " + std::string(base) + " leads to a derived object (" + dynamic_type +
+         "); give cowshed::FreezeTraits<" + std::string(base) +
+         "> a pointer() that tells what it becomes");
+}
+
+void FreezeContext::refuse_loss(std::string_view container) {
+  refuse("elements of a " + std::string(container) +
+         " would be lost: its order or hash takes copies of different keys for the same");
 }
 
 }  // namespace cowshed

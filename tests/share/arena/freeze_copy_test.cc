@@ -69,6 +69,48 @@ struct Bird : Animal {};
 
 struct Bomb {};
 
+struct Rounded {
+  double value;
+  bool operator<(const Rounded& other) const { return value < other.value; }
+};
+
+// Orders and hashes of pointers, which look at the objects.
+struct ById {
+  bool operator()(const auto& a, const auto& b) const { return a->id < b->id; }
+};
+struct IdHash {
+  std::size_t operator()(const auto& a) const { return static_cast<std::size_t>(a->id); }
+};
+struct SameId {
+  bool operator()(const auto& a, const auto& b) const { return a->id == b->id; }
+};
+struct Person {
+  int id = 0;
+  std::set<std::shared_ptr<Person>, ById> friends;
+};
+struct FrozenPerson {
+  int id;
+  std::pmr::set<ImmortalPtr<const FrozenPerson>, ById> friends;
+};
+struct FrozenPinned : FrozenPerson {  // cannot be moved
+  explicit FrozenPinned(FrozenPerson&& person) : FrozenPerson(std::move(person)) {}
+  FrozenPinned(const FrozenPinned&) = delete;
+  FrozenPinned& operator=(const FrozenPinned&) = delete;
+  ~FrozenPinned() = default;
+};
+struct Pinned : Person {};
+template <class K>
+struct Last {  // compares the last characters, if it has that state
+  bool last = false;
+  Last() = default;
+  explicit Last(bool has_state) : last(has_state) {}
+  template <class Other>
+  explicit Last(const Last<Other>& other) : last(other.last) {}
+  bool operator()(const K& a, const K& b) const {
+    return last ? a.back() < b.back() : a.front() < b.front();
+  }
+};
+
 }  // namespace
 
 template <>
@@ -77,6 +119,25 @@ struct FreezeTraits<Node> {
   static FrozenNode freeze(const Node& from, FreezeContext& context) {
     return {context.copy(from.name), context.copy(from.next), context.copy(from.parent),
             context.copy(from.twin)};
+  }
+};
+template <>
+struct FreezeTraits<Rounded> {
+  using frozen = int;
+  static int freeze(const Rounded& from, FreezeContext&) { return static_cast<int>(from.value); }
+};
+template <>
+struct FreezeTraits<Person> {
+  using frozen = FrozenPerson;
+  static FrozenPerson freeze(const Person& from, FreezeContext& context) {
+    return {from.id, context.copy(from.friends)};
+  }
+};
+template <>
+struct FreezeTraits<Pinned> {
+  using frozen = FrozenPinned;
+  static FrozenPinned freeze(const Pinned& from, FreezeContext& context) {
+    return FrozenPinned(context.copy<Person>(from));
   }
 };
 template <>
@@ -187,6 +248,53 @@ TEST(FreezeCopy, IdentityAndCyclesAreKept) {
   EXPECT_EQ(copy.parent.get(), frozen);
   EXPECT_EQ(copy.twin.get(), &copy);
   EXPECT_EQ(copy.next[0]->parent, nullptr);
+}
+
+TEST(FreezeCopy, KeysAreComparedByTheObjectsBehindTheirPointers) {
+  const Arena arena = make_arena();
+  constexpr int kCount = 100;
+  Pinned root;
+  std::unordered_set<std::shared_ptr<Person>, IdHash, SameId> hashed;
+  std::map<std::shared_ptr<Person>, std::shared_ptr<Person>, ById> ordered;
+  auto previous = std::make_shared<Person>(Person{kCount, {}});
+  for (int id = 0; id < kCount; ++id) {
+    const auto person = std::make_shared<Person>(Person{id, {previous}});
+    previous->friends.insert(person);  // a cycle
+    root.friends.insert(person);
+    hashed.insert(person);
+    ordered[person] = previous;
+    previous = person;
+  }
+  const auto& people = static_cast<const Person&>(root);
+  const FrozenPerson* frozen = freeze_copy(arena, people).value();
+  ASSERT_EQ(frozen->friends.size(), kCount);
+  EXPECT_EQ((*frozen->friends.begin())->id, 0);
+  EXPECT_EQ((*frozen->friends.begin())->friends.size(), 2U);
+  const ImmortalPtr<const FrozenPerson> last = *frozen->friends.rbegin();
+  EXPECT_EQ(last->id, kCount - 1);
+  EXPECT_TRUE(arena.contains(&*last->friends.begin()));
+  EXPECT_EQ((*last->friends.begin())->friends.count(last), 1U);
+
+  const auto* frozen_hashed = freeze_copy(arena, hashed).value();
+  EXPECT_EQ(frozen_hashed->size(), kCount);
+  EXPECT_EQ(frozen_hashed->count(last), 1U);
+  const auto* frozen_ordered = freeze_copy(arena, ordered).value();
+  EXPECT_EQ(frozen_ordered->size(), kCount);
+  EXPECT_EQ(frozen_ordered->at(last)->id, kCount - 2);
+
+  const auto before = arena.stats().live_allocations;
+  EXPECT_THAT(freeze_copy(arena, root), Fails(ErrorCode::invalid_argument, "noexcept move"));
+  EXPECT_EQ(arena.stats().live_allocations, before);
+  for (const auto& person : hashed) person->friends.clear();
+  previous->friends.clear();
+}
+
+TEST(FreezeCopy, NoElementIsLostToAnotherOrder) {
+  const Arena arena = make_arena();
+  const std::set<std::string, Last<std::string>> texts({"ab", "ac"}, Last<std::string>(true));
+  EXPECT_EQ(freeze_copy(arena, texts).value()->size(), 2U);
+  const std::set<Rounded> alike = {{1.2}, {1.4}};
+  EXPECT_THAT(freeze_copy(arena, alike), Fails(ErrorCode::invalid_argument, "would be lost"));
 }
 
 TEST(FreezeCopy, TheRootItselfHasIdentity) {

@@ -34,6 +34,14 @@ class Named {
   std::string name_;
 };
 
+// Has state, which a receiver's container would not have.
+struct Order {
+  bool descending = false;
+  bool operator()(int a, int b) const { return descending ? b < a : a < b; }
+};
+static_assert(Codable<std::set<int, std::greater<>>> && !Codable<std::set<int, Order>>);
+static_assert(!Codable<std::unordered_map<int, int, std::hash<int>, bool (*)(int, int)>>);
+
 }  // namespace
 
 template <>
