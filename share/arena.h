@@ -125,9 +125,9 @@ class Arena {
   //
   // Errors: arena_frozen (in the other mode), not_inherited, in_use (a thread is inside an
   // ArenaScope of it), unsupported (a sandbox refuses membarrier(2) by now), system_call (EBUSY if
-  // another process maps the arena for writing).  After an error the arena is as before.  If the
-  // kernel refuses to map it for writing again, allocations fail with arena_frozen, and nothing
-  // may be written, until freeze() succeeds.
+  // another process maps the arena for writing, EBADF if the arena's descriptor was closed).  After
+  // an error the arena is as before.  If the kernel refuses to map it for writing again,
+  // allocations fail with arena_frozen, and nothing may be written, until freeze() succeeds.
   Expected<void> freeze(const FreezeOptions& options = {});
   Expected<void> freeze(FreezeMode mode) { return freeze(FreezeOptions{.mode = mode}); }
 

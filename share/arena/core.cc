@@ -55,10 +55,10 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
   huge_pages_ = options.huge_pages;
   const auto give_up = [&] {
     unmap_arena(mapping.begin, mapping.size);
-    ::close(mapping.fd);
+    mapping.file.close();
   };
   TRY_VOID(start_jemalloc_or(give_up, mapping, 0));
-  open_fd_ = mapping.fd;
+  open_file_ = mapping.file;
   known_elsewhere_ = false;
   become(std::move(description));
   resume();
@@ -67,7 +67,7 @@ Expected<void> ArenaCore::open(const ArenaOptions& options) {
 
 void ArenaCore::adopt(Description description) {
   huge_pages_ = true;
-  open_fd_ = -1;
+  open_file_ = {};
   known_elsewhere_ = true;
   open_begin_ = description.begin + description.capacity;
   become(std::move(description));
@@ -233,7 +233,7 @@ void ArenaCore::close() {
   const std::size_t size = end() - start;
   begin_ = end_ = open_begin_ = 0;
   if (before != ArenaState::not_inherited) unmap_arena(start, size, known_elsewhere_);
-  if (open_fd_ >= 0) ::close(std::exchange(open_fd_, -1));
+  std::exchange(open_file_, {}).close();
   segments_.close_files();
   key_ = 0;
   past_ = {};
@@ -268,7 +268,7 @@ bool ArenaCore::is_needed() {
 void ArenaCore::forget_range() { begin_ = end_ = open_begin_ = 0; }
 
 void ArenaCore::disown_after_fork() {
-  ::close(std::exchange(open_fd_, -1));  // it would keep the memory alive
+  std::exchange(open_file_, {}).close();  // it would keep the memory alive
   resource()->close();
   memory_.forget();
   forget_shards();

@@ -247,10 +247,12 @@ class ArenaCore final {
   Expected<std::vector<Run>> copy_changed(const Generation& generation,
                                           const std::vector<Run>& changed, const Progress& progress,
                                           Frozen& now) const;
-  std::vector<int> files_without(const SegmentMap& segments) const;
+  std::vector<HeldFile> files_without(const SegmentMap& segments) const;
   Expected<void> reopen();
   void abandon_reopened();
 
+  // Of the open part.
+  ArenaMapping mapping() const { return {open_file_, begin(), end() - begin()}; }
   std::string who() const { return "arena '" + std::string(name()) + "'"; }
 
   std::mutex mutex_;
@@ -278,7 +280,7 @@ class ArenaCore final {
   // The open part.
   std::atomic<std::uintptr_t> open_begin_ = 0;
   std::atomic<std::uintptr_t> lost_begin_ = UINTPTR_MAX;  // of what a forked child lacks
-  int open_fd_ = -1;                                      // its memfd
+  HeldFile open_file_;                                    // its memfd
   ArenaMemory memory_;
   std::array<Shard, kMostShards> shards_;
   std::atomic<std::size_t> shard_count_ = 0;

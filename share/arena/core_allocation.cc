@@ -218,6 +218,9 @@ std::optional<Error> ArenaCore::refusal_in_scope() const {
 }
 
 Error ArenaCore::no_memory_error(const std::string& request, int shortage) const {
+  if (shortage == EBADF) return system_error(descriptor_was_closed(who()), EBADF).value();
+  if (shortage > 0 && shortage != ENOSPC && shortage != ENOMEM)
+    return system_error(who() + ": fallocate(2) for " + request, shortage).value();
   const bool limited = shortage == ArenaMemory::kLimited;
   return {ErrorCode::out_of_memory, limited ? 0 : ENOMEM,
           who() + ": " + (limited ? "the memory cgroup, or the machine," : "the kernel") +
@@ -243,8 +246,6 @@ void ArenaCore::throw_refusal(std::size_t size, std::size_t alignment) const {
   }
   const std::string request = "a request for " + std::to_string(size) + " bytes";
   const int shortage = memory_.shortage();
-  if (shortage > 0 && shortage != ENOSPC && shortage != ENOMEM)
-    throw ArenaBadAlloc(system_error(who() + ": fallocate(2) for " + request, shortage).value());
   const std::size_t needed = jemalloc::size_class_above(jemalloc_size(size, alignment));
   // If the request fits into what was never used, it is jemalloc's records that lack memory.
   const std::size_t untouched = end() - std::max(open_begin(), begin() + memory_.used());

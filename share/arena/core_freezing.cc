@@ -35,7 +35,7 @@ struct ArenaCore::NextGeneration {
   bool is_new = true;
   std::vector<Run> copied;
   SegmentMap segments;
-  std::vector<int> unused_files;
+  std::vector<HeldFile> unused_files;
   Frozen past;
 };
 
@@ -62,6 +62,7 @@ Expected<void> ArenaCore::expect_no_scope(std::string_view then) const {
 // Ends the open part.  Its blocks and the pages that were written privately become a generation.
 Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   TRY_VOID(expect_no_scope("freeze"));
+  if (!open_file_.is_ours()) return system_error(descriptor_was_closed(who()), EBADF);
   const std::size_t first = frozen_bytes();
   std::vector<Run> changed;
   if (first > 0) {
@@ -69,7 +70,7 @@ Expected<void> ArenaCore::seal(FreezeMode mode, const Progress& progress) {
   }
   if (!pause()) return no_membarrier(name());
   const auto go_on = [&](bool is_writable = true) {
-    discard_copies({open_fd_, begin(), end() - begin()}, first);
+    discard_copies(mapping(), first);
     if (is_writable) resume();  // else it stays paused
   };
   std::optional<NextGeneration> next;
@@ -108,7 +109,7 @@ Expected<ArenaCore::NextGeneration> ArenaCore::prepare_generation(const std::vec
   Frozen& now = next.past;
   add_live_blocks(now);
   const auto holes = memory_.trim();
-  next.sealed = {{open_fd_, begin(), end() - begin()}, first, memory_.used()};
+  next.sealed = {mapping(), first, memory_.used()};
   next.is_new = generation_ == 0 || !changed.empty() || next.sealed.used > first;
   if (!next.is_new) return next;
   now.holes.insert(now.holes.end(), holes.begin(), holes.end());
@@ -120,8 +121,8 @@ Expected<ArenaCore::NextGeneration> ArenaCore::prepare_generation(const std::vec
   memory_.add_to(now.taken, now.small, now.huge_page_error);
   TRY(next.copied, copy_changed(next.sealed, changed, part_of(progress, collapsed, 0), now));
   next.segments = segments_;
-  for (const Run& run : next.copied) next.segments.assign(run, open_fd_);
-  next.segments.assign({first, next.sealed.used}, open_fd_);
+  for (const Run& run : next.copied) next.segments.assign(run, open_file_);
+  next.segments.assign({first, next.sealed.used}, open_file_);
   now.on_disk = next.segments.bytes_on_disk(now.holes);
   next.unused_files = files_without(next.segments);
   return next;
@@ -129,8 +130,8 @@ Expected<ArenaCore::NextGeneration> ArenaCore::prepare_generation(const std::vec
 
 void ArenaCore::become(NextGeneration& next, FreezeMode mode) noexcept {
   segments_ = std::move(next.segments);
-  open_fd_ = -1;
-  for (const int fd : next.unused_files) ::close(fd);
+  open_file_ = {};
+  for (const HeldFile& file : next.unused_files) file.close();
   frozen_bytes_ = next.sealed.used;
   stop_jemalloc();
   past_ = std::move(next.past);
@@ -167,12 +168,13 @@ Expected<std::vector<Run>> ArenaCore::copy_changed(const Generation& generation,
 }
 
 // The files of this arena that back nothing any more with these segments.
-std::vector<int> ArenaCore::files_without(const SegmentMap& segments) const {
+std::vector<HeldFile> ArenaCore::files_without(const SegmentMap& segments) const {
   auto files = segments_.files();
-  files.push_back(open_fd_);
+  files.push_back(open_file_);
   const auto after = segments.files();
-  std::erase_if(files,
-                [&](int fd) { return std::find(after.begin(), after.end(), fd) != after.end(); });
+  std::erase_if(files, [&](const HeldFile& file) {
+    return std::ranges::find(after, file.fd, &HeldFile::fd) != after.end();
+  });
   return files;
 }
 
@@ -209,7 +211,7 @@ Expected<void> ArenaCore::reopen() {
   const std::size_t first = frozen_bytes();
   TRY(const ArenaMapping mapping, map_generation(name(), begin(), end() - begin(), first));
   TRY_VOID(start_jemalloc_or([&] { unmap_generation(mapping, first); }, mapping, first));
-  open_fd_ = mapping.fd;
+  open_file_ = mapping.file;
   key_ = new_key();  // caches of threads belong to the jemalloc arena of before
   resume();
   return {};
@@ -219,7 +221,8 @@ Expected<void> ArenaCore::reopen() {
 void ArenaCore::abandon_reopened() {
   resource()->close();
   stop_jemalloc();
-  unmap_generation({std::exchange(open_fd_, -1), begin(), end() - begin()}, frozen_bytes());
+  unmap_generation(mapping(), frozen_bytes());
+  open_file_ = {};
   state_.store(frozen_state(mode_), std::memory_order_release);
 }
 

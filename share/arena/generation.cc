@@ -44,17 +44,18 @@ bool replace(std::uintptr_t begin, std::size_t size, int protection, int flags, 
 int copy_step(const ArenaMapping& mapping, const Run& run, bool huge_pages, std::vector<Run>& small,
               int& refusal) {
   const std::size_t size = run.end - run.begin;
-  const MappedMemory copies(map_shared(mapping.fd, run.begin, size), {size});
+  if (!mapping.file.is_ours()) return errno;
+  const MappedMemory copies(map_shared(mapping.file.fd, run.begin, size), {size});
   if (copies == nullptr) return errno;
   std::vector<Run> left = {{0, size}};
   if (huge_pages) {
     for (std::size_t offset = run.begin; offset < run.end; offset += kHugePage)
-      if (!allocate_pages(mapping.fd, offset, 1)) return errno;
+      if (!allocate_pages(mapping.file.fd, offset, 1)) return errno;
     left = collapse_runs(reinterpret_cast<std::uintptr_t>(copies.get()), left, nullptr, refusal);
   }
   for (const Run& part : left) {
     const Run copy = {run.begin + part.begin, run.begin + part.end};
-    if (!allocate_pages(mapping.fd, copy.begin, copy.end - copy.begin)) return errno;
+    if (!allocate_pages(mapping.file.fd, copy.begin, copy.end - copy.begin)) return errno;
     append(small, copy);
   }
   std::memcpy(copies.get(), reinterpret_cast<const void*>(mapping.begin + run.begin), size);
@@ -73,7 +74,7 @@ Expected<void> visit_private(std::uintptr_t begin, std::size_t size, const std::
 
 }  // namespace
 
-void SegmentMap::assign(const Run& run, int fd) {
+void SegmentMap::assign(const Run& run, const HeldFile& file) {
   if (run.begin == run.end) return;
   std::vector<Segment> result;
   const auto keep = [&](Segment segment, std::size_t begin, std::size_t end) {
@@ -86,17 +87,17 @@ void SegmentMap::assign(const Run& run, int fd) {
     keep(segment, segment.run.begin, std::min(segment.run.end, run.begin));
     keep(segment, std::max(segment.run.begin, run.end), segment.run.end);
   }
-  result.push_back({run, fd});
+  result.push_back({run, file});
   std::sort(result.begin(), result.end(),
             [](const auto& a, const auto& b) { return a.run.begin < b.run.begin; });
   segments_ = std::move(result);
 }
 
-std::vector<int> SegmentMap::files() const {
-  std::vector<int> result;
+std::vector<HeldFile> SegmentMap::files() const {
+  std::vector<HeldFile> result;
   for (const Segment& segment : segments_)
-    if (std::find(result.begin(), result.end(), segment.fd) == result.end())
-      result.push_back(segment.fd);
+    if (std::ranges::find(result, segment.file.fd, &HeldFile::fd) == result.end())
+      result.push_back(segment.file);
   return result;
 }
 
@@ -104,8 +105,8 @@ void SegmentMap::close_files() noexcept {
   for (auto segment = segments_.begin(); segment != segments_.end(); ++segment) {
     const bool is_last =
         std::none_of(std::next(segment), segments_.end(),
-                     [&](const Segment& other) { return other.fd == segment->fd; });
-    if (is_last) ::close(segment->fd);
+                     [&](const Segment& other) { return other.file.fd == segment->file.fd; });
+    if (is_last) segment->file.close();
   }
   segments_.clear();
 }
@@ -113,7 +114,7 @@ void SegmentMap::close_files() noexcept {
 std::vector<Run> SegmentMap::runs_of(int fd) const {
   std::vector<Run> result;
   for (const Segment& segment : segments_)
-    if (segment.fd == fd) result.push_back(segment.run);
+    if (segment.file.fd == fd) result.push_back(segment.run);
   return result;
 }
 
@@ -132,10 +133,10 @@ std::vector<Run> SegmentMap::worth_copying(std::vector<Run> changed, std::size_t
     std::size_t bytes;
   };
   std::vector<File> current;
-  for (const int fd : files()) {
-    auto runs = without(runs_of(fd), changed);
+  for (const auto& file : files()) {
+    auto runs = without(runs_of(file.fd), changed);
     const std::size_t bytes = size_of(without(runs, holes));
-    current.push_back({fd, std::move(runs), bytes});
+    current.push_back({file.fd, std::move(runs), bytes});
   }
   std::sort(current.begin(), current.end(),
             [](const File& a, const File& b) { return a.bytes < b.bytes; });
@@ -152,10 +153,10 @@ std::vector<Run> SegmentMap::worth_copying(std::vector<Run> changed, std::size_t
 Expected<ArenaMapping> map_generation(const std::string& name, std::uintptr_t begin,
                                       std::size_t size, std::size_t first) {
   TRY(FileDescriptor fd, open_memfd(name, size));
-  const ArenaMapping mapping = {fd.release(), begin, size};
+  const ArenaMapping mapping = {HeldFile::of(fd.release()), begin, size};
   if (first == size) return mapping;
-  const bool mapped =
-      replace(begin + first, size - first, PROT_READ | PROT_WRITE, MAP_SHARED, mapping.fd, first);
+  const bool mapped = replace(begin + first, size - first, PROT_READ | PROT_WRITE, MAP_SHARED,
+                              mapping.file.fd, first);
   if (mapped && madvise(reinterpret_cast<void*>(begin + first), size - first, MADV_DONTFORK) == 0)
     return mapping;
   const std::string call = mapped ? "madvise(MADV_DONTFORK)" : "mmap";
@@ -169,7 +170,7 @@ void unmap_generation(const ArenaMapping& mapping, std::size_t first) {
     replace(mapping.begin + first, mapping.size - first, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
             0);
   }
-  close(mapping.fd);
+  mapping.file.close();
 }
 
 Expected<void> populate(std::uintptr_t begin, std::size_t size, const std::string& who) {
@@ -204,8 +205,9 @@ Expected<void> copy_runs(const ArenaMapping& mapping, const std::vector<Run>& ru
 }
 
 void discard_copies(const ArenaMapping& mapping, std::size_t first) {
-  if (first > 0)
-    fallocate(mapping.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(first));
+  if (first > 0 && mapping.file.is_ours())
+    fallocate(mapping.file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+              static_cast<off_t>(first));
 }
 
 std::optional<SealFailure> seal_generation(const Generation& generation, FreezeMode mode) noexcept {
@@ -213,26 +215,28 @@ std::optional<SealFailure> seal_generation(const Generation& generation, FreezeM
   const int protection = protection_of(mode);
   bool cut = false;
   const auto undo = [&cut, begin = mapping.begin + first, size = mapping.size - first,
-                     fd = mapping.fd, offset = first, whole = mapping.size](const char* what) {
+                     &file = mapping.file, offset = first, whole = mapping.size](const char* what) {
     const int error = errno;
     const bool is_restored =
-        size == 0 || ((!cut || set_file_size(fd, whole, {})) &&
-                      replace(begin, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset) &&
+        size == 0 || (file.is_ours() && (!cut || set_file_size(file.fd, whole, {})) &&
+                      replace(begin, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd, offset) &&
                       madvise(reinterpret_cast<void*>(begin), size, MADV_DONTFORK) == 0);
     return SealFailure{error, what, is_restored};
   };
-  if (used > first &&
-      !replace(mapping.begin + first, used - first, protection, MAP_PRIVATE, mapping.fd, first)) {
+  // A callback of the caller's has run since the freeze began.
+  if (!mapping.file.is_ours()) return SealFailure{errno, ": its descriptor was closed", true};
+  if (used > first && !replace(mapping.begin + first, used - first, protection, MAP_PRIVATE,
+                               mapping.file.fd, first)) {
     return undo(": mmap of it, private");
   }
   if (used < mapping.size && !replace(mapping.begin + used, mapping.size - used, PROT_NONE,
                                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
     return undo(": mmap over the unused rest");
   }
-  if (ftruncate(mapping.fd, static_cast<off_t>(used)) != 0)
+  if (ftruncate(mapping.file.fd, static_cast<off_t>(used)) != 0)
     return undo(": ftruncate of the unused rest");
   cut = true;
-  if (!seal(mapping.fd)) {
+  if (!seal(mapping.file.fd)) {
     return undo(errno == EBUSY
                     ? ": cannot be sealed while somebody else maps it for writing or has I/O on "
                       "it; end that, then freeze() again"
@@ -244,8 +248,8 @@ std::optional<SealFailure> seal_generation(const Generation& generation, FreezeM
 Expected<void> map_copies(const ArenaMapping& mapping, const std::vector<Run>& runs,
                           FreezeMode mode, const std::string& who) {
   for (const auto& [begin, end] : runs) {
-    if (!replace(mapping.begin + begin, end - begin, protection_of(mode), MAP_PRIVATE, mapping.fd,
-                 begin)) {
+    if (!mapping.file.is_ours() || !replace(mapping.begin + begin, end - begin, protection_of(mode),
+                                            MAP_PRIVATE, mapping.file.fd, begin)) {
       return system_error(who +
                               " is frozen, but some of what was written to is still private; "
                               "refreeze() again: mapping it",

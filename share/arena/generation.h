@@ -16,7 +16,7 @@ namespace cowshed::internal {
 // A run of a frozen arena, and the file that backs it.
 struct Segment {
   Run run;
-  int fd = -1;
+  HeldFile file;
   std::uint64_t payload = 0;  // the file's offset of the arena's first byte; 0 for a memfd
 };
 
@@ -26,10 +26,10 @@ class SegmentMap {
   SegmentMap() = default;
   explicit SegmentMap(std::vector<Segment> segments) : segments_(std::move(segments)) {}
 
-  void assign(const Run& run, int fd);  // replaces what backed the run
+  void assign(const Run& run, const HeldFile& file);  // replaces what backed the run
 
   const std::vector<Segment>& segments() const { return segments_; }  // in order
-  std::vector<int> files() const;                                     // each once
+  std::vector<HeldFile> files() const;                                // each once
   void close_files() noexcept;  // leaves the map empty; allocates nothing
   std::vector<Run> runs_of(int fd) const;
   std::size_t bytes_on_disk(const std::vector<Run>& holes) const;

@@ -11,7 +11,6 @@
 #include <cowshed/base/arch/arch.h>
 #include <cowshed/base/try.h>
 #include <cowshed/share/arena/mapping.h>
-#include <cowshed/share/os/memfd.h>
 #include <cowshed/share/process/tree.h>
 
 namespace cowshed::internal {
@@ -159,7 +158,7 @@ Expected<ArenaMapping> map_new_arena(const ArenaOptions& options) {
     unmap_arena(place, size);
     return error;
   }
-  return ArenaMapping{fd.release(), place, size};
+  return ArenaMapping{HeldFile::of(fd.release()), place, size};
 }
 
 Expected<void> map_range(int fd, std::uintptr_t begin, std::size_t size, addresses::Holder holder,

@@ -7,6 +7,7 @@
 #include <cowshed/base/file_descriptor.h>
 #include <cowshed/share/arena/options.h>
 #include <cowshed/share/os/huge_pages.h>
+#include <cowshed/share/os/memfd.h>
 #include <cowshed/share/process/addresses.h>
 
 // An arena's file and its mapping at addresses of its own.
@@ -14,7 +15,7 @@ namespace cowshed::internal {
 
 // A memfd and the shared, writable mapping of all of it.
 struct ArenaMapping {
-  int fd;
+  HeldFile file;
   std::uintptr_t begin;
   std::size_t size;
 };

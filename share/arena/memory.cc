@@ -208,7 +208,7 @@ std::pair<std::size_t, int> ArenaMemory::take(std::unique_lock<std::mutex>& lock
 bool ArenaMemory::take_huge(Ranges ranges) noexcept {
   if (!huge_pages_ || failures_ >= kMostFailures) return false;
   for (std::size_t i = 0; i < ranges.count; ++i) {
-    if (!allocate_pages(mapping_.fd, (ranges.first + i) * kHugePage, kPage)) {
+    if (!allocate_pages(mapping_.file.fd, (ranges.first + i) * kHugePage, kPage)) {
       error_ = errno;
       return false;
     }
@@ -221,12 +221,13 @@ bool ArenaMemory::take_huge(Ranges ranges) noexcept {
 
 // Allocates memory for these ranges.  Returns how many; after a failure, with its errno, fewer.
 std::size_t ArenaMemory::take(Ranges ranges) noexcept {
+  if (!mapping_.file.is_ours()) return 0;
   const bool together = take_huge(ranges);
   for (std::size_t i = 0; i < ranges.count; ++i) {
     const std::size_t range = ranges.first + i;
     const bool huge = together || take_huge({range, 1});
     failures_ = huge ? 0 : failures_ + 1;
-    if (!huge && !allocate_pages(mapping_.fd, range * kHugePage, kHugePage)) {
+    if (!huge && !allocate_pages(mapping_.file.fd, range * kHugePage, kHugePage)) {
       const int error = errno;
       give_back({range, ranges.count - i});  // take_huge() may have allocated a page of each
       errno = error;
@@ -238,7 +239,8 @@ std::size_t ArenaMemory::take(Ranges ranges) noexcept {
 }
 
 bool ArenaMemory::give_back(Ranges ranges) noexcept {
-  return fallocate(mapping_.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+  return mapping_.file.is_ours() &&
+         fallocate(mapping_.file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                    static_cast<off_t>(ranges.first * kHugePage),
                    static_cast<off_t>(ranges.count * kHugePage)) == 0;
 }

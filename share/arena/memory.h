@@ -84,7 +84,7 @@ class ArenaMemory {
   void set(const std::vector<Run>& runs, Backing backing);
   bool is_empty(std::size_t range) const;
 
-  ArenaMapping mapping_{-1, 0, 0};
+  ArenaMapping mapping_{{}, 0, 0};
   std::size_t first_ = 0;  // the first range; those before it belong to earlier generations
   bool huge_pages_ = true;
   std::atomic<int> failures_ = 0;     // of MADV_COLLAPSE, in a row

@@ -59,8 +59,8 @@ struct ArenaStats {
 // Thrown by allocations.  what() is one line that names the arena and what to do.  The error's code
 // is capacity_exceeded, out_of_memory, arena_frozen, not_inherited, system_call, or
 // invalid_argument.  system_call means that the kernel or a sandbox refuses fallocate(2), but not
-// for want of memory.  invalid_argument means that the arena was destroyed before its resource(),
-// or that the Arena was moved from.
+// for want of memory, or that the arena's descriptor was closed (EBADF).  invalid_argument means
+// that the arena was destroyed before its resource(), or that the Arena was moved from.
 class ArenaBadAlloc : public std::bad_alloc {
  public:
   explicit ArenaBadAlloc(Error error) : error_(std::make_shared<const Error>(std::move(error))) {}

@@ -127,7 +127,7 @@ std::vector<std::byte> make_head(ArenaCore& core) {
   contents.arenas.push_back({core.describe(), registry::objects_in(core)});
   auto& [arena, objects] = contents.arenas.front();
   arena.segments.clear();
-  if (arena.used > 0) arena.segments.push_back({.run = {0, arena.used}, .fd = 0});
+  if (arena.used > 0) arena.segments.push_back({.run = {0, arena.used}, .file = {.fd = 0}});
   std::erase_if(objects, [](const auto& object) { return object.name.empty(); });
   Encoder to = Encoder::in_memory();
   parcel_format::write(to, contents);

@@ -38,12 +38,16 @@ class Packer {
     format::Contents::Arena arena{core.describe(), {}};
     std::vector<int> files;
     for (Segment& segment : arena.description.segments) {
-      auto file = std::ranges::find(files, segment.fd);
+      auto file = std::ranges::find(files, segment.file.fd);
       if (file == files.end()) {
-        to_.put_descriptor(segment.fd);
-        file = files.insert(file, segment.fd);
+        if (!segment.file.is_ours()) {
+          throw std::system_error(EBADF, std::generic_category(),
+                                  descriptor_was_closed("arena '" + arena.description.name + "'"));
+        }
+        to_.put_descriptor(segment.file.fd);
+        file = files.insert(file, segment.file.fd);
       }
-      segment.fd = static_cast<int>(file - files.begin());
+      segment.file.fd = static_cast<int>(file - files.begin());
     }
     const std::uintptr_t end = arena.description.begin + arena.description.used;
     format::Contents::Lost lost{arena.description.name, {}};
@@ -101,7 +105,7 @@ Expected<void> check_file(const Description& arena, const Segment& segment, int 
 // Takes the files that the arena's segments refer to.
 Files take_files(Decoder& from, const Description& arena) {
   int count = 0;
-  for (const Segment& segment : arena.segments) count = std::max(count, segment.fd + 1);
+  for (const Segment& segment : arena.segments) count = std::max(count, segment.file.fd + 1);
   Files files;
   for (int i = 0; i < count; ++i) files.emplace_back(from.take_descriptor());
   return files;
@@ -129,9 +133,9 @@ Expected<void> map_arena(const Description& arena, Holder holder, const std::str
   TRY_VOID(map_range(-1, arena.begin, arena.capacity, holder, who,
                      "unmap it, or have the arena in another process"));
   const int protection = arena.mode == FreezeMode::strict ? PROT_READ : PROT_READ | PROT_WRITE;
-  for (const auto& [run, fd, payload] : arena.segments) {
+  for (const auto& [run, file, payload] : arena.segments) {
     if (mmap(reinterpret_cast<void*>(arena.begin + run.begin), run.end - run.begin, protection,
-             MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd,
+             MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, file.fd,
              static_cast<off_t>(payload + run.begin)) == MAP_FAILED) {
       auto error = system_error(who + " cannot be mapped by mmap", errno);
       unmap_arena(arena.begin, arena.capacity);
@@ -139,13 +143,6 @@ Expected<void> map_arena(const Description& arena, Holder holder, const std::str
     }
   }
   return {};
-}
-
-bool is_same_file(int a, int b) {
-  struct stat of_a{};
-  struct stat of_b{};
-  return fstat(a, &of_a) == 0 && fstat(b, &of_b) == 0 && of_a.st_ino == of_b.st_ino &&
-         of_a.st_dev == of_b.st_dev;
 }
 
 // Whether the arena is mapped here already, from the same files.
@@ -158,7 +155,8 @@ bool is_here(const Arena& arena, const Description& wanted, const Files& files) 
          std::equal(here.segments.begin(), here.segments.end(), wanted.segments.begin(),
                     wanted.segments.end(), [&](const Segment& a, const Segment& b) {
                       return a.run.begin == b.run.begin && a.run.end == b.run.end &&
-                             is_same_file(a.fd, files[static_cast<std::size_t>(b.fd)].get());
+                             a.file.is_same(
+                                 HeldFile::of(files[static_cast<std::size_t>(b.file.fd)].get()));
                     });
 }
 
@@ -206,7 +204,7 @@ Expected<void> pack_arena(const Arena& arena, Encoder& to) {
 
 Expected<Arena> adopt_arena(Description arena, Files files, Holder holder, const std::string& who) {
   for (Segment& segment : arena.segments)
-    segment.fd = files[static_cast<std::size_t>(segment.fd)].get();
+    segment.file = HeldFile::of(files[static_cast<std::size_t>(segment.file.fd)].get());
   if (const int error = install_stray_write_handler())
     return system_error("the SIGSEGV handler cannot be installed", error);
   TRY(VacantCore core, take_vacant_core());
@@ -235,7 +233,8 @@ Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names, std::v
   for (std::size_t i = 0; i < files.size(); ++i) {
     const Description& arena = contents.arenas[i].description;
     for (const Segment& segment : arena.segments)
-      TRY_VOID(check_file(arena, segment, files[i][static_cast<std::size_t>(segment.fd)].get()));
+      TRY_VOID(
+          check_file(arena, segment, files[i][static_cast<std::size_t>(segment.file.fd)].get()));
   }
   const bool is_new = process_tree::id() != contents.tree;
   TRY_VOID(registry::join_tree(contents.tree, std::move(tree), contents.last_generation,

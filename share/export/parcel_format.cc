@@ -21,7 +21,7 @@ namespace parcel_format {
 template <class T>
 constexpr auto kFields = nullptr;
 template <>
-constexpr auto kFields<Segment> = [](auto& it) { return std::tie(it.run, it.fd, it.payload); };
+constexpr auto kFields<Segment> = [](auto& it) { return std::tie(it.run, it.file.fd, it.payload); };
 template <>
 constexpr auto kFields<ArenaCore::Frozen> = [](auto& it) {
   return std::tie(it.live_bytes, it.live_allocations, it.taken, it.on_disk, it.small,
@@ -95,7 +95,8 @@ bool are_segments(const std::vector<Segment>& segments, std::size_t used) {
   int files = 0;
   return std::ranges::all_of(segments,
                              [&](const Segment& segment) {
-                               const auto& [run, file, payload] = segment;
+                               const auto& [run, held, payload] = segment;
+                               const int file = held.fd;
                                const bool right = run.begin == std::exchange(begin, run.end) &&
                                                   run.begin < run.end && is_size(run.end, used) &&
                                                   file >= 0 && file <= files &&

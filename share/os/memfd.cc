@@ -3,6 +3,7 @@
 #include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <thread>
 #include <unistd.h>
 
@@ -13,6 +14,25 @@
 #endif
 
 namespace cowshed::internal {
+
+HeldFile HeldFile::of(int fd) noexcept {
+  struct stat status{};
+  return fstat(fd, &status) == 0 ? HeldFile{fd, status.st_dev, status.st_ino} : HeldFile{fd};
+}
+
+bool HeldFile::is_ours() const noexcept {
+  if (is_same(of(fd))) return true;
+  errno = EBADF;
+  return false;
+}
+
+void HeldFile::close() const noexcept {
+  if (is_ours()) ::close(fd);
+}
+
+std::string descriptor_was_closed(const std::string& who) {
+  return who + ": its descriptor was closed, as by closefrom(3); create it after that call";
+}
 
 FileDescriptor make_memfd(const std::string& label, Sealable sealable) {
   const unsigned flags = MFD_CLOEXEC | (sealable == Sealable::yes ? MFD_ALLOW_SEALING : 0U);

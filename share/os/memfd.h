@@ -4,12 +4,31 @@
 #include <cstdint>
 #include <fcntl.h>
 #include <string>
+#include <sys/types.h>
 
 #include <cowshed/base/error.h>
 #include <cowshed/base/file_descriptor.h>
 
 // Files in memory (memfd_create(2)): making, sealing, sizing and writing them.
 namespace cowshed::internal {
+
+// A descriptor, and the file that it was of.  A program may close descriptors that it did not open,
+// as closefrom(3) does.  Then another file may get the number, and must not be changed.
+struct HeldFile {
+  int fd = -1;
+  dev_t device = 0;
+  ino_t inode = 0;
+
+  static HeldFile of(int fd) noexcept;
+  bool is_same(const HeldFile& other) const noexcept {
+    return inode != 0 && inode == other.inode && device == other.device;
+  }
+  // Whether the descriptor still is of the file.  If not, sets errno to EBADF.
+  bool is_ours() const noexcept;
+  void close() const noexcept;  // if it is
+};
+// What to say if it is not.
+std::string descriptor_was_closed(const std::string& who);
 
 // With these seals, no process can change a memfd.
 constexpr int kSealed = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;

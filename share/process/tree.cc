@@ -31,8 +31,20 @@ Expected<Shared*> map(int memfd) {
   return static_cast<Shared*>(memory);
 }
 
-void take(Shared* memory, FileDescriptor memfd) {
-  const FileDescriptor before(own_memfd.exchange(memfd.release()));
+// An inode number cannot be changed by a write to the memory.
+std::uint32_t inode_of(const struct stat& status) {
+  return static_cast<std::uint32_t>(status.st_ino);
+}
+
+bool is_of_tree(int fd, std::uint64_t id) {
+  struct stat status{};
+  return fstat(fd, &status) == 0 && inode_of(status) == static_cast<std::uint32_t>(id);
+}
+
+void take(Shared* memory, FileDescriptor memfd, std::uint64_t id) {
+  FileDescriptor before(own_memfd.exchange(memfd.release()));
+  // If the program closed it, another file may have its number.
+  if (!is_of_tree(before.get(), own_id.exchange(id))) (void)before.release();
   own.store(memory, std::memory_order_release);
 }
 
@@ -42,11 +54,6 @@ std::uint32_t check_of(std::uint32_t unit, std::uint32_t value) {
   mixed = (mixed ^ mixed >> 30U) * 0xbf58476d1ce4e5b9;
   mixed = (mixed ^ mixed >> 27U) * 0x94d049bb133111eb;
   return static_cast<std::uint32_t>(mixed >> 32U);
-}
-
-// An inode number cannot be changed by a write to the memory.
-std::uint32_t inode_of(const struct stat& status) {
-  return static_cast<std::uint32_t>(status.st_ino);
 }
 
 }  // namespace
@@ -76,7 +83,7 @@ Expected<void> start() {
   }
   own_id = id;
   memory->last_generation = word_of(kGeneration, 0);  // the rest stays zero and takes no memory
-  take(memory, std::move(memfd));
+  take(memory, std::move(memfd), id);
   return {};
 }
 
@@ -84,7 +91,10 @@ std::uint64_t id() { return own_id.load(); }
 
 Shared& shared() { return *own.load(std::memory_order_acquire); }
 
-int descriptor() { return own_memfd.load(); }
+int descriptor() {
+  const int memfd = own_memfd.load();
+  return is_of_tree(memfd, id()) ? memfd : -1;
+}
 
 std::uint64_t word_of(std::uint32_t unit, std::uint32_t value) {
   return std::uint64_t{check_of(unit, value)} << 32U | value;
@@ -123,15 +133,14 @@ Expected<void> join(FileDescriptor memfd, std::uint64_t id, const std::string& w
   struct stat status{};
   const bool is_one = internal::has_seals(memfd.get(), kSeals) &&
                       fstat(memfd.get(), &status) == 0 && status.st_size == sizeof(Shared) &&
-                      inode_of(status) == static_cast<std::uint32_t>(id);
+                      is_of_tree(memfd.get(), id);
   if (!is_one) {
     return make_error(ErrorCode::foreign_descriptor,
                       who + " comes with a descriptor that is not of its process tree");
   }
   TRY(auto* memory, map(memfd.get()));
-  own_id = id;
   last_known = 0;
-  take(memory, std::move(memfd));
+  take(memory, std::move(memfd), id);
   return {};
 }
 

@@ -1,7 +1,9 @@
+#include <cowshed/share/arena_transfer.h>
 #include <cowshed/share/immortal_ptr.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/tests/share/export/image_objects.h>
 #include <cowshed/tests/share/share.h>
+#include <cowshed/tests/support/folder.h>
 
 namespace cowshed {
 
@@ -80,10 +82,42 @@ TEST_P(FreezeInMode, AFreedBlockIsNeverHandedOutAgain) {
   EXPECT_THROW((void)frozen.resource()->allocate(8), ArenaBadAlloc);
 }
 
+int descriptor_of(const Arena& arena) {
+  return test::descriptors_of("/memfd:cowshed:" + std::string(arena.name())).at(0);
+}
+
 // A second descriptor of the arena's memory, as a foreign process might open one.
 int open_again(const Arena& arena) {
-  const auto found = test::descriptors_of("/memfd:cowshed:" + std::string(arena.name()));
-  return open(("/proc/self/fd/" + std::to_string(found.at(0))).c_str(), O_RDWR | O_CLOEXEC);
+  const std::string path = "/proc/self/fd/" + std::to_string(descriptor_of(arena));
+  return open(path.c_str(), O_RDWR | O_CLOEXEC);
+}
+
+// As after closefrom() in a program that then opens files of its own.
+TEST_P(FreezeInMode, AForeignFileWithTheDescriptorsNumberStaysAsItIs) {
+  const test::Folder folder;
+  test::write_file(folder / "data", "data");
+  for (const bool frozen : {false, true}) {
+    auto arena = std::make_optional(make_arena());
+    ASSERT_TRUE(arena->make<int>(1));
+    if (frozen) ASSERT_TRUE(arena->freeze(GetParam()));
+    const int number = descriptor_of(*arena);
+    const int file = open((folder / "data").c_str(), O_RDWR | O_CLOEXEC);
+    ASSERT_EQ(dup2(file, number), number);
+    if (frozen) {
+      EXPECT_THAT(send_arena(file, *arena), FailsBy(EBADF, "its descriptor was closed"));
+      ASSERT_TRUE(arena->thaw());
+      EXPECT_TRUE(arena->make<int>(2));
+      EXPECT_TRUE(arena->refreeze());
+    } else {
+      EXPECT_THAT(arena->freeze(GetParam()), FailsBy(EBADF, "its descriptor was closed"));
+      EXPECT_THAT((arena->make<std::array<char, 4_MiB>>()),
+                  FailsBy(EBADF, "its descriptor was closed"));
+    }
+    arena.reset();
+    EXPECT_TRUE(test::contents_of(folder / "data") == "data");  // or too large to be printed
+    EXPECT_EQ(close(number), 0);
+    close(file);
+  }
 }
 
 TEST_P(FreezeInMode, NobodyCanWriteToTheSealedMemory) {
