@@ -92,7 +92,7 @@ class Workers {
   // workers up to .restarts times.  A worker never waits for this call in order to end.  A second
   // call returns the same without values, which are handed out once.  If it throws std::bad_alloc,
   // call it again: only values with arenas or channels may be lost.  Errors: system_call;
-  // threads_running (a restart by fork, see Threads).
+  // threads_running (a restart by fork, see Threads).  The next call tries such a restart again.
   Expected<std::vector<Result>> wait() {
     return results_of([&] { return handle_->wait(); });
   }

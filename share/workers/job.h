@@ -110,6 +110,7 @@ class StartedWorkers {
   Expected<void> wait_for(std::span<launch::Child> awaited, std::chrono::milliseconds timeout);
   Expected<void> reap_until(std::span<launch::Child> awaited, Clock::time_point deadline,
                             Restart restarting);
+  Expected<void> restart_failed();
   Expected<std::vector<int>> reap_some(Clock::time_point deadline);
   Expected<bool> reap(launch::Child& child, Clock::time_point deadline);
   Clock::time_point next_start_timeout() const;

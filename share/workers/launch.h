@@ -70,8 +70,9 @@ struct Child {
   std::optional<StrayWrite> stray_write;
   std::optional<std::string> failure;  // an exception's text
   std::optional<internal::Content> value;
-  bool handed_out = false;    // then `value` is empty
-  std::string receive_error;  // why a message could not be received
+  bool may_need_restart = false;  // it has ended, and nobody has looked how
+  bool handed_out = false;        // then `value` is empty
+  std::string receive_error;      // why a message could not be received
 
   bool hung_up = false;    // nobody can send more: of forkserver workers
   bool timed_out = false;  // killed, because it had not begun in time

@@ -120,6 +120,7 @@ Expected<std::vector<WorkerEnd>> StartedWorkers::wait_for(std::chrono::milliseco
 }
 
 Expected<std::vector<WorkerEnd>> StartedWorkers::stop(Clock::time_point deadline) {
+  for (Child& child : children_) child.may_need_restart = false;
   TRY_VOID(signal_all(SIGTERM));
   TRY_VOID(reap_until(children_, deadline, Restart::no));
   for (Child& child : children_) child.killed = true;
@@ -131,7 +132,10 @@ Expected<std::vector<WorkerEnd>> StartedWorkers::stop(Clock::time_point deadline
 Expected<std::vector<WorkerEnd>> StartedWorkers::reap_ended() {
   TRY(const auto ranks, reap_some(Clock::now()));
   std::vector<WorkerEnd> ended;
-  for (const int rank : ranks) ended.push_back(end_of(child_at(rank), true));
+  for (const int rank : ranks) {
+    child_at(rank).may_need_restart = false;  // the caller decides
+    ended.push_back(end_of(child_at(rank), true));
+  }
   return ended;
 }
 
@@ -156,18 +160,28 @@ Expected<void> StartedWorkers::wait_for(std::span<Child> awaited,
 // Reaps workers as they end, until all that are awaited have ended or until the deadline.
 Expected<void> StartedWorkers::reap_until(std::span<Child> awaited, Clock::time_point deadline,
                                           Restart restarting) {
+  const bool may_restart = restarting == Restart::if_failed;
+  if (may_restart) TRY_VOID(restart_failed());  // those that an earlier call could not restart
   while (std::ranges::any_of(awaited, &Child::running)) {
-    TRY(const auto ended, reap_some(deadline));
-    for (const int rank : ended) {
-      if (restarting == Restart::if_failed &&
-          child_at(rank).exit.restarts < launch_->options.restarts &&
-          !describe_end(*launch_, child_at(rank), launch_->task.returns_value).empty()) {
-        TRY_VOID(restart(rank));
-      }
-    }
+    TRY_VOID(reap_some(deadline));
+    if (may_restart) TRY_VOID(restart_failed());
     if (deadline <= Clock::now()) break;
   }
   return {};
+}
+
+// Tries all; returns the first error.  A later call tries those again that could not be restarted.
+Expected<void> StartedWorkers::restart_failed() {
+  Expected<void> all;
+  for (Child& child : children_) {
+    if (!child.may_need_restart) continue;
+    child.may_need_restart = child.exit.restarts < launch_->options.restarts &&
+                             !describe_end(*launch_, child, launch_->task.returns_value).empty();
+    if (!child.may_need_restart) continue;
+    auto restarted = restart(child.exit.rank);
+    all = all ? restarted : all;
+  }
+  return all;
 }
 
 // Waits until a worker has ended, or until the deadline.  Returns the ranks of those that ended.
@@ -215,6 +229,7 @@ Expected<bool> StartedWorkers::reap(Child& child, Clock::time_point deadline) {
   }
   child.pidfd = FileDescriptor();
   child.socket = FileDescriptor();
+  child.may_need_restart = true;
   return true;
 }
 
