@@ -10,10 +10,11 @@
 namespace cowshed::launch {
 namespace {
 
-std::string describe_signal(const Launch& launch, int signal) {
+std::string describe_signal(const WorkersOptions& options, const Child& child) {
+  const int signal = child.exit.signal;
   std::string text = " died of signal " + std::to_string(signal) + " (" + strsignal(signal) + ")";
-  if (signal == SIGKILL && launch.options.die_with_parent &&
-      !std::filesystem::exists("/proc/self/task/" + std::to_string(launch.starter))) {
+  if (signal == SIGKILL && options.die_with_parent && options.method != Start::forkserver &&
+      !std::filesystem::exists("/proc/self/task/" + std::to_string(child.starter))) {
     text +=
         "; the thread that started it has ended, and with it go its workers: see "
         "WorkersOptions::die_with_parent";
@@ -93,7 +94,7 @@ std::string describe_end(const Launch& launch, const Child& child, bool must_ret
   }
   if (child.stray_write) return worker + " died: " + to_string(*child.stray_write);
   if (child.failure) return worker + ": " + *child.failure;
-  if (exit.signal != 0) return worker + describe_signal(launch, exit.signal);
+  if (exit.signal != 0) return worker + describe_signal(options, child);
   if (!child.receive_error.empty()) return worker + ": " + child.receive_error;
   if (options.method == Start::forkserver && !child.reported && !child.value) {
     return worker + " ended, nobody knows how: its forkserver " +

@@ -50,7 +50,6 @@ class ForkServerProcess;
 struct Launch {
   WorkersOptions options;     // start_timeout is bounded()
   internal::WorkerTask task;  // without `arguments`, once they are in `job`
-  pid_t starter = gettid();   // with .die_with_parent, the kernel kills the workers when it ends
   internal::Content arenas;   // for spawn: a parcel, sent before the job
   internal::Content job;      // for spawn and forkserver: see encode_job()
   std::shared_ptr<ForkServerProcess> server;
@@ -63,6 +62,7 @@ struct Child {
   FileDescriptor socket;      // what the worker sends arrives here
   FileDescriptor spare = {};  // keeps a number free for the pidfd that comes through the socket
   std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
+  pid_t starter = gettid();  // with .die_with_parent, the kernel kills the worker when it ends
   // What its messages said.
   bool begun = false;                  // a spawned worker has reached its function
   bool reported = false;               // the forkserver said how it ended

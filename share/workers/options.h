@@ -35,7 +35,8 @@ struct WorkersOptions {
   std::string name = "worker";
   // Kill the worker when its parent ends.  The parent of a forkserver's worker is the forkserver,
   // which ends with its owner.  For fork and spawn the kernel watches the *thread* that called
-  // start(): call it from a thread that lives as long as the workers may.
+  // start(), or that restarted the worker by wait(), wait_for() or map(): call them from a thread
+  // that lives as long as the workers may.
   bool die_with_parent = true;
   Threads threads = Threads::refuse;
   // Maximum restarts per failed worker.  Only wait(), wait_for() and map() restart.  With fork,

@@ -434,5 +434,25 @@ TEST(LaunchThreads, HoldUpARestartUntilTheyHaveEnded) {
   }
 }
 
+// The kernel kills it when the thread ends that forked it.
+TEST(LaunchThreads, ThatRestartedAWorkerTakeItAlong) {
+  const Pipe said;
+  auto workers = value_of(start<say_and_wait>({.method = Start::spawn, .restarts = 1}, said.to()));
+  const WorkerProcess worker = workers.processes()[0];
+  EXPECT_TRUE(said.read_byte());
+  ASSERT_TRUE(worker.send_signal(SIGTERM));
+  EXPECT_TRUE(internal::is_ready(worker.pidfd(), POLLIN, 60'000));
+  std::filesystem::path restarter = "/proc/self/task";
+  std::thread([&] {
+    restarter /= std::to_string(gettid());
+    EXPECT_THAT(workers.wait_for(0ms), Fails(ErrorCode::timed_out));
+    EXPECT_TRUE(said.read_byte());
+  }).join();
+  while (std::filesystem::exists(restarter)) std::this_thread::sleep_for(1ms);
+  const WorkerExit end = value_of(workers.wait())[0];
+  EXPECT_EQ(end.restarts, 1);
+  EXPECT_THAT(end.error, HasSubstr("the thread that started it has ended"));
+}
+
 }  // namespace
 }  // namespace cowshed
