@@ -36,7 +36,8 @@ struct WorkersOptions {
   // Kill the worker when its parent ends.  The parent of a forkserver's worker is the forkserver,
   // which ends with its owner.  For fork and spawn the kernel watches the *thread* that called
   // start(), or that restarted the worker by wait(), wait_for() or map(): call them from a thread
-  // that lives as long as the workers may.
+  // that lives as long as the workers may.  A worker that changes its user, group or capabilities,
+  // as by setuid(), lives on, unless it then calls prctl(PR_SET_PDEATHSIG, SIGKILL).
   bool die_with_parent = true;
   Threads threads = Threads::refuse;
   // Maximum restarts per failed worker.  Only wait(), wait_for() and map() restart.  With fork,
