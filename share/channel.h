@@ -31,7 +31,8 @@
 // * If SIGKILL ends a process at any instruction, the others keep working.  A message is received
 //   exactly once, unless its receiver dies while it holds the message; stats() then names it.  A
 //   message that was being sent is dropped as a whole.  The dead process's memory is freed.
-//   Waiting peers notice the death within some 5 ms after its address space is gone.
+//   Waiting peers notice the death within some 5 ms after its address space is gone, and within
+//   some 64 ms if many threads wait.
 // * A process that is stopped (SIGSTOP, ptrace) inside a call is waited for; see peer_stopped.
 //   After SIGCONT no message is lost or doubled.
 // * Lack of memory is an error and never a later SIGBUS.  A new channel takes 104 KiB.  `send` and
@@ -53,7 +54,8 @@
 //   timed_out          timed forms: the same at the deadline.
 //   peer_stopped       instead of these two, if a stopped process holds a lock.  The blocking forms
 //                      wait for it instead.
-//   interrupted        blocking forms: the stop_token was asked to stop, which takes up to 5 ms.
+//   interrupted        blocking forms: the stop_token was asked to stop.  This takes some 5 ms; if
+//                      more than 5 threads wait, some 1 ms for each, up to 64 ms.
 //   message_too_large  the message is larger than the channel's `memory`.
 //   out_of_memory      the kernel or the memory cgroup has no more; or all 1,025 processes, 1,025
 //                      receiving threads or all blocks are in use.
