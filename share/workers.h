@@ -287,7 +287,8 @@ auto start_checked(const WorkersOptions& options, WorkerTask task, Function& fun
 // Thread-safe.  Do not reap the workers by waitpid(-1).  On an error no worker is left running.
 // Errors: those of Ref::get(); arena_not_frozen (a worker would not have the object of a Ref);
 // invalid_argument (also if SIGCHLD is ignored); threads_running (fork); no_runtime (spawn,
-// forkserver); forkserver_ended; in_use (inside an ArenaScope); system_call.
+// forkserver); forkserver_ended; timed_out (forkserver, see start_timeout); in_use (inside an
+// ArenaScope); system_call.
 template <auto function, class... Args>
 auto start(const WorkersOptions& options, Args&&... args) {
   using Registered = internal::Registered<function>;

@@ -27,6 +27,13 @@ using internal::is_ready;
 
 COWSHED_FORK_STATE std::mutex default_server_mutex;
 
+tl::unexpected<Error> late_error(const WorkersOptions& options) {
+  return make_error(ErrorCode::timed_out,
+                    "the forkserver has not started a worker within " +
+                        std::to_string(options.start_timeout.count()) +
+                        " ms (WorkersOptions::start_timeout); if it is stopped, continue it");
+}
+
 }  // namespace
 
 Expected<std::shared_ptr<ForkServerProcess>> ForkServerProcess::start(
@@ -132,6 +139,9 @@ Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int so
                           ", from which this process was forked; start one here");
   }
   const std::lock_guard lock(mutex_);
+  // It is full if the forkserver has been stopped for many requests.
+  const auto patience = static_cast<int>(launch.options.start_timeout.count());
+  if (!is_ready(socket_.get(), POLLOUT, patience)) return late_error(launch.options);
   auto sent = send_new_arenas().and_then([&] {
     return send_message(socket_.get(), MessageKind::job, {rank, launch.options.count}, launch.job,
                         socket);
@@ -189,10 +199,17 @@ Expected<Child> request_worker(const Launch& launch, int rank) {
   return worker;
 }
 
-Expected<void> await_start(const Launch& launch, Child& child) {
+Expected<void> await_start(const Launch& launch, Child& child,
+                           ForkServerProcess::Clock::time_point deadline) {
   const auto is_answered = [&] { return child.running() || child.refused || child.reported; };
-  TRY_VOID(launch.server->read_messages_until(is_answered, child,
-                                              ForkServerProcess::Clock::time_point::max()));
+  TRY(const bool in_time, launch.server->read_messages_until(is_answered, child, deadline));
+  if (!in_time) {
+    // From now on a start cannot be reported, so there is none.  One may have been, just now.
+    ::shutdown(child.socket.get(), SHUT_RDWR);
+    child.read_messages();
+    if (child.running()) TRY_VOID(send_signal(child.exit.pid, child.pidfd, SIGKILL));
+    return late_error(launch.options);
+  }
   if (!is_answered() && !child.hung_up) {
     // The forkserver has ended.  A worker that it forked last is about to answer; if there is none,
     // the socket has no other end, and poll() returns at once.

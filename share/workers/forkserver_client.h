@@ -66,8 +66,10 @@ class ForkServerProcess {
 
 // Only sends the request, so that several can be under way.
 Expected<Child> request_worker(const Launch& launch, int rank);
-// Waits until the forkserver has started a worker that was requested.
-Expected<void> await_start(const Launch& launch, Child& child);
+// Waits until the forkserver has started a worker that was requested.  At the deadline gives the
+// worker up, which then does not run, and fails with timed_out.
+Expected<void> await_start(const Launch& launch, Child& child,
+                           std::chrono::steady_clock::time_point deadline);
 // Waits until the forkserver has said how a worker ended; it may itself have ended before.  Returns
 // false if the deadline came first: the forkserver is stopped.  Errors: system_call.
 Expected<bool> await_end(const Launch& launch, Child& child,

@@ -47,7 +47,8 @@ struct WorkersOptions {
   // For spawn: another program, which must have a Runtime and the same worker function.
   std::filesystem::path program = {};
   // For spawn: kill a worker that has not reached its function by then.  Usually its main() has no
-  // Runtime.  At most 24 days.
+  // Runtime.  For forkserver: fail with timed_out if it has started no worker for so long, perhaps
+  // because it is stopped.  At most 24 days.
   std::chrono::milliseconds start_timeout = std::chrono::seconds(30);
   const ForkServer* server = nullptr;  // for forkserver; null: the process's own, started if needed
 };

@@ -76,7 +76,9 @@ Expected<void> StartedWorkers::start_all() {
     all = start_one(rank).map([&](Child&& child) { children_.push_back(std::move(child)); });
   if (launch_->options.method == Start::forkserver) {
     for (Child& child : children_) {  // also those that were requested before another one failed
-      auto started = launch::await_start(*launch_, child);
+      // After an error none shall run.
+      const auto patience = all ? launch_->options.start_timeout : std::chrono::milliseconds(0);
+      auto started = launch::await_start(*launch_, child, Clock::now() + patience);
       all = all ? started : all;
     }
   }
@@ -104,7 +106,8 @@ Expected<void> StartedWorkers::start_again(Child& child) {
     TRY_VOID(launch::check_threads("fork of a worker again"));
   TRY(Child next, start_one(child.exit.rank));
   next.exit.restarts = child.exit.restarts + 1;
-  if (options.method == Start::forkserver) TRY_VOID(launch::await_start(*launch_, next));
+  if (options.method == Start::forkserver)
+    TRY_VOID(launch::await_start(*launch_, next, Clock::now() + options.start_timeout));
   child = std::move(next);
   return {};
 }

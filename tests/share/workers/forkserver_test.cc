@@ -189,18 +189,25 @@ TEST_F(ForkServers, AValueIsNotLostWithThem) {
   EXPECT_EQ(result.value, 5) << result.error;
 }
 
-TEST_F(ForkServers, AStoppedOneIsWaitedFor) {
+void say(Open to) { (void)!write(to.descriptor, "x", 1); }
+
+TEST_F(ForkServers, AStoppedOneIsWaitedForNotForEver) {
   const auto server = value_of(ForkServer::start());
   auto killed = value_of(start<stay>(by(server)));
   kill(server.pid(), SIGSTOP);
   siginfo_t info;
   waitid(P_PID, static_cast<id_t>(server.pid()), &info, WSTOPPED);
+  Pipe never_said;
+  EXPECT_THAT(start<say>(by(server, {.count = 2, .start_timeout = 1ms}), never_said.to()),
+              Fails(ErrorCode::timed_out, "within 1 ms (WorkersOptions::start_timeout)"));
   const std::jthread later([&] {
     std::this_thread::sleep_for(20ms);
     kill(server.pid(), SIGCONT);
   });
   EXPECT_EQ(end_of(start<parent>(by(server))).value, server.pid());
   EXPECT_FALSE(value_of(killed.stop(std::chrono::steady_clock::now()))[0].ok());
+  never_said.write_end = FileDescriptor();
+  EXPECT_FALSE(never_said.read_byte());
 }
 
 using Pids = std::array<std::atomic<pid_t>, 2>;
