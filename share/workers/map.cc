@@ -49,6 +49,16 @@ std::string too_large(const char* what, std::uint64_t bytes) {
          "can return an arena";
 }
 
+// The name of a channel has at most 63 bytes.
+std::string channel_name(const std::string& workers, std::string_view what) {
+  std::size_t size = std::min(workers.size(), 63 - what.size());
+  const auto splits_character = [&] {  // of UTF-8
+    return size > 0 && size < workers.size() && (workers[size] & 0xC0) == 0x80;
+  };
+  while (splits_character()) --size;
+  return workers.substr(0, size).append(what);
+}
+
 // The channel, and the parent, may learn of a death a little later.
 constexpr int kAttempts = 20;
 constexpr auto kBetweenAttempts = std::chrono::milliseconds(5);
@@ -92,8 +102,9 @@ Expected<MapQueue> MapQueue::create(const MapOptions& options, std::string_view 
   const auto count = static_cast<std::size_t>(std::max(options.workers.count, 1));
   const std::size_t window = options.window != 0 ? options.window : 4 * count;
   const std::string& name = options.workers.name;
-  TRY(auto tasks, Channel<Bytes>::create({.name = name + " tasks", .slots = window}));
-  TRY(auto results, Channel<Bytes>::create({.name = name + " results", .slots = window}));
+  TRY(auto tasks, Channel<Bytes>::create({.name = channel_name(name, " tasks"), .slots = window}));
+  TRY(auto results,
+      Channel<Bytes>::create({.name = channel_name(name, " results"), .slots = window}));
   const auto sent = tasks.internals().segment().row(item_type, TransferKind::value);
   return MapQueue(std::move(tasks), std::move(results), window, options.workers.restarts, sent);
 }

@@ -28,9 +28,10 @@ TEST_P(Map, ResultsComeInTheOrderOfTheRange) {
 }
 
 TEST_P(Map, ItemsAreCountedByType) {
-  const std::string name = "counted " + test::name_of_method({GetParam(), 0});
+  std::string name = "counted " + test::name_of_method({GetParam(), 0});
+  name.append(56 - name.size(), '.');
   const std::vector<int> numbers(10, 1);
-  ASSERT_TRUE(map<slow_name>({.workers = with({.name = name})}, numbers));
+  ASSERT_TRUE(map<slow_name>({.workers = with({.name = name + "\u00fc and on"})}, numbers));
   const TransferSource tasks = sent_by(name + " tasks");
   EXPECT_EQ(tasks.by_value.messages, 10U);
   const auto sent = std::find_if(tasks.types.begin(), tasks.types.end(),
