@@ -2,7 +2,7 @@
 
 What is put is there when ``put`` returns: no thread feeds it, and a process that ends waits for
 nobody.  A message may have any size.  Buffers that pickle protocol 5 leaves out, such as the data
-of an array, are copied once, by the sender; the receiver reads them where they are.
+of an array, are copied twice, into the queue and out of it, and neither pickled nor sent by a pipe.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Channel:
 class SimpleQueue(_Channel):
     """A queue as ``multiprocessing.SimpleQueue``.  ``put`` waits while the queue is full.
 
-    :param memory: the most bytes that messages may take together, at most 1 TiB.  A limit, not a
+    :param memory: the most bytes that waiting messages may take together, at most 1 TiB.  A limit, not a
         reservation: a new queue takes 104 KiB, and more when it is used.
     :param name: 1 to 63 bytes, for cowtop and :func:`cowshed.transfers`.
     """
@@ -114,7 +114,7 @@ class Queue(_Channel):
     * If a process is killed, the others go on.  An object that it had just taken is lost with it.
 
     :param maxsize: the most objects; 0: 16,384.
-    :param memory: the most bytes that they take together, at most 1 TiB.  A limit, not a
+    :param memory: the most bytes that they take while they wait, at most 1 TiB.  A limit, not a
         reservation: a new queue takes 104 KiB, and more when it is used.
     :param name: 1 to 63 bytes, for cowtop and :func:`cowshed.transfers`.
     """

@@ -8,17 +8,21 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <optional>
 #include <span>
 #include <string>
 #include <structmember.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include <cowshed/base/arch/arch.h>
 #include <cowshed/share/channel.h>
 #include <cowshed/share/python/extension/buffers.h>
 #include <cowshed/share/python/extension/errors.h>
@@ -32,6 +36,8 @@ using std::chrono::duration_cast;
 using Clock = Wait::Clock;
 
 constexpr std::uint64_t kWord = sizeof(std::uint64_t);
+using arch::kHugePage;
+
 constexpr std::size_t kManyBytes = 1U << 20U;  // copied without the GIL
 
 constexpr std::size_t aligned(std::size_t offset) {
@@ -121,10 +127,19 @@ struct Plan {
   }
 };
 
-// A received message in the channel's memory.  Its memoryviews keep it.
+struct Free {
+  void operator()(std::byte* memory) const { std::free(memory); }
+};
+
+// A received message.  Its memoryviews keep it.  A message with buffers is copied: a forked child
+// must have its own, and objects that the program keeps must not take the channel's memory.
 struct MessageObject {
   PyObject head;
   Bytes bytes;
+  std::unique_ptr<std::byte, Free> copy;
+  std::size_t size;
+
+  std::span<std::byte> span() { return {copy ? copy.get() : bytes.data(), size}; }
 };
 
 struct ChannelObject {
@@ -146,21 +161,54 @@ void deallocate(PyObject* object) {
   Py_DECREF(type);
 }
 
-PyObject* message_of(Bytes&& bytes) {
+std::byte* memory_for(std::size_t size) {
+  constexpr std::size_t kMapped = 32U << 20U;  // malloc() takes no more than this from a heap
+  if (size < kMapped)
+    return static_cast<std::byte*>(std::aligned_alloc(Bytes::kAlignment, aligned(size)));
+  void* const memory = std::aligned_alloc(kHugePage, (size / kHugePage + 1) * kHugePage);
+  if (memory != nullptr) ::madvise(memory, size / kHugePage * kHugePage, MADV_HUGEPAGE);
+  return static_cast<std::byte*>(memory);
+}
+
+// Gives back each piece that it has copied, so that a large message never takes its size twice.
+void move_out(Bytes& message, std::byte* to) {
+  constexpr std::size_t kPiece = 16U << 20U;  // a block of this size keeps no memory anyway
+  for (std::size_t at = 0; at < message.size(); at += kPiece) {
+    const std::size_t bytes = std::min(kPiece, message.size() - at);
+    std::memcpy(to + at, message.data() + at, bytes);
+    if (bytes == kPiece) ::madvise(message.data() + at, bytes, MADV_REMOVE);
+  }
+}
+
+PyObject* message_of(Bytes&& bytes, bool has_buffers) {
   PyObject* const object = message_type->tp_alloc(message_type, 0);
-  if (object != nullptr) new (&as_message(object)->bytes) Bytes(std::move(bytes));
+  if (object == nullptr) return nullptr;
+  MessageObject& message = *as_message(object);
+  new (&message.copy) std::unique_ptr<std::byte, Free>();
+  new (&message.bytes) Bytes(std::move(bytes));
+  message.size = message.bytes.size();
+  if (!has_buffers) return object;
+  message.copy.reset(memory_for(message.size));
+  if (!message.copy) {
+    Py_DECREF(object);
+    return PyErr_NoMemory();
+  }
+  PyThreadState* const others = message.size >= kManyBytes ? PyEval_SaveThread() : nullptr;
+  move_out(message.bytes, message.copy.get());
+  if (others != nullptr) PyEval_RestoreThread(others);
+  message.bytes = Bytes();
   return object;
 }
 
 int message_buffer(PyObject* object, Py_buffer* view, int flags) {
-  Bytes& bytes = as_message(object)->bytes;
+  const std::span<std::byte> bytes = as_message(object)->span();
   return PyBuffer_FillInfo(view, object, bytes.data(), static_cast<Py_ssize_t>(bytes.size()), 0,
                            flags);
 }
 
-// (pickle, [buffer, ...]), as views of the message's memory.
+// (pickle, [buffer, ...]), as views of the message.
 PyObject* message_parts(PyObject* object, PyObject*) {
-  const auto plan = Plan::read(as_message(object)->bytes.span());
+  const auto plan = Plan::read(as_message(object)->span());
   if (!plan) {
     return raise({ErrorCode::bad_encoding, 0,
                   "a message of this channel was not sent by a cowshed queue of Python"});
@@ -291,7 +339,7 @@ PyObject* channel_receive(PyObject* object, PyObject* argument) {
     return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(bytes.data() + kWord),
                                      static_cast<Py_ssize_t>(bytes.size() - kWord));
   }
-  return message_of(std::move(bytes));
+  return message_of(std::move(bytes), buffers > 0);
 }
 
 PyObject* channel_close(PyObject* object, PyObject*) {
