@@ -370,6 +370,7 @@ class Connection:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 return _is_hung_up(self._sender_lives)
+            channel.settle()  # recv() left it readable
             if not self._wait(left):
                 return True
         return True

@@ -278,6 +278,16 @@ class PipeTest(unittest.TestCase):
         with self.assertRaises(OSError):
             ours.recv_bytes(2)
 
+    def test_poll_sleeps_on_an_empty_pipe(self):
+        ours, theirs = cowshed.Pipe()
+        for _ in range(2):
+            theirs.send(1)
+            self.assertTrue(ours.poll(1))
+            ours.recv()
+            before = time.thread_time()
+            self.assertFalse(ours.poll(0.3))
+            self.assertLess(time.thread_time() - before, 0.05)
+
     def test_is_ready_for_wait_and_selectors(self):
         pipes = [cowshed.Pipe(False) for _ in range(3)]
         ends = [reader for reader, _ in pipes]
