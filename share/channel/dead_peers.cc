@@ -25,9 +25,12 @@ bool ChannelSegment::is_dead(PartyId id) const {
 }
 
 bool ChannelSegment::descriptor_is_ours() const {
-  struct stat status{};
-  return fstat(descriptors_.segment, &status) == 0 && status.st_ino == inode_ &&
-         status.st_dev == device_;
+  return identity_of(descriptors_.segment) == segment_file_;
+}
+
+// All eventfds have one inode, so this looks at the segment too.
+bool ChannelSegment::event_is_ours() const {
+  return descriptor_is_ours() && identity_of(descriptors_.event) == event_file_;
 }
 
 bool ChannelSegment::is_stopped(std::uint64_t holder) const {

@@ -160,6 +160,8 @@ Expected<void> ChannelSegment::claim_index() {
   const std::string path = "/proc/self/fd/" + std::to_string(descriptors_.segment);
   const FileDescriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (!file) return system_error(": open " + path, errno);
+  if (identity_of(file.get()) != segment_file_)
+    return system_error(": its descriptor was closed", EBADF);
   void* page = mmap(nullptr, kPage, PROT_NONE, MAP_SHARED, file.get(), 0);
   if (page == MAP_FAILED) return system_error(": mmap", errno);
   MappedMemory liveness(page, {kPage});

@@ -177,21 +177,17 @@ ChannelSegment::ChannelSegment(const ChannelDescriptors& descriptors, const Cons
       plan_(constants),
       serial_(++last_serial),
       options_{layout::text_of(constants.name), constants.slots, constants.memory},
-      descriptors_(descriptors) {
-  struct stat status{};
-  if (fstat(descriptors_.segment, &status) == 0) {
-    inode_ = status.st_ino;
-    device_ = status.st_dev;
-  }
-}
+      descriptors_(descriptors),
+      segment_file_(identity_of(descriptors.segment)),
+      event_file_(identity_of(descriptors.event)) {}
 
 ChannelSegment::~ChannelSegment() {
   detach();
   for (std::uint32_t c = 0; c < plan_.classes; ++c)
     if (std::byte* region = regions_[c].load(); region != nullptr)
       munmap(region, plan_.region_bytes(c));
-  ::close(descriptors_.segment);
-  ::close(descriptors_.event);
+  if (event_is_ours()) ::close(descriptors_.event);
+  if (descriptor_is_ours()) ::close(descriptors_.segment);
 }
 
 Expected<void> ChannelSegment::begin(const Constants& constants) {
@@ -227,6 +223,7 @@ bool ChannelSegment::finish_closing() {
 }
 
 Expected<int> ChannelSegment::poll_descriptor() {
+  if (!event_is_ours()) return system_error(": its descriptor was closed", EBADF);
   std::atomic<std::uint32_t>& polled = control_->seldom.polled;
   if (polled.load() != kPolled) {
     std::uint32_t never = kNever;

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include <cowshed/base/error.h>
+#include <cowshed/base/standard_error.h>
 #include <cowshed/base/type_id.h>
 #include <cowshed/share/accounting/counter.h>
 #include <cowshed/share/channel/layout.h>
@@ -198,7 +199,8 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   }
   static void wake_one(channel_layout::Event& event);
   static void wake_all(channel_layout::Event& event);
-  void signal_event(std::uint64_t count) const;
+  // False: this process has closed the descriptor.
+  bool signal_event(std::uint64_t count) const;
   // For the holder of S.  False if a receiver drains the eventfd now.
   bool signal_pollers();
   // For the holder of D, while the channel is empty and S is free.
@@ -263,7 +265,9 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   Expected<std::atomic<std::uint64_t>*> claim_hand();
   void detach();
 
+  // Whether no program has closed the descriptor, and its number is not another file's by now.
   bool descriptor_is_ours() const;
+  bool event_is_ours() const;
   void sweep_party(PartyId id);
   void clear_uncommitted_hands();
   void recover_hands(PartyId id);
@@ -296,8 +300,8 @@ class ChannelSegment : public std::enable_shared_from_this<ChannelSegment> {
   std::uint64_t serial_;  // of this object in the process
   ChannelOptions options_;
   ChannelDescriptors descriptors_;
-  std::uint64_t inode_ = 0;
-  std::uint64_t device_ = 0;
+  FileIdentity segment_file_;
+  FileIdentity event_file_;
   std::atomic<std::int64_t> granted_ = 0;  // bytes to take without asking for headroom again
 };
 

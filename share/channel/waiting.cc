@@ -303,22 +303,23 @@ void ChannelSegment::wake_all(Event& event) {
   futex_wake(&event, INT_MAX);
 }
 
-void ChannelSegment::signal_event(std::uint64_t count) const {
+bool ChannelSegment::signal_event(std::uint64_t count) const {
+  if (!event_is_ours()) return false;
   // Fails only if the eventfd is readable already.  write(2) is a cancellation point, and
   // pthread_cancel() could then end the thread while it holds S.
   syscall(SYS_write, descriptors_.event, &count, sizeof count);
+  return true;
 }
 
 bool ChannelSegment::signal_pollers() {
   if (control_->seldom.drainer.holder.load() != 0) return false;
-  if (control_->seldom.signalled.load(std::memory_order_relaxed) == 0) {
-    signal_event(1);
+  if (control_->seldom.signalled.load(std::memory_order_relaxed) == 0 && signal_event(1))
     control_->seldom.signalled.store(1, std::memory_order_relaxed);
-  }
   return true;
 }
 
 void ChannelSegment::drain_event() {
+  if (!event_is_ours()) return;
   control_->seldom.signalled.store(0, std::memory_order_relaxed);
   // Each read takes one off the count.  Usually the count is one; each sender that died between its
   // write and its store to `signalled` adds one.

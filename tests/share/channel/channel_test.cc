@@ -267,6 +267,24 @@ TEST(Channel, AnotherHandleThroughDescriptors) {
   EXPECT_EQ(channel.stats().processes, 1);
 }
 
+TEST(Channel, WhatAProgramOpenedInPlaceOfItsDescriptorsIsLeftAlone) {
+  auto channel = std::optional(make<Job>());
+  const auto own = channel->descriptors();
+  ASSERT_TRUE(channel->descriptor() && channel->send({}));
+  const FileDescriptor file(memfd_create("the program's", MFD_CLOEXEC));
+  ASSERT_EQ(write(file.get(), "0123456789", 10), 10);
+  lseek(file.get(), 0, SEEK_SET);
+  ASSERT_TRUE(dup2(file.get(), own.segment) >= 0 && dup2(file.get(), own.event) >= 0);
+  EXPECT_TRUE(channel->receive());
+  EXPECT_EQ(code_of(channel->try_receive()), ErrorCode::would_block);
+  EXPECT_TRUE(channel->send({}));
+  EXPECT_EQ(code_of(channel->descriptor()), ErrorCode::system_call);
+  channel->close();
+  channel.reset();
+  EXPECT_EQ(lseek(file.get(), 0, SEEK_CUR), 0) << "it was read or written to";
+  EXPECT_TRUE(close(own.segment) == 0 && close(own.event) == 0);
+}
+
 TEST(Channel, WrongOptionsAreRefused) {
   for (const ChannelOptions& options :
        std::vector<ChannelOptions>{{.name = ""},
