@@ -38,7 +38,7 @@ std::uint32_t inode_of(const struct stat& status) {
 
 bool is_of_tree(int fd, std::uint64_t id) {
   struct stat status{};
-  return fstat(fd, &status) == 0 && inode_of(status) == static_cast<std::uint32_t>(id);
+  return fd >= 0 && fstat(fd, &status) == 0 && inode_of(status) == static_cast<std::uint32_t>(id);
 }
 
 void take(Shared* memory, FileDescriptor memfd, std::uint64_t id) {
