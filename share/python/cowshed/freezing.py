@@ -338,7 +338,7 @@ def end_process(status: int | None = None) -> NoReturn:
     handlers away, flushes files, runs finalisers, frees objects of extensions, and calls C's ``exit()``, so that libraries
     flush and end, too.  A file that a daemon thread waits for is given up after a second.  For a
     server's hook that a worker calls last, such as gunicorn's ``worker_exit``.  Where ``freeze()``
-    cannot freeze in place, it is ``sys.exit()``.
+    cannot freeze in place, or standard output cannot be flushed, it ends by ``sys.exit()``.
 
     :param status: the exit status.  ``None``: the status of the ``SystemExit`` that is being handled, whose text it
         prints, or 0.
@@ -354,14 +354,22 @@ def end_process(status: int | None = None) -> NoReturn:
         sys.exit(status)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not getattr(stream, "closed", False):
+                stream.flush()
+        except Exception:
+            sys.exit(status)  # the interpreter says why
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             with contextlib.suppress(ValueError):  # in another thread than the first
                 signal.signal(number, signal.SIG_DFL)
+    # As the interpreter begins to clear modules: a program's own stream may hold a file, and an error a frame.
+    vars(sys).update({name: None for name in ("last_exc", "last_type", "last_value", "last_traceback")},
+                     **{name: getattr(sys, f"__{name}__", None) for name in ("stdin", "stdout", "stderr")})
+    streams = sys.stdout, sys.stderr
     _finalise_what_is_in_use(_cowshed.end())
-    for stream in (sys.stdout, sys.stderr):
-        try:
+    for stream in streams:
+        with contextlib.suppress(Exception):
             stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass
     _cowshed.exit(status & 0xff)

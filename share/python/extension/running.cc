@@ -13,6 +13,17 @@ PyObject* run_text(PyObject* text, PyObject* names) {
   return utf8 == nullptr ? nullptr : PyRun_StringFlags(utf8, Py_file_input, names, names, &flags);
 }
 
+// As the interpreter does it after a file: what was printed comes before the error that ended it.
+void flush_streams() {
+  PyObject *type, *value, *trace;
+  PyErr_Fetch(&type, &value, &trace);
+  for (const char* name : {"stderr", "stdout"}) {
+    PyObject* const stream = PySys_GetObject(name);
+    if (stream != nullptr && !Object(PyObject_CallMethod(stream, "flush", nullptr))) PyErr_Clear();
+  }
+  PyErr_Restore(type, value, trace);
+}
+
 PyObject* run_file(PyObject* path, PyObject* names) {
   const Object bytes(PyUnicode_EncodeFSDefault(path));
   if (!bytes) return nullptr;
@@ -20,10 +31,12 @@ PyObject* run_file(PyObject* path, PyObject* names) {
   std::FILE* file = std::fopen(name, "rbe");
   if (file == nullptr) return PyErr_SetFromErrnoWithFilename(PyExc_OSError, name);
   PyCompilerFlags flags{0, PY_MINOR_VERSION};
-  return PyRun_FileExFlags(file, name, Py_file_input, names, names, 1, &flags);
+  PyObject* const result = PyRun_FileExFlags(file, name, Py_file_input, names, names, 1, &flags);
+  flush_streams();
+  return result;
 }
 
-// Calls end(status or SystemExit), which ends the process.  If it returns, main() does that.
+// Calls end(status or SystemExit), which ends the process, or raises SystemExit for main().
 PyObject* end_quickly(PyObject* end, PyObject* result) {
   Object error;
   if (result == nullptr && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) return nullptr;
@@ -38,7 +51,13 @@ PyObject* end_quickly(PyObject* end, PyObject* result) {
     if (result == nullptr) PyErr_Print();
     error = Object(PyLong_FromLong(result == nullptr));
   }
-  if (!Object(PyObject_CallOneArg(end, error.get()))) PyErr_WriteUnraisable(end);
+  if (!Object(PyObject_CallOneArg(end, error.get()))) {
+    if (PyErr_ExceptionMatches(PyExc_SystemExit)) {
+      Py_XDECREF(result);
+      return nullptr;
+    }
+    PyErr_WriteUnraisable(end);
+  }
   if (result == nullptr) PyErr_SetObject(PyExc_SystemExit, error.get());
   return result;
 }

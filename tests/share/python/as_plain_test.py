@@ -257,6 +257,26 @@ PROGRAMS = {
         """,
     "files and finalisers that end_process() ends": ENDS,
     "files and finalisers that end_process() ends, not frozen": ENDS.replace("FREEZE", ""),
+    "files that only sys, builtins, an error or a stream hold, which end_process() ends": """
+        import builtins
+        class Tee:
+            def __init__(self, *files): self.files = files
+            def write(self, text): [file.write(text) for file in self.files]
+            def flush(self): pass
+        class Final:
+            def __del__(self): print("del Final")
+        def fail(name):
+            file = open(name, "w"); file.write("data"); 1 / 0
+        builtins.kept, sys.kept, sys.final = open("builtins", "w"), [open("sys", "w")], Final()
+        FREEZE
+        for file in builtins.kept, *sys.kept: file.write("after")
+        try: fail("kept")
+        except ZeroDivisionError as error: sys.error = error
+        try: fail("last")
+        except ZeroDivisionError: sys.last_type, sys.last_value, sys.last_traceback = sys.exc_info()
+        sys.stdout = Tee(sys.stdout, open("tee", "w")); print("text")
+        (sys.exit if FROZEN is bool else cowshed.end_process)(3)
+        """,
     "files that the collector has been told to leave alone": """
         files = []
         FREEZE

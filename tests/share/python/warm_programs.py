@@ -58,6 +58,8 @@ ENDS = {
     "a broken excepthook": "import sys; sys.excepthook = 1\n1/0",
     "recursion": "def f(): f()\ntry: f()\nexcept RecursionError as e: print(e)",
     "a warning": "import warnings; warnings.warn('careful', stacklevel=2); warnings.warn('again')",
+    "no stream": "import sys; print('text'); sys.stdout = None",
+    "a stream that is full": "import sys; sys.stdout = open('/dev/full', 'w'); print('text')",
     "indented": "\n  import os\n  print(__name__)\n", "a future": "from __future__ import annotations\nx: y = 1; print(__annotations__)",
 }
 
@@ -103,6 +105,9 @@ def write(name, text):
 for name, text in ENDS.items():
     row(lambda text=text: run("-c", text), f"-c: {name}")
     row(lambda text=text: run(write("ends.py", text)), f"a script: {name}")
+row(lambda: (run(write("ends.py", "def f():\n o = open('out', 'w'); o.write('text'); 1 / 0\nf()")), open("out").read()),
+    "a script: an error with a file")
+row(lambda: run(write("ends.py", "print('first')\n1 / 0"), stderr=subprocess.STDOUT), "a script: an error after text")
 for name in "an error", "exit with text", "KeyboardInterrupt", "a warning":
     row(lambda text=ENDS[name]: run("-m", write("package/ends.py", text)[:-3].replace("/", ".")), f"-m: {name}")
 for arguments in (["-c", SHOW, "a", "-b"], ["-uc", SHOW], ["-O", "-B", "-W", "error", "-c", SHOW], ["-Wignore", "-q", "-c", SHOW],

@@ -465,13 +465,7 @@ def _have_main_run(kind: str, text: str) -> None:
 
 
 def _end(how: Any) -> None:
-    """Ends a program without copies of what it shares.  Returns if the interpreter must do it, which prints why."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream:
-                stream.flush()
-        except Exception:
-            return
+    """Ends a program without copies of what it shares.  Raises SystemExit if the interpreter must do it."""
     try:
         if isinstance(how, SystemExit):
             raise how

@@ -1,4 +1,6 @@
 #include <Python.h>
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <memory_resource>
 #include <new>
@@ -99,12 +101,10 @@ class Deaths {
     }
   }
 
-  // After find(), of a process: the rest, which other threads may be using, or this one.
-  std::vector<Object> in_use() {
-    for (PyObject* object : in_use_) alive_.erase(object);
-    for (PyObject* object : ordered_) add(object);
-    return std::exchange(dead_, {});
-  }
+  // After find(), of a process: what only sys and builtins hold, which the interpreter clears last.
+  std::vector<Object> last() { return add_all(last_); }
+  // The rest, which other threads may be using, or this one.
+  std::vector<Object> in_use() { return add_all(in_use_); }
 
  private:
   struct Node {
@@ -242,11 +242,31 @@ class Deaths {
     dead_.push_back(Object::borrow(object));
   }
 
+  std::vector<Object> add_all(const std::pmr::vector<PyObject*>& kept) {
+    for (PyObject* object : kept) alive_.erase(object);
+    for (PyObject* object : ordered_) add(object);
+    return std::exchange(dead_, {});
+  }
+
   void keep_what_lives() {
+    if (ending_ == Ending::of_interpreter) {
+      // It clears them later, and then they die by themselves.
+      keep_values_of(needed.sys.get());
+      keep_values_of(needed.builtins.get());
+      keep_what_is_in_use();
+      return;
+    }
+    for (const char* name : {"__stdin__", "__stdout__", "__stderr__"})
+      if (PyObject* stream = PySys_GetObject(name)) keep(stream);
+    drain();
+    kept_now_ = &in_use_;
+    if (has_other_threads()) keep_what_is_in_use();
+    kept_now_ = &last_;
     keep_values_of(needed.sys.get());
     keep_values_of(needed.builtins.get());
-    if (ending_ == Ending::of_process && !has_other_threads()) return;
-    are_in_use_ = ending_ == Ending::of_process;
+  }
+
+  void keep_what_is_in_use() {
     for (PyObject* object : others_) {
       const auto node = nodes_.find(object);
       const Py_ssize_t known = node == nodes_.end() ? 0 : node->second.references;
@@ -267,16 +287,22 @@ class Deaths {
     }
   }
 
-  // They are cleared last, and then die by themselves: the standard streams.
   void keep_values_of(PyObject* module) {
-    each_item(PyModule_GetDict(module), [&](PyObject* /*name*/, PyObject* value) { keep(value); });
+    // The interpreter has cleared these before.
+    constexpr std::array kFirst{"meta_path", "modules", "path_hooks", "path_importer_cache"};
+    each_item(PyModule_GetDict(module), [&](PyObject* name, PyObject* value) {
+      if (std::ranges::none_of(kFirst, [&](const char* first) {
+            return PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, first) == 0;
+          }))
+        keep(value);
+    });
     drain();
   }
 
   void keep(PyObject* object) {
     if (is_immortal(object) || !alive_.insert(object).second) return;
     pending_.push_back(object);
-    if (are_in_use_) in_use_.push_back(object);
+    if (kept_now_ != nullptr) kept_now_->push_back(object);
   }
 
   static bool has_other_threads() {
@@ -305,8 +331,9 @@ class Deaths {
   std::pmr::unordered_map<PyObject*, PyTypeObject*> classes_{memory()};  // by their dict
   std::pmr::unordered_set<PyObject*> alive_{memory()};
   std::pmr::vector<PyObject*> pending_{memory()};
-  bool are_in_use_ = false;  // what keep() finds
+  std::pmr::vector<PyObject*>* kept_now_ = nullptr;  // gets what keep() finds
   std::pmr::vector<PyObject*> in_use_{memory()};
+  std::pmr::vector<PyObject*> last_{memory()};
   std::pmr::vector<PyObject*> placed_{memory()};
   std::size_t holders_done_ = 0;
   std::pmr::vector<PyObject*> ordered_{memory()};
@@ -368,12 +395,21 @@ std::vector<Object> end_objects(Ending ending) {
     if (ending == Ending::of_process) note_namespaces();
     Deaths deaths(ending);
     std::vector<Object> dead = deaths.find();
+    std::vector<Object> last = deaths.last();
     std::vector<Object> left = deaths.in_use();
-    for (Object& object : dead) {
-      finalise(object.get());
-      if (may_act_when_freed(object.get())) deaths.release(object.get());
-      object = Object();
-    }
+    const auto end = [&deaths](std::vector<Object>& objects) {
+      for (Object& object : objects) {
+        finalise(object.get());
+        if (may_act_when_freed(object.get())) deaths.release(object.get());
+        object = Object();
+      }
+    };
+    end(dead);
+    if (last.empty()) return left;
+    // At an exit, these finalisers print nothing either.
+    for (const char* name : {"stdout", "stderr"})
+      if (PySys_SetObject(name, Py_None) != 0) PyErr_Clear();
+    end(last);
     return left;
   } catch (const std::bad_alloc&) {
     internal::write_to_standard_error("cowshed: no memory to finalise objects at the end\n");
