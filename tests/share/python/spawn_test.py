@@ -47,7 +47,14 @@ class SpawnTest(run_test.Runner):
     def draw(results): results.put((random.random(), is_forked()))
     def nest(results):
         worker = mp.Process(target=draw, args=(results,)); worker.start(); worker.join()
+    class Tee:
+        def __init__(self, file): self.file = file
+        def write(self, text): self.file.write(text)
+        def flush(self): pass
     def end(how):
+        global file
+        file = open(how, "w"); file.write("data"); atexit.register(print, "at exit", how)
+        sys.stdout = Tee(sys.stdout)
         if how == "text": sys.exit("some text")
         if how == "error": raise ValueError(how)
         if how == "thread": threading.Thread(target=lambda: (time.sleep(0.1), print("thread", flush=True))).start()
@@ -74,6 +81,7 @@ class SpawnTest(run_test.Runner):
             getattr(worker, how, int)()
             mp.connection.wait([worker.sentinel]); worker.join()
             print(how, worker.exitcode, worker.is_alive(), flush=True)
+            if how in ("exit", "text", "error", "thread"): print(os.path.getsize(how))
         with mp.Pool(2, begin, ("begun",)) as pool:
             print(pool.map(use, range(3)))
             pool.close(); pool.join()

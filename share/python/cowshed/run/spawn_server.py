@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import pickle
@@ -52,8 +51,12 @@ def main(listener: int, alive: int, answers: int) -> None:
     answer(None, watch.files)
     parent.close()
     _serve_as_spawned(watch.in_each_fork)
-    with contextlib.suppress(SystemExit):  # its parent has ended, and nobody asks for exit codes
+    own = os.getpid()
+    try:
         preloaded.serve(recipe, listener, alive)
+    except SystemExit:  # its parent has ended, and nobody asks for exit codes
+        if os.getpid() != own:
+            raise  # a worker ends
     os._exit(0)
 
 
@@ -83,10 +86,12 @@ def _serve_as_spawned(in_each_fork: list[Callable[[], object]]) -> None:
             code = serve_one(child, [None, *files[1:]], unused, handlers)
         except Exception:
             sys.excepthook(*sys.exc_info())
-        if cowshed._cowshed.why_not_in_place():
-            atexit._run_exitfuncs()
-            return code
-        cowshed.end_process(code)
+        setattr(forkserver, "os", types.SimpleNamespace(_exit=end))
+        return code
+
+    def end(status: int) -> None:
+        setattr(forkserver, "os", os)
+        cowshed.end_process(status)  # or a SystemExit for main()
 
     def nothing(*_: object) -> None:
         pass
