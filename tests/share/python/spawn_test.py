@@ -82,6 +82,8 @@ class SpawnTest(run_test.Runner):
             mp.connection.wait([worker.sentinel]); worker.join()
             print(how, worker.exitcode, worker.is_alive(), flush=True)
             if how in ("exit", "text", "error", "thread"): print(os.path.getsize(how))
+        pipes = [mp.Pipe() for _ in range(130)]
+        worker = mp.Process(target=len, args=(pipes,)); worker.start(); worker.join(); print(worker.exitcode)
         with mp.Pool(2, begin, ("begun",)) as pool:
             print(pool.map(use, range(3)))
             pool.close(); pool.join()

@@ -23,7 +23,7 @@ _STATUS = re.compile(r"^(?:Umask|Uid|Gid|Groups|NSpgid|NSsid|SigBlk|SigIgn|Cap\w
 _util: Any = util  # mypy does not know all of it
 
 
-class _ServerEnded(Exception):
+class _NotServed(Exception):
     pass
 
 
@@ -43,17 +43,19 @@ class _Popen(popen_forkserver.Popen):
                 reduction.dump(each, buffer)
         finally:
             context.set_spawning_popen(None)
+        if len(self._fds) + 4 >= forkserver.MAXFDS_TO_SEND:
+            raise _NotServed(f"a worker gets {len(self._fds)} descriptors")
         try:
             self.sentinel, write_end = self._server.connect_to_new_process(self._fds)
         except (EOFError, OSError) as error:
-            raise _ServerEnded from error
+            raise _NotServed("the forkserver was killed") from error
         # The worker takes the end of the second one for the end of its parent.
         self.finalizer = util.Finalize(self, _util.close_fds, (os.dup(write_end), self.sentinel))
         with open(write_end, "wb") as file:
             try:
                 self.pid = forkserver.read_signed(self.sentinel)
             except EOFError as error:
-                raise _ServerEnded from error
+                raise _NotServed("the forkserver was killed") from error
             file.write(buffer.getbuffer())
 
 
@@ -64,8 +66,8 @@ def popen(process_obj: Any) -> Any:
         module = getattr(getattr(process_obj, "_target", None), "__module__", "")
         if server := _find_server([module] if getattr(sys.modules.get(module), "__spec__", None) else []):
             return _Popen(process_obj, server)
-    except _ServerEnded:
-        _say("the forkserver was killed")
+    except _NotServed as error:
+        _say(str(error))
     return popen_spawn_posix.Popen(process_obj)
 
 
