@@ -10,7 +10,7 @@ import signal
 import sys
 import types
 from collections.abc import Callable
-from multiprocessing import forkserver, spawn
+from multiprocessing import forkserver, process, spawn
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -38,6 +38,8 @@ def main(listener: int, alive: int, answers: int) -> None:
 
     spawn.prepare(recipe["data"])
     watch = Watch(refuse)
+    for name in "name", "authkey":
+        watch.instead(process.BaseProcess, name, lambda _: watch.ask("asks for the name or key of its process"))
     try:
         watch.import_silently(lambda: preloaded.load(recipe))
         watch.is_by_order = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import fcntl
 import functools
@@ -30,6 +31,9 @@ _ACTS = frozenset({
 # Modules for whose imports random numbers or the PID make no difference: NumPy's own generator is seeded anew in each
 # worker, tempfile notices a fork, and joblib tries whether semaphores work.
 _ASK_IN_VAIN = ("numpy.random", "tempfile", "joblib._multiprocessing_helpers")
+
+# What draws random numbers in C, by modules that need not be imported.
+_DRAW = {"ssl": ("RAND_bytes", "RAND_pseudo_bytes"), "uuid": ("uuid1",)}
 
 Identity = tuple[int, int, int] | None
 
@@ -64,9 +68,12 @@ class Watch:
         self._hook: Any = functools.partial(self._hear)
         sys.addaudithook(self._hook)
         sys.meta_path.insert(0, self)
-        for owner in (os, random):
-            self.instead(owner, "urandom" if owner is os else "_urandom", lambda _: self._ask("draws random numbers"))
-        self.instead(os, "getpid", lambda: self._ask("asks for the PID"))
+        for owner, name in ((os, "urandom"), (posix, "urandom"), (random, "_urandom"), (os, "getrandom"), (posix, "getrandom")):
+            self.instead(owner, name, lambda *_: self.ask("draws random numbers"))
+        for owner, name in (os, "getpid"), (posix, "getpid"), (threading, "get_native_id"), (_thread, "get_native_id"):
+            self.instead(owner, name, self._ask_for_id)
+        for name in _DRAW.keys() & sys.modules.keys():
+            self._watch_draws(sys.modules[name])
         self.instead(random.Random, "seed", self._seed)
         self.instead(random, "seed", functools.partial(self._seed, random))
 
@@ -144,14 +151,15 @@ class Watch:
     def instead(self, owner: object, name: str, note: Callable[..., object]) -> None:
         """Until the end, calls `note` before each call."""
         plain = getattr(owner, name)
+        call = plain.fget if isinstance(plain, property) else plain
 
-        @functools.wraps(plain)
+        @functools.wraps(call)
         def noted(*arguments: Any, **named: Any) -> Any:
             if self._is_on:
                 note(*arguments, **named)
-            return plain(*arguments, **named)
+            return call(*arguments, **named)
 
-        setattr(owner, name, noted)
+        setattr(owner, name, property(noted, plain.fset) if isinstance(plain, property) else noted)
         self._undo.append((owner, name, plain))
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -174,24 +182,35 @@ class Watch:
             self._act(f"its import reads {path}")
         self.files[path] = identity(path)
 
-    def _ask(self, what: str) -> None:
+    def ask(self, what: str) -> None:
         if not _is_called_by(*_ASK_IN_VAIN):
             self._act(f"its import {what}")
 
+    def _ask_for_id(self) -> None:
+        if sys._getframe(2).f_globals is not vars(threading):  # where a thread begins
+            self.ask("asks for the PID")
+
+    def _watch_draws(self, module: ModuleType) -> None:
+        for name in _DRAW[module.__name__]:
+            if hasattr(module, name):
+                self.instead(module, name, lambda *_, **__: self.ask("draws random numbers"))
+
     def _seed(self, generator: object, a: object = None, *_: object, **named: object) -> None:
         if a is None and named.get("seed") is None and not isinstance(generator, random.SystemRandom):
-            self._ask("draws random numbers")
+            self.ask("draws random numbers")
         elif isinstance(generator, ModuleType):
             self._seeded.add(generator.__name__)
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
-        """For NumPy's generator, whose first state is known only when it has been imported."""
-        spec = PathFinder.find_spec(name, path) if name == "numpy.random" else None
+        """For what there is only when it has been imported, such as the first state of NumPy's generator."""
+        spec = PathFinder.find_spec(name, path) if name == "numpy.random" or name in _DRAW else None
         if spec and spec.loader:
             execute = spec.loader.exec_module
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
+                if name in _DRAW:
+                    return self._watch_draws(module)
                 self._states[name] = _state_of(module)
                 self.instead(module, "seed", functools.partial(self._seed, module))
 
