@@ -16,7 +16,7 @@ from cowshed import contexts, freezing
 from cowshed.run import at_fork
 from cowshed.run.watch import identity
 
-_STATUS = re.compile(r"^(?:Umask|Uid|Gid|Groups|NSpgid|NSsid|SigBlk|SigIgn|Cap\w+|NoNewPrivs|Seccomp|THP_enabled|"
+_STATUS = re.compile(r"^(?:Umask|Uid|Gid|Groups|NSpgid|NSsid|SigBlk|SigIgn|Cap\w+|NoNewPrivs|Seccomp\w*|THP_enabled|"
                      r"Cpus_allowed|Mems_allowed):.*", re.M)
 
 
