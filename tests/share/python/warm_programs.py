@@ -8,6 +8,7 @@ import resource
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -160,6 +161,39 @@ for name, act in {
         "another user": lambda: os.geteuid() or os.setuid(65534),
         "another root": lambda: os.geteuid() or (os.unshare(os.CLONE_NEWNS) if hasattr(os, "unshare") else None)}.items():
     row(lambda act=act: with_state(act), f"takes over: {name}")
+
+
+def forbid(number):
+    """By a seccomp filter, with EPERM."""
+    import ctypes  # which keeps a file open
+    keep = struct.pack("HBBI" * 4, 0x20, 0, 0, 0, 0x15, 0, 1, number, 6, 0, 0, 0x50001, 6, 0, 0, 0x7fff0000)
+    program = struct.pack("HxxxxxxP", 4, ctypes.cast(keep, ctypes.c_void_p).value)
+    renounce()
+    ctypes.CDLL(None).prctl(22, 2, program)  # PR_SET_SECCOMP
+
+
+def restrict():
+    """Takes away by Landlock what makes folders."""
+    import ctypes
+    ruleset = ctypes.CDLL(None).syscall(444, struct.pack("Q", 1 << 7), ctypes.c_long(8), 0)
+    renounce()
+    ctypes.CDLL(None).syscall(446, ruleset, 0)
+
+
+def renounce():
+    import ctypes
+    ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+
+
+def makes_folder(sandbox, outside):
+    """Starts of the same session, outside of the sandbox and in it."""
+    text = "import os\ntry: os.mkdir('made', dir_fd=os.open('.', 0))\nexcept OSError as e: print(e)\nelse: os.rmdir('made')"
+    return [run("-c", text, preexec_fn=act) for act in (outside, sandbox, outside)]
+
+
+row(lambda: makes_folder(restrict, renounce), "in a sandbox of Landlock")
+row(lambda: makes_folder(lambda: [forbid(999), forbid({"x86_64": 258, "aarch64": 34}[os.uname().machine])],
+                         lambda: forbid(999)), "in a sandbox of seccomp")
 
 
 @row

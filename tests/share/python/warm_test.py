@@ -69,6 +69,9 @@ class AsExecutedTest(Runner):
         self.compare_rows("takes over", "bytes", "another parent", "pending", "alarm", "removed", "thousand", "closed",
                           "standard files", refused=("it has a limit: Max address space", "it has an alarm", ".* Permission denied.*"))
 
+    def test_no_sandbox_is_left(self):
+        self.compare_rows("in a sandbox", refused=("it is in a sandbox .*", "it has a seccomp filter .*"))
+
     def test_signals_reach_programs_once(self):
         self.compare_rows("handles each signal", "ends by signal", "stop")
 

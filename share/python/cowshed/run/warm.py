@@ -21,7 +21,7 @@ _ANSWER, _LOAD = 5, 30  # for so many seconds a start waits for a zygote, and fo
 _MOST_ZYGOTES = 8
 _LEARN = 10  # for so many seconds a program's imports are noted
 _STATUS = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs",
-           "Seccomp", "THP_enabled", "Mems_allowed")
+           "Seccomp", "Seccomp_filters", "THP_enabled", "Mems_allowed")
 # What the interpreter or a library reads without Python's os.environ.
 _READ_BY_C = ("PYTHON", "COWSHED", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "GLIBC_", "OMP_", "KMP_", "MKL_", "OPENBLAS_",
               "GOTO_", "OPENSSL_", "SSL_", "NPY_", "NUMBA_", "BLIS_", "CUDA_", "ARROW_", "RAYON_", "POLARS_")
@@ -45,13 +45,15 @@ def start(package: str, say: Callable[[str], None]) -> None:
 
 
 def _start(stub: str) -> None:
-    folder = os.environ["COWSHED_WARM"].partition(":")[2]
+    filters, _, folder = os.environ["COWSHED_WARM"].partition(":")
     own = os.lstat(folder)
     if own.st_uid != os.geteuid() or own.st_mode & 0o170077 != 0o040000:
         raise Refused(f"{folder} is not this user's alone")
     options, is_unbuffered, kind, text = _program()
     status, limits, state = state_now()
     leads = os.getpid() == os.getsid(0)
+    if status.get("Seccomp_filters", "") != filters.partition(",")[2]:
+        raise Refused("it has a seccomp filter that the command has not")  # of two with as many, each may have another
     if why := _why_not(kind, text, status, leads and _read("stat").rpartition(")")[2].split()[4] != "0"):
         raise Refused(why)
     learns = not os.environ.get("COWSHED_PRELOAD")
@@ -67,6 +69,8 @@ def _start(stub: str) -> None:
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         _connect(connection, path, learns and (kind, text), lambda listener: _launch(listener, path, options, leads))
+        if not may_read(peer_of(connection)[0]):
+            raise Refused("it is in a sandbox that the zygote is not in")
         _hand_over(connection, request, stub)
     finally:
         connection.close()
@@ -125,7 +129,7 @@ def state_now() -> tuple[dict[str, str], list[tuple[str, str, str]], list[Any]]:
         sys.warnoptions, environment, [status.get(name) for name in _STATUS],
         [(name, hard, name == "Max stack size" and soft) for name, soft, hard in limits],
         [_read(name) for name in ("cgroup", "oom_score_adj", "personality", "coredump_filter", "timerslack_ns")], spaces,
-        [*os.stat("/")[:3]],
+        [*os.stat("/")[:3]], _read_if_there("attr/current"),
         os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
 
 
@@ -137,12 +141,33 @@ def _read_text(path: str) -> str:
         return ""
 
 
-def _read(name: str) -> str:
+def _read(name: str, size: int = 1 << 16) -> str:
     file = os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(file, 1 << 16).decode(errors="surrogateescape")
+        return os.read(file, size).decode(errors="surrogateescape")
     finally:
         os.close(file)
+
+
+def _read_if_there(name: str, size: int = 1 << 16) -> str:
+    try:
+        return _read(name, size)
+    except OSError:
+        return ""
+
+
+def peer_of(connection: _socket.socket) -> tuple[int, int]:
+    """The PID and the user of who listens, or has connected.  Until the zygote listens, the start that has launched it."""
+    pair = memoryview(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)).cast("I")
+    return pair[0], pair[1]
+
+
+def may_read(pid: int) -> bool:
+    """Not if this process is in a Landlock domain that the other is not in.  Nothing else shows the domain."""
+    try:
+        return bool(os.readlink(f"/proc/{pid}/ns/mnt"))
+    except OSError:
+        return False
 
 
 def cwd_now() -> str | None:

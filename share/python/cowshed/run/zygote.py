@@ -101,7 +101,7 @@ class _Program:
 class _Zygote:
     def __init__(self, listener: int, path: str, plain: set[str]) -> None:
         idle, self._folder = os.environ["COWSHED_WARM"].split(":", 1)
-        self._idle = float(idle)
+        self._idle = float(idle.partition(",")[0])
         self._path = path
         self._plain = plain
         self._listener = socket.socket(fileno=listener)
@@ -242,10 +242,10 @@ class _Zygote:
         with contextlib.suppress(OSError, EOFError, ValueError):  # the start has gone
             connection, _ = self._listener.accept()
             connection.settimeout(1)
-            pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            pid, uid = warm.peer_of(connection)
             size = int.from_bytes(_receive(connection, 4), "little")
             request = marshal.loads(_receive(connection, size)) if uid == os.geteuid() else {}
-            if why := self._why_not(request):
+            if why := self._why_not(request) if warm.may_read(pid) else "the zygote is in a sandbox that it is not in":
                 connection.sendall(why.encode(errors="replace"))
                 return False
             connection.settimeout(None)
