@@ -50,7 +50,8 @@ def _start(stub: str) -> None:
     if own.st_uid != os.geteuid() or own.st_mode & 0o170077 != 0o040000:
         raise Refused(f"{folder} is not this user's alone")
     options, is_unbuffered, kind, text = _program()
-    status, limits, state = state_now()
+    is_unbuffered |= bool(os.environ.get("PYTHONUNBUFFERED"))
+    status, limits, state = state_now(is_unbuffered)
     leads = os.getpid() == os.getsid(0)
     if status.get("Seccomp_filters", "") != filters.partition(",")[2]:
         raise Refused("it has a seccomp filter that the command has not")  # of two with as many, each may have another
@@ -65,7 +66,7 @@ def _start(stub: str) -> None:
         "environment": dict(os.environb), "umask": int(status["Umask"], 8), "comm": status["Name"], "leads": leads,
         "blocked": int(status["SigBlk"], 16), "ignored": int(status["SigIgn"], 16), "group": os.getpgrp(),
         "soft": {name: soft for name, soft, _ in limits}, "affinity": [*os.sched_getaffinity(0)], "cwd": cwd_now(),
-        "is_unbuffered": is_unbuffered or bool(os.environ.get("PYTHONUNBUFFERED")), "stub": os.getpid()}
+        "is_unbuffered": is_unbuffered, "stub": os.getpid()}
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         _connect(connection, path, learns and (kind, text), lambda listener: _launch(listener, path, options, leads))
@@ -93,7 +94,7 @@ def _program() -> tuple[list[str], bool, str, str]:
             if letter not in "BbdOPqRsuv":
                 raise Refused(f"it has the option {each}")
             is_unbuffered |= letter == "u"
-            options += [f"-{letter}"] * (letter != "u")
+            options.append(f"-{letter}")
     return options, is_unbuffered, "f", "-"
 
 
@@ -115,7 +116,7 @@ def _why_not(kind: str, text: str, status: dict[str, str], has_terminal: bool) -
     return ""
 
 
-def state_now() -> tuple[dict[str, str], list[tuple[str, str, str]], list[Any]]:
+def state_now(is_unbuffered: bool) -> tuple[dict[str, str], list[tuple[str, str, str]], list[Any]]:
     """The kernel's lines about this process, its limits (name, soft, hard), and what is the same in its zygote."""
     status = dict(line.split(":\t", 1) for line in _read("status").splitlines() if ":\t" in line)
     lines = _read("limits").splitlines()[1:]
@@ -123,6 +124,7 @@ def state_now() -> tuple[dict[str, str], list[tuple[str, str, str]], list[Any]]:
     environment = sorted((name, value) for name, value in os.environ.items()
                          if name.startswith(_READ_BY_C) and name not in ("COWSHED_LOG", "COWSHED_WARM_ZYGOTE"))
     executable = os.stat("/proc/self/exe")
+    site = sys.modules.get("site")
     spaces = [os.readlink(f"/proc/self/ns/{name}") for name in sorted(os.listdir("/proc/self/ns"))]
     return status, limits, [
         sys.executable, sys.version, sys.prefix, sys.exec_prefix, executable[:3], executable.st_mtime_ns, [*sys.flags],
@@ -130,7 +132,9 @@ def state_now() -> tuple[dict[str, str], list[tuple[str, str, str]], list[Any]]:
         [(name, hard, name == "Max stack size" and soft) for name, soft, hard in limits],
         [_read(name) for name in ("cgroup", "oom_score_adj", "personality", "coredump_filter", "timerslack_ns")], spaces,
         [*os.stat("/")[:3]], _read_if_there("attr/current"),
-        os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
+        os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.sched_getparam(0).sched_priority,
+        _read_if_there("numa_maps", 64).split()[1:2], is_unbuffered, sys.path,
+        [getattr(site, name, None) for name in ("USER_BASE", "USER_SITE", "ENABLE_USER_SITE")]]
 
 
 def _read_text(path: str) -> str:

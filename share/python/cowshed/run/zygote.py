@@ -106,7 +106,7 @@ class _Zygote:
         self._plain = plain
         self._listener = socket.socket(fileno=listener)
         self._listener.set_inheritable(False)
-        self._state = marshal.loads(marshal.dumps(warm.state_now()[2]))
+        self._state = marshal.loads(marshal.dumps(warm.state_now(sys.stdout.write_through)[2]))
         self._environment = dict(os.environ)
         self._cwd = warm.cwd_now()
         self._read: set[str] = set()  # names of the environment, or * for all of it
