@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 
 ROWS = {}
 SEEN = """
@@ -163,6 +164,16 @@ for name, act in {
     row(lambda act=act: with_state(act), f"takes over: {name}")
 
 
+def with_priority(number):
+    def act():
+        if os.geteuid() == 0:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(number))
+    return run("-c", "import os; print(os.sched_getscheduler(0), os.sched_getparam(0))", preexec_fn=act)
+
+
+row(lambda: [with_priority(number) for number in (1, 2)], "a realtime priority")
+
+
 def forbid(number):
     """By a seccomp filter, with EPERM."""
     import ctypes  # which keeps a file open
@@ -194,6 +205,56 @@ def makes_folder(sandbox, outside):
 row(lambda: makes_folder(restrict, renounce), "in a sandbox of Landlock")
 row(lambda: makes_folder(lambda: [forbid(999), forbid({"x86_64": 258, "aarch64": 34}[os.uname().machine])],
                          lambda: forbid(999)), "in a sandbox of seccomp")
+
+
+def imports(folders, text="import who; print(who.who)", **options):
+    path = os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return run("-c", text, env={**os.environ, "PYTHONPATH": path, **options.pop("environment", {})}, **options)
+
+
+def user_site(home):
+    return f"{home}/.local/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+
+
+@row
+def imports_from_a_relative_path():
+    write("a/lib/who.py", "who = 1"), write("b/lib/who.py", "who = 2")
+    return [imports(["lib"], cwd=folder) for folder in "aba"]
+
+
+@row
+def imports_from_the_home():
+    write(f"{user_site('a')}/who.py", "who = 1"), write(f"{user_site('b')}/who.py", "who = 2")
+    return [imports([], "import who, site; print(who.who, site.USER_BASE)", environment={"HOME": os.path.abspath(home)})
+            for home in "aba"]
+
+
+@row
+def imports_from_a_folder_that_is_made_later():
+    path = os.path.abspath("late")
+    return imports([path]), write("late/who.py", "who = 1"), imports([path]), write("late/json.py", "who = 2"), imports(
+        [path], "import json; print(json.who)")
+
+
+@row
+def imports_from_another_archive():
+    seen = []
+    for number in range(2):
+        with zipfile.ZipFile("who.zip", "w") as archive:
+            archive.writestr("pad.py", "#" * 1000 * number), archive.writestr("who.py", f"who = {number}")
+        seen.append(imports([os.path.abspath("who.zip")]))
+    return seen
+
+
+@row
+def imports_from_where_another_pth_file_says():
+    write("c/who.py", "who = 1"), write("d/who.py", "who = 2")
+    environment = {"HOME": os.path.abspath("home")}
+    seen = [write(f"{user_site('home')}/empty.pth", ""), imports([], environment=environment)]
+    for text in os.path.abspath("c"), os.path.abspath("d"), "import sys; sys.who = 3", "import sys; sys.who = 4":
+        write(f"{user_site('home')}/who.pth", text)
+        seen.append(imports([], "import sys, who; print(getattr(sys, 'who', who.who))", environment=environment, cwd="c"))
+    return seen
 
 
 @row

@@ -44,6 +44,7 @@ class Runner(run_test.Runner):
 class AsExecutedTest(Runner):
     def compare_rows(self, *names, refused=()):
         """`refused`: why programs of these rows are not forked."""
+        open(self.log, "w").close()
         command = [sys.executable, ROWS, *names]
         more = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": ""}
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -62,15 +63,21 @@ class AsExecutedTest(Runner):
         self.compare_rows("-c: ", "a script: ", "-m: ")
 
     def test_programs_start_as_without(self):
-        self.compare_rows("starts as", "standard input", "argv0", refused=(
+        self.compare_rows("argv0")
+        self.compare_rows("starts as", "standard input", refused=(
             ".*missing.py is no source file", "below is no source file", "- is no source file", "it has the option -[xX]"))
 
     def test_programs_take_over_what_their_start_has(self):
         self.compare_rows("takes over", "bytes", "another parent", "pending", "alarm", "removed", "thousand", "closed",
                           "standard files", refused=("it has a limit: Max address space", "it has an alarm", ".* Permission denied.*"))
+        self.compare_rows("priority")
 
     def test_no_sandbox_is_left(self):
         self.compare_rows("in a sandbox", refused=("it is in a sandbox .*", "it has a seccomp filter .*"))
+
+    def test_modules_come_from_where_their_start_has_them(self):
+        for name in "a relative path", "the home", "made later", "another archive", "another pth":
+            self.compare_rows(name, refused=(".* has changed",))
 
     def test_signals_reach_programs_once(self):
         self.compare_rows("handles each signal", "ends by signal", "stop")

@@ -30,7 +30,7 @@ import zipimport
 from typing import Any, NoReturn
 
 from cowshed import _cowshed, freezing
-from cowshed.run import at_fork, warm
+from cowshed.run import at_fork, folders, warm
 from cowshed.run.watch import Watch, identity
 
 _PATCH = ("gevent.monkey", "eventlet")  # an import may come too late for them
@@ -119,6 +119,8 @@ class _Zygote:
     def load(self) -> None:
         by_order = bool(os.environ.get("COWSHED_PRELOAD"))
         names = [] if by_order else self._names()
+        self._folders = folders.Folders()
+        before = folders.read_before()
         self._watch = watch = Watch(self._refuse)
         watch.instead(type(os.environ), "__getitem__", lambda _, name: self._read.add(os.fsdecode(name)))
         watch.instead(type(os.environ), "__iter__", lambda _: self._read.add("*"))
@@ -135,7 +137,7 @@ class _Zygote:
         at_fork.preload(may_be_main=False)
         sys.path[:] = path
         watch.end()
-        self._files, self._in_each_fork = watch.files, watch.in_each_fork
+        self._files, self._in_each_fork = {**before, **watch.files}, watch.in_each_fork
         at_fork.freeze_for_workers()
         _give_back_files()
         os.chdir("/")
@@ -260,7 +262,8 @@ class _Zygote:
     def _why_not(self, request: dict[str, Any]) -> str:
         if request.get("state") != self._state:
             return "it is another user's, or another interpreter"
-        if changed := [path for path, was in self._files.items() if identity(path) != was]:
+        changed = [path for path, was in self._files.items() if identity(path) != was]
+        if changed := changed or self._folders.changed():
             self._close()
             return f"{changed[0]} has changed"
         environment = {os.fsdecode(name): os.fsdecode(value) for name, value in request["environment"].items()}
