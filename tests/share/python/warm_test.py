@@ -150,6 +150,22 @@ class WarmTest(Runner):
                 self.assertEqual("False" in done.stdout, bool(why), done.stdout + done.stderr)
                 self.assertRegex(reasons[-1] if reasons else "", f"^{why}$")
 
+    def test_an_import_may_keep_and_configure_standard_files(self):
+        self.write_library(keeps="import sys; out, sys.stdin = sys.stdout.buffer, open(0, 'rb', closefd=False)\n"
+                           "sys.stdout.reconfigure(newline='\\r\\n', errors='replace')")
+        self.write("program.py", """
+            import keeps, os, sys
+            keeps.out.write(b"one\\n")
+            sys.stdout.flush()
+            os.write(1, b"two\\n")
+            print("three\\ud800", sys.getsizeof(keeps.out), flush=True)
+            os.write(1, b"four\\n")
+            keeps.out.write(b"five\\n")""")
+        command = " ".join(f"$PYTHON {options} program.py | cat -A; $PYTHON {options} program.py >out; cat -A out;" for options in ("", "-u"))
+        plain, (ours, reasons) = self.shell(command, COWSHED="off")[0], self.shell(command, "--warm", "--preload", "keeps")
+        self.assertEqual((ours.stdout, reasons), (plain.stdout, []))
+        self.assertIn("three?", ours.stdout)
+
     def test_a_zygote_that_is_killed_costs_one_exec(self):
         self.write("program.py", FORKED + """
     print(zygote(), flush=True)

@@ -9,13 +9,11 @@ import _signal  # type: ignore[import]
 import contextlib
 import ctypes
 import fcntl
+import functools
 import importlib.machinery
-import io
 import linecache
 import marshal
-import multiprocessing.process
 import os
-import posix
 import resource
 import runpy
 import select
@@ -30,19 +28,11 @@ import zipimport
 from typing import Any, NoReturn
 
 from cowshed import _cowshed, freezing
-from cowshed.run import at_fork, folders, warm
+from cowshed.run import at_fork, folders, taking_over, warm
 from cowshed.run.watch import Watch, identity
 
 _PATCH = ("gevent.monkey", "eventlet")  # an import may come too late for them
 _MOST_LEFT_OUT = 20
-_LIMITS = {"Max core file size": resource.RLIMIT_CORE, "Max cpu time": resource.RLIMIT_CPU,
-           "Max data size": resource.RLIMIT_DATA, "Max file size": resource.RLIMIT_FSIZE,
-           "Max locked memory": resource.RLIMIT_MEMLOCK, "Max open files": resource.RLIMIT_NOFILE,
-           "Max processes": resource.RLIMIT_NPROC, "Max stack size": resource.RLIMIT_STACK,
-           "Max resident set": resource.RLIMIT_RSS, "Max pending signals": resource.RLIMIT_SIGPENDING,
-           "Max msgqueue size": resource.RLIMIT_MSGQUEUE, "Max nice priority": resource.RLIMIT_NICE,
-           "Max realtime priority": resource.RLIMIT_RTPRIO, "Max realtime timeout": resource.RLIMIT_RTTIME,
-           "Max address space": resource.RLIMIT_AS}
 _COUNT_MEMORY = ("Max address space", "Max data size")  # which a zygote has more of
 
 
@@ -106,7 +96,7 @@ class _Zygote:
         self._plain = plain
         self._listener = socket.socket(fileno=listener)
         self._listener.set_inheritable(False)
-        self._state = marshal.loads(marshal.dumps(warm.state_now(sys.stdout.write_through)[2]))
+        self._state = marshal.loads(marshal.dumps(warm.state_now(getattr(sys.stdout, "write_through"))[2]))
         self._environment = dict(os.environ)
         self._cwd = warm.cwd_now()
         self._read: set[str] = set()  # names of the environment, or * for all of it
@@ -126,6 +116,10 @@ class _Zygote:
         watch.instead(type(os.environ), "__iter__", lambda _: self._read.add("*"))
         for name in "getcwd", "getcwdb":
             watch.instead(os, name, lambda: setattr(self, "_reads_cwd", True))
+        streams: list[Any] = [sys.stdin, sys.stdout, sys.stderr]
+        for stream in streams:
+            watch.instead(stream, "detach", lambda: self._refuse("its import detaches standard files"))
+            watch.instead(stream, "reconfigure", functools.partial(self._again, stream))
         if not by_order:
             watch.note_looks()
         for self._importing in names:
@@ -137,6 +131,8 @@ class _Zygote:
         at_fork.preload(may_be_main=False)
         sys.path[:] = path
         watch.end()
+        for stream in streams:
+            del stream.reconfigure, stream.detach
         self._files, self._in_each_fork = {**before, **watch.files}, watch.in_each_fork
         at_fork.freeze_for_workers()
         _give_back_files()
@@ -146,6 +142,10 @@ class _Zygote:
         except FileNotFoundError:  # the command has ended
             os._exit(0)
         self._listener.listen(128)
+
+    def _again(self, stream: Any, **how: Any) -> None:
+        if self._watch:
+            self._watch.in_each_fork.append(functools.partial(type(stream).reconfigure, stream, **how))
 
     def _names(self) -> list[str]:
         """What the first program has imported by now, if it imports no more."""
@@ -317,8 +317,9 @@ class _Zygote:
                 os.close(each)
             with socket.socket(fileno=number) as connection:
                 connection.sendall(b"+")
-                _take_files(connection, request["files"], base)
-                _take_over(request, self._before)
+                taking_over.take_files(connection, request["files"], base)
+                taking_over.take_over(request, self._before)
+                _have_main_run(*request["program"])
                 for call in self._in_each_fork:
                     call()
                 connection.sendall(b"r")
@@ -358,95 +359,6 @@ def _folder_of(kind: str, text: str, cwd: str | None) -> str | None:
     if getattr(sys.flags, "safe_path"):
         return None
     return os.path.dirname(os.path.realpath(os.path.join(cwd or "", text))) if kind == "f" else cwd
-
-
-def _take_files(connection: socket.socket, numbers: list[int], base: int) -> None:
-    """Takes over the working directory and the files that the program was started with."""
-    received: list[int] = []
-    while len(received) <= len(numbers):
-        for each in socket.recv_fds(connection, 1, 253)[1]:
-            received.append(fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, base))
-            os.close(each)
-    os.fchdir(received[0])
-    for number, each in zip(numbers, received[1:]):
-        os.dup2(each, number)
-    for each in received:
-        os.close(each)
-
-
-def _take_over(request: dict[str, Any], on_child: Any) -> None:
-    """Makes this process as the one that was started."""
-    for name, soft in request["soft"].items():
-        if which := _LIMITS.get(name):
-            value = resource.RLIM_INFINITY if soft == "unlimited" else int(soft)
-            hard = resource.getrlimit(which)[1]
-            if resource.getrlimit(which)[0] != value:
-                resource.setrlimit(which, (value, hard))
-    os.sched_setaffinity(0, request["affinity"])
-    os.umask(request["umask"])
-    with open("/proc/self/comm", "w") as file:
-        file.write(request["comm"])
-    _take_over_signals(request["ignored"], on_child)
-    _take_over_environment(request["environment"])
-    sys.argv[:] = request["argv"]
-    sys.orig_argv[:] = request["orig_argv"]
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        _reopen(number, name, request["is_unbuffered"])
-    current: Any = multiprocessing.process.current_process()
-    current._config["authkey"] = type(current.authkey)(os.urandom(32))
-    _show_parent(request["stub"])
-    _have_main_run(*request["program"])
-
-
-def _take_over_environment(environment: dict[bytes, bytes]) -> None:
-    """Writes little, as it runs in each program: not what is the same, and no name by name."""
-    before: dict[bytes, bytes] = getattr(os.environ, "_data")
-    for name in before.keys() - environment.keys():
-        os.unsetenv(name)
-    for name, value in environment.items() - before.items():
-        os.putenv(name, value)
-    for each in before, posix.environ:
-        each.clear()
-        each.update(environment)
-
-
-def _take_over_signals(ignored: int, on_child: Any) -> None:
-    _signal.signal(signal.SIGCHLD, on_child)
-    by_default, ignore, interrupt = int(signal.SIG_DFL), int(signal.SIG_IGN), signal.default_int_handler
-    for number in _signal.valid_signals():
-        now = _signal.getsignal(number)
-        new = ignore if ignored >> number - 1 & 1 else interrupt if number == signal.SIGINT else by_default
-        if now != new and now in (by_default, ignore, interrupt):  # no module has set its own
-            _signal.signal(number, new)
-
-
-def _reopen(number: int, name: str, is_unbuffered: bool) -> None:
-    """As the interpreter does at its start, but in the same object: a module may have it by another name."""
-    stream = getattr(sys, f"__{name}__")
-    try:
-        os.fstat(number)
-    except OSError:
-        setattr(sys, name, None)
-        setattr(sys, f"__{name}__", None)
-        return
-    is_raw = number > 0 and is_unbuffered
-    buffer: Any = io.open(number, "wb" if number else "rb", 0 if is_raw else -1, closefd=False)
-    (buffer if is_raw else buffer.raw).name = f"<{name}>"
-    stream.__init__(buffer, stream.encoding, stream.errors, "\n",
-                    line_buffering=not is_unbuffered and (buffer.isatty() or number == 2), write_through=is_unbuffered)
-
-
-def _show_parent(stub: int) -> None:
-    """Has os.getppid() return the parent that has started this program."""
-    own, getppid = os.getpid(), os.getppid
-
-    def parent() -> int:
-        if os.getpid() == own:
-            with contextlib.suppress(OSError), open(f"/proc/{stub}/stat") as file:
-                return int(file.read().rpartition(")")[2].split()[1])
-        return getppid()
-
-    os.getppid = posix.getppid = parent
 
 
 def _have_main_run(kind: str, text: str) -> None:
