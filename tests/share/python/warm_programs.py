@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import py_compile
 import re
 import resource
 import select
@@ -116,7 +117,7 @@ for arguments in (["-c", SHOW, "a", "-b"], ["-uc", SHOW], ["-O", "-B", "-W", "er
                   ["-P", "-c", SHOW], ["-sc" + SHOW], ["-OO", "-m", "shows", "x"], ["-m", "shown", "x"], ["-Pm", "json.tool"],
                   ["shows.py", "é", "\udcff"], ["./shows.py"], ["below/../shows.py"], ["link.py"], ["below/shows.py"],
                   ["missing.py"], ["below"], ["-m", "missing"], ["-c"], ["-Z"], ["-X", "dev", "-c", SHOW], ["-I", "shows.py"],
-                  ["-E", "-c", "1"], ["-S", "-c", "1"], ["-V"], ["-x", "shows.py"]):
+                  ["-E", "-c", "1"], ["-S", "-c", "1"], ["-V"], ["-x", "shows.py"], ["-P", "shows.py"], ["bytecode"]):
     row(lambda arguments=arguments: run(*arguments), "starts as " + " ".join(arguments).replace(SHOW, "...").replace("\udcff", "?"))
 
 
@@ -525,6 +526,7 @@ def main():
     write("shown/__main__.py", "from shown import *\n(lambda: print(*seen(), sep='\\n'))()")
     write("below/__main__.py", "print(__name__, __file__)")
     os.symlink("below/shows.py", "link.py")
+    py_compile.compile("shows.py", "bytecode")
     here = os.getcwd()
     wanted = sys.argv[1:]
     for name, function in ROWS.items():

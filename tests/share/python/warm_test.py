@@ -65,7 +65,8 @@ class AsExecutedTest(Runner):
     def test_programs_start_as_without(self):
         self.compare_rows("argv0")
         self.compare_rows("starts as", "standard input", refused=(
-            ".*missing.py is no source file", "below is no source file", "- is no source file", "it has the option -[xX]"))
+            ".*missing.py is no source file", "below is no source file", "- is no source file", "it has the option -[xX]",
+            "bytecode is an archive or bytecode"))
 
     def test_programs_take_over_what_their_start_has(self):
         self.compare_rows("takes over", "bytes", "another parent", "pending", "alarm", "removed", "thousand", "closed",

@@ -11,6 +11,7 @@ import ctypes
 import fcntl
 import functools
 import importlib.machinery
+import importlib.util
 import linecache
 import marshal
 import os
@@ -280,8 +281,8 @@ class _Zygote:
         main = f"{text}.__main__" if hasattr(sys.modules.get(text), "__path__") else text
         if kind == "m" and main in sys.modules:
             return f"{text} is imported already"
-        if kind == "f" and _is_zip(os.path.join(request["cwd"] or "", text)):
-            return f"{text} is an archive"
+        if kind == "f" and _is_no_source(os.path.join(request["cwd"] or "", text)):
+            return f"{text} is an archive or bytecode"
         return self._other_modules(_folder_of(kind, text, request["cwd"]))
 
     def _other_modules(self, folder: str | None) -> str:
@@ -347,11 +348,12 @@ def _give_back_files() -> None:
                 madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), 4)  # MADV_DONTNEED
 
 
-def _is_zip(path: str) -> bool:
+def _is_no_source(path: str) -> bool:
     with contextlib.suppress(zipimport.ZipImportError):
         zipimport.zipimporter(path)
         return True
-    return False
+    with open(path, "rb", 0) as file:
+        return file.read(2) == importlib.util.MAGIC_NUMBER[:2]
 
 
 def _folder_of(kind: str, text: str, cwd: str | None) -> str | None:
@@ -371,7 +373,7 @@ def _have_main_run(kind: str, text: str) -> None:
         with contextlib.suppress(SyntaxError, ValueError):
             getattr(linecache, "_register_code")(compile(text, "<string>", "exec", dont_inherit=True), text, "<string>")
     if kind == "f":
-        text = os.path.join(inserted or "", text)
+        text = os.path.join(warm.cwd_now() or "", text)
         names = {"__file__": text, "__loader__": importlib.machinery.SourceFileLoader("__main__", text)}
         vars(sys.modules["__main__"]).update(names, **{} if sys.version_info >= (3, 15) else {"__cached__": None})
     run_module = runpy._run_module_as_main  # type: ignore[attr-defined]
