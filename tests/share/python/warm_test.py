@@ -96,7 +96,7 @@ class WarmTest(Runner):
                            words="import sys; words = sys.argv[1:]", late="import os; late = os.environ['LATE']")
         self.write("program.py", FORKED + "    import big, loud, json, words\n    os.environ['LATE'] = words.words[-1] if words.words "
                    "else ''\n    import late\n    print(bool(zygote()), own(), late.late)")
-        done, reasons = self.shell("$PYTHON program.py; $PYTHON program.py; for i in {1..99}; do $PYTHON program.py word | grep 'True.* word' && break; sleep 0.1; done",
+        done, reasons = self.shell("PYTHONPATH=$PWD/front:$PYTHONPATH; $PYTHON program.py; $PYTHON program.py; for i in {1..99}; do $PYTHON program.py word | grep 'True.* word' && break; sleep 0.1; done",
                                    "--warm")
         self.assertEqual(reasons[:2], ["it is the first start", "it is the second start"])
         with open(self.log) as log:

@@ -229,7 +229,7 @@ def _learn(path: str, kind: str, text: str) -> None:
     """Notes in a file what this program imports, without its main module, until it changes what imports depend on."""
     until = time.monotonic() + _LEARN
     environment = dict(os.environ)
-    path_here = [each for each in sys.path if not each.endswith("/cowshed/run/site")]  # which sitecustomize removes
+    first = _path_without_ours()
     main = (text, f"{text}.__main__") if kind == "m" else ()
 
     class Learner:
@@ -238,7 +238,8 @@ def _learn(path: str, kind: str, text: str) -> None:
             try:
                 if name in main:
                     return
-                is_same = dict(os.environ) == environment and path_here in (sys.path, sys.path[1:])  # main() inserts one
+                here = _path_without_ours()
+                is_same = dict(os.environ) == environment and first in (here, here[1:])  # main() inserts one
                 if is_same and time.monotonic() < until:
                     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
                     os.write(file, f"{name}\n".encode())
@@ -253,6 +254,11 @@ def _learn(path: str, kind: str, text: str) -> None:
     except FileExistsError:
         return
     sys.meta_path.insert(0, Learner)
+
+
+def _path_without_ours() -> list[str]:
+    """sitecustomize removes its folder later."""
+    return [each for each in sys.path if not each.endswith("/cowshed/run/site")]
 
 
 def _launch(listener: _socket.socket, path: str, options: list[str], leads: bool) -> None:
