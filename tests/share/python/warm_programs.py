@@ -508,6 +508,22 @@ for name, text, acts in (
     row(lambda text=text, acts=acts: in_terminal(text, *acts), f"in a terminal: {name}")
 
 
+def kill_shell():
+    text = ("import signal, sys, time; signal.signal(1, lambda *_: (open(\"hung\", \"w\"), sys.exit())); print(1, flush=True)\n"
+            "while 1: time.sleep(0.01)")
+    shown = in_terminal(f"set -m; {PYTHON} '{text}'; echo it has $?; read line", (b"1\r\n", b"\x1a"),
+                        (b"148", lambda _, pid: os.kill(pid, signal.SIGKILL)))
+    for _ in range(100):
+        if not os.path.exists("hung"):
+            time.sleep(0.02)
+    return shown, os.path.exists("hung")
+
+
+row(kill_shell, "in a terminal: a shell that is killed")
+row(lambda: end(subprocess.Popen(["sh", "-c", f"{PYTHON} 'import os; os.kill(os.getpid(), 20); print(1)'; :"],
+                                 stdout=subprocess.PIPE, start_new_session=True)), "stops by SIGTSTP, where nobody continues it")
+
+
 def set_size(terminal):
     import fcntl
     import struct

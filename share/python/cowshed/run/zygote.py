@@ -67,18 +67,21 @@ class _Program:
         self.connection = connection
         self.stub = stub  # a pidfd
         self._leads = leads  # a session of its own
-        self._is_stopped = False
+        self.is_stopped = False
 
     def changed(self, state: os.waitid_result) -> None:
         """Has the stub do the same."""
+        if state.si_code == os.CLD_STOPPED and state.si_status == signal.SIGTSTP and _is_orphaned(os.getpgid(self.pid)):
+            os.kill(self.pid, signal.SIGCONT)
+            return
         kind = {os.CLD_EXITED: "E", os.CLD_KILLED: "K", os.CLD_DUMPED: "K", os.CLD_STOPPED: "S"}.get(state.si_code)
         if kind:
             with contextlib.suppress(OSError):
                 self.connection.sendall(struct.pack("=4i", ord(kind), state.si_status, 0, 0))
-        if self._is_stopped and kind != "S":
+        if self.is_stopped and kind != "S":
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self.stub, signal.SIGCONT)
-        self._is_stopped = kind == "S"
+        self.is_stopped = kind == "S"
 
     def stub_ended(self) -> None:
         """The stub was killed: alone, as its canary says, or with its group."""
@@ -199,12 +202,14 @@ class _Zygote:
             self._events.register(each, select.POLLIN)
         while self._is_open or self._programs:
             happened = self._events.poll(None if self._programs else self._idle * 1000)
+            hangs_up = False
             if not happened:
                 self._close()
             for number, _ in happened:
                 if number in ends:
                     self._events.unregister(number)
                     self._close()
+                    hangs_up |= number != command
                     if number == command:
                         shutil.rmtree(self._folder, ignore_errors=True)
                 elif number == self._wakes.fileno():
@@ -215,7 +220,16 @@ class _Zygote:
                 elif self._is_open and self._accept():
                     return
             self._reap()
+            if hangs_up:
+                self._hang_up()
         os._exit(0)
+
+    def _hang_up(self) -> None:
+        """Ends jobs that are stopped when their shell ends.  The kernel does not: their parent, this, is of the session."""
+        for group in {os.getpgid(program.pid) for program in self._programs.values() if program.is_stopped}:
+            if _is_orphaned(group):
+                os.killpg(group, signal.SIGHUP)
+                os.killpg(group, signal.SIGCONT)
 
     def _close(self) -> None:
         """No start finds it any more.  It stays for its programs."""
@@ -333,6 +347,21 @@ class _Zygote:
         except BaseException as error:
             at_fork.log(f"a fork fails: {type(error).__name__}: {error}")
             os._exit(1)
+
+
+def _is_orphaned(group: int) -> bool:
+    """Whether nobody continues it when it stops: no parent of its processes is of their session and not of the group.
+
+    To the kernel, this process is such a parent.  One that it cannot see may be."""
+    own, facts = os.getpid(), {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+            facts[int(pid)] = file.read().rpartition(")")[2].split()[:4]
+    for state, parent, its_group, session in [*facts.values()]:
+        if int(its_group) == group and state != "Z" and int(parent) not in (0, 1, own):
+            if int(parent) not in facts or facts[int(parent)][2] != its_group and facts[int(parent)][3] == session:
+                return False
+    return True
 
 
 def _give_back_files() -> None:
