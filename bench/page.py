@@ -344,7 +344,7 @@ def add_others(page):
 
 def add_noise(page):
     page.section("noise", "The same benchmark once more in the same run: its figure, divided by the first. The eight with the widest interval:")
-    widths = {name: high - low for (name, metric), (_, low, high) in page.figures.items() if metric == "again"}
+    widths = {name: figure[2] - figure[1] for (name, metric), figure in page.figures.items() if metric == "again"}
     again = sorted(sorted(widths, key=widths.get)[-8:])
     page.table(["", "again", "interval"],
                [(name, f"{middle:.3g}", f"[{low:.3g}, {high:.3g}]")
