@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
 
@@ -41,6 +42,18 @@ class FileDescriptor {
 };
 
 namespace internal {
+
+struct FileIdentity {
+  dev_t device = 0;
+  ino_t inode = 0;
+  mode_t type = 0;  // 0: a closed descriptor
+  bool operator==(const FileIdentity&) const = default;
+};
+inline FileIdentity identity_of(int fd) noexcept {
+  struct stat status{};
+  if (fstat(fd, &status) != 0) return {};
+  return {status.st_dev, status.st_ino, status.st_mode & S_IFMT};
+}
 
 // Returns whether poll() finds one of the events, an error or a hang-up within `timeout` ms.  If
 // not, errno is 0, or says why poll() failed.

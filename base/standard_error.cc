@@ -5,18 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cowshed/base/file_descriptor.h>
 #include <cowshed/base/standard_error.h>
 
 namespace cowshed::internal {
 
 FileIdentity standard_error_at_start = identity_of(STDERR_FILENO);
-
-FileIdentity identity_of(int fd) noexcept {
-  struct stat status{};
-  if (fstat(fd, &status) != 0) return {};
-  return {status.st_dev, status.st_ino, status.st_mode & S_IFMT};
-}
 
 // A limit on the size of files kills the program, or lets only a part of the line through.
 static bool is_below_the_limit(int fd, std::size_t size) noexcept {

@@ -1,20 +1,13 @@
 #pragma once
 
 #include <string_view>
-#include <sys/types.h>
+
+#include <cowshed/base/file_descriptor.h>
 
 // A line of the library in a program that knows nothing of it.  The line is dropped where it would
 // wait or kill, as in a full or closed pipe, and where standard error has become another file, such
 // as the data file of a daemon that closed its standard streams.  Async-signal-safe.
 namespace cowshed::internal {
-
-struct FileIdentity {
-  dev_t device = 0;
-  ino_t inode = 0;
-  mode_t type = 0;  // 0: a closed descriptor
-  bool operator==(const FileIdentity&) const = default;
-};
-FileIdentity identity_of(int fd) noexcept;
 
 // Only tests change it.
 extern FileIdentity standard_error_at_start;

@@ -155,8 +155,8 @@ bool is_here(const Arena& arena, const Description& wanted, const Files& files) 
          std::equal(here.segments.begin(), here.segments.end(), wanted.segments.begin(),
                     wanted.segments.end(), [&](const Segment& a, const Segment& b) {
                       return a.run.begin == b.run.begin && a.run.end == b.run.end &&
-                             a.file.is_same(
-                                 HeldFile::of(files[static_cast<std::size_t>(b.file.fd)].get()));
+                             a.file.identity ==
+                                 identity_of(files[static_cast<std::size_t>(b.file.fd)].get());
                     });
 }
 
@@ -227,7 +227,7 @@ Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names, std::v
     contents = format::read(from);
     tree = FileDescriptor(from.take_descriptor());
     for (const auto& arena : contents.arenas) files.push_back(take_files(from, arena.description));
-  } catch (const std::runtime_error& failure) {
+  } catch (const std::exception& failure) {  // bad_alloc: it claims too much
     return damaged(failure);
   }
   for (std::size_t i = 0; i < files.size(); ++i) {
@@ -276,7 +276,7 @@ Expected<std::vector<Arena>> adopt_arenas(Content content, std::vector<Arena> ha
   try {
     Decoder from(std::move(content));
     return adopt_arenas(from, KeepNames::yes, std::move(had));
-  } catch (const std::runtime_error& failure) {
+  } catch (const std::exception& failure) {  // bad_alloc: it claims too much
     return damaged(failure);
   }
 }

@@ -3,7 +3,6 @@
 #include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <thread>
 #include <unistd.h>
 
@@ -15,13 +14,8 @@
 
 namespace cowshed::internal {
 
-HeldFile HeldFile::of(int fd) noexcept {
-  struct stat status{};
-  return fstat(fd, &status) == 0 ? HeldFile{fd, status.st_dev, status.st_ino} : HeldFile{fd};
-}
-
 bool HeldFile::is_ours() const noexcept {
-  if (is_same(of(fd))) return true;
+  if (identity.type != 0 && identity_of(fd) == identity) return true;
   errno = EBADF;
   return false;
 }

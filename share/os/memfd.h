@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <fcntl.h>
 #include <string>
-#include <sys/types.h>
 
 #include <cowshed/base/error.h>
 #include <cowshed/base/file_descriptor.h>
@@ -16,13 +15,9 @@ namespace cowshed::internal {
 // as closefrom(3) does.  Then another file may get the number, and must not be changed.
 struct HeldFile {
   int fd = -1;
-  dev_t device = 0;
-  ino_t inode = 0;
+  FileIdentity identity{};
 
-  static HeldFile of(int fd) noexcept;
-  bool is_same(const HeldFile& other) const noexcept {
-    return inode != 0 && inode == other.inode && device == other.device;
-  }
+  static HeldFile of(int fd) noexcept { return {fd, identity_of(fd)}; }
   // Whether the descriptor still is of the file.  If not, sets errno to EBADF.
   bool is_ours() const noexcept;
   void close() const noexcept;  // if it is
