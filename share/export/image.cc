@@ -147,6 +147,10 @@ tl::unexpected<Error> bad(const std::string& who, const std::string& what) {
                     who + " " + what + "; make it again with save_image(), or copy it again");
 }
 
+// Of a parcel of a full registry, some 20 MiB.  A file may claim more than there is memory, since
+// a sparse one can have any size.
+constexpr std::uint64_t kMostParcel = 256 << 20;
+
 struct Image {
   FileDescriptor file;
   parcel_format::Contents::Arena arena;
@@ -178,7 +182,7 @@ Expected<Image> read_image(const std::filesystem::path& path, const std::string&
                             std::to_string(image_format::kVersion) + "; save it again");
     }
     if (header.payload % kHugePage != 0 || header.payload < arch::kPage ||
-        header.parcel_bytes > header.payload - arch::kPage) {
+        header.parcel_bytes > std::min(header.payload - arch::kPage, kMostParcel)) {
       return bad(who, "has a damaged header");
     }
     if (header.payload > file_bytes) return bad(who, "is truncated");
@@ -250,8 +254,8 @@ Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions
   description.past.on_disk = description.past.taken;
   description.past.small.clear();
   description.past.huge_page_error = 0;
-  std::vector<FileDescriptor> files;
-  files.push_back(std::move(image.file));
+  std::vector<FileDescriptor> files;  // those of the segments, of which an empty arena has none
+  if (!description.segments.empty()) files.push_back(std::move(image.file));
   TRY(Arena arena,
       adopt_arena(std::move(description), std::move(files), addresses::Holder::this_process, who));
   if (options.publish) {

@@ -305,6 +305,7 @@ PyObject* channel_send(PyObject* object, PyObject* arguments) {
     }));
   }
   if (self.channel->closed()) return raise(channel.segment().closed_error().value());
+  const auto begin = Clock::now();
   auto loan =
       call_waiting(seconds, [&](const Wait& wait) { return channel.loan(plan.total, wait); });
   if (!loan) return nullptr;
@@ -317,8 +318,10 @@ PyObject* channel_send(PyObject* object, PyObject* arguments) {
   } else {
     write(buffers, plan, message.data());
   }
+  const std::chrono::duration<double> took = Clock::now() - begin;
+  const double left = seconds < 0 ? seconds : std::max(0.0, seconds - took.count());
   return sent(call_waiting(
-      seconds, [&](const Wait& wait) { return channel.send(std::move(message), wait, &row); }));
+      left, [&](const Wait& wait) { return channel.send(std::move(message), wait, &row); }));
 }
 
 // receive(seconds) -> bytes, a Message, or None if nothing came in time.

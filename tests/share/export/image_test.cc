@@ -237,6 +237,9 @@ TEST_F(Image, OfAnEmptyArena) {
     ASSERT_TRUE(save_image(arena, image_));
   }
   EXPECT_EQ(value_of(open_image(image_)).stats().used, 0U);
+  const std::size_t before = test::open_descriptors();
+  EXPECT_TRUE(open_image(image_));
+  EXPECT_EQ(test::open_descriptors(), before);
 }
 
 // 64 MiB given back, 64 MiB of zeros.
@@ -482,6 +485,12 @@ TEST_F(Image, RefusesWhatIsNotForThisProgram) {
   wrong.version = 1;
   bytes.write(0, wrong);
   EXPECT_THAT(open_image(image_), Fails(ErrorCode::unsupported, "version 1"));
+  wrong = right;
+  wrong.parcel_bytes = 300_MiB;  // of a hole
+  wrong.payload = 400_MiB;
+  bytes.resize(wrong.payload);
+  bytes.write(0, wrong);
+  EXPECT_THAT(open_image(image_), Fails(ErrorCode::bad_image, "a damaged header"));
   bytes.write(0, right);
   EXPECT_TRUE(open_image(image_));
 }
