@@ -118,24 +118,25 @@ class GunicornTest(unittest.TestCase):
             self.assertLess(ours["peak_at_stop"], 1.2 * ours["pss"])
 
     def test_a_settled_server_answers_as_many_requests(self):
-        """By pairs of short runs, each of which begins with the other one."""
-        with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-            servers = [start(mode, pathlib.Path(folder, mode)) for mode in ("cowshed", "cowshed, settled")]
+        """By pairs of short runs, each of which begins with the other one, of servers that start three times."""
+        ratios = []
+        for _ in range(3):
+            with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+                servers = [start(mode, pathlib.Path(folder, mode)) for mode in ("cowshed", "cowshed, settled")]
 
-            def seconds(port, number):
-                begin = time.perf_counter()
-                list(pool.map(lambda i: get(port, f"/index/{i}"), range(number * 100, number * 100 + 100)))
-                return time.perf_counter() - begin
+                def seconds(port, number):
+                    begin = time.perf_counter()
+                    list(pool.map(lambda i: get(port, f"/index/{i}"), range(number * 100, number * 100 + 100)))
+                    return time.perf_counter() - begin
 
-            ratios = []
-            for number in range(42):
-                order = servers if number % 2 else servers[::-1]
-                took = {server.pid: seconds(port, number) for server, port in order}
-                if number >= 2:  # warm
-                    ratios.append(took[servers[0][0].pid] / took[servers[1][0].pid])
-            for server, _ in servers:
-                server.terminate()
-                server.communicate()
+                for number in range(16):
+                    order = servers if number % 2 else servers[::-1]
+                    took = {server.pid: seconds(port, number) for server, port in order}
+                    if number >= 2:  # warm
+                        ratios.append(took[servers[0][0].pid] / took[servers[1][0].pid])
+                for server, _ in servers:
+                    server.terminate()
+                    server.communicate()
         print(f"throughput of the settled one: {statistics.median(ratios):.3f}, "
               f"quartiles {statistics.quantiles(ratios)[0]:.3f} and {statistics.quantiles(ratios)[2]:.3f}")
         self.assertGreater(statistics.median(ratios), 0.98)
