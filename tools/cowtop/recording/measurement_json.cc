@@ -52,6 +52,9 @@ static void field_if_set(auto& io, const char* name, M Struct::* member) {
   };
   io.field_if(is_set, name, member);
 }
+#define COWSHED_JSON_FIELD_IF_SET(name) field_if_set(io, #name, &Struct::name);
+#define COWSHED_JSON_FIELDS_IF_SET(...) \
+  NLOHMANN_JSON_EXPAND(NLOHMANN_JSON_PASTE(COWSHED_JSON_FIELD_IF_SET, __VA_ARGS__))
 
 using cowtop::Type;
 
@@ -65,12 +68,8 @@ static void describe(auto& io, Type<ForkCosts::Failure> /*type*/) {
 static void describe(auto& io, Type<ForkCosts> /*type*/) {
   using Struct = ForkCosts;
   COWSHED_JSON_FIELDS(total_ns, longest_ns)
-  field_if_set(io, "durations", &Struct::durations);
-  field_if_set(io, "beside_threads", &Struct::beside_threads);
-  field_if_set(io, "most_threads", &Struct::most_threads);
-  field_if_set(io, "written_pages", &Struct::written_pages);
-  field_if_set(io, "spawns", &Struct::spawns);
-  field_if_set(io, "failures", &Struct::failures);
+  COWSHED_JSON_FIELDS_IF_SET(durations, beside_threads, most_threads, written_pages, spawns,
+                             failures)
 }
 
 }  // namespace cowshed
@@ -82,9 +81,7 @@ using cowtop::PartMember;
 static void describe(auto& io, Type<ArenaCopies> /*type*/) {
   using Struct = ArenaCopies;
   COWSHED_JSON_FIELDS(name, bytes, copied_pages)
-  field_if_set(io, "copied_again_pages", &Struct::copied_again_pages);
-  field_if_set(io, "written_bytes", &Struct::written_bytes);
-  field_if_set(io, "held_bytes", &Struct::held_bytes);
+  COWSHED_JSON_FIELDS_IF_SET(copied_again_pages, written_bytes, held_bytes)
 }
 COWSHED_JSON_STRUCT(ObjectCopies, name, type, arena, copied_pages)
 COWSHED_JSON_STRUCT(SentObjects, origin, name, type, kind, messages, objects, bytes)
@@ -100,13 +97,12 @@ COWSHED_JSON_STRUCT(RangeCopies, begin, end, mapping, samples, estimated_copies)
 static void describe(auto& io, Type<FoldedStack> /*type*/) {
   using Struct = FoldedStack;
   COWSHED_JSON_FIELDS(folded, samples, estimated_copies)
-  field_if_set(io, "cause", &Struct::cause);
-  field_if_set(io, "object", &Struct::object);
+  COWSHED_JSON_FIELDS_IF_SET(cause, object)
 }
 static void describe(auto& io, Type<FailedAccess> /*type*/) {
   using Struct = FailedAccess;
   COWSHED_JSON_FIELDS(address, mapping, reason, frames, stack)
-  field_if_set(io, "handled", &Struct::handled);
+  COWSHED_JSON_FIELDS_IF_SET(handled)
 }
 static void describe(auto& io, Type<SamplingSummary> /*type*/) {
   using Struct = SamplingSummary;
@@ -117,31 +113,25 @@ static void describe(auto& io, Type<SamplingSummary> /*type*/) {
 static void describe(auto& io, Type<CopyPattern> /*type*/) {
   using Struct = CopyPattern;
   COWSHED_JSON_FIELDS(pattern, share, samples, evidence)
-  field_if_set(io, "library", &Struct::library);
+  COWSHED_JSON_FIELDS_IF_SET(library)
 }
 static void describe(auto& io, Type<MemorySample> /*type*/) {
   using Struct = MemorySample;
   COWSHED_JSON_FIELDS(shared_bytes, private_bytes, sampled_ns, touched_pages)
-  field_if_set(io, "free_bytes", &Struct::free_bytes);
-  field_if_set(io, "trimmable_bytes", &Struct::trimmable_bytes);
-  field_if_set(io, "free_in_pymalloc_bytes", &Struct::free_in_pymalloc_bytes);
-  field_if_set(io, "mmap_threshold_bytes", &Struct::mmap_threshold_bytes);
-  field_if_set(io, "merged_bytes", &Struct::merged_bytes);
-  field_if_set(io, "undone_bytes", &Struct::undone_bytes);
+  COWSHED_JSON_FIELDS_IF_SET(free_bytes, trimmable_bytes, free_in_pymalloc_bytes,
+                             mmap_threshold_bytes, merged_bytes, undone_bytes)
 }
 static void describe(auto& io, Type<AlikeMemory> /*type*/) {
   using Struct = AlikeMemory;
   COWSHED_JSON_FIELDS(private_bytes, zero_bytes, same_address_bytes, sampled_part, sampled_ns)
-  field_if_set(io, "any_address_bytes", &Struct::any_address_bytes);
-  field_if_set(io, "unchanged_bytes", &Struct::unchanged_bytes);
+  COWSHED_JSON_FIELDS_IF_SET(any_address_bytes, unchanged_bytes)
 }
 COWSHED_JSON_STRUCT(MemoryPeak, pss_bytes, sampled_ns)
 COWSHED_JSON_STRUCT(MemoryHolder, pid, comm, bytes)
 static void describe(auto& io, Type<OutOfMemory> /*type*/) {
   using Struct = OutOfMemory;
   io.field("sure", &Struct::is_sure);
-  field_if_set(io, "limit", &Struct::limit);
-  field_if_set(io, "limit_bytes", &Struct::limit_bytes);
+  COWSHED_JSON_FIELDS_IF_SET(limit, limit_bytes)
   COWSHED_JSON_FIELDS(holders)
 }
 COWSHED_JSON_STRUCT(ProcessesNotSeen, at_least, at_most)
@@ -149,8 +139,7 @@ COWSHED_JSON_STRUCT(Overhead, events, ns_per_event)
 static void describe(auto& io, Type<TreeMemory> /*type*/) {
   using Struct = TreeMemory;
   COWSHED_JSON_FIELDS(pss_bytes, peak_pss_bytes, page_table_bytes, processes, unread_processes)
-  io.field_if([](const Struct& memory) { return memory.shared_memory_bytes > 0; },
-              "shared_memory_bytes", &Struct::shared_memory_bytes);
+  COWSHED_JSON_FIELDS_IF_SET(shared_memory_bytes)
   io.field_if([](const Struct& memory) { return memory.most_peak_bytes > memory.peak_pss_bytes; },
               "most_peak_bytes", &Struct::most_peak_bytes);
 }
@@ -158,7 +147,7 @@ static void describe(auto& io, Type<TreeMemory> /*type*/) {
 static void describe(auto& io, Type<MemoryCgroup> /*type*/) {
   using Struct = MemoryCgroup;
   COWSHED_JSON_FIELDS(peak_bytes, oom_kills)
-  field_if_set(io, "limit", &Struct::limit);
+  COWSHED_JSON_FIELDS_IF_SET(limit)
 }
 
 // The members of an optional `sampled` are fields of the struct itself.  Without samples a process
@@ -188,30 +177,17 @@ static void describe(auto& io, Type<ProcessCopies> /*type*/) {
   io.field_if(is_sum, "processes", &Struct::processes);
   COWSHED_JSON_FIELDS(pid, ppid, comm, role, alive, start_ns, end_ns, exit_status, signal,
                       shares_memory, not_measured, shared_at_fork_bytes)
-  field_if_set(io, "sender", &Struct::sender);
-  field_if_set(io, "out_of_memory", &Struct::out_of_memory);
-  field_if_set(io, "title", &Struct::title);
-  field_if_set(io, "script", &Struct::script);
-  field_if_set(io, "cgroup", &Struct::cgroup);
+  COWSHED_JSON_FIELDS_IF_SET(sender, out_of_memory, title, script, cgroup)
   io.derived("all_copied_pages", &Struct::all_copied_pages);
   for (const CountInfo& each : kCounts) io.field(each.name, each.count);
   COWSHED_JSON_FIELDS(memory, unreadable, execs, arenas, patterns)
-  field_if_set(io, "waits_for_ever", &Struct::waits_for_ever);
-  field_if_set(io, "alike", &Struct::alike);
-  field_if_set(io, "files", &Struct::files);
-  field_if_set(io, "most_risen_bytes", &Struct::most_risen_bytes);
-  field_if_set(io, "most_resident_bytes", &Struct::most_resident_bytes);
-  field_if_set(io, "held_at_end_bytes", &Struct::held_at_end_bytes);
-  field_if_set(io, "resident_before_bytes", &Struct::resident_before_bytes);
-  field_if_set(io, "shared_before_bytes", &Struct::shared_before_bytes);
-  field_if_set(io, "peak", &Struct::peak);
-  field_if_set(io, "fork_costs", &Struct::fork_costs);
-  field_if_set(io, "parent_copied_pages", &Struct::parent_copied_pages);
-  field_if_set(io, "objects", &Struct::objects);
+  COWSHED_JSON_FIELDS_IF_SET(waits_for_ever, alike, files, most_risen_bytes, most_resident_bytes,
+                             held_at_end_bytes, resident_before_bytes, shared_before_bytes, peak,
+                             fork_costs, parent_copied_pages, objects)
   io.derived_flag_if(has_objects, "objects_sampled");
   describe_sampled<Struct>(io, [](const Struct& /*process*/) { return true; });
   io.field_if(has_failures, "failures", PartMember(&Struct::sampled, &SampledCopies::failures));
-  field_if_set(io, "transfers", &Struct::transfers);
+  COWSHED_JSON_FIELDS_IF_SET(transfers)
   io.derived_flag_if(has_transfers, "transfers_sampled");
 }
 
@@ -219,14 +195,12 @@ static void describe(auto& io, Type<NewCause> /*type*/) {
   using Struct = NewCause;
   io.field("name", &Struct::cause);
   COWSHED_JSON_FIELDS(samples, estimated_copies)
-  field_if_set(io, "unforked_copies", &Struct::unforked_copies);
-  field_if_set(io, "most_copies", &Struct::most_copies);
-  field_if_set(io, "library", &Struct::library);
+  COWSHED_JSON_FIELDS_IF_SET(unforked_copies, most_copies, library)
 }
 static void describe(auto& io, Type<NewMemory> /*type*/) {
   using Struct = NewMemory;
   COWSHED_JSON_FIELDS(samples, sites, mappings, causes, python_unread)
-  field_if_set(io, "stacks", &Struct::stacks);
+  COWSHED_JSON_FIELDS_IF_SET(stacks)
 }
 
 // All fields but `processes`, which a recording keeps apart.
@@ -234,11 +208,10 @@ static void describe(auto& io, Type<Measurement> /*type*/) {
   using Struct = Measurement;
   COWSHED_JSON_FIELDS(backend, exact, duration_s, taken_ns, lost_events, unsure_faults, not_seen,
                       overhead, sampling)
-  field_if_set(io, "memory", &Struct::memory);
-  field_if_set(io, "memory_cgroup", &Struct::memory_cgroup);
+  COWSHED_JSON_FIELDS_IF_SET(memory, memory_cgroup)
   describe_sampled<Struct>(
       io, [](const Struct& measurement) { return measurement.sampled.has_value(); });
-  field_if_set(io, "new_memory", &Struct::new_memory);
+  COWSHED_JSON_FIELDS_IF_SET(new_memory)
 }
 
 }  // namespace cowshed::cow
