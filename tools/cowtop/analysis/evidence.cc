@@ -1,9 +1,7 @@
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <fmt/format.h>
 #include <map>
-#include <span>
 
 #include <cowshed/cow/cause_names.h>
 #include <cowshed/tools/cowtop/analysis/evidence.h>

@@ -62,10 +62,11 @@ struct Offer {
 using Offers = std::vector<Offer>;
 
 struct Remedy {
-  std::string_view cause;         // of copies, of new memory, or one of the above
-  std::vector<cow::Language> in;  // empty: where no other remedy of the cause names the language
-  std::string_view text;          // imperative, in a line; empty: only cure tries it
+  std::string_view cause;  // of copies, of new memory, or one of the above
   Offers (*when)(const Remedy& remedy, const Evidence& evidence);
+  std::string_view text;  // imperative, in a line; empty: only cure tries it
+  // Empty: where no other remedy of the cause names the language.
+  std::vector<cow::Language> in = {};
   const Cure* cure = nullptr;
   // Why tests/programs/remedies_test.py does not follow it; empty: it does.
   std::string_view no_proof = {};
