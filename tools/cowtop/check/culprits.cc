@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <map>
+#include <span>
 #include <utility>
 
 #include <cowshed/tools/cowtop/analysis/judgement.h>
@@ -45,21 +46,6 @@ std::vector<Finding> largest(std::vector<Finding> culprits, std::uint64_t used) 
   return culprits;
 }
 
-// `limited`: the name of the object that is limited; empty: all count.
-void count_objects(std::map<std::string, std::uint64_t>& pages_by_name,
-                   const ProcessCopies& process, const std::string& limited) {
-  if (!process.objects) return;
-  for (const cow::ObjectCopies& object : *process.objects)
-    if (limited.empty() || object.name == limited)
-      pages_by_name[object.name.empty() ? object.type : object.name] += object.copied_pages;
-}
-
-void add_objects(std::vector<Finding>& list,
-                 const std::map<std::string, std::uint64_t>& pages_by_name) {
-  for (const auto& [name, pages] : pages_by_name)
-    list.push_back({.kind = FindingKind::object, .subject = name, .bytes = pages * kPageSize});
-}
-
 void add_shares(std::vector<Finding>& list, FindingKind kind, const std::vector<Share>& shares) {
   for (const Share& each : shares)
     list.push_back({.kind = kind,
@@ -70,32 +56,38 @@ void add_shares(std::vector<Finding>& list, FindingKind kind, const std::vector<
                     .line = each.line});
 }
 
-}  // namespace
-
-std::vector<Finding> culprits_of(const cow::Measurement& measurement, const ProcessCopies& process,
-                                 const ForkCopies& copies, std::uint64_t used,
-                                 const std::string& limited) {
-  std::vector<Finding> list;
-  std::map<std::string, std::uint64_t> objects;
-  count_objects(objects, process, limited);
-  add_objects(list, objects);
-  const Shares shares = shares_of_process(measurement, process, copies, 0);
+// Adds the objects of the processes, and the sites and mappings of `shares`.
+std::vector<Finding> largest_with(std::vector<Finding> list,
+                                  std::span<const ProcessCopies> processes, const Shares& shares,
+                                  std::uint64_t used, const std::string& limited) {
+  std::map<std::string, std::uint64_t> pages_by_name;
+  for (const ProcessCopies& process : processes) {
+    if (!process.objects) continue;
+    for (const cow::ObjectCopies& object : *process.objects)
+      if (limited.empty() || object.name == limited)
+        pages_by_name[object.name.empty() ? object.type : object.name] += object.copied_pages;
+  }
+  for (const auto& [name, pages] : pages_by_name)
+    list.push_back({.kind = FindingKind::object, .subject = name, .bytes = pages * kPageSize});
   add_shares(list, FindingKind::site, shares.sites);
   add_shares(list, FindingKind::mapping, shares.mappings);
   return largest(std::move(list), used);
 }
 
+}  // namespace
+
+std::vector<Finding> culprits_of(const cow::Measurement& measurement, const ProcessCopies& process,
+                                 const ForkCopies& copies, std::uint64_t used,
+                                 const std::string& limited) {
+  return largest_with({}, {&process, 1}, shares_of_process(measurement, process, copies, 0), used,
+                      limited);
+}
+
 std::vector<Finding> culprits_of_all(const cow::Measurement& measurement,
                                      std::vector<Finding> parts, std::uint64_t used,
                                      const std::string& limited) {
-  std::map<std::string, std::uint64_t> objects;
-  for (const ProcessCopies& process : measurement.processes)
-    count_objects(objects, process, limited);
-  add_objects(parts, objects);
-  const Summary summary = summarize(measurement);
-  add_shares(parts, FindingKind::site, summary.sites);
-  add_shares(parts, FindingKind::mapping, summary.mappings);
-  return largest(std::move(parts), used);
+  return largest_with(std::move(parts), measurement.processes, summarize(measurement), used,
+                      limited);
 }
 
 std::vector<Finding> culprits_of_new(const cow::Measurement& measurement, std::uint64_t new_bytes,
