@@ -188,23 +188,14 @@ State::Request State::press_character(char32_t character) {
     case 'j': move(1); break;
     case 'g': select(0); break;
     case 'G': select(rows_.rows.size()); break;
-    case 't':
-      view_.is_tree = !view_.is_tree;
-      remake_rows();
-      break;
+    case 't': flip(view_.is_tree); break;
     case 'x':
       if (selected_process()) collapse(!view_.collapsed.contains(selected_id_));
       break;
     case '<': sort_by_neighbour(-1); break;
     case '>': sort_by_neighbour(1); break;
-    case 'r':
-      view_.is_descending = !view_.is_descending;
-      remake_rows();
-      break;
-    case 'a':
-      view_.shows_all_ended = !view_.shows_all_ended;
-      remake_rows();
-      break;
+    case 'r': flip(view_.is_descending); break;
+    case 'a': flip(view_.shows_all_ended); break;
     case 'f':
       input_ = Input::filter;
       selected_before_ = selected_id_;
@@ -312,12 +303,9 @@ void State::select(std::size_t row) {
 }
 
 void State::sort_by(Column column) {
-  if (view_.sort == column) {
-    view_.is_descending = !view_.is_descending;
-  } else {
-    view_.sort = column;
-    view_.is_descending = column != Column::pid && column != Column::command;
-  }
+  if (view_.sort == column) return flip(view_.is_descending);
+  view_.sort = column;
+  view_.is_descending = column != Column::pid && column != Column::command;
   remake_rows();
 }
 
@@ -361,14 +349,16 @@ void State::scroll_pane(int by) {
   pane_scroll_ = std::clamp(pane_scroll_ + step, 0, std::max(pane_lines_ - rows, 0));
 }
 
+void State::flip(bool& of_view) {
+  of_view = !of_view;
+  remake_rows();
+}
+
 void State::remake_rows() {
   rows_ = rows_of(model_, view_);
   const auto same = has_selected_ ? row_of(selected_id_) : std::optional<std::size_t>(0);
-  if (same && *same < rows_.rows.size()) {
-    selected_ = *same;
-    selected_id_ = rows_.rows[selected_].id;
-  } else if (!rows_.rows.empty()) {
-    selected_ = std::min(selected_, rows_.rows.size() - 1);
+  if (!rows_.rows.empty()) {
+    selected_ = std::min(same.value_or(selected_), rows_.rows.size() - 1);
     selected_id_ = rows_.rows[selected_].id;
   }
   keep_on_screen();

@@ -81,6 +81,7 @@ class State {
   void search(bool forward, bool from_here);
   void toggle(Pane pane);
   void scroll_pane(int by);
+  void flip(bool& of_view);
   void remake_rows();
   void keep_on_screen();
 
