@@ -26,9 +26,11 @@ std::string escaped(std::string_view text) {
 // One without a value is written as none, which is the same.
 using Labels = std::vector<std::pair<const char*, std::string_view>>;
 
-Labels labels_of(const std::string& comm, const Place& place) {
-  return {
+Labels labels_of(const std::string& comm, const Place& place, const Labels& further = {}) {
+  Labels labels = {
       {"comm", comm}, {"cgroup", place.cgroup}, {"container", place.container}, {"pod", place.pod}};
+  labels.insert(labels.end(), further.begin(), further.end());
+  return labels;
 }
 
 class Writer {
@@ -98,9 +100,7 @@ void write_forks(Writer& writer, const std::vector<CommandMetrics>& commands) {
       std::uint64_t forks = 0;
       for (const ForkCosts::Duration& each : costs.durations)
         forks += each.ns < ns ? each.forks : 0;
-      Labels labels = labels_of(command.comm, command.place);
-      labels.emplace_back("le", bound);
-      writer.sample(labels, forks);
+      writer.sample(labels_of(command.comm, command.place, {{"le", bound}}), forks);
     };
     writer.part("_bucket");
     for (std::uint64_t ns = kFirst; ns <= kLast; ns *= kFactor)
@@ -116,9 +116,7 @@ void write_forks(Writer& writer, const std::vector<CommandMetrics>& commands) {
   for (const CommandMetrics& command : commands)
     for (const ForkCosts::Failure& each : command.fork_costs.value_or(ForkCosts()).failures) {
       const std::string error = errno_name(each.error);
-      Labels labels = labels_of(command.comm, command.place);
-      labels.emplace_back("error", error);
-      writer.sample(labels, each.forks);
+      writer.sample(labels_of(command.comm, command.place, {{"error", error}}), each.forks);
     }
 }
 
@@ -143,9 +141,7 @@ void write_commands(Writer& writer, const std::vector<CommandMetrics>& commands)
     for (std::size_t i = 0; i < cow::kCounts.size(); ++i) {
       const char* kind = cow::kCounts.at(i).kind;
       if (!command.pages.at(i) || *kind == '\0') continue;
-      Labels labels = labels_of(command.comm, command.place);
-      labels.emplace_back("kind", kind);
-      writer.sample(labels, *command.pages.at(i));
+      writer.sample(labels_of(command.comm, command.place, {{"kind", kind}}), *command.pages.at(i));
     }
   }
   write_forks(writer, commands);
@@ -216,10 +212,9 @@ std::string metrics_text(const Metrics& metrics, MetricsFormat format) {
       "cowshed_object_copied_bytes", "bytes",
       "Memory of published objects in frozen arenas that was copied, as seen by samples.");
   for (const ObjectMetrics& object : metrics.objects) {
-    Labels labels = labels_of(object.comm, object.place);
-    labels.emplace_back("arena", object.arena);
-    labels.emplace_back("object", object.object);
-    writer.sample(labels, object.copied_pages * cow::kPageSize);
+    writer.sample(
+        labels_of(object.comm, object.place, {{"arena", object.arena}, {"object", object.object}}),
+        object.copied_pages * cow::kPageSize);
   }
   if (metrics.lost_events) {
     writer.counter("cowshed_lost_events", "", "Events that were lost; exact while it is 0.");
