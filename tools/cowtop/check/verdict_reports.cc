@@ -207,18 +207,16 @@ std::string subject_text(const Held& held) {
 std::string used_text(const Held& held) {
   if (!held.used_bytes) return "not known: " + held.why_not_known;
   const auto [limit, used] = size_texts(held.limit_bytes, *held.used_bytes);
-  std::string text = fmt::format("limited to {}, used {}", limit, used);
+  const char* of = held.limit == Limit::fresh   ? " of new memory"
+                   : held.limit == Limit::own   ? " of its own"
+                   : held.limit == Limit::alike ? " alike"
+                                                : "";
+  std::string text = fmt::format("limited to {}{}, used {}", limit, of, used);
   if (held.limit == Limit::ratio) {
     text = fmt::format("limited to {} ({}) of the {} shared at {}, used {} ({})",
                        percent_text(held.limit_bytes, held.of_bytes), limit,
                        size_text(held.of_bytes), held.pid ? "its fork" : "the forks",
                        percent_text(*held.used_bytes, held.of_bytes), used);
-  } else if (held.limit == Limit::fresh) {
-    text = fmt::format("limited to {} of new memory, used {}", limit, used);
-  } else if (held.limit == Limit::own) {
-    text = fmt::format("limited to {} of its own, used {}", limit, used);
-  } else if (held.limit == Limit::alike) {
-    text = fmt::format("limited to {} alike, used {}", limit, used);
   } else if (held.limit == Limit::growth) {
     text = fmt::format("limited to {}, {} in the baseline, used {}", limit,
                        size_text(held.of_bytes), used);
