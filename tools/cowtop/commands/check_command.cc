@@ -374,8 +374,7 @@ Expected<int> check_command(std::vector<std::string> words) {
   const BudgetArguments limits(line, words);
   line.app().add_flag(
       "--warn", options.warn,
-      "Say what is over and exit with the command's own status; the tests of --junit"
-      " pass");
+      "Say what is over and exit with the command's own status; the tests of --junit pass");
   line.add_file("--junit", options.junit, "Also JUnit XML: a test for each limit and process");
   line.app().add_flag("--json", options.json,
                       "Also one JSON object (schema cowshed.check/1) on standard output");

@@ -2,7 +2,6 @@
 #include <chrono>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
-#include <string_view>
 
 #include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/commands/collapse_report.h>

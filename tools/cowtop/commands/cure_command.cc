@@ -10,7 +10,6 @@
 #include <fmt/ranges.h>
 #include <fstream>
 #include <iostream>
-#include <optional>
 #include <sstream>
 #include <unistd.h>
 #include <utility>

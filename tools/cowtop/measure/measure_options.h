@@ -12,11 +12,6 @@
 #include <cowshed/tools/cowtop/measure/selection.h>
 #include <cowshed/tools/cowtop/measure/selection_options.h>
 
-namespace CLI {
-class App;
-class Option;
-}  // namespace CLI
-
 namespace cowshed::cowtop {
 
 // The options of every subcommand that measures.

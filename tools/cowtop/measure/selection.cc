@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 #include <fstream>
 #include <iterator>
-#include <memory>
 #include <unistd.h>
 #include <utility>
 

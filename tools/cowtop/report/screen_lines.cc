@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cctype>
-#include <fmt/format.h>
 
 #include <cowshed/tools/cowtop/analysis/judgement.h>
 #include <cowshed/tools/cowtop/report/screen_lines.h>

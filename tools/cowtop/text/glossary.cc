@@ -75,8 +75,7 @@ std::vector<Term> all_terms() {
       {cow::kLoaded, "Of new memory: what read(2), fread() and the like read from a file."},
       {cow::kCompiledCode,
        "Of new memory: what the compilers of Python, PHP, Perl and Ruby made, and those of LLVM "
-       "and "
-       "V8."},
+       "and V8."},
       {cow::kThreadStack, "The stack that a thread runs on."},
       {cow::kFreeInMalloc,
        "Of new memory: the program has freed it, and malloc() of the C library keeps the pages.  "
