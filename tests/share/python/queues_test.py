@@ -5,7 +5,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
-import queue
 import selectors
 import signal
 import struct
@@ -82,20 +81,6 @@ class QueueTest(unittest.TestCase):
         self.assertEqual(sorted(got), list(range(100)))
         with self.assertRaisesRegex(ValueError, "is closed"):
             jobs.put(1)
-
-    def test_is_full_and_empty(self):
-        jobs = cowshed.Queue(2)
-        jobs.put(1)
-        self.assertFalse(jobs.full())
-        jobs.put(2)
-        self.assertTrue(jobs.full())
-        for give_up in (lambda: jobs.put_nowait(3), lambda: jobs.put(3, timeout=0.01)):
-            with self.assertRaises(queue.Full):
-                give_up()
-        self.assertEqual((jobs.get(), jobs.get()), (1, 2))
-        self.assertTrue(jobs.empty())
-        with self.assertRaises(queue.Empty):
-            jobs.get_nowait()
 
     def test_errors_name_the_parameters(self):
         with self.assertRaisesRegex(cowshed.TooLarge, "its memory is 1048576"):
@@ -243,9 +228,6 @@ class PipeTest(unittest.TestCase):
         receive, send = cowshed.Pipe(duplex=False)
         send.send(b"x" * 10_000_000)  # nobody receives yet
         self.assertEqual(len(receive.recv()), 10_000_000)
-        for wrong in (receive.send, lambda _: send.recv()):
-            with self.assertRaises(OSError):
-                wrong(1)
 
     def test_an_end_that_everybody_has_closed(self):
         ours, theirs = cowshed.Pipe()

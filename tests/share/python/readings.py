@@ -1,6 +1,6 @@
 """Kinds of reading data of a program: python -c "import readings; readings.main(MODE, METHOD, *KINDS)".
 
-MODE: plain, gc.freeze or cowshed.  METHOD: fork or forkserver.  READINGS_MIB of mixed data and
+MODE: plain or cowshed.  METHOD: fork or forkserver.  READINGS_MIB of mixed data and
 READINGS_WORKERS workers; each worker does all of KINDS but frames, for which pandas writes much of
 its own, or those that are named.  Prints what each has for itself afterwards, in KiB."""
 
@@ -258,9 +258,7 @@ def main(mode, method, *kinds):
         context = multiprocessing.get_context("fork")
         warm_up()
         gc.collect()
-        if mode == "gc.freeze":
-            gc.freeze()
-        elif mode == "cowshed":
+        if mode == "cowshed":
             import cowshed
             print(cowshed.freeze(), file=sys.stderr)
     results = context.SimpleQueue()
