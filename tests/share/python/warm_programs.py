@@ -387,59 +387,54 @@ def kill_while_it_is_stopped():
     return end(process)
 
 
-@row
-def a_killed_program_dies_and_its_children_live():
-    process = start("-c", "import subprocess, sys, os\nchild = subprocess.Popen(['sleep', '1'])\nprint(os.getpid(), flush=True)\n"
-                    "sys.stdin.read()")
+def after_a_kill(seconds, kill, **options):
+    """What a program has printed that is killed while it has a child, and how long its output was open."""
+    process = start("-c", f"import subprocess, sys, os\nchild = subprocess.Popen(['sleep', '{seconds}'])\n"
+                    "print(os.getpid(), flush=True)\nsys.stdin.read()", **options)
     pid_of(process)
     begun = time.monotonic()
-    process.kill()
+    kill(process.pid, signal.SIGKILL)
     process.wait()
-    return process.stdout.read() == b"" and 0.2 < time.monotonic() - begun < 5
+    return process.stdout.read(), time.monotonic() - begun
+
+
+@row
+def a_killed_program_dies_and_its_children_live():
+    shown, seconds = after_a_kill(1, os.kill)
+    return shown == b"" and 0.2 < seconds < 5
 
 
 @row
 def a_killed_group_dies_with_its_children():
-    process = start("-c", "import subprocess, sys, os\nchild = subprocess.Popen(['sleep', '19'])\nprint(os.getpid(), flush=True)\n"
-                    "sys.stdin.read()", start_new_session=True)
-    pid_of(process)
-    begun = time.monotonic()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return process.stdout.read() == b"" and time.monotonic() - begun < 5
+    shown, seconds = after_a_kill(19, os.killpg, start_new_session=True)
+    return shown == b"" and seconds < 5
 
 
-@row
-def a_daemon():
-    text = """
+def until_closed(text):
+    process = start("-c", text)
+    return process.wait(), process.stdout.read()
+
+
+row(lambda: until_closed("""
 import os, sys, time
 if os.fork(): os._exit(3)
 os.setsid()
 if os.fork(): os._exit(0)
 time.sleep(0.2)
 print(os.getsid(0) != os.getpid(), flush=True)
-"""
-    process = start("-c", text)
-    first = process.wait(), process.stdout.read()
-    return first
-
-
-@row
-def children_that_outlive():
-    process = start("-c", "import subprocess, os; subprocess.Popen('sleep 0.2; echo late', shell=True); os._exit(9)")
-    return process.wait(), process.stdout.read()
-
-
-@row
-def setsid_of_its_own():
-    return run("-c", "import os; os.setsid(); print(os.getsid(0) == os.getpid() == os.getpgrp())")
-
-
-@row
-def forks_and_pools():
-    return run("-c", "import multiprocessing as m, os\nif __name__ == '__main__':\n"
-               " for how in 'fork', 'forkserver', 'spawn':\n  with m.get_context(how).Pool(2) as p: print(p.map(abs, [-1, 2]))\n"
-               " print(m.parent_process(), m.current_process().name)")
+"""), "a daemon")
+row(lambda: until_closed("import subprocess, os; subprocess.Popen('sleep 0.2; echo late', shell=True); os._exit(9)"),
+    "children that outlive")
+for name, text in {
+        "setsid of its own": "import os; os.setsid(); print(os.getsid(0) == os.getpid() == os.getpgrp())",
+        "forks and pools": "import multiprocessing as m, os\nif __name__ == '__main__':\n"
+                           " for how in 'fork', 'forkserver', 'spawn':\n  with m.get_context(how).Pool(2) as p: print(p.map(abs, [-1, 2]))\n"
+                           " print(m.parent_process(), m.current_process().name)",
+        "subprocesses and waits": "import subprocess, os\nprint(subprocess.run(['sh', '-c', 'exit 3']).returncode)\n"
+                                  "try: os.wait()\nexcept ChildProcessError as e: print(e)",
+        "exec of another program": "import os; os.execvp('sh', ['sh', '-c', 'echo $0; exit 8'])",
+        "an exec of itself": "import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'raise SystemExit(4)'])"}.items():
+    row(lambda text=text: run("-c", text), name)
 
 
 @row
@@ -447,22 +442,6 @@ def different_random_numbers():
     drawn = {run("-c", "import random, os, multiprocessing\nprint(random.random(), multiprocessing.current_process().authkey)")[1]
              for _ in range(3)}
     return len(drawn)
-
-
-@row
-def subprocesses_and_waits():
-    return run("-c", "import subprocess, os\nprint(subprocess.run(['sh', '-c', 'exit 3']).returncode)\n"
-               "try: os.wait()\nexcept ChildProcessError as e: print(e)")
-
-
-@row
-def exec_of_another_program():
-    return run("-c", "import os; os.execvp('sh', ['sh', '-c', 'echo $0; exit 8'])")
-
-
-@row
-def an_exec_of_itself():
-    return run("-c", "import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'raise SystemExit(4)'])")
 
 
 def in_terminal(command, *acts):
