@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -51,8 +52,7 @@ class ContextTest(unittest.TestCase):
         self.folder = folder.name
 
     def run_program(self, text, *arguments, name="program.py", command=("program.py",), expected=0):
-        with open(os.path.join(self.folder, name), "w") as file:
-            file.write(text)
+        pathlib.Path(self.folder, name).write_text(text)
         done = subprocess.run([sys.executable, *command, *arguments], cwd=self.folder, capture_output=True, text=True,
                               timeout=60, env={**os.environ, "PYTHONPATH": os.path.dirname(cowshed.__path__[0])})
         self.assertEqual(done.returncode, expected, done.stdout + done.stderr)
@@ -115,8 +115,7 @@ class LoadTest(ContextTest):
                             ("['textless']", "Textless: its text fails, too")):
             for name, text in (("broken", "import no_such_module"),
                                ("textless", "class Textless(Exception): __str__ = None\nraise Textless")):
-                with open(os.path.join(self.folder, f"{name}.py"), "w") as file:
-                    file.write(text)
+                pathlib.Path(self.folder, f"{name}.py").write_text(text)
             done = self.run_program(textwrap.dedent(f"""
                 import cowshed
                 if __name__ == "__main__":

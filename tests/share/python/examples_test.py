@@ -63,8 +63,7 @@ class ExamplesTest(unittest.TestCase):
                                        stderr=subprocess.STDOUT, text=True)
             output = (visit(process, environment) or "") if visit else ""
             output += process.communicate(timeout=120)[0]
-            with open(report) as file:
-                processes = json.load(file)["processes"]
+            processes = json.loads(pathlib.Path(report).read_text())["processes"]
         copied = max(each["copied_pages"] for each in processes if each["role"] == "child") / 256
         return copied, output
 

@@ -7,6 +7,7 @@ import glob
 import io
 import json
 import os
+import pathlib
 import pickle
 import runpy
 import signal
@@ -21,10 +22,6 @@ from random import Random
 PICKLED = os.environ.get("PICKLED") or os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                                     "../../../share/python/cowshed/pickled")
 METHODS = ("fork", "spawn", "forkserver")
-
-
-def load_streams():
-    return runpy.run_path(os.path.join(PICKLED, "streams.py"))
 
 
 class ScriptTest(unittest.TestCase):
@@ -48,8 +45,7 @@ class ScriptTest(unittest.TestCase):
 
     def script(self, text, name="script.py"):
         path = os.path.join(self.folder, name)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(textwrap.dedent(text))
+        pathlib.Path(path).write_text(textwrap.dedent(text), encoding="utf-8")
         return path
 
     def environment(self, **more):
@@ -67,8 +63,7 @@ class ScriptTest(unittest.TestCase):
         output = os.path.join(self.folder, "report.json")
         chosen = ["--start-method", method] if method else []
         done = self.run_tool("--json", "-o", output, *chosen, path, *arguments, expected=expected)
-        with open(output, encoding="utf-8") as file:
-            report = json.load(file)
+        report = json.loads(pathlib.Path(output).read_text(encoding="utf-8"))
         self.assertEqual(report["schema"], "cowshed.pickled/1")
         self.assertEqual(len(report["runs"]), 1)
         self.check_sums(report["runs"][0])
@@ -670,8 +665,7 @@ class EndTest(ScriptTest):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # the worker
         process.stdout.close()
-        with open(report, encoding="utf-8") as file:
-            output = file.read()
+        output = pathlib.Path(report).read_text(encoding="utf-8")
         self.assertIn("list → int", output)
         self.assertIn("\n  Put and never taken: 4 of 5 messages, Queue at script.py:", output)
         self.assertEqual(process.returncode, 128 + number)
@@ -769,7 +763,7 @@ class CommandTest(ScriptTest):
 class MeasureTest(unittest.TestCase):
     """The reader of pickles, on streams of its own."""
 
-    def measure(self, value, protocol=4, streams=load_streams()):
+    def measure(self, value, protocol=4, streams=runpy.run_path(os.path.join(PICKLED, "streams.py"))):
         objects, file = [], io.BytesIO()
         pickler = type("Pickler", (pickle.Pickler,), {})(file, protocol)
         pickler.persistent_id = objects.append

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import py_compile
 import re
 import shutil
@@ -63,8 +64,7 @@ class Runner(unittest.TestCase):
         self.folder = folder.name
 
     def write(self, name, text):
-        with open(os.path.join(self.folder, name), "w") as file:
-            file.write(textwrap.dedent(text))
+        pathlib.Path(self.folder, name).write_text(textwrap.dedent(text))
 
     def copy_packages(self, *left_out):
         packages = os.path.join(self.folder, "packages")
@@ -235,8 +235,7 @@ class RunTest(Runner):
         done = self.run_it(["sh", "-c", "cat /proc/self/ksm_stat"], ["--merge"])
         if "takes Linux 6.4" in done.stderr:
             self.skipTest("this kernel has no PR_SET_MEMORY_MERGE")
-        with open("/sys/kernel/mm/ksm/run") as file:
-            runs = file.read() == "1\n"
+        runs = pathlib.Path("/sys/kernel/mm/ksm/run").read_text() == "1\n"
         self.assertEqual("KSM does not run" in done.stderr, not runs)
         if "ksm_merge_any" in done.stdout:  # since Linux 6.13
             self.assertIn("ksm_merge_any: yes", done.stdout)
@@ -306,6 +305,11 @@ class RunTest(Runner):
                      "if not os.fork():\n    print(end='')\n    os._exit(0)\nos.wait()"):
             self.assert_log(self.run_program(f"import os\n{text}", "--above", "0"), FROZE)
 
+    def assert_each_end(self, program, said):
+        for end in ("sys.exit", "cowshed.end_process"):
+            done = self.run_program(program.replace("END", end), plain=True, PYTHONPATH=PACKAGES)
+            self.assertEqual(done.stdout, said, end)
+
     def test_a_worker_that_we_end_flushes_what_a_plain_one_does(self):
         """Also what a native library buffers."""
         program = """
@@ -318,9 +322,7 @@ class RunTest(Runner):
         END(3)
     print(os.waitstatus_to_exitcode(os.wait()[1]), open("native").read(), open("python").read())
     """
-        for end in ("sys.exit", "cowshed.end_process"):
-            done = self.run_program(program.replace("END", end), plain=True, PYTHONPATH=PACKAGES)
-            self.assertEqual(done.stdout, "3 answered answered\n", end)
+        self.assert_each_end(program, "3 answered answered\n")
 
     def test_a_worker_that_we_end_handles_no_signal_while_it_finalises(self):
         program = """
@@ -334,9 +336,7 @@ class RunTest(Runner):
         END(3)
     print(os.waitstatus_to_exitcode(os.wait()[1]))
     """
-        for end in ("sys.exit", "cowshed.end_process"):
-            done = self.run_program(program.replace("END", end), plain=True, PYTHONPATH=PACKAGES)
-            self.assertEqual(done.stdout, "-15\n", end)
+        self.assert_each_end(program, "-15\n")
 
     def test_what_signal_handlers_raise_comes_out_of_the_fork(self):
         """Whatever they interrupt.  There is another thread, which may take the signal."""
@@ -468,8 +468,7 @@ class RunTest(Runner):
             for command in f"{sys.executable} program.py", f"{sys.executable} program.py begins 2>&-":
                 self.run_it(["sh", "-c", command], options, **environment)
                 data = "data" if "begins" not in command else "in"
-                with open(os.path.join(self.folder, data)) as file:
-                    self.assertEqual(file.read(), "12345678")
+                self.assertEqual(pathlib.Path(self.folder, data).read_text(), "12345678")
 
     def test_hooks_that_lock_before_a_fork(self):
         """As of logging.  Preloading and finalisers may need the locks."""
@@ -507,8 +506,7 @@ class RunTest(Runner):
         self.assert_log(self.run_it(command, None, PYTHONPATH=site, COWSHED_ABOVE="0", COWSHED_LOG="none"))
         done = self.run_it(command, ["--above", "0"], COWSHED_LOG="log")
         self.assert_log(done)
-        with open(os.path.join(self.folder, "log")) as log:
-            self.assertRegex(log.read(), FROZE)
+        self.assertRegex(pathlib.Path(self.folder, "log").read_text(), FROZE)
         cleared = self.run_program("import os\nos.environ.clear()\n" + program, "--above", "0")
         self.assertEqual(cleared.stdout, "goes on\n")
         self.assertNotIn("Exception", cleared.stderr)
