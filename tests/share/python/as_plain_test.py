@@ -4,6 +4,8 @@ as_plain_test.py [DRAWS [ROUNDS [SEED]]] [TEST] also draws programs of what a pr
 end.  By hand, as_plain_test.py --program SEED FOLDER [freeze] runs one of them.
 """
 
+import atexit
+import contextlib
 import importlib
 import io
 import os
@@ -13,7 +15,10 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
+import time
 import unittest
+import weakref
 
 ENDS = """
     import atexit, logging, lzma, tempfile, weakref
@@ -303,9 +308,9 @@ def kind(make):
     return make
 
 
-def child(work):
+def forking():
     import multiprocessing
-    return multiprocessing.get_context("fork").Process(target=work)
+    return multiprocessing.get_context("fork")
 
 
 def append(path, text):
@@ -347,7 +352,6 @@ def read_and_write(path):
 
 @kind
 def packed(path):
-    import atexit
     import gzip
     file = gzip.GzipFile(path, "wb", mtime=0)
     file.write(b"before")
@@ -429,7 +433,6 @@ log_kind("log_in_memory", lambda logging, path: logging.handlers.MemoryHandler(1
 
 @kind
 def log_of_a_thread(path):
-    import atexit
     import logging.handlers
     import queue
     records = queue.SimpleQueue()
@@ -445,7 +448,6 @@ def log_of_a_thread(path):
 
 @kind
 def exit_function(path):
-    import atexit
     file = open(path, "w")
     atexit.register(lambda: file.write("at exit"))
     yield file
@@ -498,7 +500,6 @@ def finaliser_that_fails(path):
 
 @kind
 def finaliser_of_a_weak_reference(path):
-    import weakref
     class Plain:
         pass
     plain = Plain()
@@ -520,7 +521,6 @@ def generator(path):
 
 @kind
 def context(path):
-    import contextlib
     stack = contextlib.ExitStack()
     stack.callback(append, path, "left")
     stack.enter_context(open(path + "2", "w")).write("text")
@@ -529,7 +529,6 @@ def context(path):
 
 @kind
 def thread(path):
-    import threading
     go = threading.Event()
     file = open(path, "w")
 
@@ -544,7 +543,6 @@ def thread(path):
 @kind
 def thread_pool(path):
     from concurrent import futures
-    import time
     pool = futures.ThreadPoolExecutor(2)
     pool.submit(append, path, "1").result()
     yield pool
@@ -554,15 +552,14 @@ def thread_pool(path):
 
 @kind
 def queue_to_a_child(path):
-    import multiprocessing
-    queue = multiprocessing.get_context("fork").Queue()
+    queue = forking().Queue()
 
     def consume():
         size = 0
         while (part := queue.get(timeout=60)) is not None:
             size += len(part)
         append(path, str(size))
-    consumer = child(consume)
+    consumer = forking().Process(target=consume)
     consumer.start()
     queue.put(b"")
     yield queue
@@ -573,15 +570,14 @@ def queue_to_a_child(path):
 
 @kind
 def process(path):
-    worker = child(lambda: append(path, "worked"))
+    worker = forking().Process(target=lambda: append(path, "worked"))
     yield worker
     worker.start()
 
 
 @kind
 def process_pool(path):
-    import multiprocessing
-    pool = multiprocessing.get_context("fork").Pool(2)
+    pool = forking().Pool(2)
     pool.map(len, ["a", "b"])
     yield pool
     print(pool.map(len, ["after"]))
@@ -589,9 +585,8 @@ def process_pool(path):
 
 @kind
 def process_pool_of_futures(path):
-    import multiprocessing
     from concurrent import futures
-    pool = futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
+    pool = futures.ProcessPoolExecutor(1, mp_context=forking())
     pool.submit(append, path, "before").result()
     yield pool
     pool.submit(append, path, "after")
@@ -599,8 +594,7 @@ def process_pool_of_futures(path):
 
 @kind
 def manager(path):
-    import multiprocessing
-    shared = multiprocessing.get_context("fork").Manager()
+    shared = forking().Manager()
     held = shared.dict()
     yield shared, held
     held["a"] = 1
@@ -639,7 +633,6 @@ def shared_memory(path):
 
 @kind
 def local_of_a_thread(path):
-    import threading
     local = threading.local()
     local.file = open(path, "w")
     yield local
@@ -718,7 +711,6 @@ def array_of_an_extension(path):
 @kind
 def callback_of_an_extension(path):
     import endings
-    import weakref
     sink = endings.Plain(path)
     sink.write("before")
     yield sink, weakref.ref(sink, lambda _: append(path + "2", "died"))
@@ -856,8 +848,6 @@ class AsPlainTest(unittest.TestCase):
 def storm(rounds):
     """Freezes, forks, and freezes in the child, under signals and finalisers that freeze, too."""
     import signal
-    import threading
-    import time
 
     import cowshed
 
@@ -873,9 +863,14 @@ def storm(rounds):
                 cowshed.freeze()
 
     def work():
-        text = ""
+        text, items, kept = "", {}, []
         while not over:
-            Cycle()
+            kept.append(Cycle())
+            kept[0].kids = kept[-20:]
+            items[text[-200:]] = [len(text), {"a": kept[-1]}]
+            if len(kept) > 200:
+                kept = kept[-100:]
+                items.clear()
             text += "x"
             tuple(each for each in range(5))  # C code has the only reference while it is being made
             if len(text) % 8 == 0:

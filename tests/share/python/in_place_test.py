@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import threading
 import time
 import types
 import unittest
@@ -259,43 +258,6 @@ class FreezeTest(unittest.TestCase):
                 cowshed.freeze()
         finally:
             tracemalloc.stop()
-
-    def test_threads_run_on(self):
-        stop, errors = False, []
-
-        class Node:
-            def __init__(self, value):
-                self.value, self.me, self.kids = value, self, []
-
-        def work(k):
-            items, nodes, text = {}, [], ""
-            while not stop:
-                try:
-                    for i in range(200):
-                        items[f"k{i * k}"] = [i, {"a": i}]
-                        nodes.append(Node(i))
-                        nodes[0].kids = nodes[-20:]
-                        text += "x"
-                        tuple(x for x in range(5))
-                    nodes, text = nodes[-100:], text[-100:]
-                    items.clear()
-                except BaseException as error:
-                    errors.append(error)
-                    raise
-
-        threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-4)
-        for thread in threads:
-            thread.start()
-        for _ in range(20):
-            cowshed.freeze()
-            time.sleep(0.01)
-        stop = True
-        for thread in threads:
-            thread.join()
-        sys.setswitchinterval(interval)
-        self.assertEqual(errors, [])
 
 
 if hasattr(types, "LazyImportType"):  # from Python 3.15
