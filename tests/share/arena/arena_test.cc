@@ -222,13 +222,6 @@ TEST(Arena, ThreadsThatEndLeaveNoCachesBehind) {
   EXPECT_LE(arena.stats().used, 64_MiB);
 }
 
-TEST(Arena, ManyArenasOneAfterAnother) {
-  for (int i = 0; i < 3000; ++i) {  // more than there can be at a time
-    Arena arena = make_arena();
-    ASSERT_TRUE(arena.make<int>(i));
-  }
-}
-
 TEST(Arena, APlaceIsUsedAgain) {
   std::optional<Arena> first = make_arena();
   const Arena second = make_arena();

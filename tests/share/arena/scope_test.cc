@@ -6,8 +6,6 @@
 namespace cowshed {
 namespace {
 
-// ---- malloc, function by function.
-
 struct Way {
   const char* name;
   void* (*allocate)();
@@ -84,27 +82,6 @@ TEST(ArenaScope, CallocIsZeroedAlsoWhereABlockWasFreed) {
     EXPECT_EQ(std::count(zeros, zeros + size, 0), static_cast<std::ptrdiff_t>(size));
     std::free(zeros);
   }
-}
-
-TEST(ArenaScope, WhatIsFreedInsideOfOtherMemoryIsNotHandedOutThere) {
-  const Arena arena = make_arena();
-  for (const std::size_t size : {16UL, 48UL, 1000UL, 20000UL, 100000UL, 3UL << 20U}) {
-    SCOPED_TRACE(size);
-    const std::size_t count = size > 1000000 ? 3 : 100;
-    const auto before = take(count, size);
-    const auto inside = in_scope(arena, [&] {
-      give(before);
-      return take(2 * count, size);
-    });
-    EXPECT_EQ(count_inside(arena, before), 0U);
-    EXPECT_EQ(count_inside(arena, inside), 2 * count);
-    // And the other way round.
-    give(inside);
-    const auto after = take(3 * count, size);
-    EXPECT_EQ(count_inside(arena, after), 0U);
-    give(after);
-  }
-  EXPECT_EQ(arena.stats().live_allocations, 0U);
 }
 
 TEST(ArenaScope, AStreamStaysLineBuffered) {
@@ -241,8 +218,6 @@ TEST(ArenaScope, AReallocThatFailsKeepsTheBlock) {
   std::free(block);
 }
 
-// ---- A full arena.
-
 TEST(ArenaScope, AFullArenaIsAFailedMallocAndGoesOn) {
   const Arena arena = make_arena("small", 8_MiB);
   in_scope(arena, [] {
@@ -365,8 +340,6 @@ TEST(ArenaScope, AbsurdSizesAreFailedMallocs) {
   EXPECT_TRUE(refused());
   EXPECT_TRUE(in_scope(arena, refused));
 }
-
-// ---- The freeze.
 
 TEST(ArenaScope, EndsWithItsThread) {
   Arena arena = make_arena();

@@ -8,8 +8,6 @@
 namespace cowshed {
 namespace {
 
-// ---- Threads.
-
 // The C library keeps the stacks of threads that ended, with records that it allocated.
 TEST(ArenaScope, AThreadStartedInsideLeavesNothingThatIsWrittenToLater) {
   const auto child = run_in_child([] {
@@ -21,8 +19,6 @@ TEST(ArenaScope, AThreadStartedInsideLeavesNothingThatIsWrittenToLater) {
   });
   EXPECT_EQ(child.said, "fine") << "signal " << child.signal;
 }
-
-// ---- fork().
 
 TEST(ArenaScope, IsOverInAForkedChild) {
   Arena outer = make_arena("outer");
@@ -164,8 +160,6 @@ TEST(ArenaScope, AnyThreadMayFreeAndReallocWhileTheArenaIsThawed) {
     EXPECT_EQ(stats.live_allocations, stats.dropped_frees);
   }
 }
-
-// ---- All of it at random.
 
 using Block = test::RandomBlock;
 

@@ -1,13 +1,6 @@
-#include <deque>
-#include <list>
-#include <memory_resource>
-#include <unordered_map>
-#include <unordered_set>
-
-#include <cowshed/share/channel.h>
 #include <cowshed/share/spawn_safe.h>
 #include <cowshed/share/workers/function.h>
-#include <cowshed/tests/support/test.h>
+#include <cowshed/tests/share/share.h>
 
 // Checked by the compiler alone.
 namespace cowshed {

@@ -176,13 +176,6 @@ TEST(ChannelLoan, ArrivesAsTheTypeWithoutACopy) {
   }
 }
 
-TEST(ChannelLoan, SendsNothingWhenDestroyed) {
-  auto channel = make<Bytes>();
-  ASSERT_TRUE(channel.loan<Sample>(1000));
-  EXPECT_EQ(channel.stats().sent, 0);
-  EXPECT_EQ(channel.stats().outstanding, 0);
-}
-
 TEST(ChannelLoan, NeedsAnOpenChannel) {
   auto channel = make<Bytes>();
   channel.close();
