@@ -125,6 +125,77 @@ class ChannelKillSweep : public LeavesNothing {
                 }};
   }
 
+  // The sweeps: `prepare` a new channel, and the victim's action is cut off at each point.
+
+  // Whatever was there `before` stays.
+  void kill_sender(const std::function<void()>& prepare, const SteppedChild::Body& body,
+                   const std::string& before) {
+    std::size_t sent = 0;
+    const std::size_t points = at_each_point(Points::changes, prepare, body, [&](auto& victim) {
+      victim.kill();
+      ASSERT_EQ(send_one(kOthers), "sent");
+      const std::string received = drain();
+      ASSERT_THAT(received, AnyOf(before + "3 ", before + "2 3 "));
+      sent += received == before + "2 3 " ? 1 : 0;
+      ASSERT_TRUE(!returned() || received == before + "2 3 ");
+      expect_nothing_left();
+    });
+    EXPECT_LT(0, sent);
+    EXPECT_LT(sent, points);
+  }
+  // It takes message `number`, a kFirst, after which the channel has `rest`.
+  void kill_receiver(const std::function<void()>& prepare, const SteppedChild::Body& body,
+                     std::uint64_t number, const std::string& rest) {
+    std::size_t taken = 0;
+    const std::size_t points = at_each_point(Points::changes, prepare, body, [&](auto& victim) {
+      const pid_t pid = victim.pid();
+      victim.kill();
+      const std::string received = drain();
+      ASSERT_THAT(received, AnyOf("1 " + rest, rest));
+      ASSERT_TRUE(!returned() || received == rest);
+      expect_nothing_left(received == rest ? 1 : 0);
+      for (const LostMessages& lost : channel().stats().lost) {
+        ++taken;
+        ASSERT_EQ(lost.receiver, pid);
+        ASSERT_EQ(lost.first, number);
+        ASSERT_EQ(lost.count, 1);
+      }
+    });
+    EXPECT_LT(0, taken);
+    EXPECT_LT(taken, points);
+  }
+  void stop_sender(const std::function<void()>& prepare, const SteppedChild::Body& body,
+                   const std::string& before) {
+    std::size_t refused = 0;
+    at_each_point(Points::all, prepare, body, [&](auto& victim) {
+      victim.stop();
+      const std::string sent = send_one(kOthers);
+      ASSERT_THAT(sent, AnyOf("sent", "peer_stopped"));
+      refused += sent == "sent" ? 0 : 1;
+      std::string received = drain();
+      ASSERT_EQ(victim.go_on(), 0);
+      received += drain();
+      if (sent == "sent") ASSERT_THAT(received, AnyOf(before + "2 3 ", before + "3 2 "));
+      else ASSERT_EQ(received, before + "2 ");
+      expect_nothing_left();
+    });
+    EXPECT_GT(refused, 0);
+  }
+  void stop_receiver(const std::function<void()>& prepare, const SteppedChild::Body& body) {
+    std::size_t refused = 0;
+    at_each_point(Points::all, prepare, body, [&](auto& victim) {
+      victim.stop();
+      const std::string meanwhile = drain();
+      ASSERT_THAT(meanwhile, AnyOf("1 ", "", "peer_stopped"));
+      refused += meanwhile == "peer_stopped" ? 1 : 0;
+      if (meanwhile == "1 ") ASSERT_EQ(send_one(kFirst), "sent");  // the victim waits for one
+      ASSERT_EQ(victim.go_on(), 0);
+      ASSERT_EQ(drain(), "");
+      expect_nothing_left();
+    });
+    EXPECT_GT(refused, 0);
+  }
+
   // What a dead process must not leave.
   void expect_nothing_left(std::size_t lost = 0) {
     const ChannelStats stats = channel().stats();
@@ -159,93 +230,33 @@ using Cases = testing::Types<Values, CopiedBytes<100>, CopiedBytes<1000>, MovedB
 TYPED_TEST_SUITE(ChannelKillSweep, Cases);
 
 TYPED_TEST(ChannelKillSweep, SenderIsKilled) {
-  for (const bool warm : {false, true}) {
-    const std::string before = warm ? "1 " : "";
-    std::size_t sent = 0;
-    const std::size_t points = this->at_each_point(
-        Points::changes, [&] { this->exchange_two(); }, this->sender(warm),
-        [&](SteppedChild& victim) {
-          victim.kill();
-          ASSERT_EQ(this->send_one(kOthers), "sent");
-          const std::string received = this->drain();
-          ASSERT_THAT(received, AnyOf(before + "3 ", before + "2 3 "));
-          sent += received == before + "2 3 " ? 1 : 0;
-          ASSERT_TRUE(!this->returned() || received == before + "2 3 ");
-          this->expect_nothing_left();
-        });
-    EXPECT_LT(sent, points);
-  }
+  for (const bool warm : {false, true})
+    this->kill_sender([&] { this->exchange_two(); }, this->sender(warm), warm ? "1 " : "");
 }
 
 TYPED_TEST(ChannelKillSweep, ReceiverIsKilled) {
-  std::size_t taken = 0;
-  const std::size_t points = this->at_each_point(
-      Points::changes,
-      [&] {
-        ASSERT_EQ(this->send_one(kFirst), "sent");
-        ASSERT_EQ(this->send_one(kOthers), "sent");
-      },
-      this->receiver(),
-      [&](SteppedChild& victim) {
-        const pid_t pid = victim.pid();
-        victim.kill();
-        const std::string received = this->drain();
-        ASSERT_THAT(received, AnyOf("1 3 ", "3 "));
-        ASSERT_TRUE(!this->returned() || received == "3 ");
-        this->expect_nothing_left(received == "3 " ? 1 : 0);
-        for (const LostMessages& lost : this->channel().stats().lost) {
-          ++taken;
-          ASSERT_EQ(lost.receiver, pid);
-          ASSERT_EQ(lost.first, 0);
-          ASSERT_EQ(lost.count, 1);
-        }
-      });
-  EXPECT_LT(taken, points);
+  const auto send_two = [&] {
+    ASSERT_EQ(this->send_one(kFirst), "sent");
+    ASSERT_EQ(this->send_one(kOthers), "sent");
+  };
+  this->kill_receiver(send_two, this->receiver(), 0, "3 ");
 }
 
 TYPED_TEST(ChannelKillSweep, SenderIsStopped) {
-  std::size_t refused = 0;
-  this->at_each_point(
-      Points::all, [&] { this->exchange_two(); }, this->sender(true),
-      [&](SteppedChild& victim) {
-        victim.stop();
-        const std::string sent = this->send_one(kOthers);
-        ASSERT_THAT(sent, AnyOf("sent", "peer_stopped"));
-        refused += sent == "sent" ? 0 : 1;
-        std::string received = this->drain();
-        ASSERT_EQ(victim.go_on(), 0);
-        received += this->drain();
-        ASSERT_TRUE(sent == "sent" ? received == "1 2 3 " || received == "1 3 2 "
-                                   : received == "1 2 ")
-            << received;
-        this->expect_nothing_left();
-      });
-  ASSERT_GT(refused, 0);
+  this->stop_sender([&] { this->exchange_two(); }, this->sender(true), "1 ");
 }
 
 TYPED_TEST(ChannelKillSweep, ReceiverIsStopped) {
-  std::size_t refused = 0;
-  this->at_each_point(
-      Points::all, [&] { ASSERT_EQ(this->send_one(kFirst), "sent"); }, this->receiver(),
-      [&](SteppedChild& victim) {
-        victim.stop();
-        const std::string meanwhile = this->drain();
-        ASSERT_THAT(meanwhile, AnyOf("1 ", "", "peer_stopped"));
-        refused += meanwhile == "peer_stopped" ? 1 : 0;
-        if (meanwhile == "1 ")
-          ASSERT_EQ(this->send_one(kFirst), "sent");  // the victim waits for one
-        ASSERT_EQ(victim.go_on(), 0);
-        ASSERT_EQ(this->drain(), "");
-        this->expect_nothing_left();
-      });
-  ASSERT_GT(refused, 0);
+  this->stop_receiver([&] { ASSERT_EQ(this->send_one(kFirst), "sent"); }, this->receiver());
 }
 
 // Both locks rest with the victim, or with the others, from whom it takes the one that it needs.
 class ChannelRestSweep : public ChannelKillSweep<Values>, public testing::WithParamInterface<bool> {
  protected:
+  static constexpr std::uint64_t kExchanges = 100;
+
   void let_rest() {
-    for (int i = 0; i < 100; ++i)
+    for (std::uint64_t i = 0; i < kExchanges; ++i)
       if (send_one(kFirst) != "sent" || drain() != "1 ") _exit(EXIT_FAILURE);
     const ChannelMemory memory(channel());
     const auto& control = memory.control();
@@ -273,71 +284,19 @@ INSTANTIATE_TEST_SUITE_P(With, ChannelRestSweep, testing::Bool(),
                          [](const auto& which) { return which.param ? "TheVictim" : "Others"; });
 
 TEST_P(ChannelRestSweep, SenderIsKilled) {
-  std::size_t sent = 0;
-  const std::size_t points = at_each_point(
-      Points::changes, [&] { prepare(); }, with_rest(sender(false)),
-      [&](SteppedChild& victim) {
-        victim.kill();
-        ASSERT_EQ(send_one(kOthers), "sent");
-        const std::string received = drain();
-        ASSERT_THAT(received, AnyOf("3 ", "2 3 "));
-        sent += received == "2 3 " ? 1 : 0;
-        ASSERT_TRUE(!returned() || received == "2 3 ");
-        expect_nothing_left();
-      });
-  EXPECT_LT(0, sent);
-  EXPECT_LT(sent, points);
+  kill_sender([&] { prepare(); }, with_rest(sender(false)), "");
 }
 
 TEST_P(ChannelRestSweep, ReceiverIsKilled) {
-  std::size_t taken = 0;
-  const std::size_t points = at_each_point(
-      Points::changes, [&] { prepare(); }, receiver_of_one(),
-      [&](SteppedChild& victim) {
-        victim.kill();
-        const std::string received = drain();
-        ASSERT_THAT(received, AnyOf("1 ", ""));
-        taken += received.empty() ? 1 : 0;
-        expect_nothing_left(received.empty() ? 1 : 0);
-      });
-  EXPECT_LT(0, taken);
-  EXPECT_LT(taken, points);
+  kill_receiver([&] { prepare(); }, receiver_of_one(), kExchanges, "");
 }
 
 TEST_P(ChannelRestSweep, SenderIsStopped) {
-  std::size_t refused = 0;
-  at_each_point(
-      Points::all, [&] { prepare(); }, with_rest(sender(false)),
-      [&](SteppedChild& victim) {
-        victim.stop();
-        const std::string sent = send_one(kOthers);
-        ASSERT_THAT(sent, AnyOf("sent", "peer_stopped"));
-        refused += sent == "sent" ? 0 : 1;
-        std::string received = drain();
-        ASSERT_EQ(victim.go_on(), 0);
-        received += drain();
-        ASSERT_TRUE(sent == "sent" ? received == "2 3 " || received == "3 2 " : received == "2 ")
-            << received;
-        expect_nothing_left();
-      });
-  EXPECT_GT(refused, 0);
+  stop_sender([&] { prepare(); }, with_rest(sender(false)), "");
 }
 
 TEST_P(ChannelRestSweep, ReceiverIsStopped) {
-  std::size_t refused = 0;
-  at_each_point(
-      Points::all, [&] { prepare(); }, receiver_of_one(),
-      [&](SteppedChild& victim) {
-        victim.stop();
-        const std::string meanwhile = drain();
-        ASSERT_THAT(meanwhile, AnyOf("1 ", "", "peer_stopped"));
-        refused += meanwhile == "peer_stopped" ? 1 : 0;
-        if (meanwhile == "1 ") ASSERT_EQ(send_one(kFirst), "sent");  // the victim waits for one
-        ASSERT_EQ(victim.go_on(), 0);
-        ASSERT_EQ(drain(), "");
-        expect_nothing_left();
-      });
-  EXPECT_GT(refused, 0);
+  stop_receiver([&] { prepare(); }, receiver_of_one());
 }
 
 bool readable(int descriptor, int milliseconds = 0) {

@@ -38,7 +38,7 @@ struct Values {
 };
 
 template <std::size_t size>
-struct BytesOf {
+struct CopiedBytes {
   using Of = Channel<Bytes>;
   using Prepared = std::vector<std::byte>;
 
@@ -48,21 +48,15 @@ struct BytesOf {
     std::memcpy(bytes.data(), &id, sizeof(id));
     return bytes;
   }
+  static Expected<void> send(Of& channel, const Prepared& message) { return channel.send(message); }
+  static Expected<void> try_send(Of& channel, std::uint64_t id) {
+    return channel.try_send(prepare(id));
+  }
   static std::uint64_t id_of(const Bytes& message) {
     std::uint64_t id = 0;
     if (message.size() != size) return kBroken;
     std::memcpy(&id, message.data(), sizeof(id));
     return std::memcmp(prepare(id).data(), message.data(), size) == 0 ? id : kBroken;
-  }
-};
-
-template <std::size_t size>
-struct CopiedBytes : BytesOf<size> {
-  static Expected<void> send(Channel<Bytes>& channel, const std::vector<std::byte>& message) {
-    return channel.send(message);
-  }
-  static Expected<void> try_send(Channel<Bytes>& channel, std::uint64_t id) {
-    return channel.try_send(BytesOf<size>::prepare(id));
   }
 };
 
