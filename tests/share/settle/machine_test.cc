@@ -1,5 +1,4 @@
 #include <elf.h>
-#include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 
@@ -131,8 +130,7 @@ TEST(SettleMachine, CoreDumpsHaveTheMemory) {
   using Case = std::pair<bool, bool>;
   for (const auto& [keep, write] : {Case{true, false}, Case{false, false}, Case{false, true}}) {
     const test::Folder folder;
-    Blocks blocks;
-    blocks.add(4_MiB);
+    Blocks blocks(4_MiB);
     std::strcpy(reinterpret_cast<char*>(blocks[0]) + 2_MiB, "a known string");
     const auto child = run_in_child([&]() -> std::string {
       const rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
@@ -157,8 +155,7 @@ TEST(SettleMachine, CoreDumpsHaveTheMemory) {
 TEST(SettleMachine, MovesPagesThatAreInSwap) {
   const test::Conditions condition(test::Needs::swap, 4'096);
   if (!condition.missing().empty()) GTEST_SKIP() << condition.missing();
-  Blocks blocks;
-  blocks.add(16_MiB);
+  Blocks blocks(16_MiB);
   auto* const begin = reinterpret_cast<std::byte*>(blocks[0]) - 16;  // the block's mapping
   ASSERT_EQ(madvise(begin, 16_MiB, MADV_PAGEOUT), 0) << std::strerror(errno);
   ASSERT_GT(test::smaps_kib("Swap", begin, 16_MiB), 0U);
@@ -170,8 +167,7 @@ TEST(SettleMachine, MovesPagesThatAreInSwap) {
 TEST(ReshareMachine, CopiesInSwapStayThere) {
   const test::Conditions condition(test::Needs::swap, 4'096);
   if (!condition.missing().empty()) GTEST_SKIP() << condition.missing();
-  Blocks blocks;
-  blocks.add(16_MiB);
+  Blocks blocks(16_MiB);
   value_of(settle());
   blocks.touch(0);
   auto* const begin = blocks[0] + 1_MiB - 16;
@@ -215,8 +211,7 @@ TEST(ReshareMachine, UndoesTheCopiesOfReferenceCounts) {
 
 TEST(ReshareMachine, ComparesWithHugePages) {
   if (test::has_no_huge_pages()) GTEST_SKIP() << "this kernel cannot collapse memfd pages";
-  Blocks blocks;
-  blocks.add(16_MiB);
+  Blocks blocks(16_MiB);
   const Settled settled = value_of(settle({.huge_pages = true}));
   EXPECT_GE(settled.huge_page_bytes, 10_MiB);
   blocks.touch(0);
@@ -230,8 +225,7 @@ TEST(ReshareMachine, ComparesWithHugePages) {
 TEST(SettleMachine, BuffersOfAnIoRingAreNamed) {
   const test::Conditions condition(test::Needs::io_uring, 1);
   if (!condition.missing().empty()) GTEST_SKIP() << condition.missing();
-  Blocks blocks;
-  blocks.add(4_MiB);
+  Blocks blocks(4_MiB);
   unsigned char* const buffer = blocks[0] + 1_MiB;
   test::IoRing ring([](const char* call) { throw std::runtime_error(call); });
   const iovec registered = {buffer, 4_KiB};
@@ -263,8 +257,7 @@ TEST(SettleMachine, NearTheLimitOfACgroupMovesOrFailsButIsNotKilled) {
     const auto child = run_in_child([&] {
       const test::Conditions limited = limit();
       return run_in_child([&]() -> std::string {
-               Blocks blocks;
-               for (std::size_t i = 0; i < used / 1_MiB; ++i) blocks.add(1_MiB - 4_KiB);
+               Blocks blocks(1_MiB - 4_KiB, used / 1_MiB);
                const auto settled = settle();
                if (blocks.damage() != 0) return "damaged";
                if (settled) return settled->moved_bytes > used / 2 ? "moved" : "moved little";
@@ -284,8 +277,7 @@ TEST(SettleMachine, WithoutOvercommitMovesOrFails) {
     strict.emplace("/proc/sys/vm/overcommit_memory", "2");
   if (test::figure_of("/proc/meminfo", "CommitLimit") == 0 || !strict)
     GTEST_SKIP() << "COWSHED_MAY_SET_SYSCTLS is not set";
-  Blocks blocks;
-  blocks.add(64_MiB);
+  Blocks blocks(64_MiB);
   const auto settled = settle();
   EXPECT_EQ(blocks.damage(), 0U);
   if (settled) EXPECT_TRUE(is_settled(blocks[0]));
@@ -297,8 +289,7 @@ TEST(SettleMachine, WithoutOvercommitMovesOrFails) {
 
 TEST(SettleMachine, HugePagesAreThereIfAskedFor) {
   if (test::has_no_huge_pages()) GTEST_SKIP() << "this kernel cannot collapse memfd pages";
-  Blocks blocks;
-  blocks.add(64_MiB);
+  Blocks blocks(64_MiB);
   const Settled settled = value_of(settle({.huge_pages = true}));
   EXPECT_GE(settled.huge_page_bytes, 56_MiB);
   EXPECT_EQ(blocks.damage(), 0U);

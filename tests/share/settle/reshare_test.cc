@@ -1,5 +1,4 @@
 #include <linux/aio_abi.h>
-#include <sched.h>
 
 #include <cowshed/share/settle/resharer.h>
 #include <cowshed/tests/share/settle/settling.h>
@@ -46,9 +45,7 @@ class SettledPages : public testing::Test {
     return value_of(reshare(options));
   }
   std::string reason(const Reshared& reshared) const {
-    for (const LeftMemory& left : reshared.left)
-      if (left.memory.data() == pages_.span().data()) return left.reason;
-    return "";
+    return test::reason_at(reshared, pages_.data());
   }
 
   const test::Pages pages_{kPages * kPage};
@@ -255,11 +252,9 @@ TEST_F(Reshare, LeavesPagesThatAreCopiedWhileItWaits) {
     untouched = untouched.subspan(kPage);
   };
   sigaction(SIGALRM, &action, nullptr);
-  const itimerval often = {{0, 1'000}, {0, 1'000}};
-  setitimer(ITIMER_REAL, &often, nullptr);
+  test::ring_every(1'000);
   const Reshared reshared = reshare_all({.cold_for = 100ms});
-  const itimerval never = {};
-  setitimer(ITIMER_REAL, &never, nullptr);
+  test::ring_every(0);
   EXPECT_GE(reshared.time, 100ms);
   EXPECT_GE(own(), 3U);
   EXPECT_EQ(damage(), 0U);

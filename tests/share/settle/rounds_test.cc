@@ -84,8 +84,7 @@ TEST(SettleRounds, KeepEachByteOfParentsAndChildren) {
 }
 
 TEST(SettleRounds, KeepEachByteOfThreadsThatForkAndOfSignals) {
-  Blocks blocks;
-  blocks.add(2_MiB);
+  Blocks blocks(2_MiB);
   const test::Flips flips(blocks[0] + 1_MiB);
   constexpr std::size_t kThreads = 3;
   std::array<std::string, kThreads> wrong;

@@ -16,8 +16,7 @@ using test::reason_at;
 
 // 4 MiB of small blocks, and some that have mappings of their own.
 Blocks some_blocks() {
-  Blocks blocks;
-  for (int i = 0; i < 4'000; ++i) blocks.add(1'000);
+  Blocks blocks(1'000, 4'000);
   for (int i = 0; i < 4; ++i) blocks.add(1_MiB);
   return blocks;
 }
@@ -40,9 +39,8 @@ std::size_t page_tables_of_a_child() {
                     }).said);
 }
 
-TEST(Settle, AForkCopiesNoPageTablesAfterIt) {
-  Blocks blocks;
-  blocks.add(64_MiB);
+TEST(Settle, AForkCopiesNoPageTablesAfterItAndFewAfterAWrite) {
+  Blocks blocks(64_MiB);
   const std::size_t before = page_tables_of_a_child();
   const Settled settled = value_of(settle({.time_fork = true}));
   // The published layout's, and one more where the blocks' memory begins within 2 MiB.
@@ -51,13 +49,6 @@ TEST(Settle, AForkCopiesNoPageTablesAfterIt) {
   EXPECT_GT(settled.page_tables_before, settled.page_tables_after + 64_KiB);
   EXPECT_GT(settled.fork_before, 0ns);
   EXPECT_GT(settled.fork_after, 0ns);
-}
-
-TEST(Settle, AForkAfterAWriteCopiesFewPageTables) {
-  Blocks blocks;
-  blocks.add(64_MiB);
-  const std::size_t before = page_tables_of_a_child();
-  value_of(settle());
   EXPECT_EQ(blocks.damage(), 0U);  // read by the parent
   blocks[0][32_MiB] ^= 1U;
   EXPECT_GE(before, page_tables_of_a_child() + 40_MiB / 4_KiB * 8 / 1_KiB);
@@ -92,8 +83,7 @@ TEST(Settle, AgainMovesWhatIsNew) {
 }
 
 TEST(Settle, AgainMovesWhatWasWrittenSince) {
-  Blocks blocks;
-  blocks.add(4_MiB);
+  Blocks blocks(4_MiB);
   value_of(settle());
   EXPECT_EQ(test::own_pages(blocks[0] + 1_MiB, 2_MiB), 0U);
   const pid_t reader = fork();  // has the first memfd
@@ -113,21 +103,22 @@ TEST(Settle, AgainMovesWhatWasWrittenSince) {
 }
 
 TEST(Settle, OfWhatHasFewWritesLeavesIt) {
-  Blocks blocks;
-  blocks.add(4_MiB);
+  Blocks blocks(4_MiB);
   value_of(settle());
   blocks[0][1_MiB] ^= 1U;
   EXPECT_THAT(reason_at(value_of(settle()), blocks[0] + 1_MiB), HasSubstr("less than an eighth"));
 }
 
-TEST(Unsettle, MovesAllOfItBack) {
+TEST(Unsettle, MovesAllOfItBackAndLeavesNoDescriptor) {
   Blocks blocks = some_blocks();
+  const std::size_t descriptors = test::open_descriptors();
   value_of(settle());
   blocks.rewrite(2'000);
   value_of(unsettle());
   EXPECT_FALSE(is_settled(blocks[2'000]));
   EXPECT_FALSE(is_settled(blocks[4'001]));
   EXPECT_EQ(blocks.damage(), 0U);
+  EXPECT_EQ(test::open_descriptors(), descriptors);
   value_of(settle());
   EXPECT_TRUE(is_settled(blocks[4'001]));
   EXPECT_EQ(blocks.damage(), 0U);
@@ -166,8 +157,7 @@ TEST(Settle, ThreadHeapsShrinkAndGrow) {
 }
 
 TEST(Settle, LargeBlocksGrowAndShrinkInPlaceOrNot) {
-  Blocks blocks;
-  for (int i = 0; i < 4; ++i) blocks.add(2_MiB);
+  Blocks blocks(2_MiB, 4);
   value_of(settle());
   blocks.resize(0, 40_MiB);
   blocks.resize(1, 256_KiB);
@@ -181,25 +171,27 @@ TEST(Settle, LargeBlocksGrowAndShrinkInPlaceOrNot) {
   EXPECT_EQ(blocks.damage(), 0U);
 }
 
+// The first MiB of the pages, extended to `size`.
+void expect_extends_into_zeros(const Pages& pages, std::size_t size) {
+  auto* extended = static_cast<unsigned char*>(mremap(pages.data(), 1_MiB, size, MREMAP_MAYMOVE));
+  ASSERT_NE(extended, MAP_FAILED);
+  for (std::size_t at = 0; at < size; at += 4_KiB) ASSERT_EQ(extended[at], at < 1_MiB ? 7 : 0);
+  munmap(extended, size);
+}
+
 TEST(Settle, NamedMemoryExtendedByMremapReadsZeros) {
   const Pages pages(1_MiB);
   const Settled settled = value_of(settle({.also = {pages.span()}, .heap = false}));
   ASSERT_EQ(settled.moved.size(), 1U);
   EXPECT_EQ(settled.moved[0].kind, SettledKind::named);
-  auto* extended = static_cast<unsigned char*>(mremap(pages.data(), 1_MiB, 64_MiB, MREMAP_MAYMOVE));
-  ASSERT_NE(extended, MAP_FAILED);
-  for (std::size_t at = 0; at < 64_MiB; at += 4_KiB) ASSERT_EQ(extended[at], at < 1_MiB ? 7 : 0);
-  munmap(extended, 64_MiB);
+  expect_extends_into_zeros(pages, 64_MiB);
 }
 
 TEST(Settle, NamedMemoryThatTouchesOtherExtendsIntoZerosToo) {
   const Pages pages(2_MiB);
   value_of(settle({.also = {pages.span().first(1_MiB), pages.span().last(1_MiB)}, .heap = false}));
   EXPECT_NE(test::inode_at(pages.data()), test::inode_at(pages.data() + 1_MiB));
-  auto* extended = static_cast<unsigned char*>(mremap(pages.data(), 1_MiB, 4_MiB, MREMAP_MAYMOVE));
-  ASSERT_NE(extended, MAP_FAILED);
-  for (std::size_t at = 0; at < 4_MiB; at += 4_KiB) ASSERT_EQ(extended[at], at < 1_MiB ? 7 : 0);
-  munmap(extended, 4_MiB);
+  expect_extends_into_zeros(pages, 4_MiB);
 }
 
 TEST(Settle, NamedMemoryIsMovedByWholePages) {
@@ -213,8 +205,7 @@ TEST(Settle, NamedMemoryIsMovedByWholePages) {
 }
 
 TEST(Settle, WhatIsToBeLeftIsLeft) {
-  Blocks blocks;
-  blocks.add(4_MiB);
+  Blocks blocks(4_MiB);
   const std::span<const unsigned char> buffer(blocks[0] + 1_MiB, 1'000);
   const Settled settled = value_of(settle({.leave = {std::as_bytes(buffer)}}));
   EXPECT_FALSE(is_settled(buffer.data()));
@@ -289,8 +280,7 @@ TEST_P(SettleObstacle, LeavesTheMemory) {
 
 // Blocks of which a part is locked are over two mappings.
 TEST(Settle, ABlockThatIsLockedInPartKeepsItsLock) {
-  Blocks blocks;
-  blocks.add(4_MiB);
+  Blocks blocks(4_MiB);
   ASSERT_EQ(mlock(blocks[0] + 2_MiB, 64_KiB), 0);
   const std::size_t locked = test::figure_of("/proc/self/status", "VmLck");
   value_of(settle());
@@ -343,35 +333,19 @@ TEST(Settle, CoreDumpsKeepTheMemory) {
   EXPECT_EQ(child.said, "fine");
 }
 
-std::atomic<long> handled = 0;
-long* counted = nullptr;  // in the heap
-
 // Each write of a handler is in the memory afterwards, whichever instruction it interrupts.
 TEST(Settle, SignalsInTheMiddleLoseNoWrite) {
-  Blocks blocks;
-  blocks.add(16_MiB);
-  counted = reinterpret_cast<long*>(blocks[0] + 8_MiB);
-  *counted = 0;
-  struct sigaction action = {};
-  action.sa_handler = [](int) {
-    ++handled;
-    ++*counted;
-  };
-  sigaction(SIGALRM, &action, nullptr);
-  const itimerval often = {{0, 100}, {0, 100}};
-  setitimer(ITIMER_REAL, &often, nullptr);
+  Blocks blocks(16_MiB);
+  const test::Flips flips(blocks[0] + 8_MiB);
   for (int i = 0; i < 5; ++i) {
     value_of(settle());
     value_of(unsettle());
   }
-  const itimerval never = {};
-  setitimer(ITIMER_REAL, &never, nullptr);
-  EXPECT_EQ(*counted, handled.load());
+  EXPECT_FALSE(flips.are_lost());
 }
 
 TEST(Settle, ProgressReachesTheEnd) {
-  Blocks blocks;
-  blocks.add(80_MiB);
+  Blocks blocks(80_MiB);
   std::vector<std::pair<std::size_t, std::size_t>> calls;
   calls.reserve(100);
   value_of(settle(
@@ -383,8 +357,7 @@ TEST(Settle, ProgressReachesTheEnd) {
 
 // The caller may free blocks that are still to be moved.
 TEST(Settle, WhatProgressFreesIsLeft) {
-  Blocks blocks;
-  for (int i = 0; i < 3; ++i) blocks.add(36_MiB);
+  Blocks blocks(36_MiB, 3);
   std::size_t victim = 0;  // the highest is moved last
   for (std::size_t i = 1; i < 3; ++i)
     if (blocks[i] > blocks[victim]) victim = i;
@@ -402,8 +375,7 @@ TEST(Settle, WhatProgressFreesIsLeft) {
 
 // What a program that is executed in the middle prints: its descriptors and settled mappings.
 TEST(Settle, ProgramsExecutedMeanwhileHaveNothingOfIt) {
-  Blocks blocks;
-  blocks.add(80_MiB);
+  Blocks blocks(80_MiB);
   std::string said;
   value_of(settle({.progress = [&](std::size_t, std::size_t) {
     FILE* const pipe =
@@ -438,8 +410,7 @@ INSTANTIATE_TEST_SUITE_P(Each, SettleRefused,
 TEST_P(SettleRefused, CallsLeaveNothingHalfMoved) {
   for (const bool at_once : {true, false}) {
     const auto child = run_in_child([&]() -> std::string {
-      Blocks blocks;
-      for (int i = 0; i < 5; ++i) blocks.add(30_MiB);
+      Blocks blocks(30_MiB, 5);
       const auto refuse = [] {
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
         test::refuse_call(GetParam().number, GetParam().where, GetParam().error);
@@ -490,14 +461,6 @@ TEST(Settle, TakesAMappingThatGrowsWhileItIsListedOnce) {
   EXPECT_THAT(ranges,
               testing::ElementsAre(settling::Range{0x1000, 0x5000}, settling::Range{0x5000, 0x9000},
                                    settling::Range{0xb000, 0xc000}));
-}
-
-TEST(Settle, LeavesNoDescriptor) {
-  const Blocks blocks = some_blocks();
-  const std::size_t before = test::open_descriptors();
-  value_of(settle());
-  value_of(unsettle());
-  EXPECT_EQ(test::open_descriptors(), before);
 }
 
 TEST(Settle, NeedsPagesOf4KiB) {

@@ -13,6 +13,9 @@ class Blocks {
  public:
   // Freed large blocks would raise the size from which blocks have mappings of their own.
   Blocks() { mallopt(M_MMAP_THRESHOLD, 128 << 10); }
+  explicit Blocks(std::size_t size, std::size_t count = 1) : Blocks() {
+    while (this->count() < count) add(size);
+  }
   Blocks(Blocks&&) = default;
   Blocks& operator=(Blocks&&) = delete;
   ~Blocks() {
@@ -91,8 +94,9 @@ inline bool holds(const std::vector<MovedMemory>& moved, const void* address) {
   });
 }
 
-inline std::string reason_at(const Settled& settled, const void* address) {
-  for (const LeftMemory& part : settled.left)
+// Why settle() or reshare() has left what is there; "" where it has not.
+std::string reason_at(const auto& done, const void* address) {
+  for (const LeftMemory& part : done.left)
     if (part.memory.data() <= address && address < part.memory.data() + part.memory.size())
       return part.reason;
   return "";
@@ -127,6 +131,12 @@ class Pages {
   std::size_t size_;
 };
 
+// SIGALRM comes so often; 0: no more.
+inline void ring_every(long microseconds) {
+  const itimerval timer = {{0, microseconds}, {0, microseconds}};
+  setitimer(ITIMER_REAL, &timer, nullptr);
+}
+
 // A signal handler flips a bit of a byte, often.  Half of the time the byte is as it was.
 class Flips {
  public:
@@ -138,11 +148,11 @@ class Flips {
     action.sa_handler = flip;
     action.sa_flags = SA_RESTART;
     sigaction(SIGALRM, &action, nullptr);
-    set_timer(300);
+    ring_every(300);
   }
   Flips(const Flips&) = delete;
   Flips& operator=(const Flips&) = delete;
-  ~Flips() { set_timer(0); }
+  ~Flips() { ring_every(0); }
 
   static bool are_lost() { return is_lost; }
 
@@ -150,10 +160,6 @@ class Flips {
   static void flip(int /*signal*/) {
     if (*the_byte != expected) is_lost = true;
     *the_byte = expected ^= 1U;
-  }
-  static void set_timer(long microseconds) {
-    const itimerval timer = {{0, microseconds}, {0, microseconds}};
-    setitimer(ITIMER_REAL, &timer, nullptr);
   }
 
   static inline volatile unsigned char* the_byte;

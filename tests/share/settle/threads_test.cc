@@ -1,4 +1,3 @@
-#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 
@@ -119,8 +118,7 @@ TEST(SettleThreads, NoticeASignalThatComesWhileTheyAreStopped) {
 // Each of them counts in memory that moves meanwhile.
 TEST(SettleThreads, LoseNoWriteWhenTheyAreStopped) {
   constexpr std::size_t kThreads = 4;
-  Blocks blocks;
-  blocks.add(32_MiB);
+  Blocks blocks(32_MiB);
   std::memset(blocks[0], 0, 32_MiB);
   std::atomic<bool> over = false;
   std::array<long, kThreads> written = {};
@@ -229,8 +227,7 @@ TEST(SettleThreads, ThatAppearMeanwhileAreStoppedToo) {
 }
 
 TEST(SettleThreads, OnSignalStacksInTheHeapGoOn) {
-  Blocks blocks;
-  blocks.add(4_MiB);
+  Blocks blocks(4_MiB);
   std::atomic<bool> over = false;
   std::atomic<bool> begun = false;
   {
@@ -252,8 +249,7 @@ TEST(SettleThreads, OnSignalStacksInTheHeapGoOn) {
 }
 
 TEST(SettleThreads, ThatNoSignalReachesAreNamedAndNothingMoves) {
-  Blocks blocks;
-  blocks.add(4_MiB);
+  Blocks blocks(4_MiB);
   const auto child = run_in_child([&]() -> std::string {
     const rlimit none = {0, 0};
     if (setrlimit(RLIMIT_SIGPENDING, &none) != 0) return "setrlimit";
@@ -269,8 +265,7 @@ TEST(SettleThreads, ThatNoSignalReachesAreNamedAndNothingMoves) {
 }
 
 TEST(SettleThreads, ThatDoNotStopAreNamedAndNothingMoves) {
-  Blocks blocks;
-  blocks.add(4_MiB);
+  Blocks blocks(4_MiB);
   const auto child = run_in_child([&]() -> std::string {
     std::atomic<int> number = 0;
     std::thread([&] {
