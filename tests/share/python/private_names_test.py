@@ -3,7 +3,6 @@
 import ast
 import importlib
 import pathlib
-import sys
 import unittest
 
 import cowshed
@@ -68,4 +67,4 @@ class PrivateNamesTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[1:]])
+    unittest.main()
