@@ -34,6 +34,20 @@ void* open_or_exit(const char* file) {
   return library;
 }
 
+template <class Body>
+void check_child(const char* whose, const Body& body) {
+  const pid_t child = fork();
+  if (child == 0) {
+    body();
+    _exit(0);
+  }
+  int status = 0;
+  if (waitpid(child, &status, 0) != child || status != 0) {
+    std::printf("%s: the child's status is %d\n", whose, status);
+    _exit(1);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -52,16 +66,7 @@ int main(int argc, char** argv) {
       threads.emplace_back([&plugin, name] {
         check(plugin, name);
         // A fork in a thread that has not used the other plugins.
-        const pid_t child = fork();
-        if (child == 0) {
-          check(plugin, "child");
-          _exit(0);
-        }
-        int status = 0;
-        if (waitpid(child, &status, 0) != child || status != 0) {
-          std::printf("%s: the child's status is %d\n", plugin.file.c_str(), status);
-          _exit(1);
-        }
+        check_child(plugin.file.c_str(), [&] { check(plugin, "child"); });
       });
     }
   }
@@ -72,13 +77,6 @@ int main(int argc, char** argv) {
   });
   for (std::thread& thread : threads) thread.join();
   user.join();
-  const pid_t child = fork();
-  if (child == 0) _exit(0);
-  int status = 0;
-  waitpid(child, &status, 0);
-  if (status != 0) {
-    std::printf("a child after dlclose(): its status is %d\n", status);
-    return 1;
-  }
+  check_child("after dlclose()", [] {});
   std::puts("all work");
 }

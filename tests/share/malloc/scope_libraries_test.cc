@@ -2,7 +2,6 @@
 #include <ctime>
 #include <iconv.h>
 #include <locale>
-#include <malloc.h>
 #include <pthread.h>
 
 #include <cowshed/tests/share/arena/scope_blocks.h>

@@ -1,8 +1,6 @@
 // What the library does where system calls are refused, as by the seccomp filter of a container
 // runtime that is older than they.
 
-#include <linux/membarrier.h>
-
 #include <cowshed/share/environment.h>
 #include <cowshed/tests/share/workers/every_method.h>
 #include <cowshed/tests/support/refusals.h>
