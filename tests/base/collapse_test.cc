@@ -132,7 +132,6 @@ std::string refusal(pid_t pid) {
 }
 
 TEST(Collapse, SaysWhyItRefuses) {
-  using testing::HasSubstr;
   if (!can_collapse()) GTEST_SKIP() << "this kernel cannot collapse memory";
   const pid_t ended = fork();
   if (ended == 0) _exit(0);

@@ -1,7 +1,5 @@
 #include <spawn.h>
-#include <sys/mman.h>
 #include <sys/sysinfo.h>
-#include <thread>
 
 #include <cowshed/base/clock.h>
 #include <cowshed/tests/support/child.h>

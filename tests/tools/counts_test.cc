@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <string>
 
 #include <cowshed/cow/figures.h>
 #include <cowshed/tests/support/test.h>
@@ -19,8 +18,6 @@
 
 namespace cowshed::cowtop {
 namespace {
-
-using ::testing::HasSubstr;
 
 std::string with_single_spaces(std::string text) {
   for (auto at = text.find(".  "); at != text.npos; at = text.find(".  ")) text.erase(at + 1, 1);

@@ -1,8 +1,3 @@
-#include <algorithm>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <vector>
-
 #include <cowshed/cow/fork_copies.h>
 #include <cowshed/cow/open_backend.h>
 #include <cowshed/tests/cow/children.h>

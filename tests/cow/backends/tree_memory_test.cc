@@ -1,10 +1,4 @@
-#include <algorithm>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <thread>
-#include <unistd.h>
 
 #include <cowshed/cow/backends/tree_memory.h>
 #include <cowshed/tests/cow/children.h>

@@ -1,6 +1,4 @@
 #include <malloc.h>
-#include <sys/wait.h>
-#include <thread>
 
 #include <cowshed/cow/code_reader/code_reader_process.h>
 #include <cowshed/cow/language.h>

@@ -1,7 +1,3 @@
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cowshed/cow/code_reader/code_reader_process.h>
 #include <cowshed/cow/code_reader/heaps.h>
 #include <cowshed/cow/proc/proc_files.h>

@@ -1,5 +1,3 @@
-#include <sys/syscall.h>
-
 #include <cowshed/cow/proc/process_pages.h>
 #include <cowshed/tests/cow/children.h>
 #include <cowshed/tests/cow/proc/fake_proc.h>

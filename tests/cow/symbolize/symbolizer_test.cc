@@ -1,5 +1,4 @@
 #include <malloc.h>
-#include <sys/syscall.h>
 
 #include <cowshed/cow/code_reader/local_code_reader.h>
 #include <cowshed/cow/symbolize/symbolizer.h>
