@@ -21,9 +21,7 @@ constexpr const char* kReserved = "/proc/sys/vm/nr_overcommit_hugepages";
 constexpr const char* kFolios = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled";
 
 void write_text(const std::string& path, const std::string& text) {
-  std::ofstream file(path);
-  file << text << std::flush;
-  if (!file) throw std::runtime_error(path + ": does not take " + text);
+  if (!write_file(path, text)) throw std::runtime_error(path + ": does not take " + text);
 }
 
 // The path of this process's cgroup in the hierarchy whose controllers contain `controller`.

@@ -16,8 +16,11 @@ inline std::string contents_of(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
-inline void write_file(const std::filesystem::path& path, const std::string& contents) {
-  std::ofstream(path, std::ios::binary) << contents;
+// Whether it took the contents.
+inline bool write_file(const std::filesystem::path& path, const std::string& contents) {
+  std::ofstream file(path, std::ios::binary);
+  file << contents << std::flush;
+  return file.good();
 }
 
 // A folder of the test's own, which goes with it.

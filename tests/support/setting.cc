@@ -1,6 +1,7 @@
 #include <sys/file.h>
 #include <system_error>
 
+#include <cowshed/tests/support/folder.h>
 #include <cowshed/tests/support/setting.h>
 #include <cowshed/tests/support/test.h>
 
@@ -17,12 +18,6 @@ std::string current_value(const std::string& path) {
   return open == std::string::npos || close == std::string::npos
              ? line
              : line.substr(open + 1, close - open - 1);
-}
-
-bool write_value(const std::string& path, const std::string& value) {
-  std::ofstream file(path);
-  file << value << std::flush;
-  return static_cast<bool>(file);
 }
 
 std::string lock_of(std::string path) {
@@ -51,11 +46,11 @@ Setting::Setting(std::string path, const std::string& value)
   before_ = length > 0 ? std::string(kept.data(), static_cast<std::size_t>(length))
                        : current_value(path_);
   if (pwrite(lock_, before_.data(), before_.size(), 0) < 0) lock_failed();
-  if (!write_value(path_, value)) fail(path_ + ": does not take " + value);
+  if (!write_file(path_, value)) fail(path_ + ": does not take " + value);
 }
 
 Setting::~Setting() {
-  if (!write_value(path_, before_)) ADD_FAILURE() << path_ << ": does not take " << before_;
+  if (!write_file(path_, before_)) ADD_FAILURE() << path_ << ": does not take " << before_;
   else if (ftruncate(lock_, 0) != 0)
     ADD_FAILURE() << lock_path_ << ": " << std::system_category().message(errno);
   close(lock_);
