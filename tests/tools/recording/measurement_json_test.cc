@@ -26,28 +26,6 @@ class JsonReport : public ::testing::Test {
   cow::Measurement measurement_;
 };
 
-void expect_fields(const nlohmann::json& object, const char* fields) {
-  std::istringstream names(fields);
-  for (std::string name; names >> name;) EXPECT_TRUE(object.contains(name)) << name;
-}
-
-TEST_F(JsonReport, HasEveryFieldOfTheContract) {
-  expect_fields(reported(),
-                "schema backend exact duration_s lost_events unsure_faults not_seen overhead "
-                "processes");
-  const auto told = reported_process();
-  expect_fields(told,
-                "pid ppid comm role start_ns end_ns exit_status signal shared_at_fork_bytes "
-                "copied_pages copied_bytes copied_ratio copied_anon_pages copied_file_pages "
-                "reused_pages zero_page_writes zero_filled_pages huge_splits write_notify_faults "
-                "failed_faults other_faults memory not_measured tree_processes tree_copied_pages "
-                "unreadable arenas patterns");
-  EXPECT_EQ(told["copied_pages"], 5);
-  EXPECT_EQ(told["copied_bytes"], 5 * 4096);
-  EXPECT_EQ(told["copied_ratio"], 0.5);
-  EXPECT_EQ(told["arenas"][0]["name"], "index");
-}
-
 TEST_F(JsonReport, ATerminalThatShowsItIsSafe) {
   const std::string comm = "\u009b31m \u202e \x7f \U000e0041 \u00e9";
   process().comm = comm;
@@ -95,9 +73,8 @@ TEST_F(JsonReport, WhatWasSent) {
 TEST_F(JsonReport, SitesAreNullUnlessCopiesAreSampled) {
   EXPECT_TRUE(reported()["sampling"].is_null());
   const auto told = reported_process();
-  expect_fields(told, "samples sites mappings ranges");
   for (const char* field : {"samples", "sites", "mappings", "ranges"})
-    EXPECT_TRUE(told[field].is_null()) << field;
+    EXPECT_TRUE(told.at(field).is_null()) << field;
 }
 
 TEST_F(JsonReport, Sites) {
