@@ -2,6 +2,7 @@
 """Each remedy of `cowtop help --json`, followed: the program then copies less than half, or has less new memory.
 COWTOP=.../cowtop REMEDIES=.../remedies SHARE_SUBJECT=.../share_subject PYTHONPATH=FOLDER python3 remedies_test.py"""
 
+import contextlib
 import glob
 import json
 import os
@@ -231,6 +232,17 @@ for (1..3) {
 1 while wait > 0;
 """
 
+
+
+@contextlib.contextmanager
+def script(text, suffix=".py"):
+    """The path of a file with it."""
+    with tempfile.NamedTemporaryFile("w", suffix=suffix) as file:
+        file.write(text)
+        file.flush()
+        yield file.name
+
+
 def record(command, *options, **environment):
     """The report of a run, and its numbers."""
     with tempfile.TemporaryDirectory() as folder:
@@ -388,10 +400,8 @@ with open("/proc/self/smaps_rollup") as file:
 class Undo(unittest.TestCase):
     @unittest.skipUnless(cowshed, "the package was not built for this Python")
     def test_copies_that_changed_nothing(self):
-        with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
-            file.write(COUNTS)
-            file.flush()
-            command = [PYTHON, file.name]
+        with script(COUNTS) as path:
+            command = [PYTHON, path]
             report, _ = record(command)
             before, after = (sum(int(word) for word in subprocess.run(each, capture_output=True, text=True).stdout.split()) / 1024
                              for each in (command, [PYTHON, "-m", "cowshed", "run", "--undo", "--", *command, "follow"]))
@@ -420,10 +430,8 @@ class Settle(unittest.TestCase):
 
     @unittest.skipUnless(cowshed, "the package was not built for this Python")
     def test_python_settle(self):
-        with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
-            file.write(pool("data = [bytes(4000) for i in range(300_000)]", "time.sleep(1)"))
-            file.flush()
-            command = [PYTHON, file.name]
+        with script(pool("data = [bytes(4000) for i in range(300_000)]", "time.sleep(1)")) as path:
+            command = [PYTHON, path]
             self.follow(f"{NEW_PYTHON} page tables", command, [PYTHON, "-m", "cowshed", "run", "--settle", "--", *command])
 
 
@@ -474,10 +482,8 @@ class Forks(unittest.TestCase):
         return [numbers["processes"][0]["fork_costs"] for _, numbers in (plain, followed)]
 
     def follow_script(self, name, text):
-        with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
-            file.write(text)
-            file.flush()
-            return self.follow(name, [PYTHON, file.name], [PYTHON, file.name, "follow"])
+        with script(text) as path:
+            return self.follow(name, [PYTHON, path], [PYTHON, path, "follow"])
 
     def test_failed_forks(self):
         with open("/proc/sys/vm/overcommit_memory") as file:
@@ -487,10 +493,8 @@ class Forks(unittest.TestCase):
         self.assertEqual((before["forks"], before["failed"], after["forks"], after["failed"]), (0, 3, 3, 0))
 
     def test_a_child_that_waits_for_a_lock_of_the_fork(self):
-        with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
-            file.write(LOCKED)
-            file.flush()
-            report, _ = record([PYTHON, file.name])
+        with script(LOCKED) as path:
+            report, _ = record([PYTHON, path])
         self.assertRegex(" ".join(report.split()), r" 2 children wait for ever in a lock .* as PID \d+ \(python3")
 
     def test_slow_forks_for_programs(self):
@@ -532,10 +536,8 @@ class Remedies(unittest.TestCase):
             self.assertGreaterEqual(saved, 0.8 * int(said[1]) - 1, report + after_report)
 
     def follow_script(self, name, program, text):
-        with tempfile.NamedTemporaryFile("w", suffix=".script") as file:
-            file.write(text)
-            file.flush()
-            self.follow(name, [program, file.name])
+        with script(text, ".script") as path:
+            self.follow(name, [program, path])
 
     @unittest.skipUnless(shutil.which("perl"), "no perl")
     def test_perl_of_another_name(self):

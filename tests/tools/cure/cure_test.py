@@ -141,6 +141,12 @@ class CureTest(unittest.TestCase):
         report = json.loads(done.stdout)
         return report["best"], {each["remedy"]: each for each in report["remedies"]}, done.stdout
 
+    def compiled(self, name, source, *options):
+        """The command that runs a program in C."""
+        (self.folder / f"{name}.c").write_text(source)
+        subprocess.run(["cc", "-O1", *options, f"{name}.c", "-o", name], cwd=self.folder, check=True)
+        return f"./{name}"
+
     def workers(self, python, data, work):
         script = self.folder / "workers.py"
         script.write_text(WORKERS % (data, work))
@@ -172,9 +178,7 @@ class CureTest(unittest.TestCase):
         self.assertRegex(difference["cured"], r"^PID \d+: 3488890 \d$")
 
     def test_a_peak_of_the_end_has_that_of_the_work_beside_it(self):
-        (self.folder / "ends.c").write_text(ENDS)
-        subprocess.run(["cc", "-O1", "ends.c", "-o", "ends"], cwd=self.folder, check=True)
-        report = json.loads(self.cure("./ends")[2])["as_it_is"]
+        report = json.loads(self.cure(self.compiled("ends", ENDS))[2])["as_it_is"]
         self.assertLess(report["in_service_bytes"]["most"] / 2**20, 80, "of 65 MiB, which a busy machine reads early")
         self.assertGreater(report["peak_pss_bytes"]["most"] / 2**20, 200, "of 257 MiB")
 
@@ -194,15 +198,11 @@ class CureTest(unittest.TestCase):
         self.assertEqual(best, "warm up Ruby", text)
 
     def test_threads_with_an_arena_each_need_fewer(self):
-        (self.folder / "threads.c").write_text(THREADS)
-        subprocess.run(["cc", "-O1", "-pthread", "threads.c", "-o", "threads"], cwd=self.folder, check=True)
-        best, _, text = self.cure("./threads")
+        best, _, text = self.cure(self.compiled("threads", THREADS, "-pthread"))
         self.assertEqual(best, "MALLOC_ARENA_MAX=2", text)
 
     def test_large_heaps_fork_quickly_in_huge_pages(self):
-        (self.folder / "forks.c").write_text(FORKS)
-        subprocess.run(["cc", "-O1", "forks.c", "-o", "forks"], cwd=self.folder, check=True)
-        best, remedies, text = self.cure("./forks")
+        best, remedies, text = self.cure(self.compiled("forks", FORKS))
         self.assertEqual(best, "huge pages", text)
         self.assertLess(remedies[best]["longest_fork_ms"]["most"],
                         json.loads(text)["as_it_is"]["longest_fork_ms"]["least"] / 3, text)

@@ -40,7 +40,16 @@ class HelpTest(unittest.TestCase):
         self.assertTrue({"--help", "-V", "--version", "-o", "--output"} <= set(options("record")))
 
 
-class ManPagesTest(unittest.TestCase):
+class PagesTest(unittest.TestCase):
+    def shown(self, page):
+        """What man makes of a page, and its options."""
+        said = subprocess.run(["man", "--warnings=w", "--local-file", page], check=True, capture_output=True, text=True,
+                              env={**os.environ, "MANWIDTH": "100", "LC_ALL": "C.UTF-8"})
+        self.assertEqual(said.stderr, "")
+        return said.stdout, re.search(r"^OPTIONS\n(.*?)^\S", said.stdout, re.MULTILINE | re.DOTALL)[1]
+
+
+class ManPagesTest(PagesTest):
     def page(self, subcommand):
         return os.path.join(MAN_PAGES, "-".join(("cowtop",) + subcommand) + ".1")
 
@@ -48,24 +57,15 @@ class ManPagesTest(unittest.TestCase):
         pages = {os.path.join(MAN_PAGES, name) for name in os.listdir(MAN_PAGES) if name.endswith(".1")}
         self.assertEqual(pages, {self.page(subcommand) for subcommand in COMMANDS})
 
-    def test_they_have_every_option(self):
+    def test_they_have_every_option_and_nothing_to_warn_of(self):
         for subcommand in COMMANDS:
             with self.subTest(subcommand=subcommand):
-                text = output("man", "--local-file", self.page(subcommand),
-                              env={**os.environ, "MANWIDTH": "100", "LC_ALL": "C"})
-                section = re.search(r"^OPTIONS\n(.*?)^\S", text, re.MULTILINE | re.DOTALL)[1]
+                text, section = self.shown(self.page(subcommand))
                 found = re.findall(r"^ {7}(-[^\s,]+)(?:, (--\S+))?", section, re.MULTILINE)
                 self.assertEqual(sorted(name for names in found for name in names if name),
                                  options(*subcommand))
                 for section in ("NAME", "SYNOPSIS", "EXIT STATUS", "EXAMPLES", "SEE ALSO"):
                     self.assertRegex(text, rf"(?m)^{section}$")
-
-    def test_man_has_nothing_to_warn_of(self):
-        for subcommand in COMMANDS:
-            with self.subTest(subcommand=subcommand):
-                said = subprocess.run(["man", "--warnings=w", "--local-file", self.page(subcommand)],
-                                      check=True, capture_output=True, text=True)
-                self.assertEqual(said.stderr, "")
 
 
 class CompletionTest(unittest.TestCase):
@@ -188,7 +188,7 @@ class ZshTest(CompletionTest):
 
 
 @unittest.skipUnless("COWSHED_MAN_PAGES" in os.environ, "the package for Python was not built")
-class CowshedTest(CompletionTest):
+class CowshedTest(CompletionTest, PagesTest):
     def setUp(self):
         super().setUp()
         self.program = os.path.join(self.folder, "cowshed")
@@ -217,15 +217,12 @@ class CowshedTest(CompletionTest):
         self.assertEqual(set(os.listdir(folder)), set(pages.values()))
         for command, page in pages.items():
             with self.subTest(page=page):
-                said = subprocess.run(["man", "--warnings=w", "--local-file", os.path.join(folder, page)], check=True,
-                                      capture_output=True, text=True, env={**os.environ, "MANWIDTH": "100", "LC_ALL": "C.UTF-8"})
-                self.assertEqual(said.stderr, "")
-                section = re.search(r"^OPTIONS\n(.*?)^\S", said.stdout, re.MULTILINE | re.DOTALL)[1]
+                text, section = self.shown(os.path.join(folder, page))
                 found = " ".join(re.findall(r"^ {7}(-.*?)(?:  |$)", section, re.MULTILINE))
                 self.assertEqual(sorted(set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", found))), self.options(*command))
                 for heading in ("NAME", "SYNOPSIS", "SEE ALSO", *(("EXIT STATUS", "EXAMPLES") if command else ("COMMANDS",))):
-                    self.assertRegex(said.stdout, rf"(?m)^{heading}$")
-                self.assertIn("\n       " + " ".join(("cowshed",) + command) + " [", said.stdout)
+                    self.assertRegex(text, rf"(?m)^{heading}$")
+                self.assertIn("\n       " + " ".join(("cowshed",) + command) + " [", text)
 
     def test_bash_offers_what_help_lists(self):
         for command in self.commands:
