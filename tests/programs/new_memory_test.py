@@ -19,38 +19,23 @@ SENT = ["received", "read"]
 
 # One piece of a program: a function of its own, so that its lines name it.  Each maps its memory, because
 # malloc() would also take what is free in inherited memory, which is copied then, not new.
-PIECES = {
-    "own": """
-def piece_{k}():
-    memory = mmap.mmap(-1, {mib} << 20, mmap.MAP_PRIVATE)
-    for at in range(0, {mib} << 20, 4096):
-        memory[at] = 1
+MAPPED = """
+def piece_{{k}}():
+    memory = mmap.mmap(-1, {{mib}} << 20, mmap.MAP_PRIVATE)
+    {}
     return memory
-""",
+"""
+PIECES = {
+    "own": MAPPED.format("for at in range(0, {mib} << 20, 4096): memory[at] = 1"),
     "import": """
 def piece_{k}():
     import provider_{k}
 """,
-    "loaded": """
-def piece_{k}():
-    memory = mmap.mmap(-1, {mib} << 20, mmap.MAP_PRIVATE)
-    open(__file__ + ".data", "rb", buffering=0).readinto(memory)
-    return memory
-""",
-    "received": """
-def piece_{k}():
-    memory = mmap.mmap(-1, {mib} << 20, mmap.MAP_PRIVATE)
-    receiver.recv_into(memory, 0, socket.MSG_WAITALL)
-    return memory
-""",
-    "read": """
-def piece_{k}():
-    memory = mmap.mmap(-1, {mib} << 20, mmap.MAP_PRIVATE)
-    rest = memoryview(memory)
+    "loaded": MAPPED.format('open(__file__ + ".data", "rb", buffering=0).readinto(memory)'),
+    "received": MAPPED.format("receiver.recv_into(memory, 0, socket.MSG_WAITALL)"),
+    "read": MAPPED.format("""rest = memoryview(memory)
     while rest:
-        rest = rest[os.readv(receiver.fileno(), [rest]):]
-    return memory
-""",
+        rest = rest[os.readv(receiver.fileno(), [rest]):]"""),
 }
 BEGIN = """
 import mmap, os, socket, time

@@ -387,7 +387,6 @@ class ReportTest(HtmlTest):
         self.wait(lambda browser: len(self.rows("processes")) < 60)
         self.check_width()
 
-
     def test_five_thousand_processes(self):
         self.open_report("crowd")
         self.check_sums("crowd")
@@ -404,12 +403,10 @@ class ReportTest(HtmlTest):
             self.browser.find_element(By.XPATH, "//div[@class='detail']//button").click()
         self.search("")
         self.browser.find_element(By.XPATH, "//button[text()='Flat']").click()
-        for place in ("scrollHeight", "scrollHeight / 2", "0"):
-            self.script("const frame = document.querySelector('#processes .table');"
-                        f"frame.scrollTop = frame.{place}" if place != "0" else
-                        "document.querySelector('#processes .table').scrollTop = 0")
-            self.wait(lambda browser: 0 < len(self.rows("processes")) < 100)
         top = "const frame = document.querySelector('#processes .table'); return frame.scrollTop"
+        for place in ("frame.scrollHeight", "frame.scrollHeight / 2", "0"):
+            self.script(f"{top} = {place}")
+            self.wait(lambda browser: 0 < len(self.rows("processes")) < 100)
         self.script(top + " = frame.scrollHeight")
         self.search("worker")
         self.assertEqual(self.script(top), 0, "what is found begins there")
