@@ -25,12 +25,6 @@ KIND(grandchild_copied) {
   one_down([=] { in_child([=] { write_all(pages); }); });
 }
 
-[[noreturn]] void execute(const char* kind, const char* number) {
-  char* const arguments[] = {program, const_cast<char*>(kind), const_cast<char*>(number), nullptr};
-  execve(program, arguments, environ);
-  fail("execve");
-}
-
 // N in decimal; nothing here allocates.
 std::array<char, 24> digits() {
   std::array<char, 24> number{};

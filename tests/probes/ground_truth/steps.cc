@@ -21,6 +21,12 @@ void print(const char* word, long number) {
   if (write(1, line, static_cast<std::size_t>(end - line)) < 0) fail("write");
 }
 
+[[noreturn]] void execute(const char* kind, const char* number) {
+  char* const arguments[] = {program, const_cast<char*>(kind), const_cast<char*>(number), nullptr};
+  execve(program, arguments, environ);
+  fail("execve");
+}
+
 [[gnu::noinline]] void own_the_stack() {
   volatile char pages[16 * kPage];
   for (std::size_t i = 0; i < sizeof pages; i += kPage) pages[i] = 1;

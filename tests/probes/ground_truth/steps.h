@@ -49,6 +49,8 @@ extern char* program;
 
 [[noreturn]] void fail(const char* what);
 void print(const char* word, long number);
+// Becomes `ground_truth_subject kind number`.
+[[noreturn]] void execute(const char* kind, const char* number);
 
 inline std::size_t bytes() { return static_cast<std::size_t>(count + 1) * kPage; }
 inline char* page_of(char* pages, long i) { return pages + static_cast<std::size_t>(i) * kPage; }

@@ -75,23 +75,14 @@ KIND(storm_of_reads) {
 KIND(executed_by_storm) {
   be_ordinary();
   char* pages = written_pages();
-  const pid_t child = fork();
-  if (child == 0) {
-    write_some(pages, kPages);
-    _exit(0);
-  }
-  await(child);
+  one_down([=] { write_some(pages, kPages); });
 }
 
 // Each child copies, executes a program, and that has a child that copies.
 KIND(storm_of_execs) {
   storm([](char* pages) {
     write_some(pages, kPages);
-    char kind[] = "executed_by_storm";
-    char number[] = "1";
-    char* const arguments[] = {program, kind, number, nullptr};
-    execve(program, arguments, environ);
-    fail("execve");
+    execute("executed_by_storm", "1");
   });
 }
 
