@@ -56,12 +56,8 @@ class FakeLayout : public ::testing::Test {
     std::memcpy(memory.data() + kLanes, lanes_.data(), sizeof lanes_);
     memory.resize(mapped);
     root_.write("9/mem", std::string(kAddress, '\0') + memory);
-    Mapping mapping;
-    mapping.begin = kAddress;
-    mapping.end = kAddress + kBytes;
-    mapping.is_private = true;
-    mapping.path = kPath;
-    return {Mapping{}, mapping};
+    return {Mapping{},
+            {.begin = kAddress, .end = kAddress + kBytes, .is_private = true, .path = kPath}};
   }
 
   // Version 1.1, with one transfer that two threads had a part in.
@@ -205,9 +201,7 @@ TEST_F(FakeLayout, AnOlderLibraryCountsNoTransfers) {
 // By object, of an arena of which these bytes were copied.
 std::vector<ObjectCopies> copies_of(const PublishedLayout& published, std::uint64_t begin,
                                     PageRange range) {
-  Mapping mapping;
-  mapping.begin = begin;
-  mapping.end = begin + (1U << 20U);
+  Mapping mapping{.begin = begin, .end = begin + (1U << 20U), .path = {}};
   CopiedArena copied{&mapping, {}};
   copied.pages.append(range);
   return copies_by_object(published, {copied});

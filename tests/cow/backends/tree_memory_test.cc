@@ -34,6 +34,11 @@ class TreeMemoryTest : public FakeProc {
   static TreeProcess ended(pid_t pid, std::uint64_t copied_kib) {
     return counted(pid, copied_kib, 0, false);
   }
+  // Process 7 with 100 KiB, sampled once.
+  void begin(std::uint64_t filled_kib = 0) {
+    write_process(7, 100, 8, 100);
+    meter.sample(proc(), {counted(7, 0, filled_kib)});
+  }
   // Samples until it is as large, which takes 400 times as long as the last reading.
   void sample_until(std::uint64_t pss_kib, const std::vector<TreeProcess>& tree) {
     for (int i = 0; meter.memory()->pss_bytes != pss_kib * kKiB && i < 6000; ++i) {
@@ -157,8 +162,7 @@ TEST_F(TreeMemoryTest, ThePeakStays) {
 }
 
 TEST_F(TreeMemoryTest, IsReadAgainAtOnceWhenItMayExceedItsPeak) {
-  write_process(7, 100, 8, 100);
-  meter.sample(proc(), {counted(7, 0)});
+  begin();
   write_process(7, 200, 8, 100);
   meter.sample(proc(), {counted(7, 9)});
   EXPECT_EQ(meter.memory()->pss_bytes, 100 * kKiB);
@@ -170,8 +174,7 @@ TEST_F(TreeMemoryTest, IsReadAgainAtOnceWhenItMayExceedItsPeak) {
 }
 
 TEST_F(TreeMemoryTest, WhatIsGivenBackAgainIsNoGrowth) {
-  write_process(7, 100, 8, 100);
-  meter.sample(proc(), {counted(7, 0, 100)});
+  begin(100);
   write_process(7, 200, 8, 100);
   meter.sample(proc(), {counted(7, 0, 1000)});
   EXPECT_EQ(meter.memory()->pss_bytes, 100 * kKiB);
@@ -200,8 +203,7 @@ TEST_F(TreeMemoryTest, OfWhatEndsUnreadThePeakIsARange) {
 }
 
 TEST_F(TreeMemoryTest, WhatWasGivenBackUnreadMakesTheRange) {
-  write_process(7, 100, 8, 100);
-  meter.sample(proc(), {counted(7, 0)});
+  begin();
   write_process(7, 100, 8, 100, 0, 160);
   meter.sample(proc(), {counted(7, 0, 1)});
   EXPECT_EQ(meter.memory()->most_peak_bytes, 160 * kKiB);
@@ -236,8 +238,7 @@ TEST_F(TreeMemoryTest, SharedMemoryIsOfTheProcessThatTouchedItFirst) {
 }
 
 TEST_F(TreeMemoryTest, OfShortLivesThoseAtTheSameTimeAdd) {
-  write_process(7, 100, 8, 100);
-  meter.sample(proc(), {counted(7, 0)});
+  begin();
   const auto lived = [](pid_t pid, std::uint64_t from, std::uint64_t to) {
     TreeProcess process = counted(pid, 10, 20, false);
     process.start_ns = from;
@@ -252,8 +253,7 @@ TEST_F(TreeMemoryTest, OfShortLivesThoseAtTheSameTimeAdd) {
 }
 
 TEST_F(TreeMemoryTest, NoneHeldMoreThanTheKernelSaysAtItsEnd) {
-  write_process(7, 100, 8, 100);
-  meter.sample(proc(), {counted(7, 0)});
+  begin();
   TreeProcess process = counted(7, 5, 900, false);
   process.most_resident_bytes = 130 * kKiB;
   meter.sample(proc(), {process});
@@ -261,8 +261,7 @@ TEST_F(TreeMemoryTest, NoneHeldMoreThanTheKernelSaysAtItsEnd) {
 }
 
 TEST_F(TreeMemoryTest, WhatNoFaultMadeIsGrowth) {
-  write_process(7, 100, 8, 100);
-  meter.sample(proc(), {counted(7, 0)});
+  begin();
   TreeProcess child = counted(8, 0, 1, false);
   child.got_bytes = 90 * kKiB;
   child.most_resident_bytes = 250 * kKiB;
@@ -271,8 +270,7 @@ TEST_F(TreeMemoryTest, WhatNoFaultMadeIsGrowth) {
 }
 
 TEST_F(TreeMemoryTest, SharedMemoryThatIsReplacedIsGrowth) {
-  write_process(7, 100, 8, 100);
-  meter.sample(proc(), {counted(7, 0)});
+  begin();
   TreeProcess process = counted(7, 0, 90);
   process.risen_bytes = 20 * kKiB;
   write_process(7, 120, 8, 70);
@@ -311,8 +309,7 @@ TEST_F(TreeMemoryTest, WhatItGetsWhileItIsReadIsInTheUpperBound) {
 }
 
 TEST_F(TreeMemoryTest, HeldWhatAChildGotAtItsFork) {
-  write_process(7, 100, 8, 100);
-  meter.sample(proc(), {counted(7, 0)});
+  begin();
   TreeProcess process = counted(7, 0);
   process.least_peak_bytes = 300 * kKiB;
   meter.sample(proc(), {process});
@@ -350,8 +347,7 @@ TEST_F(TreeMemoryTest, FaultsAreOfNewMemoryToo) {
 }
 
 TEST_F(TreeMemoryTest, WhatAChildGotAtItsForkIsNoGrowth) {
-  write_process(7, 100, 8, 100);
-  meter.sample(proc(), {counted(7, 0, 100)});
+  begin(100);
   write_process(8, 50, 8, 102);
   meter.sample(proc(), {counted(7, 0, 100), counted(8, 0, 2)});
   meter.sample(proc(), {counted(7, 0, 100), counted(8, 3, 2, false)});

@@ -24,12 +24,7 @@ class ProcessPagesTest : public ::testing::Test {
   std::uint64_t address(std::size_t page) const {
     return reinterpret_cast<std::uintptr_t>(memory_) + page * kPage;
   }
-  Mapping mapping() const {
-    Mapping mapping;
-    mapping.begin = address(0);
-    mapping.end = address(kPages);
-    return mapping;
-  }
+  Mapping mapping() const { return {.begin = address(0), .end = address(kPages), .path = {}}; }
 
   char* memory_;
 };

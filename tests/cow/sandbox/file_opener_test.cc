@@ -27,20 +27,12 @@ class FileOpener : public ::testing::Test {
   static FileRequest mapped(const std::string& path, const std::string& status_of) {
     struct stat file{};
     EXPECT_EQ(::stat(status_of.c_str(), &file), 0);
-    FileRequest request;
-    request.mapping.path = path;
-    request.mapping.device = file.st_dev;
-    request.mapping.inode = file.st_ino;
-    return request;
+    return {.mapping = {.inode = file.st_ino, .path = path, .device = file.st_dev}, .name = {}};
   }
   static FileRequest mapped(const std::string& path) { return mapped(path, path); }
 
   FileRequest debug_file(FileKind kind, const std::string& name) const {
-    FileRequest request;
-    request.kind = kind;
-    request.mapping.path = (folder_ / "binary").string();
-    request.name = name;
-    return request;
+    return {.kind = kind, .mapping = {.path = (folder_ / "binary").string()}, .name = name};
   }
 
   std::string file(const std::string& name, const std::string& text) const {

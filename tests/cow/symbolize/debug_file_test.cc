@@ -44,10 +44,7 @@ class DebugFile : public ::testing::Test {
   Frame main_of_copy() const {
     struct stat file{};
     EXPECT_EQ(::stat(program_.path().c_str(), &file), 0);
-    Mapping mapping;
-    mapping.path = program_.path();
-    mapping.device = file.st_dev;
-    mapping.inode = file.st_ino;
+    const Mapping mapping{.inode = file.st_ino, .path = program_.path(), .device = file.st_dev};
     LocalCodeReader reader([&](auto, FileKind kind, const std::string& name) {
       return open_requested(ProcFiles(), {kind, ::getpid(), 0, mapping, name});
     });
