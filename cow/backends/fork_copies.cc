@@ -277,30 +277,34 @@ std::uint64_t unfaulted_bytes(const ProcessCopies& process, const ForkCopies& co
 
 }  // namespace
 
-// What it had when it was last looked at, and what it touched since.
+// What it had when it was last looked at, and what it touched since; or what it had at its end.
 std::optional<std::uint64_t> new_bytes(const ProcessCopies& process) {
   if (process.shares_memory) return std::nullopt;
   if (ran_before(process)) return new_since_begin(process);
   const MemorySample memory = process.memory.value_or(MemorySample());
   // Also what no write fault made, as MAP_POPULATE does.
   const std::uint64_t got = got_bytes(process).value_or(UINT64_MAX / 2);
-  const std::uint64_t held =
-      std::max(memory.private_bytes + memory.shared_bytes, process.held_at_end_bytes.value_or(0));
-  const std::uint64_t grown = less(held, got + first_write_bytes(process));
+  const auto grown_to = [&](std::uint64_t held) {
+    return less(held, got + first_write_bytes(process));
+  };
+  const std::uint64_t grown = grown_to(memory.private_bytes + memory.shared_bytes);
+  const std::uint64_t at_end = grown_to(process.held_at_end_bytes.value_or(0));
   if (!process.zero_filled_pages || !process.all_copied_pages())
-    return process.memory && got_bytes(process) ? std::optional(grown) : std::nullopt;
+    return process.memory && got_bytes(process) ? std::optional(std::max(grown, at_end))
+                                                : std::nullopt;
   const std::uint64_t copied = *process.all_copied_pages() * kPageSize;
   const std::uint64_t then = std::max(
       grown, std::min(less(memory.private_bytes, copied), memory.touched_pages * kPageSize));
   const std::uint64_t since = less(process.touched_pages(), memory.touched_pages) * kPageSize;
   // At its end it may have given all of it back.
   if (const auto most = most_new_bytes(process))
-    return process.alive ? std::min(then + since, std::max(then, *most)) : std::max(then, *most);
+    return process.alive ? std::min(then + since, std::max(then, *most))
+                         : std::max({then, at_end, *most});
   const bool is_known = process.memory || process.alive || since < kLittle;
   // It had more than it touched: of mlock(2), say.
   const bool has_more = goes_on(process) && !process.memory && !process.held_at_end_bytes &&
                         process.most_resident_bytes.value_or(0) > got + since + kMuch;
-  return is_known && !has_more ? std::optional(then + since) : std::nullopt;
+  return is_known && !has_more ? std::optional(std::max(then + since, at_end)) : std::nullopt;
 }
 
 std::optional<std::uint64_t> new_bytes_at_end(const ProcessCopies& process) {

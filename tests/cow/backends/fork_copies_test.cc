@@ -71,6 +71,11 @@ TEST(ForkCopies, WhatItHeldAtItsEndTellsWhatItGaveBackAndWhatNoWriteFaultMade) {
   child.held_at_end_bytes = 1100 * kPageSize;
   EXPECT_EQ(copies().new_bytes, 1000 * kPageSize);
   EXPECT_EQ(copies().unfaulted_bytes, 1000 * kPageSize);
+  child.memory = {90 * kPageSize, 410 * kPageSize, 1, 410};
+  child.zero_filled_pages = 1000;
+  EXPECT_EQ(copies().new_bytes, 1000 * kPageSize) << "what it touched since is in it";
+  child.memory.reset();
+  child.zero_filled_pages = 0;
   child.held_at_end_bytes.reset();
   EXPECT_EQ(copies().new_bytes, 0U);
   child.most_resident_bytes = 9000 * kPageSize;
