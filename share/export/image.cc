@@ -147,10 +147,6 @@ tl::unexpected<Error> bad(const std::string& who, const std::string& what) {
                     who + " " + what + "; make it again with save_image(), or copy it again");
 }
 
-// Of a parcel of a full registry, some 20 MiB.  A file may claim more than there is memory, since
-// a sparse one can have any size.
-constexpr std::uint64_t kMostParcel = 256 << 20;
-
 struct Image {
   FileDescriptor file;
   parcel_format::Contents::Arena arena;

@@ -227,7 +227,7 @@ Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names, std::v
     contents = format::read(from);
     tree = FileDescriptor(from.take_descriptor());
     for (const auto& arena : contents.arenas) files.push_back(take_files(from, arena.description));
-  } catch (const std::exception& failure) {  // bad_alloc: it claims too much
+  } catch (const std::runtime_error& failure) {
     return damaged(failure);
   }
   for (std::size_t i = 0; i < files.size(); ++i) {
@@ -273,10 +273,11 @@ Expected<std::vector<Arena>> adopt_arenas(Decoder& from, KeepNames names, std::v
 }
 
 Expected<std::vector<Arena>> adopt_arenas(Content content, std::vector<Arena> had) {
+  if (content.file_bytes() > kMostParcel) return damaged(std::length_error("too long for arenas"));
   try {
     Decoder from(std::move(content));
     return adopt_arenas(from, KeepNames::yes, std::move(had));
-  } catch (const std::exception& failure) {  // bad_alloc: it claims too much
+  } catch (const std::runtime_error& failure) {
     return damaged(failure);
   }
 }

@@ -16,6 +16,7 @@ fi
 export COWSHED_EXPECT_FENTRY=1 # an oracle that the host may lack
 export COWSHED_MAY_SET_SYSCTLS=1
 uname -r
+at_end='-*AtItsEndAProcessHas*' # these kernels free a process's memory before they say that it ends: 6.16
 case $(uname -r) in
 6.1.*)
   absent='-*/folio_*:*/guarded_*'
@@ -25,12 +26,12 @@ case $(uname -r) in
   absent='-*/guarded_*'
   echo "not run: guarded_* (guard pages came with 6.13)"
   ;;
-*) absent='' ;; # newer: nothing
+*) absent='' at_end='*' ;; # newer: nothing
 esac
 export COWSHED_FAULTS=100000 # of the emulated CPUs' million
 run probes/ground_truth_test "*_1000:*/anon_copied_20000:*/kernel_copied_20000:GroundTruth.*:$absent"
 run probes/fork_costs_test
-run probes/lineage_test
+run probes/lineage_test "$at_end"
 run probes/loader_test
 run probes/samples_test
 run probes/storm_test
