@@ -102,18 +102,33 @@ static __always_inline void count_failed_fork(struct thread_state* thread, __u32
 SEC("fentry/kernel_clone")
 int BPF_PROG(on_fork) {
   struct thread_state* thread = state_of(bpf_get_current_task_btf());
-  if (thread) thread->fork_begin = bpf_ktime_get_ns();
+  if (!thread) return 0;
+  if (thread->fork_begin) __sync_fetch_and_add(&losses.missed, 1); /* both ends of the last */
+  thread->fork_begin = bpf_ktime_get_ns();
   return 0;
 }
 
 /* In the parent alone.  A fork that a signal interrupts begins anew: its error is no errno. */
+static __always_inline int end_fork(struct kernel_clone_args* args, int result) {
+  struct thread_state* thread = state_of(bpf_get_current_task_btf());
+  if (!thread || !thread->fork_begin) return 0;
+  if (!(args->flags & CLONE_THREAD)) {
+    if (result > 0) count_fork(thread, (args->flags & (CLONE_VM | CLONE_VFORK)) != 0);
+    else if (result >= -MOST_ERRNO && result != -EINTR) count_failed_fork(thread, -result);
+  }
+  thread->fork_begin = 0;
+  return 0;
+}
+
 SEC("fexit/kernel_clone")
 int BPF_PROG(on_fork_end, struct kernel_clone_args* args, int result) {
-  struct thread_state* thread = state_of(bpf_get_current_task_btf());
-  if (!thread || args->flags & CLONE_THREAD) return 0;
-  if (result > 0) count_fork(thread, (args->flags & (CLONE_VM | CLONE_VFORK)) != 0);
-  else if (result >= -MOST_ERRNO && result != -EINTR) count_failed_fork(thread, -result);
-  return 0;
+  return end_fork(args, result);
+}
+
+/* It has work only if the first was missed, as often where the new child runs at once. */
+SEC("fexit/kernel_clone")
+int BPF_PROG(on_fork_end_again, struct kernel_clone_args* args, int result) {
+  return end_fork(args, result);
 }
 
 /* The next two, and on_forked, where these two may not be attached, since Linux 6.6. */

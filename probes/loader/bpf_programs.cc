@@ -188,7 +188,7 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
   };
   const bool enters = may_enter(constants.kernel_clone);
   state->counts_forks = enters || constants.has_events_of_memory;
-  load_if(enters, {programs.on_fork, programs.on_fork_end});
+  load_if(enters, {programs.on_fork, programs.on_fork_end, programs.on_fork_end_again});
   load_if(!enters && constants.has_events_of_memory,
           {programs.on_new_memory, programs.on_freed_memory, programs.on_forked});
   load_if(constants.has_collapse_events, {programs.on_isolate, programs.on_collapse});
@@ -211,7 +211,7 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
     for (const bpf_program* program : some)
       if (const int fd = bpf_program__fd(program); fd >= 0) to.push_back(fd);
   };
-  append(state->must_not_miss, {programs.on_fork, programs.on_fork_end, programs.on_forked});
+  append(state->must_not_miss, {programs.on_fork, programs.on_forked});
   if (constants.may_be_preempted) {
     append(state->must_not_miss, {programs.on_wakeup_new, programs.on_signal, programs.on_free,
                                   programs.on_isolate, programs.on_collapse});
@@ -221,7 +221,7 @@ Expected<Programs> Programs::load(const SamplingOptions& sampling) {
           programs.on_new_task, programs.on_wakeup_new, programs.on_rename,
           programs.on_prepare_exec, programs.on_prepare_exec_again, programs.on_signal,
           programs.on_sent_signal, programs.on_exit, programs.on_exit_again, programs.on_free,
-          programs.on_fork, programs.on_fork_end});
+          programs.on_fork, programs.on_fork_end, programs.on_fork_end_again});
   return Programs(std::move(state));
 }
 
