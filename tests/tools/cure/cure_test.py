@@ -5,6 +5,7 @@ COWTOP=.../cowtop PYTHONPATH=FOLDER PYTHONS=PYTHON:... python3 tests/tools/cure/
 import json
 import os
 import pathlib
+import pty
 import re
 import shutil
 import signal
@@ -26,6 +27,7 @@ for i in range(3):
 """
 STRINGS = "[str(i) for i in range(600_000)]"
 READ = "sum(len(each) for each in data)"
+LISTS = ("[[] for i in range(900_000)]", "gc.collect()")
 
 RUBY = """
 data = (1..250_000).map { |i| ["a#{i}", "b#{i}"] }
@@ -186,7 +188,7 @@ class CureTest(unittest.TestCase):
         older = min(PYTHONS)
         if older >= 12:
             self.skipTest("the package was built for no Python before 3.12")
-        best, remedies, text = self.workers(PYTHONS[older], "[[] for i in range(900_000)]", "gc.collect()")
+        best, remedies, text = self.workers(PYTHONS[older], *LISTS)
         self.assertEqual(best, "gc.freeze()", text)
         self.assertEqual(next(iter(remedies)), "gc.freeze()")
 
@@ -245,6 +247,42 @@ class CureTest(unittest.TestCase):
         output, _ = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130)
         self.assertTrue(re.search(r"^  as it is  .* exit 0$", output, re.MULTILINE), output)
+
+    def test_ctrl_c_between_two_runs_shows_what_is_known_and_starts_no_other(self):
+        (self.folder / "cowshed.py").write_text("import time; open('asked', 'w'); time.sleep(3)")
+        script = self.folder / "workers.py"
+        script.write_text(WORKERS % LISTS)
+        process = subprocess.Popen([os.environ["COWTOP"], "cure", "--", PYTHONS[max(PYTHONS)], str(script)],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder,
+                                   start_new_session=True, env={**os.environ, "PYTHONPATH": str(self.folder)})
+        while not (self.folder / "asked").exists():  # by python -m cowshed --version
+            self.assertIsNone(process.poll())
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        output, error = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, error)
+        self.assertRegex(output, r"(?m)^  as it is  .* exit 0$")
+        self.assertIn(" was not tried: the trial ended before", output)
+        self.assertNotIn("run 2", error)
+
+    def test_a_signal_while_the_probes_load_starts_no_command(self):
+        ways = {130: lambda pid, terminal: os.write(terminal, b"\x03"), 143: lambda pid, _: os.kill(pid, signal.SIGTERM)}
+        for status, ask in ways.items():
+            pid, terminal = pty.fork()
+            if pid == 0:
+                os.execv(os.environ["COWTOP"], ["cowtop", "cure", "--", "sleep", "30"])
+            output = b""
+            begin = time.monotonic()
+            try:
+                while True:
+                    was_begun = b"run 1," in output
+                    output += os.read(terminal, 4096)
+                    if b"run 1," in output and not was_begun:
+                        ask(pid, terminal)
+            except OSError:  # its end
+                os.close(terminal)
+            self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), status, output)
+            self.assertLess(time.monotonic() - begin, 25, output)
 
 
 if __name__ == "__main__":

@@ -167,6 +167,7 @@ class Cures {
     note_left_behind(folder);
     if (treatments_.is_stopped) return kOwnError;
     TRY_VOID(choose());
+    if (is_asked_to_end()) return ended();
     planned_ = options_.runs * (1 + static_cast<unsigned>(treatments_.cured.size()));
     for (unsigned i = 0; i < options_.runs; ++i) {
       for (Treatment& each : treatments_.cured) {
@@ -199,6 +200,7 @@ class Cures {
  private:
   // False: the run was not measured, or ended by a signal to cowtop.
   Expected<bool> try_once(Treatment& treatment) {
+    if (is_asked_to_end()) return false;
     MeasureOptions options = options_.measure;
     std::vector<std::pair<std::string, std::string>> environment;
     if (treatment.cure) {
@@ -209,11 +211,8 @@ class Cures {
     }
     announce(treatment);
     const auto begin = std::chrono::steady_clock::now();
-    TRY(auto trial, run_trial(options, environment));
-    if (trial.ended_by) {
-      status_ = kSignalBase + *trial.ended_by;
-      return false;
-    }
+    TRY(auto trial, run_trial(options, environment, signals_));
+    if (is_asked_to_end()) return false;
     if (!trial.measurement) {
       status_ = trial.outcome.status == 0 ? kOwnError : trial.outcome.status;
       return false;
@@ -223,6 +222,12 @@ class Cures {
     if (treatment.cure && treatment.cure->freezes() && treatment.remark.empty())
       treatment.remark = why_not_frozen();
     return true;
+  }
+
+  bool is_asked_to_end() {
+    const auto signal = PassedSignals::asked_by();
+    if (signal) status_ = kSignalBase + *signal;
+    return signal.has_value();
   }
 
   // Says which run begins, what it sets, and how long the planned ones take by those before.
@@ -294,6 +299,8 @@ class Cures {
 
   // What was not tried in full says nothing.
   int ended() {
+    for (const Treatment& each : treatments_.cured)
+      if (each.trials.empty()) treatments_.not_tried.push_back({each.cure->name, kEnded});
     std::erase_if(treatments_.cured, [](const Treatment& each) { return each.trials.empty(); });
     compare();
     return status_;
@@ -316,7 +323,9 @@ class Cures {
           TRY(cowshed_, cowshed_command(options_.measure));
         }
         if (cowshed_.empty())
-          why_not = "the Python package cowshed is not installed for this command";
+          why_not = PassedSignals::asked_by()
+                        ? kEnded
+                        : "the Python package cowshed is not installed for this command";
         cure.prefix.erase(cure.prefix.begin());
         cure.prefix.insert(cure.prefix.begin(), cowshed_.begin(), cowshed_.end());
       }
@@ -360,7 +369,10 @@ class Cures {
     return !all_same;
   }
 
+  static constexpr const char* kEnded = "the trial ended before";
+
   const CureOptions& options_;
+  PassedSignals signals_;  // until the folder is removed
   Treatments treatments_;
   Folder folder_;
   std::vector<std::string> cowshed_;

@@ -1,4 +1,3 @@
-#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
@@ -6,7 +5,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fstream>
-#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -91,59 +89,57 @@ std::string read_all(const FileDescriptor& file) {
 }
 
 std::atomic<pid_t> trial_pid = 0;
-std::atomic<int> asked_by = 0;
+std::atomic<int> last_signal = 0;
 
 // The terminal sends its signals to the whole group.
 void pass_on(int signal, siginfo_t* info, void* /*context*/) {
-  asked_by = signal;
+  last_signal = signal;
   if (info->si_code != SI_KERNEL && trial_pid > 0) ::kill(trial_pid, signal);
 }
 
-// During its life, signals that ask to end are passed on.
-class PassedSignals {
- public:
-  PassedSignals() {
-    struct sigaction action{};
-    action.sa_sigaction = pass_on;
-    action.sa_flags = SA_SIGINFO | SA_RESTART;
-    for (std::size_t i = 0; i < kSignals.size(); ++i) {
-      ::sigaction(kSignals[i], nullptr, &before_[i]);
-      if (before_[i].sa_handler != SIG_IGN) ::sigaction(kSignals[i], &action, nullptr);
-    }
-  }
-  PassedSignals(const PassedSignals&) = delete;
-  PassedSignals& operator=(const PassedSignals&) = delete;
-  ~PassedSignals() {
-    for (std::size_t i = 0; i < kSignals.size(); ++i)
-      ::sigaction(kSignals[i], &before_[i], nullptr);
-  }
-
- private:
-  static constexpr std::array kSignals = {SIGINT, SIGTERM, SIGQUIT, SIGHUP};
-  std::array<struct sigaction, kSignals.size()> before_{};
-};
-
 }  // namespace
 
+PassedSignals::PassedSignals() {
+  struct sigaction action{};
+  action.sa_sigaction = pass_on;
+  action.sa_flags = SA_SIGINFO | SA_RESTART;
+  for (std::size_t i = 0; i < kSignals.size(); ++i) {
+    ::sigaction(kSignals[i], nullptr, &before_[i]);
+    if (before_[i].sa_handler != SIG_IGN) ::sigaction(kSignals[i], &action, nullptr);
+  }
+}
+
+std::optional<int> PassedSignals::asked_by() {
+  const int signal = last_signal;
+  return signal == 0 ? std::nullopt : std::optional(signal);
+}
+
+void PassedSignals::give_back() const {
+  for (std::size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &before_[i], nullptr);
+}
+
 Expected<Trial> run_trial(MeasureOptions options,
-                          const std::vector<std::pair<std::string, std::string>>& environment) {
+                          const std::vector<std::pair<std::string, std::string>>& environment,
+                          const PassedSignals& signals) {
   const TrialFiles files;
   if (!files.input || !files.output || !files.error || !files.report || !files.seen)
     return system_error("a temporary file (/tmp) for the output of the command", errno);
   options.streams = {files.input.get(), files.output.get(), files.error.get()};
-  const PassedSignals signals;
   const pid_t pid = ::fork();
   if (pid < 0) return system_error("cannot measure the command", errno);
   if (pid == 0) {
+    signals.give_back();
+    // It came before, and would be lost: the command would be started.
+    if (const auto signal = PassedSignals::asked_by()) std::_Exit(kSignalBase + *signal);
     for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
     run(options, files);
   }
   trial_pid = pid;
+  if (const auto signal = PassedSignals::asked_by()) ::kill(pid, *signal);
   int status = 0;
   if (TEMP_FAILURE_RETRY(::waitpid(pid, &status, 0)) < 0) return system_error("waitpid", errno);
   trial_pid = 0;
   Trial trial;
-  if (const int signal = asked_by; signal != 0) trial.ended_by = signal;
   trial.outcome = {WIFSIGNALED(status) ? kSignalBase + WTERMSIG(status) : WEXITSTATUS(status),
                    read_all(files.output), read_all(files.error)};
   std::ifstream seen(name_of(files.seen));
