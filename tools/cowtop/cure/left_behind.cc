@@ -28,25 +28,43 @@ bool is_harmless(std::string_view name) {
          std::ranges::find(kNames, name) != kNames.end();
 }
 
-// The report of a shell's redirection grows while we look.
-bool is_ours(const struct stat& file) {
-  return std::ranges::any_of(std::array{STDOUT_FILENO, STDERR_FILENO}, [&](int descriptor) {
-    struct stat ours{};
-    return ::fstat(descriptor, &ours) == 0 && ours.st_ino == file.st_ino &&
-           ours.st_dev == file.st_dev;
-  });
+// Calls it with the path of each descriptor of a process, which may end meanwhile.
+template <class Function>
+void for_each_descriptor(pid_t pid, const Function& call) {
+  std::error_code error;
+  std::filesystem::directory_iterator each(fmt::format("/proc/{}/fd", pid), error);
+  for (; !error && each != std::filesystem::directory_iterator(); each.increment(error))
+    call(each->path());
+}
+
+// The report grows while we look: of a shell's redirection, or of tee behind a pipe, which is of
+// our process group.  Those on the folder's file system.
+std::set<std::uint64_t> inodes_of_reports(const std::string& folder) {
+  std::set<std::uint64_t> inodes;
+  struct stat own{};
+  if (::stat(folder.c_str(), &own) != 0) return inodes;
+  for (const pid_t pid : cow::ProcFiles().processes().value_or(std::vector{::getpid()})) {
+    if (::getpgid(pid) != ::getpgrp()) continue;
+    for_each_descriptor(pid, [&](const std::filesystem::path& path) {
+      struct stat link{};
+      struct stat file{};
+      if (::lstat(path.c_str(), &link) == 0 && (link.st_mode & S_IWUSR) != 0 &&
+          ::stat(path.c_str(), &file) == 0 && file.st_dev == own.st_dev)
+        inodes.insert(file.st_ino);
+    });
+  }
+  return inodes;
 }
 
 std::set<std::string> sockets_of(pid_t pid) {
   std::set<std::string> inodes;
-  std::error_code error;
-  for (const auto& each :
-       std::filesystem::directory_iterator(fmt::format("/proc/{}/fd", pid), error)) {
-    const std::string target = std::filesystem::read_symlink(each.path(), error);
+  for_each_descriptor(pid, [&](const std::filesystem::path& path) {
+    std::error_code error;
+    const std::string target = std::filesystem::read_symlink(path, error);
     constexpr std::string_view kSocket = "socket:[";
     if (target.starts_with(kSocket))
       inodes.insert(target.substr(kSocket.size(), target.size() - kSocket.size() - 1));
-  }
+  });
   return inodes;
 }
 
@@ -90,7 +108,7 @@ bool FolderState::add_files_of(const std::string& folder, const std::string& wit
     struct stat file{};
     if (name == "." || name == ".." || is_harmless(name) ||
         ::fstatat(::dirfd(entries), entry->d_name, &file, AT_SYMLINK_NOFOLLOW) != 0 ||
-        file.st_dev != own.st_dev || is_ours(file))
+        file.st_dev != own.st_dev)
       continue;
     constexpr std::int64_t kNsPerSecond = 1'000'000'000;
     if (S_ISDIR(file.st_mode)) files[within + name] = {file.st_ino, -1, 0};
@@ -125,7 +143,9 @@ std::vector<std::string> FolderState::changed() const {
     now.merge(files);
   }
   std::vector<std::string> names;
+  const std::set<std::uint64_t> reports = inodes_of_reports(folder_);
   for (const auto& [name, file] : now) {
+    if (reports.contains(file.inode)) continue;
     const auto before = files_.find(name);
     if (before == files_.end()) names.push_back(name + " (new)");
     else if (before->second != file) names.push_back(name + " (changed)");

@@ -10,7 +10,8 @@
 namespace cowshed::cowtop {
 
 // The files of a folder and of those within, as they were when it was made.  Folders of caches,
-// logs and our own output do not count.  Of a large folder it knows the upper levels.
+// logs and what our process group has open for writing do not count.  Of a large folder it knows
+// the upper levels.
 class FolderState {
  public:
   explicit FolderState(std::string folder);
