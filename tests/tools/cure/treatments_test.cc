@@ -193,7 +193,7 @@ TEST(Cure, FilesThatAreNewChangedOrGoneAreNoticed) {
     std::ofstream(folder / name) << text;
   };
   std::filesystem::create_directory(folder / "in");
-  for (const char* each : {"stays", "in/goes", "in/grows"}) write(each, "a");
+  for (const char* each : {"stays", "set_back", "in/goes", "in/grows"}) write(each, "a");
   const FolderState before(folder / "");
   EXPECT_THAT(before.changed(), IsEmpty());
   std::filesystem::create_directory(folder / "__pycache__");
@@ -206,11 +206,14 @@ TEST(Cure, FilesThatAreNewChangedOrGoneAreNoticed) {
   EXPECT_THAT(before.changed(), IsEmpty()) << "another process of our group writes it";
   ::pclose(tee);
   std::filesystem::remove(folder / "report");
+  const auto time = std::filesystem::last_write_time(folder / "set_back");
+  write("set_back", "b");
+  std::filesystem::last_write_time(folder / "set_back", time);
   std::filesystem::remove(folder / "in/goes");
   write("in/grows", "ab");
   write("in/comes", "a");
-  EXPECT_THAT(before.changed(),
-              UnorderedElementsAre("in/comes (new)", "in/grows (changed)", "in/goes (gone)"));
+  EXPECT_THAT(before.changed(), UnorderedElementsAre("set_back (changed)", "in/comes (new)",
+                                                     "in/grows (changed)", "in/goes (gone)"));
 }
 
 TEST(Cure, ThePlanNamesTheMostRunsAndWhatTheySet) {

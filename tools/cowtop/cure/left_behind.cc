@@ -112,9 +112,9 @@ bool FolderState::add_files_of(const std::string& folder, const std::string& wit
       continue;
     constexpr std::int64_t kNsPerSecond = 1'000'000'000;
     if (S_ISDIR(file.st_mode)) files[within + name] = {file.st_ino, -1, 0};
-    else
+    else  // st_mtim can be set back
       files[within + name] = {file.st_ino, file.st_size,
-                              file.st_mtim.tv_sec * kNsPerSecond + file.st_mtim.tv_nsec};
+                              file.st_ctim.tv_sec * kNsPerSecond + file.st_ctim.tv_nsec};
     are_all = files.size() <= kMostFiles;
   }
   ::closedir(entries);
