@@ -230,6 +230,9 @@ TEST(Cure, TheCommandLineIsQuoted) {
   EXPECT_EQ(command_line({.name = "A", .environment = {{"A", "1 2"}}, .prefix = {"b c", "--"}},
                          {"sh", "-c", "echo 'a b'"}),
             R"(A='1 2' 'b c' -- sh -c 'echo '\''a b'\''')");
+  EXPECT_EQ(command_line({.name = "A"}, {"a\tb", "it's\\\033", "é\xff\n", "c\nd"}),
+            R"($'a\011b' $'it\'s\\\033' $'é\377\012' 'c)"
+            "\nd'");
 }
 
 }  // namespace

@@ -66,10 +66,26 @@ bool is_better(const Treatment& one, const Treatment& later, double peak) {
   return forks_quicker(later, one);
 }
 
+// $'\011', as bash, ksh and zsh know it.
+std::string escaped(std::string_view word) {
+  std::string text = "$'";
+  while (!word.empty()) {
+    const auto [code, bytes] = first_character(word);
+    const std::size_t length = std::max<std::size_t>(bytes, 1);
+    for (const char each : word.substr(0, length))
+      if (bytes == 0 || !is_printable(code))
+        text += fmt::format("\\{:03o}", static_cast<unsigned char>(each));
+      else text += each == '\'' || each == '\\' ? std::string{'\\', each} : std::string(1, each);
+    word.remove_prefix(length);
+  }
+  return text + "'";
+}
+
 std::string quoted(const std::string& word) {
   constexpr std::string_view kPlain =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
   if (!word.empty() && word.find_first_not_of(kPlain) == word.npos) return word;
+  if (printable_lines(word) != word) return escaped(word);
   std::string text = "'";
   for (const char each : word) text += each == '\'' ? R"('\'')" : std::string(1, each);
   return text + "'";
