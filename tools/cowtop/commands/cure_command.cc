@@ -153,7 +153,8 @@ class Cures {
 
   std::string plan() const {
     const std::vector<std::string>& command = options_.measure.command;
-    return plan_text(command, cures_for({}, language_of_command(command.front())), options_.runs);
+    // The command may start programs in other languages.
+    return plan_text(command, cures_for({}, cow::Language::native), options_.runs);
   }
 
   // Returns an exit status.  What is known so far is in treatments().
