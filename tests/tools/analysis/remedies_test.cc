@@ -55,6 +55,8 @@ TEST(Cures, WhatTheCallerSetsIsNotSetAnew) {
   const char* why = "the environment sets MALLOC_ARENA_MAX, and cure leaves that as it is";
   EXPECT_EQ(kept("MALLOC_ARENA_MAX", "4", sets("MALLOC_ARENA_MAX", "2")), why);
   EXPECT_EQ(kept("MALLOC_ARENA_MAX", "4", sets("GLIBC_TUNABLES", "glibc.malloc.arena_max=2")), why);
+  EXPECT_THAT(kept("MALLOC_TOP_PAD_", "4096", sets("GLIBC_TUNABLES", "glibc.malloc.top_pad=5")),
+              HasSubstr("sets MALLOC_TOP_PAD_,"));
   EXPECT_THAT(kept("PYTHONMALLOC", "debug", sets("PYTHONMALLOC", "malloc")),
               HasSubstr("sets PYTHONMALLOC,"));
   EXPECT_THAT(kept("GLIBC_TUNABLES", "glibc.malloc.arena_max=4", sets("MALLOC_ARENA_MAX", "2")),

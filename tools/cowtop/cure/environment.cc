@@ -27,9 +27,10 @@ std::vector<std::string> settings_of(std::string_view list, char separator) {
 }
 
 // What glibc reads by two names.
-constexpr std::array<std::pair<const char*, const char*>, 3> kOfMalloc = {{
+constexpr std::array<std::pair<const char*, const char*>, 4> kOfMalloc = {{
     {"MALLOC_ARENA_MAX", "glibc.malloc.arena_max"},
     {"MALLOC_MMAP_THRESHOLD_", "glibc.malloc.mmap_threshold"},
+    {"MALLOC_TOP_PAD_", "glibc.malloc.top_pad"},
     {"MALLOC_TRIM_THRESHOLD_", "glibc.malloc.trim_threshold"},
 }};
 
