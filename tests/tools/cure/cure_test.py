@@ -19,7 +19,7 @@ import gc, os, sys, time
 data = %s
 for i in range(3):
     if os.fork() == 0:
-        print(f"PID {os.getpid()}:", %s, flush=True)
+        os.write(1, f"PID {os.getpid()}: {%s}\\n".encode())  # at once, among others' lines
         time.sleep(0.5)
         os._exit(0)
 for i in range(3):
