@@ -302,7 +302,10 @@ class RunTest(Runner):
             self.assert_log(self.run_program(f"import os, pty, subprocess, sys\n{inside}", "--above", "0"))
         for text in ("pid = os.fork()\nif pid == 0: os._exit(0)\nos.wait()",
                      "if pid := os.fork(): os.wait()\nelse: os._exit(0)",
-                     "if not os.fork():\n    print(end='')\n    os._exit(0)\nos.wait()"):
+                     "if not os.fork():\n    print(end='')\n    os._exit(0)\nos.wait()",
+                     # No code of Python's calls this one.
+                     "import _thread, signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])\n"
+                     "_thread.start_new_thread(os.fork, ())\nsignal.sigwait([signal.SIGCHLD])\nos.wait()"):
             self.assert_log(self.run_program(f"import os\n{text}", "--above", "0"), FROZE)
 
     def assert_each_end(self, program, said):

@@ -99,7 +99,7 @@ else:
         try:
             if prepare is _load:
                 prepare = _load().before_fork
-            prepare(sys._getframe(2))
+            prepare(sys._getframe(1).f_back)  # none: of a thread whose function is os.fork
         except BaseException as error:
             if _is_the_programs(error):
                 raise
