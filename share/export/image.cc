@@ -250,7 +250,7 @@ Expected<Arena> open_image(const std::filesystem::path& path, const ImageOptions
   description.past.on_disk = description.past.taken;
   description.past.small.clear();
   description.past.huge_page_error = 0;
-  std::vector<FileDescriptor> files;  // those of the segments, of which an empty arena has none
+  std::vector<FileDescriptor> files;  // none if the arena is empty: nothing would own it
   if (!description.segments.empty()) files.push_back(std::move(image.file));
   TRY(Arena arena,
       adopt_arena(std::move(description), std::move(files), addresses::Holder::this_process, who));

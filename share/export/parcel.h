@@ -27,7 +27,8 @@ namespace cowshed::internal {
 // not_inherited.  Private writes to lenient arenas are not packed.  Errors: system_call.
 Expected<Content> pack_arenas();
 
-// Of a parcel, whose claims may not be true.  That of a full registry has some 20 MiB.
+// The most bytes of a parcel from outside, which may claim any size.  A full registry needs some
+// 20 MiB.
 constexpr std::uint64_t kMostParcel = 256 << 20;
 
 // Packs one arena.  Errors: arena_not_frozen, not_inherited, system_call.

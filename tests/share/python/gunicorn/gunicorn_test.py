@@ -118,7 +118,7 @@ class GunicornTest(unittest.TestCase):
             self.assertLess(ours["peak_at_stop"], 1.2 * ours["pss"])
 
     def test_a_settled_server_answers_as_many_requests(self):
-        """By pairs of short runs, each of which begins with the other one, of servers that start three times."""
+        """Compares pairs of short runs, in turns.  The servers start three times."""
         ratios = []
         for _ in range(3):
             with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
