@@ -147,11 +147,15 @@ Expected<void> ChannelSegment::attach() {
         "4.16 or newer, and a sandbox that lets it pass",
         refused);
   }
-  while (membership_->joining.exchange(1, std::memory_order_acquire) != 0) sched_yield();
-  Expected<void> result;
-  if (incarnation() == 0) result = claim_index();
-  membership_->joining.store(0, std::memory_order_release);
-  return result;
+  struct Lock {  // also for the unwinding of std::bad_alloc, or of a thread that is cancelled
+    explicit Lock(std::atomic<std::uint32_t>& of) : word(of) {
+      while (word.exchange(1, std::memory_order_acquire) != 0) sched_yield();
+    }
+    ~Lock() { word.store(0, std::memory_order_release); }
+    std::atomic<std::uint32_t>& word;
+  };
+  const Lock lock(membership_->joining);
+  return incarnation() == 0 ? claim_index() : Expected<void>();
 }
 
 Expected<void> ChannelSegment::claim_index() {

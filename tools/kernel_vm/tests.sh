@@ -35,10 +35,11 @@ run probes/lineage_test "$at_end"
 run probes/loader_test
 run probes/samples_test
 run probes/storm_test
-run cow/cow_test '-*/pagemap:*NamedPatterns*:DebugFile.*:PythonLinesOfCPython.*:*AThousandChildren:Profile.MeasuringCopiesNothing:*HaveAThreshold*'
+run cow/cow_test '-*/pagemap:*NamedPatterns*:DebugFile.*:PythonLinesOfCPython.*:*AThousandChildren:Profile.MeasuringCopiesNothing:*HaveAThreshold*:*TopCannotBeTrimmed'
 # In processes of their own, as ctest has them: what other tests left would be measured.
 run cow/cow_test 'Profile.MeasuringCopiesNothing'
 run cow/cow_test 'GlibcHeap.*HaveAThreshold*'
+run cow/cow_test 'GlibcHeap.*TopCannotBeTrimmed'
 run cow/meter_objects_test '-*AsTheDocumentationHasIt' # the sources stay here
 run tools/cowtop_program_test 'CowtopCgroup.*:CowtopOutOfMemory.*:CowtopPrivilege.*:CowtopDetach.*-*ASetUserIdProgram*' # mostly sleeps
 # As root against a strictly frozen arena alone: the other two kinds are tried as nobody, and by both

@@ -73,7 +73,7 @@ class Server(forkserver.ForkServer):
             if not self._answers.closed:
                 self._failure = ("it was killed while it loaded", "Its standard error may say more.")
                 if not connection.wait([self._answers, self._pidfd], seconds):
-                    self._failure = f"it is not imported after {seconds:.0f} s", ""
+                    self._failure = f"its import takes more than {seconds:.0f} s; with --preload the start waits for it", ""
                     signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 with contextlib.suppress(EOFError, OSError):
                     if self._answers.poll():

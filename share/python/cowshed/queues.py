@@ -251,7 +251,7 @@ class Connection:
         It is readable while there is something to receive, or the other end is closed."""
         channel = self._receiver()
         if self._poller is None:
-            self._poller = select.epoll()
+            self._poller = _epoll()
             self._poller.register(channel.descriptor(), select.EPOLLIN)
             self._poller.register(self._sender_lives, 0)
         channel.settle()
@@ -346,7 +346,10 @@ class Connection:
 
     def _bytes(self) -> Any:
         message = self._message()
-        return message if type(message) is bytes else message.parts()[0]
+        if type(message) is bytes:
+            return message
+        data, buffers = message.parts()
+        return pickle.dumps(pickle.loads(data, buffers=buffers), 5) if buffers else data
 
     def _message(self) -> Any:
         channel = self._receiver()
@@ -367,10 +370,10 @@ class Connection:
         channel = self._receiver()
         end = None if timeout is None else time.monotonic() + max(timeout, 0)
         while channel.fill()[0] == 0:
+            channel.settle()  # recv() left it readable, perhaps another process's
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 return _is_hung_up(self._sender_lives)
-            channel.settle()  # recv() left it readable
             if not self._wait(left):
                 return True
         return True
@@ -379,14 +382,22 @@ class Connection:
         """Waits until something may have come; false: nobody can send any more."""
         poller = select.poll()
         poller.register(self._receiver().descriptor(), select.POLLIN)
-        poller.register(self._sender_lives, 0)
+        poller.register(self._sender_lives, select.POLLIN)
         events = poller.poll(None if seconds is None else seconds * 1000)
         return not any(fd == self._sender_lives for fd, _ in events)
 
 
+def _epoll() -> Any:
+    if hasattr(select, "epoll"):
+        return select.epoll()
+    from gevent.monkey import get_original  # type: ignore[import]  # which takes it away
+
+    return get_original("select", "epoll")()
+
+
 def _is_hung_up(descriptor: int) -> bool:
     poller = select.poll()
-    poller.register(descriptor, 0)
+    poller.register(descriptor, select.POLLIN)  # that of gevent needs an event
     return bool(poller.poll(0))
 
 
@@ -402,8 +413,8 @@ def Pipe(duplex: bool = True, *, memory: int = _MEMORY, name: str = "pipe") -> t
         return (_make(name, _SLOTS, memory), *os.pipe())
 
     there, reader_there, writer_there = direction()
-    if not duplex:
-        return Connection(there, reader_there, None, -1), Connection(None, -1, there, writer_there)
-    back, reader_back, writer_back = direction()
-    return (Connection(there, reader_there, back, writer_back),
-            Connection(back, reader_back, there, writer_there))
+    ends = Connection(there, reader_there, None, -1), Connection(None, -1, there, writer_there)
+    if duplex:
+        back, ends[1]._sender_lives, ends[0]._receiver_lives = direction()
+        ends[0]._send = ends[1]._receive = back
+    return ends

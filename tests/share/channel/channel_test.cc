@@ -1,4 +1,6 @@
+#include <pthread.h>
 #include <sys/eventfd.h>
+#include <thread>
 
 #include <cowshed/base/file_descriptor.h>
 #include <cowshed/share/os/memfd.h>
@@ -233,6 +235,15 @@ TEST(Channel, ACodecMayThrowAnything) {
   ASSERT_TRUE(channel.send({3}));
   EXPECT_THROW((void)channel.receive(), std::bad_alloc);
   EXPECT_THAT(channel.try_receive(), Fails(ErrorCode::would_block));
+}
+
+TEST(Channel, AThreadThatIsCancelledWhileItsProcessJoinsLeavesNoLock) {
+  auto channel = make<int>();
+  std::thread([&] {
+    pthread_cancel(pthread_self());
+    (void)channel.try_send(1);
+  }).join();
+  EXPECT_TRUE(channel.try_send(2));
 }
 
 TEST(Channel, LeavesNothingBehind) {

@@ -5,6 +5,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
+import resource
 import selectors
 import signal
 import struct
@@ -269,6 +270,39 @@ class PipeTest(unittest.TestCase):
             before = time.thread_time()
             self.assertFalse(ours.poll(0.3))
             self.assertLess(time.thread_time() - before, 0.05)
+
+    def test_what_another_process_took_makes_it_ready_once(self):
+        reader, writer = cowshed.Pipe(False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(reader, selectors.EVENT_READ)
+            child = multiprocessing.get_context("fork").Process(target=reader.recv)
+            child.start()
+            writer.send(1)
+            child.join()
+            selector.select(0)
+            self.assertFalse(reader.poll())
+            self.assertEqual(selector.select(0), [])
+
+    def test_what_fails_for_lack_of_descriptors_keeps_none(self):
+        def descriptors():
+            return len(os.listdir("/proc/self/fd"))
+
+        cowshed.Pipe()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        kept = [os.open(os.devnull, os.O_RDONLY)]
+        before = descriptors()
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (kept[0] + 5, hard))
+            self.assertRaises(OSError, cowshed.Pipe)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.assertEqual(descriptors(), before)
+        os.close(kept[0])
+
+    def test_the_bytes_of_an_object_have_its_buffers(self):
+        reader, writer = cowshed.Pipe(False)
+        writer.send(Blob(bytearray(b"buffer")))
+        self.assertEqual(pickle.loads(reader.recv_bytes()).data, b"buffer")
 
     def test_is_ready_for_wait_and_selectors(self):
         pipes = [cowshed.Pipe(False) for _ in range(3)]

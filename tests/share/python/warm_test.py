@@ -92,20 +92,30 @@ class AsExecutedTest(Runner):
 
 class WarmTest(Runner):
     def test_the_third_start_shares_what_the_first_has_imported(self):
-        self.write_library(big="data = {number: str(number) for number in range(200_000)}", loud="print('loud', flush=True)",
-                           words="import sys; words = sys.argv[1:]", late="import os; late = os.environ['LATE']")
-        self.write("program.py", FORKED + "    import big, loud, json, words\n    os.environ['LATE'] = words.words[-1] if words.words "
-                   "else ''\n    import late\n    print(bool(zygote()), own(), late.late)")
-        done, reasons = self.shell("PYTHONPATH=$PWD/front:$PYTHONPATH; $PYTHON program.py; $PYTHON program.py; for i in {1..99}; do $PYTHON program.py word | grep 'True.* word' && break; sleep 0.1; done",
-                                   "--warm")
-        self.assertEqual(reasons[:2], ["it is the first start", "it is the second start"])
+        site = "lib/python{}.{}/site-packages".format(*sys.version_info)
+        os.makedirs(os.path.join(self.folder, site))
+        for name, text in {"big": "data = {number: str(number) for number in range(200_000)}", "loud": "print('loud', flush=True)",
+                           "words": "import sys; words = sys.argv[1:]", "late": "import os; late = os.environ['LATE']",
+                           "sets": "import os; os.environ['SET'] = 'set'", "asks": "import os; asks = os.isatty(0)"}.items():
+            self.write(f"{site}/{name}.py", text)
+        self.write_library(itself="import time; at = time.monotonic()")
+        self.write("program.py", FORKED + "    import time\n    begun = time.monotonic()\n    import big, loud, json, words, itself, asks, sets\n"
+                   "    os.environ['LATE'] = words.words[-1] if words.words else ''\n    import late\n"
+                   "    print(bool(zygote()), own(), late.late, os.environ['SET'], itself.at > begun)")
+        os.mkdir(os.path.join(self.folder, "other"))
+        self.write("other/program.py", FORKED + "    print(bool(zygote()), 'big' in sys.modules)")
+        done, reasons = self.shell("$PYTHON program.py; $PYTHON program.py; for i in {1..99}; do $PYTHON program.py word | grep 'True.* word set True' && break; sleep 0.1; done; cd other; $PYTHON program.py",
+                                   "--warm", PYTHONUSERBASE=self.folder, PYTHONNOUSERSITE="")
+        self.assertEqual([*reasons[:2], reasons[-1]], ["it is the first start", "it is the second start", "it is the first start"])
         with open(self.log) as log:
             text = log.read()
         self.assertIn("leaves out loud: its import prints\n", text)
         self.assertIn("leaves out words: its import reads sys.argv\n", text)
+        self.assertIn("leaves out asks: its import calls isatty()\n", text)
         lines = done.stdout.split("loud\n")
         self.assertEqual(len(lines), 3, "each imports what the zygote has left out")
-        plain, ours = int(lines[1].split()[1]), int(lines[2].split()[-2])
+        self.assertTrue(lines[2].endswith("False False\n"), "a program of the same name has a zygote of its own")
+        plain, ours = int(lines[1].split()[1]), int(re.search(r"True (\d+) word", lines[2])[1])
         print(f"a start that is forked has {ours} MiB of its own, one that is not {plain}")
         if run_test.IN_PLACE:
             self.assertLess(ours, plain / 4)
@@ -121,8 +131,12 @@ class WarmTest(Runner):
     def test_what_differs_takes_an_exec(self):
         self.write_library(reads="import os; mode = os.environ.get('MODE')", place="import os; place = os.getcwd()",
                            threads="import threading, time; threading.Thread(target=time.sleep, args=(9,)).start()",
-                           slow="import time; time.sleep(6)")
-        self.write("program.py", FORKED + "    print(bool(zygote()))")
+                           slow="import time; time.sleep(6)", sets="import os; os.environ.update(SET='set'); os.environ.pop('GONE', 0)")
+        self.write("program.py", FORKED + """    print(bool(zygote()))
+    import sys, subprocess
+    if "sets" in sys.modules: assert subprocess.check_output("echo $SET$GONE", shell=True) == b"set\\n"
+    import threading
+    assert threading.main_thread().native_id == threading.get_native_id()""")
         os.mkdir(os.path.join(self.folder, "own"))
         self.write("own/json.py", "")
         self.write("own/program.py", FORKED + "    print(bool(zygote()))")
@@ -140,6 +154,7 @@ class WarmTest(Runner):
                 ("json.tool", "echo | $PYTHON -m json.tool 2>&1; echo False", "json.tool is imported already"),
                 ("reads", f"{start} MODE=2 {start}", "its MODE in the environment is another"),
                 ("reads", f"{start} LATER=2 {start}", ""),
+                ("sets", f"SET=1 GONE=1 {start}", ""),
                 ("place", f"{start} cd own; $PYTHON ../program.py", "its working directory is not .*"),
                 ("place", f"{start} touch lib/place.py; {start}", ".*/place.py has changed"),
                 ("threads", f"{start}{start}", "its import starts threads"),

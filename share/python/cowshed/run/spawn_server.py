@@ -49,7 +49,7 @@ def main(listener: int, alive: int, answers: int) -> None:
     except BaseException as error:
         refuse(" ".join(f"its import fails, {type(error).__name__}: {error}".split()))
     if not at_fork.is_frozen():
-        refuse("")  # it is small
+        refuse("its import holds less than --above" if os.environ.get("COWSHED_PRELOAD") else "")
     answer(None, watch.files)
     parent.close()
     _serve_as_spawned(watch.in_each_fork)

@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from typing import Any
 
 _LIMITS = {"Max core file size": resource.RLIMIT_CORE, "Max cpu time": resource.RLIMIT_CPU,
@@ -55,6 +56,7 @@ def take_over(request: dict[str, Any], on_child: Any) -> None:
     _take_over_environment(request["environment"])
     sys.argv[:] = request["argv"]
     sys.orig_argv[:] = request["orig_argv"]
+    setattr(threading.main_thread(), "_native_id", threading.get_native_id())
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         _reopen(number, name, request["is_unbuffered"])
     current: Any = multiprocessing.process.current_process()

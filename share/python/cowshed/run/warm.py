@@ -58,7 +58,8 @@ def _start(stub: str) -> None:
     if why := _why_not(kind, text, status, leads and _read("stat").rpartition(")")[2].split()[4] != "0"):
         raise Refused(why)
     learns = not os.environ.get("COWSHED_PRELOAD")
-    whose = "its own" if leads else os.getsid(0), (kind, text) if learns else None
+    program = kind, os.path.realpath(text) if kind == "f" else (text, cwd_now())
+    whose = "its own" if leads else os.getsid(0), program if learns else None
     path = f"{folder}/{_imp.source_hash(2026, marshal.dumps([state, whose])).hex()}"
     files = [number for number in open_files() if os.get_inheritable(number)]
     request = {
@@ -198,9 +199,9 @@ def _connect(connection: _socket.socket, path: str, learns: Any, launch: Callabl
         except (BlockingIOError, TimeoutError):
             raise Refused("too many programs start at once")
         except ConnectionRefusedError:
-            if each != path:
+            if _is_bound(each, _sockets()):
                 raise Refused("the zygote has not loaded yet")
-            os.unlink(path)
+            os.unlink(each)
             raise Refused("the zygote was killed")
         except FileNotFoundError:
             pass
@@ -209,7 +210,8 @@ def _connect(connection: _socket.socket, path: str, learns: Any, launch: Callabl
     if learns and not os.path.exists(f"{path}.names"):
         _learn(f"{path}.names", *learns)
         raise Refused("it is the first start")
-    if sum(name[16:] in ("", ".begins") for name in os.listdir(os.path.dirname(path))) >= _MOST_ZYGOTES:
+    sockets, folder = _sockets(), os.path.dirname(path)
+    if sum(_is_bound(f"{folder}/{name}", sockets) for name in os.listdir(folder)) >= _MOST_ZYGOTES:
         raise Refused(f"there are {_MOST_ZYGOTES} zygotes already")
     listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
@@ -223,6 +225,14 @@ def _connect(connection: _socket.socket, path: str, learns: Any, launch: Callabl
         raise Refused("it is the second start")
     connection.settimeout(_LOAD)
     connection.connect(f"{path}.begins")
+
+
+def _sockets() -> str:
+    return _read_text("/proc/self/net/unix")
+
+
+def _is_bound(path: str, sockets: str) -> bool:
+    return f" {path}\n" in sockets
 
 
 def _learn(path: str, kind: str, text: str) -> None:

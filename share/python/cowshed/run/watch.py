@@ -10,6 +10,7 @@ import os
 import pickle
 import posix
 import random
+import resource
 import select
 import signal
 import stat
@@ -25,7 +26,7 @@ from typing import Any
 _ACTS = frozenset({
     "builtins.input", "os.chdir", "os.exec", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.link",
     "os.mkdir", "os.posix_spawn", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.system", "os.truncate",
-    "signal.pthread_kill", "socket.connect", "socket.sendmsg", "socket.sendto", "subprocess.Popen",
+    "signal.pthread_kill", "socket.connect", "socket.sendmsg", "socket.sendto", "sqlite3.connect", "subprocess.Popen",
     "syslog.syslog"})
 
 # Modules for whose imports random numbers or the PID make no difference: NumPy's own generator is seeded anew in each
@@ -84,6 +85,7 @@ class Watch:
         for name in ("stat", "lstat", "access", "readlink"):
             self.instead(os, name, lambda path, *_, **__: self._look(path, ""))
         for owner, name in ((os, "sched_getaffinity"), (os, "process_cpu_count"), (os, "umask"), (os, "getppid"),
+                            (os, "isatty"), (os, "get_terminal_size"), (resource, "setrlimit"), (resource, "prlimit"),
                             (signal, "getsignal"), (signal, "signal")):
             if hasattr(owner, name):
                 self.instead(owner, name, functools.partial(self._depend, f"calls {name}()"))
@@ -165,7 +167,7 @@ class Watch:
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             self._open(*arguments)
-        elif event in _ACTS and not any("__pycache__" in str(each) for each in arguments):
+        elif event in _ACTS and arguments != (":memory:",) and not any("__pycache__" in str(each) for each in arguments):
             is_in_vain = event == "os.mkdir" and os.path.isdir(arguments[0])
             if not is_in_vain and not _is_called_by("ctypes.util", "platform"):  # which only ask
                 self._act(f"its import calls {event}()")
@@ -251,7 +253,7 @@ class _Output:
             kept = os.dup(number)
             stack.callback(os.close, kept)
             self._reader = ours = os.memfd_create("output")
-            if os.isatty(number):
+            if posix.isatty(number):
                 os.close(ours)
                 self._reader, ours = os.openpty()
                 fcntl.ioctl(ours, termios.TIOCSWINSZ, fcntl.ioctl(number, termios.TIOCGWINSZ, bytes(8)))
@@ -264,7 +266,7 @@ class _Output:
 
     def is_written(self) -> bool:
         return self._reader >= 0 and bool(
-            select.select([self._reader], [], [], 0)[0] if os.isatty(self._reader) else os.fstat(self._reader).st_size)
+            select.select([self._reader], [], [], 0)[0] if posix.isatty(self._reader) else os.fstat(self._reader).st_size)
 
 
 def _is_called_by(*modules: str) -> bool:

@@ -20,6 +20,7 @@ import runpy
 import select
 import shutil
 import signal
+import site
 import socket
 import struct
 import sys
@@ -124,6 +125,7 @@ class _Zygote:
         for stream in streams:
             watch.instead(stream, "detach", lambda: self._refuse("its import detaches standard files"))
             watch.instead(stream, "reconfigure", functools.partial(self._again, stream))
+            watch.instead(stream, "isatty", lambda: by_order or self._refuse("its import asks whether there is a terminal"))
         if not by_order:
             watch.note_looks()
         for self._importing in names:
@@ -136,7 +138,10 @@ class _Zygote:
         sys.path[:] = path
         watch.end()
         for stream in streams:
-            del stream.reconfigure, stream.detach
+            del stream.reconfigure, stream.detach, stream.isatty
+        self._sets = {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()
+                      if self._environment.get(name) != value}
+        self._unsets = [os.fsencode(name) for name in self._environment if name not in os.environ]
         self._files, self._in_each_fork = {**before, **watch.files}, watch.in_each_fork
         at_fork.freeze_for_workers()
         _give_back_files()
@@ -162,7 +167,7 @@ class _Zygote:
             self._refuse(f"more than {_MOST_LEFT_OUT} of its modules cannot be imported before")
         if patch := [name for name in _PATCH if name in names]:
             self._refuse(f"{patch[0]} patches modules")
-        return [name for name in names if name[0] != "-" and f"-{name}" not in names]
+        return [name for name in names if name[0] != "-" and f"-{name}" not in names and _is_installed(name)]
 
     def _import(self) -> None:
         if self._importing not in sys.modules:
@@ -333,6 +338,9 @@ class _Zygote:
             with socket.socket(fileno=number) as connection:
                 connection.sendall(b"+")
                 taking_over.take_files(connection, request["files"], base)
+                request["environment"].update(self._sets)
+                for name in self._unsets:
+                    request["environment"].pop(name, None)
                 taking_over.take_over(request, self._before)
                 _have_main_run(*request["program"])
                 for call in self._in_each_fork:
@@ -347,6 +355,16 @@ class _Zygote:
         except BaseException as error:
             at_fork.log(f"a fork fails: {type(error).__name__}: {error}")
             os._exit(1)
+
+
+def _is_installed(name: str) -> bool:
+    """Whether a module is Python's own or of an installed package.  A program's own may do anything when it is imported."""
+    places = tuple(f"{place}/" for place in (os.path.dirname(os.__file__), *site.getsitepackages(), site.getusersitepackages()))
+    with contextlib.suppress(ImportError, ValueError):
+        if spec := importlib.util.find_spec(name.partition(".")[0]):
+            found: str = spec.origin or [*(spec.submodule_search_locations or ()), ""][0]
+            return found.startswith(("built-in", "frozen", *places))
+    return False
 
 
 def _is_orphaned(group: int) -> bool:

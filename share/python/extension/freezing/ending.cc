@@ -101,7 +101,7 @@ class Deaths {
     }
   }
 
-  // After find(), of a process: what only sys and builtins hold, which the interpreter clears last.
+  // After find(), of a process: what only sys holds, which the interpreter clears last.
   std::vector<Object> last() { return add_all(last_); }
   // The rest, which other threads may be using, or this one.
   std::vector<Object> in_use() { return add_all(in_use_); }
@@ -263,7 +263,6 @@ class Deaths {
     if (has_other_threads()) keep_what_is_in_use();
     kept_now_ = &last_;
     keep_values_of(needed.sys.get());
-    keep_values_of(needed.builtins.get());
   }
 
   void keep_what_is_in_use() {
