@@ -131,7 +131,7 @@ class WarmTest(Runner):
     def test_what_differs_takes_an_exec(self):
         self.write_library(reads="import os; mode = os.environ.get('MODE')", place="import os; place = os.getcwd()",
                            threads="import threading, time; threading.Thread(target=time.sleep, args=(9,)).start()",
-                           slow="import time; time.sleep(6)", sets="import os; os.environ.update(SET='set'); os.environ.pop('GONE', 0)")
+                           slow="import time; time.sleep(6)", dies="import os; os.kill(os.getpid(), 9)", sets="import os; os.environ.update(SET='set'); os.environ.pop('GONE', 0)")
         self.write("program.py", FORKED + """    print(bool(zygote()))
     import sys, subprocess
     if "sets" in sys.modules: assert subprocess.check_output("echo $SET$GONE", shell=True) == b"set\\n"
@@ -158,6 +158,7 @@ class WarmTest(Runner):
                 ("place", f"{start} cd own; $PYTHON ../program.py", "its working directory is not .*"),
                 ("place", f"{start} touch lib/place.py; {start}", ".*/place.py has changed"),
                 ("threads", f"{start}{start}", "its import starts threads"),
+                ("dies", f"{start}{start}", "the zygote was killed"),
                 ("json", f"cp lib/reads.py reads.py; {start}", ""),
                 ("reads,json", f"cp lib/reads.py reads.py; {start}", "it has its own .*/reads.py")):
             with self.subTest(command, preload=preload):

@@ -232,7 +232,8 @@ def _sockets() -> str:
 
 
 def _is_bound(path: str, sockets: str) -> bool:
-    return f" {path}\n" in sockets
+    """Whether a zygote lives.  Its socket keeps its first name."""
+    return f" {path.removesuffix('.begins')}.begins\n" in sockets
 
 
 def _learn(path: str, kind: str, text: str) -> None:
