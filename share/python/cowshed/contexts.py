@@ -43,8 +43,8 @@ class Server(forkserver.ForkServer):
                 os.chmod(address, 0o600)
             listener.listen()
             passed = [listener.fileno(), alive, theirs.fileno()]
-            code = (f"import sys; sys.path.append({_PACKAGES!r}); from cowshed.{module} import main; "
-                    f"main(*{passed})")
+            code = (f"import multiprocessing.forkserver, sys; sys.path.append({_PACKAGES!r}); "  # the first name is cowtop's
+                    f"from cowshed.{module} import main; main(*{passed})")
             program = spawn.get_executable()
             pid = _util.spawnv_passfds(program, [program, *_util._args_from_interpreter_flags(), "-c", code], passed)
         self._pidfd = os.pidfd_open(pid)
