@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import signal
@@ -74,13 +75,13 @@ def popen(process_obj: Any) -> Any:
 _lock = threading.RLock()
 _server: contexts.Server | None = None
 _state: dict[str, object] | None = None  # of this process, when it last started a worker
-_refused = False
+_refused = 0.0  # until when it is not asked for again
 _said: set[str] = set()
 
 
 def _begin_anew() -> None:
     global _lock, _server, _state, _refused
-    _lock, _server, _state, _refused = threading.RLock(), None, None, False
+    _lock, _server, _state, _refused = threading.RLock(), None, None, 0
 
 
 os.register_at_fork(after_in_child=_begin_anew)
@@ -114,15 +115,16 @@ def _find_for(state: dict[str, object], modules: list[str]) -> contexts.Server |
     global _server, _state, _refused
     last, _state = _state, state
     if last is not None and last != state:
-        _server, _refused = None, False
+        _server, _refused = None, 0
         _say("changed since the last start: " + ", ".join(key for key in state if last[key] != state[key]))
         return None  # it may change before each start
     if _server and _server.is_alive() and all(identity(path) == was for path, was in _server.files.items()):
         return _server
-    if not _refused:
+    if time.monotonic() > _refused:
         _server = contexts.Server(contexts.make_recipe(["__main__", *modules], None, False), "run.spawn_server")
-        if why := _server.wait(None if os.environ.get("COWSHED_PRELOAD") else 10 + 2 * _age()):
-            _server, _refused = None, True
+        by_order = bool(os.environ.get("COWSHED_PRELOAD"))
+        if why := _server.wait(None if by_order else 10 + 2 * _age()):
+            _server, _refused = None, time.monotonic() + (10 if by_order else math.inf)
             _say(why[0])
     return _server
 
