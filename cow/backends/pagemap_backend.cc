@@ -14,6 +14,7 @@
 #include <cowshed/cow/backends/memory_sample.h>
 #include <cowshed/cow/backends/pagemap_backend.h>
 #include <cowshed/cow/backends/process_rollup.h>
+#include <cowshed/cow/fork_copies.h>
 
 namespace cowshed::cow {
 namespace {

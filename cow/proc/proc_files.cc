@@ -20,6 +20,7 @@
 
 #include <cowshed/base/published_layout.h>
 #include <cowshed/base/try.h>
+#include <cowshed/cow/measurement.h>
 #include <cowshed/cow/proc/proc_files.h>
 
 namespace cowshed::cow {
