@@ -140,15 +140,17 @@ int crash() {
 int fork_in_handlers() {
   full_memory();
   static volatile int forks = 0;
+  // Not at an interval, which may be shorter than a fork: the loop would stand still.
+  static const itimerval once = {{}, {0, 1'000}};
   struct sigaction action = {};
   action.sa_handler = [](int) {
     if (const pid_t child = fork(); child == 0) _exit(0);
     else waitpid(child, nullptr, 0);
     forks = forks + 1;
+    setitimer(ITIMER_REAL, &once, nullptr);
   };
   sigaction(SIGALRM, &action, nullptr);
-  const itimerval every = {{0, 1'000}, {0, 1'000}};
-  setitimer(ITIMER_REAL, &every, nullptr);
+  setitimer(ITIMER_REAL, &once, nullptr);
   std::vector<void*> blocks(1000);
   for (std::size_t i = 0; forks < 50; i = (i + 7) % blocks.size()) {
     std::free(blocks[i]);
