@@ -168,6 +168,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   heaps.begin();
   const auto of_python = cow::free_pages_of_python(parts, read);
   const std::uint64_t in_python = check(of_python.value_or(std::vector<FreePages>()));
-  must(!is_sound || (in_malloc == 5 * kPage && in_python == 4 * 34 * kPage));
+  must(!is_sound || (in_malloc == 6 * kPage && in_python == 4 * 34 * kPage));
   return 0;
 }
