@@ -142,15 +142,15 @@ Range variables_of_this_thread() {
 }
 
 std::size_t status_bytes(std::string_view key) {
-  std::ifstream file("/proc/self/status");
-  for (std::string text; std::getline(file, text);) {
-    std::string_view line = text;
-    if (!line.starts_with(key) || line.substr(key.size(), 1) != ":") continue;
+  std::size_t bytes = 0;
+  std::array<char, 8192> buffer;
+  visit_lines("/proc/self/status", buffer, [&](std::string_view line) {
+    if (!line.starts_with(key) || line.substr(key.size(), 1) != ":") return;
     line.remove_prefix(key.size() + 1);
     if (const auto digit = line.find_first_of("0123456789"); digit != line.npos)
-      return number(line.substr(digit), 10) * 1024;
-  }
-  return 0;
+      bytes = number(line.substr(digit), 10) * 1024;
+  });
+  return bytes;
 }
 
 }  // namespace cowshed::settling

@@ -76,15 +76,11 @@ using PlanMemory = internal::MappedResource;
 // for less than a page.
 Range variables_of_this_thread();
 
-// Of /proc/self/status, in bytes; 0 if there is no such line.
-std::size_t status_bytes(std::string_view key);
-
-// Calls visit(line) for each line of /proc/self/maps, and allocates nothing.  Where the first
-// thread has ended, only its other threads' folders have the lines.  `buffer` holds the longest
+// Calls visit(line) for each line of a file, and allocates nothing.  `buffer` holds the longest
 // line.  Returns 0 or an errno.
 template <class Visit>
-int visit_maps(std::span<char> buffer, Visit visit) {
-  const long file = syscall(SYS_openat, AT_FDCWD, "/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
+int visit_lines(const char* path, std::span<char> buffer, Visit visit) {
+  const long file = syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
   if (file < 0) return errno;
   std::size_t filled = 0;
   int error = 0;
@@ -95,7 +91,7 @@ int visit_maps(std::span<char> buffer, Visit visit) {
     filled += static_cast<std::size_t>(got);
     std::string_view text(buffer.data(), filled);
     for (auto end = text.find('\n'); end != text.npos; end = text.find('\n')) {
-      visit(parse_maps_line(text.substr(0, end)));
+      visit(text.substr(0, end));
       text.remove_prefix(end + 1);
     }
     if (text.size() == buffer.size()) error = ENAMETOOLONG;
@@ -106,5 +102,15 @@ int visit_maps(std::span<char> buffer, Visit visit) {
   syscall(SYS_close, file);
   return error;
 }
+
+// Where the first thread has ended, only its other threads' folders have the lines.
+template <class Visit>
+int visit_maps(std::span<char> buffer, Visit visit) {
+  return visit_lines("/proc/thread-self/maps", buffer,
+                     [&](std::string_view line) { visit(parse_maps_line(line)); });
+}
+
+// Of /proc/self/status, in bytes; 0 if there is no such line.  Allocates nothing.
+std::size_t status_bytes(std::string_view key);
 
 }  // namespace cowshed::settling

@@ -13,6 +13,7 @@
 #include <cowshed/base/try.h>
 #include <cowshed/share/os/memfd.h>
 #include <cowshed/share/settle/mover.h>
+#include <cowshed/share/settle/refusals.h>
 
 namespace cowshed::settling {
 namespace {
@@ -78,6 +79,7 @@ Expected<Mover> Mover::create(Target target, const SettleOptions& options,
       mmap(nullptr, sizeof(Scratch), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (scratch == MAP_FAILED) return system_error("settle: mmap", errno);
   Mover mover(target, std::move(pages), internal::MappedMemory(scratch, {sizeof(Scratch)}), memory);
+  mover.io_is_at_rest_ = options.io_is_at_rest;
   if (options.threads == OtherThreads::stop) {
     TRY(ThreadStopper stopper, ThreadStopper::create(options.stop_timeout));
     mover.threads_.emplace(std::move(stopper));
@@ -190,15 +192,16 @@ Expected<void> Mover::check_outcomes(const Moved& moved, const Left& left) {
 Expected<void> Mover::move_batch() {
   if (batch_.empty()) return {};
   int error = 0;
+  const char* io = nullptr;
   const auto begin = Clock::now();
   {
     const SignalsBlocked blocked;
     if (threads_) TRY_VOID(threads_->stop());
     // From here on this thread allocates nothing.  It writes to its stack, to scratch_ and to
     // batch_, which is no piece's memory.
-    error = find_gone();
+    error = find_gone(io);
     for (Placed& placed : batch_) {
-      if (error != 0) break;
+      if (error != 0 || io != nullptr) break;
       if (placed.outcome.what == Outcome::What::pending) move_one(placed);
       if (placed.outcome.what == Outcome::What::failed &&
           obstacle_of(placed.outcome.call, placed.outcome.error) == nullptr) {
@@ -208,16 +211,19 @@ Expected<void> Mover::move_batch() {
     if (threads_) threads_->resume();
   }
   longest_pause_ = std::max<std::chrono::nanoseconds>(longest_pause_, Clock::now() - begin);
+  if (io != nullptr) return refuse_io(io);
   if (error != 0) return system_error("settle: /proc/self/maps", error);
   return {};
 }
 
 // Marks pieces that are not there any more.  Threads, or the caller's progress function, may have
-// freed them since they were found.
-int Mover::find_gone() {
+// freed them since they were found, or begun asynchronous I/O.
+int Mover::find_gone(const char*& io) {
   std::array<std::size_t, kMostOfABatch> there = {};
   std::array<std::size_t, kMostOfABatch> up_to_proof = {};
+  AsynchronousIo found;
   const int error = visit_maps(scratch().maps, [&](const MapsLine& line) {
+    found.note(line);
     if (!line.is_private_and_writable() || line.name == "[stack]") return;
     const bool is_settled = line.is_settled();
     if (!line.is_anonymous && !is_settled) return;
@@ -235,6 +241,7 @@ int Mover::find_gone() {
                            (up_to_proof[i] == part.range.end - part.proof && is_still_heap(part)));
     if (!is_there) batch_[i].outcome.what = Outcome::What::gone;
   }
+  if (!io_is_at_rest_) io = found.found();
   return error;
 }
 

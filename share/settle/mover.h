@@ -74,7 +74,7 @@ class Mover {
   Expected<void> check_outcomes(const Moved& moved, const Left& left);
   Expected<void> open_file(const Piece& piece);
   Expected<void> move_batch();
-  int find_gone();
+  int find_gone(const char*& io);
   void move_one(Placed& placed);
   int copy(const Placed& placed, std::byte* to);
   Scratch& scratch() const { return *static_cast<Scratch*>(scratch_.get()); }
@@ -83,6 +83,7 @@ class Mover {
   OwnPages pages_;
   internal::MappedMemory scratch_;
   internal::MemoryLimits limits_;
+  bool io_is_at_rest_ = false;
   std::optional<ThreadStopper> threads_;
   std::pmr::vector<Placed> batch_;
   std::vector<FileDescriptor> files_;  // of this batch; the last one goes on

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -95,6 +96,9 @@ struct ReshareOptions {
   std::chrono::milliseconds cold_for{};
   // The part of a CPU that the call takes: it pauses after each 16 MiB.
   double cpu_share = 1;
+  // Called in the place of these pauses, with how long to sleep.  Returns whether to go on: if not,
+  // the call ends with ErrorCode::interrupted, and leaves the rest.
+  std::function<bool(std::chrono::nanoseconds)> pause = nullptr;
   // As of SettleOptions.
   std::vector<std::span<const std::byte>> leave = {};
   OtherThreads threads = OtherThreads::refuse;

@@ -29,6 +29,8 @@ const char* sanitizer() {
   return __tsan_init != nullptr ? "ThreadSanitizer" : nullptr;
 }
 
+constexpr const char* kIoRing = "this process has an io_uring";
+
 bool has_io_ring() {
   std::error_code error;
   for (const auto& file : std::filesystem::directory_iterator("/proc/self/fd", error)) {
@@ -54,6 +56,23 @@ bool shares_memory() {
 
 }  // namespace
 
+void AsynchronousIo::note(const MapsLine& line) {
+  if (line.name == "anon_inode:[io_uring]") found_ = kIoRing;
+  if (line.name.starts_with("/[aio]")) found_ = "this process has a context of io_setup(2)";
+}
+
+const char* AsynchronousIo::found() const {
+  if (found_ != nullptr || status_bytes("VmPin") == 0) return found_;
+  return "memory of this process is pinned for I/O";
+}
+
+tl::unexpected<Error> refuse_io(const char* found) {
+  return make_error(ErrorCode::unsupported,
+                    std::string("settle: ") + found +
+                        ", so the kernel or a device may write to memory while it is moved; name "
+                        "what is registered in .leave, let I/O end, and set .io_is_at_rest");
+}
+
 Expected<void> check_process(const SettleOptions& options) {
   if (const char* name = sanitizer()) {
     return make_error(ErrorCode::unsupported,
@@ -71,29 +90,17 @@ Expected<void> check_process(const SettleOptions& options) {
         "process with memory of its own");
   }
   bool has_valgrind = false;
-  bool has_io_context = false;
-  bool has_ring = false;
+  AsynchronousIo io;
   std::array<char, 8192> buffer;
   const int error = visit_maps(buffer, [&](const MapsLine& line) {
     has_valgrind = has_valgrind || line.name.find("/vgpreload_") != line.name.npos;
-    has_io_context = has_io_context || line.name.starts_with("/[aio]");
-    has_ring = has_ring || line.name == "anon_inode:[io_uring]";  // also after setuid(2)
+    io.note(line);  // also after setuid(2)
   });
   if (error != 0) return system_error("settle: /proc/self/maps", error);
   if (has_valgrind)
     return make_error(ErrorCode::unsupported, "settle: valgrind keeps its own records of memory");
   if (!options.io_is_at_rest) {
-    const char* io = has_ring || has_io_ring()   ? "this process has an io_uring"
-                     : has_io_context            ? "this process has a context of io_setup(2)"
-                     : status_bytes("VmPin") > 0 ? "memory of this process is pinned for I/O"
-                                                 : nullptr;
-    if (io != nullptr) {
-      return make_error(ErrorCode::unsupported,
-                        std::string("settle: ") + io +
-                            ", so the kernel or a device may write to memory while it is moved; "
-                            "name what is registered in .leave, let I/O end, and set "
-                            ".io_is_at_rest");
-    }
+    if (const char* found = has_io_ring() ? kIoRing : io.found()) return refuse_io(found);
   }
   if (options.threads == OtherThreads::refuse) {
     if (const std::string names = other_threads(); !names.empty()) {

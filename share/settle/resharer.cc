@@ -11,6 +11,7 @@
 
 #include <cowshed/base/clock.h>
 #include <cowshed/base/try.h>
+#include <cowshed/share/settle/refusals.h>
 #include <cowshed/share/settle/resharer.h>
 
 namespace cowshed::settling {
@@ -42,11 +43,11 @@ struct Resharer::Scratch {
   std::array<std::uint64_t, kMostRead * kPageWords> read;
 };
 
-Resharer::Resharer(OwnPages pages, internal::MappedMemory scratch, Plan plan, double cpu_share,
-                   std::pmr::memory_resource* memory)
+Resharer::Resharer(OwnPages pages, internal::MappedMemory scratch, Plan plan,
+                   const ReshareOptions& options, std::pmr::memory_resource* memory)
     : pages_(std::move(pages)),
       scratch_(std::move(scratch)),
-      cpu_share_(cpu_share),
+      options_(options),
       cpu_ns_(thread_cpu_ns()),
       parts_(plan.pieces.size(), memory),
       left_(std::move(plan.left)) {
@@ -66,21 +67,26 @@ Expected<Resharer> Resharer::create(const ReshareOptions& options,
       mmap(nullptr, sizeof(Scratch), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (scratch == MAP_FAILED) return system_error("reshare: mmap", errno);
   Resharer resharer(std::move(pages), internal::MappedMemory(scratch, {sizeof(Scratch)}),
-                    std::move(plan), options.cpu_share, memory);
+                    std::move(plan), options, memory);
   if (options.threads == OtherThreads::stop) {
     TRY(ThreadStopper stopper, ThreadStopper::create(options.stop_timeout));
     resharer.threads_.emplace(std::move(stopper));
   }
   resharer.cpu_ns_ = cpu_ns;
-  resharer.pause();
+  TRY_VOID(resharer.pause());
   return resharer;
 }
 
 // Sleeps for so long that its part of a CPU is kept.
-void Resharer::pause() {
+Expected<void> Resharer::pause() {
   const std::chrono::nanoseconds used(thread_cpu_ns() - cpu_ns_);
-  if (cpu_share_ < 1) std::this_thread::sleep_for(used * (1 / cpu_share_ - 1));
+  const auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(
+      used * std::max(1 / options_.cpu_share - 1, 0.0));
+  if (options_.pause == nullptr) std::this_thread::sleep_for(time);
+  else if (!options_.pause(time))
+    return make_error(ErrorCode::interrupted, "reshare: .pause has ended it");
   cpu_ns_ += static_cast<std::uint64_t>(used.count());
+  return {};
 }
 
 // Calls work(batch) for parts of up to 16 MiB together.
@@ -95,7 +101,7 @@ Expected<void> Resharer::in_batches(Work work) {
       bytes += rest[count++].range.size();
     }
     TRY_VOID(work(rest.first(count)));
-    pause();
+    TRY_VOID(pause());
     rest = rest.subspan(count);
   }
   return {};
@@ -107,32 +113,39 @@ Expected<void> Resharer::while_stopped(std::span<Part> batch, Work work) {
   using Clock = std::chrono::steady_clock;
   if (std::ranges::none_of(batch, &Part::is_wanted)) return {};
   Failure failure;
+  const char* io = nullptr;
   const auto begin = Clock::now();
   {
     const SignalsBlocked blocked;
     if (threads_) TRY_VOID(threads_->stop());
     // From here on this thread allocates nothing.  It writes to its stack, to scratch_ and to
     // parts_, which is no settled memory.
-    failure = {"/proc/self/maps", find_changed(batch)};
+    failure = {"/proc/self/maps", find_changed(batch, io)};
     for (Part& part : batch)
-      if (failure.error == 0 && part.is_wanted()) failure = work(part);
+      if (failure.error == 0 && io == nullptr && part.is_wanted()) failure = work(part);
     if (threads_) threads_->resume();
   }
   longest_pause_ = std::max<std::chrono::nanoseconds>(longest_pause_, Clock::now() - begin);
+  if (io != nullptr) return refuse_io(io);
   if (failure.error == 0) return {};
   return system_error("reshare: " + std::string(failure.call), failure.error);
 }
 
-// Threads may have unmapped, protected or replaced a part, or some of it, since it was planned.
-int Resharer::find_changed(std::span<Part> batch) {
+// Threads may have unmapped, protected or replaced a part, or some of it, since it was planned, and
+// begun asynchronous I/O.
+int Resharer::find_changed(std::span<Part> batch, const char*& io) {
   for (Part& part : batch) part.is_there = false;
-  return visit_maps(scratch().maps, [&](const MapsLine& line) {
+  AsynchronousIo found;
+  const int error = visit_maps(scratch().maps, [&](const MapsLine& line) {
+    found.note(line);
     if (!line.is_private_and_writable() || !line.is_settled()) return;
     for (Part& part : batch) {
       part.is_there = part.is_there ||
                       (line.range.begin <= part.range.begin && part.range.end <= line.range.end);
     }
   });
+  if (!options_.io_is_at_rest) io = found.found();
+  return error;
 }
 
 // Maps the memfd's pages of a part once more.  No descriptor of the memfd is open, and

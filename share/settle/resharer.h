@@ -58,22 +58,22 @@ class Resharer {
   enum class Reading : std::uint8_t { directly, safely };  // safely: it may be unmapped
   struct Scratch;
 
-  Resharer(OwnPages pages, internal::MappedMemory scratch, Plan plan, double cpu_share,
+  Resharer(OwnPages pages, internal::MappedMemory scratch, Plan plan, const ReshareOptions& options,
            std::pmr::memory_resource* memory);
   template <class Work>
   Expected<void> in_batches(Work work);
   template <class Work>
   Expected<void> while_stopped(std::span<Part> batch, Work work);
-  int find_changed(std::span<Part> batch);
+  int find_changed(std::span<Part> batch, const char*& io);
   Failure open_view(Part& part);
   Failure compare(Part& part, Reading reading);
   Failure drop(const Part& part);
-  void pause();
+  Expected<void> pause();
   Scratch& scratch() const { return *static_cast<Scratch*>(scratch_.get()); }
 
   OwnPages pages_;
   internal::MappedMemory scratch_;
-  double cpu_share_;
+  const ReshareOptions& options_;
   std::uint64_t cpu_ns_;  // at the last pause
   std::optional<ThreadStopper> threads_;
   std::pmr::vector<Part> parts_;

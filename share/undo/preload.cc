@@ -1,5 +1,5 @@
-// What libcowshed_undo.so does in the program that it is preloaded into: fork handlers, and a
-// madvise() that knows settled memory.
+// What libcowshed_undo.so does in the program that it is preloaded into: fork handlers, madvise()
+// and mremap() that know settled memory, and prctl() and syscall() that notice a sandbox.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -12,16 +12,19 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
 #include <new>
 #include <pthread.h>
 #include <string>
 #include <string_view>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include <cowshed/base/arch/arch.h>
@@ -53,8 +56,10 @@ double cpu_share = 0.01;
 std::array<char, PATH_MAX> log_file = {};
 
 std::atomic<std::size_t> moved_bytes = 0;
-bool has_thread = false;
+std::atomic<bool> has_thread = false;
 bool is_left_alone = false;  // this fork
+bool has_own_malloc = false;
+pid_t process = 0;
 
 // Counts calls of settle(), which move memory while other threads are anywhere, such as between a
 // look at the mappings and the system call that follows it.
@@ -129,7 +134,7 @@ bool is_for_this_program() {
   return minor > 0 && minor <= kLastThatCounts;
 }
 
-// Not by status_bytes(), which allocates: most processes that fork are small.
+// Not by status_bytes(), which takes longer: most processes that fork are small.
 std::size_t own_bytes() {
   const int file = ::open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
   std::array<char, 128> text = {};
@@ -161,18 +166,32 @@ struct KernelAction {
   std::uint64_t mask;
 };
 
-// Where the handlers that the program has installed return to.
+std::uintptr_t restorer_of_libc = 0;
+
+void find_restorer_of_libc() {
+  KernelAction before{};
+  KernelAction ours{};
+  struct sigaction action{};
+  action.sa_handler = [](int) {};
+  syscall(SYS_rt_sigaction, SIGURG, nullptr, &before, sizeof before.mask);
+  sigaction(SIGURG, &action, nullptr);
+  syscall(SYS_rt_sigaction, SIGURG, &before, &ours, sizeof before.mask);
+  restorer_of_libc = ours.restorer;
+}
+
+// Where handlers return to: the C library's, of which none may be installed any more, and those
+// that the program has installed otherwise.
 std::array<std::uintptr_t, 2> restorers() {
   constexpr int kCancel = 32;  // of glibc; settle() has a handler for the next
   constexpr int kSetUsers = 33;
-  std::array<std::uintptr_t, 2> found{};
+  std::array<std::uintptr_t, 2> found = {restorer_of_libc};
   for (int signal = 1; signal < NSIG; ++signal) {
     KernelAction action{};
     if (signal == kCancel || signal == kSetUsers ||
         syscall(SYS_rt_sigaction, signal, nullptr, &action, sizeof action.mask) != 0 ||
         action.handler <= 1 || action.restorer == found[0])
       continue;
-    found[found[0] == 0 ? 0 : 1] = action.restorer;
+    found[1] = action.restorer;
   }
   return found;
 }
@@ -185,7 +204,6 @@ bool is_in_handler() {
   constexpr std::size_t kFrame = sizeof(void*) + offsetof(ucontext_t, uc_mcontext.fpregs);
   constexpr std::uint16_t kUserCode = 0x33;
   const auto found = restorers();
-  if (found[0] == 0) return false;
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
   std::uintptr_t end = here;
   std::array<char, 8192> buffer;
@@ -205,6 +223,7 @@ bool is_in_handler() {
   return false;
 }
 #else
+void find_restorer_of_libc() {}
 bool is_in_handler() { return false; }
 #endif
 
@@ -243,25 +262,28 @@ std::vector<std::span<const std::byte>> private_ranges(bool with_brk) {
 }
 
 // One that is linked into the program may register its fork handlers after ours, which then run
-// while it holds its locks.
-bool is_of_the_program(const std::string& malloc) {
+// while it holds its locks: they must not allocate.
+bool is_malloc_of_the_program() {
+  const std::string malloc = settling::foreign_malloc();
   Dl_info program{};
-  return dladdr(reinterpret_cast<void*>(getauxval(AT_ENTRY)), &program) == 0 ||
-         malloc.starts_with(program.dli_fname);
+  return !malloc.empty() && (dladdr(reinterpret_cast<void*>(getauxval(AT_ENTRY)), &program) == 0 ||
+                             malloc.starts_with(program.dli_fname));
 }
 
 Expected<Settled> settle_all() {
-  const std::string foreign = settling::foreign_malloc();
-  if (!foreign.empty() && is_of_the_program(foreign))
-    return make_error(ErrorCode::unsupported, "malloc is the program's own; it takes a library's");
   const SettleCalls::Call call(settle_calls);
-  return settle({.also = private_ranges(!foreign.empty()),
+  return settle({.also = private_ranges(!settling::foreign_malloc().empty()),
                  .threads = OtherThreads::stop,
                  .stop_timeout = std::chrono::milliseconds(250)});
 }
 
 void settle_before_fork() {
-  if (own_bytes() < std::max(above, moved_bytes.load()) || !is_for_this_program()) return;
+  if (own_bytes() < std::max(above, moved_bytes.load())) return;
+  if (has_own_malloc) {
+    is_on = false;
+    return log("undoes no copies: malloc is the program's own; it takes a library's");
+  }
+  if (!is_for_this_program()) return;
   if (is_any_thread_in_sandbox()) {
     is_on = false;
     return log("undoes no copies: a thread has entered a sandbox");
@@ -308,12 +330,41 @@ void start_in_parent() {
 
 void start_in_child() {
   has_thread = false;
+  process = getpid();
   settle_calls.forget_other_threads();
   start();
 }
 
+// A sandbox may end the process at the next call that it would not make without us.  A child that
+// clone(2) has made has none of the threads.
+void begin_sandbox() {
+  if (!is_on) return;
+  is_on = false;
+  if (getpid() == process && has_thread.exchange(false)) end_thread();
+  else if (own_bytes() >= above && is_for_this_program())
+    log("undoes no copies: the process enters a sandbox");
+}
+
+using SystemCall = long (*)(long, long, long, long, long, long, long);
+std::atomic<SystemCall> libc_syscall = nullptr;
+
+SystemCall find_libc_syscall() {
+  if (libc_syscall == nullptr)
+    libc_syscall = reinterpret_cast<SystemCall>(dlsym(RTLD_NEXT, "syscall"));
+  return libc_syscall;
+}
+
+// Without a program, they ask what the kernel knows.
+bool begins_sandbox(long number, const std::array<long, 6>& given) {
+  if (number == SYS_prctl && given[0] == PR_SET_SECCOMP)
+    return given[1] != SECCOMP_MODE_FILTER || given[2] != 0;
+  return number == SYS_seccomp && (given[0] == SECCOMP_SET_MODE_STRICT ||
+                                   (given[0] == SECCOMP_SET_MODE_FILTER && given[2] != 0));
+}
+
 // Runs before the program registers handlers, so theirs take their locks first and ours run last.
 [[gnu::constructor]] void begin() {
+  find_libc_syscall();
   const char* mode = std::getenv("COWSHED");
   if (mode != nullptr && std::strcmp(mode, "off") == 0) return;
   is_for_all = std::getenv("COWSHED_UNDO") != nullptr;
@@ -322,54 +373,98 @@ void start_in_child() {
   if (const char* file = std::getenv("COWSHED_LOG"))
     std::strncpy(log_file.data(), file, log_file.size() - 1);
   note_sandbox();
+  process = getpid();
+  find_restorer_of_libc();
+  has_own_malloc = is_malloc_of_the_program();
+  if (has_own_malloc && !is_for_all) return;
   std::free(std::malloc(1));  // so that malloc registers its handlers before ours
   is_on = pthread_atfork(before_fork, start_in_parent, start_in_child) == 0;
 }
 
 std::size_t whole_pages(std::size_t size) { return (size + kPage - 1) / kPage * kPage; }
 
+// Set where a new mapping would lose what the program has asked for settled memory.
+std::atomic<bool> has_attributes = false;
+
+int protection_of(std::string_view permissions) {
+  return (permissions[0] == 'r' ? PROT_READ : 0) | (permissions[1] == 'w' ? PROT_WRITE : 0) |
+         (permissions[2] == 'x' ? PROT_EXEC : 0);
+}
+
+Range within(const Range& given, const MapsLine& line) {
+  return {std::max(line.range.begin, given.begin), std::min(line.range.end, given.end)};
+}
+
 // Calls visit(range, permissions) for settled memory in `given`.  Returns 0 or an errno.
 template <class Visit>
 int visit_settled(const Range& given, Visit visit) {
   std::array<char, 4608> buffer;  // the caller's stack may be small
   return settling::visit_maps(buffer, [&](const MapsLine& line) {
-    const Range part = {std::max(line.range.begin, given.begin),
-                        std::min(line.range.end, given.end)};
+    const Range part = within(given, line);
     if (line.is_settled() && part.begin < part.end) visit(part, line.permissions);
   });
 }
 
-// What an mremap(2) has added to settled memory: the memfd has what lay behind it, or nothing.  New
-// mappings there would hinder the next mremap(2).
-void clear(const Range& added) {
+bool is_swap_used() {
+  struct sysinfo machine{};
+  return sysinfo(&machine) != 0 || machine.freeswap < machine.totalswap;
+}
+
+// Returns 0 or an errno.
+int write_zeros(const Range& range, std::string_view permissions) {
+  auto* const memory = reinterpret_cast<std::byte*>(range.begin);
+  const bool is_open = permissions == "rw-p";
+  if (!is_open && mprotect(memory, range.size(), PROT_READ | PROT_WRITE) != 0) return errno;
+  // mincore(2) does not know the pages of a memfd that are in swap.
+  const bool is_unknown = is_swap_used();
   std::array<unsigned char, 256> is_there;
-  for (std::uintptr_t at = added.begin; at < added.end; at += is_there.size() * kPage) {
-    const std::size_t count = std::min(is_there.size(), (added.end - at) / kPage);
-    auto* const pages = reinterpret_cast<std::byte*>(at);
-    if (mincore(pages, count * kPage, is_there.data()) != 0) is_there.fill(1);
+  for (std::size_t at = 0; at < range.size(); at += is_there.size() * kPage) {
+    const std::size_t count = std::min(is_there.size(), (range.size() - at) / kPage);
+    if (is_unknown || mincore(memory + at, count * kPage, is_there.data()) != 0) is_there.fill(1);
     for (std::size_t i = 0; i < count; ++i)
-      if ((is_there[i] & 1U) != 0) std::memset(pages + i * kPage, 0, kPage);
+      if ((is_there[i] & 1U) != 0) std::memset(memory + at + i * kPage, 0, kPage);
   }
+  return is_open || mprotect(memory, range.size(), protection_of(permissions)) == 0 ? 0 : errno;
 }
 
 // Gives settled memory zeros: by empty pages in its place or, if it is small and there are many
-// such mappings, by writing.  Returns 0 or an errno.
-int give_zeros(const Range& given) {
+// such mappings, or children or dumps shall be without it, by writing.  Returns 0 or an errno.
+enum class Zeros : std::uint8_t { as_is_best, mapped };
+int give_zeros(const Range& given, Zeros zeros = Zeros::as_is_best) {
   constexpr unsigned kMostMappings = 256;  // each call reads them all
   static std::atomic<unsigned> mappings = 0;
   int failed = 0;
   const int error = visit_settled(given, [&](const Range& part, std::string_view permissions) {
-    if (part.size() < 1_MiB && permissions == "rw-p" && ++mappings > kMostMappings)
-      return clear(part);
-    const int protection = (permissions[0] == 'r' ? PROT_READ : 0) |
-                           (permissions[1] == 'w' ? PROT_WRITE : 0) |
-                           (permissions[2] == 'x' ? PROT_EXEC : 0);
-    if (mmap(reinterpret_cast<void*>(part.begin), part.size(), protection,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) {
-      failed = errno;
+    const bool is_small = part.size() < 1_MiB && permissions == "rw-p";
+    const bool are_mapped = !has_attributes && !(is_small && ++mappings > kMostMappings);
+    int refused = 0;
+    if (zeros == Zeros::as_is_best && !are_mapped) {
+      refused = write_zeros(part, permissions);
+    } else if (mmap(reinterpret_cast<void*>(part.begin), part.size(), protection_of(permissions),
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) {
+      refused = errno;
     }
+    failed = std::max(failed, refused);
   });
   return error != 0 ? error : failed;
+}
+
+int advise(const Range& range, int advice) {
+  return static_cast<int>(
+      syscall(SYS_madvise, reinterpret_cast<void*>(range.begin), range.size(), advice));
+}
+
+// An madvise(2) that fails has dropped what comes before memory that is locked, and what lies
+// around holes.
+void give_zeros_as_far_as(const Range& given, int advice) {
+  bool has_ended = given.begin % kPage != 0;  // else it does nothing
+  std::array<char, 4608> buffer;
+  settling::visit_maps(buffer, [&](const MapsLine& line) {
+    const Range part = within(given, line);
+    if (has_ended || part.begin >= part.end) return;
+    has_ended = advise(part, advice) != 0;
+    if (!has_ended && line.is_settled()) give_zeros(part);
+  });
 }
 
 }  // namespace
@@ -380,14 +475,16 @@ int give_zeros(const Range& given) {
 extern "C" [[gnu::visibility("default")]] int madvise(void* address, std::size_t size,
                                                       int advice) noexcept {
   using namespace cowshed::undo;
+  constexpr int kDontNeedLocked = 24;  // MADV_DONTNEED_LOCKED, since Linux 5.18
+  constexpr int kGuard = 102;          // MADV_GUARD_INSTALL, since 6.13; a guard may go again
   const auto begin = reinterpret_cast<std::uintptr_t>(address);
   const Range given = {begin, begin + whole_pages(size)};
-  const auto advise = [&](int it) {
+  const auto advise_all = [&](int it) {
     return static_cast<int>(syscall(SYS_madvise, address, size, it));
   };
-  constexpr int kDontNeedLocked = 24;  // MADV_DONTNEED_LOCKED, since Linux 5.18
-  if (advice != MADV_DONTNEED && advice != MADV_FREE && advice != kDontNeedLocked)
-    return advise(advice);
+  const bool drops = advice == MADV_DONTNEED || advice == MADV_FREE || advice == kDontNeedLocked;
+  const bool is_for_children = advice == MADV_DONTFORK || advice == MADV_DONTDUMP;
+  if (!drops && !is_for_children && advice != kGuard) return advise_all(advice);
   const SettleCalls::Since settles(settle_calls);
   bool is_settled = false;
   int error = 0;
@@ -396,8 +493,15 @@ extern "C" [[gnu::visibility("default")]] int madvise(void* address, std::size_t
       error = visit_settled(given, [&](const Range&, std::string_view) { is_settled = true; });
   };
   look();
+  if (!drops) {
+    int result = advise_all(advice);
+    if (result == 0 && is_settled && is_for_children) has_attributes = true;
+    if (result == 0 && is_settled && advice == kGuard && give_zeros(given, Zeros::mapped) == 0)
+      result = advise_all(advice);
+    return result;
+  }
   if (error == 0 && !is_settled) {
-    const int result = advise(advice);
+    const int result = advise_all(advice);
     const int failed = errno;
     if (settles) look();
     if (error == 0 && !is_settled) {
@@ -405,8 +509,13 @@ extern "C" [[gnu::visibility("default")]] int madvise(void* address, std::size_t
       return result;
     }
   }
-  const bool is_locked = error == 0 && advise(MADV_DONTNEED) != 0;
-  if (is_locked && (advice != kDontNeedLocked || advise(advice) != 0)) return -1;
+  const bool is_locked = error == 0 && advise_all(MADV_DONTNEED) != 0;
+  if (is_locked && (advice != kDontNeedLocked || advise_all(advice) != 0)) {
+    const int failed = errno;
+    give_zeros_as_far_as(given, advice == kDontNeedLocked ? advice : MADV_DONTNEED);
+    errno = failed;
+    return -1;
+  }
   if (error == 0) error = give_zeros(given);
   if (error == 0 && is_locked) return mlock2(address, size, MLOCK_ONFAULT);
   if (error == 0) return 0;
@@ -428,11 +537,31 @@ extern "C" [[gnu::visibility("default")]] void* mremap(void* address, std::size_
   if ((flags & MREMAP_DONTUNMAP) != 0 && give_zeros({old, old + whole_pages(size)}) != 0)
     std::memset(address, 0, whole_pages(size));
   if (new_size > size) {
+    // The memfd has what lay behind it, or nothing.  New mappings would hinder the next mremap(2).
     const auto begin = static_cast<std::uintptr_t>(result);
-    visit_settled({begin + whole_pages(size), begin + whole_pages(new_size)},
-                  [](const Range& added, std::string_view permissions) {
-                    if (permissions == "rw-p") clear(added);
-                  });
+    const Range added = {begin + whole_pages(size), begin + whole_pages(new_size)};
+    if (is_swap_used()) give_zeros(added);
+    else visit_settled(added, write_zeros);
   }
   return reinterpret_cast<void*>(result);
+}
+
+extern "C" [[gnu::visibility("default")]] long syscall(long number, ...) noexcept {
+  using namespace cowshed::undo;
+  va_list more;
+  va_start(more, number);
+  std::array<long, 6> given{};
+  for (long& each : given) each = va_arg(more, long);
+  va_end(more);
+  if (begins_sandbox(number, given)) begin_sandbox();
+  return find_libc_syscall()(number, given[0], given[1], given[2], given[3], given[4], given[5]);
+}
+
+extern "C" [[gnu::visibility("default")]] int prctl(int option, ...) noexcept {
+  va_list more;
+  va_start(more, option);
+  std::array<long, 4> given{};
+  for (long& each : given) each = va_arg(more, long);
+  va_end(more);
+  return static_cast<int>(syscall(SYS_prctl, option, given[0], given[1], given[2], given[3]));
 }

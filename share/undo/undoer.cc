@@ -6,11 +6,12 @@
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
+#include <linux/futex.h>
 #include <new>
 #include <pthread.h>
 #include <string>
 #include <sys/mman.h>
-#include <thread>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include <utility>
@@ -98,6 +99,18 @@ class Rounds {
   std::size_t given_back_ = 0;
 };
 
+std::atomic<std::uint32_t> is_to_end;  // a futex
+
+// Returns whether to go on.
+bool sleep(nanoseconds time) {
+  const auto whole = std::chrono::duration_cast<std::chrono::seconds>(time);
+  const timespec limit = {whole.count(), (time - whole).count()};
+  if (time > 0ns) syscall(SYS_futex, &is_to_end, FUTEX_WAIT_PRIVATE, 0, &limit, nullptr, 0);
+  return is_to_end == 0;
+}
+
+constexpr const char* kSandbox = "a thread has entered a sandbox";
+
 struct Undoer {
   double cpu_share;
   void (*log)(std::string_view reason);
@@ -108,20 +121,24 @@ struct Undoer {
     nanoseconds undone{};  // the program's CPU time at the last round
     nanoseconds before{};
     for (nanoseconds tick = kTick; !has_outlived_the_program();) {
-      std::this_thread::sleep_for(tick);
+      if (!sleep(tick)) return kSandbox;
       const nanoseconds now = program_cpu();
       const bool is_idle = now - std::exchange(before, now) < tick / kIdlePart;
       const bool is_worth_it = now - undone >= kLittle;
       tick = is_worth_it ? kTick : std::min(2 * tick, kLongestTick);
       if (!is_worth_it || !rounds.may_begin(is_idle)) continue;
-      if (is_any_thread_in_sandbox()) return "a thread has entered a sandbox";
+      if (is_any_thread_in_sandbox()) return kSandbox;
       undone = now;
-      const auto reshared =
-          reshare({.cpu_share = cpu_share, .threads = OtherThreads::stop, .stop_timeout = 250ms});
+      const auto reshared = reshare(
+          {.cpu_share = cpu_share,
+           .pause = [](nanoseconds time) { return sleep(time) && !is_any_thread_in_sandbox(); },
+           .threads = OtherThreads::stop,
+           .stop_timeout = 250ms});
       if (reshared) {
         rounds.note(*reshared);
       } else {
         const ErrorCode code = reshared.error().code;
+        if (code == ErrorCode::interrupted) return kSandbox;
         if (code != ErrorCode::threads_running && code != ErrorCode::in_use)
           return reshared.error().message;
         rounds.note_end(true);
@@ -134,6 +151,7 @@ struct Undoer {
 
 Undoer the_undoer;
 pthread_t undoer_thread;
+pthread_t last_thread;  // of ours, to end
 std::array<char, 512> reason_to_end;
 sigset_t programs_signals;
 
@@ -188,13 +206,12 @@ std::byte* stack_of(std::size_t thread) {
   return mprotect(stack, kStack, PROT_READ | PROT_WRITE) == 0 ? stack : nullptr;
 }
 
-bool create(pthread_t& thread, std::size_t number, void* (*run)(void*), int detached) {
+bool create(pthread_t& thread, std::size_t number, void* (*run)(void*)) {
   std::byte* const stack = stack_of(number);
   if (stack == nullptr) return false;
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstack(&attributes, stack, kStack);
-  pthread_attr_setdetachstate(&attributes, detached);
   const bool has_started = pthread_create(&thread, &attributes, run, nullptr) == 0;
   if (has_started) pthread_setname_np(thread, "cowshed-undo");  // before others look
   pthread_attr_destroy(&attributes);
@@ -215,19 +232,26 @@ bool is_any_thread_in_sandbox() {
 bool start_thread(double most_cpu, void (*log)(std::string_view reason)) {
   the_undoer = {most_cpu, log};
   reason_to_end = {};
+  is_to_end = 0;
   state = State::starts;
   sigset_t all;
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, &programs_signals);  // but for glibc's, as setuid() waits
-  const bool has_started = create(undoer_thread, 0, undo, PTHREAD_CREATE_JOINABLE);
+  const bool has_started = create(undoer_thread, 0, undo);
   if (has_started) {
     state.wait(State::starts);  // for its own table, and since a server may become another user
-    pthread_t keeper{};
     own_threads = 1;
-    if (create(keeper, 1, keep_files, PTHREAD_CREATE_DETACHED)) own_threads = 2;
+    last_thread = undoer_thread;
+    if (create(last_thread, 1, keep_files)) own_threads = 2;
   }
   pthread_sigmask(SIG_SETMASK, &programs_signals, nullptr);
   return has_started;
+}
+
+void end_thread() {
+  is_to_end = 1;
+  syscall(SYS_futex, &is_to_end, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+  pthread_join(last_thread, nullptr);
 }
 
 }  // namespace cowshed::undo

@@ -195,6 +195,28 @@ TEST_F(Reshare, RefusesAProcessWithAsynchronousIo) {
   syscall(SYS_io_destroy, context);
 }
 
+TEST_F(Reshare, EndsWhereIoBeginsMeanwhileAndWhereItsPauseSaysSo) {
+  aio_context_t context = 0;
+  touch(0, 1);
+  const auto begin_io = [&](auto) { return syscall(SYS_io_setup, 1, &context) == 0; };
+  EXPECT_THAT(reshare({.pause = begin_io}), Fails(ErrorCode::unsupported, "io_setup"));
+  syscall(SYS_io_destroy, context);
+  EXPECT_THAT(reshare({.pause = [](auto) { return false; }}),
+              Fails(ErrorCode::interrupted, ".pause"));
+
+  test::Pages more(40_MiB);
+  std::memset(more.data(), 1, 40_MiB);
+  context = 0;
+  const auto settled = value_of(settle({.also = {more.span()},
+                                        .heap = false,
+                                        .threads = OtherThreads::stop,
+                                        .progress = [&](auto, auto) { begin_io(0); }}));
+  EXPECT_LT(settled.moved_bytes, 40_MiB);
+  EXPECT_THAT(test::reason_at(settled, more.data() + 36_MiB), testing::HasSubstr("io_setup"));
+  syscall(SYS_io_destroy, context);
+  EXPECT_EQ(damage(), 0U);
+}
+
 TEST_F(Reshare, RefusesAProcessThatUsesItsParentsMemory) {
   touch(0, 1);
   struct Asked {

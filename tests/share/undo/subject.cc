@@ -1,12 +1,16 @@
 // A program that knows nothing of Cowshed: `subject WHAT`, below `cowshed run --undo --above 1MiB`.
+#include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <map>
 #include <memory>
@@ -122,8 +126,8 @@ int end_threads() {
   });
 }
 
-// A handler of a crash may have interrupted malloc().
-int crash() {
+// A handler may have interrupted malloc(), that of a crash, say, or one that is installed no more.
+int fork_in_handler_of(int signal, int flags) {
   static const unsigned char* const memory = full_memory();
   static bool was_settled = false;
   struct sigaction action = {};
@@ -131,9 +135,15 @@ int crash() {
     in_child([] {});
     was_settled = is_settled(memory);
   };
-  sigaction(SIGSEGV, &action, nullptr);
-  std::raise(SIGSEGV);
+  action.sa_flags = flags;
+  sigaction(signal, &action, nullptr);
+  std::raise(signal);
   return in_child([] {}) == 0 && !was_settled && is_settled(memory) ? 0 : 1;
+}
+
+int crash() { return fork_in_handler_of(SIGSEGV, 0); }
+int fork_in_the_last_handler() {
+  return fork_in_handler_of(SIGUSR1, static_cast<int>(SA_RESETHAND));
 }
 
 // A handler that has interrupted malloc() may fork in a process with one thread.
@@ -180,6 +190,68 @@ int fork_beside_a_sandbox() {
   return is_alive ? status : 3;
 }
 
+// A worker's sandbox, of which all of its threads are part, ends it when it opens a file.
+int fork_in_a_sandbox() {
+  return undo_in([] {
+    std::array<sock_filter, 4> filter = {
+        sock_filter BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        sock_filter BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1),
+        sock_filter BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        sock_filter BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const sock_fprog program = {filter.size(), filter.data()};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) != 0)
+      _exit(1);
+    read_rows();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1600));
+    if (in_child([] {}) != 0) _exit(2);
+  });
+}
+
+bool is_all(const unsigned char* memory, std::size_t size, unsigned char value) {
+  return std::count(memory, memory + size, value) == static_cast<std::ptrdiff_t>(size);
+}
+
+// Where a call fails half-way, or memory is not writable, a program finds the zeros that it would
+// find without us.
+int give_back() {
+  constexpr int kInstallGuard = 102;  // MADV_GUARD_INSTALL, since Linux 6.13
+  constexpr int kRemoveGuard = 103;
+  unsigned char* const hole = full_memory();
+  unsigned char* const locked = full_memory();
+  unsigned char* const grown = full_memory();
+  unsigned char* const guard = full_memory();
+  unsigned char* const not_for_children = full_memory();
+  if (in_child([] {}) != 0 || !is_settled(hole) || !is_settled(guard)) return 1;
+
+  munmap(hole + kBytes / 2, kPage);
+  const bool fails = madvise(hole, kBytes, MADV_DONTNEED) == -1 && errno == ENOMEM;
+  if (!fails || !is_all(hole, kBytes / 2, 0) ||
+      !is_all(hole + kBytes / 2 + kPage, kBytes / 2 - kPage, 0))
+    return 2;
+
+  if (mlock(locked + kBytes / 2, kPage) != 0 || madvise(locked, kBytes, MADV_DONTNEED) != -1 ||
+      errno != EINVAL || !is_all(locked, kBytes / 2, 0) ||
+      !is_all(locked + kBytes / 2, kBytes / 2, 7))
+    return 3;
+
+  if (mprotect(grown, kBytes / 2, PROT_READ) != 0 || munmap(grown + kBytes / 2, kBytes / 2) != 0)
+    return 4;
+  const auto* more = static_cast<unsigned char*>(mremap(grown, kBytes / 2, kBytes, MREMAP_MAYMOVE));
+  if (!is_all(more, kBytes / 2, 7) || !is_all(more + kBytes / 2, kBytes / 2, 0)) return 5;
+
+  if (madvise(guard, kPage, kInstallGuard) == 0 &&
+      (madvise(guard, kPage, kRemoveGuard) != 0 || !is_all(guard, kPage, 0)))
+    return 6;
+
+  if (madvise(not_for_children, kBytes, MADV_DONTFORK) != 0 ||
+      madvise(not_for_children, kBytes, MADV_DONTNEED) != 0 || !is_all(not_for_children, kBytes, 0))
+    return 7;
+  return in_child([=] {
+    if (msync(not_for_children, kBytes, MS_ASYNC) == 0 || errno != ENOMEM) _exit(8);
+  });
+}
+
 // Without a fork there is no thread, and nothing moves.
 int never_fork() {
   std::ifstream status("/proc/self/status");
@@ -197,7 +269,10 @@ int main(int, char** arguments) {
       {"undo_as_nobody", undo_as_nobody},
       {"undo_of_nobody", undo_of_nobody},
       {"fork_in_handlers", fork_in_handlers},
+      {"fork_in_the_last_handler", fork_in_the_last_handler},
       {"fork_beside_a_sandbox", fork_beside_a_sandbox},
+      {"fork_in_a_sandbox", fork_in_a_sandbox},
+      {"give_back", give_back},
       {"end_threads", end_threads},
       {"crash", crash},
       {"never_fork", never_fork}};

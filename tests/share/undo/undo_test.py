@@ -56,11 +56,21 @@ PROGRAMS = {
         """}
 
 OWN_MALLOC = """
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static void take(void) { pthread_mutex_lock(&lock); }
+static void give(void) { pthread_mutex_unlock(&lock); }
+__attribute__((constructor)) static void begin(void) { pthread_atfork(take, give, give); }
 static char memory[4 << 20];
 static size_t used;
-void *malloc(size_t size) { return memory + (used += (size + 31) / 16 * 16) - (size + 15) / 16 * 16; }
+void *malloc(size_t size) {
+    take();
+    void *block = memory + (used += (size + 31) / 16 * 16) - (size + 15) / 16 * 16;
+    give();
+    return block;
+}
 void *calloc(size_t count, size_t size) { return malloc(count * size); }
 void *realloc(void *from, size_t size) { return from ? memcpy(malloc(size), from, size) : malloc(size); }
 void free(void *block) {}
@@ -106,7 +116,8 @@ class UndoTest(unittest.TestCase):
 
     def test_what_a_program_can_rely_on(self):
         for what, says in (("end_threads", "flushed\n"), ("crash", ""), ("fork_in_handlers", ""),
-                           ("fork_beside_a_sandbox", ""), ("never_fork", "")):
+                           ("fork_in_the_last_handler", ""), ("fork_beside_a_sandbox", ""), ("fork_in_a_sandbox", ""),
+                           ("give_back", ""), ("never_fork", "")):
             with self.subTest(what):
                 done = self.subject(what)
                 self.assertEqual((done.returncode, done.stdout), (0, says), done.stderr)
