@@ -32,6 +32,12 @@ struct Range {
   bool contains(std::uintptr_t address) const { return begin <= address && address < end; }
   bool operator==(const Range&) const = default;
 };
+// In bytes; 0 where they only meet.
+constexpr std::size_t overlap(const Range& a, const Range& b) {
+  const std::uintptr_t begin = a.begin > b.begin ? a.begin : b.begin;
+  const std::uintptr_t end = a.end < b.end ? a.end : b.end;
+  return begin < end ? end - begin : 0;
+}
 
 // One line of /proc/self/maps.
 struct MapsLine {

@@ -21,7 +21,6 @@ namespace {
 using namespace size_literals;
 using arch::kHugePage;
 using arch::kPage;
-using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kMostAtOnce = 64_MiB;  // kStep if other threads wait
 constexpr std::size_t kWindow = 512;         // pages
@@ -29,12 +28,6 @@ constexpr std::size_t kWindow = 512;         // pages
 bool is_zero(const std::byte* page) {
   const auto* words = reinterpret_cast<const std::uint64_t*>(page);
   return std::all_of(words, words + kPage / sizeof *words, [](std::uint64_t w) { return w == 0; });
-}
-
-std::size_t overlap(const Range& a, const Range& b) {
-  const std::uintptr_t begin = std::max(a.begin, b.begin);
-  const std::uintptr_t end = std::min(a.end, b.end);
-  return begin < end ? end - begin : 0;
 }
 
 void* at(std::uintptr_t address) { return reinterpret_cast<void*>(address); }
@@ -193,7 +186,7 @@ Expected<void> Mover::move_batch() {
   if (batch_.empty()) return {};
   int error = 0;
   const char* io = nullptr;
-  const auto begin = Clock::now();
+  const auto begin = std::chrono::steady_clock::now();
   {
     const SignalsBlocked blocked;
     if (threads_) TRY_VOID(threads_->stop());
@@ -210,7 +203,8 @@ Expected<void> Mover::move_batch() {
     }
     if (threads_) threads_->resume();
   }
-  longest_pause_ = std::max<std::chrono::nanoseconds>(longest_pause_, Clock::now() - begin);
+  longest_pause_ =
+      std::max<std::chrono::nanoseconds>(longest_pause_, std::chrono::steady_clock::now() - begin);
   if (io != nullptr) return refuse_io(io);
   if (error != 0) return system_error("settle: /proc/self/maps", error);
   return {};

@@ -96,8 +96,8 @@ struct ReshareOptions {
   std::chrono::milliseconds cold_for{};
   // The part of a CPU that the call takes: it pauses after each 16 MiB.
   double cpu_share = 1;
-  // Called in the place of these pauses, with how long to sleep.  Returns whether to go on: if not,
-  // the call ends with ErrorCode::interrupted, and leaves the rest.
+  // Called in the place of these pauses, with how long to sleep.  If it returns false, the call
+  // ends with ErrorCode::interrupted, and leaves the rest.
   std::function<bool(std::chrono::nanoseconds)> pause = nullptr;
   // As of SettleOptions.
   std::vector<std::span<const std::byte>> leave = {};

@@ -25,8 +25,6 @@ bool grows(SettledKind kind) {
   return kind == SettledKind::large_blocks || kind == SettledKind::named;
 }
 
-bool overlap(const Range& a, const Range& b) { return a.begin < b.end && b.begin < a.end; }
-
 enum class Rounded : bool { inwards, outwards };
 
 Range pages_of(std::span<const std::byte> memory, Rounded rounded) {
@@ -50,7 +48,7 @@ class Planner {
     if (holds_this_thread(part)) return leave(part.range, "holds this thread's stack or variables");
     for (const auto& memory : options_.leave) {
       const Range left = pages_of(memory, Rounded::outwards);
-      if (!overlap(part.range, left)) continue;
+      if (overlap(part.range, left) == 0) continue;
       leave({std::max(part.range.begin, left.begin), std::min(part.range.end, left.end)},
             "is in .leave");
       HeapPart rest = part;
@@ -117,8 +115,8 @@ class Planner {
     const auto stack = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
     const Range variables = variables_of_this_thread();
     const Range whole = {std::min(part.proof, part.range.begin), part.range.end};
-    return overlap(whole, {stack - 1_MiB, stack + 1}) ||
-           overlap(whole, {variables.begin / kPage * kPage, variables.end + kPage});
+    return overlap(whole, {stack - 1_MiB, stack + 1}) > 0 ||
+           overlap(whole, {variables.begin / kPage * kPage, variables.end + kPage}) > 0;
   }
 
   const SettleOptions& options_;

@@ -126,7 +126,7 @@ int end_threads() {
   });
 }
 
-// A handler may have interrupted malloc(), that of a crash, say, or one that is installed no more.
+// A handler may have interrupted malloc(): that of a crash, or one that is installed no more.
 int fork_in_handler_of(int signal, int flags) {
   static const unsigned char* const memory = full_memory();
   static bool was_settled = false;
@@ -190,7 +190,7 @@ int fork_beside_a_sandbox() {
   return is_alive ? status : 3;
 }
 
-// A worker's sandbox, of which all of its threads are part, ends it when it opens a file.
+// A worker puts all of its threads into a sandbox that ends it when it opens a file.
 int fork_in_a_sandbox() {
   return undo_in([] {
     std::array<sock_filter, 4> filter = {
