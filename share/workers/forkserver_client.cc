@@ -141,7 +141,8 @@ Expected<void> ForkServerProcess::request(const Launch& launch, int rank, int so
   const std::lock_guard lock(mutex_);
   // It is full if the forkserver has been stopped for many requests.
   const auto patience = static_cast<int>(launch.options.start_timeout.count());
-  if (!is_ready(socket_.get(), POLLOUT, patience)) return late_error(launch.options);
+  if (!is_ready(socket_.get(), POLLOUT, patience))
+    return errno == 0 ? late_error(launch.options) : system_error(name_ + "poll", errno);
   auto sent = send_new_arenas().and_then([&] {
     return send_message(socket_.get(), MessageKind::job, {rank, launch.options.count}, launch.job,
                         socket);

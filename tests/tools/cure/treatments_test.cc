@@ -95,6 +95,9 @@ TEST(Cure, TheBestNeedsTheLeastMemoryAndThenCopiesTheLeast) {
   EXPECT_EQ(best(all), "D") << "of two alike, the first";
   all.cured.push_back(treatment("F", 199, 10));
   EXPECT_EQ(best(all), "F");
+  all.cured.push_back(treatment("between", 170, 10));
+  all.cured.back().trials.push_back(treatment("", 200, 10).trials[0]);
+  EXPECT_EQ(best(all), "F") << "of two that may be alike, the first";
   all.cured.push_back(treatment("G", 100, 10));
   all.cured.back().likeness = Likeness::differs;
   EXPECT_EQ(best(all), "F") << "never one that changes the output";

@@ -54,9 +54,12 @@ bool saves(const Treatment& as_it_is, const Treatment& cured) {
 
 // Whether the second is to be preferred, although it comes later.
 bool is_better(const Treatment& one, const Treatment& later, double peak) {
-  const double less = one.is_peak_bounded() && later.is_peak_bounded()
-                          ? one.peak_bytes().middle() - later.peak_bytes().middle()
-                          : 0;
+  const Interval peak_of_one = one.peak_bytes();
+  const Interval peak_later = later.peak_bytes();
+  const bool may_be_alike =
+      !one.is_peak_bounded() || !later.is_peak_bounded() ||
+      (peak_of_one.least <= peak_later.most && peak_later.least <= peak_of_one.most);
+  const double less = may_be_alike ? 0 : peak_of_one.middle() - peak_later.middle();
   if (std::abs(less) > std::max(kRestOfAll * peak, kLeast)) return less > 0;
   const auto copied = one.copied_bytes();
   const auto copied_later = later.copied_bytes();

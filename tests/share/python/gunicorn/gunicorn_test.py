@@ -34,8 +34,18 @@ def children(pid):
         return []
 
 
+def has_memory(pid):
+    try:
+        return not pathlib.Path(f"/proc/{pid}/statm").read_text().startswith("0 ")
+    except OSError:
+        return False
+
+
 def pss(master):
-    return sum(rollup(pid).get("Pss", 0) for pid in [master, *children(master)])
+    """Of all processes; 0 if one ended meanwhile, since others that are read later then have its part as well."""
+    processes = [master, *children(master)]
+    total = sum(rollup(pid).get("Pss", 0) for pid in processes)
+    return total if all(map(has_memory, processes)) else 0
 
 
 def get(port, url):
