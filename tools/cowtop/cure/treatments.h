@@ -50,10 +50,10 @@ struct Treatments {
   bool is_stopped = false;                    // because of these
 };
 
-// That which needs the least memory at the peak, or, if others need as little, copies the least.
-// Null if none helps: 5 % of the peak and 1 MiB, more than the runs differ; or a fifth of the
-// copies and 1 MiB, with no higher peak; or half of the longest fork, from 10 ms on, with a peak
-// that is at most 5 % higher.  One that writes other lines never helps; other numbers may.
+// That which needs the least memory at the peak, or, if others may need as little, copies the
+// least. Null if none helps: 5 % of the peak and 1 MiB, more than the runs differ; or a fifth of
+// the copies and 1 MiB, with no higher peak; or half of the longest fork, from 10 ms on, with a
+// peak that is at most 5 % higher.  One that writes other lines never helps; other numbers may.
 const Treatment* best_of(const Treatments& treatments);
 
 // A command with a cure's environment and prefix, quoted for a shell.
