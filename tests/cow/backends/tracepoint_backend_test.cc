@@ -68,7 +68,9 @@ TEST(TracepointBackend, OwnMemoryIsKnownAtTheBeginAndAtTheEnd) {
   auto opened = open_backend(BackendChoice::tracepoint);
   if (!opened) GTEST_SKIP() << "no tracepoints here: " << opened.error().message;
   constexpr std::size_t kBytes = std::size_t{32} << 20;
-  std::vector<char> shared(kBytes, 'd');
+  void* shared =  // not of new, which a compiler may leave out
+      ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  std::memset(shared, 'd', kBytes);
   test::PausedChild child([] {});
   Backend& backend = *opened->backend;
   ASSERT_TRUE(backend.attach({child.pid()}));
@@ -77,10 +79,11 @@ TEST(TracepointBackend, OwnMemoryIsKnownAtTheBeginAndAtTheEnd) {
   ASSERT_TRUE(backend.sample());  // it is at rest
   const auto own = [&] { return fork_copies(backend.measurement())[0]; };
   EXPECT_LT(own().most_own_bytes.value(), kBytes / 2);
-  std::ranges::fill(shared, 'e');
+  std::memset(shared, 'e', kBytes);
   backend.want_memory();
   ASSERT_TRUE(backend.sample());
   EXPECT_GE(own().own_bytes, kBytes);
+  ::munmap(shared, kBytes);
 }
 
 TEST(TracepointBackend, WhatMovedSinceTheLookIsNotTakenForGivenBack) {
