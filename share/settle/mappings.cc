@@ -71,11 +71,11 @@ void note_field(std::string_view line, Mapping& mapping) {
   if (key == "ProtectionKey" && value != 0) mapping.obstacle = "has a protection key";
 }
 
+}  // namespace
+
 bool is_header(std::string_view line) {
   return line.find('-') < line.find(' ') && line.find(':') > line.find(' ');
 }
-
-}  // namespace
 
 MapsLine parse_maps_line(std::string_view line) {
   MapsLine parsed;

@@ -50,6 +50,8 @@ struct MapsLine {
   bool is_settled() const { return name.starts_with("/memfd:cowshed-settled:"); }
 };
 MapsLine parse_maps_line(std::string_view line);
+// Whether a line of smaps begins a mapping, as one of maps does.
+bool is_header(std::string_view line);
 
 // "cowshed-settled:" and the kind, which is how a mapping is known to be settled.
 std::string memfd_name(SettledKind kind);

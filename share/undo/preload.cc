@@ -159,21 +159,30 @@ std::vector<std::span<const std::byte>> private_ranges(bool with_brk) {
   std::vector<std::span<const std::byte>> ranges;
   ranges.reserve(4096);
   std::uintptr_t end_of_guard = 0;  // below a stack
+  Range owned;
   std::array<char, 8192> buffer;
   const auto add = [&](const Range& range) {
     if (range.begin < range.end && range.size() >= 128_KiB && ranges.size() < ranges.capacity())
       ranges.push_back(settling::span_of(range));
   };
-  settling::visit_maps(buffer, [&](const MapsLine& line) {
+  settling::visit_lines("/proc/thread-self/smaps", buffer, [&](std::string_view text) {
+    if (text.starts_with("VmFlags:")) {
+      // Of MAP_STACK, since Linux 6.7: a stack of glibc 2.42 has its guard pages within.
+      const bool may_be_stack = text.find(" nh") != text.npos || text.find(" gu") != text.npos;
+      if (may_be_stack) return;
+      add({owned.begin, std::min(owned.end, of_thread.begin)});
+      add({std::max(owned.begin, of_thread.end), owned.end});
+      return;
+    }
+    if (!settling::is_header(text)) return;
+    const MapsLine line = settling::parse_maps_line(text);
     const bool is_stack = line.name == "[stack]" || line.range.begin == end_of_guard;
     if (line.permissions == "---p") end_of_guard = line.range.end;
     const bool is_owned =
         line.name.empty() || line.name.starts_with("[anon:") || (with_brk && line.name == "[heap]");
-    if (!line.is_private_and_writable() || !line.is_anonymous || !is_owned || is_stack ||
-        line.range.size() > most)
-      return;
-    add({line.range.begin, std::min(line.range.end, of_thread.begin)});
-    add({std::max(line.range.begin, of_thread.end), line.range.end});
+    const bool is_movable = line.is_private_and_writable() && line.is_anonymous && is_owned &&
+                            !is_stack && line.range.size() <= most;
+    owned = is_movable ? line.range : Range{};
   });
   return ranges;
 }

@@ -71,6 +71,10 @@ bool is_on_a_handlers_frame() {
     if (line.range.begin <= here && here < line.range.end)
       end = std::min(line.range.end, here + kMost);
   });
+  // Above them may lie the stack of another thread, and below that a guard page: those of glibc
+  // 2.42 do not end a mapping (MADV_GUARD_INSTALL).
+  const std::uintptr_t variables = settling::variables_of_this_thread().begin;
+  if (here < variables) end = std::min(end, variables);
   for (std::uintptr_t at = here; at + kFrame <= end; at += sizeof at) {
     const auto* const frame = reinterpret_cast<const std::uintptr_t*>(at);
     if (frame[0] != found[0] && (frame[0] != found[1] || found[1] == 0)) continue;

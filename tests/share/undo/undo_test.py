@@ -137,7 +137,8 @@ class UndoTest(unittest.TestCase):
     def test_a_program_with_a_malloc_of_its_own(self):
         with tempfile.TemporaryDirectory() as folder:
             program = os.path.join(folder, "program")
-            subprocess.run(["gcc", "-x", "c", "-", "-o", program, "-rdynamic"], input=OWN_MALLOC, text=True, check=True)
+            subprocess.run([os.environ["CC"], "-x", "c", "-", "-o", program, "-rdynamic"], input=OWN_MALLOC, text=True,
+                           check=True)
             done = self.run_it([program], "--undo")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stderr, "^cowshed: PID \\d+: undoes no copies: malloc is the program's own; [^\n]*\n$")
