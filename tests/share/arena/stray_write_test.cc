@@ -215,7 +215,7 @@ TEST_F(StrayWrites, AUseOfWhatWasNotFrozenBeforeTheForkSaysSo) {
   expect_line(last_words([&] { *number = 8; }));
   EXPECT_EQ(*number, 7);
   Frozen frozen;
-  (void)frozen.arena.thaw().value();
+  frozen.arena.thaw().value();
   volatile long* later = frozen.arena.make<long>(7).value();
   EXPECT_THAT(last_words([&] { (void)*later; }), HasSubstr("was not frozen when this process"));
   EXPECT_EQ(last_words([&] { (void)*frozen.unpublished; }, 0), "survived");

@@ -204,8 +204,8 @@ TEST(SettleThreads, ThatAppearMeanwhileAreStoppedToo) {
       begun = true;
       while (!is_sent(33) && !over) sched_yield();
       const std::jthread second([&] {
+        second_runs = true;  // before the unblocking, which may stop this thread
         block_everything(false);
-        second_runs = true;
         for (; !over; ++written)
           for (std::size_t at = 0; at < 16_MiB; at += 4_KiB) ++counts[at];
       });
