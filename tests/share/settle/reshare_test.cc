@@ -18,7 +18,7 @@ class SettledPages : public testing::Test {
 
   SettledPages() {
     for (std::size_t i = 0; i < kPages; ++i) std::memset(page(i), letter(i), kPage);
-    value_of(settle({.also = {pages_.span()}, .heap = false}));
+    value_of(settle({.also = {std::as_bytes(pages_)}, .heap = false}));
   }
 
   static unsigned char letter(std::size_t i) { return static_cast<unsigned char>(i % 251 + 1); }
@@ -39,7 +39,7 @@ class SettledPages : public testing::Test {
       wrong += std::count(page(i), page(i) + kPage, letter(i)) != kPage ? 1 : 0;
     return wrong;
   }
-  std::size_t own() const { return own_pages(pages_.data(), kPages * kPage); }
+  std::size_t own() const { return own_pages(pages_.data(), kSize); }
   // Of this memory alone: settle() has moved no heap.
   static Reshared reshare_all(const ReshareOptions& options = {}) {
     return value_of(reshare(options));
@@ -48,7 +48,11 @@ class SettledPages : public testing::Test {
     return test::reason_at(reshared, pages_.data());
   }
 
-  const test::Pages pages_{kPages * kPage};
+  // Within one of the steps of 16 MiB that settle() and reshare() take.
+  static constexpr std::size_t kSize = kPages * kPage;
+  const test::Pages room_{2 * kSize};
+  const std::span<unsigned char> pages_{
+      room_.data() + kSize - reinterpret_cast<std::uintptr_t>(room_.data()) % kSize, kSize};
 };
 using Reshare = SettledPages;
 
