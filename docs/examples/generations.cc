@@ -32,7 +32,7 @@ struct Generation {
     auto arena = cowshed::Arena::create({.name = "table", .capacity = 1_GiB}).value();
     const auto make = [&] { return load(version); };
     const Table* table = cowshed::ArenaScope::make(arena, make).value();
-    (void)arena.freeze().value();
+    arena.freeze().value();
     auto questions = cowshed::Channel<int>::create({.name = "questions"}).value();
     auto answer = [table, version, questions]() mutable {
       while (const auto question = questions.receive())  // until it is closed and empty
@@ -59,7 +59,7 @@ struct Generation {
     }
     std::printf("%zu workers ended, %d restart, %zu questions lost\n", exits.size(), restarts,
                 questions.stats().lost.size());
-    (void)arena.discard().value();
+    arena.discard().value();
   }
 };
 

@@ -135,9 +135,9 @@ struct Free {
 // must have its own, and objects that the program keeps must not take the channel's memory.
 struct MessageObject {
   PyObject head;
-  Bytes bytes;
   std::unique_ptr<std::byte, Free> copy;
   std::size_t size;
+  Bytes bytes;
 
   std::span<std::byte> span() { return {copy ? copy.get() : bytes.data(), size}; }
 };

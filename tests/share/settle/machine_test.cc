@@ -183,7 +183,7 @@ TEST(ReshareMachine, CopiesInSwapStayThere) {
 
 // Each copy of a shared_ptr counts up and down in the page of its object.
 TEST(ReshareMachine, UndoesTheCopiesOfReferenceCounts) {
-  std::vector<std::shared_ptr<std::array<long, 4>>> objects(test::little_or(100'000, 4'000'000));
+  std::vector<std::shared_ptr<std::array<long, 4>>> objects(test::little_or(100'000U, 4'000'000U));
   for (auto& object : objects) object = std::make_shared<std::array<long, 4>>();
   value_of(settle());
   const auto child = run_in_child([&]() -> std::string {
