@@ -418,12 +418,11 @@ struct FreezeTraits<C<Arguments...>> {
     bool may_fill = true;
     for (const auto& element : from) {
       const std::size_t pointers = context.pointers_;
-      const auto add = [&](auto&& key, const auto&... value) {
+      const auto add = [&](auto key, const auto&... value) {
         if (!internal::ShallowKeys<frozen> && context.pointers_ != pointers)
           may_fill = may_fill && context.all_constructed();
         // Also if it must not be filled yet, copy(value) finds what that leads to.
-        if (may_fill)
-          to.emplace_hint(to.end(), std::forward<decltype(key)>(key), context.copy(value)...);
+        if (may_fill) to.emplace_hint(to.end(), std::move(key), context.copy(value)...);
         else (static_cast<void>(context.copy(value)), ...);
       };
       if constexpr (requires { typename From::mapped_type; })

@@ -147,9 +147,7 @@ Expected<void> PagemapBackend::sample() {
   find_processes();
   finding_ns_ = thread_cpu_ns() - begin;
   scan_memory();
-  const auto id_of = [](const Process* process) {
-    return reinterpret_cast<std::uintptr_t>(process);
-  };
+  const auto id_of = [](const Process* each) { return reinterpret_cast<std::uintptr_t>(each); };
   std::vector<TreeProcess> tree;
   std::vector<AlikeProcess> running;
   std::vector<ProcessCopies*> all;
