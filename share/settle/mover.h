@@ -14,8 +14,8 @@
 #include <cowshed/share/os/mapped_memory.h>
 #include <cowshed/share/settle/heap_layout.h>
 #include <cowshed/share/settle/mappings.h>
-#include <cowshed/share/settle/other_threads.h>
 #include <cowshed/share/settle/pages.h>
+#include <cowshed/share/settle/thread_stopper.h>
 
 // Moves memory between private pages and memfds.
 namespace cowshed::settling {

@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include <cowshed/base/arch/arch.h>
+#include <cowshed/share/process/other_threads.h>
 #include <cowshed/share/settle/mappings.h>
-#include <cowshed/share/settle/other_threads.h>
 #include <cowshed/share/settle/refusals.h>
 
 extern "C" {
@@ -103,7 +103,7 @@ Expected<void> check_process(const SettleOptions& options) {
     if (const char* found = has_io_ring() ? kIoRing : io.found()) return refuse_io(found);
   }
   if (options.threads == OtherThreads::refuse) {
-    if (const std::string names = other_threads(); !names.empty()) {
+    if (const std::string names = internal::other_threads(); !names.empty()) {
       return make_error(ErrorCode::threads_running,
                         "settle: other threads may write to memory while it is moved: " + names +
                             "; end them, or set .threads = OtherThreads::stop");

@@ -14,9 +14,9 @@
 #include <cowshed/share/os/mapped_memory.h>
 #include <cowshed/share/settle/mappings.h>
 #include <cowshed/share/settle/options.h>
-#include <cowshed/share/settle/other_threads.h>
 #include <cowshed/share/settle/pages.h>
 #include <cowshed/share/settle/plan.h>
+#include <cowshed/share/settle/thread_stopper.h>
 
 namespace cowshed::settling {
 

@@ -1,17 +1,15 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
-#include <filesystem>
-#include <fstream>
 #include <spawn.h>
 #include <string_view>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cowshed/base/clock.h>
 #include <cowshed/base/try.h>
+#include <cowshed/share/process/other_threads.h>
 #include <cowshed/share/workers/launch.h>
 #include <cowshed/share/workers/worker_main.h>
 
@@ -120,30 +118,11 @@ Expected<void> send_signal(pid_t pid, const FileDescriptor& pidfd, int signal) {
 }
 
 Expected<void> check_threads(const std::string& who) {
-  struct stat status = {};
-  if (stat("/proc/self/task", &status) != 0) return {};  // without /proc, threads are unknown
-#ifdef __SANITIZE_THREAD__
-  constexpr nlink_t kExpected = 2;  // one is ThreadSanitizer's
-#else
-  constexpr nlink_t kExpected = 1;
-#endif
-  nlink_t threads = status.st_nlink - 2;  // "." and ".." are links, too
-  if (threads <= kExpected) return {};
-  std::string names;
-  std::error_code ignored;
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", ignored)) {
-    std::string name;
-    std::getline(std::ifstream(task.path() / "comm"), name);
-    if (name == "cowshed-undo") --threads;  // of `cowshed run --undo`, which expects forks
-    names += (names.empty() ? "" : ", ") + name + " (" + task.path().filename().string() + ")";
-    if (names.size() > 200) {
-      names += ", ...";
-      break;
-    }
-  }
-  if (threads <= kExpected) return {};
+  // That of `cowshed run --undo` expects forks.
+  const std::string names = internal::other_threads("cowshed-undo");
+  if (names.empty()) return {};
   return make_error(ErrorCode::threads_running,
-                    who + ": this process has " + std::to_string(threads) + " threads: " + names +
+                    who + ": this process has other threads: " + names +
                         "; what they hold locked would stay locked in a forked worker; use "
                         "Start::spawn or Start::forkserver, or .threads = Threads::allow");
 }

@@ -2,7 +2,7 @@
 #include <sys/select.h>
 
 #include <cowshed/share/settle/interrupted_calls.h>
-#include <cowshed/share/settle/other_threads.h>
+#include <cowshed/share/settle/thread_stopper.h>
 #include <cowshed/tests/share/settle/settling.h>
 
 namespace cowshed {

@@ -6,8 +6,6 @@
 #include <cstring>
 #include <dirent.h>
 #include <fcntl.h>
-#include <filesystem>
-#include <fstream>
 #include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -17,7 +15,7 @@
 
 #include <cowshed/base/arch/arch.h>
 #include <cowshed/share/settle/interrupted_calls.h>
-#include <cowshed/share/settle/other_threads.h>
+#include <cowshed/share/settle/thread_stopper.h>
 
 namespace cowshed::settling {
 namespace {
@@ -95,27 +93,6 @@ void sleep_a_moment() {
 }
 
 }  // namespace
-
-std::string other_threads() {
-  // A thread that was joined is there for a moment.
-  constexpr int kTries = 50;
-  std::string names;
-  for (int i = 0; i < kTries; ++i) {
-    names.clear();
-    std::error_code ignored;
-    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", ignored)) {
-      const std::string number = task.path().filename().string();
-      if (number == std::to_string(gettid())) continue;
-      std::string name;
-      std::getline(std::ifstream(task.path() / "comm"), name);
-      names.append(names.empty() ? "" : ", ").append(name).append(" (").append(number).append(")");
-      if (names.size() > 200) return names + ", ...";
-    }
-    if (names.empty()) break;
-    usleep(200);
-  }
-  return names;
-}
 
 Expected<ThreadStopper> ThreadStopper::create(std::chrono::milliseconds timeout) {
   if (the_state.load() == nullptr) {

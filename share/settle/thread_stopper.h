@@ -15,9 +15,6 @@
 
 namespace cowshed::settling {
 
-// Returns the names and numbers of other threads, or "" if there are none.
-std::string other_threads();
-
 // All signals, and no cancellation, until this is destroyed.
 class SignalsBlocked {
  public:
