@@ -98,9 +98,9 @@ Claim = collections.namedtuple("Claim", "what rows limit statistic unit metric",
 # Why a claim is not met, by how the claim begins.
 REASONS = {
     "free and allocate in a scope, against mimalloc": "`free()` looks up a block's size in a map of addresses; mimalloc finds it at the block's page.",
-    "64 B by `Channel` of values, against Boost's message_queue":
-        "both pay for moving cache lines from CPU to CPU; *bare memory* below pays for nothing else.",
-    "64 B one way": "each call also looks for a closed channel, for pollers and for sleepers, and says what its thread holds.",
+    "freeze() of objects in 4 KiB pages": "it maps each page anew, for reading alone; memcpy() gains more from fast memory.",
+    "64 B": "each call also looks for a closed channel, for pollers and for sleepers, and says what its thread holds; the rest, "
+            "moving cache lines from CPU to CPU, is *bare memory* below.",
     "a copied page": "cowtop looks up the mapping of each copy, and takes the stack of one in 64.",
     "a busy server's": "both CPUs are full, and cowtop takes its part of them while each worker copies 17,000 pages.",
     "CPU of cowtop": "each kind of look at 1,000 processes takes up to 1/800 of a CPU; samples and ended looks come on top.",

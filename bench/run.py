@@ -73,16 +73,21 @@ def measure_all(build, out, quick, wanted):
     results, failed = collections.defaultdict(list), []
 
     def sit(part, names, what):
-        began, values = time.monotonic(), collections.defaultdict(list)
-        try:
-            for row, metric, value in part.measure(build, quick, names):
-                values[row, metric].append(value)
-        except (RuntimeError, OSError, subprocess.SubprocessError) as failure:
-            failed.append(f"{names[0]}: {failure}")
-        for key, of_sitting in values.items():
-            results[key].append(of_sitting)
-        page.write_csv(results, out)
-        print(f"{' '.join(names)}, {what}: {time.monotonic() - began:.0f} s", flush=True)
+        for is_last in (False, True):  # once more: memory may have had no room for 2 MiB pages, say
+            began, values = time.monotonic(), collections.defaultdict(list)
+            try:
+                for row, metric, value in part.measure(build, quick, names):
+                    values[row, metric].append(value)
+            except (RuntimeError, OSError, subprocess.SubprocessError) as failure:
+                print(f"{names[0]}, {what}: {failure}", flush=True)
+                if is_last:
+                    failed.append(f"{names[0]}: {failure}")
+                continue
+            for key, of_sitting in values.items():
+                results[key].append(of_sitting)
+            page.write_csv(results, out)
+            print(f"{' '.join(names)}, {what}: {time.monotonic() - began:.0f} s", flush=True)
+            return
 
     for sitting in range(1 if quick else 3):
         for part in PARTS:
